@@ -1,0 +1,28 @@
+"""``blemish``, and ``python -m blemish``: the command line, with every error as one line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from blemish.errors import BlemishError
+
+
+def main() -> None:
+    """Run the command line; exit code 0 on success, 1 on failure, 2 on wrong usage."""
+    from blemish.cli import app
+
+    # Pillow warns of damaged metadata in pictures that it can read; a user can do nothing with that.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        app()
+    except BlemishError as error:
+        print(f"blemish: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("blemish: interrupted", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""The command line: reads arguments, calls one function, prints what it gave."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blemish._version import __version__
+from blemish.errors import Stopped, UsageError
+
+if TYPE_CHECKING:
+    from blemish.console import ConsoleObserver
+
+app = typer.Typer(
+    name="blemish",
+    help="Learns what flawless pictures look like and shows what is wrong in new ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--false-reject-rate", min=0, max=1, help="Share of good pictures that may be rejected."),
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="Reject scores above this, instead of a promised rate.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blemish {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _working(*, quiet: bool = False, after_stop: tuple[str, ...] = ()) -> Iterator[ConsoleObserver]:
+    """Progress on stderr, Ctrl-C as a request to stop, and exit code 1 when files had to be skipped.
+
+    After a stop the line to go on with is printed: this command again, with the options ``after_stop``.
+    """
+    from blemish.checks import explain_missing
+    from blemish.console import ConsoleObserver
+    from blemish.interruption import interruptible
+
+    with explain_missing(), interruptible() as pressed, ConsoleObserver(pressed, quiet=quiet) as observer:
+        try:
+            yield observer
+        except Stopped as stop:
+            raise Stopped(f"{stop}; go on with: {_this_command(after_stop)}") from None
+    if observer.problems:
+        plural = "s were" if observer.problems > 1 else " was"
+        typer.echo(f"blemish: finished, but {observer.problems} file{plural} skipped, see above", err=True)
+        raise typer.Exit(1)
+
+
+def _this_command(options: tuple[str, ...]) -> str:
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join(["blemish", *words, *options])
+
+
+def _print_json(value: Any) -> None:
+    # Escaped, because a name may hold what the terminal's encoding does not.
+    typer.echo(json.dumps(value, indent=2))
+
+
+@app.command(epilog="Example: `blemish demo --out demo`")
+def demo(
+    out: Out = Path("demo"),
+    family: Annotated[str, typer.Option(help="weave, checkerboard or part.")] = "weave",
+    seed: Annotated[int, typer.Option(help="Of the pictures and of the training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Generated pictures from beginning to end: fit, calibrate, inspect, evaluate, report."""
+    with _working(quiet=as_json) as observer:
+        from blemish.demo import run_demo
+
+        result = run_demo(out, family=family, seed=seed, observer=observer)
+    if as_json:
+        _print_json(result.evaluation.model_dump(mode="json"))
+    else:
+        typer.echo(result.evaluation.in_words())
+        typer.echo(f"Report: {result.report}")
+
+
+@app.command(
+    epilog="Examples: `blemish fit good/ --recipe ssim-ae --out model` · "
+    "`blemish fit good/ --out model --set training.steps=2000 --false-reject-rate 0.01`"
+)
+def fit(
+    images: Annotated[Path, typer.Argument(help="Folder of good pictures, or CSV list.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = "ssim-ae",
+    settings: Set = None,
+    false_reject_rate: Rate = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Learn from good pictures, and calibrate the reject decision on some held out."""
+    with _working(quiet=as_json, after_stop=("--resume",)) as observer:
+        from blemish import fitting
+
+        inspector = fitting.fit(
+            images,
+            recipe,
+            settings=settings or [],
+            false_reject_rate=false_reject_rate,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
+        training = inspector.file.training
+        if as_json:
+            _print_json(
+                {
+                    "model": str(out),
+                    "threshold": inspector.threshold,
+                    "level": inspector.level,
+                    "guarantee": inspector.guarantee,
+                    "training": training.model_dump(mode="json", exclude={"history"}),
+                }
+            )
+        else:
+            typer.echo(
+                f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
+                f"Threshold on the score: {inspector.threshold:.6g}. {inspector.guarantee}"
+            )
+
+
+@app.command(
+    epilog="Examples: `blemish inspect model parts/ --out found` · "
+    "`blemish inspect model parts/ --out found --false-reject-rate 0.01`"
+)
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[Path, typer.Argument(help="Picture, folder of pictures, or CSV list.")],
+    out: Out,
+    false_reject_rate: Rate = None,
+    threshold: Threshold = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Score pictures, decide, and show where they differ from what was learned."""
+    with _working(quiet=as_json, after_stop=("--resume",)) as observer:
+        from blemish import inspecting
+
+        inspector = _load(model, false_reject_rate, threshold)
+        folder = inspecting.inspect_folder(
+            inspector, images, out, resume=resume, overwrite=overwrite, observer=observer
+        )
+        if as_json:
+            _print_json([record.model_dump(mode="json") for record in folder.records])
+        else:
+            rejected = sum(record.is_anomalous is True for record in folder.records)
+            typer.echo(f"{rejected} of {len(folder.records)} pictures rejected. {inspector.guarantee}")
+            typer.echo(f"Report: {folder.folder / inspecting.REPORT_FILE}")
+
+
+@app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or CSV list with labels.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
+    false_reject_rate: Rate = None,
+    threshold: Threshold = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Image and pixel figures against labels and masks, with 95 % intervals."""
+    with _working(quiet=as_json, after_stop=("--overwrite",) if out else ()) as observer:
+        from blemish import evaluating
+
+        inspector = _load(model, false_reject_rate, threshold)
+        evaluation = evaluating.evaluate(inspector, dataset, out=out, overwrite=overwrite, observer=observer)
+        if as_json:
+            _print_json(evaluation.model_dump(mode="json"))
+        else:
+            typer.echo(evaluation.in_words())
+
+
+@app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")
+def compare(
+    dataset: Annotated[Path, typer.Argument(help="MVTec layout with train/good and test.")],
+    recipes: Annotated[str, typer.Option(help="Names or .yaml paths, separated by commas.")],
+    out: Out = Path("compared"),
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Fit several recipes on one split and set their figures side by side; finished fits are kept."""
+    with _working(quiet=as_json) as observer:
+        from blemish import comparing
+
+        comparison = comparing.compare(
+            dataset,
+            recipes=[name.strip() for name in recipes.split(",") if name.strip()],
+            seeds=_integers("--seeds", seeds),
+            settings=settings or [],
+            out=out,
+            observer=observer,
+        )
+        if as_json:
+            _print_json(comparison.model_dump(mode="json"))
+        else:
+            typer.echo(comparison.in_words())
+            typer.echo(f"Report: {out / comparing.REPORT_FILE}")
+
+
+@app.command(epilog="Example: `blemish recipes --json`")
+def recipes(as_json: Json = False) -> None:
+    """The methods, their papers, and what each needs."""
+    from blemish.recipes import load_recipe, recipe_names
+
+    found = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        _print_json([recipe.model_dump(mode="json") for recipe in found])
+        return
+    for recipe in found:
+        typer.echo(f"{recipe.name:<12} {recipe.title}. {recipe.paper}. Needs: {', '.join(recipe.needs)}.")
+
+
+@app.command(epilog="Example: `blemish study bergmann2018 --quick`")
+def study(
+    name: Annotated[str, typer.Argument(help="A paper: bergmann2018.")],
+    out: Out = Path("studies/results"),
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of the full length.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's protocol and write its figures and pictures."""
+    with _working(quiet=as_json) as observer:
+        from blemish.studies import run_study
+
+        result = run_study(name, out, quick=quick, observer=observer)
+    if as_json:
+        _print_json(result.figures)
+    else:
+        typer.echo(result.table)
+        typer.echo("\n".join(f"Written: {path}" for path in result.files))
+
+
+@app.command(epilog="Example: `blemish checks`")
+def checks(as_json: Json = False) -> None:
+    """What this machine has, what is missing, and how to get it."""
+    from dataclasses import asdict
+
+    from blemish.checks import run_checks
+
+    found = run_checks()
+    if as_json:
+        _print_json([asdict(check) for check in found])
+    else:
+        for check in found:
+            mark, mend = ("ok", "") if check.ok else ("--", f"; type: {check.mend}")
+            typer.echo(f"{mark}  {check.name:<22} {check.found}{mend}")
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+def _load(model: Path, false_reject_rate: float | None, threshold: float | None) -> Any:
+    from blemish.inspector import load
+
+    if false_reject_rate is not None and threshold is not None:
+        raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
+    inspector = load(model)
+    if false_reject_rate is not None:
+        return inspector.with_false_reject_rate(false_reject_rate)
+    if threshold is not None:
+        return inspector.with_threshold(threshold)
+    return inspector
+
+
+def _integers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: write whole numbers separated by commas, such as 0,1,2") from None

@@ -1,0 +1,220 @@
+"""Recipes side by side: same pictures, same split, same seeds, so that only what differs differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blemish.errors import UsageError
+from blemish.evaluating import Evaluation, evaluate
+from blemish.fitting import CHECKPOINT, fit, pictures_sha256
+from blemish.images import read_labelled
+from blemish.images.writing import write_json
+from blemish.inspecting import EVALUATION_FILE
+from blemish.inspector import MODEL_FILE, load, versions
+from blemish.observer import Observer
+from blemish.recipes import Recipe, load_recipe, override
+from blemish.report import Prose, Section, Settings, Table, write_page
+
+COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
+COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
+    "image AUROC": lambda e: e.image["all"].figures["auroc"].value,
+    "bad rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
+    "good accepted": lambda e: e.image["all"].figures["good_accepted"].value,
+    "pixel AUROC": lambda e: e.pixel.auroc,
+    "pixel AP": lambda e: e.pixel.ap,
+    "AUPRO 0.3": lambda e: e.pixel.aupro_30,
+    "ms a picture": lambda e: e.milliseconds_per_picture,
+}
+
+
+class Run(BaseModel):
+    """One recipe fitted with one seed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: str
+    seed: int
+    training_seconds: float
+    training_steps: int
+    evaluation: Evaluation
+
+
+class Comparison(BaseModel):
+    """``comparison.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    settings: tuple[str, ...]
+    runs: tuple[Run, ...]
+    versions: dict[str, str]
+
+    def rows(self) -> list[list[str | float | None]]:
+        """One row a recipe: mean over seeds, with ± the standard deviation where there are several."""
+        rows: list[list[str | float | None]] = []
+        for recipe in dict.fromkeys(run.recipe for run in self.runs):
+            runs = [run for run in self.runs if run.recipe == recipe]
+            figures = [_mean([column(run.evaluation) for run in runs]) for column in COLUMNS.values()]
+            rows.append([recipe, len(runs), *figures, _mean([run.training_seconds for run in runs])])
+        return rows
+
+    def in_words(self) -> str:
+        """The rows as a plain table."""
+        head = ["recipe", "seeds", *COLUMNS, "training s"]
+        cells = [head, *([str(cell) for cell in row] for row in self.rows())]
+        widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in cells
+        )
+
+
+def compare(
+    dataset: str | Path,
+    recipes: Sequence[str],
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    settings: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Comparison:
+    """Fit and evaluate every recipe with every seed; what is finished in ``out`` is not done again.
+
+    Parameters
+    ----------
+    dataset: an MVTec layout; only its good training pictures are fitted on.
+    settings: ``key=value`` overrides for all recipes.
+
+    Raises
+    ------
+    UsageError, RecipeError, FileError
+        In one line, before anything is fitted where that can be known.
+    """
+    observer = observer or Observer()
+    if not recipes:
+        raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
+    chosen = {name: override(load_recipe(name), list(settings)) for name in recipes}
+    _refuse_same_name(chosen)
+    read_labelled(Path(dataset))
+    out = Path(out)
+    good = Path(dataset) / "train" / "good" if Path(dataset).is_dir() else Path(dataset)
+    runs = []
+    for name, recipe in chosen.items():
+        for seed in dict.fromkeys(seeds):
+            folder = out / f"{recipe.name}-{seed}"
+            model = folder / "model"
+            seeded = override(recipe, [f"training.seed={seed}"])
+            if (model / MODEL_FILE).exists():
+                inspector = load(model)
+                _refuse_other(model, inspector.recipe.model_dump(), seeded.model_dump())
+                if pictures_sha256(good, seeded) != inspector.file.fingerprint.sha256:
+                    raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
+            else:
+                observer.stage(f"{name}, seed {seed}")
+                resume = (model / CHECKPOINT).exists()
+                inspector = fit(good, seeded, out=model, resume=resume, observer=observer)
+            evaluation = _finished(folder / "found" / EVALUATION_FILE)
+            if evaluation is None or evaluation.threshold != inspector.threshold:
+                evaluation = evaluate(
+                    inspector, dataset, out=folder / "found", overwrite=True, observer=observer
+                )
+            training = inspector.file.training
+            runs.append(
+                Run(
+                    recipe=name,
+                    seed=seed,
+                    training_seconds=training.seconds,
+                    training_steps=training.steps,
+                    evaluation=evaluation,
+                )
+            )
+    comparison = Comparison(
+        dataset=Path(dataset).resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
+    )
+    write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))
+    _write_report(out / REPORT_FILE, comparison)
+    return comparison
+
+
+def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:
+    """Each recipe's name is its folder's."""
+    seen: dict[str, str] = {}
+    for given, recipe in chosen.items():
+        other = seen.setdefault(recipe.name, given)
+        if other != given:
+            raise UsageError(f"{other} and {given} both have the name '{recipe.name}'; rename one")
+
+
+def _refuse_other(model: Path, before: dict[str, object], now: dict[str, object]) -> None:
+    for key, value in now.items():
+        if before[key] != value:
+            raise UsageError(
+                f"{model}: was fitted with another '{key}'; choose another --out, or remove that folder"
+            )
+
+
+def _finished(path: Path) -> Evaluation | None:
+    try:
+        return Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    digits = 3 if max(map(abs, known)) <= 1 else 1
+    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{fmean(known):.{digits}f}{spread}"
+
+
+def _write_report(path: Path, comparison: Comparison) -> None:
+    sections: list[Section] = [
+        Prose(
+            "Every recipe was fitted on the same good pictures with the same split for each seed, and "
+            "evaluated on the same test pictures. Each run's own report lies in its folder beside this page."
+        ),
+        Table(
+            "Recipes",
+            ["recipe", "seeds", *COLUMNS, "training s"],
+            comparison.rows(),
+            "Mean over seeds, ± standard deviation.",
+        ),
+        Table(
+            "Runs",
+            ["recipe", "seed", *COLUMNS, "training s"],
+            [
+                [
+                    run.recipe,
+                    run.seed,
+                    *(column(run.evaluation) for column in COLUMNS.values()),
+                    run.training_seconds,
+                ]
+                for run in comparison.runs
+            ],
+        ),
+        Settings(
+            "Settings",
+            {
+                "dataset": comparison.dataset,
+                "set": ", ".join(comparison.settings) or "–",
+                **comparison.versions,
+            },
+        ),
+    ]
+    write_page(
+        path,
+        title=f"{len(comparison.rows())} recipes on {comparison.dataset}",
+        subtitle="Fitted on good pictures alone, compared on labelled test pictures",
+        sections=sections,
+        footer="Written by Blemish. This file is complete: it opens without a network.",
+    )

@@ -1,0 +1,61 @@
+"""From residual to decision, free of torch: scores, thresholds, p-values, regions, metrics, records."""
+
+from __future__ import annotations
+
+from blemish.detect.metrics import (
+    Curve,
+    accepted_and_rejected,
+    accuracy_at,
+    aupro,
+    average_precision,
+    bootstrap_interval,
+    f1_at,
+    f1_max,
+    iou_auc,
+    pr_curve,
+    roc_auc,
+    roc_curve,
+)
+from blemish.detect.records import Inspection, append_record, read_records
+from blemish.detect.regions import Region, find_regions, region_mask
+from blemish.detect.scores import SCORES, image_score
+from blemish.detect.streaming import PixelMetrics, PixelResult
+from blemish.detect.thresholds import (
+    Guarantee,
+    benjamini_hochberg,
+    conformal_threshold,
+    needed,
+    p_values,
+    train_mean_threshold,
+)
+
+__all__ = [
+    "SCORES",
+    "Curve",
+    "Guarantee",
+    "Inspection",
+    "PixelMetrics",
+    "PixelResult",
+    "Region",
+    "accepted_and_rejected",
+    "accuracy_at",
+    "append_record",
+    "aupro",
+    "average_precision",
+    "benjamini_hochberg",
+    "bootstrap_interval",
+    "conformal_threshold",
+    "f1_at",
+    "f1_max",
+    "find_regions",
+    "image_score",
+    "iou_auc",
+    "needed",
+    "p_values",
+    "pr_curve",
+    "read_records",
+    "region_mask",
+    "roc_auc",
+    "roc_curve",
+    "train_mean_threshold",
+]

@@ -1,0 +1,110 @@
+"""The record of an inspection: one JSON line a picture, in ``inspections.jsonl``.
+
+Records are appended as pictures are finished, so that an inspection that is stopped keeps what it has done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from blemish.detect.regions import Region
+from blemish.errors import FileError
+
+
+class Inspection(BaseModel):
+    """What was found in one picture.
+
+    ``path`` is the picture's name relative to the inspected folder, ``size`` its (width, height) in pixels,
+    ``time`` the moment in UTC as ISO 8601, ``seconds`` the latency. ``threshold`` and ``is_anomalous`` are
+    None without a threshold, ``p_value`` without calibration scores, ``label`` without labels. Numbers must
+    be finite; they survive writing and reading unchanged to the last bit.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: tuple[int, int]
+    score: FiniteFloat
+    threshold: FiniteFloat | None
+    p_value: FiniteFloat | None
+    is_anomalous: bool | None
+    regions: tuple[Region, ...]
+    time: str
+    seconds: FiniteFloat
+    label: str | None = None
+
+
+def append_record(path: str | Path, record: Inspection) -> None:
+    """Add one record to the file, creating it if need be, with a single write.
+
+    A last line that an earlier run left unfinished is removed first. Raises FileError, naming the file, when
+    it cannot be written.
+    """
+    line = record.model_dump_json().encode() + b"\n"
+    try:
+        with open(path, "a+b") as file:
+            size = file.tell()
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    line = _mend_end(Path(path)) + line
+            file.write(line)
+            file.flush()
+    except OSError as error:
+        raise FileError(
+            path,
+            f"cannot be written ({error.strerror})",
+            "check the disk's space and the folder's permissions",
+        ) from error
+
+
+def read_records(path: str | Path) -> list[Inspection]:
+    """All records of the file, in the order they were written.
+
+    A last line that was cut off, as a kill leaves it, is passed over. Raises FileError for a file that cannot
+    be read or that holds any other line that is no record.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(
+            path, f"cannot be read ({error.strerror})", "name the inspections.jsonl that inspect wrote"
+        ) from error
+    *lines, last = content.split(b"\n")
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    if _is_record(last):
+        records.append(Inspection.model_validate_json(last))
+    return records
+
+
+def _record(path: str | Path, number: int, line: bytes) -> Inspection:
+    try:
+        return Inspection.model_validate_json(line)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        detail = f"{place}: {problem['msg']}" if place else problem["msg"]
+        raise FileError(
+            path, f"line {number} is not a record ({detail})", "delete the line, or inspect again"
+        ) from error
+
+
+def _mend_end(path: Path) -> bytes:
+    """Cut an unfinished last line off the file; give what must precede the next record."""
+    content = path.read_bytes()
+    whole_lines, newline, last = content.rpartition(b"\n")
+    if _is_record(last):
+        return b"\n"
+    with open(path, "r+b") as file:
+        file.truncate(len(whole_lines) + len(newline))
+    return b""
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        Inspection.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True

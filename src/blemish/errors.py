@@ -1,0 +1,62 @@
+"""What Blemish says when something is wrong with the user's input.
+
+Every error is one line that names the file (or the setting) and the mend. The command line prints that
+line and nothing else; a traceback from Blemish is always a defect of Blemish.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class BlemishError(Exception):
+    """Base of every error that a user can mend.
+
+    ``exit_code`` is what the command line ends with: 1 for a failure met while working (a bad file, a full
+    disk), 2 for wrong usage (an unknown recipe, a setting that makes no sense).
+    """
+
+    exit_code = 1
+
+
+class UsageError(BlemishError):
+    """A command, setting or combination that cannot work, whatever the files hold."""
+
+    exit_code = 2
+
+
+class FileError(BlemishError):
+    """Something is wrong with one file or folder; reads ``PATH: problem; mend``."""
+
+    def __init__(self, path: str | Path, problem: str, mend: str) -> None:
+        super().__init__(f"{path}: {problem}; {mend}")
+        self.path = Path(path)
+        self.problem = problem
+        self.mend = mend
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
+        return type(self), (self.path, self.problem, self.mend)
+
+
+class PictureError(FileError):
+    """A picture or mask that cannot be used."""
+
+
+class ModelError(FileError):
+    """A model folder that is incomplete, edited, or from a newer version."""
+
+
+class RecipeError(UsageError):
+    """An unknown recipe or setting, or parts that do not fit each other."""
+
+
+class CalibrationError(UsageError):
+    """Too few good pictures to carry the promised false-reject rate."""
+
+
+class MissingExtraError(UsageError):
+    """A feature whose optional packages are not installed; names the line to type."""
+
+
+class Stopped(BlemishError):
+    """The user stopped the work; what was finished is on disk."""

@@ -1,0 +1,165 @@
+"""The fingerprint of a set of good pictures: what a model was fitted on, found while each file is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from blemish.errors import BlemishError, PictureError, UsageError
+from blemish.images.collections import Item
+from blemish.images.reading import Kind, PictureInfo, check_channels, read_picture
+
+_THREADS = 2
+_BITS: dict[Kind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating point"}
+
+
+class Spread(BaseModel):
+    """Smallest, median and largest of a length in pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int
+    median: float
+    max: int
+
+
+class Fingerprint(BaseModel):
+    """What a set of pictures holds; ``sha256`` changes with any byte or name, not with the order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int
+    channels: int
+    kind: Kind
+    width: Spread
+    height: Spread
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Checked:
+    item: Item
+    info: PictureInfo
+    sha256: str
+
+
+def fingerprint(
+    items: Sequence[Item],
+    *,
+    channels: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Fingerprint, list[Item], list[PictureError]]:
+    """Read every picture once: the fingerprint of those that fit together, those, and the others' faults.
+
+    Every file is hashed and decoded, so that a truncated one is found before training; no pixels are kept.
+    The channels and kind that most pictures have are the rule, and the others are faults. With ``channels``
+    every picture is to be converted by ``select_channels``, so only those that cannot be are faults.
+
+    Args:
+        items: the pictures, with unique names.
+        channels: the number of channels that the caller converts to.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        BlemishError: not one picture can be used.
+    """
+    checked: list[_Checked] = []
+    problems: list[PictureError] = []
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for done, result in enumerate(pool.map(lambda item: _check(item, channels), items), start=1):
+            if isinstance(result, PictureError):
+                problems.append(result)
+            else:
+                checked.append(result)
+            if progress is not None:
+                progress(done, len(items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not checked:
+        first = f"; the first: {problems[0]}" if problems else ""
+        raise BlemishError(f"none of {len(items)} pictures can be used{first}")
+
+    majority = _majority(checked)
+    usable: list[_Checked] = []
+    for one in checked:
+        problem = _mismatch(one, majority)
+        if problem is None:
+            usable.append(one)
+        else:
+            problems.append(problem)
+    found = Fingerprint(
+        count=len(usable),
+        channels=majority.channels,
+        kind=majority.kind,
+        width=_spread([one.info.width for one in usable]),
+        height=_spread([one.info.height for one in usable]),
+        sha256=_digest(usable),
+    )
+    return found, [one.item for one in usable], problems
+
+
+def _check(item: Item, channels: int | None) -> _Checked | PictureError:
+    try:
+        picture = read_picture(item.path)
+        sha256 = _file_hash(item.path)
+    except PictureError as error:
+        return error
+    if channels is not None:
+        try:
+            check_channels(picture.channels, channels)
+        except UsageError as error:
+            return PictureError(item.path, str(error), "convert it or remove it")
+    info = PictureInfo(channels or picture.channels, picture.kind, picture.width, picture.height)
+    return _Checked(item, info, sha256)
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise PictureError(
+            path, f"cannot be read ({error.strerror})", "check the disk and the path"
+        ) from error
+    return digest.hexdigest()
+
+
+def _majority(checked: Sequence[_Checked]) -> PictureInfo:
+    """The most frequent (channels, kind), as the info of a picture that has it; the first wins a tie."""
+    counts = Counter((one.info.channels, one.info.kind) for one in checked)
+    (winner, _), *_ = counts.most_common()
+    return next(one.info for one in checked if (one.info.channels, one.info.kind) == winner)
+
+
+def _mismatch(one: _Checked, majority: PictureInfo) -> PictureError | None:
+    if one.info.channels != majority.channels:
+        plural = "s" if one.info.channels > 1 else ""
+        problem = f"has {one.info.channels} channel{plural} where the others have {majority.channels}"
+        mend = f"convert it or fit with --set picture.channels={majority.channels}"
+        return PictureError(one.item.path, problem, mend)
+    if one.info.kind != majority.kind:
+        problem = f"is {_BITS[one.info.kind]} where the others are {_BITS[majority.kind]}"
+        return PictureError(one.item.path, problem, f"convert it to {_BITS[majority.kind]}")
+    return None
+
+
+def _spread(lengths: Sequence[int]) -> Spread:
+    return Spread(min=min(lengths), median=statistics.median(lengths), max=max(lengths))
+
+
+def _digest(checked: Sequence[_Checked]) -> str:
+    digest = hashlib.sha256()
+    for name, sha256 in sorted((one.item.name, one.sha256) for one in checked):
+        digest.update(os.fsencode(f"{sha256}  {name}\n"))  # a name need not be valid text
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Splitting good pictures into those that train, those that stop the training, and those that calibrate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from blemish.errors import UsageError
+
+CALIBRATION_SHARE = 0.2
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Split:
+    """The names of the pictures in each part, sorted; no name is in two parts."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    calibration: tuple[str, ...]
+
+
+class SplitCounts(NamedTuple):
+    """How many pictures go into each part."""
+
+    train: int
+    validation: int
+    calibration: int
+
+
+def plan_split(n: int, *, false_reject_rate: float) -> SplitCounts:
+    """How many of ``n`` good pictures train, validate and calibrate.
+
+    A fifth calibrates. A false-reject rate alpha can only be promised with at least ceil(1/alpha) - 1
+    calibration pictures, since the smallest split-conformal p-value of m of them is 1/(m + 1); so many are
+    taken where that is at most half of ``n``. A tenth, at least one, validates; the rest trains.
+
+    >>> plan_split(100, false_reject_rate=0.05)
+    SplitCounts(train=70, validation=10, calibration=20)
+    >>> plan_split(60, false_reject_rate=0.05)
+    SplitCounts(train=35, validation=6, calibration=19)
+
+    Raises:
+        UsageError: fewer than 3 pictures, or a rate outside (0, 1).
+    """
+    if not 0 < false_reject_rate < 1:
+        raise UsageError(f"the false-reject rate must lie between 0 and 1, not {false_reject_rate}")
+    if n < 3:
+        raise UsageError(
+            f"at least 3 good pictures are needed to train, validate and calibrate, not {n}; add more"
+        )
+    calibration = max(1, round(CALIBRATION_SHARE * n))
+    needed = math.ceil(1 / false_reject_rate - 1e-9) - 1
+    if calibration < needed <= n / 2:
+        calibration = needed
+    validation = max(1, round(VALIDATION_SHARE * n))
+    return SplitCounts(n - validation - calibration, validation, calibration)
+
+
+def split_good(names: Sequence[str], *, seed: int, calibration: int, validation: int) -> Split:
+    """Split names at random; the same names, seed and counts give the same parts, whatever the names' order.
+
+    Pictures of equal content under different names may fall into different parts.
+
+    Raises:
+        UsageError: a name appears twice, a count is below 0, or nothing is left to train on.
+    """
+    ordered = sorted(names)
+    if len(set(ordered)) < len(ordered):
+        raise UsageError("a picture is listed twice; every name must be unique")
+    if calibration < 0 or validation < 0 or calibration + validation >= len(ordered):
+        raise UsageError(
+            f"{len(ordered)} good pictures cannot give {calibration} to calibrate, {validation} to validate"
+            " and some to train; add pictures"
+        )
+    order = np.random.default_rng(seed).permutation(len(ordered))
+    shuffled = [ordered[index] for index in order]
+    held_out = calibration + validation
+    return Split(
+        train=tuple(sorted(shuffled[held_out:])),
+        validation=tuple(sorted(shuffled[calibration:held_out])),
+        calibration=tuple(sorted(shuffled[:calibration])),
+    )

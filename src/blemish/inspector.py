@@ -1,0 +1,473 @@
+"""The one object that inspects, decides, saves and loads; :mod:`blemish.fitting` makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from blemish._version import __version__
+from blemish.detect import (
+    Guarantee,
+    Inspection,
+    Region,
+    conformal_threshold,
+    find_regions,
+    image_score,
+    needed,
+    p_values,
+    region_mask,
+    train_mean_threshold,
+)
+from blemish.errors import ModelError, PictureError, RecipeError, UsageError
+from blemish.images import Blender, Fingerprint, Picture, Preparation, TilePlan, read_picture, resize
+from blemish.images.writing import write_bytes, write_json, write_text
+from blemish.models import Autoencoder, build
+from blemish.recipes import Recipe
+
+FORMAT = 1
+TILES_AT_ONCE = 16
+MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "model.safetensors", "card.md"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Calibration(_Record):
+    """What the decision rests on: good pictures that neither training nor model selection saw."""
+
+    scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+    """Maximum of each calibration picture's map, at the picture's own size."""
+    training_scores: tuple[float, ...] = ()
+    """Only for the rule ``train-mean``."""
+
+
+class Training(_Record):
+    """How the weights came to be."""
+
+    steps: int
+    best_step: int
+    best_loss: float | None
+    seconds: float
+    machine: str
+    history: tuple[dict[str, float], ...]
+
+
+class ModelFile(_Record):
+    """``model.json``."""
+
+    format: int
+    blemish: str
+    versions: dict[str, str]
+    recipe: Recipe
+    preparation: Preparation
+    calibration: Calibration
+    fingerprint: Fingerprint
+    split: dict[str, tuple[str, ...]]
+    training: Training
+    weights_sha256: str
+    content_sha256: str | None = None
+    """Of everything above, so that an edit by hand is noticed."""
+
+
+class Measured(NamedTuple):
+    """What :meth:`Inspector.measure` gives; arrays at the picture's own size."""
+
+    score: float
+    map: NDArray[np.float32]
+    """(H, W), at least 0."""
+    reconstruction: NDArray[np.float32]
+    """(C, H, W) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What :meth:`Inspector.inspect` finds in one picture; arrays at the picture's own size."""
+
+    name: str
+    size: tuple[int, int]
+    """(width, height)."""
+    score: float
+    threshold: float
+    p_value: float
+    is_anomalous: bool
+    map: NDArray[np.float32]
+    """(H, W), at least 0; larger is less like what was learned."""
+    level: float
+    """Map value above which a pixel belongs to a region."""
+    regions: tuple[Region, ...]
+    picture: NDArray[np.float32]
+    """(C, H, W) as read, in [0, 1]."""
+    reconstruction: NDArray[np.float32]
+    """(C, H, W)."""
+    seconds: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W), True inside the regions."""
+        return region_mask(self.map, self.level)
+
+    def record(self, label: str | None = None) -> Inspection:
+        """The line that ``inspections.jsonl`` keeps of this picture."""
+        return Inspection(
+            path=self.name,
+            size=self.size,
+            score=self.score,
+            threshold=self.threshold,
+            p_value=self.p_value,
+            is_anomalous=self.is_anomalous,
+            regions=self.regions,
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=self.seconds,
+            label=label,
+        )
+
+
+class Inspector:
+    """A fitted detector: made by :func:`blemish.fit` or :func:`load`, then immutable but for the weights' device.
+
+    Changing the threshold gives a new inspector that shares the network:
+    :meth:`with_false_reject_rate`, :meth:`with_threshold`.
+    """
+
+    def __init__(self, model: Autoencoder, file: ModelFile, *, device: str = "cpu") -> None:
+        self.model = model.eval().to(device)
+        self.file = file
+        self.recipe = file.recipe
+        self._device = device
+        self.rule = file.recipe.threshold
+
+    @property
+    def measure_name(self) -> str:
+        """What the map measures, as the recipe names it."""
+        return self.recipe.residual.name
+
+    # -- the decision ------------------------------------------------------------------------------
+
+    @property
+    def threshold(self) -> float:
+        """Scores above it are rejected."""
+        rule = self.rule
+        if rule.rule == "fixed":
+            assert rule.value is not None
+            return rule.value
+        if rule.rule == "train-mean":
+            return train_mean_threshold(np.array(self.file.calibration.training_scores))
+        return conformal_threshold(np.array(self.file.calibration.scores), rule.false_reject_rate)
+
+    @property
+    def level(self) -> float:
+        """Map values above it form regions: at most the stated share of good pictures shows any.
+
+        With too few calibration pictures for that promise, it is the highest value seen in one.
+        """
+        peaks = np.array(self.file.calibration.peaks)
+        if len(peaks) < needed(self.rule.false_reject_rate):
+            return float(peaks.max())
+        return conformal_threshold(peaks, self.rule.false_reject_rate)
+
+    @property
+    def guarantee(self) -> str:
+        """What the threshold promises, in words."""
+        count = len(self.file.calibration.scores)
+        if self.rule.rule == "fixed":
+            return f"The threshold {self.threshold:.6g} was set by hand; it carries no promise."
+        if self.rule.rule == "train-mean":
+            return (
+                "The threshold is the mean score of the training pictures (Kumar et al. 2025); "
+                "it carries no promise on how many good pictures are rejected."
+            )
+        return Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate).in_words()
+
+    def with_false_reject_rate(self, rate: float) -> Inspector:
+        """The same detector at another promised false-reject rate, without retraining.
+
+        Raises
+        ------
+        CalibrationError
+            When the calibration pictures are too few to carry it.
+        """
+        if not 0 < rate < 1:
+            raise UsageError(f"false-reject rate {rate:g}: choose a number between 0 and 1, such as 0.05")
+        return self._with({"rule": "conformal", "false_reject_rate": rate})
+
+    def with_threshold(self, value: float) -> Inspector:
+        """The same detector with a threshold of your own.
+
+        Raises
+        ------
+        UsageError
+            When ``value`` is not finite.
+        """
+        if not math.isfinite(value):
+            raise UsageError(f"threshold {value}: choose a finite number, such as {self.threshold:.6g}")
+        return self._with({"rule": "fixed", "value": value})
+
+    def _with(self, changes: dict[str, Any]) -> Inspector:
+        other = Inspector(self.model, self.file, device=self._device)
+        other.rule = self.rule.model_copy(update=changes)
+        _ = other.threshold
+        return other
+
+    # -- inspection --------------------------------------------------------------------------------
+
+    def inspect(self, source: str | Path | Picture | NDArray[Any], *, name: str | None = None) -> Found:
+        """Score one picture and show what is wrong in it.
+
+        Parameters
+        ----------
+        source: a file, a :class:`~blemish.images.Picture`, or an array (C, H, W) or (H, W) of the depth
+            that the model was fitted on.
+
+        Raises
+        ------
+        PictureError
+            When the picture cannot be read or is not of the kind that the model was fitted on.
+        """
+        begun = time.perf_counter()
+        if isinstance(source, np.ndarray):
+            source = _from_array(source, Path(name or "array"))
+        picture = source if isinstance(source, Picture) else read_picture(Path(source))
+        measured = self.measure(picture)
+        level, threshold = self.level, self.threshold
+        calibration = np.array(self.file.calibration.scores)
+        return Found(
+            name=name or str(picture.path),
+            size=picture.size,
+            score=measured.score,
+            threshold=threshold,
+            p_value=float(p_values(calibration, measured.score)),
+            is_anomalous=measured.score > threshold,
+            map=measured.map,
+            level=level,
+            regions=find_regions(measured.map, level),
+            picture=picture.floats(),
+            reconstruction=measured.reconstruction,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def measure(self, picture: Picture) -> Measured:
+        """Score, map and reconstruction, before any decision; calibration and inspection both use it."""
+        raw_map, reconstruction = self._examine(picture)
+        rule = self.recipe.score
+        size = (picture.height, picture.width)
+        return Measured(
+            score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),
+            map=np.maximum(_resized(raw_map[None], size)[0], 0),
+            reconstruction=np.clip(_resized(reconstruction, size), 0, 1),
+        )
+
+    def _examine(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Map (h, w) and reconstruction (C, h, w) at the network's scale, blended from tiles.
+
+        The tiles of one picture form the batches, never those of several: so a picture's score does not
+        depend on which others are inspected with it.
+        """
+        x = self.file.preparation.prepare(picture)
+        patch, stride = self.recipe.patch.size, self.recipe.patch.stride
+        try:
+            plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
+        except UsageError as error:
+            raise PictureError(
+                picture.path, str(error), "inspect larger pictures, or fit with a smaller --set patch.size"
+            ) from None
+        blended = Blender(plan, 1 + len(x))
+        with torch.inference_mode():
+            for where, tiles in plan.tiles(x, batch=TILES_AT_ONCE):
+                result = self.model.examine(torch.from_numpy(tiles).to(self._device))
+                values = torch.cat([result.map, result.reconstruction], dim=1)  # (n, 1 + C, P, P)
+                blended.add(where, values.cpu().numpy())
+        both = blended.result()
+        return both[0].astype(np.float32), both[1:].astype(np.float32)
+
+    # -- on disk -----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches."""
+        folder = Path(folder)
+        _make_folder(folder)
+        weights = weights_of(self.model)
+        file = self.file.model_copy(
+            update={
+                "recipe": self.recipe.model_copy(update={"threshold": self.rule}),
+                "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            }
+        )
+        document = file.model_dump(mode="json", exclude={"content_sha256"})
+        write_bytes(folder / WEIGHTS_FILE, weights)
+        write_text(folder / CARD_FILE, self.card())
+        write_json(folder / MODEL_FILE, {**document, "content_sha256": _content_sha256(document)})
+        return folder
+
+    def card(self) -> str:
+        """The model in a page of Markdown, for people."""
+        file, recipe = self.file, self.recipe
+        data = file.fingerprint
+        split = ", ".join(f"{len(names)} for {part}" for part, names in file.split.items())
+        curve = "\n".join(
+            f"| {look['step']:.0f} | {look['training']:.5f} | {look['validation']:.5f} |"
+            for look in file.training.history
+        )
+        return (
+            f"# {recipe.title}\n\n"
+            f"Recipe `{recipe.name}`, {recipe.paper}. Fitted by Blemish {file.blemish}.\n\n"
+            f"{recipe.expect}\n\n"
+            f"## The decision\n\n{self.guarantee}\n\n"
+            f"Threshold on the score ({recipe.score.name} of the map): {self.threshold:.6g}. "
+            f"Level of regions on the map: {self.level:.6g}.\n\n"
+            f"## The pictures\n\n{_described(data)}\n\nSplit: {split}.\n\n"
+            f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
+            f"{file.training.seconds:.0f} s on {file.training.machine}.\n\n"
+            f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
+        )
+
+
+def _described(data: Fingerprint) -> str:
+    plural = "s" if data.channels != 1 else ""
+    return (
+        f"{data.count} pictures, {data.channels} channel{plural}, {data.kind}, widths {data.width.min} to "
+        f"{data.width.max}, heights {data.height.min} to {data.height.max} pixels; SHA-256 {data.sha256}."
+    )
+
+
+def _from_array(array: NDArray[Any], name: Path) -> Picture:
+    pixels = array[None] if array.ndim == 2 else array  # (H, W) -> (1, H, W)
+    if pixels.ndim != 3:
+        raise PictureError(name, f"is an array of shape {array.shape}", "give (C, H, W) or (H, W)")
+    if np.issubdtype(pixels.dtype, np.floating):
+        pixels = pixels.astype(np.float32)
+        if not ((pixels >= 0) & (pixels <= 1)).all():
+            raise PictureError(name, "holds values outside 0..1, or NaN", "scale it to 0..1")
+    elif pixels.dtype not in (np.uint8, np.uint16):
+        raise PictureError(name, f"is an array of {pixels.dtype}", "give uint8, uint16 or floats in 0..1")
+    return Picture(name, pixels)
+
+
+def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    return values if values.shape[1:] == size else resize(values, size)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
+
+
+def weights_of(model: Autoencoder) -> bytes:
+    """The weights as the safetensors file that :meth:`Inspector.save` writes; equal weights, equal bytes."""
+    return save_tensors({name: value.contiguous() for name, value in model.state_dict().items()})
+
+
+def _content_sha256(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"blemish": __version__}
+    for package in ("numpy", "scipy", "pillow", "torch", "lightning"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+# -- loading -------------------------------------------------------------------------------------------
+
+
+def load(folder: str | Path, *, device: str = "cpu") -> Inspector:
+    """The inspector that :meth:`Inspector.save` wrote into ``folder``.
+
+    Raises
+    ------
+    ModelError
+        When the folder is no model, incomplete, edited, damaged, or from a newer version of Blemish.
+    """
+    folder = Path(folder)
+    file = _read_model_file(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read ({error.strerror})", "copy the whole model folder, or fit again"
+        ) from None
+    if hashlib.sha256(weights).hexdigest() != file.weights_sha256:
+        raise ModelError(
+            path,
+            f"is damaged, or not the one that {MODEL_FILE} was written for",
+            "copy the whole model folder again, or fit again",
+        )
+    try:
+        model = build(file.recipe, file.preparation.channels)
+        model.load_state_dict(load_tensors(weights))
+    except (SafetensorError, RuntimeError, RecipeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            path,
+            f"does not fit the recipe in {MODEL_FILE} ({reason})",
+            f"upgrade to the Blemish that made it ({file.blemish}; this is {__version__}), or fit again",
+        ) from None
+    return Inspector(model, file, device=device)
+
+
+def _read_model_file(folder: Path) -> ModelFile:
+    path = folder / MODEL_FILE
+    if not folder.is_dir():
+        problem = "is a file, not a model folder" if folder.exists() else "does not exist"
+        raise ModelError(folder, problem, "give the folder that blemish fit --out made")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            folder,
+            f"holds no {MODEL_FILE}, so it is no finished model",
+            "give the folder that blemish fit --out made, or finish an interrupted fit with --resume",
+        ) from None
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read ({error.strerror})", "change its permissions, or fit again"
+        ) from None
+    except ValueError as error:
+        raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
+    made_by = document.get("blemish", "?") if isinstance(document, dict) else "?"
+    if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+        raise ModelError(
+            path,
+            f"was written by Blemish {made_by} in format {document['format']}, this is {__version__} "
+            f"and reads up to format {FORMAT}",
+            f"upgrade with: pip install 'blemish>={made_by}'",
+        )
+    mend = "undo the edit, copy the whole model folder again, or fit again"
+    try:
+        file = ModelFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = f"'{key}': {first['msg']}" if key else first["msg"]
+        raise ModelError(path, f"was edited or is incomplete: {reason}", mend) from None
+    signature = document.pop("content_sha256", None)
+    if signature is not None and signature != _content_sha256(document):
+        raise ModelError(
+            path,
+            "was edited after it was written, so what it promises may no longer hold",
+            f"{mend}; to change the decision alone, pass --threshold or --false-reject-rate",
+        )
+    return file

@@ -1,0 +1,202 @@
+"""What a recipe may say: parts and settings of one method, its paper, and what to expect."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from blemish.errors import RecipeError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Part(BaseModel):
+    """A registered part by name; every other key is a setting that the part itself checks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class LossTerm(Part):
+    """A similarity measure by name, times ``weight``; further keys are the measure's settings."""
+
+    weight: float = Field(1.0, gt=0)
+
+
+class PictureSettings(_Settings):
+    """How a picture file becomes what the network sees."""
+
+    size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
+    channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
+
+
+class PatchSettings(_Settings):
+    """Training crops and inspection tiles, in pixels after resizing."""
+
+    size: int = Field(128, ge=16)
+    stride: int = Field(64, ge=1, description="step between overlapping tiles at inspection")
+
+
+class ScoreSettings(_Settings):
+    """How the map becomes one number for the picture."""
+
+    name: Literal["mean", "max", "top-quantile", "smoothed-max"] = "smoothed-max"
+    quantile: float = Field(0.99, gt=0, lt=1)
+    sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
+
+
+class ThresholdSettings(_Settings):
+    """How the reject decision is made from good pictures alone."""
+
+    rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
+    false_reject_rate: float = Field(0.05, gt=0, lt=1)
+    value: float | None = Field(None, description="the threshold itself, with rule 'fixed'")
+
+
+class TrainingSettings(_Settings):
+    steps: int = Field(5_000, ge=1)
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
+    patience: int = Field(12, ge=1, description="looks without improvement before training stops")
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Recipe(_Settings):
+    """One method: its parts, settings, source and what to expect of it."""
+
+    version: Literal[1] = 1
+    name: str
+    title: str
+    paper: str
+    needs: tuple[str, ...] = ("train",)
+    expect: str
+    picture: PictureSettings = PictureSettings()
+    patch: PatchSettings = PatchSettings()
+    encoder: Part
+    decoder: Part
+    loss: tuple[LossTerm, ...] = Field(min_length=1)
+    residual: Part
+    score: ScoreSettings = ScoreSettings()
+    threshold: ThresholdSettings = ThresholdSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def parse_recipe(data: Any, source: str) -> Recipe:
+    """Check ``data`` against the schema.
+
+    Raises
+    ------
+    RecipeError
+        In one line, naming ``source``, the key and, for an unknown key, the nearest known one.
+    """
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error.errors()[0])}") from None
+    if recipe.patch.stride > recipe.patch.size:
+        raise RecipeError(
+            f"{source}: patch.stride {recipe.patch.stride} leaves gaps between patches of "
+            f"{recipe.patch.size}; use at most patch.size"
+        )
+    if recipe.threshold.rule == "fixed" and recipe.threshold.value is None:
+        raise RecipeError(f"{source}: threshold.rule 'fixed' needs threshold.value, the threshold itself")
+    return recipe
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(location, _known_keys(location[:-1]))}"
+    if error["type"] == "missing":
+        return f"key '{key}' is missing"
+    if error["type"] == "model_type":
+        return f"{repr(key) if key else 'it'} is {error['input']!r}: write keys and values, as in 'name: …'"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"'{key}' is {error['input']!r}: {message}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for name in location:
+        field = model.model_fields.get(name)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _nearest(path: list[str], known: list[str]) -> str:
+    matches = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    if matches:
+        return f"; did you mean '{'.'.join([*path[:-1], matches[0]])}'?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """``recipe`` with ``key=value`` assignments applied, as ``--set`` takes them.
+
+    Keys are dotted (``training.steps``, ``loss.0.weight``), values are YAML.
+
+    Raises
+    ------
+    RecipeError
+        For an assignment without ``=``, an unknown key (the nearest is suggested) or a bad value.
+
+    Examples
+    --------
+    >>> from blemish.recipes import load_recipe
+    >>> override(load_recipe("ssim-ae"), ["training.steps=100"]).training.steps
+    100
+    """
+    data = recipe.model_dump(mode="json")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set {assignment}: write it as key=value, for example training.steps=2000")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, such as 2024-13-45
+            raise RecipeError(f"--set {assignment}: the value is not valid YAML; quote it") from None
+        _assign(data, key.strip().split("."), value)
+    return parse_recipe(data, "--set")
+
+
+def _assign(data: Any, path: list[str], value: Any) -> None:
+    target = data
+    for depth, name in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(target, list):
+            if not name.isdigit() or int(name) >= len(target):
+                raise RecipeError(
+                    f"--set {'.'.join(path)}: '{name}' is no place in a list of {len(target)}; use 0"
+                    + (f" to {len(target) - 1}" if len(target) > 1 else "")
+                )
+            index: Any = int(name)
+        elif isinstance(target, dict):
+            # A part's own settings are open: the part checks them when the model is built.
+            if name not in target and not (last and "name" in target and depth > 0):
+                hint = _nearest(path[: depth + 1], list(target))
+                raise RecipeError(f"--set: unknown key '{'.'.join(path[: depth + 1])}'{hint}")
+            index = name
+        else:
+            raise RecipeError(f"--set: '{'.'.join(path[:depth])}' has no keys of its own")
+        if last:
+            target[index] = value
+        else:
+            target = target[index]

@@ -1,0 +1,298 @@
+"""The report of an inspection: what was rejected, how sure that is, and pictures of why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish._version import __version__
+from blemish.detect.records import Inspection
+from blemish.detect.regions import Region
+from blemish.errors import BlemishError
+from blemish.report.charts import Histogram, Series
+from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
+from blemish.report.numbers import number
+from blemish.report.page import (
+    Figures,
+    Gallery,
+    Panel,
+    PictureRow,
+    Prose,
+    Scale,
+    Section,
+    Settings,
+    Table,
+    Tone,
+    write_page,
+)
+
+Scores: TypeAlias = Sequence[float] | npt.NDArray[np.floating]
+
+HANDFUL = 5
+"""How many of the most normal pictures, and of the mistakes of each kind, are shown."""
+
+_SIDE = 320  # longer side of a picture in the page, in pixels
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What a reader needs to know of the model: its recipe and paper, what its map measures, its training."""
+
+    name: str
+    recipe: str
+    paper: str
+    measure: str
+    trained: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The pictures of one inspection, all at the picture's own size.
+
+    ``picture`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is (H, W) and not negative; ``mask``
+    is the true blemish, (H, W), where it is known.
+    """
+
+    picture: npt.NDArray[np.floating]
+    reconstruction: npt.NDArray[np.floating] | None
+    map: npt.NDArray[np.floating]
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+def most_suspicious_first(records: Sequence[Inspection]) -> list[Inspection]:
+    """Records by p-value, then from the highest score down; those without a p-value come last."""
+
+    def key(record: Inspection) -> tuple[bool, float, float, str]:
+        p = record.p_value
+        return (p is None, 0.0 if p is None else p, -record.score, record.path)
+
+    return sorted(records, key=key)
+
+
+def mistakes(records: Sequence[Inspection]) -> tuple[list[Inspection], list[Inspection]]:
+    """(good pictures rejected, blemished pictures accepted), the worst of each first.
+
+    Only records with both a label and a decision can be mistakes.
+    """
+    judged = [r for r in records if r.label is not None and r.is_anomalous is not None]
+    rejected = [r for r in judged if r.label == "good" and r.is_anomalous]
+    accepted = [r for r in judged if r.label != "good" and not r.is_anomalous]
+    return sorted(rejected, key=lambda r: -r.score), sorted(accepted, key=lambda r: r.score)
+
+
+def write_inspection_report(
+    path: Path,
+    *,
+    model: ModelSummary,
+    records: Sequence[Inspection],
+    panels: Callable[[Inspection], Panels],
+    calibration_scores: Scores,
+    level: float | None,
+    guarantee: str,
+    settings: Mapping[str, str],
+    problems: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    false_reject_rate: float | None = None,
+    limit: int = 60,
+) -> None:
+    """Write ``report.html`` of an inspection, one file that opens offline.
+
+    ``panels`` is asked for one shown picture at a time, the most suspicious ``limit`` and a handful of
+    others. ``level`` anchors the scale of every map; without one the scale runs to the highest value shown,
+    and the page says so. ``guarantee`` is printed as it is and ``false_reject_rate`` stands among the
+    headline figures; ``problems`` are files that could not be inspected, one line each; ``sections`` (curves,
+    metrics) stand after the pictures.
+
+    Raises ``FileError`` when the page cannot be written.
+    """
+    order = most_suspicious_first(records)
+    wrongly_rejected, missed = mistakes(records)
+    suspicious, rest = order[:limit], order[limit:]
+    normal = rest[-HANDFUL:][::-1]
+    if level is None:
+        scale = Scale(
+            _half_of_highest(panels, [*suspicious, *normal]),
+            f"{model.measure}; no level was calibrated, so the scale ends at the highest value shown",
+            "half of the highest",
+        )
+    else:
+        scale = Scale(level, f"{model.measure}, one scale for all pictures: what lies above the level glows")
+
+    def gallery(title: str, chosen: Sequence[Inspection], note: str) -> list[Section]:
+        if not chosen:
+            return []
+        return [Gallery(title, (_row(record, panels, scale.level) for record in chosen), note, scale, _SIDE)]
+
+    def part(chosen: Sequence[Inspection], of: int, first: str) -> str:
+        count = _count(of) if len(chosen) == of else f"{len(chosen)} of {_count(of)}"
+        return f"{count}, {first} first."
+
+    content: list[Section] = [_figures(records, calibration_scores, false_reject_rate)]
+    if guarantee:
+        content.append(Prose(guarantee, "What the threshold promises"))
+    content += _histogram(records, calibration_scores, model)
+    chosen = wrongly_rejected[:HANDFUL]
+    content += gallery("Good ones rejected", chosen, part(chosen, len(wrongly_rejected), "highest score"))
+    chosen = missed[:HANDFUL]
+    content += gallery("Blemishes missed", chosen, part(chosen, len(missed), "lowest score"))
+    ranked = any(record.p_value is not None for record in records)
+    note = part(suspicious, len(records), "lowest p-value and highest score" if ranked else "highest score")
+    content += gallery("Most suspicious", suspicious, note)
+    content += gallery("Most normal", normal, "The least suspicious pictures: good parts stay dark.")
+    content += sections
+    if problems:
+        rows = [[line] for line in problems]
+        content.append(Table("Not inspected", ["file, problem and mend"], rows))
+    if records:
+        content.append(_decisions(order))
+    content.append(Settings("Settings", {**_model_settings(model), **settings}))
+    write_page(
+        path,
+        title=_headline(records),
+        subtitle=f"{model.name}, {model.trained}",
+        sections=content,
+        footer=f"Written by Blemish {__version__} on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC. "
+        "This file is complete: it opens without a network.",
+    )
+
+
+def _headline(records: Sequence[Inspection]) -> str:
+    rejected = sum(record.is_anomalous is True for record in records)
+    if not records:
+        return "No picture was inspected"
+    if all(record.is_anomalous is None for record in records):
+        return f"{_count(len(records))} inspected, no decision"
+    if not rejected:
+        return f"None of {_count(len(records))} is rejected"
+    return f"{rejected} of {_count(len(records))} {'is' if rejected == 1 else 'are'} rejected"
+
+
+def _count(pictures: int) -> str:
+    return f"{pictures} picture" if pictures == 1 else f"{pictures} pictures"
+
+
+def _threshold(records: Sequence[Inspection]) -> float | None:
+    return next((record.threshold for record in records if record.threshold is not None), None)
+
+
+def _figures(records: Sequence[Inspection], calibration: Scores, rate: float | None) -> Figures:
+    decided = [r for r in records if r.is_anomalous is not None]
+    rejected = sum(r.is_anomalous is True for r in decided)
+    speed = f"{number(1000 * float(np.median([r.seconds for r in records])))} ms each" if records else ""
+    items: list[tuple[str, str | float, str]] = [("inspected", len(records), speed)]
+    if decided:
+        items.append(("rejected", rejected, f"{100 * rejected / len(decided):.1f} % of them"))
+    threshold = _threshold(records)
+    if threshold is not None:
+        items.append(("threshold", threshold, "a higher score is rejected"))
+    if rate is not None:
+        promise = f"of good ones rejected, by {len(calibration)} for calibration"
+        items.append(("promised at most", f"{number(100 * rate)} %", promise))
+    elif len(calibration):
+        items.append(("calibrated on", len(calibration), "good pictures not trained on"))
+    good = [r for r in decided if r.label == "good"]
+    blemished = [r for r in decided if r.label not in ("good", None)]
+    if good:
+        wrong = sum(r.is_anomalous is True for r in good)
+        items.append(("good ones rejected", f"{100 * wrong / len(good):.1f} %", f"{wrong} of {len(good)}"))
+    if blemished:
+        found = sum(r.is_anomalous is True for r in blemished)
+        share = f"{100 * found / len(blemished):.1f} %"
+        items.append(("blemished ones found", share, f"{found} of {len(blemished)}"))
+    return Figures(items)
+
+
+def _histogram(
+    records: Sequence[Inspection],
+    calibration: Scores,
+    model: ModelSummary,
+) -> list[Section]:
+    def scores(name: str, keep: Callable[[Inspection], bool]) -> Series:
+        return Series(name, [r.score for r in records if keep(r)])
+
+    labelled = any(r.label is not None for r in records)
+    series = [Series("good, for calibration", calibration)]
+    if labelled:
+        series.append(scores("inspected, good", lambda r: r.label == "good"))
+        series.append(scores("inspected, blemished", lambda r: r.label not in ("good", None)))
+    series.append(scores("inspected, not labelled" if labelled else "inspected", lambda r: r.label is None))
+    series = [s for s in series if len(s.values)]
+    if not series:
+        return []
+    threshold = _threshold(records)
+    marks = [] if threshold is None else [(threshold, "threshold")]
+    return [Histogram("Scores", series, marks, f"score of a picture, from {model.measure}")]
+
+
+def _half_of_highest(panels: Callable[[Inspection], Panels], shown: Sequence[Inspection]) -> float:
+    def highest(record: Inspection) -> float:
+        try:
+            return float(panels(record).map.max())
+        except BlemishError:
+            return 0.0  # its row in the gallery says what is wrong
+
+    return max(map(highest, shown), default=0.0) / 2
+
+
+def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: float) -> PictureRow:
+    badges: list[tuple[str, Tone]] = []
+    if record.is_anomalous is not None:
+        badges.append(("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"))
+    badges.append((f"score {number(record.score)}", "plain"))
+    if record.p_value is not None:
+        badges.append((f"p = {number(record.p_value)}", "plain"))
+    if record.label is not None:
+        badges.append((f"known: {record.label}", "plain"))
+    try:
+        found = panels(record)
+    except BlemishError as error:
+        return PictureRow(record.path, f"Cannot be shown: {error}", badges)
+    return PictureRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
+
+
+def _regions_in_words(regions: Sequence[Region]) -> str:
+    if not regions:
+        return ""
+    first = regions[0]
+    count = "1 region" if len(regions) == 1 else f"{len(regions)} regions"
+    return (
+        f"{count}; the strongest is {first.width} × {first.height} pixels at ({first.x}, {first.y}), "
+        f"peak {number(first.peak)}"
+    )
+
+
+def _panels(found: Panels, record: Inspection, level: float) -> list[Panel]:
+    # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a blemish of a few
+    # pixels and the lines around it would fade.
+    size = size_within(found.map.shape, _SIDE)
+    small = size if max(found.map.shape) > _SIDE else found.map.shape
+    panels = [Panel("picture", displayable(found.picture))]
+    if found.reconstruction is not None:
+        panels.append(Panel("reconstruction", displayable(found.reconstruction)))
+    panels.append(Panel("map", heat(fit_map(found.map, small), level), "map"))
+    drawn = overlay(found.picture, found.map, level, record.regions, mask=found.mask, side=_SIDE)
+    panels.append(Panel("regions" if found.mask is None else "regions, true blemish outlined", drawn))
+    return panels
+
+
+def _decisions(order: Sequence[Inspection]) -> Table:
+    columns = ["picture", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
+    labelled = any(r.label is not None for r in order)
+    words = {True: "rejected", False: "accepted", None: None}
+    rows: list[list[str | float | None]] = []
+    for r in order:
+        peak = max((region.peak for region in r.regions), default=None)
+        row: list[str | float | None] = [r.path, words[r.is_anomalous], r.score, r.threshold, r.p_value]
+        rows.append([*row, len(r.regions), peak, r.seconds] + ([r.label] if labelled else []))
+    note = "Every picture, most suspicious first. Click a column to sort."
+    return Table("Decisions", columns + (["known label"] if labelled else []), rows, note)
+
+
+def _model_settings(model: ModelSummary) -> dict[str, str]:
+    return {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}

@@ -1,0 +1,35 @@
+"""Numbers as people read them in pages and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits, whole numbers in full, no needless exponent.
+
+    >>> number(0.123456), number(12), number(123456.7), number(0.0000123), number(0.5)
+    ('0.123', '12', '123457', '1.23e-5', '0.5')
+    """
+    if isinstance(value, int):
+        return str(value)
+    text = f"{value:.{digits}g}"
+    mantissa, e, exponent = text.partition("e")
+    if not e:
+        return text
+    return str(round(value)) if 0 < int(exponent) < 15 else f"{mantissa}e{int(exponent)}"
+
+
+def aligned(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Numbers that stand below each other: all with the decimals that the finest of them needs.
+
+    >>> aligned([0.05, 0.1, 0.15]), aligned([3, 12]), aligned([0.25, 0.0000123])
+    (['0.05', '0.10', '0.15'], ['3', '12'], ['0.25', '1.23e-5'])
+    """
+    texts = [number(value, digits) for value in values]
+    decimals = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
+    return [
+        text if isinstance(value, int) or "e" in text or not math.isfinite(value) else f"{value:.{decimals}f}"
+        for value, text in zip(values, texts, strict=True)
+    ]

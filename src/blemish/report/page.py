@@ -1,0 +1,257 @@
+"""One offline HTML page from sections: figures, prose, tables, charts and galleries.
+
+A page is one file. Styles, script and pictures are inside it, nothing is fetched, and its own content policy
+forbids the browser to fetch anything. Every text is escaped: a file name may hold markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from blemish.images.writing import write_text
+from blemish.report.charts import Curve, Histogram
+from blemish.report.colours import HEAT, size_within
+from blemish.report.numbers import aligned, number
+
+Tone: TypeAlias = Literal["plain", "good", "bad"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The headline figures: (label, value, note) tiles; numbers are written with three significant digits."""
+
+    items: Sequence[tuple[str, str | float, str]]
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Plain text; a blank line starts a new paragraph."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Names and values, as they were used."""
+
+    title: str
+    values: Mapping[str, str | float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns. Numbers stand at the right with ``digits`` significant digits, ``None`` is a dash.
+
+    Readers sort by clicking a column's head; long tables scroll inside the page and can be filtered.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | None]]
+    note: str = ""
+    digits: int = 4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row: uint8 (H, W, 3) or (H, W).
+
+    A ``photo`` is stored as JPEG and reduced with a smooth filter; a ``map`` is stored without loss as PNG.
+    """
+
+    label: str
+    image: npt.NDArray[np.uint8]
+    kind: Literal["photo", "map"] = "photo"
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One inspected picture: its name, a caption, badges (text, tone) and its panels side by side."""
+
+    name: str
+    caption: str = ""
+    badges: Sequence[tuple[str, Tone]] = ()
+    panels: Sequence[Panel] = ()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The legend of the heat maps: the level at mid-scale and what is measured."""
+
+    level: float
+    measure: str = ""
+    level_label: str = "level"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures; ``rows`` may be a generator, so that one picture at a time is in memory."""
+
+    title: str
+    rows: Iterable[PictureRow]
+    note: str = ""
+    scale: Scale | None = None
+    max_side: int = 320
+
+
+Section: TypeAlias = Figures | Prose | Settings | Table | Gallery | Histogram | Curve
+
+
+@dataclass(frozen=True)
+class _View:
+    """A section as the template sees it."""
+
+    kind: str
+    anchor: str
+    title: str
+    data: Any = field(repr=False)
+
+
+def data_uri(panel: Panel, max_side: int) -> tuple[str, int, int]:
+    """The panel as a data URI, its width and height; reduced when its longer side exceeds ``max_side``."""
+    picture = Image.fromarray(panel.image)
+    if max(picture.size) > max_side:
+        height, width = size_within((picture.height, picture.width), max_side)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    if panel.kind == "photo":
+        # No chroma subsampling: thin coloured lines and small coloured blemishes keep their edges.
+        picture.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
+    else:
+        _with_palette(picture).save(stream, "PNG", optimize=True)
+    mime = "jpeg" if panel.kind == "photo" else "png"
+    text = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f"data:image/{mime};base64,{text}", picture.width, picture.height
+
+
+def _with_palette(picture: Image.Image) -> Image.Image:
+    """The same picture as palette indices when it has at most 256 colours: a third of the bytes."""
+    if picture.mode != "RGB":
+        return picture
+    rgb = np.asarray(picture).astype(np.uint32)
+    packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    colours, indices = np.unique(packed, return_inverse=True)
+    if colours.size > 256:
+        return picture
+    indexed = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8)).convert("P")
+    indexed.putpalette([int(c >> shift & 255) for c in colours for shift in (16, 8, 0)])
+    return indexed
+
+
+def _gallery_rows(gallery: Gallery) -> Iterable[dict[str, Any]]:
+    for row in gallery.rows:
+        panels = []
+        for panel in row.panels:
+            uri, width, height = data_uri(panel, gallery.max_side)
+            panels.append({"label": panel.label, "uri": uri, "width": width, "height": height})
+        yield {"name": row.name, "caption": row.caption, "badges": row.badges, "panels": panels}
+
+
+def _cell(value: str | float | None, digits: int) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else number(value, digits)
+
+
+def _views(sections: Sequence[Section]) -> list[_View]:
+    views: list[_View] = []
+    # Curves that follow each other stand side by side under one heading.
+    for is_curve, run in groupby(sections, key=lambda s: isinstance(s, Curve)):
+        members = list(run)
+        if is_curve:
+            title = ", ".join(m.title for m in members if isinstance(m, Curve))
+            drawings = [(m, m.drawing()) for m in members if isinstance(m, Curve)]
+            views.append(_View("curves", f"s{len(views)}", title, drawings))
+            continue
+        for section in members:
+            views.append(_view(section, f"s{len(views)}"))
+    return views
+
+
+def _view(section: Section, anchor: str) -> _View:
+    match section:
+        case Figures():
+            tiles = [(label, _cell(value, 3), note) for label, value, note in section.items]
+            return _View("figures", anchor, "", tiles)
+        case Prose():
+            return _View("prose", anchor, section.title, section.text.split("\n\n"))
+        case Settings():
+            pairs = [(name, _cell(value, 6)) for name, value in section.values.items()]
+            return _View("settings", anchor, section.title, pairs)
+        case Table():
+            return _View("table", anchor, section.title, _table(section))
+        case Gallery():
+            gallery = {"rows": _gallery_rows(section), "note": section.note, "scale": section.scale}
+            return _View("gallery", anchor, section.title, gallery)
+        case Histogram():
+            return _View("histogram", anchor, section.title, (section, section.drawing()))
+        case Curve():
+            return _View("curves", anchor, section.title, [(section, section.drawing())])
+
+
+def _table(table: Table) -> dict[str, Any]:
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    texts, numeric = [], []
+    for column in columns:
+        numbers = [value for value in column if isinstance(value, (int, float))]
+        numeric.append(bool(numbers) and not any(isinstance(value, str) for value in column))
+        written = iter(aligned(numbers, table.digits))
+        texts.append(["–" if v is None else v if isinstance(v, str) else next(written) for v in column])
+    rows = list(zip(*texts, strict=True))
+    return {"columns": table.columns, "numeric": numeric, "rows": rows, "note": table.note}
+
+
+def _heat_gradient() -> str:
+    """The heat scale as the stops of a CSS gradient."""
+    last = len(HEAT) - 1
+    stops = [f"#{bytes(HEAT[i]).hex()} {100 * i / last:.1f}%" for i in range(0, last + 1, 2)]
+    return ", ".join(stops)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("blemish.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment
+
+
+def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = "") -> str:
+    """The page as text; see :func:`write_page`.
+
+    >>> page = render_page(title="Found", sections=[Table("Files", ["name", "score"], [["<a>.png", 0.25]])])
+    >>> "&lt;a&gt;.png" in page, "0.25" in page, "https:" in page
+    (True, True, False)
+    """
+    template = _environment().get_template("page.html")
+    text = template.render(
+        title=title, subtitle=subtitle, views=_views(sections), footer=footer, heat_gradient=_heat_gradient()
+    )
+    # A file name that is not valid Unicode reaches Python with lone surrogates, which UTF-8 cannot hold.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def write_page(
+    path: Path, *, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = ""
+) -> None:
+    """Write one offline HTML page of these sections, whole or not at all.
+
+    Raises ``FileError`` when the page cannot be written there.
+    """
+    write_text(path, render_page(title=title, subtitle=subtitle, sections=sections, footer=footer))

@@ -1,0 +1,56 @@
+"use strict";
+// Sort a table by a click on its head: numbers by value, texts naturally, dashes always last.
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+    const numeric = head.classList.contains("n");
+    const was = head.getAttribute("aria-sort");
+    const down = was ? was === "ascending" : false;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const text = (row) => row.cells[column].textContent;
+    const keyed = [...body.rows].map((row) => ({ row, key: text(row) }));
+    keyed.sort((a, b) => {
+      const missing = (a.key === "–") - (b.key === "–");
+      if (missing) return missing;
+      const order = numeric ? parseFloat(a.key) - parseFloat(b.key)
+        : a.key.localeCompare(b.key, undefined, { numeric: true });
+      return down ? -order : order;
+    });
+    body.append(...keyed.map((item) => item.row));
+  }));
+}
+// Show only the rows that contain what is typed.
+for (const filter of document.querySelectorAll(".filter")) {
+  const rows = [...filter.parentElement.querySelector("tbody").rows];
+  filter.querySelector("input").addEventListener("input", (event) => {
+    const wanted = event.target.value.toLowerCase();
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      shown += !row.hidden;
+    }
+    filter.querySelector("output").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
+  });
+}
+// Enlarge a picture; the arrow keys go on through all pictures.
+const dialog = document.querySelector("dialog");
+const large = dialog.querySelector("img");
+const pictures = [...document.querySelectorAll(".panels img")];
+let current = 0;
+function show(index) {
+  current = (index + pictures.length) % pictures.length;
+  const picture = pictures[current];
+  large.src = picture.src;
+  large.alt = picture.alt;
+  large.className = picture.className;
+  dialog.querySelector("p").textContent = picture.alt;
+  if (!dialog.open) dialog.showModal();
+}
+pictures.forEach((picture, index) => picture.parentElement.addEventListener("click", () => show(index)));
+dialog.addEventListener("click", () => dialog.close());
+dialog.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowRight") show(current + 1);
+  if (event.key === "ArrowLeft") show(current - 1);
+});

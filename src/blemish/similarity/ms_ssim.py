@@ -1,0 +1,189 @@
+"""Multi-scale structural similarity (MS-SSIM).
+
+Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", 37th Asilomar
+Conference on Signals, Systems and Computers, 2003, equation 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blemish.errors import UsageError
+from blemish.similarity.measure import Measure
+from blemish.similarity.pairs import as_working
+from blemish.similarity.ssim import (
+    Constants,
+    SSIMOptions,
+    make_settings,
+    plane_means,
+    ssim_parts,
+)
+from blemish.similarity.windows import Kind
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the paper's, from the finest to the coarsest scale
+
+
+class MSSSIMOptions(TypedDict, total=False):
+    """The settings of `ms_ssim`, which explains them."""
+
+    weights: Sequence[float]
+    window: int
+    sigma: float
+    kind: Kind
+    constants: Constants
+    k1: float
+    k2: float
+
+
+def _split(options: MSSSIMOptions) -> tuple[Sequence[float], SSIMOptions]:
+    """The weights, and the options that are those of `ssim`."""
+    own = options.copy()
+    weights = own.pop("weights", WEIGHTS)
+    return weights, cast(SSIMOptions, own)
+
+
+def _check_scales(height: int, width: int, window: int, weights: Sequence[float]) -> None:
+    if not weights or any(weight < 0 for weight in weights):
+        raise UsageError(f"weights are {tuple(weights)}; give one per scale, none below 0")
+    smallest = (window - 1) * 2 ** (len(weights) - 1) + 1
+    if min(height, width) < smallest:
+        fitting = sum((window - 1) * 2**scale < min(height, width) for scale in range(len(weights)))
+        raise UsageError(
+            f"MS-SSIM with {len(weights)} scales and a window of {window} needs sides of at least {smallest} pixels, "
+            f"the picture has {height}×{width}; give "
+            + (f"at most {fitting} weights or a smaller window" if fitting else "a smaller window")
+        )
+
+
+def _halve(x: Tensor) -> Tensor:
+    # odd sides get a row of zeros ahead of them, as in the implementation that everyone compares with
+    return F.avg_pool2d(x, 2, padding=(x.shape[-2] % 2, x.shape[-1] % 2))
+
+
+def _positive_power(similarity: Tensor, weight: float) -> Tensor:
+    """max(similarity, 0)^weight, with slope 0 where that is 0: the true one would be infinite."""
+    positive = similarity > 0
+    return torch.where(positive, torch.where(positive, similarity, 1) ** weight, 0)
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float | None = None,
+    weights: Sequence[float] = WEIGHTS,
+    window: int = 11,
+    sigma: float = 1.5,
+    kind: Kind = "gaussian",
+    constants: Constants = "wang",
+    k1: float = 0.01,
+    k2: float = 0.03,
+) -> Tensor:
+    """The multi-scale structural similarity of each pair of pictures (N, C, H, W): (N,), in [0, 1].
+
+    The product over the scales of the mean contrast × structure, at the coarsest scale of the mean SSIM, each
+    under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative counts
+    as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The other
+    options are those of `ssim`.
+
+    Raises `UsageError` as `ssim` does, and for pictures with a side of less than (window − 1) 2^(scales − 1) + 1
+    pixels: 161 for the usual window and weights.
+
+    >>> x = torch.linspace(0, 1, 64 * 64).reshape(1, 1, 64, 64)
+    >>> ms_ssim(x, x, data_range=1.0, weights=(0.5, 0.3, 0.2))
+    tensor([1.])
+    """
+    settings = make_settings(
+        data_range, window=window, sigma=sigma, kind=kind, padding="valid", constants=constants, k1=k1, k2=k2
+    )
+    x, y = as_working(x, y)
+    settings.window.check(*x.shape[-2:])
+    _check_scales(*x.shape[-2:], window, weights)
+    product = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
+    for scale, weight in enumerate(weights):
+        coarsest = scale == len(weights) - 1
+        product = product * _positive_power(plane_means(x, y, settings, luminance=coarsest), weight)
+        if not coarsest:
+            x, y = _halve(x), _halve(y)
+    return product.mean(1)
+
+
+def ms_ssim_map(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float | None = None,
+    **options: Unpack[MSSSIMOptions],
+) -> Tensor:
+    """MS-SSIM pixel by pixel: (N, C, H, W), in [0, 1].
+
+    The paper knows no map; this one is the same product, taken at every pixel: each scale's map of contrast ×
+    structure, at the coarsest of SSIM, with mirrored border, brought to full size bilinearly, negative values
+    as 0, under its weight. Options and errors are those of `ms_ssim`; the mean of the map is not its value.
+    """
+    weights, ssim_options = _split(options)
+    settings = make_settings(data_range, **ssim_options)
+    x, y = as_working(x, y)
+    settings.window.check(*x.shape[-2:])
+    _check_scales(*x.shape[-2:], settings.window.size, weights)
+    height, width = x.shape[-2:]
+    product = torch.ones_like(x)
+    for scale, weight in enumerate(weights):
+        luminance, contrast, structure = ssim_parts(x, y, data_range=data_range, **ssim_options)
+        similarity = contrast * structure
+        if scale == len(weights) - 1:
+            similarity = similarity * luminance
+        similarity = F.interpolate(similarity, scale_factor=2**scale, mode="bilinear")[..., :height, :width]
+        product = product * _positive_power(similarity, weight)
+        # partial blocks at the far border keep every coarse pixel over the pixels it came from
+        x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
+    return product
+
+
+class MSSSIM(Measure):
+    """1 − MS-SSIM as a measure, its map 1 − `ms_ssim_map`; takes the options of `ms_ssim`."""
+
+    def __init__(
+        self,
+        *,
+        data_range: float | None = None,
+        weights: Sequence[float] = WEIGHTS,
+        window: int = 11,
+        sigma: float = 1.5,
+        kind: Kind = "gaussian",
+        constants: Constants = "wang",
+        k1: float = 0.01,
+        k2: float = 0.03,
+    ) -> None:
+        super().__init__(data_range=data_range)
+        self.options = MSSSIMOptions(
+            weights=tuple(weights),
+            window=window,
+            sigma=sigma,
+            kind=kind,
+            constants=constants,
+            k1=k1,
+            k2=k2,
+        )
+        # a wrong option is refused here, not at the first picture
+        make_settings(
+            self.data_range, window=window, sigma=sigma, kind=kind, constants=constants, k1=k1, k2=k2
+        )
+
+    def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
+        similarity = ms_ssim_map(x, y, data_range=self.data_range, **self.options)
+        return (1 - similarity).mean(1, keepdim=True).clamp_min(0)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return (1 - ms_ssim(x, y, data_range=self.data_range, **self.options)).clamp_min(0)
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), **self.options}

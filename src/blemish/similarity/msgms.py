@@ -1,0 +1,108 @@
+"""Multi-scale gradient magnitude similarity (MSGMS).
+
+Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE Transactions on Image Processing 23(2),
+2014, equations 1 to 4, at several scales as in Zavrtanik, Kristan, Skočaj, "Reconstruction by inpainting for
+visual anomaly detection" (RIAD), Pattern Recognition 112, 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blemish.errors import UsageError
+from blemish.similarity.measure import Measure
+from blemish.similarity.pairs import as_working, check_range
+
+
+def _gradient_magnitude(x: Tensor) -> Tensor:
+    """The Prewitt gradient magnitude, (N, C, H, W), the border pixel repeated beyond the border."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    across = (x[..., 2:] - x[..., :-2]) / 3  # (N, C, H + 2, W)
+    across = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
+    down = (x[..., 2:, :] - x[..., :-2, :]) / 3  # (N, C, H, W + 2)
+    down = down[..., :-2] + down[..., 1:-1] + down[..., 2:]
+    square = across * across + down * down
+    # the square root's slope is infinite at 0; below this floor nothing is left of the gradient but its sign
+    return square.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+
+
+def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: float) -> Iterator[Tensor]:
+    """The gradient magnitude similarity at each scale, from full size down."""
+    span = check_range(data_range)
+    x, y = as_working(x, y)
+    if scales < 1:
+        raise UsageError(f"scales is {scales}; give at least 1")
+    if not c > 0:
+        raise UsageError(f"c is {c}; give a positive constant, it keeps flat pictures from 0/0")
+    if min(x.shape[-2:]) < 2 ** (scales - 1):
+        raise UsageError(
+            f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the picture has "
+            f"{x.shape[-2]}×{x.shape[-1]}; give fewer scales"
+        )
+    constant = c * span**2
+    for scale in range(scales):
+        if scale:
+            # partial blocks at the far border keep every coarse pixel over the pixels it came from
+            x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
+        g_x, g_y = _gradient_magnitude(x), _gradient_magnitude(y)
+        difference = g_x - g_y
+        # 1 - (g_x - g_y)² / (…) equals (2 g_x g_y + c) / (g_x² + g_y² + c) and is exactly 1 for equal pictures
+        yield 1 - difference * difference / (g_x * g_x + g_y * g_y + constant)
+
+
+def msgms_map(
+    x: Tensor, y: Tensor, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026
+) -> Tensor:
+    """Gradient magnitude similarity, each scale brought to full size bilinearly, then their mean: (N, C, H, W).
+
+    Values in (0, 1], 1 where the gradients have the same magnitude. Scales halve by 2 × 2 means; `c` is for
+    values in [0, 1] and grows with the square of `data_range`. Raises `UsageError` for a missing or
+    non-positive `data_range`, batches that are no float (N, C, H, W) of one shape, and sides under 2^(scales − 1).
+
+    >>> x = torch.rand(1, 3, 21, 16)
+    >>> msgms_map(x, x + 0.5, data_range=1.0).mean()
+    tensor(1.0000)
+    """
+    height, width = x.shape[-2:]
+    total = torch.zeros((), device=x.device)
+    for scale, similarity in enumerate(_scale_maps(x, y, data_range, scales, c)):
+        if scale:
+            similarity = F.interpolate(similarity, scale_factor=2**scale, mode="bilinear")[
+                ..., :height, :width
+            ]
+        total = total + similarity
+    return total / scales
+
+
+def msgms(
+    x: Tensor, y: Tensor, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026
+) -> Tensor:
+    """The mean over the scales of each scale's mean similarity: (N,), in (0, 1].
+
+    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of `msgms_map`, whose settings
+    and errors it shares.
+    """
+    means = [similarity.mean((1, 2, 3)) for similarity in _scale_maps(x, y, data_range, scales, c)]
+    return torch.stack(means).mean(0)
+
+
+class MSGMS(Measure):
+    """1 − MSGMS as a measure, its map 1 − `msgms_map`; takes the settings of `msgms_map`."""
+
+    def __init__(self, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026) -> None:
+        super().__init__(data_range=data_range)
+        self.scales, self.c = scales, c
+
+    def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
+        similarity = msgms_map(x, y, data_range=self.data_range, scales=self.scales, c=self.c)
+        return (1 - similarity).mean(1, keepdim=True).clamp_min(0)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return (1 - msgms(x, y, data_range=self.data_range, scales=self.scales, c=self.c)).clamp_min(0)
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), "scales": self.scales, "c": self.c}

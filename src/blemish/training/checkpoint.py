@@ -1,0 +1,116 @@
+"""Interrupted training on disk: tensors as safetensors, the rest as JSON, never pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from blemish.errors import ModelError
+from blemish.images.writing import write_bytes, write_json
+
+
+@dataclass
+class TrainingState:
+    """Everything but the weights that a resumed run needs to go on as if it had never stopped."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    looks_without_gain: int = 0
+    loss_since_look: float = 0.0
+    """Sum of the training loss over the steps since the last look."""
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    folder: Path,
+    identity: dict[str, Any],
+    state: TrainingState,
+    model: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint; the previous one stays valid until the new one is whole.
+
+    The JSON names its tensor file, and is replaced last: whichever moment a kill picks, it points at a
+    complete pair.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in slots.items()}
+    name = f"state-{state.step}.safetensors"
+    write_bytes(
+        folder / name, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    )
+    write_json(folder / "state.json", {"tensors": name, "identity": identity, "state": asdict(state)})
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_checkpoint(
+    folder: Path,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Restore ``model`` and ``optimizer`` in place; return the state and the best weights so far.
+
+    Raises
+    ------
+    ModelError
+        When there is no checkpoint, it is damaged, or it belongs to another recipe or other pictures
+        (``identity`` differs: the first differing key is named).
+    """
+    path = folder / "state.json"
+    if not path.exists():
+        raise ModelError(folder, "holds no checkpoint to resume from", "fit without --resume")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load_file(folder / document["tensors"])
+        state = TrainingState(**document["state"])
+        stored = dict(document["identity"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise _damaged(folder, error) from None
+    for key in [*identity, *stored]:
+        if identity.get(key) != stored.get(key):
+            raise ModelError(
+                folder,
+                f"the checkpoint was made with another {key}",
+                "resume with the settings and pictures it was started with, or fit again with --overwrite",
+            )
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    slots: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        model.load_state_dict(groups["model"])
+        for name, value in groups["optimizer"].items():
+            index, _, slot = name.partition("/")
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # Files hold contiguous tensors; the fused optimizer walks memory in the parameter's order.
+                value = torch.empty_like(parameter).copy_(value)
+            slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise _damaged(folder, error) from None
+    return state, groups["best"]
+
+
+def _damaged(folder: Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())
+    return ModelError(folder, f"the checkpoint is damaged ({reason})", "fit again with --overwrite")

@@ -1,0 +1,249 @@
+"""The one training loop, on Lightning Fabric: device placement, precision and scaling are its work."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from blemish.errors import BlemishError, Stopped
+from blemish.models import Autoencoder
+from blemish.recipes.schema import TrainingSettings
+from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from blemish.training.machine import Machine
+from blemish.training.patches import PreparedPictures, RandomPatches, make_loader, raising
+
+VALIDATION_PATCHES = 256
+CHECKPOINT_SECONDS = 60.0
+REPORT_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands; ``terms`` are the means of the loss terms since the last report."""
+
+    step: int
+    steps: int
+    terms: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+    validation: float | None
+    best: float | None
+
+
+class DivergedError(BlemishError):
+    """A loss term is no longer a number."""
+
+
+def train(
+    model: Autoencoder,
+    pictures: PreparedPictures,
+    validation: PreparedPictures,
+    settings: TrainingSettings,
+    *,
+    patch: int,
+    machine: Machine,
+    checkpoint: Path | None,
+    identity: dict[str, Any],
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> TrainingState:
+    """Train ``model`` in place; it ends with the weights that served the held-out pictures best.
+
+    Parameters
+    ----------
+    checkpoint: folder for checkpoints, written every minute and at the end; None writes none.
+    identity: what a checkpoint must share with this run to be resumed; compared key by key.
+    resume: go on from ``checkpoint``; one that has all its steps is only finished.
+    stop: asked once after every step; when it says yes a checkpoint is written and training ends.
+
+    Raises
+    ------
+    Stopped
+        When ``stop`` said yes.
+    DivergedError
+        When a loss term is not finite; names the term and the step, the last checkpoint stays.
+    PictureError, ModelError
+        When a picture can no longer be read, or the checkpoint cannot be resumed.
+    """
+    fabric = _make_fabric(machine)
+    _lay_out(model, torch.channels_last)
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=machine.device != "mps",
+    )
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    state = TrainingState()
+    best = _copy(model)
+    if resume and checkpoint:
+        state, best = load_checkpoint(checkpoint, identity, model, optimizer)
+
+    def finished() -> bool:
+        return state.step >= settings.steps or state.looks_without_gain >= settings.patience
+
+    # The same patches at every look, or the curve would show the draw and not the progress.
+    held_out = list(
+        raising(
+            make_loader(
+                RandomPatches(validation, patch, seed=settings.seed + 1, start=0, stop=VALIDATION_PATCHES),
+                settings.batch,
+            )
+        )
+    )
+    loader = fabric.setup_dataloaders(
+        make_loader(
+            RandomPatches(
+                pictures,
+                patch,
+                seed=settings.seed,
+                start=state.step * settings.batch,
+                stop=(state.step if finished() else settings.steps) * settings.batch,
+            ),
+            settings.batch,
+            # Pictures in memory are cheaper to cut than to send between processes.
+            workers=0 if pictures.in_memory else 2,
+        )
+    )
+    begun = saved = reported = time.perf_counter()
+    seconds_before = state.seconds
+    sums: dict[str, Tensor] = {}
+    since_report = 0
+    since_look = torch.tensor(state.loss_since_look, device=fabric.device)
+
+    def write() -> None:
+        state.seconds = seconds_before + time.perf_counter() - begun
+        state.loss_since_look = float(since_look)
+        if checkpoint:
+            save_checkpoint(checkpoint, identity, state, model, best, optimizer)
+
+    def look() -> None:
+        nonlocal best
+        current = _mean_loss(wrapped, held_out, fabric)
+        _refuse_nan({"validation": current}, state.step, checkpoint)
+        steps = state.step - (state.history[-1]["step"] if state.history else 0)
+        state.history.append(
+            {"step": state.step, "training": float(since_look) / steps, "validation": current}
+        )
+        since_look.zero_()
+        if state.best_loss is None or current < state.best_loss:
+            state.best_loss, state.best_step, state.looks_without_gain = current, state.step, 0
+            best = _copy(model)
+        else:
+            state.looks_without_gain += 1
+
+    model.train()
+    for batch in raising(loader):
+        # A step's draws (noise, latents) depend on (seed, step) alone, so a resumed run repeats them.
+        torch.manual_seed(_step_seed(settings.seed, state.step))
+        loss = wrapped.loss(batch.to(memory_format=torch.channels_last))
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss.total)
+        optimizer.step()
+        state.step += 1
+        since_report += 1
+        since_look += loss.total.detach()
+        for name, term in loss.terms.items():
+            sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+        stopping = stop()
+        due = state.step == settings.steps or state.step % settings.validate_every == 0
+        if not (due or stopping or since_report >= REPORT_STEPS):
+            continue
+        terms = {name: float(total) / since_report for name, total in sums.items()}
+        _refuse_nan(terms, state.step, checkpoint)
+        if due:
+            look()
+        now = time.perf_counter()
+        speed = since_report * settings.batch / (now - reported)
+        on_progress(
+            Progress(
+                step=state.step,
+                steps=settings.steps,
+                terms=terms,
+                images_per_second=speed,
+                seconds_left=(settings.steps - state.step) * settings.batch / speed,
+                validation=state.history[-1]["validation"] if state.history else None,
+                best=state.best_loss,
+            )
+        )
+        sums, since_report, reported = {}, 0, now
+        if finished():
+            break
+        if stopping:
+            write()
+            raise Stopped(f"stopped at step {state.step} of {settings.steps}")
+        if now - saved >= CHECKPOINT_SECONDS:
+            write()
+            saved = now
+    if not state.history or state.history[-1]["step"] != state.step:
+        look()  # resumed with fewer steps than were already made
+    write()
+    model.load_state_dict(best)
+    _lay_out(model.eval().to("cpu"), torch.contiguous_format)
+    return state
+
+
+def _make_fabric(machine: Machine) -> Fabric:
+    if machine.device == "cuda":
+        torch.backends.cudnn.deterministic = True  # same seed, same machine: same weights
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        # Fabric notes the precision and advises on Tensor Cores; both are decided here, on purpose.
+        warnings.simplefilter("ignore")
+        logging.disable(logging.INFO)
+        try:
+            return Fabric(
+                accelerator=machine.device,
+                devices=1,
+                precision="bf16-mixed" if machine.precision == "bfloat16" else "32-true",
+            )
+        finally:
+            logging.disable(disabled)
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def _lay_out(model: torch.nn.Module, memory_format: torch.memory_format) -> None:
+    # torch's own annotations leave out the one-argument form that its documentation gives.
+    model.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> float:
+    wrapped.eval()
+    with torch.no_grad():
+        total = sum(float(wrapped.loss(fabric.to_device(batch)).total) * len(batch) for batch in batches)
+    wrapped.train()
+    return total / sum(len(batch) for batch in batches)
+
+
+def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            again = (
+                f" with --overwrite, which replaces the checkpoint in {checkpoint}"
+                if checkpoint and checkpoint.exists()
+                else ""
+            )
+            raise DivergedError(
+                f"loss term '{name}' became {value} by step {step}; lower training.learning_rate "
+                f"or set training.precision=float32, and fit again{again}"
+            )

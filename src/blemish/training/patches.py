@@ -1,0 +1,123 @@
+"""Random patches of the training pictures, each a function of the seed and its place in the order."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from blemish.errors import BlemishError
+from blemish.images import Item, Preparation, TilePlan, picture_info, read_picture
+
+MEMORY_LIMIT = 2**30
+
+
+class PreparedPictures:
+    """Prepared pictures by index; kept in memory while they all fit in ``memory_limit`` bytes.
+
+    Past the limit each picture is read from disk when it is asked for, so memory stays bounded whatever
+    the size of the data set.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        preparation: Preparation,
+        patch: int,
+        *,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self._items = items
+        self._preparation = preparation
+        self._patch = patch
+        self.in_memory = self._bytes() <= memory_limit
+        self._kept: dict[int, NDArray[np.float32]] = {}
+
+    def _bytes(self) -> int:
+        sides = (picture_info(item.path) for item in self._items)
+        pixels = sum(math.prod(self._preparation.scaled(info.height, info.width)) for info in sides)
+        return 4 * self._preparation.channels * pixels
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """(C, h, w) floats in [0, 1], no side shorter than a patch."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        pixels = self._preparation.prepare(read_picture(self._items[index].path))
+        tile = (self._patch, self._patch)
+        pixels = TilePlan(pixels.shape[1:], tile, tile).pad(pixels)
+        if self.in_memory:
+            self._kept[index] = pixels
+        return pixels
+
+
+class RandomPatches(Dataset["Tensor | BlemishError"]):
+    """Patch ``i`` of the endless sequence that ``seed`` determines, (C, P, P) in [0, 1].
+
+    A picture is drawn uniformly, then a position in it. Because every patch depends on (seed, index)
+    alone, a run resumed at step k sees exactly what an uninterrupted one would have seen.
+
+    The error of a picture that cannot be read is given in place of its patch: what a loader's worker raises
+    would reach the user as a traceback.
+    """
+
+    def __init__(self, pictures: PreparedPictures, patch: int, *, seed: int, start: int, stop: int) -> None:
+        self._pictures = pictures
+        self._patch = patch
+        self._seed = seed
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> Tensor | BlemishError:
+        rng = np.random.default_rng((self._seed, self._start + index))
+        try:
+            pixels = self._pictures[int(rng.integers(len(self._pictures)))]
+        except BlemishError as error:
+            return error
+        top, left = (int(rng.integers(side - self._patch + 1)) for side in pixels.shape[1:])
+        return torch.from_numpy(pixels[:, top : top + self._patch, left : left + self._patch].copy())
+
+
+def make_loader(patches: RandomPatches, batch: int, *, workers: int = 0) -> DataLoader[Any]:
+    """Batches of ``patches`` in their order; read them through :func:`raising`."""
+    return DataLoader(
+        patches,
+        batch_size=batch,
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=_leave_interrupts_to_parent,
+    )
+
+
+def raising(batches: Iterable[Tensor | BlemishError]) -> Iterator[Tensor]:
+    """``batches`` (N, C, P, P), or the error of the first one that could not be made."""
+    for batch in batches:
+        if isinstance(batch, BlemishError):
+            raise batch
+        yield batch
+
+
+def _stack(patches: list[Tensor | BlemishError]) -> Tensor | BlemishError:
+    for patch in patches:
+        if isinstance(patch, BlemishError):
+            return patch
+    stacked: Tensor = default_collate(patches)
+    return stacked
+
+
+def _leave_interrupts_to_parent(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent finishes its step, which needs its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from blemish.errors import UsageError
+from blemish.images import plan_split, split_good
+
+NAMES = [f"{number}.png" for number in range(50)]
+
+
+def test_parts_are_disjoint_complete_and_of_the_asked_size() -> None:
+    split = split_good(NAMES, seed=0, calibration=12, validation=5)
+    assert (len(split.train), len(split.validation), len(split.calibration)) == (33, 5, 12)
+    assert sorted(split.train + split.validation + split.calibration) == sorted(NAMES)
+
+
+def test_the_seed_alone_decides() -> None:
+    split = split_good(NAMES, seed=3, calibration=12, validation=5)
+    assert split_good(NAMES[::-1], seed=3, calibration=12, validation=5) == split
+    assert split_good(NAMES, seed=4, calibration=12, validation=5) != split
+
+
+def test_every_picture_can_fall_into_every_part() -> None:
+    splits = [split_good(NAMES, seed=seed, calibration=12, validation=10) for seed in range(60)]
+    for part in ("train", "validation", "calibration"):
+        assert set().union(*(getattr(split, part) for split in splits)) == set(NAMES)
+
+
+@pytest.mark.parametrize(("calibration", "validation"), [(40, 10), (60, 0), (-1, 5), (5, -1)])
+def test_counts_that_leave_nothing_are_refused(calibration: int, validation: int) -> None:
+    with pytest.raises(UsageError, match="50 good pictures"):
+        split_good(NAMES, seed=0, calibration=calibration, validation=validation)
+
+
+def test_a_name_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        split_good([*NAMES, "7.png"], seed=0, calibration=5, validation=5)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 9, 10, 37, 38, 39, 95, 100, 1000])
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.5])
+def test_every_part_gets_something_and_nothing_is_lost(n: int, rate: float) -> None:
+    counts = plan_split(n, false_reject_rate=rate)
+    assert sum(counts) == n
+    assert min(counts) >= 1
+    assert counts.calibration <= max(n / 2, 1)
+
+
+def test_enough_to_carry_the_promise_where_half_is_enough() -> None:
+    # the smallest p-value of m calibration pictures is 1/(m + 1), so 5 % takes 19 and 1 % takes 99
+    assert plan_split(37, false_reject_rate=0.05).calibration == 7  # 19 would be more than half
+    assert plan_split(38, false_reject_rate=0.05).calibration == 19
+    assert plan_split(94, false_reject_rate=0.05).calibration == 19
+    assert plan_split(200, false_reject_rate=0.05).calibration == 40
+    assert plan_split(198, false_reject_rate=0.01).calibration == 99
+    assert plan_split(22, false_reject_rate=0.1).calibration == 9
+
+
+def test_more_pictures_never_train_fewer_at_a_fixed_calibration() -> None:
+    trains = [plan_split(n, false_reject_rate=0.05).train for n in range(38, 95)]
+    assert all(later >= earlier for earlier, later in pairwise(trains))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_pictures(n: int) -> None:
+    with pytest.raises(UsageError, match=f"not {n}; add more"):
+        plan_split(n, false_reject_rate=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_that_is_no_rate(rate: float) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        plan_split(100, false_reject_rate=rate)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blemish.detect.records import Inspection
+from blemish.detect.regions import Region
+from blemish.errors import PictureError
+from blemish.report.inspection import (
+    HANDFUL,
+    ModelSummary,
+    Panels,
+    mistakes,
+    most_suspicious_first,
+    write_inspection_report,
+)
+from blemish.report.page import Prose, Table
+
+MODEL = ModelSummary("weave", "ssim-ae", "a paper", "1 − SSIM", "trained on 40 good pictures")
+
+
+def record(path: str, score: float, **fields: Any) -> Inspection:
+    known: dict[str, Any] = {"threshold": 0.5, "p_value": None, "is_anomalous": score > 0.5, "label": None}
+    known.update(fields)
+    rest: dict[str, Any] = {"size": (16, 12), "regions": (), "time": "2025-01-01T00:00:00Z", "seconds": 0.02}
+    return Inspection(path=path, score=score, **{**rest, **known})
+
+
+def flat(channels: int = 3, height: int = 12, width: int = 16, **fields: Any) -> Panels:
+    picture = np.full((channels, height, width), 0.5)
+    return Panels(
+        **{"picture": picture, "reconstruction": picture, "map": np.zeros((height, width)), **fields}
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    def write(records: list[Inspection], **changes: Any) -> str:
+        arguments: dict[str, Any] = {
+            "model": MODEL,
+            "panels": lambda _: flat(),
+            "calibration_scores": np.linspace(0.1, 0.4, 20),
+            "level": 0.1,
+            "guarantee": "At most 5 in 100 good ones.",
+            "settings": {"seed": "7"},
+        }
+        path = tmp_path / "report.html"
+        write_inspection_report(path, records=records, **{**arguments, **changes})
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+def gallery(text: str, title: str) -> list[str]:
+    """The names of the pictures of one gallery, in order."""
+    section = re.search(rf"<h2>{title}</h2>(.*?)</section>", text, re.DOTALL)
+    return re.findall(r"<h3>(.*?)</h3>", section[1]) if section else []
+
+
+def test_order_is_by_p_value_then_score_and_the_unknown_last() -> None:
+    records = [
+        record("a", 0.9),
+        record("b", 0.3, p_value=0.5),
+        record("c", 0.7, p_value=0.01),
+        record("d", 0.8, p_value=0.01),
+        record("e", 0.95),
+    ]
+    assert [r.path for r in most_suspicious_first(records)] == ["d", "c", "b", "e", "a"]
+
+
+def test_mistakes_are_of_two_kinds_the_worst_first() -> None:
+    records = [
+        record("right", 0.1, label="good"),
+        record("false 1", 0.6, label="good"),
+        record("false 2", 0.9, label="good"),
+        record("found", 0.8, label="scratch"),
+        record("missed 1", 0.4, label="hole"),
+        record("missed 2", 0.2, label="hole"),
+        record("unlabelled", 0.9),
+        record("undecided", 0.9, label="good", is_anomalous=None),
+    ]
+    rejected, accepted = mistakes(records)
+    assert [r.path for r in rejected] == ["false 2", "false 1"]
+    assert [r.path for r in accepted] == ["missed 2", "missed 1"]
+
+
+def test_galleries_hold_the_suspicious_the_normal_and_the_mistakes(written: Callable[..., str]) -> None:
+    records = [record(f"p{i:02d}", i / 20, p_value=1 - i / 20, label="good") for i in range(20)]
+    records.append(record("missed", 0.05, p_value=0.93, label="hole"))
+    text = written(records, limit=4)
+    assert gallery(text, "Most suspicious") == ["p19", "p18", "p17", "p16"]
+    assert gallery(text, "Most normal") == ["p00", "p01", "missed", "p02", "p03"]
+    assert gallery(text, "Good ones rejected") == [f"p{i}" for i in range(19, 19 - HANDFUL, -1)]
+    assert gallery(text, "Blemishes missed") == ["missed"]
+    assert "4 of 21 pictures" in text
+    assert f"{HANDFUL} of 9 pictures" in text
+
+
+def test_no_picture_is_shown_twice_when_all_fit(written: Callable[..., str]) -> None:
+    text = written([record(f"p{i}", i / 10) for i in range(6)])
+    assert gallery(text, "Most suspicious") == ["p5", "p4", "p3", "p2", "p1", "p0"]
+    assert gallery(text, "Most normal") == []
+
+
+def test_headline_and_figures_count_the_decisions(written: Callable[..., str], parse) -> None:
+    records = [record("a", 0.9, label="hole"), record("b", 0.2, label="good"), record("c", 0.7, label="good")]
+    page = parse(written(records, false_reject_rate=0.05))
+    assert "2 of 3 pictures are rejected" in page.text
+    assert "promised at most 5 %" in page.text
+    assert "good ones rejected 50.0 % 1 of 2" in page.text
+    assert "blemished ones found 100.0 % 1 of 1" in page.text
+    assert "At most 5 in 100 good ones." in page.text
+    assert "seed 7" in page.text
+
+
+def test_without_labels_nothing_is_said_of_right_and_wrong(written: Callable[..., str], parse) -> None:
+    page = parse(written([record("a", 0.9), record("b", 0.2)]))
+    assert "known" not in page.text
+    assert "blemished" not in page.text
+    assert "1 of 2 pictures is rejected" in page.text
+
+
+def test_without_threshold_there_is_no_decision(written: Callable[..., str], parse) -> None:
+    bare = [record("a", 0.9, threshold=None, is_anomalous=None)]
+    page = parse(written(bare, calibration_scores=[], level=None, guarantee=""))
+    assert "1 picture inspected, no decision" in page.text
+    assert "rejected" not in page.text
+    assert "no level was calibrated" in page.text
+
+
+def test_an_empty_inspection_gives_a_page(written: Callable[..., str], parse) -> None:
+    page = parse(written([], problems=["a.png: is cut off; save it again"], level=None))
+    assert "No picture was inspected" in page.text
+    assert "a.png: is cut off; save it again" in page.text
+
+
+def test_problems_and_own_sections_are_kept_as_text(written: Callable[..., str], parse) -> None:
+    extra = [Table("Metrics", ["name", "AUROC"], [["all", 0.97]]), Prose("more words")]
+    page = parse(
+        written([record("<b>.png", 0.9)], problems=["<i>.png: no picture; remove it"], sections=extra)
+    )
+    assert "<i>.png: no picture; remove it" in page.text
+    assert page.text.count("<b>.png") >= 2
+    assert "all 0.97" in page.text
+    assert "more words" in page.text
+    assert not page.all("b")[1:]  # the legend's own word is the only bold one
+    assert page.all("i") == []
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        flat(1, 33, 35),
+        flat(11, 7, 401, reconstruction=None),
+        flat(3, 501, 13, mask=np.ones((501, 13), dtype=bool)),
+        flat(2, 1, 1),
+    ],
+    ids=["grey", "eleven channels without reconstruction", "tall with mask", "one pixel"],
+)
+def test_any_picture_can_be_shown(written: Callable[..., str], parse, shown: Panels) -> None:
+    region = Region(x=0, y=0, width=1, height=1, area=1, peak=0.4, mean=0.4)
+    page = parse(written([record("a", 0.9, regions=(region,))], panels=lambda _: shown))
+    panels = [image["alt"] for image in page.all("img") if "src" in image]
+    expected = ["picture", *(["reconstruction"] if shown.reconstruction is not None else []), "map"]
+    assert panels[:-1] == [f"a: {name}" for name in expected]
+    assert "regions" in (panels[-1] or "")
+    assert ("true blemish" in (panels[-1] or "")) == (shown.mask is not None)
+    assert "1 region" in page.text
+
+
+def test_a_picture_that_has_gone_is_said_and_the_others_are_shown(written: Callable[..., str], parse) -> None:
+    def panels(found: Inspection) -> Panels:
+        if found.path == "gone":
+            raise PictureError("gone.png", "does not exist", "put it back")
+        return flat(map=np.full((12, 16), 0.3))
+
+    for level in (0.1, None):
+        page = parse(written([record("gone", 0.9), record("here", 0.8)], panels=panels, level=level))
+        assert "Cannot be shown: gone.png: does not exist; put it back" in page.text
+        assert next(image["alt"] for image in page.all("img") if "src" in image) == "here: picture"
+
+
+def test_without_a_level_one_scale_ends_at_the_highest_value(written: Callable[..., str], parse) -> None:
+    def panels(found: Inspection) -> Panels:
+        return flat(map=np.full((12, 16), found.score))
+
+    page = parse(written([record("a", 0.8), record("b", 0.2)], panels=panels, level=None))
+    assert "half of the highest 0.4" in page.text
+    assert "≥ 0.8" in page.text
+
+
+def test_two_thousand_records_stay_one_modest_page(written: Callable[..., str], parse) -> None:
+    records = [record(f"line/part_{i:04d}.png", i / 4000, p_value=1 - i / 2001) for i in range(2000)]
+    asked = []
+
+    def panels(found: Inspection) -> Panels:
+        asked.append(found.path)
+        return flat()
+
+    text = written(records, panels=panels)
+    assert len(asked) == 60 + HANDFUL
+    assert len(text) < 1_000_000
+    assert sum(f"part_{i:04d}" in text for i in range(2000)) == 2000
+    rows = re.findall(r"<td>line/part_(\d+)\.png</td>", text)
+    assert rows == [f"{i:04d}" for i in range(1999, -1, -1)]

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from blemish.detect import conformal_threshold, p_values
+from blemish.errors import CalibrationError, ModelError, PictureError, UsageError
+from blemish.images import read_picture
+from blemish.inspector import Inspector, load
+from blemish.recipes import Part
+
+
+def names_one_line(error: pytest.ExceptionInfo[ModelError], path: Path) -> str:
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert ";" in message
+    return message
+
+
+# -- one code path -------------------------------------------------------------------------------------
+
+
+def test_calibration_scores_are_what_inspect_gives(inspector: Inspector, good: Path) -> None:
+    names = inspector.file.split["calibration"]
+    found = [inspector.inspect(good / name) for name in names]
+    assert [one.score for one in found] == list(inspector.file.calibration.scores)
+    assert [float(one.map.max()) for one in found] == list(inspector.file.calibration.peaks)
+
+
+def test_a_loaded_model_gives_the_same_bits(fitted: tuple[Inspector, Path], good: Path) -> None:
+    inspector, folder = fitted
+    again = load(folder)
+    for name in ("0.png", "7.png"):
+        before, after = inspector.inspect(good / name), again.inspect(good / name)
+        assert after.score == before.score
+        assert after.p_value == before.p_value
+        assert after.regions == before.regions
+        np.testing.assert_array_equal(after.map, before.map)
+        np.testing.assert_array_equal(after.reconstruction, before.reconstruction)
+    assert (again.threshold, again.level) == (inspector.threshold, inspector.level)
+    assert again.file.weights_sha256 == inspector.file.weights_sha256
+
+
+def test_a_path_a_picture_and_an_array_are_one(inspector: Inspector, good: Path) -> None:
+    picture = read_picture(good / "3.png")
+    found = inspector.inspect(good / "3.png")
+    for source in (picture, picture.pixels, picture.pixels[0]):
+        np.testing.assert_array_equal(inspector.inspect(source).map, found.map)
+
+
+@pytest.mark.parametrize("size", [(40, 48), (33, 71), (17, 16), (97, 45)])
+def test_everything_has_the_pictures_own_size(
+    inspector: Inspector, draw: Callable[..., np.ndarray], size: tuple[int, int]
+) -> None:
+    found = inspector.inspect(draw(5, *size), name="odd")
+    assert found.size == size[::-1]
+    assert found.map.shape == found.mask.shape == size
+    assert found.picture.shape == found.reconstruction.shape == (1, *size)
+    assert found.map.min() >= 0
+    assert 0 <= found.reconstruction.min() <= found.reconstruction.max() <= 1
+
+
+def test_regions_and_mask_are_what_lies_above_the_level(
+    inspector: Inspector, draw: Callable[..., np.ndarray]
+) -> None:
+    found = inspector.inspect(draw(5, dot=True))
+    np.testing.assert_array_equal(found.mask, found.map > found.level)
+    assert sum(region.area for region in found.regions) == found.mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 1, 40, 48), np.uint8), "shape"),
+        (np.zeros((40, 48), np.int64), "int64"),
+        (np.full((40, 48), 2.0), "outside 0..1"),
+        (np.full((40, 48), np.nan), "NaN"),
+        (np.zeros((3, 40, 48), np.uint8), "3 channels"),
+        (np.zeros((40, 48), np.uint16), "16-bit"),
+        (np.zeros((40, 48)), "floating-point"),
+        (np.zeros((40, 15), np.uint8), "too small"),
+    ],
+)
+def test_an_array_that_cannot_be_meant_is_refused(
+    inspector: Inspector, array: np.ndarray, words: str
+) -> None:
+    with pytest.raises(PictureError, match=words) as error:
+        inspector.inspect(array, name="frame 7")
+    assert str(error.value).startswith("frame 7: ")
+
+
+# -- the decision --------------------------------------------------------------------------------------
+
+
+def test_threshold_is_the_conformal_one_of_the_calibration_scores(inspector: Inspector) -> None:
+    scores = inspector.file.calibration.scores
+    assert inspector.threshold == conformal_threshold(scores, 0.2)
+    assert inspector.level == conformal_threshold(inspector.file.calibration.peaks, 0.2)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.35, 0.5, 0.9])
+def test_p_values_agree_with_the_decision_at_every_rate(
+    inspector: Inspector, good: Path, draw: Callable[..., np.ndarray], rate: float
+) -> None:
+    other = inspector.with_false_reject_rate(rate)
+    sources = [good / name for name in inspector.file.split["calibration"]]
+    found = [other.inspect(source) for source in sources] + [other.inspect(draw(9, dot=True))]
+    for one in found:
+        assert one.is_anomalous == (one.p_value <= rate) == (one.score > one.threshold)
+        assert one.p_value == p_values(inspector.file.calibration.scores, one.score)
+    assert len({one.is_anomalous for one in found}) == 2 or rate == 0.2
+
+
+def test_another_rate_needs_no_retraining_and_leaves_the_first_alone(inspector: Inspector) -> None:
+    before = inspector.threshold
+    looser = inspector.with_false_reject_rate(0.5)
+    assert looser.model is inspector.model
+    assert looser.threshold < inspector.threshold == before
+    assert "at most 50 %" in looser.guarantee
+
+
+def test_a_promise_that_the_calibration_cannot_carry_is_refused(inspector: Inspector) -> None:
+    with pytest.raises(CalibrationError, match="calibrate on 99 or more"):
+        inspector.with_false_reject_rate(0.01)
+    for rate in (0, 1, -0.1, float("nan")):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            inspector.with_false_reject_rate(rate)
+
+
+def test_a_threshold_of_ones_own_promises_nothing(inspector: Inspector, good: Path) -> None:
+    score = inspector.inspect(good / "0.png").score
+    at, below = inspector.with_threshold(score), inspector.with_threshold(np.nextafter(score, 0))
+    assert not at.inspect(good / "0.png").is_anomalous
+    assert below.inspect(good / "0.png").is_anomalous
+    assert "no promise" in at.guarantee
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="finite"):
+            inspector.with_threshold(value)
+
+
+def test_the_chosen_threshold_is_saved(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.with_threshold(0.25).save(tmp_path / "fixed")
+    inspector.with_false_reject_rate(0.5).save(tmp_path / "half")
+    assert load(tmp_path / "fixed").threshold == 0.25
+    half = load(tmp_path / "half")
+    assert half.threshold == inspector.with_false_reject_rate(0.5).threshold
+    assert half.guarantee == inspector.with_false_reject_rate(0.5).guarantee
+
+
+# -- the model folder ----------------------------------------------------------------------------------
+
+
+def test_folder_holds_tensors_json_and_a_card_and_no_pickle(fitted: tuple[Inspector, Path]) -> None:
+    inspector, folder = fitted
+    assert sorted(path.name for path in folder.iterdir()) == ["card.md", "model.json", "model.safetensors"]
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert b"\x80\x02" not in content[:4]
+        assert not content.startswith(b"PK")
+    card = (folder / "card.md").read_text()
+    for essential in (
+        "ssim-ae",
+        "arXiv:1807.02011",
+        inspector.guarantee,
+        f"{inspector.threshold:.6g}",
+        "24 pictures, 1 channel, uint8",
+        "17 for train, 2 for validation, 5 for calibration",
+        inspector.file.fingerprint.sha256,
+        inspector.file.training.machine,
+    ):
+        assert essential in card
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+    with pytest.raises(ModelError, match="fit") as error:
+        load(model)
+    assert name in names_one_line(error, model if name == "model.json" else model / name)
+
+
+def test_what_is_no_model_folder(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ModelError, match=r"holds no model\.json"):
+        load(tmp_path / "bare")
+    with pytest.raises(ModelError, match="does not exist"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="is a file, not a model folder"):
+        load(model / "model.json")
+
+
+def edit(model: Path, *keys: str, to: object) -> None:
+    document = json.loads((model / "model.json").read_text())
+    target = document
+    for key in keys[:-1]:
+        target = target[key]
+    target[keys[-1]] = to
+    (model / "model.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("keys", "to", "words"),
+    [
+        (("calibration", "scores"), [0.5, 0.6], "was edited after it was written"),
+        (("recipe", "threshold", "false_reject_rate"), 0.4, "was edited after it was written"),
+        (("calibration", "scores"), "high", r"calibration\.scores"),
+        (("calibration", "colour"), 1, r"calibration\.colour"),
+        (("preparation", "kind"), "uint9", r"preparation\.kind"),
+        (("colour",), "blue", "colour"),
+        (("format",), "one", "format"),
+    ],
+)
+def test_edited_json_is_noticed(model: Path, keys: tuple[str, ...], to: object, words: str) -> None:
+    edit(model, *keys, to=to)
+    with pytest.raises(ModelError, match=words) as error:
+        load(model)
+    assert "undo the edit" in names_one_line(error, model / "model.json")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format": 1}', "\x00\x01"])
+def test_json_that_is_no_model(model: Path, content: str) -> None:
+    (model / "model.json").write_text(content)
+    with pytest.raises(ModelError, match="fit again") as error:
+        load(model)
+    names_one_line(error, model / "model.json")
+
+
+def test_a_newer_format_says_what_to_upgrade_to(model: Path) -> None:
+    edit(model, "blemish", to="9.1")
+    edit(model, "format", to=2)
+    with pytest.raises(ModelError, match=r"pip install 'blemish>=9\.1'") as error:
+        load(model)
+    assert "format 2" in names_one_line(error, model / "model.json")
+
+
+def test_edited_and_truncated_weights_are_noticed(model: Path) -> None:
+    path = model / "model.safetensors"
+    content = path.read_bytes()
+    edited = bytearray(content)
+    edited[-1] ^= 1
+    for spoiled in (bytes(edited), content[: len(content) // 2], b""):
+        path.write_bytes(spoiled)
+        with pytest.raises(ModelError, match="is damaged") as error:
+            load(model)
+        assert "fit again" in names_one_line(error, path)
+
+
+def test_weights_of_another_model_are_noticed(inspector: Inspector, model: Path, tmp_path: Path) -> None:
+    other = load(model)
+    with torch.no_grad():
+        next(iter(other.model.parameters())).add_(1)
+    other.save(tmp_path / "other")
+    (model / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"not the one that model\.json was written for"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (Part(name="bergman"), "unknown encoder 'bergman'; did you mean 'bergmann'"),
+        (Part.model_validate({"name": "bergmann", "latent": 9}), "does not fit the recipe"),
+    ],
+)
+def test_a_recipe_that_this_version_cannot_build(
+    inspector: Inspector, tmp_path: Path, encoder: Part, words: str
+) -> None:
+    file = inspector.file.model_copy(
+        update={"recipe": inspector.recipe.model_copy(update={"encoder": encoder})}
+    )
+    Inspector(inspector.model, file).save(tmp_path / "odd")
+    with pytest.raises(ModelError, match=words) as error:
+        load(tmp_path / "odd")
+    assert "fit again" in names_one_line(error, tmp_path / "odd" / "model.safetensors")
+
+
+def test_saving_where_nothing_can_be_written(inspector: Inspector, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="choose another --out"):
+        inspector.save(tmp_path / "file" / "model")

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blemish.images import Item, Preparation
+from blemish.images.writing import write_picture
+
+PREPARATION = Preparation(channels=1, convert=False, kind="uint8", size=None)
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    """Three grey pictures of soft stripes, 40 × 44 pixels."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    found = []
+    for number in range(3):
+        stripes = 0.5 + 0.3 * np.sin(np.arange(44) / (3 + number))
+        path = folder / f"{number}.png"
+        write_picture(path, np.broadcast_to(stripes, (1, 40, 44)))
+        found.append(Item(path, path.name))
+    return found
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    return PREPARATION

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blemish.errors import ModelError, PictureError, Stopped
+from blemish.images import Item, Preparation
+from blemish.models import Autoencoder, build
+from blemish.recipes import load_recipe, override
+from blemish.training import DivergedError, Machine, PreparedPictures, Progress, loop, train
+from blemish.training.checkpoint import TrainingState
+from blemish.training.patches import RandomPatches, make_loader, raising
+
+CPU = Machine("cpu", "float32", "test")
+SMALL = [
+    "patch.size=32",
+    "patch.stride=16",
+    "encoder.latent=8",
+    "training.batch=4",
+    "training.steps=20",
+    "training.validate_every=6",
+    "training.learning_rate=0.001",
+]
+IDENTITY: dict[str, Any] = {"name": "l2-ae"}
+
+
+@pytest.fixture(autouse=True)
+def few_held_out_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATION_PATCHES", 10)  # two batches of 4 and a partial one
+
+
+class Run:
+    """One training of a small network on the test's pictures, with random draws in its bottleneck."""
+
+    def __init__(self, items: list[Item], preparation: Preparation) -> None:
+        self.items = items
+        self.preparation = preparation
+
+    def pictures(self, limit: int = 2**30) -> PreparedPictures:
+        return PreparedPictures(self.items, self.preparation, 32, memory_limit=limit)
+
+    def __call__(
+        self,
+        *settings: str,
+        recipe: str = "l2-ae",
+        machine: Machine = CPU,
+        limit: int = 2**30,
+        checkpoint: Path | None = None,
+        prepare: Callable[[Autoencoder], None] = lambda model: None,
+        **options: Any,
+    ) -> tuple[Autoencoder, TrainingState]:
+        chosen = override(load_recipe(recipe), [*SMALL, *settings])
+        torch.manual_seed(chosen.training.seed)
+        model = build(chosen, 1)
+        assert isinstance(model.encoder.layers, nn.Sequential)
+        model.encoder.layers.append(nn.Dropout(0.1))
+        prepare(model)
+        pictures = self.pictures(limit)
+        state = train(
+            model,
+            pictures,
+            pictures,
+            chosen.training,
+            patch=32,
+            machine=machine,
+            checkpoint=checkpoint,
+            identity=IDENTITY,
+            **options,
+        )
+        return model, state
+
+    def held_out_loss(self, model: Autoencoder, seed: int = 0) -> float:
+        patches = RandomPatches(self.pictures(), 32, seed=seed + 1, start=0, stop=10)
+        with torch.no_grad():
+            return model.loss(torch.cat(list(raising(make_loader(patches, 10))))).total.item()
+
+
+@pytest.fixture
+def run(items: list[Item], preparation: Preparation) -> Run:
+    return Run(items, preparation)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return model.state_dict()
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def without_time(state: TrainingState) -> dict[str, Any]:
+    return {key: value for key, value in asdict(state).items() if key != "seconds"}
+
+
+def stop_at(step: int) -> Callable[[], bool]:
+    """Yes when asked for the ``step``-th time; it is asked once a step."""
+    asked = iter(range(1, 10_000))
+    return lambda: next(asked) >= step
+
+
+@pytest.mark.parametrize("recipe", ["l2-ae", "ssim-ae"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_loss_goes_down(run: Run, recipe: str, precision: str) -> None:
+    model, state = run("training.steps=40", recipe=recipe, machine=Machine("cpu", precision, "test"))
+    first, last = state.history[0], state.history[-1]
+    assert last["training"] < first["training"]
+    assert last["validation"] < first["validation"]
+    assert [look["step"] for look in state.history] == [6, 12, 18, 24, 30, 36, 40]
+    assert state.step == 40
+    assert state.seconds > 0
+
+
+def test_the_model_ends_in_evaluation_on_the_cpu_in_full_precision(run: Run) -> None:
+    model, _ = run(machine=Machine("cpu", "bfloat16", "test"))
+    assert not model.training
+    for value in model.parameters():
+        assert (value.device.type, value.dtype, value.is_contiguous()) == ("cpu", torch.float32, True)
+
+
+def test_the_same_seed_gives_the_same_weights(run: Run) -> None:
+    (first, state), (again, state_again), (other, _) = run(), run(), run("training.seed=1")
+    assert same(first, again)
+    assert without_time(state) == without_time(state_again)
+    assert not same(first, other)
+
+
+def test_pictures_from_disk_give_the_same_weights(run: Run) -> None:
+    assert same(run(limit=0)[0], run()[0])
+
+
+@pytest.mark.parametrize("step", [1, 6, 13, 19])
+def test_interrupted_and_resumed_is_uninterrupted(run: Run, tmp_path: Path, step: int) -> None:
+    whole, state = run()
+    with pytest.raises(Stopped, match=f"^stopped at step {step} of 20$"):
+        run(checkpoint=tmp_path / "c", stop=stop_at(step))
+    resumed, resumed_state = run(checkpoint=tmp_path / "c", resume=True)
+    assert same(resumed, whole)
+    assert without_time(resumed_state) == without_time(state)
+
+
+def test_interrupted_again_and_again_is_uninterrupted(run: Run, tmp_path: Path) -> None:
+    whole, state = run("training.steps=10")
+    for done in (3, 6, 9):
+        with pytest.raises(Stopped, match=f"step {done} of"):
+            run("training.steps=10", checkpoint=tmp_path / "c", resume=done > 3, stop=stop_at(3))
+    resumed, resumed_state = run("training.steps=10", checkpoint=tmp_path / "c", resume=True)
+    assert same(resumed, whole)
+    assert without_time(resumed_state) == without_time(state)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let the looks see ``losses``, one after the other."""
+    remaining: Iterator[float] = iter(losses)
+    monkeypatch.setattr(loop, "_mean_loss", lambda *arguments: next(remaining))
+
+
+EARLY = ["training.steps=50", "training.validate_every=2", "training.patience=3"]
+LOSSES = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 1.2, 0.1]
+
+
+def test_training_stops_after_looks_without_gain(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, LOSSES)
+    _, state = run(*EARLY)
+    assert [look["validation"] for look in state.history] == LOSSES[:7]
+    assert (state.step, state.best_step, state.best_loss, state.looks_without_gain) == (14, 8, 1.0, 3)
+
+
+@pytest.mark.parametrize("step", [7, 9, 12])
+def test_patience_goes_on_counting_after_an_interruption(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    script(monkeypatch, LOSSES)
+    whole, state = run(*EARLY)
+    script(monkeypatch, LOSSES)
+    with pytest.raises(Stopped):
+        run(*EARLY, checkpoint=tmp_path / "c", stop=stop_at(step))
+    resumed, resumed_state = run(*EARLY, checkpoint=tmp_path / "c", resume=True)
+    assert same(resumed, whole)
+    assert without_time(resumed_state) == without_time(state)
+
+
+def test_resuming_after_an_early_stop_trains_no_further(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, LOSSES)
+    model, state = run(*EARLY, checkpoint=tmp_path / "c")
+    again, state_again = run(*EARLY, checkpoint=tmp_path / "c", resume=True)
+    assert same(again, model)
+    assert without_time(state_again) == without_time(state)
+
+
+def test_more_patience_goes_on_after_an_early_stop(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, LOSSES)
+    run(*EARLY, checkpoint=tmp_path / "c")
+    _, state = run(
+        *EARLY, "training.patience=4", "training.steps=16", checkpoint=tmp_path / "c", resume=True
+    )
+    assert (state.step, state.best_step, state.best_loss) == (16, 16, 0.1)
+
+
+def test_the_best_weights_are_restored(run: Run) -> None:
+    spoiled: list[Autoencoder] = []
+
+    def spoil(progress: Progress) -> None:
+        if progress.step == 12:
+            with torch.no_grad():
+                for parameter in spoiled[0].parameters():
+                    parameter.mul_(3)
+
+    model, state = run(prepare=spoiled.append, on_progress=spoil)
+    assert state.best_loss is not None
+    assert state.best_step == 12
+    assert state.best_loss == min(look["validation"] for look in state.history)
+    assert run.held_out_loss(model) == pytest.approx(state.best_loss, rel=1e-6)
+    assert state.history[-1]["validation"] > 1.1 * state.best_loss
+
+
+def test_the_history_holds_the_mean_training_loss_between_looks(run: Run) -> None:
+    seen: list[Progress] = []
+    _, state = run("training.validate_every=5", "training.steps=12", on_progress=seen.append)
+    assert [(p.step, look["step"]) for p, look in zip(seen, state.history, strict=True)] == [
+        (5, 5),
+        (10, 10),
+        (12, 12),
+    ]
+    for progress, look in zip(seen, state.history, strict=True):
+        assert look["training"] == pytest.approx(sum(progress.terms.values()), rel=1e-5)
+
+
+def test_progress_is_told(run: Run) -> None:
+    seen: list[Progress] = []
+    _, state = run("training.steps=35", "training.validate_every=15", on_progress=seen.append)
+    assert [progress.step for progress in seen] == [10, 15, 25, 30, 35]
+    assert all(progress.steps == 35 for progress in seen)
+    assert all(progress.terms.keys() == {"mse"} for progress in seen)
+    assert all(progress.images_per_second > 0 for progress in seen)
+    assert all(progress.seconds_left > 0 for progress in seen[:-1])
+    assert seen[-1].seconds_left == 0
+    assert (seen[0].validation, seen[0].best) == (None, None)
+    assert [seen[index].validation for index in (1, 3, 4)] == [
+        look["validation"] for look in state.history
+    ]
+    assert seen[-1].best == state.best_loss
+
+
+def test_a_stop_in_the_last_step_finishes(run: Run, tmp_path: Path) -> None:
+    model, state = run(checkpoint=tmp_path / "c", stop=stop_at(20))
+    whole, whole_state = run()
+    assert same(model, whole)
+    assert without_time(state) == without_time(whole_state)
+
+
+def test_resuming_a_complete_training_gives_the_same_model(run: Run, tmp_path: Path) -> None:
+    model, state = run(checkpoint=tmp_path / "c")
+    again, state_again = run(checkpoint=tmp_path / "c", resume=True)
+    assert same(again, model)
+    assert without_time(state_again) == without_time(state)
+    assert state_again.seconds >= state.seconds
+
+
+@pytest.mark.parametrize("step", [3, 13])
+def test_fewer_steps_than_were_made_finish_with_what_there_is(run: Run, tmp_path: Path, step: int) -> None:
+    with pytest.raises(Stopped):
+        run(checkpoint=tmp_path / "c", stop=stop_at(step))
+    model, state = run("training.steps=2", checkpoint=tmp_path / "c", resume=True)
+    assert state.step == state.history[-1]["step"] == step
+    assert state.best_loss == min(look["validation"] for look in state.history)
+    assert run.held_out_loss(model) == pytest.approx(state.best_loss, rel=1e-6)
+
+
+def test_more_steps_than_planned_go_on(run: Run, tmp_path: Path) -> None:
+    run("training.steps=12", checkpoint=tmp_path / "c")
+    longer, _ = run("training.steps=18", checkpoint=tmp_path / "c", resume=True)
+    assert same(longer, run("training.steps=18")[0])
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(run: Run, tmp_path: Path) -> None:
+    run("training.steps=1", checkpoint=tmp_path / "c")
+    text = (tmp_path / "c" / "state.json").read_text()
+    (tmp_path / "c" / "state.json").write_text(text.replace('"l2-ae"', '"ssim-ae"'))
+    with pytest.raises(ModelError, match="made with another name"):
+        run("training.steps=1", checkpoint=tmp_path / "c", resume=True)
+
+
+def test_checkpoints_are_written_while_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    written: list[str] = []
+
+    def look(progress: Progress) -> None:
+        written.extend(path.name for path in (tmp_path / "c").glob("*.safetensors"))
+
+    run("training.steps=30", "training.validate_every=30", checkpoint=tmp_path / "c", on_progress=look)
+    assert written == ["state-10.safetensors", "state-20.safetensors"]
+
+
+def test_without_a_folder_nothing_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Stopped):
+        run(stop=stop_at(3))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_divergence_names_the_term_and_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with pytest.raises(Stopped):
+        run(checkpoint=folder, stop=stop_at(3))
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def break_term(model: Autoencoder) -> None:
+        model.loss_terms["mse"].register_forward_hook(lambda module, pair, value: value * float("nan"))
+
+    with pytest.raises(DivergedError, match="^loss term 'mse' became nan by step") as caught:
+        run(checkpoint=folder, resume=True, prepare=break_term)
+    assert str(folder) in str(caught.value)
+    assert "training.learning_rate" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_a_learning_rate_that_explodes_is_refused(run: Run, tmp_path: Path, steps: int) -> None:
+    # After a single step the training loss is still a number; the look at the held-out pictures tells.
+    with pytest.raises(DivergedError, match="lower training.learning_rate"):
+        run("training.learning_rate=1e30", f"training.steps={steps}", checkpoint=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_a_picture_lost_while_training_is_named(run: Run, limit: int) -> None:
+    def lose(progress: Progress) -> None:
+        run.items[1].path.unlink(missing_ok=True)
+
+    if limit:
+        run(limit=limit, on_progress=lose)
+        return
+    with pytest.raises(PictureError) as caught:
+        run("training.steps=200", limit=limit, on_progress=lose)
+    assert caught.value.path == run.items[1].path
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interrupt_leaves_the_loader_its_workers(run: Run) -> None:
+    interrupted: list[int] = []
+
+    def interrupt(progress: Progress) -> None:
+        for child in active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGINT)
+            interrupted.append(child.pid)
+
+    _, state = run("training.steps=40", limit=0, on_progress=interrupt)
+    assert state.step == 40
+    assert len(set(interrupted)) == 2
+
+
+def test_the_framework_says_nothing_and_leaves_logging_and_threads_as_they_were(run: Run) -> None:
+    from lightning_utilities.core import rank_zero
+
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    rank_zero.log.addHandler(handler)
+    threads = torch.get_num_threads()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run("training.steps=1", machine=Machine("cpu", "bfloat16", "test"))
+        assert records == []
+        rank_zero.log.info("heard")
+        assert records == ["heard"]
+    finally:
+        rank_zero.log.removeHandler(handler)
+    assert torch.get_num_threads() == threads

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from blemish.errors import PictureError
+from blemish.images import Item, Preparation
+from blemish.images.writing import write_picture
+from blemish.training import PreparedPictures
+from blemish.training.patches import RandomPatches, make_loader, raising
+
+
+def draw(pictures: PreparedPictures, *, patch: int = 32, seed: int = 0, start: int = 0, stop: int = 12) -> Tensor:
+    patches = RandomPatches(pictures, patch, seed=seed, start=start, stop=stop)
+    drawn = [patches[index] for index in range(len(patches))]
+    return torch.stack([each for each in drawn if isinstance(each, Tensor)])
+
+
+def test_seed_and_index_alone_decide(items: list[Item], preparation: Preparation) -> None:
+    pictures = PreparedPictures(items, preparation, 32)
+    whole = draw(pictures)
+    assert whole.shape == (12, 1, 32, 32)
+    assert whole.dtype == torch.float32
+    assert torch.equal(draw(pictures), whole)
+    assert torch.equal(draw(pictures, start=5), whole[5:])
+    assert torch.equal(draw(pictures, stop=4), whole[:4])
+    assert not torch.equal(draw(pictures, seed=1), whole)
+
+
+def test_patches_are_cut_from_the_pictures(tmp_path: Path, preparation: Preparation) -> None:
+    # Every pixel of both pictures has a value of its own, so a patch betrays where it was cut.
+    values = np.arange(2 * 9 * 12).reshape(2, 1, 9, 12) / 255
+    for number in range(2):
+        write_picture(tmp_path / f"{number}.png", values[number])
+    items = [Item(tmp_path / f"{number}.png", f"{number}.png") for number in range(2)]
+    seen = set()
+    for patch in draw(PreparedPictures(items, preparation, 8), patch=8, stop=200):
+        first = round(float(patch[0, 0, 0]) * 255)
+        number, top, left = first // 108, first % 108 // 12, first % 12
+        expected = torch.from_numpy(values[number][:, top : top + 8, left : left + 8]).float()
+        torch.testing.assert_close(patch, expected)
+        seen.add((number, top, left))
+    assert seen == {(number, top, left) for number in range(2) for top in range(2) for left in range(5)}
+
+
+def test_from_disk_gives_what_memory_gives_and_keeps_nothing(
+    items: list[Item], preparation: Preparation
+) -> None:
+    kept = PreparedPictures(items, preparation, 32)
+    read = PreparedPictures(items, preparation, 32, memory_limit=0)
+    assert torch.equal(draw(kept), draw(read))
+    assert (kept.in_memory, read.in_memory) == (True, False)
+    assert (len(kept._kept), len(read._kept)) == (3, 0)
+    assert len(kept) == len(read) == 3
+
+
+def test_the_limit_counts_the_bytes_of_all_prepared_pictures(items: list[Item]) -> None:
+    own = Preparation(channels=1, convert=False, kind="uint8", size=None)
+    larger = Preparation(channels=3, convert=True, kind="uint8", size=80)
+    for preparation, size in [(own, 3 * 4 * 40 * 44), (larger, 3 * 4 * 3 * 80 * 88)]:
+        assert PreparedPictures(items, preparation, 32, memory_limit=size).in_memory
+        assert not PreparedPictures(items, preparation, 32, memory_limit=size - 1).in_memory
+
+
+def test_pictures_in_memory_are_read_once(items: list[Item], preparation: Preparation) -> None:
+    pictures = PreparedPictures(items, preparation, 32)
+    before = draw(pictures)
+    for item in items:
+        item.path.unlink()
+    assert torch.equal(draw(pictures), before)
+
+
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_a_picture_smaller_than_a_patch_is_filled_up(
+    items: list[Item], preparation: Preparation, limit: int
+) -> None:
+    pictures = PreparedPictures(items, preparation, 64, memory_limit=limit)
+    assert pictures[0].shape == (1, 64, 64)
+    patches = draw(pictures, patch=64)
+    assert patches.shape == (12, 1, 64, 64)
+    own = PreparedPictures(items, preparation, 32)[0]
+    np.testing.assert_array_equal(pictures[0][:, 12:52, 10:54], own)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_reaches_the_user_as_its_own_line(
+    items: list[Item], preparation: Preparation, workers: int
+) -> None:
+    pictures = PreparedPictures(items, preparation, 32, memory_limit=0)
+    items[1].path.write_bytes(b"no picture")
+    patches = RandomPatches(pictures, 32, seed=0, start=0, stop=12)
+    with pytest.raises(PictureError) as caught:
+        list(raising(make_loader(patches, 4, workers=workers)))
+    assert caught.value.path == items[1].path
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_keep_the_order_and_the_last_may_be_partial(
+    items: list[Item], preparation: Preparation
+) -> None:
+    pictures = PreparedPictures(items, preparation, 32)
+    batches = list(raising(make_loader(RandomPatches(pictures, 32, seed=0, start=0, stop=10), 4)))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat(batches), draw(pictures, stop=10))
