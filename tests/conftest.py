@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.errors import BlemishError
-from blemish.inspector import Inspector
 from blemish.observer import Observer
+
+if TYPE_CHECKING:
+    from blemish.inspector import Inspector
+
+# Set before torch is imported: pictures this small gain nothing by threads, and lose much when tests run
+# side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -23,7 +30,7 @@ TINY = (
     "patch.size=32",
     "patch.stride=16",
     "encoder.latent=8",
-    "training.batch=4",
+    "training.batch=16",
     "training.steps=6",
     "training.validate_every=6",
     "training.device=cpu",

@@ -209,9 +209,7 @@ def test_a_finished_model_is_kept_until_its_replacement_is_whole(
         fit(good, settings=tiny, false_reject_rate=RATE, out=model, resume=True)
     other = [*tiny, "training.seed=3"]
     with pytest.raises(Stopped):
-        fit(
-            good, settings=other, false_reject_rate=RATE, out=model, overwrite=True, observer=recorder(26)
-        )
+        fit(good, settings=other, false_reject_rate=RATE, out=model, overwrite=True, observer=recorder(26))
     assert load(model).file.weights_sha256 == before
     fit(good, settings=other, false_reject_rate=RATE, out=model, resume=True)
     assert load(model).file.weights_sha256 != before
@@ -255,6 +253,4 @@ def test_pictures_are_resized_when_size_is_set(good: Path, tiny: list[str]) -> N
     found = inspector.inspect(good / "0.png")
     assert found.map.shape == (40, 48)
     names = inspector.file.split["calibration"]
-    assert [inspector.inspect(good / name).score for name in names] == list(
-        inspector.file.calibration.scores
-    )
+    assert [inspector.inspect(good / name).score for name in names] == list(inspector.file.calibration.scores)

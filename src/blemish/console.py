@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from blemish import training
 
 PLAIN_SECONDS = 15.0
+BAR_WIDTH = 20
 
 
 class ConsoleObserver(Observer):
@@ -32,7 +33,7 @@ class ConsoleObserver(Observer):
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True) if quiet else self._console
         self._bar = Progress(
             TextColumn("  {task.percentage:>3.0f} %"),
-            BarColumn(),
+            BarColumn(BAR_WIDTH),
             TextColumn("{task.description}"),
             console=self._console,
             transient=True,
@@ -71,8 +72,8 @@ class ConsoleObserver(Observer):
         self._show(
             progress.step,
             progress.steps,
-            f"step {progress.step} of {progress.steps}, {terms}{best}, "
-            f"{progress.images_per_second:.0f} images/s, {_clock(progress.seconds_left)} left at most",
+            f"step {progress.step} of {progress.steps}, {_clock(progress.seconds_left)} left at most, "
+            f"{terms}{best}, {progress.images_per_second:.0f} images/s",
         )
 
     def problem(self, error: BlemishError) -> None:
@@ -86,6 +87,9 @@ class ConsoleObserver(Observer):
         if not self._bar.disable:
             if self._task is None:
                 self._task = self._bar.add_task("", total=total)
+            # Left to itself, a line too long for the terminal would squeeze the bar and the percentage.
+            room = max(0, self._console.width - BAR_WIDTH - len("  100 %  "))
+            text = text if len(text) <= room else f"{text[: room - 1]}…"
             self._bar.update(self._task, completed=done, total=total, description=escape(text))
         elif time.monotonic() - self._said >= PLAIN_SECONDS or (done == total and total > 1):
             self._said = time.monotonic()

@@ -25,17 +25,17 @@ TABLE = [
 ]
 
 
-def table_of(layers: nn.Sequential, kind: type[nn.Conv2d] | type[nn.ConvTranspose2d]) -> list[tuple[int, ...]]:
-    rows = []
+def table_of(
+    layers: nn.Sequential, kind: type[nn.Conv2d] | type[nn.ConvTranspose2d]
+) -> list[tuple[int, ...]]:
+    rows: list[tuple[int, ...]] = []
     for layer in layers:
         if isinstance(layer, kind):
-            (kernel, kernel_w), (stride, stride_w), (padding, padding_w) = (
-                layer.kernel_size,
-                layer.stride,
-                layer.padding,
-            )
-            assert (kernel, stride, padding) == (kernel_w, stride_w, padding_w)
-            rows.append((kernel, stride, padding, layer.in_channels, layer.out_channels))
+            (kernel, width), (stride, across), padding = layer.kernel_size, layer.stride, layer.padding
+            assert (width, across) == (kernel, stride)
+            assert isinstance(padding, tuple)
+            assert padding == (padding[0], padding[0])
+            rows.append((kernel, stride, padding[0], layer.in_channels, layer.out_channels))
     return rows
 
 
@@ -85,5 +85,20 @@ def test_larger_pictures_have_a_grid_of_latents() -> None:
 @pytest.mark.parametrize(("patch", "nearest"), [(100, 96), (17, 16), (127, 128), (40, 32)])
 def test_a_patch_that_the_strides_do_not_divide_is_refused(patch: int, nearest: int) -> None:
     recipe = override(load_recipe("ssim-ae"), [f"patch.size={patch}", "patch.stride=8"])
-    with pytest.raises(RecipeError, match=f"multiple of 16, but patch.size is {patch}.*patch.size={nearest}$"):
+    with pytest.raises(
+        RecipeError, match=f"multiple of 16, but patch.size is {patch}.*patch.size={nearest}$"
+    ):
         build(recipe, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 11])
+def test_a_fresh_network_carries_the_signal_through_and_draws_faint_structure_on_grey(channels: int) -> None:
+    torch.manual_seed(0)
+    model = build(load_recipe("ssim-ae"), channels).eval()
+    with torch.no_grad():
+        reconstruction, latent = model(torch.rand(4, channels, 128, 128))
+    # From torch's default weights the reconstructions of two pictures differ by some 1e-9.
+    assert 0.1 < latent.std() < 10
+    assert abs(reconstruction.mean() - 0.5) < 0.1
+    assert 0.01 < reconstruction.std() < 0.5
+    assert (reconstruction[0] - reconstruction[1]).abs().mean() > 1e-3

@@ -141,7 +141,11 @@ def test_your_own_recipe_that_is_no_recipe(tmp_path: Path, text: str, message: s
 def test_your_own_recipe_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "latin.yaml").write_bytes("name: schön".encode("latin-1"))
-    for name, problem in [("gone.yml", "No such file"), ("folder.yaml", "directory"), ("latin.yaml", "UTF-8")]:
+    for name, problem in [
+        ("gone.yml", "No such file"),
+        ("folder.yaml", "directory"),
+        ("latin.yaml", "UTF-8"),
+    ]:
         with pytest.raises(FileError, match=problem) as caught:
             load_recipe(tmp_path / name)
         assert str(caught.value).count(str(tmp_path)) == 1

@@ -103,9 +103,10 @@ def test_a_kill_between_the_two_files_leaves_the_older_pair(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(room, "write_json", killed)
-        save_checkpoint(tmp_path, IDENTITY, TrainingState(step=3), model, best, optimizer)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, IDENTITY, TrainingState(step=3), model, best, optimizer)
     assert (tmp_path / "state-3.safetensors").exists()
     other, other_optimizer = make(seed=1, steps=0)
     state, _ = load_checkpoint(tmp_path, IDENTITY, other, other_optimizer)
@@ -139,7 +140,7 @@ def test_another_recipe_or_other_pictures_are_refused_by_name(
 @pytest.mark.parametrize("folder", ["empty", "missing"])
 def test_without_a_checkpoint_the_mend_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="holds no checkpoint to resume from; fit without --resume$"):
+    with pytest.raises(ModelError, match=r"holds no checkpoint to resume from; fit without --resume$"):
         load_checkpoint(tmp_path / folder, IDENTITY, *make())
 
 
@@ -180,9 +181,7 @@ def edit_identity(folder: Path) -> None:
 
 def swap_tensors(folder: Path) -> None:
     model = nn.Conv2d(1, 1, 1)
-    save_checkpoint(
-        folder / "x", {}, TrainingState(step=2), model, {}, torch.optim.Adam(model.parameters())
-    )
+    save_checkpoint(folder / "x", {}, TrainingState(step=2), model, {}, torch.optim.Adam(model.parameters()))
     (folder / "x" / "state-2.safetensors").replace(folder / "state-2.safetensors")
 
 

@@ -113,7 +113,7 @@ def stop_at(step: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("recipe", ["l2-ae", "ssim-ae"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_loss_goes_down(run: Run, recipe: str, precision: str) -> None:
-    model, state = run("training.steps=40", recipe=recipe, machine=Machine("cpu", precision, "test"))
+    _, state = run("training.steps=40", recipe=recipe, machine=Machine("cpu", precision, "test"))
     first, last = state.history[0], state.history[-1]
     assert last["training"] < first["training"]
     assert last["validation"] < first["validation"]
@@ -206,9 +206,7 @@ def test_more_patience_goes_on_after_an_early_stop(
 ) -> None:
     script(monkeypatch, LOSSES)
     run(*EARLY, checkpoint=tmp_path / "c")
-    _, state = run(
-        *EARLY, "training.patience=4", "training.steps=16", checkpoint=tmp_path / "c", resume=True
-    )
+    _, state = run(*EARLY, "training.patience=4", "training.steps=16", checkpoint=tmp_path / "c", resume=True)
     assert (state.step, state.best_step, state.best_loss) == (16, 16, 0.1)
 
 
@@ -251,9 +249,7 @@ def test_progress_is_told(run: Run) -> None:
     assert all(progress.seconds_left > 0 for progress in seen[:-1])
     assert seen[-1].seconds_left == 0
     assert (seen[0].validation, seen[0].best) == (None, None)
-    assert [seen[index].validation for index in (1, 3, 4)] == [
-        look["validation"] for look in state.history
-    ]
+    assert [seen[index].validation for index in (1, 3, 4)] == [look["validation"] for look in state.history]
     assert seen[-1].best == state.best_loss
 
 
@@ -328,7 +324,7 @@ def test_divergence_names_the_term_and_keeps_the_checkpoint(run: Run, tmp_path: 
     def break_term(model: Autoencoder) -> None:
         model.loss_terms["mse"].register_forward_hook(lambda module, pair, value: value * float("nan"))
 
-    with pytest.raises(DivergedError, match="^loss term 'mse' became nan by step") as caught:
+    with pytest.raises(DivergedError, match=r"^loss term 'mse' became nan by step") as caught:
         run(checkpoint=folder, resume=True, prepare=break_term)
     assert str(folder) in str(caught.value)
     assert "training.learning_rate" in str(caught.value)
@@ -339,21 +335,17 @@ def test_divergence_names_the_term_and_keeps_the_checkpoint(run: Run, tmp_path: 
 @pytest.mark.parametrize("steps", [1, 20])
 def test_a_learning_rate_that_explodes_is_refused(run: Run, tmp_path: Path, steps: int) -> None:
     # After a single step the training loss is still a number; the look at the held-out pictures tells.
-    with pytest.raises(DivergedError, match="lower training.learning_rate"):
+    with pytest.raises(DivergedError, match=r"lower training\.learning_rate"):
         run("training.learning_rate=1e30", f"training.steps={steps}", checkpoint=tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize("limit", [2**30, 0])
-def test_a_picture_lost_while_training_is_named(run: Run, limit: int) -> None:
+def test_a_picture_lost_while_training_from_disk_is_named(run: Run) -> None:
     def lose(progress: Progress) -> None:
         run.items[1].path.unlink(missing_ok=True)
 
-    if limit:
-        run(limit=limit, on_progress=lose)
-        return
     with pytest.raises(PictureError) as caught:
-        run("training.steps=200", limit=limit, on_progress=lose)
+        run("training.steps=200", limit=0, on_progress=lose)
     assert caught.value.path == run.items[1].path
     assert "\n" not in str(caught.value)
 

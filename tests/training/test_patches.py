@@ -14,7 +14,9 @@ from blemish.training import PreparedPictures
 from blemish.training.patches import RandomPatches, make_loader, raising
 
 
-def draw(pictures: PreparedPictures, *, patch: int = 32, seed: int = 0, start: int = 0, stop: int = 12) -> Tensor:
+def draw(
+    pictures: PreparedPictures, *, patch: int = 32, seed: int = 0, start: int = 0, stop: int = 12
+) -> Tensor:
     patches = RandomPatches(pictures, patch, seed=seed, start=start, stop=stop)
     drawn = [patches[index] for index in range(len(patches))]
     return torch.stack([each for each in drawn if isinstance(each, Tensor)])

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
+from blemish.layers import ConvTranspose2d
 from blemish.models.autoencoder import Decoder, Encoder
 from blemish.models.initialising import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
@@ -85,12 +86,12 @@ class BergmannDecoder(Decoder):
         _check_patch("decoder", patch)
         c_in = LAYERS[-1][3]
         # (N, latent, 1, 1) -> (N, 32, P/16, P/16): every output pixel sees one latent only
-        layer = nn.ConvTranspose2d(latent, c_in, patch // STRIDE)
+        layer = ConvTranspose2d(latent, c_in, patch // STRIDE)
         keep_variance(layer, slope=SLOPE, reached=latent)
         steps: list[nn.Module] = [layer, nn.LeakyReLU(SLOPE)]
         outputs = [channels, *(layer[3] for layer in LAYERS[:-1])]
         for (kernel, stride, padding, _), c_out in zip(reversed(LAYERS), reversed(outputs), strict=True):
-            layer = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding)
+            layer = ConvTranspose2d(c_in, c_out, kernel, stride, padding)
             keep_variance(layer, slope=SLOPE)
             steps += [layer, nn.LeakyReLU(SLOPE)]
             c_in = c_out

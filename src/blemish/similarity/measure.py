@@ -23,7 +23,7 @@ class Measure(nn.Module):
 
     @abstractmethod
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
-        """Where they differ: (N, 1, H, W), at least 0, of the pictures' own size, the mean over the channels."""
+        """Where they differ: (N, 1, H, W), at least 0, full size, the mean over the channels."""
 
     @abstractmethod
     def distance(self, x: Tensor, y: Tensor) -> Tensor:

@@ -50,15 +50,16 @@ def _split(options: MSSSIMOptions) -> tuple[Sequence[float], SSIMOptions]:
     return weights, cast(SSIMOptions, own)
 
 
-def _check_scales(height: int, width: int, window: int, weights: Sequence[float]) -> None:
+def _check_scales(size: torch.Size, window: int, weights: Sequence[float]) -> None:
     if not weights or any(weight < 0 for weight in weights):
         raise UsageError(f"weights are {tuple(weights)}; give one per scale, none below 0")
+    height, width = size
     smallest = (window - 1) * 2 ** (len(weights) - 1) + 1
     if min(height, width) < smallest:
         fitting = sum((window - 1) * 2**scale < min(height, width) for scale in range(len(weights)))
         raise UsageError(
-            f"MS-SSIM with {len(weights)} scales and a window of {window} needs sides of at least {smallest} pixels, "
-            f"the picture has {height}×{width}; give "
+            f"MS-SSIM with {len(weights)} scales and a window of {window} needs sides of at least "
+            f"{smallest} pixels, the picture has {height}×{width}; give "
             + (f"at most {fitting} weights or a smaller window" if fitting else "a smaller window")
         )
 
@@ -90,12 +91,12 @@ def ms_ssim(
     """The multi-scale structural similarity of each pair of pictures (N, C, H, W): (N,), in [0, 1].
 
     The product over the scales of the mean contrast × structure, at the coarsest scale of the mean SSIM, each
-    under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative counts
-    as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The other
+    under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative
+    counts as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The other
     options are those of `ssim`.
 
-    Raises `UsageError` as `ssim` does, and for pictures with a side of less than (window − 1) 2^(scales − 1) + 1
-    pixels: 161 for the usual window and weights.
+    Raises `UsageError` as `ssim` does, and for pictures with a side of less than
+    (window − 1) 2^(scales − 1) + 1 pixels: 161 for the usual window and weights.
 
     >>> x = torch.linspace(0, 1, 64 * 64).reshape(1, 1, 64, 64)
     >>> ms_ssim(x, x, data_range=1.0, weights=(0.5, 0.3, 0.2))
@@ -106,7 +107,7 @@ def ms_ssim(
     )
     x, y = as_working(x, y)
     settings.window.check(*x.shape[-2:])
-    _check_scales(*x.shape[-2:], window, weights)
+    _check_scales(x.shape[-2:], window, weights)
     product = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
     for scale, weight in enumerate(weights):
         coarsest = scale == len(weights) - 1
@@ -133,7 +134,7 @@ def ms_ssim_map(
     settings = make_settings(data_range, **ssim_options)
     x, y = as_working(x, y)
     settings.window.check(*x.shape[-2:])
-    _check_scales(*x.shape[-2:], settings.window.size, weights)
+    _check_scales(x.shape[-2:], settings.window.size, weights)
     height, width = x.shape[-2:]
     product = torch.ones_like(x)
     for scale, weight in enumerate(weights):

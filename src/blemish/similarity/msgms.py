@@ -1,7 +1,7 @@
 """Multi-scale gradient magnitude similarity (MSGMS).
 
-Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE Transactions on Image Processing 23(2),
-2014, equations 1 to 4, at several scales as in Zavrtanik, Kristan, Skočaj, "Reconstruction by inpainting for
+Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE Transactions on Image Processing
+23(2), 2014, equations 1 to 4, at several scales as in Zavrtanik, Kristan, Skočaj, "Reconstruction by inpainting for
 visual anomaly detection" (RIAD), Pattern Recognition 112, 2021.
 """
 
@@ -50,22 +50,23 @@ def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: 
             x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
         g_x, g_y = _gradient_magnitude(x), _gradient_magnitude(y)
         difference = g_x - g_y
-        # 1 - (g_x - g_y)² / (…) equals (2 g_x g_y + c) / (g_x² + g_y² + c) and is exactly 1 for equal pictures
+        # equals (2 g_x g_y + c) / (g_x² + g_y² + c), equation 4, and is exactly 1 for equal pictures
         yield 1 - difference * difference / (g_x * g_x + g_y * g_y + constant)
 
 
 def msgms_map(
     x: Tensor, y: Tensor, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026
 ) -> Tensor:
-    """Gradient magnitude similarity, each scale brought to full size bilinearly, then their mean: (N, C, H, W).
+    """Gradient magnitude similarity, the mean of all scales brought to full size bilinearly: (N, C, H, W).
 
     Values in (0, 1], 1 where the gradients have the same magnitude. Scales halve by 2 × 2 means; `c` is for
     values in [0, 1] and grows with the square of `data_range`. Raises `UsageError` for a missing or
-    non-positive `data_range`, batches that are no float (N, C, H, W) of one shape, and sides under 2^(scales − 1).
+    non-positive `data_range`, batches that are no float (N, C, H, W) of one shape, and sides of less than
+    2^(scales − 1) pixels.
 
-    >>> x = torch.rand(1, 3, 21, 16)
-    >>> msgms_map(x, x + 0.5, data_range=1.0).mean()
-    tensor(1.0000)
+    >>> x = torch.eye(16)[None, None]
+    >>> msgms_map(x, x, data_range=1.0).min()
+    tensor(1.)
     """
     height, width = x.shape[-2:]
     total = torch.zeros((), device=x.device)
@@ -83,8 +84,8 @@ def msgms(
 ) -> Tensor:
     """The mean over the scales of each scale's mean similarity: (N,), in (0, 1].
 
-    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of `msgms_map`, whose settings
-    and errors it shares.
+    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of `msgms_map`, whose
+    settings and errors it shares.
     """
     means = [similarity.mean((1, 2, 3)) for similarity in _scale_maps(x, y, data_range, scales, c)]
     return torch.stack(means).mean(0)

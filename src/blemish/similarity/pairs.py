@@ -11,7 +11,7 @@ from blemish.errors import UsageError
 
 
 def check_range(data_range: float | None) -> float:
-    """The data range as a float, refused with a `UsageError` where it is missing, not finite or not positive."""
+    """The data range as a float; a `UsageError` where it is missing, not finite or not positive."""
     if data_range is None:
         raise UsageError("data_range is missing; give the span of the values, 1.0 for pictures in [0, 1]")
     if not (math.isfinite(data_range) and data_range > 0):
@@ -29,7 +29,7 @@ def check_pair(x: Tensor, y: Tensor) -> None:
             )
         if pictures.ndim != 4:
             raise UsageError(
-                f"{name} has shape {tuple(pictures.shape)}; give a batch (N, C, H, W), as in x[None] for one picture"
+                f"{name} has shape {tuple(pictures.shape)}; give a batch (N, C, H, W), one picture as x[None]"
             )
         if pictures.numel() == 0:
             raise UsageError(f"{name} has shape {tuple(pictures.shape)}; give at least one pixel")

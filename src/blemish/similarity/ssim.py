@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from blemish.errors import UsageError
 from blemish.similarity.measure import Measure
 from blemish.similarity.pairs import as_working, check_pair, check_range, working_dtype
+from blemish.similarity.threads import side_by_side
 from blemish.similarity.windows import Filter, Kind, Padding, Window, full_precision, make_filter, window_mean
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def make_settings(
     return Settings(Window(window, sigma, kind, padding), c1, c2, (alpha, beta, gamma))
 
 
-# The quick road, for exponents of 1. With d = x - y and the four means under the window
+# The quick road, for exponents of 1. With d = x - y and four means under the window
 #
 #     mu_x,  mu_y,  p = mean(2xy) + c1 + c2,  q = mean(d²)
 #
@@ -99,25 +100,25 @@ def make_settings(
 #     a1 = 2 mu_x mu_y + c1      b1 = a1 + (mu_x - mu_y)²
 #     a2 = p - a1                b2 = a2 + q - (mu_x - mu_y)²
 #
-# so that equal pictures give exactly 1 and near-equal ones do not lose 1 - SSIM to rounding. With l = a1 / b1
-# and cs = a2 / b2 (luminance; contrast times structure), the derivatives of l cs by the means of y, x y, y² are
+# so that equal pictures give exactly 1 and near-equal ones keep 1 - SSIM above rounding. With lum = a1 / b1
+# and cs = a2 / b2 (luminance; contrast × structure), the derivatives of lum cs by the means of y, xy and y² are
 #
-#     by mean(y)     2 [ (cs / b1) (mu_x - l mu_y) - (l / b2) (mu_x - cs mu_y) ]
-#     by mean(xy)    2 l / b2
-#     by mean(y²)    - l cs / b2
+#     by mean(y)     2 [ (cs / b1) (mu_x - lum mu_y) - (lum / b2) (mu_x - cs mu_y) ]
+#     by mean(xy)    2 lum / b2
+#     by mean(y²)    - lum cs / b2
 #
-# and the gradient is the sum of their adjoint filterings times 1, x and 2 y. Pictures go through in chunks whose
-# working memory fits the processor's cache; a mean's gradient is made in the same visit as its value.
+# and the gradient by y is the sum of their adjoint filterings times 1, x and 2 y. Pictures go through in chunks
+# whose working memory fits the processor's cache; a mean's gradient is made in the same visit as its value.
 
 
-# The products run on planes laid out (H, planes, W), in chunks of this many values at a time: small enough for the
-# working memory to stay in the processor's cache, large enough to outweigh the calls. Measured, see benchmarks.
-_CHUNK = {"cpu": 50_000}
+# The products run on planes laid out (H, planes, W), this many values at a time: few enough for the working
+# memory to stay in the processor's cache, enough to outweigh the calls.
+_CHUNK = {"cpu": 100_000}
 _CHUNK_ELSEWHERE = 1 << 24
 
 
 class _Chunk(NamedTuple):
-    """Whole pictures, or some channels of one."""
+    """Some pictures of a batch, or some channels of one."""
 
     pictures: slice
     channels: slice
@@ -127,28 +128,30 @@ class _Chunk(NamedTuple):
         return batch[self.pictures, self.channels].permute(2, 0, 1, 3)
 
 
-def _chunks(x: Tensor) -> Iterator[_Chunk]:
+def _chunks(x: Tensor) -> list[_Chunk]:
     count, channels, height, width = x.shape
     planes = max(1, _CHUNK.get(x.device.type, _CHUNK_ELSEWHERE) // (height * width))
-    if planes >= channels:
-        step = planes // channels
-        for start in range(0, count, step):
-            yield _Chunk(slice(start, min(start + step, count)), slice(0, channels))
-    else:
-        for picture in range(count):
-            for start in range(0, channels, planes):
-                yield _Chunk(slice(picture, picture + 1), slice(start, min(start + planes, channels)))
+    if x.device.type == "cpu":
+        planes = min(planes, -(-count * channels // torch.get_num_threads()))
+    if planes < channels:
+        return [
+            _Chunk(slice(picture, picture + 1), slice(start, start + planes))
+            for picture in range(count)
+            for start in range(0, channels, planes)
+        ]
+    step = planes // channels
+    return [_Chunk(slice(start, start + step), slice(None)) for start in range(0, count, step)]
 
 
 class _Work:
-    """Working memory for chunks of `x` and `y`, and the arithmetic on it; each method overwrites the last's."""
+    """Working memory for chunks of `x` and `y`, and the arithmetic on it; a chunk overwrites the last one."""
 
     def __init__(self, x: Tensor, y: Tensor, settings: Settings) -> None:
         self.x, self.y = x, y
         self.dtype = working_dtype(x, y)
         self.c1 = torch.tensor(settings.c1, dtype=self.dtype, device=x.device)
         self.c1_c2 = torch.tensor(settings.c1 + settings.c2, dtype=self.dtype, device=x.device)
-        size = (settings.window, *x.shape[-2:], self.dtype, x.device)
+        size = (settings.window, x.shape[-2:], self.dtype, x.device)
         self.mean, self.adjoint = make_filter(*size), make_filter(*size, adjoint=True)
         self.memory: dict[str, Tensor] = {}
 
@@ -186,22 +189,25 @@ class _Work:
         torch.addcmul(self.c1_c2, x, y, value=2, out=self.fields[:, 2])
         torch.sub(x, y, out=self.fields[:, 3]).square_()
         mu_x, mu_y, p, q = self.filter(self.mean, self.fields, "means").unbind(1)
-        a1, b1, l, cs = self.take("terms", 4, *mu_x.shape)
+        a1, b1, lum, cs = self.take("terms", 4, *mu_x.shape)
         torch.addcmul(self.c1, mu_x, mu_y, value=2, out=a1)
         torch.sub(mu_x, mu_y, out=b1).square_()
         a2 = p.sub_(a1)
         b2 = q.sub_(b1).add_(a2)
         b1.add_(a1)
-        return _Comparison(mu_x, mu_y, b1, b2, torch.div(a1, b1, out=l), torch.div(a2, b2, out=cs))
+        return _Comparison(mu_x, mu_y, b1, b2, torch.div(a1, b1, out=lum), torch.div(a2, b2, out=cs))
 
     def derivatives(self, terms: _Comparison, luminance: bool, means: int) -> Tensor:
-        """Half the derivatives, see above, by mean(xy), and negative by mean(y²), mean(y) and, if `means` is 2, mean(x): (H', 2 + means, …)."""
-        mu_x, mu_y, b1, b2, l, cs = terms
-        height, planes, width = l.shape
+        """Half the derivatives by mean(xy), and negative by mean(y²), mean(y) and, if `means` is 2, mean(x).
+
+        Fields (H', 2 + means, planes, W') to filter together; the signs spare a pass over memory each.
+        """
+        mu_x, mu_y, b1, b2, lum, cs = terms
+        height, planes, width = lum.shape
         fields = self.take("derivatives", height, 2 + means, planes, width)
         by_xy, by_square = fields[:, 0], fields[:, 1]
         if luminance:
-            torch.div(l, b2, out=by_xy)
+            torch.div(lum, b2, out=by_xy)
         else:
             torch.reciprocal(b2, out=by_xy)
         torch.mul(cs, by_xy, out=by_square)
@@ -209,11 +215,11 @@ class _Work:
         for kind, (mu, other) in enumerate(((mu_x, mu_y), (mu_y, mu_x))[:means], start=2):
             by_mean = torch.addcmul(mu, cs, other, value=-1, out=fields[:, kind]).mul_(by_xy)
             if slope is not None:
-                by_mean.addcmul_(slope, torch.addcmul(mu, l, other, value=-1, out=b2), value=-1)
+                by_mean.addcmul_(slope, torch.addcmul(mu, lum, other, value=-1, out=b2), value=-1)
         return fields
 
     def pull_back(self, chunk: _Chunk, derivatives: Tensor, x: Tensor, y: Tensor, into: _Gradients) -> None:
-        """Half the gradients by the pixels, negative, from the derivatives by the means, into the chunk's part of `into`."""
+        """Half the gradients by the pixels, negative, from `derivatives`, into the chunk's part of `into`."""
         by_xy, by_square, *by_means = self.filter(self.adjoint, derivatives, "gradients").unbind(1)
         if into.y is not None:
             by_means[0].addcmul_(by_square, y).addcmul_(by_xy, x, value=-1)
@@ -230,7 +236,7 @@ class _Comparison(NamedTuple):
     mu_y: Tensor
     b1: Tensor
     b2: Tensor
-    l: Tensor
+    lum: Tensor
     cs: Tensor
 
 
@@ -242,7 +248,7 @@ class _Gradients(NamedTuple):
 
 
 class _PlaneMeans(torch.autograd.Function):
-    """The mean of SSIM, or of contrast × structure alone, over each plane: (N, C), with its gradient at once."""
+    """The mean over each plane of SSIM, or of contrast × structure alone: (N, C), with its gradient."""
 
     @staticmethod
     def forward(
@@ -250,27 +256,29 @@ class _PlaneMeans(torch.autograd.Function):
     ) -> Tensor:
         by_x, by_y = (gradient and needed for needed in ctx.needs_input_grad[:2])
         into = _Gradients(torch.empty_like(x) if by_x else None, torch.empty_like(y) if by_y else None)
-        work = _Work(x, y, settings)
-        means = torch.empty(x.shape[:2], dtype=work.dtype, device=x.device)
-        with full_precision(x.device):
-            for chunk in _chunks(x):
+        means = torch.empty(x.shape[:2], dtype=working_dtype(x, y), device=x.device)
+
+        def visit(chunks: Iterator[_Chunk]) -> None:
+            work = _Work(x, y, settings)
+            for chunk in chunks:
                 terms = work.compare(chunk)
-                similar = (
-                    torch.mul(terms.l, terms.cs, out=work.take("map", *terms.l.shape))
-                    if luminance
-                    else terms.cs
-                )
+                similar = terms.cs
+                if luminance:
+                    similar = torch.mul(terms.lum, terms.cs, out=work.take("map", *terms.cs.shape))
                 part = means[chunk.pictures, chunk.channels]
-                part.copy_(similar.sum((0, 2)).view_as(part))
+                part.copy_(similar.mean((0, 2)).view_as(part))
                 if by_x or by_y:
                     derivatives = work.derivatives(terms, luminance, 2 if by_x else 1)
                     work.pull_back(chunk, derivatives, *work.loaded, into)
-        pixels = work.mean.rows.outputs * work.mean.columns.outputs
-        ctx.gradients, ctx.scale = into, -2 / pixels
-        return means.div_(pixels)
+
+        with full_precision(x.device):
+            side_by_side(visit, _chunks(x), x.device)
+        window, height, width = settings.window, *x.shape[-2:]
+        ctx.gradients, ctx.scale = into, -2 / (window.outputs(height) * window.outputs(width))
+        return means
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         scale = (gradient * ctx.scale)[..., None, None]
         by_x, by_y = (None if by is None else (by * scale).to(by.dtype) for by in ctx.gradients)
@@ -283,47 +291,49 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, settings: Settings, gradient: bool) -> Tensor:
         by_x, by_y = (gradient and needed for needed in ctx.needs_input_grad[:2])
-        work = _Work(x, y, settings)
-        size = (work.mean.rows.outputs, work.mean.columns.outputs)
-        similarity = torch.empty(*x.shape[:2], *size, dtype=work.dtype, device=x.device)
-        kept = []
-        with full_precision(x.device):
-            for chunk in _chunks(x):
+        size = (settings.window.outputs(side) for side in x.shape[-2:])
+        similarity = torch.empty(*x.shape[:2], *size, dtype=working_dtype(x, y), device=x.device)
+        kept: list[tuple[_Chunk, Tensor]] = []
+
+        def visit(chunks: Iterator[_Chunk]) -> None:
+            work = _Work(x, y, settings)
+            for chunk in chunks:
                 terms = work.compare(chunk)
                 part = chunk.of(similarity)
-                torch.mul(terms.l.view_as(part), terms.cs.view_as(part), out=part)
+                torch.mul(terms.lum.view_as(part), terms.cs.view_as(part), out=part)
                 if by_x or by_y:
-                    kept.append(work.derivatives(terms, True, 2 if by_x else 1).clone())
-        if kept:
-            ctx.settings = settings
-            ctx.save_for_backward(x, y, *kept)
+                    kept.append((chunk, work.derivatives(terms, True, 2 if by_x else 1).clone()))
+
+        with full_precision(x.device):
+            side_by_side(visit, _chunks(x), x.device)
+        if by_x or by_y:
+            ctx.settings, ctx.chunks = settings, [chunk for chunk, _ in kept]
+            ctx.save_for_backward(x, y, *(derivatives for _, derivatives in kept))
         return similarity
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, *kept = ctx.saved_tensors
         by_x, by_y = ctx.needs_input_grad[:2]
         into = _Gradients(torch.empty_like(x) if by_x else None, torch.empty_like(y) if by_y else None)
-        work = _Work(x, y, ctx.settings)
-        with full_precision(x.device):
-            for chunk, derivatives in zip(_chunks(x), kept, strict=True):
-                part = chunk.of(gradient)
-                height, kinds, _, width = derivatives.shape
-                weighted = work.take("derivatives", *derivatives.shape)
-                torch.mul(
-                    derivatives.view(height, kinds, *part.shape[1:]),
-                    part[:, None].mul(-2),
-                    out=weighted.view(height, kinds, *part.shape[1:]),
-                )
+
+        def visit(chunks: Iterator[tuple[_Chunk, Tensor]]) -> None:
+            work = _Work(x, y, ctx.settings)
+            for chunk, derivatives in chunks:
+                weight = chunk.of(gradient).mul(-2).flatten(1, 2)[:, None]  # (H', 1, planes, W')
+                weighted = torch.mul(derivatives, weight, out=work.take("derivatives", *derivatives.shape))
                 work.pull_back(chunk, weighted, *work.load(chunk), into)
+
+        with full_precision(x.device):
+            side_by_side(visit, list(zip(ctx.chunks, kept, strict=True)), x.device)
         return into.x, into.y, None, None
 
 
 def plane_means(x: Tensor, y: Tensor, settings: Settings, *, luminance: bool = True) -> Tensor:
     """The mean over each plane of SSIM or, without `luminance`, of contrast × structure alone: (N, C)."""
     settings.window.check(*x.shape[-2:])
-    means: Tensor = _PlaneMeans.apply(*_free_first(x, y), settings, luminance, torch.is_grad_enabled())
+    means: Tensor = _PlaneMeans.apply(*_free_first(x, y), settings, luminance, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return means
 
 
@@ -335,7 +345,7 @@ def _free_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _map(x: Tensor, y: Tensor, settings: Settings) -> Tensor:
     settings.window.check(*x.shape[-2:])
     if settings.exponents == (1, 1, 1):
-        similarity: Tensor = _Map.apply(*_free_first(x, y), settings, torch.is_grad_enabled())
+        similarity: Tensor = _Map.apply(*_free_first(x, y), settings, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return similarity
     luminance, contrast, structure = _parts(*as_working(x, y), settings)
     alpha, beta, gamma = settings.exponents
@@ -346,7 +356,7 @@ def _parts(x: Tensor, y: Tensor, settings: Settings) -> SSIMParts:
     window, c1, c2, _ = settings
     mu_x, mu_y = window_mean(x, window), window_mean(y, window)
     square_x, square_y, product = (window_mean(pair, window) for pair in (x * x, y * y, x * y))
-    # below the rounding error a variance says nothing, and the slope of its square root would be infinite at 0
+    # below rounding a variance says nothing, and the slope of its square root would be infinite at 0
     floor = torch.finfo(x.dtype).eps * c2
     variance_x, variance_y = (
         (square_x - mu_x * mu_x).clamp_min(floor),
@@ -394,9 +404,9 @@ def ssim_map(
 
     >>> x = torch.zeros(1, 1, 16, 16)
     >>> y = x.clone()
-    >>> y[..., 8, 8] = 1
-    >>> ssim_map(x, y, data_range=1.0)[0, 0, 8, 6:11].numpy().round(3)
-    array([0.013, 0.006, 0.004, 0.006, 0.013], dtype=float32)
+    >>> y[..., 8, 8] = 0.1
+    >>> ssim_map(x, y, data_range=1.0)[0, 0, 8, 8:15]
+    tensor([0.3117, 0.3636, 0.5318, 0.7955, 0.9542, 0.9946, 1.0000])
     """
     settings = make_settings(data_range, **options)
     check_pair(x, y)
@@ -421,7 +431,7 @@ def ssim(
     beta: float = 1,
     gamma: float = 1,
 ) -> Tensor:
-    """The mean structural similarity of each pair of pictures (N, C, H, W): (N,), at most 1, which equal ones reach.
+    """The mean structural similarity of each pair of pictures (N, C, H, W): (N,), 1 for equal ones, never more.
 
     Local means and variances are taken under a window of `window` × `window` pixels, "gaussian" with standard
     deviation `sigma` or "uniform". At the border the picture is mirrored, edge pixel included ("symmetric",

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from blemish.errors import UsageError
 
-SIDE = 16
 Kind = Literal["gaussian", "uniform"]
 Padding = Literal["symmetric", "valid"]
 
@@ -113,7 +112,7 @@ class Axis(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _axis(window: Window, length: int, adjoint: bool, dtype: torch.dtype, device: torch.device) -> Axis:
-    side = SIDE
+    side = 16 if device.type == "cpu" else 128
     outputs = length if adjoint else window.outputs(length)
     with torch.inference_mode(False):  # a tensor made in inference mode could not serve a later backward pass
         return Axis(
@@ -151,15 +150,10 @@ class Filter(NamedTuple):
 
 
 def make_filter(
-    window: Window,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    *,
-    adjoint: bool = False,
+    window: Window, size: torch.Size, dtype: torch.dtype, device: torch.device, *, adjoint: bool = False
 ) -> Filter:
-    """The filter of `window` on pictures of height × width, or its adjoint (its transpose as a matrix)."""
+    """The filter of `window` on pictures of `size` (H, W), or its adjoint (its transpose as a matrix)."""
+    height, width = size
     return Filter(_axis(window, height, adjoint, dtype, device), _axis(window, width, adjoint, dtype, device))
 
 
@@ -182,14 +176,16 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class _WindowMean(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, window: Window) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.window, ctx.size = window, x.shape[-2:]
-        return _filter_batch(x, make_filter(window, *x.shape[-2:], x.dtype, x.device))
+    """`window_mean` with its gradient."""
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
-        adjoint = make_filter(ctx.window, *ctx.size, gradient.dtype, gradient.device, adjoint=True)
+    def forward(ctx: Any, x: Tensor, window: Window) -> Tensor:
+        ctx.window, ctx.size = window, x.shape[-2:]
+        return _filter_batch(x, make_filter(window, x.shape[-2:], x.dtype, x.device))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        adjoint = make_filter(ctx.window, ctx.size, gradient.dtype, gradient.device, adjoint=True)
         return _filter_batch(gradient, adjoint), None
 
 
@@ -198,15 +194,15 @@ def _filter_batch(x: Tensor, window_filter: Filter) -> Tensor:
     planes = x.flatten(0, 1).transpose(0, 1).contiguous()
     with full_precision(x.device):
         filtered = window_filter(planes)
-    return filtered.transpose(0, 1).unflatten(0, x.shape[:2]).contiguous()
+    return filtered.transpose(0, 1).reshape(*x.shape[:2], *filtered.shape[::2])
 
 
 def window_mean(x: Tensor, window: Window) -> Tensor:
     """The weighted mean of `x` (N, C, H, W) under the window at every pixel: (N, C, H', W').
 
-    >>> window_mean(torch.eye(3)[None, None], Window(size=3, kind="uniform", padding="valid")).item()
-    0.3333333432674408
+    >>> window_mean(torch.eye(3)[None, None], Window(size=3, kind="uniform", padding="valid"))
+    tensor([[[[0.3333]]]])
     """
     window.check(*x.shape[-2:])
-    mean: Tensor = _WindowMean.apply(x, window)
+    mean: Tensor = _WindowMean.apply(x, window)  # type: ignore[no-untyped-call]
     return mean

@@ -1,0 +1,237 @@
+"""Times Blemish's SSIM against its peers and against L2, at equal values, all within one run.
+
+    python benchmarks/similarity.py [--out benchmarks/results/similarity.json] [--seconds 20]
+
+Contenders take turns, so that whatever else the machine does meets all of them; read the ratios, not the
+milliseconds. Peers that are not installed are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blemish.similarity import SSIM, ssim, ssim_map
+
+SHAPES = [(32, 3, 128, 128), (8, 3, 256, 256)]
+Contender = Callable[[Tensor, Tensor], Tensor]
+
+
+def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
+    """What each installed peer offers (a value a picture, or a map of the inner pixels), and who is missing."""
+    found: dict[str, dict[str, Contender]] = {}
+    missing: list[str] = []
+    try:
+        import pytorch_msssim
+
+        found["pytorch-msssim"] = {
+            "value": lambda x, y: pytorch_msssim.ssim(x, y, data_range=1.0, size_average=False)
+        }
+    except ImportError:
+        missing.append("pytorch-msssim")
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure as metric
+
+        found["torchmetrics"] = {
+            "value": lambda x, y: metric(x, y, data_range=1.0, reduction="none"),
+            "map": lambda x, y: metric(x, y, data_range=1.0, return_full_image=True)[1],
+        }
+    except ImportError:
+        missing.append("torchmetrics")
+    try:
+        # torchvision, which piq imports, registers these on a build with its own operators; elsewhere its import
+        # fails unless they are at least declared
+        schemas = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in (
+            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        ):
+            if not hasattr(torch.ops.torchvision, schema.split("(")[0]):
+                schemas.define(schema)
+        import piq
+
+        found["piq"] = {
+            "value": lambda x, y: piq.ssim(x, y, data_range=1.0, downsample=False, reduction="none")
+        }
+    except ImportError:
+        missing.append("piq")
+    return found, missing
+
+
+def ours() -> dict[str, Contender]:
+    return {
+        "value": lambda x, y: ssim(x, y, data_range=1.0, padding="valid"),
+        "map": lambda x, y: ssim_map(x, y, data_range=1.0),
+    }
+
+
+def take_turns(contenders: dict[str, Callable[[], object]], seconds: float) -> dict[str, dict[str, float]]:
+    """Milliseconds of each contender, in turns until the time is up (at least three each, after one to warm up)."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for call in contenders.values():
+        call()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, times.values())) < 3:
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        name: {"min_ms": min(ms), "median_ms": statistics.median(ms), "turns": len(ms)}
+        for name, ms in times.items()
+    }
+
+
+def forward(contender: Contender, x: Tensor, y: Tensor) -> Callable[[], object]:
+    def call() -> object:
+        with torch.no_grad():
+            return contender(x, y)
+
+    return call
+
+
+def forward_and_backward(contender: Contender, x: Tensor, y: Tensor) -> Callable[[], object]:
+    def call() -> object:
+        free = y.detach().requires_grad_()
+        contender(x, free).mean().backward()
+        return free.grad
+
+    return call
+
+
+def against_peers(seconds: float) -> dict[str, object]:
+    found, missing = peers()
+    for name in missing:
+        print(f"{name} is not installed; left out (pip install {name})")
+    results: dict[str, object] = {"missing": missing}
+    everyone = {"blemish": ours(), **found}
+    for shape in SHAPES:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(shape, generator=generator)
+        y = (x + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
+        exact = ssim_map(x.double(), y.double(), data_range=1.0, padding="valid")
+        for kind in ("value", "map"):
+            able = {name: offers[kind] for name, offers in everyone.items() if kind in offers}
+            # a map without a peer's map is measured against the peers' values: they must make the map as well
+            able = {**{name: offers["value"] for name, offers in found.items()}, **able}
+            error = {}
+            for name, contender in able.items():
+                result = contender(x, y)
+                wanted = exact.mean((1, 2, 3)) if result.ndim == 1 else exact
+                if result.ndim == 4:
+                    result = result[..., 5:-5, 5:-5]
+                error[name] = (result - wanted).abs().max().item()
+            for way, make in (("forward", forward), ("forward and backward", forward_and_backward)):
+                times = take_turns({name: make(c, x, y) for name, c in able.items()}, seconds)
+                quickest = min((ms["median_ms"], name) for name, ms in times.items() if name != "blemish")[1]
+                ratio = times[quickest]["median_ms"] / times["blemish"]["median_ms"]
+                title = f"{kind}, {way}, {'×'.join(map(str, shape))}"
+                results[title] = {
+                    "times": times,
+                    "largest_error_against_float64": error,
+                    "quickest_peer": quickest,
+                    "times_quicker_than_it": ratio,
+                }
+                print(f"{title}: {ratio:.1f} times quicker than {quickest}", flush=True)
+    return results
+
+
+def autoencoder() -> nn.Sequential:
+    """Bergmann et al. 2019, table 1, for 128×128×3 patches and 100 latent values."""
+    plan = [(32, 4, 2, 1), (32, 4, 2, 1), (32, 3, 1, 1), (64, 4, 2, 1), (64, 3, 1, 1), (128, 4, 2, 1)]
+    plan += [(64, 3, 1, 1), (32, 3, 1, 1), (100, 8, 1, 0)]
+    encoder: list[nn.Module] = []
+    decoder: list[nn.Module] = []
+    channels = 3
+    for index, (out, kernel, stride, padding) in enumerate(plan):
+        last = index == len(plan) - 1
+        encoder += [nn.Conv2d(channels, out, kernel, stride, padding)] + ([] if last else [nn.LeakyReLU(0.2)])
+        back: list[nn.Module] = [nn.ConvTranspose2d(out, channels, kernel, stride, padding)]
+        decoder = back + ([nn.LeakyReLU(0.2)] if index else []) + decoder
+        channels = out
+    return nn.Sequential(*encoder, *decoder)
+
+
+def training(seconds: float) -> dict[str, object]:
+    """Training steps on 32 patches of 128×128×3 in bf16, channels_last: L2 against SSIM."""
+    torch.manual_seed(0)
+    x = torch.rand(32, 3, 128, 128).contiguous(memory_format=torch.channels_last)
+
+    def step(loss: Contender) -> Callable[[], object]:
+        network = autoencoder().to(memory_format=torch.channels_last)
+        optimiser = torch.optim.Adam(network.parameters(), lr=2e-4)
+
+        def call() -> object:
+            optimiser.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                reconstruction = network(x)
+            loss(x, reconstruction).backward()
+            optimiser.step()
+            return None
+
+        return call
+
+    times = take_turns(
+        {
+            "l2": step(lambda x, y: F.mse_loss(y.float(), x)),
+            "ssim": step(SSIM(data_range=1.0)),
+            "ssim by five grouped convolutions": step(lambda x, y: 1 - by_grouped_convolutions(x, y.float())),
+        },
+        seconds,
+    )
+    rate = {name: 32e3 / ms["median_ms"] for name, ms in times.items()}
+    share = rate["ssim"] / rate["l2"]
+    print(f"training: {rate['l2']:.0f} patches/s with L2, {rate['ssim']:.0f} with SSIM, {100 * share:.0f} %")
+    return {"times": times, "patches_per_second": rate, "ssim_share_of_l2": share}
+
+
+def by_grouped_convolutions(x: Tensor, y: Tensor) -> Tensor:
+    """The usual form, for comparison: five 11×11 windows as grouped convolutions, differentiated by autograd."""
+    channels = x.shape[1]
+    line = torch.exp(-0.5 * ((torch.arange(11) - 5) / 1.5) ** 2)
+    kernel = (line[:, None] * line / line.sum() ** 2).expand(channels, 1, 11, 11)
+    mu_x, mu_y, xx, yy, xy = (
+        F.conv2d(field, kernel, groups=channels) for field in (x, y, x * x, y * y, x * y)
+    )
+    luminance = (2 * mu_x * mu_y + 1e-4) / (mu_x**2 + mu_y**2 + 1e-4)
+    similar = (2 * (xy - mu_x * mu_y) + 9e-4) / (xx - mu_x**2 + yy - mu_y**2 + 9e-4)
+    return (luminance * similar).mean()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="where to write the figures, as JSON")
+    parser.add_argument("--seconds", type=float, default=6, help="time for each comparison")
+    arguments = parser.parse_args()
+    results = {
+        "command": shlex.join(["python", *sys.argv]),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": platform.processor() or platform.machine(),
+        "load_before": os.getloadavg()[0],
+        "training": training(arguments.seconds),
+        "against_peers": against_peers(arguments.seconds),
+    }
+    if arguments.out:
+        partial = arguments.out.with_suffix(".partial")
+        partial.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(partial, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import platform
+from importlib import metadata, util
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from blemish import checks
+from blemish._version import __version__
+from blemish.checks import explain_missing, run_checks
+from blemish.errors import MissingExtraError
+
+
+def test_what_is_here_is_found() -> None:
+    found = {check.name: check for check in run_checks()}
+    assert found["Blemish"].found == __version__
+    assert found["Python"].found == platform.python_version()
+    assert found["torch"].found == metadata.version("torch")
+    assert "torch" in found["Training would run on"].found
+    assert all(check.ok for check in found.values())
+
+
+def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = util.find_spec
+    monkeypatch.setattr(
+        checks.util, "find_spec", lambda name: None if name in ("torch", "lightning") else real(name)
+    )
+    found = {check.name: check for check in run_checks()}
+    assert not found["torch"].ok
+    assert found["torch"].found == "missing"
+    assert found["torch"].mend == found["lightning"].mend == "pip install 'blemish[train]'"
+    assert found["safetensors"].ok
+    assert "Training would run on" not in found
+
+
+def test_a_missing_core_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "imagecodecs":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(checks.metadata, "version", version)
+    found = {check.name: check for check in run_checks()}
+    assert (found["imagecodecs"].ok, found["imagecodecs"].mend) == (False, "pip install 'imagecodecs'")
+
+
+def test_every_package_of_the_train_extra_is_looked_for() -> None:
+    declared = [line for line in metadata.requires("blemish") or () if 'extra == "train"' in line]
+    looked_for = {distribution for _, distribution in checks.EXTRAS["train"]}
+    assert {line.split(">")[0] for line in declared} == looked_for
+
+
+@pytest.mark.parametrize("name", ["torch", "torch.nn", "lightning.fabric"])
+def test_missing_extra_is_explained(name: str) -> None:
+    with (
+        pytest.raises(MissingExtraError, match=r"pip install 'blemish\[train\]'") as error,
+        explain_missing(),
+    ):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    assert error.value.exit_code == 2
+    assert str(error.value).startswith(f"{name} is not installed")
+
+
+def test_any_other_missing_module_is_a_defect_of_ours() -> None:
+    with pytest.raises(ModuleNotFoundError), explain_missing():
+        raise ModuleNotFoundError("No module named 'blemish.jpg'", name="blemish.jpg")
+
+
+def test_a_processor_without_sysconf_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare: Any = ModuleType("os")
+    bare.cpu_count = lambda: 3
+    monkeypatch.setattr(checks, "os", bare)
+    system = next(check for check in run_checks() if check.name == "System")
+    assert system.found.endswith("3 cores")

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blemish._version import __version__
+from blemish.detect import read_records
+from blemish.inspector import Inspector, load
+
+Run = Callable[..., Any]
+
+COMMANDS = ["demo", "fit", "inspect", "evaluate", "compare", "recipes", "study", "checks"]
+
+
+# -- help and wrong usage ------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(blemish: Run) -> None:
+    ran = blemish("--help")
+    assert ran.code == 0
+    assert all(re.search(rf"\b{name}\b", ran.out) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_in_its_help(blemish: Run, command: str) -> None:
+    ran = blemish(command, "--help")
+    assert ran.code == 0
+    assert re.search(rf"Examples?:\s+blemish {command}", ran.out)
+    assert "--json" in ran.out
+
+
+def test_version(blemish: Run) -> None:
+    assert blemish("--version").out == f"blemish {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fti"],
+        ["fit"],
+        ["fit", "good"],
+        ["inspect", "model", "parts"],
+        ["inspect", "model", "parts", "--out", "found", "--colour"],
+        ["inspect", "model", "parts", "--out", "found", "--threshold", "high"],
+        ["inspect", "model", "parts", "--out", "found", "--false-reject-rate", "5"],
+    ],
+)
+def test_wrong_usage_ends_with_2(blemish: Run, words: list[str]) -> None:
+    ran = blemish(*words)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--recipe", "sim-ae"], "unknown recipe 'sim-ae'; did you mean 'ssim-ae'?"),
+        (["--set", "training.step=9"], "unknown key 'training.step'; did you mean 'training.steps'?"),
+        (["--set", "training.steps=many"], "training.steps"),
+        (["--set", "training.steps"], "write it as key=value"),
+        (["--set", "encoder.latnt=9"], "did you mean 'latent'?"),
+        (["--false-reject-rate", "0"], "false_reject_rate"),
+        (["--resume", "--overwrite"], "give one"),
+    ],
+)
+def test_settings_that_cannot_work(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str], options: list[str], words: str
+) -> None:
+    ran = blemish("fit", good, "--out", tmp_path / "model", *tiny_options, *options)
+    assert ran.code == 2
+    assert words in ran.error
+    assert not (tmp_path / "model").exists()
+
+
+def test_two_decisions_at_once(blemish: Run, model: Path, good: Path, tmp_path: Path) -> None:
+    ran = blemish(
+        "inspect", model, good, "--out", tmp_path / "f", "--threshold", 1, "--false-reject-rate", 0.5
+    )
+    assert (ran.code, "give one" in ran.error) == (2, True)
+
+
+# -- fit -----------------------------------------------------------------------------------------------
+
+
+def test_fit_makes_a_model_although_a_picture_is_bad(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str], inspector: Inspector
+) -> None:
+    pictures = Path(shutil.copytree(good, tmp_path / "good"))
+    (pictures / "bad.png").write_bytes(b"")
+    ran = blemish("fit", pictures, "--out", tmp_path / "model", *tiny_options)
+    assert ran.code == 1
+    assert ran.skipped == [
+        f"skipped {pictures / 'bad.png'}: is empty (0 bytes); save it again from its source, or remove it"
+    ]
+    assert "1 file was skipped" in ran.error
+    # The bad picture changes nothing of what is learned from the others.
+    assert load(tmp_path / "model").file.weights_sha256 == inspector.file.weights_sha256
+    assert inspector.guarantee in ran.out
+    again = blemish("fit", pictures, "--out", tmp_path / "model", *tiny_options)
+    assert again.code == 2
+    assert "choose another --out or pass --overwrite" in again.error
+
+
+def test_too_few_pictures_end_with_2_before_training(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
+    ran = blemish("fit", good, "--out", tmp_path / "model", *tiny_options, "--false-reject-rate", 0.01)
+    assert ran.code == 2
+    assert "at least 198 good pictures, or pass --false-reject-rate 0.077" in ran.error
+    assert "Training" not in ran.err
+
+
+def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
+    out = tmp_path / "my model"
+    words = ["fit", str(good), "--out", str(out), *tiny_options, "--set", "training.steps=40"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "blemish", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("Training"):
+                process.send_signal(signal.SIGINT)
+                break
+        said += process.stderr.read()
+    assert process.returncode == 1
+    last = said.splitlines()[-1]
+    stopped = re.fullmatch(r"blemish: stopped at step (\d+) of 40; go on with: blemish (.*)", last)
+    assert stopped, said
+    assert not (out / "model.json").exists()
+    assert shlex.split(stopped[2]) == [*words, "--resume"]
+    ran = blemish(*shlex.split(stopped[2]))
+    assert ran.code == 0
+    assert load(out).file.training.steps == 40
+
+
+# -- figures -------------------------------------------------------------------------------------------
+
+
+def test_json_stands_alone_on_standard_output(
+    blemish: Run, good: Path, dataset: Path, tmp_path: Path, tiny_options: list[str], inspector: Inspector
+) -> None:
+    model = tmp_path / "model"
+    fit = json.loads(blemish("fit", good, "--out", model, *tiny_options, "--json").out)
+    assert fit["threshold"] == inspector.threshold
+    assert fit["guarantee"] == inspector.guarantee
+    ran = blemish("inspect", model, good, "--out", tmp_path / "found", "--json")
+    assert ran.err == ""
+    records = {record["path"]: record for record in json.loads(ran.out)}
+    assert [records[name]["score"] for name in inspector.file.split["calibration"]] == list(
+        inspector.file.calibration.scores
+    )
+    on_disk = read_records(tmp_path / "found" / "inspections.jsonl")
+    assert {record.path: record.score for record in on_disk} == {
+        path: record["score"] for path, record in records.items()
+    }
+    evaluation = json.loads(blemish("evaluate", model, dataset, "--json").out)
+    assert evaluation["image"]["all"]["good"] == 4
+    recipes = json.loads(blemish("recipes", "--json").out)
+    assert {"l2-ae", "ssim-ae"} <= {recipe["name"] for recipe in recipes}
+    checks = json.loads(blemish("checks", "--json").out)
+    assert {"name", "found", "ok", "mend"} == set(checks[0])
+
+
+def test_the_decision_can_be_changed_at_inspection(
+    blemish: Run, model: Path, good: Path, tmp_path: Path, inspector: Inspector
+) -> None:
+    looser = blemish("inspect", model, good, "--out", tmp_path / "a", "--false-reject-rate", 0.5)
+    assert looser.code == 0
+    assert "at most 50 %" in looser.out
+    by_hand = blemish("inspect", model, good, "--out", tmp_path / "b", "--threshold", 0)
+    assert by_hand.out.startswith("24 of 24 pictures rejected. The threshold 0 was set by hand")
+    strict = blemish("inspect", model, good, "--out", tmp_path / "c", "--false-reject-rate", 0.01)
+    assert strict.code == 2
+    assert "99 or more good pictures" in strict.error
+    assert not (tmp_path / "c").exists()
+
+
+def test_evaluate_prints_figures_and_writes_only_when_asked(
+    blemish: Run, model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    ran = blemish("evaluate", model, dataset)
+    assert ran.code == 0
+    assert "AUPRO" in ran.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    ran = blemish("evaluate", model, dataset, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").exists()
+    ran = blemish("evaluate", model, dataset, "--out", tmp_path / "out")
+    assert (ran.code, "--overwrite" in ran.error) == (2, True)
+
+
+def test_compare(blemish: Run, dataset: Path, tmp_path: Path, tiny: list[str]) -> None:
+    settings = [word for key in [*tiny, "threshold.false_reject_rate=0.2"] for word in ("--set", key)]
+    words = ["compare", dataset, "--recipes", "l2-ae", "--out", tmp_path / "out", *settings]
+    ran = blemish(*words, "--json")
+    assert [run["recipe"] for run in json.loads(ran.out)["runs"]] == ["l2-ae"]
+    assert "l2-ae" in blemish(*words).out
+    ran = blemish(*words, "--seeds", "one")
+    assert (ran.code, "whole numbers" in ran.error) == (2, True)
+
+
+def test_checks_end_with_1_when_something_is_missing(blemish: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = blemish("checks")
+    assert ran.code == 0
+    assert all(line.startswith("ok") for line in ran.out.splitlines())
+    from importlib import util
+
+    real = util.find_spec
+    monkeypatch.setattr("blemish.checks.util.find_spec", lambda name: None if name == "torch" else real(name))
+    ran = blemish("checks")
+    assert ran.code == 1
+    (line,) = [line for line in ran.out.splitlines() if not line.startswith("ok")]
+    assert re.fullmatch(r"--  torch +missing; type: pip install 'blemish\[train\]'", line)
+
+
+def test_recipes_name_their_papers(blemish: Run) -> None:
+    ran = blemish("recipes")
+    assert ran.code == 0
+    assert re.search(r"^ssim-ae +SSIM autoencoder\..*arXiv:1807\.02011", ran.out, re.MULTILINE)
+
+
+def test_unknown_study(blemish: Run, tmp_path: Path) -> None:
+    ran = blemish("study", "bergman", "--out", tmp_path)
+    assert ran.code == 2
+    assert "bergmann2018" in ran.error
+
+
+def test_a_model_that_is_none(blemish: Run, good: Path, tmp_path: Path) -> None:
+    ran = blemish("inspect", good, good, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert ran.error.startswith(f"blemish: {good}: holds no model.json")
+
+
+def test_warnings_of_pillow_are_not_shown(blemish: Run) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        blemish("--version")
+        warnings.warn_explicit(
+            "Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin"
+        )
+    assert shown == []

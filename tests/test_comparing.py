@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blemish.comparing import Comparison, compare
+from blemish.errors import FileError, RecipeError, Stopped, UsageError
+
+RATE = "threshold.false_reject_rate=0.2"
+
+
+@pytest.fixture(scope="module")
+def compared(
+    dataset: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path]:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return compare(dataset, ["l2-ae", "ssim-ae"], out, seeds=[0, 1], settings=[*tiny, RATE]), out
+
+
+@pytest.fixture
+def again(compared: tuple[Comparison, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(compared[1], tmp_path / "again"))
+
+
+def model_file(out: Path, run: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((out / run / "model" / "model.json").read_text())
+    return document
+
+
+def test_every_recipe_is_fitted_with_every_seed_on_one_split_a_seed(
+    compared: tuple[Comparison, Path],
+) -> None:
+    comparison, out = compared
+    assert [(run.recipe, run.seed) for run in comparison.runs] == [
+        ("l2-ae", 0),
+        ("l2-ae", 1),
+        ("ssim-ae", 0),
+        ("ssim-ae", 1),
+    ]
+    for seed in (0, 1):
+        l2, ssim = (model_file(out, f"{name}-{seed}") for name in ("l2-ae", "ssim-ae"))
+        assert l2["split"] == ssim["split"]
+        assert l2["fingerprint"] == ssim["fingerprint"]
+        assert l2["recipe"]["loss"] != ssim["recipe"]["loss"]
+    assert model_file(out, "l2-ae-0")["split"] != model_file(out, "l2-ae-1")["split"]
+
+
+def test_rows_are_means_over_seeds(compared: tuple[Comparison, Path]) -> None:
+    comparison, _ = compared
+    values = [run.evaluation.pixel.auroc for run in comparison.runs if run.recipe == "l2-ae"]
+    row = next(row for row in comparison.rows() if row[0] == "l2-ae")
+    assert row[1] == 2
+    assert row[5] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def test_json_report_and_words(compared: tuple[Comparison, Path]) -> None:
+    comparison, out = compared
+    assert Comparison.model_validate(json.loads((out / "comparison.json").read_text())) == comparison
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "2 recipes on waves" in page
+    assert str(out.parent) not in page
+    assert [line.split()[0] for line in comparison.in_words().splitlines()] == ["recipe", "l2-ae", "ssim-ae"]
+    assert (out / "ssim-ae-1" / "found" / "report.html").exists()
+
+
+def test_finished_fits_and_evaluations_are_not_repeated(
+    compared: tuple[Comparison, Path],
+    again: Path,
+    dataset: Path,
+    tiny: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.rmtree(again / "ssim-ae-1" / "found")
+    evaluated: list[Path] = []
+    from blemish import comparing
+
+    real = comparing.evaluate
+
+    def spy(*words: Any, out: Path, **options: Any) -> Any:
+        evaluated.append(out)
+        return real(*words, out=out, **options)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(comparing, "evaluate", spy)
+    monkeypatch.setattr(comparing, "fit", never)
+    result = compare(dataset, ["l2-ae", "ssim-ae"], again, seeds=[0, 1], settings=[*tiny, RATE])
+    assert evaluated == [again / "ssim-ae-1" / "found"]
+    assert [run.evaluation.image for run in result.runs] == [run.evaluation.image for run in compared[0].runs]
+
+
+def test_other_settings_and_other_pictures_are_refused(
+    again: Path, dataset: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="was fitted with another 'training'; choose another --out"):
+        compare(dataset, ["l2-ae"], again, settings=[*tiny, RATE, "training.learning_rate=0.1"])
+    other = Path(shutil.copytree(dataset, tmp_path / "waves"))
+    (other / "train" / "good" / "0.png").unlink()
+    with pytest.raises(UsageError, match="was fitted on other pictures; choose another --out"):
+        compare(other, ["l2-ae"], again, settings=[*tiny, RATE])
+
+
+def test_what_cannot_work_is_refused_before_any_fit(dataset: Path, tiny: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RecipeError, match="did you mean 'ssim-ae'"):
+        compare(dataset, ["l2-ae", "ssim"], out)
+    with pytest.raises(UsageError, match="name at least one"):
+        compare(dataset, [], out)
+    with pytest.raises(FileError, match="has no test folder"):
+        compare(dataset / "train", ["l2-ae"], out)
+    from blemish.recipes import load_recipe
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(json.dumps(load_recipe("l2-ae").model_dump(mode="json")))
+    with pytest.raises(UsageError, match="both have the name 'l2-ae'; rename one"):
+        compare(dataset, ["l2-ae", str(mine)], out)
+    assert not out.exists()
+
+
+def test_a_stopped_comparison_goes_on(
+    compared: tuple[Comparison, Path],
+    dataset: Path,
+    tiny: list[str],
+    tmp_path: Path,
+    recorder: Callable[..., Any],
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        compare(dataset, ["l2-ae"], out, settings=[*tiny, RATE], observer=recorder(27))
+    result = compare(dataset, ["l2-ae"], out, settings=[*tiny, RATE])
+    assert result.runs[0].evaluation.image == compared[0].runs[0].evaluation.image
