@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -24,13 +25,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blemish.similarity import SSIM, ssim, ssim_map
+from blemish.similarity.windows import Window, make_filter
 
 SHAPES = [(32, 3, 128, 128), (8, 3, 256, 256)]
 Contender = Callable[[Tensor, Tensor], Tensor]
 
 
+TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
+
+
+def declare_torchvision_operators() -> None:
+    """Let torchvision, which torchmetrics and piq import, be imported beside a torch without CUDA.
+
+    Its ordinary wheel cannot load its operators there, and its import fails where two of them are not declared.
+    """
+    try:
+        own_operators = torch.version.cuda is not None or "+cpu" in version("torchvision")
+    except PackageNotFoundError:
+        return
+    if not own_operators:
+        TORCHVISION.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        TORCHVISION.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
 def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
     """What each installed peer offers (a value a picture, or a map of the inner pixels), and who is missing."""
+    declare_torchvision_operators()
     found: dict[str, dict[str, Contender]] = {}
     missing: list[str] = []
     try:
@@ -51,15 +71,6 @@ def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
     except ImportError:
         missing.append("torchmetrics")
     try:
-        # torchvision, which piq imports, registers these on a build with its own operators; elsewhere its import
-        # fails unless they are at least declared
-        schemas = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in (
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        ):
-            if not hasattr(torch.ops.torchvision, schema.split("(")[0]):
-                schemas.define(schema)
         import piq
 
         found["piq"] = {
@@ -197,6 +208,50 @@ def training(seconds: float) -> dict[str, object]:
     return {"times": times, "patches_per_second": rate, "ssim_share_of_l2": share}
 
 
+def filters_tried(seconds: float) -> dict[str, dict[str, float]]:
+    """Ways to take the mean under an 11×11 Gaussian window of 24 planes of 128×128."""
+    window = Window(padding="valid")
+    line = window.taps().float()
+    planes = torch.rand(128, 24, 128)  # (H, planes, W), the layout that the products want
+    stacked = planes.transpose(0, 1).contiguous()  # (planes, H, W), what convolutions want
+
+    def by_tiles(tile: int) -> Callable[[], Tensor]:
+        window_filter = make_filter(window, torch.Size((128, 128)), torch.float32, planes.device, tile=tile)
+        return lambda: window_filter(planes).transpose(0, 1)
+
+    def by_slices() -> Tensor:
+        tall = sum((stacked[:, i : i + 118] * line[i] for i in range(1, 11)), stacked[:, :118] * line[0])
+        return sum((tall[..., i : i + 118] * line[i] for i in range(1, 11)), tall[..., :118] * line[0])
+
+    square = (line[:, None] * line).expand(24, 1, 11, 11)
+    depth = line.view(1, 1, 11, 1).expand(24 * 128, 1, 11, 1).contiguous()
+
+    def by_depthwise_rows() -> Tensor:
+        # every column a channel: only the first axis can be had so, the second is a product
+        tall = F.conv2d(planes.view(1, 128, 1, -1).permute(0, 3, 1, 2), depth, groups=24 * 128)
+        wide = tall.permute(0, 2, 3, 1).reshape(118, 24, 128)
+        return torch.stack([wide[..., i : i + 118] * line[i] for i in range(11)]).sum(0).transpose(0, 1)
+
+    contenders: dict[str, Callable[[], Tensor]] = {
+        **{f"banded products, tiles of {tile}": by_tiles(tile) for tile in (8, 16, 32, 64, 128)},
+        "grouped 11×11 convolution": lambda: F.conv2d(stacked[None], square, groups=24)[0],
+        "two one-channel convolutions": lambda: F.conv2d(
+            F.conv2d(stacked[:, None], line.view(1, 1, 11, 1)), line.view(1, 1, 1, 11)
+        )[:, 0],
+        "two sums of shifted slices": by_slices,
+        "depthwise convolution of columns, then shifted slices": by_depthwise_rows,
+    }
+    expected = contenders["banded products, tiles of 16"]()
+    for name, call in contenders.items():
+        torch.testing.assert_close(
+            call(), expected, atol=1e-5, rtol=0, msg=lambda words, name=name: f"{name}: {words}"
+        )
+    times = take_turns(contenders, seconds)
+    for name, ms in times.items():
+        print(f"window mean by {name}: {ms['median_ms']:.2f} ms")
+    return times
+
+
 def by_grouped_convolutions(x: Tensor, y: Tensor) -> Tensor:
     """The usual form, for comparison: five 11×11 windows as grouped convolutions, differentiated by autograd."""
     channels = x.shape[1]
@@ -224,6 +279,7 @@ def main() -> None:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processor": platform.processor() or platform.machine(),
         "load_before": os.getloadavg()[0],
+        "window_mean": filters_tried(arguments.seconds),
         "training": training(arguments.seconds),
         "against_peers": against_peers(arguments.seconds),
     }

@@ -191,14 +191,15 @@ def test_only_good_and_only_defective_pictures(decided: Inspector, dataset: Path
 
 
 def test_a_list_in_csv_says_what_a_data_set_says(
-    decided: Inspector, dataset: Path, evaluated: tuple[Evaluation, Path]
+    decided: Inspector, dataset: Path, evaluated: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
+    root = Path(shutil.copytree(dataset, tmp_path / "listed"))
     rows = ["path,label,mask,split", "train/good/0.png,good,,train"]
     for path in sorted((dataset / "test").rglob("*.png")):
         kind = path.parent.name
         mask = "" if kind == "good" else f"ground_truth/{kind}/{path.stem}_mask.png"
         rows.append(f"test/{kind}/{path.name},{kind},{mask},")
-    listed = dataset / "list.csv"
+    listed = root / "list.csv"
     listed.write_text("\n".join(rows))
     evaluation = evaluate(decided, listed)
     assert evaluation.image["all"].figures["auroc"].value == evaluated[0].image["all"].figures["auroc"].value

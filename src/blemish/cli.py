@@ -60,7 +60,7 @@ def _options(
 
 @contextmanager
 def _working(*, quiet: bool = False, after_stop: tuple[str, ...] = ()) -> Iterator[ConsoleObserver]:
-    """Progress on stderr, Ctrl-C as a request to stop, and exit code 1 when files had to be skipped.
+    """Progress on stderr, and Ctrl-C as a request to stop.
 
     After a stop the line to go on with is printed: this command again, with the options ``after_stop``.
     """
@@ -73,6 +73,10 @@ def _working(*, quiet: bool = False, after_stop: tuple[str, ...] = ()) -> Iterat
             yield observer
         except Stopped as stop:
             raise Stopped(f"{stop}; go on with: {_this_command(after_stop)}") from None
+
+
+def _end(observer: ConsoleObserver) -> None:
+    """Exit code 1 when files had to be skipped, told after the results."""
     if observer.problems:
         plural = "s were" if observer.problems > 1 else " was"
         typer.echo(f"blemish: finished, but {observer.problems} file{plural} skipped, see above", err=True)
@@ -136,22 +140,23 @@ def fit(
             overwrite=overwrite,
             observer=observer,
         )
-        training = inspector.file.training
-        if as_json:
-            _print_json(
-                {
-                    "model": str(out),
-                    "threshold": inspector.threshold,
-                    "level": inspector.level,
-                    "guarantee": inspector.guarantee,
-                    "training": training.model_dump(mode="json", exclude={"history"}),
-                }
-            )
-        else:
-            typer.echo(
-                f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
-                f"Threshold on the score: {inspector.threshold:.6g}. {inspector.guarantee}"
-            )
+    training = inspector.file.training
+    if as_json:
+        _print_json(
+            {
+                "model": str(out),
+                "threshold": inspector.threshold,
+                "level": inspector.level,
+                "guarantee": inspector.guarantee,
+                "training": training.model_dump(mode="json", exclude={"history"}),
+            }
+        )
+    else:
+        typer.echo(
+            f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
+            f"Threshold on the score: {inspector.threshold:.6g}. {inspector.guarantee}"
+        )
+    _end(observer)
 
 
 @app.command(
@@ -176,12 +181,13 @@ def inspect(
         folder = inspecting.inspect_folder(
             inspector, images, out, resume=resume, overwrite=overwrite, observer=observer
         )
-        if as_json:
-            _print_json([record.model_dump(mode="json") for record in folder.records])
-        else:
-            rejected = sum(record.is_anomalous is True for record in folder.records)
-            typer.echo(f"{rejected} of {len(folder.records)} pictures rejected. {inspector.guarantee}")
-            typer.echo(f"Report: {folder.folder / inspecting.REPORT_FILE}")
+    if as_json:
+        _print_json([record.model_dump(mode="json") for record in folder.records])
+    else:
+        rejected = sum(record.is_anomalous is True for record in folder.records)
+        typer.echo(f"{rejected} of {len(folder.records)} pictures rejected. {inspector.guarantee}")
+        typer.echo(f"Report: {folder.folder / inspecting.REPORT_FILE}")
+    _end(observer)
 
 
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
@@ -196,14 +202,17 @@ def evaluate(
 ) -> None:
     """Image and pixel figures against labels and masks, with 95 % intervals."""
     with _working(quiet=as_json, after_stop=("--overwrite",) if out else ()) as observer:
-        from blemish import evaluating
+        from blemish import evaluating, inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
         evaluation = evaluating.evaluate(inspector, dataset, out=out, overwrite=overwrite, observer=observer)
-        if as_json:
-            _print_json(evaluation.model_dump(mode="json"))
-        else:
-            typer.echo(evaluation.in_words())
+    if as_json:
+        _print_json(evaluation.model_dump(mode="json"))
+    else:
+        typer.echo(evaluation.in_words())
+        if out is not None:
+            typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
+    _end(observer)
 
 
 @app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")
@@ -227,11 +236,12 @@ def compare(
             out=out,
             observer=observer,
         )
-        if as_json:
-            _print_json(comparison.model_dump(mode="json"))
-        else:
-            typer.echo(comparison.in_words())
-            typer.echo(f"Report: {out / comparing.REPORT_FILE}")
+    if as_json:
+        _print_json(comparison.model_dump(mode="json"))
+    else:
+        typer.echo(comparison.in_words())
+        typer.echo(f"Report: {out / comparing.REPORT_FILE}")
+    _end(observer)
 
 
 @app.command(epilog="Example: `blemish recipes --json`")

@@ -68,8 +68,8 @@ class InspectionFolder:
         records = self.folder / RECORDS_FILE
         with suppress(FileError):  # without readable records, pictures of the same names are replaced
             for record in read_records(records):
-                name = PurePath(record.path)
-                if not name.is_absolute() and ".." not in name.parts:
+                place = PurePath(record.path)
+                if not place.is_absolute() and ".." not in place.parts:
                     for kind in PICTURE_FOLDERS:
                         _remove(self._place(kind, record.path))
         for kind in PICTURE_FOLDERS:

@@ -246,6 +246,23 @@ class _Gradients(NamedTuple):
     x: Tensor | None
     y: Tensor | None
 
+    @classmethod
+    def like(cls, batch: Tensor, by_x: bool, by_y: bool, dtype: torch.dtype) -> _Gradients:
+        x, y = (
+            torch.empty(batch.shape, dtype=dtype, device=batch.device) if wanted else None
+            for wanted in (by_x, by_y)
+        )
+        return cls(x, y)
+
+
+def _laid_out(gradient: Tensor, batch: Tensor) -> Tensor:
+    """The gradient in the type and memory layout of its batch."""
+    # both in one copy would take three times as long
+    gradient = gradient.to(batch.dtype)
+    if gradient.stride() == batch.stride():
+        return gradient
+    return torch.empty_like(batch, device=gradient.device).copy_(gradient)
+
 
 class _PlaneMeans(torch.autograd.Function):
     """The mean over each plane of SSIM, or of contrast × structure alone: (N, C), with its gradient."""
@@ -255,7 +272,7 @@ class _PlaneMeans(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, settings: Settings, luminance: bool, gradient: bool
     ) -> Tensor:
         by_x, by_y = (gradient and needed for needed in ctx.needs_input_grad[:2])
-        into = _Gradients(torch.empty_like(x) if by_x else None, torch.empty_like(y) if by_y else None)
+        into = _Gradients.like(x, by_x, by_y, working_dtype(x, y))
         means = torch.empty(x.shape[:2], dtype=working_dtype(x, y), device=x.device)
 
         def visit(chunks: Iterator[_Chunk]) -> None:
@@ -275,13 +292,17 @@ class _PlaneMeans(torch.autograd.Function):
             side_by_side(visit, _chunks(x), x.device)
         window, height, width = settings.window, *x.shape[-2:]
         ctx.gradients, ctx.scale = into, -2 / (window.outputs(height) * window.outputs(width))
+        ctx.like = [torch.empty_like(batch, device="meta") for batch in (x, y)]
         return means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         scale = (gradient * ctx.scale)[..., None, None]
-        by_x, by_y = (None if by is None else (by * scale).to(by.dtype) for by in ctx.gradients)
+        by_x, by_y = (
+            None if by is None else _laid_out(by * scale, like)
+            for by, like in zip(ctx.gradients, ctx.like, strict=True)
+        )
         return by_x, by_y, None, None, None
 
 
@@ -316,7 +337,7 @@ class _Map(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, *kept = ctx.saved_tensors
         by_x, by_y = ctx.needs_input_grad[:2]
-        into = _Gradients(torch.empty_like(x) if by_x else None, torch.empty_like(y) if by_y else None)
+        into = _Gradients.like(x, by_x, by_y, working_dtype(x, y))
 
         def visit(chunks: Iterator[tuple[_Chunk, Tensor]]) -> None:
             work = _Work(x, y, ctx.settings)
@@ -327,7 +348,12 @@ class _Map(torch.autograd.Function):
 
         with full_precision(x.device):
             side_by_side(visit, list(zip(ctx.chunks, kept, strict=True)), x.device)
-        return into.x, into.y, None, None
+        return (
+            None if into.x is None else _laid_out(into.x, x),
+            None if into.y is None else _laid_out(into.y, y),
+            None,
+            None,
+        )
 
 
 def plane_means(x: Tensor, y: Tensor, settings: Settings, *, luminance: bool = True) -> Tensor:
@@ -406,7 +432,7 @@ def ssim_map(
     >>> y = x.clone()
     >>> y[..., 8, 8] = 0.1
     >>> ssim_map(x, y, data_range=1.0)[0, 0, 8, 8:15]
-    tensor([0.3117, 0.3636, 0.5318, 0.7955, 0.9542, 0.9946, 1.0000])
+    tensor([0.3850, 0.4749, 0.7017, 0.8964, 0.9777, 0.9970, 1.0000])
     """
     settings = make_settings(data_range, **options)
     check_pair(x, y)

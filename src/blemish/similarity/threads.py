@@ -35,7 +35,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # the forked process has none of the threads
 
 
 def side_by_side(work: Callable[[Iterator[T]], None], chunks: Sequence[T], device: torch.device) -> None:

@@ -39,8 +39,8 @@ class Length(NamedTuple):
     seeds: tuple[int, ...]
 
 
-FULL = Length(boards=1000, steps=5000, tests=100, seeds=(0, 1, 2))
-QUICK = Length(boards=200, steps=600, tests=30, seeds=(0,))
+FULL = Length(boards=500, steps=2000, tests=100, seeds=(0, 1, 2))
+QUICK = Length(boards=200, steps=400, tests=30, seeds=(0,))
 
 
 def run(out: Path, *, quick: bool, observer: Observer) -> StudyResult:
@@ -127,7 +127,7 @@ def residuals(board: Floats, reconstruction: Floats) -> dict[str, Floats]:
     )
     parts = ssim_parts(x, y, data_range=1.0)
     maps = {
-        "L2": mse_map(x, y),
+        "L2": mse_map(x, y, data_range=1.0),
         "SSIM": 1 - ssim_map(x, y, data_range=1.0),
         "luminance": 1 - parts.luminance,
         "contrast": 1 - parts.contrast,
