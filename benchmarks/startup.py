@@ -1,6 +1,6 @@
 """Time of ``import blemish`` and ``blemish --help``, each as a whole process beside a bare interpreter.
 
-    python benchmarks/startup.py --out benchmarks/results/startup.json
+python benchmarks/startup.py --out benchmarks/results/startup.json
 """
 
 from __future__ import annotations

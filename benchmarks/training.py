@@ -81,7 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     steps = {name: make_step(*settings) for name, settings in CONTENDERS.items()}
     speeds: dict[str, list[float]] = {name: [] for name in steps}
-    for name, step in steps.items():
+    for step in steps.values():
         step()
     for _ in range(options.rounds):
         for name, step in steps.items():

@@ -205,7 +205,14 @@ def evaluate(
         from blemish import evaluating, inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
-        evaluation = evaluating.evaluate(inspector, dataset, out=out, overwrite=overwrite, observer=observer)
+        evaluation = evaluating.evaluate(
+            inspector,
+            dataset,
+            out=out,
+            overwrite=overwrite,
+            command=shlex.join(["blemish", *sys.argv[1:]]),
+            observer=observer,
+        )
     if as_json:
         _print_json(evaluation.model_dump(mode="json"))
     else:

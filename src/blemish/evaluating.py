@@ -26,11 +26,12 @@ from blemish.detect import (
     roc_curve,
 )
 from blemish.errors import BlemishError, FileError, PictureError
-from blemish.images import read_labelled, read_mask
+from blemish.images import Fingerprint, read_labelled, read_mask
 from blemish.images.writing import write_json
 from blemish.inspecting import EVALUATION_FILE, InspectionFolder, inspections
-from blemish.inspector import Inspector, versions
+from blemish.inspector import Inspector, Training, versions
 from blemish.observer import Observer
+from blemish.recipes import Recipe
 from blemish.report import Curve, Line, Section, Table
 
 PIXEL_FIGURES = ("auroc", "ap", "f1max", "iou_auc", "aupro_30", "aupro_05")
@@ -87,7 +88,12 @@ class Evaluation(_Figures):
     skipped: tuple[str, ...]
     seconds: float
     milliseconds_per_picture: float
+    settings: Recipe
+    training: Training
+    pictures: Fingerprint
+    """Of the good pictures that were fitted on."""
     versions: dict[str, str]
+    command: str = ""
 
     def in_words(self) -> str:
         """The main figures as a few lines for people."""
@@ -126,6 +132,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    command: str = "",
     observer: Observer | None = None,
 ) -> Evaluation:
     """Inspect the labelled test pictures of ``dataset`` and compare with their labels and masks.
@@ -135,6 +142,7 @@ def evaluate(
     dataset: an MVTec layout, or a CSV list with labels.
     out: folder for ``evaluation.json``, records, maps and a report with curves; without it nothing is
         written.
+    command: kept in the result, to say how it was made.
 
     Raises
     ------
@@ -200,7 +208,11 @@ def evaluate(
         skipped=tuple(str(problem) for problem in problems),
         seconds=time.monotonic() - begun,
         milliseconds_per_picture=1000 * float(np.median(seconds)),
+        settings=inspector.recipe.model_copy(update={"threshold": inspector.rule}),
+        training=inspector.file.training,
+        pictures=inspector.file.fingerprint,
         versions=versions(),
+        command=command,
     )
     if folder is not None:
         folder.problems += problems

@@ -33,7 +33,8 @@ def test_value_and_gradients_equal_torchs(kernel: int, stride: int, padding: int
 def test_gradients_agree_with_finite_differences() -> None:
     torch.manual_seed(0)
     inputs = [
-        torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 2, 3, 3), (2, 2, 4, 4), (2,))
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((1, 2, 3, 3), (2, 2, 4, 4), (2,))
     ]
     assert torch.autograd.gradcheck(lambda x, w, b: conv_transpose2d(x, w, b, 2, 1), inputs)
 

@@ -23,13 +23,23 @@ class _ConvTranspose(torch.autograd.Function):
         return F.conv_transpose2d(x, weight, bias, stride, padding)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
         stride, padding = ctx.geometry
         to_x = F.conv2d(gradient, weight, None, stride, padding) if ctx.needs_input_grad[0] else None
         _, to_weight, _ = torch.ops.aten.convolution_backward(
-            x, gradient, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+            x,
+            gradient,
+            weight,
+            None,
+            [stride] * 2,
+            [padding] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [False, True, False],
         )
         return to_x, to_weight, gradient.sum((0, 2, 3)), None, None
 
@@ -49,7 +59,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int, paddi
         # Cast outside, where autograd sees it: autocast does not reach into the backward pass.
         dtype = torch.get_autocast_dtype("cpu")
         x, weight, bias = (tensor.to(dtype) for tensor in (x, weight, bias))
-    return cast(Tensor, _ConvTranspose.apply(x, weight, bias, stride, padding))
+    return cast(Tensor, _ConvTranspose.apply(x, weight, bias, stride, padding))  # type: ignore[no-untyped-call]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
