@@ -97,7 +97,7 @@ def test_every_picture_leaves_a_record_a_map_an_overlay_and_a_reconstruction(
             assert image.mode == "I;16"
             assert image.size == found.size
             step = float(image.text["blemish:scale"])  # type: ignore[attr-defined]
-            assert image.text["blemish:measure"] == "ssim"  # type: ignore[attr-defined]
+            assert image.text["blemish:measure"] == "1 − SSIM"  # type: ignore[attr-defined]
         np.testing.assert_allclose(read_map(out / "maps" / name), found.map, rtol=0, atol=0.51 * step)
         assert read_picture(out / "overlays" / name).size == found.size
         redrawn = read_picture(out / "reconstructions" / name).floats()

@@ -156,8 +156,8 @@ class Inspector:
 
     @property
     def measure_name(self) -> str:
-        """What the map measures, as the recipe names it."""
-        return self.recipe.residual.name
+        """What the map measures, as a report writes it."""
+        return self.model.measure.title
 
     # -- the decision ------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ class Measure(nn.Module):
     pictures in [0, 1]) and must be given.
     """
 
+    title: str
+    """What `distance` is, as a report writes it."""
+
     def __init__(self, *, data_range: float | None = None) -> None:
         super().__init__()
         self.data_range = check_range(data_range)

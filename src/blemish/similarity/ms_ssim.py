@@ -152,6 +152,8 @@ def ms_ssim_map(
 class MSSSIM(Measure):
     """1 − MS-SSIM as a measure, its map 1 − `ms_ssim_map`; takes the options of `ms_ssim`."""
 
+    title = "1 − MS-SSIM"
+
     def __init__(
         self,
         *,

@@ -94,6 +94,8 @@ def msgms(
 class MSGMS(Measure):
     """1 − MSGMS as a measure, its map 1 − `msgms_map`; takes the settings of `msgms_map`."""
 
+    title = "1 − MSGMS"
+
     def __init__(self, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026) -> None:
         super().__init__(data_range=data_range)
         self.scales, self.c = scales, c

@@ -51,6 +51,8 @@ def l1(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 class MSE(Measure):
     """`mse` as a measure."""
 
+    title = "squared error"
+
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
         return mse_map(x, y, data_range=self.data_range).mean(1, keepdim=True)
 
@@ -60,6 +62,8 @@ class MSE(Measure):
 
 class L1(Measure):
     """`l1` as a measure."""
+
+    title = "absolute error"
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
         return l1_map(x, y, data_range=self.data_range).mean(1, keepdim=True)

@@ -523,6 +523,8 @@ def _minus_log(similarity: Tensor) -> Tensor:
 class SSIM(Measure):
     """1 − SSIM as a measure; takes the options of `ssim`. Its map always has the pictures' own size."""
 
+    title = "1 − SSIM"
+
     def __init__(
         self,
         *,
@@ -575,6 +577,8 @@ class SSIM(Measure):
 
 class LogSSIM(SSIM):
     """`log_ssim` as a measure; takes the options of `ssim`."""
+
+    title = "−log((SSIM + 1) / 2)"
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
         return _minus_log(self._map(x, y)).mean(1, keepdim=True).clamp_min(0)
