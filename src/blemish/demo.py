@@ -20,7 +20,14 @@ from blemish.observer import Observer
 RECIPE = "ssim-ae"
 DRAWING_FILE = "drawing.json"
 # What two cores train in about two minutes.
-SETTINGS = ("training.steps=1000", "training.learning_rate=1e-3", "training.validate_every=100")
+SETTINGS = (
+    "training.steps=2000",
+    "training.learning_rate=1e-3",
+    "training.schedule=cosine",
+    "training.validate_every=200",
+    "patch.size=64",
+    "patch.stride=32",
+)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from blemish.errors import ModelError, PictureError, Stopped
 from blemish.images import Item, Preparation
 from blemish.models import Autoencoder, build
 from blemish.recipes import load_recipe, override
+from blemish.recipes.schema import TrainingSettings
 from blemish.training import DivergedError, Machine, PreparedPictures, Progress, loop, train
 from blemish.training.checkpoint import TrainingState
+from blemish.training.loop import learning_rate
 from blemish.training.patches import RandomPatches, make_loader, raising
 
 CPU = Machine("cpu", "float32", "test")
@@ -382,3 +384,14 @@ def test_the_framework_says_nothing_and_leaves_logging_and_threads_as_they_were(
     finally:
         rank_zero.log.removeHandler(handler)
     assert torch.get_num_threads() == threads
+
+
+def test_learning_rate_is_constant_or_falls_along_a_cosine() -> None:
+    constant = TrainingSettings(steps=100, learning_rate=0.5)
+    assert {learning_rate(constant, step) for step in range(100)} == {0.5}
+    cosine = TrainingSettings(steps=100, learning_rate=0.5, schedule="cosine")
+    rates = [learning_rate(cosine, step) for step in range(101)]
+    assert rates[0] == 0.5
+    assert rates[50] == pytest.approx(0.25)
+    assert rates[100] == pytest.approx(0)
+    assert rates == sorted(rates, reverse=True)

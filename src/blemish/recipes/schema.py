@@ -67,6 +67,7 @@ class TrainingSettings(_Settings):
     steps: int = Field(5_000, ge=1)
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: float = Field(1e-5, ge=0)
     validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")

@@ -26,6 +26,8 @@ from blemish.studies.result import StudyResult
 SIZE = 128
 GREY = 0.5
 RECIPES = ("l2-ae", "ssim-ae")
+# Short training: a larger step than the recipes', and a falling one.
+SETTINGS = ("training.learning_rate=1e-3", "training.schedule=cosine")
 RESIDUALS = ("L2", "SSIM", "luminance", "contrast", "structure")
 Floats = NDArray[np.float32]
 
@@ -39,7 +41,7 @@ class Length(NamedTuple):
     seeds: tuple[int, ...]
 
 
-FULL = Length(boards=500, steps=2000, tests=100, seeds=(0, 1, 2))
+FULL = Length(boards=500, steps=1000, tests=100, seeds=(0, 1, 2))
 QUICK = Length(boards=200, steps=400, tests=30, seeds=(0,))
 
 
@@ -62,6 +64,7 @@ def run(out: Path, *, quick: bool, observer: Observer) -> StudyResult:
         "command": f"blemish study bergmann2018{' --quick' if quick else ''}",
         "paper": "Bergmann, Löwe, Fauser, Sattlegger, Steger 2018, arXiv:1807.02011, Figure 3",
         "length": length._asdict(),
+        "settings": SETTINGS,
         "training": {
             recipe: inspector.file.training.model_dump(mode="json", include={"steps", "best_step", "machine"})
             for recipe, inspector in shown.items()
@@ -102,7 +105,6 @@ def _write_boards(folder: Path, count: int) -> None:
     for seed in range(count):
         path = folder / f"{seed:04}.png"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(path, good_board(seed)[None])
 
 
@@ -113,7 +115,7 @@ def _fitted(work: Path, recipe: str, seed: int, length: Length, observer: Observ
     return fit(
         work / "good",
         recipe,
-        settings=[f"training.steps={length.steps}", f"training.seed={seed}", "training.learning_rate=1e-3"],
+        settings=[*SETTINGS, f"training.steps={length.steps}", f"training.seed={seed}"],
         out=model,
         resume=(model / CHECKPOINT).exists(),
         observer=observer,

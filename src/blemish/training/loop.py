@@ -119,7 +119,7 @@ def train(
         )
     )
     begun = saved = reported = time.perf_counter()
-    seconds_before = state.seconds
+    seconds_before, first = state.seconds, state.step
     sums: dict[str, Tensor] = {}
     since_report = 0
     since_look = torch.tensor(state.loss_since_look, device=fabric.device)
@@ -149,6 +149,8 @@ def train(
     for batch in raising(loader):
         # A step's draws (noise, latents) depend on (seed, step) alone, so a resumed run repeats them.
         torch.manual_seed(_step_seed(settings.seed, state.step))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, state.step)
         loss = wrapped.loss(batch.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss.total)
@@ -174,7 +176,8 @@ def train(
                 steps=settings.steps,
                 terms=terms,
                 images_per_second=speed,
-                seconds_left=(settings.steps - state.step) * settings.batch / speed,
+                # From the whole run, so that looks and checkpoints are in it.
+                seconds_left=(now - begun) / (state.step - first) * (settings.steps - state.step),
                 validation=state.history[-1]["validation"] if state.history else None,
                 best=state.best_loss,
             )
@@ -216,6 +219,13 @@ def _make_fabric(machine: Machine) -> Fabric:
 
 def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def learning_rate(settings: TrainingSettings, step: int) -> float:
+    """The rate of step ``step`` of ``settings.steps``: the same throughout, or falling to 0 along a cosine."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
 def _lay_out(model: torch.nn.Module, memory_format: torch.memory_format) -> None:
