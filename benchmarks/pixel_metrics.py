@@ -59,12 +59,9 @@ def anomalib_aupro(
     try:
         import torch
 
-        # torchvision registers gradients and fake kernels for its operators when it is imported, and stops if
-        # its binary part, which defines them, does not load beside this torch. The schemas alone satisfy it.
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, name):
-                operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision_operators import declare_torchvision_operators
+
+        declare_torchvision_operators()
         import anomalib
         from anomalib.metrics.aupro import _AUPRO
     except ImportError as error:

@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -26,26 +25,10 @@ from torch.nn import functional as F
 
 from blemish.similarity import SSIM, ssim, ssim_map
 from blemish.similarity.windows import Window, make_filter
+from torchvision_operators import declare_torchvision_operators
 
 SHAPES = [(32, 3, 128, 128), (8, 3, 256, 256)]
 Contender = Callable[[Tensor, Tensor], Tensor]
-
-
-TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
-
-
-def declare_torchvision_operators() -> None:
-    """Let torchvision, which torchmetrics and piq import, be imported beside a torch without CUDA.
-
-    Its ordinary wheel cannot load its operators there, and its import fails where two of them are not declared.
-    """
-    try:
-        own_operators = torch.version.cuda is not None or "+cpu" in version("torchvision")
-    except PackageNotFoundError:
-        return
-    if not own_operators:
-        TORCHVISION.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        TORCHVISION.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:

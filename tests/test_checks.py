@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import platform
+import re
+import sys
 from importlib import metadata, util
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,8 @@ from blemish import checks
 from blemish._version import __version__
 from blemish.checks import explain_missing, run_checks
 from blemish.errors import MissingExtraError
+
+INSTALL = "type in the project's folder: pip install -e '.[train]'"
 
 
 def test_what_is_here_is_found() -> None:
@@ -30,7 +34,7 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     found = {check.name: check for check in run_checks()}
     assert not found["torch"].ok
     assert found["torch"].found == "missing"
-    assert found["torch"].mend == found["lightning"].mend == "pip install 'blemish[train]'"
+    assert found["torch"].mend == found["lightning"].mend == INSTALL
     assert found["safetensors"].ok
     assert "Training would run on" not in found
 
@@ -45,7 +49,10 @@ def test_a_missing_core_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checks.metadata, "version", version)
     found = {check.name: check for check in run_checks()}
-    assert (found["imagecodecs"].ok, found["imagecodecs"].mend) == (False, "pip install 'imagecodecs'")
+    assert (found["imagecodecs"].ok, found["imagecodecs"].mend) == (
+        False,
+        "type: pip install 'imagecodecs'",
+    )
 
 
 def test_every_package_of_the_train_extra_is_looked_for() -> None:
@@ -57,7 +64,7 @@ def test_every_package_of_the_train_extra_is_looked_for() -> None:
 @pytest.mark.parametrize("name", ["torch", "torch.nn", "lightning.fabric"])
 def test_missing_extra_is_explained(name: str) -> None:
     with (
-        pytest.raises(MissingExtraError, match=r"pip install 'blemish\[train\]'") as error,
+        pytest.raises(MissingExtraError, match=re.escape(INSTALL)) as error,
         explain_missing(),
     ):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -76,3 +83,34 @@ def test_a_processor_without_sysconf_is_no_reason_to_fail(monkeypatch: pytest.Mo
     monkeypatch.setattr(checks, "os", bare)
     system = next(check for check in run_checks() if check.name == "System")
     assert system.found.endswith("3 cores")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("libcudart.so: cannot open shared object file"),
+        ImportError("undefined symbol: at_empty", name="torch._C"),
+    ],
+)
+def test_an_installed_but_broken_torch_is_a_failed_check(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "blemish.training.machine":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "blemish.training.machine", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    check = run_checks()[-1]
+    assert (check.name, check.ok) == ("Training would run on", False)
+    assert str(error) in check.found
+    assert "pip install --force-reinstall -e" in check.mend
+
+
+def test_a_broken_package_of_an_extra_is_explained() -> None:
+    with (
+        pytest.raises(MissingExtraError, match=r"torch\._C cannot be loaded \(undefined symbol\)"),
+        explain_missing(),
+    ):
+        raise ImportError("undefined symbol", name="torch._C")

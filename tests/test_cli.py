@@ -11,12 +11,16 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from blemish._version import __version__
 from blemish.detect import read_records
+from blemish.errors import PictureError
 from blemish.inspector import Inspector, load
+from blemish.observer import Observer
+from blemish.studies import StudyResult
 
 Run = Callable[..., Any]
 
@@ -71,7 +75,7 @@ def test_wrong_usage_ends_with_2(blemish: Run, words: list[str]) -> None:
         (["--set", "training.steps=many"], "training.steps"),
         (["--set", "training.steps"], "write it as key=value"),
         (["--set", "encoder.latnt=9"], "did you mean 'latent'?"),
-        (["--false-reject-rate", "0"], "false_reject_rate"),
+        (["--false-reject-rate", "0"], "--false-reject-rate 0: choose a number between 0 and 1"),
         (["--resume", "--overwrite"], "give one"),
     ],
 )
@@ -147,6 +151,64 @@ def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
     ran = blemish(*shlex.split(stopped[2]))
     assert ran.code == 0
     assert load(out).file.training.steps == 40
+
+
+@pytest.mark.parametrize(("asked", "goes_on"), [(2, "--overwrite"), (26, "--resume")])
+def test_the_line_that_goes_on_with_a_replacement_works(
+    blemish: Run,
+    good: Path,
+    model: Path,
+    tiny_options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    goes_on: str,
+) -> None:
+    """Stopped while reading there is no checkpoint to go on from; stopped while training there is."""
+    from blemish.console import ConsoleObserver
+
+    words = ["fit", str(good), "--out", str(model), *tiny_options, "--set", "training.seed=3"]
+    answers = iter([False] * asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleObserver, "should_stop", lambda _: next(answers, True))
+        ran = blemish(*words, "--overwrite")
+    assert ran.code == 1
+    line = ran.error.split("go on with: blemish ")[1]
+    assert shlex.split(line) == [*words, goes_on]
+    assert blemish(*shlex.split(line)).code == 0
+    assert load(model).recipe.training.seed == 3
+
+
+def test_an_interrupt_ends_with_one_line(
+    blemish: Run, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blemish.fitting.fit", interrupted)
+    ran = blemish("fit", good, "--out", tmp_path / "model")
+    assert ran.code == 1
+    assert ran.error == "blemish: interrupted; what was finished is on disk"
+    assert ran.err.splitlines() == [ran.error]
+
+
+@pytest.mark.parametrize("words", [["demo"], ["study", "bergmann2018"]])
+def test_skipped_files_end_the_demo_and_studies_with_1(
+    blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    problem = PictureError(tmp_path / "a.png", "is empty", "remove it")
+
+    def run(*_: object, observer: Observer, **__: object) -> Any:
+        observer.problem(problem)
+        return MagicMock()
+
+    monkeypatch.setattr("blemish.demo.run_demo", run)
+    monkeypatch.setattr(
+        "blemish.studies.run_study", lambda *_, **options: run(**options) and StudyResult({}, "", ())
+    )
+    ran = blemish(*words, "--out", tmp_path)
+    assert ran.code == 1
+    assert ran.skipped == [f"skipped {problem}"]
+    assert ran.error == "blemish: finished, but 1 file was skipped, see above"
 
 
 # -- figures -------------------------------------------------------------------------------------------
@@ -225,7 +287,9 @@ def test_checks_end_with_1_when_something_is_missing(blemish: Run, monkeypatch: 
     ran = blemish("checks")
     assert ran.code == 1
     (line,) = [line for line in ran.out.splitlines() if not line.startswith("ok")]
-    assert re.fullmatch(r"--  torch +missing; type: pip install 'blemish\[train\]'", line)
+    assert re.fullmatch(
+        r"--  torch +missing; type in the project's folder: pip install -e '\.\[train\]'", line
+    )
 
 
 def test_recipes_name_their_papers(blemish: Run) -> None:
@@ -237,7 +301,7 @@ def test_recipes_name_their_papers(blemish: Run) -> None:
 def test_unknown_study(blemish: Run, tmp_path: Path) -> None:
     ran = blemish("study", "bergman", "--out", tmp_path)
     assert ran.code == 2
-    assert "bergmann2018" in ran.error
+    assert "did you mean 'bergmann2018'?" in ran.error
 
 
 def test_a_model_that_is_none(blemish: Run, good: Path, tmp_path: Path) -> None:

@@ -96,10 +96,26 @@ def test_finished_fits_and_evaluations_are_not_repeated(
     assert [run.evaluation.image for run in result.runs] == [run.evaluation.image for run in compared[0].runs]
 
 
+@pytest.mark.parametrize("changed", ["test/dot/0.png", "ground_truth/dot/0_mask.png"])
+def test_an_evaluation_of_other_test_pictures_is_not_used_again(
+    again: Path, dataset: Path, tiny: list[str], tmp_path: Path, save: Callable[..., Path], changed: str
+) -> None:
+    other = Path(shutil.copytree(dataset, tmp_path / "waves"))
+    before = compare(other, ["l2-ae"], again, settings=[*tiny, RATE]).runs[0].evaluation
+    pixels = np.zeros((40, 48), np.uint8)
+    pixels[:9, :9] = 255
+    save(other / changed, pixels)
+    after = compare(other, ["l2-ae"], again, settings=[*tiny, RATE]).runs[0].evaluation
+    assert before.items_sha256 != after.items_sha256
+    assert before.pixel != after.pixel
+
+
 def test_other_settings_and_other_pictures_are_refused(
     again: Path, dataset: Path, tiny: list[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="was fitted with another 'training'; choose another --out"):
+    with pytest.raises(
+        UsageError, match=r"was fitted with training\.learning_rate 0\.0002, not 0\.1; choose another --out"
+    ):
         compare(dataset, ["l2-ae"], again, settings=[*tiny, RATE, "training.learning_rate=0.1"])
     other = Path(shutil.copytree(dataset, tmp_path / "waves"))
     (other / "train" / "good" / "0.png").unlink()
@@ -121,6 +137,16 @@ def test_what_cannot_work_is_refused_before_any_fit(dataset: Path, tiny: list[st
     mine.write_text(json.dumps(load_recipe("l2-ae").model_dump(mode="json")))
     with pytest.raises(UsageError, match="both have the name 'l2-ae'; rename one"):
         compare(dataset, ["l2-ae", str(mine)], out)
+    badly = tmp_path / "badly.yaml"
+    badly.write_text(
+        json.dumps(
+            {**load_recipe("l2-ae").model_dump(mode="json"), "name": "badly", "residual": {"name": "ms-ssim"}}
+        )
+    )
+    with pytest.raises(RecipeError, match=r"badly: MS-SSIM .* needs sides of at least 161 pixels"):
+        compare(dataset, ["l2-ae", str(badly)], out, settings=[*tiny, RATE])
+    with pytest.raises(RecipeError, match=r"training\.seed"):
+        compare(dataset, ["l2-ae"], out, seeds=[0, -1], settings=[*tiny, RATE])
     assert not out.exists()
 
 

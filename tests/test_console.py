@@ -61,3 +61,17 @@ def test_on_a_terminal_the_bar_does_not_spoil_the_lines(
 def test_asks_whether_to_stop() -> None:
     assert ConsoleObserver(lambda: True).should_stop()
     assert not ConsoleObserver(lambda: False).should_stop()
+
+
+def test_time_left_is_of_the_pace_of_this_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After --resume, 90 pictures of an earlier run are done; this one takes 20 s for one."""
+    now = 0.0
+    monkeypatch.setattr("blemish.console.time.monotonic", lambda: now)
+    observer = ConsoleObserver(lambda: False)
+    observer.stage("Inspecting")
+    for done in (91, 92):
+        now += 20
+        observer.count(done, 100)
+    assert capsys.readouterr().err.splitlines()[1:] == ["  91 of 100, 3:00 left", "  92 of 100, 2:40 left"]

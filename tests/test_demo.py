@@ -29,6 +29,8 @@ def test_demo_ends_in_a_report_and_is_not_repeated(tmp_path: Path, tiny: list[st
     assert again.evaluation.image == result.evaluation.image
     with pytest.raises(UsageError, match="another seed; choose another --out"):
         run_demo(out, family="checkerboard", seed=1, settings=settings, **SMALL)
+    with pytest.raises(UsageError, match=r"fitted with encoder\.latent 8, not 9; choose another --out"):
+        run_demo(out, family="checkerboard", settings=(*settings, "encoder.latent=9"), **SMALL)
 
 
 def test_half_drawn_pictures_are_drawn_again(
@@ -57,9 +59,22 @@ def test_half_drawn_pictures_are_drawn_again(
 def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="weave, checkerboard, part"):
         run_demo(tmp_path, family="cloth")
+    with pytest.raises(UsageError, match="did you mean 'weave'"):
+        run_demo(tmp_path, family="weaves")
+    with pytest.raises(FileError, match="choose another --out"):
+        run_demo("a" * 300)
     mine = tmp_path / "pictures" / "weave" / "mine.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(FileError, match="choose another --out"):
         run_demo(tmp_path, **SMALL)
     assert mine.exists()
+
+
+def test_a_folder_that_cannot_take_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(FileError, match=r"weave: cannot be made \(Permission denied\); choose another --out"):
+        run_demo(tmp_path, **SMALL)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -13,7 +15,8 @@ from PIL import Image
 from blemish import cli
 from blemish.images.generated import make_sample
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The README's lengths are for real work; the same code must run at these.
 SMALLER = {
     '"training.steps=2000"': '"training.steps=4", "patch.size=32", "patch.stride=16", "encoder.latent=8"',
@@ -53,3 +56,51 @@ def test_command_line_is_understood(line: str) -> None:
 def test_the_readme_has_examples_of_both_kinds() -> None:
     assert len(BLOCKS) >= 2
     assert len(LINES) >= 5
+
+
+def _json(path: str) -> Any:
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def _share(rejects: dict[str, float]) -> str:
+    return f"{100 * rejects['ratio']:.1f} % ({100 * rejects['low']:.1f} to {100 * rejects['high']:.1f})"
+
+
+def readme_rows() -> list[str]:
+    """The README's tables of figures, made from the committed results."""
+    rows = []
+    for name in ("magnetic_tile", "mvtec_screw"):
+        five, ten = (_json(f"studies/results/{name}-ssim-ae{suffix}.json") for suffix in ("", "-10"))
+        auroc, pixel = five["image"]["all"]["figures"]["auroc"], five["pixel"]
+        rows.append(
+            f"| `{name}` | {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f}) "
+            f"| {pixel['auroc']:.3f} | {pixel['aupro_30']:.3f} "
+            f"| {_share(five['false_rejects'])} | {_share(ten['false_rejects'])} |"
+        )
+    baseline = _json("benchmarks/results/random_baseline.json")
+    for family in ("weave", "checkerboard", "part"):
+        found = baseline[family]
+        random = max(method["image_auroc"] for method in found["random_weights"].values())
+        trivial = max(found["trivial_statistics"].values())
+        rows.append(f"| {family} | {random:.2f} | {trivial:.2f} |")
+    training, startup = (_json(f"benchmarks/results/{name}.json") for name in ("training", "startup"))
+    rows += [
+        f"| {name} | {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) |"
+        for name, ratio in training["ratios"].items()
+    ]
+    rows += [
+        f"| `{name}`, seconds | {startup['seconds'][name]['median']:.2f} |"
+        for name in ("import blemish", "blemish --help")
+    ]
+    return rows
+
+
+@pytest.mark.parametrize("row", readme_rows())
+def test_every_figure_of_the_readme_is_one_of_a_committed_result(row: str) -> None:
+    assert row in README
+
+
+def test_links_and_pictures_of_the_documentation_exist() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

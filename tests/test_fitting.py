@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from blemish import fitting
 from blemish.detect import train_mean_threshold
@@ -13,6 +15,7 @@ from blemish.errors import CalibrationError, FileError, ModelError, RecipeError,
 from blemish.fitting import CHECKPOINT, fit
 from blemish.images import Picture, read_picture
 from blemish.inspector import MODEL_FILE, Inspector, load
+from blemish.recipes import load_recipe, override
 from blemish.training import patches
 
 RATE = 0.2
@@ -107,7 +110,6 @@ def test_too_few_pictures_are_refused_before_training(good: Path, tiny: list[str
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 24])
 def test_the_rate_that_the_refusal_offers_can_be_had(good: Path, tmp_path: Path, count: int) -> None:
     from blemish.images import Item
-    from blemish.recipes import load_recipe, override
 
     usable = {str(index): Item(Path(str(index)), str(index)) for index in range(count)}
     recipe = override(load_recipe("ssim-ae"), ["threshold.false_reject_rate=0.001"])
@@ -185,6 +187,16 @@ def test_stop_while_calibrating_loses_no_training(
     assert again.file.calibration == inspector.file.calibration
 
 
+def test_a_checkpoint_that_was_never_written_is_none(
+    inspector: Inspector, good: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    out = tmp_path / "model"
+    (out / CHECKPOINT).mkdir(parents=True)
+    (out / CHECKPOINT / "state-6.safetensors").write_bytes(b"")
+    again = fit(good, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    assert again.file.weights_sha256 == inspector.file.weights_sha256
+
+
 def test_resume_refuses_other_settings(good: Path, tmp_path: Path, tiny: list[str], recorder: type) -> None:
     out = tmp_path / "model"
     with pytest.raises(Stopped):
@@ -219,7 +231,7 @@ def test_out_that_cannot_be_written_is_refused_before_reading(
     good: Path, tmp_path: Path, tiny: list[str], read: list[Path]
 ) -> None:
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below" / "model"):
+    for out in (tmp_path / "file", tmp_path / "file" / "below" / "model", tmp_path / ("a" * 300)):
         with pytest.raises(ModelError, match="choose another --out"):
             fit(good, settings=tiny, false_reject_rate=RATE, out=out)
     assert read == []
@@ -234,6 +246,39 @@ def test_settings_that_contradict_each_other(good: Path, tmp_path: Path, tiny: l
         fit(good, settings=["training.step=6"])
     with pytest.raises(RecipeError, match="did you mean 'ssim-ae'"):
         fit(good, "sim-ae")
+    for rate in (0, 1, -0.1, float("nan")):
+        with pytest.raises(UsageError, match=r"--false-reject-rate .*: choose a number between 0 and 1"):
+            fit(good, settings=tiny, false_reject_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("encoder.latnet=8", "encoder 'bergmann' has no setting 'latnet'; did you mean 'latent'"),
+        ("decoder.name=bergman", "unknown decoder 'bergman'; did you mean 'bergmann'"),
+        ("patch.size=40", "needs a patch that is a multiple of 16"),
+        ("loss.0.window=10", "give an odd number"),
+        ("residual={name: ms-ssim}", "needs sides of at least 161 pixels"),
+        ("picture.size=15", "picture.size 15 is less than half of patch.size 32; use at least 16"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_anything_is_read_or_removed(
+    good: Path, tmp_path: Path, tiny: list[str], read: list[Path], setting: str, words: str
+) -> None:
+    state = tmp_path / "model" / CHECKPOINT / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(RecipeError, match=re.escape(words)) as error:
+        fit(good, settings=[*tiny, setting], false_reject_rate=RATE, out=tmp_path / "model", overwrite=True)
+    assert "\n" not in str(error.value)
+    assert read == []
+    assert state.exists()
+
+
+def test_trying_the_parts_leaves_the_random_numbers_alone() -> None:
+    before = torch.random.get_rng_state()
+    fitting.check_recipe(load_recipe("ssim-ae"))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_grey_and_colour_together_when_channels_are_set(

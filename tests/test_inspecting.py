@@ -119,6 +119,19 @@ def test_report_escapes_names_and_tells_training_and_promise(
     assert "promised at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_picture_that_cannot_be_converted_is_left_out_and_the_others_are_inspected(
+    inspector: Inspector, parts: Path, tmp_path: Path
+) -> None:
+    five = np.zeros((5, 40, 48), np.uint8)
+    tifffile.imwrite(parts / "five.tif", five, photometric="minisblack", metadata={"axes": "CYX"})
+    preparation = inspector.file.preparation.model_copy(update={"convert": True})
+    file = inspector.file.model_copy(update={"preparation": preparation})
+    output = inspect_folder(Inspector(inspector.model, file), parts, tmp_path / "found")
+    (problem,) = map(str, output.problems)
+    assert problem.startswith(f"{parts / 'five.tif'}: a picture of 5 channels cannot be turned into one of 1")
+    assert len(output.records) == 5
+
+
 def test_a_picture_scores_the_same_alone_and_among_others(
     inspector: Inspector, good: Path, tmp_path: Path
 ) -> None:
@@ -336,6 +349,13 @@ def test_overwrite_mends_records_that_cannot_be_read(
     with pytest.raises(FileError, match="line 1 is not a record"):
         inspect_folder(inspector, parts, out, resume=True)
     assert len(inspect_folder(inspector, parts, out, overwrite=True).records) == 5
+
+
+def test_an_output_name_that_the_disk_refuses(inspector: Inspector, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="the name is too long"):
+        inspect_folder(inspector, parts, tmp_path / ("a" * 300))
+    with pytest.raises(FileError, match="cannot be read"):
+        inspect_folder(inspector, "a" * 300, tmp_path / "found")
 
 
 def test_resume_and_overwrite_contradict_each_other(

@@ -95,6 +95,17 @@ def test_an_array_that_cannot_be_meant_is_refused(
     assert str(error.value).startswith("frame 7: ")
 
 
+def test_a_picture_that_does_not_fit_into_memory_is_named(
+    inspector: Inspector, draw: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("blemish.inspector.Blender", out_of_memory)
+    with pytest.raises(PictureError, match=r"^frame 7: does not fit into memory; cut it"):
+        inspector.inspect(draw(5), name="frame 7")
+
+
 # -- the decision --------------------------------------------------------------------------------------
 
 
@@ -193,6 +204,8 @@ def test_what_is_no_model_folder(tmp_path: Path, model: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="is a file, not a model folder"):
         load(model / "model.json")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load("a" * 300)
 
 
 def edit(model: Path, *keys: str, to: object) -> None:
@@ -234,7 +247,7 @@ def test_json_that_is_no_model(model: Path, content: str) -> None:
 def test_a_newer_format_says_what_to_upgrade_to(model: Path) -> None:
     edit(model, "blemish", to="9.1")
     edit(model, "format", to=2)
-    with pytest.raises(ModelError, match=r"pip install 'blemish>=9\.1'") as error:
+    with pytest.raises(ModelError, match=r"upgrade Blemish to 9\.1 or newer") as error:
         load(model)
     assert "format 2" in names_one_line(error, model / "model.json")
 
@@ -284,3 +297,13 @@ def test_saving_where_nothing_can_be_written(inspector: Inspector, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="choose another --out"):
         inspector.save(tmp_path / "file" / "model")
+
+
+def test_an_edit_is_noticed_although_its_trace_is_removed(model: Path) -> None:
+    path = model / "model.json"
+    document = json.loads(path.read_text())
+    del document["content_sha256"]
+    document["calibration"]["scores"] = [0.5] * 5
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="was edited after it was written"):
+        load(model)

@@ -50,7 +50,7 @@ def test_without_torch_the_line_that_installs_it_is_told() -> None:
         "try: main()\n"
         "except SystemExit as end: print(end.code)\n"
     )
-    line = "torch is not installed; type: pip install 'blemish[train]'"
+    line = "torch is not installed; type in the project's folder: pip install -e '.[train]'"
     assert out.splitlines() == [f"MissingExtraError {line}"] * 3 + [f"blemish: {line}", "2"]
 
 

@@ -7,6 +7,8 @@ import warnings
 
 from blemish.errors import BlemishError
 
+TYPER_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line; exit code 0 on success, 1 on failure, 2 on wrong usage."""
@@ -19,8 +21,10 @@ def main() -> None:
     except BlemishError as error:
         print(f"blemish: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("blemish: interrupted", file=sys.stderr)
+    except SystemExit as end:
+        if end.code != TYPER_INTERRUPTED:  # which Typer makes of a KeyboardInterrupt, without a word
+            raise
+        print("blemish: interrupted; what was finished is on disk", file=sys.stderr)
         sys.exit(1)
 
 

@@ -38,7 +38,7 @@ CORE = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; ``mend`` is the line to type where something is missing."""
+    """One thing looked at; ``mend`` says what to do where something is wrong."""
 
     name: str
     found: str
@@ -53,17 +53,31 @@ def explain_missing() -> Iterator[None]:
     Raises
     ------
     MissingExtraError
-        Naming the package, the extra and the pip line.
+        Naming the package and the pip line.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         for extra, packages in EXTRAS.items():
             if any(error.name and error.name.split(".")[0] == module for module, _ in packages):
+                if isinstance(error, ModuleNotFoundError):
+                    raise MissingExtraError(f"{error.name} is not installed; {_install(extra)}") from None
                 raise MissingExtraError(
-                    f"{error.name} is not installed; type: pip install 'blemish[{extra}]'"
+                    f"{error.name} cannot be loaded ({_reason(error)}); {_reinstall(extra)}"
                 ) from None
         raise
+
+
+def _install(extra: str) -> str:
+    return f"type in the project's folder: pip install -e '.[{extra}]'"
+
+
+def _reinstall(extra: str) -> str:
+    return f"type in the project's folder: pip install --force-reinstall -e '.[{extra}]'"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def run_checks() -> list[Check]:
@@ -78,21 +92,30 @@ def run_checks() -> list[Check]:
         ),
         Check("System", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_memory()}"),
     ]
-    checks += [_package(name, f"pip install '{name}'") for name in CORE]
+    checks += [_package(name, f"type: pip install '{name}'") for name in CORE]
     missing = False
     for extra, packages in EXTRAS.items():
         for module, distribution in packages:
             found = util.find_spec(module) is not None
             missing |= not found
-            line = f"pip install 'blemish[{extra}]'"
+            mend = _install(extra)
             checks.append(
-                _package(distribution, line) if found else Check(distribution, "missing", False, line)
+                _package(distribution, mend) if found else Check(distribution, "missing", False, mend)
             )
     if not missing:
+        checks.append(_machine())
+    return checks
+
+
+def _machine() -> Check:
+    name = "Training would run on"
+    try:
         from blemish.training.machine import choose_machine
 
-        checks.append(Check("Training would run on", str(choose_machine())))
-    return checks
+        return Check(name, str(choose_machine()))
+    except (ImportError, OSError, RuntimeError) as error:
+        # An installed torch whose libraries are damaged or of another processor or driver.
+        return Check(name, f"nothing: torch cannot be loaded ({_reason(error)})", False, _reinstall("train"))
 
 
 def _package(distribution: str, mend: str) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,10 +59,13 @@ def _options(
 
 
 @contextmanager
-def _working(*, quiet: bool = False, after_stop: tuple[str, ...] = ()) -> Iterator[ConsoleObserver]:
+def _working(
+    *, quiet: bool = False, after_stop: Callable[[], tuple[str, ...]] = tuple
+) -> Iterator[ConsoleObserver]:
     """Progress on stderr, and Ctrl-C as a request to stop.
 
-    After a stop the line to go on with is printed: this command again, with the options ``after_stop``.
+    After a stop the line to go on with is printed: this command again, with the options that ``after_stop``
+    gives then.
     """
     from blemish.checks import explain_missing
     from blemish.console import ConsoleObserver
@@ -72,7 +75,7 @@ def _working(*, quiet: bool = False, after_stop: tuple[str, ...] = ()) -> Iterat
         try:
             yield observer
         except Stopped as stop:
-            raise Stopped(f"{stop}; go on with: {_this_command(after_stop)}") from None
+            raise Stopped(f"{stop}; go on with: {_this_command(after_stop())}") from None
 
 
 def _end(observer: ConsoleObserver) -> None:
@@ -110,6 +113,7 @@ def demo(
     else:
         typer.echo(result.evaluation.in_words())
         typer.echo(f"Report: {result.report}")
+    _end(observer)
 
 
 @app.command(
@@ -127,7 +131,15 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Learn from good pictures, and calibrate the reject decision on some held out."""
-    with _working(quiet=as_json, after_stop=("--resume",)) as observer:
+
+    def after_stop() -> tuple[str, ...]:
+        from blemish.fitting import is_unfinished
+
+        if is_unfinished(out):
+            return ("--resume",)
+        return ("--overwrite",) if overwrite else ()
+
+    with _working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish import fitting
 
         inspector = fitting.fit(
@@ -174,7 +186,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Score pictures, decide, and show where they differ from what was learned."""
-    with _working(quiet=as_json, after_stop=("--resume",)) as observer:
+    with _working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish import inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
@@ -201,7 +213,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Image and pixel figures against labels and masks, with 95 % intervals."""
-    with _working(quiet=as_json, after_stop=("--overwrite",) if out else ()) as observer:
+    with _working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish import evaluating, inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
@@ -281,6 +293,7 @@ def study(
     else:
         typer.echo(result.table)
         typer.echo("\n".join(f"Written: {path}" for path in result.files))
+    _end(observer)
 
 
 @app.command(epilog="Example: `blemish checks`")
@@ -295,7 +308,7 @@ def checks(as_json: Json = False) -> None:
         _print_json([asdict(check) for check in found])
     else:
         for check in found:
-            mark, mend = ("ok", "") if check.ok else ("--", f"; type: {check.mend}")
+            mark, mend = ("ok", "") if check.ok else ("--", f"; {check.mend}")
             typer.echo(f"{mark}  {check.name:<22} {check.found}{mend}")
     if not all(check.ok for check in found):
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,12 +11,19 @@ from statistics import fmean, stdev
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blemish.errors import UsageError
-from blemish.evaluating import Evaluation, evaluate
-from blemish.fitting import CHECKPOINT, fit, pictures_sha256
+from blemish.evaluating import Evaluation, evaluate, items_sha256
+from blemish.fitting import (
+    check_recipe,
+    fit,
+    is_unfinished,
+    pictures_sha256,
+    refuse_other_settings,
+    refuse_unwritable,
+)
 from blemish.images import read_labelled
 from blemish.images.writing import write_json
 from blemish.inspecting import EVALUATION_FILE
-from blemish.inspector import MODEL_FILE, load, versions
+from blemish.inspector import MODEL_FILE, Inspector, load, versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, Settings, Table, write_page
@@ -103,39 +111,42 @@ def compare(
         raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
     chosen = {name: override(load_recipe(name), list(settings)) for name in recipes}
     _refuse_same_name(chosen)
-    read_labelled(Path(dataset))
+    planned = [
+        (name, seed, override(recipe, [f"training.seed={seed}"]))
+        for name, recipe in chosen.items()
+        for seed in dict.fromkeys(seeds)
+    ]
+    for recipe in chosen.values():
+        check_recipe(recipe)
+    tests = items_sha256([item for item in read_labelled(Path(dataset)).items if item.split != "train"])
     out = Path(out)
+    refuse_unwritable(out)
     good = Path(dataset) / "train" / "good" if Path(dataset).is_dir() else Path(dataset)
     runs = []
-    for name, recipe in chosen.items():
-        for seed in dict.fromkeys(seeds):
-            folder = out / f"{recipe.name}-{seed}"
-            model = folder / "model"
-            seeded = override(recipe, [f"training.seed={seed}"])
-            if (model / MODEL_FILE).exists():
-                inspector = load(model)
-                _refuse_other(model, inspector.recipe.model_dump(), seeded.model_dump())
-                if pictures_sha256(good, seeded) != inspector.file.fingerprint.sha256:
-                    raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
-            else:
-                observer.stage(f"{name}, seed {seed}")
-                resume = (model / CHECKPOINT).exists()
-                inspector = fit(good, seeded, out=model, resume=resume, observer=observer)
-            evaluation = _finished(folder / "found" / EVALUATION_FILE)
-            if evaluation is None or evaluation.threshold != inspector.threshold:
-                evaluation = evaluate(
-                    inspector, dataset, out=folder / "found", overwrite=True, observer=observer
-                )
-            training = inspector.file.training
-            runs.append(
-                Run(
-                    recipe=name,
-                    seed=seed,
-                    training_seconds=training.seconds,
-                    training_steps=training.steps,
-                    evaluation=evaluation,
-                )
+    for name, seed, recipe in planned:
+        folder = out / f"{recipe.name}-{seed}"
+        model = folder / "model"
+        if os.path.exists(model / MODEL_FILE):
+            inspector = load(model)
+            refuse_other_settings(model, inspector.recipe, recipe)
+            if pictures_sha256(good, recipe) != inspector.file.fingerprint.sha256:
+                raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
+        else:
+            observer.stage(f"{name}, seed {seed}")
+            inspector = fit(good, recipe, out=model, resume=is_unfinished(model), observer=observer)
+        evaluation = _finished(folder / "found" / EVALUATION_FILE, inspector, tests)
+        if evaluation is None:
+            evaluation = evaluate(inspector, dataset, out=folder / "found", overwrite=True, observer=observer)
+        training = inspector.file.training
+        runs.append(
+            Run(
+                recipe=name,
+                seed=seed,
+                training_seconds=training.seconds,
+                training_steps=training.steps,
+                evaluation=evaluation,
             )
+        )
     comparison = Comparison(
         dataset=Path(dataset).resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
     )
@@ -153,19 +164,14 @@ def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:
             raise UsageError(f"{other} and {given} both have the name '{recipe.name}'; rename one")
 
 
-def _refuse_other(model: Path, before: dict[str, object], now: dict[str, object]) -> None:
-    for key, value in now.items():
-        if before[key] != value:
-            raise UsageError(
-                f"{model}: was fitted with another '{key}'; choose another --out, or remove that folder"
-            )
-
-
-def _finished(path: Path) -> Evaluation | None:
+def _finished(path: Path, inspector: Inspector, tests: str) -> Evaluation | None:
+    """The evaluation in ``path``, if it is of this inspector and of the test pictures as they are now."""
     try:
-        return Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        evaluation = Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
         return None
+    found = (evaluation.threshold, evaluation.training, evaluation.items_sha256)
+    return evaluation if found == (inspector.threshold, inspector.file.training, tests) else None
 
 
 def _mean(values: Sequence[float | None]) -> str:

@@ -40,6 +40,7 @@ class ConsoleObserver(Observer):
             disable=quiet or not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._before: int | None = None
         self._said = self._begun = time.monotonic()
 
     def __enter__(self) -> ConsoleObserver:
@@ -56,11 +57,14 @@ class ConsoleObserver(Observer):
             self._bar.remove_task(self._task)
             self._task = None
         self._console.print(escape(text))
+        self._before = None
         self._said = self._begun = time.monotonic()
 
     def count(self, done: int, total: int) -> None:
-        elapsed = time.monotonic() - self._begun
-        self._show(done, total, f"{done} of {total}, {_clock(elapsed / done * (total - done))} left")
+        if self._before is None:
+            self._before = done - 1  # after --resume, what an earlier run has done took no time of this one
+        pace = (time.monotonic() - self._begun) / (done - self._before)
+        self._show(done, total, f"{done} of {total}, {_clock(pace * (total - done))} left")
 
     def training(self, progress: training.Progress) -> None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in progress.terms.items())

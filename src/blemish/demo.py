@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blemish.errors import FileError, UsageError
+from blemish.errors import FileError, UsageError, nearest
 from blemish.evaluating import Evaluation, evaluate
-from blemish.fitting import CHECKPOINT, fit
+from blemish.fitting import fit, is_unfinished, refuse_other_settings, refuse_unwritable
 from blemish.images.generated import FAMILIES, write_dataset
 from blemish.images.writing import write_json
 from blemish.inspecting import REPORT_FILE
 from blemish.inspector import MODEL_FILE, Inspector, load
 from blemish.observer import Observer
+from blemish.recipes import load_recipe, override
 
 RECIPE = "ssim-ae"
 DRAWING_FILE = "drawing.json"
@@ -70,30 +73,27 @@ def run_demo(
     """
     observer = observer or Observer()
     if family not in FAMILIES:
-        raise UsageError(f"unknown family '{family}'; there are {', '.join(FAMILIES)}")
+        raise UsageError(f"unknown family '{family}'; {nearest(family, FAMILIES)}")
+    recipe = override(load_recipe(RECIPE), [f"training.seed={seed}", *SETTINGS, *settings])
     out = Path(out)
+    refuse_unwritable(out)
     dataset = out / "pictures" / family
     model = out / "model" / family
     drawing = {
         "family": family, "seed": seed, "good": good, "test_good": test_good,
         "per_blemish": per_blemish, "size": size,
     }  # fmt: skip
-    if dataset.exists():
+    if os.path.exists(dataset):
         _refuse_other(dataset, drawing)
     else:
         observer.stage(f"Drawing the pictures of {family}")
         _draw(dataset, drawing)
-    if (model / MODEL_FILE).exists():
+    if os.path.exists(model / MODEL_FILE):
         inspector = load(model)
+        refuse_other_settings(model, inspector.recipe, recipe)
     else:
-        inspector = fit(
-            dataset / "train" / "good",
-            RECIPE,
-            settings=[f"training.seed={seed}", *SETTINGS, *settings],
-            out=model,
-            resume=(model / CHECKPOINT).exists(),
-            observer=observer,
-        )
+        good_pictures = dataset / "train" / "good"
+        inspector = fit(good_pictures, recipe, out=model, resume=is_unfinished(model), observer=observer)
     found = out / "found" / family
     evaluation = evaluate(inspector, dataset, out=found, overwrite=True, observer=observer)
     return Demonstration(inspector, evaluation, found / REPORT_FILE)
@@ -105,8 +105,12 @@ def _draw(dataset: Path, drawing: dict[str, Any]) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     drawn = write_dataset(hidden, **drawing)
     write_json(drawn / DRAWING_FILE, drawing)
-    drawn.rename(dataset)
-    hidden.rmdir()
+    try:
+        drawn.rename(dataset)
+    except OSError as error:
+        raise FileError(dataset, f"cannot be made ({error.strerror})", "choose another --out") from None
+    with suppress(OSError):  # what the file browser of a desktop may have put there does no harm
+        hidden.rmdir()
 
 
 def _refuse_other(dataset: Path, drawing: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ line and nothing else; a traceback from Blemish is always a defect of Blemish.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -60,3 +62,18 @@ class MissingExtraError(UsageError):
 
 class Stopped(BlemishError):
     """The user stopped the work; what was finished is on disk."""
+
+
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a line about an unknown name: the known one that it resembles, or all that there are.
+
+    ``prefix`` is written before the resembling name, to give the whole of a dotted key.
+
+    >>> nearest("sim-ae", ["l2-ae", "ssim-ae"])
+    "did you mean 'ssim-ae'?"
+    >>> nearest("zzz", ["l2-ae", "ssim-ae"])
+    'there are l2-ae, ssim-ae'
+    """
+    names = list(known)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f"did you mean '{prefix}{near[0]}'?" if near else f"there are {', '.join(names) or 'none'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.detect import (
+    PIXEL_FIGURES,
     Guarantee,
     PixelMetrics,
     PixelResult,
@@ -26,7 +29,8 @@ from blemish.detect import (
     roc_curve,
 )
 from blemish.errors import BlemishError, FileError, PictureError
-from blemish.images import Fingerprint, read_labelled, read_mask
+from blemish.images import Fingerprint, Item, read_labelled, read_mask
+from blemish.images.fingerprint import file_sha256
 from blemish.images.writing import write_json
 from blemish.inspecting import EVALUATION_FILE, InspectionFolder, inspections
 from blemish.inspector import Inspector, Training, versions
@@ -34,7 +38,6 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.report import Curve, Line, Section, Table
 
-PIXEL_FIGURES = ("auroc", "ap", "f1max", "iou_auc", "aupro_30", "aupro_05")
 IMAGE_FIGURES = ("auroc", "ap", "f1max", "f1", "accuracy", "good_accepted", "bad_rejected")
 
 
@@ -92,6 +95,8 @@ class Evaluation(_Figures):
     training: Training
     pictures: Fingerprint
     """Of the good pictures that were fitted on."""
+    items_sha256: str
+    """Of the test pictures, with their labels and masks."""
     versions: dict[str, str]
     command: str = ""
 
@@ -162,6 +167,7 @@ def evaluate(
     for problem in labelled.problems:
         observer.problem(problem)
     folder = InspectionFolder(out, inspector, overwrite=overwrite) if out is not None else None
+    sha256 = items_sha256(items)
     problems: list[BlemishError] = list(labelled.problems)
     pixels = PixelMetrics()
     labels: list[str] = []
@@ -211,6 +217,7 @@ def evaluate(
         settings=inspector.recipe.model_copy(update={"threshold": inspector.rule}),
         training=inspector.file.training,
         pictures=inspector.file.fingerprint,
+        items_sha256=sha256,
         versions=versions(),
         command=command,
     )
@@ -219,6 +226,22 @@ def evaluate(
         write_json(folder.folder / EVALUATION_FILE, evaluation.model_dump(mode="json"))
         folder.write_report(items, _sections(evaluation, names != "good", values))
     return evaluation
+
+
+def items_sha256(items: Sequence[Item]) -> str:
+    """Changes with any name, label or byte of ``items`` and their masks, not with the order."""
+    digest = hashlib.sha256()
+    for item in sorted(items, key=lambda item: item.name):
+        mask = (item.mask.name, _content(item.mask)) if item.mask else None
+        digest.update(os.fsencode(f"{item.name!r} {item.label!r} {_content(item.path)} {mask!r}\n"))
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except PictureError:
+        return "unreadable"
 
 
 def _image_results(

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from blemish._version import __version__
 from blemish.detect import needed
-from blemish.errors import CalibrationError, FileError, ModelError, PictureError, Stopped, UsageError
+from blemish.errors import (
+    CalibrationError,
+    FileError,
+    ModelError,
+    PictureError,
+    RecipeError,
+    Stopped,
+    UsageError,
+)
 from blemish.images import (
     Fingerprint,
     Item,
@@ -32,15 +42,18 @@ from blemish.inspector import (
     Inspector,
     ModelFile,
     Training,
+    check_rate,
     versions,
     weights_of,
 )
 from blemish.models import build
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
-from blemish.training import PreparedPictures, choose_machine, train
+from blemish.training import STATE_FILE, PreparedPictures, choose_machine, train
 
 CHECKPOINT = "checkpoint"
+# What a recipe says in words: it changes no figure.
+_WORDS = {"title": True, "paper": True, "expect": True, "needs": True}
 
 
 def fit(
@@ -81,14 +94,16 @@ def fit(
         raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
     chosen = override(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), list(settings))
     if false_reject_rate is not None:
+        check_rate(false_reject_rate)
         promise = ["threshold.rule=conformal", f"threshold.false_reject_rate={false_reject_rate}"]
         chosen = override(chosen, promise)
+    if resume and out is None:
+        raise UsageError("resume needs the folder that holds the checkpoint; give out")
+    check_recipe(chosen)
+    machine = choose_machine(chosen.training.device, chosen.training.precision)
     folder = Path(out) if out is not None else None
     if folder is not None:
         _claim(folder, resume=resume, overwrite=overwrite)
-    elif resume:
-        raise UsageError("resume needs the folder that holds the checkpoint; give out")
-    machine = choose_machine(chosen.training.device, chosen.training.precision)
 
     observer.stage(f"Reading the good pictures in {images}")
     data, usable = _read(Path(images), chosen, observer)
@@ -117,7 +132,7 @@ def fit(
         machine=machine,
         checkpoint=folder / CHECKPOINT if folder else None,
         identity=_identity(chosen, data, split),
-        resume=resume and folder is not None and (folder / CHECKPOINT).exists(),
+        resume=resume and folder is not None and is_unfinished(folder),
         stop=observer.should_stop,
         on_progress=observer.training,
     )
@@ -155,30 +170,99 @@ def fit(
     return inspector
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Try the parts of ``recipe`` on an empty patch, so that what does not fit is found before hours of work.
+
+    Raises
+    ------
+    RecipeError
+        Naming the recipe, the part and the mend.
+    """
+    channels = recipe.picture.channels or 3
+    patch = torch.zeros(1, channels, recipe.patch.size, recipe.patch.size)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model = build(recipe, channels)
+            model.loss(patch)
+            model.examine(patch)
+    except UsageError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from None
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether ``folder`` holds the checkpoint of a fit that was interrupted."""
+    return os.path.exists(folder / CHECKPOINT / STATE_FILE)
+
+
 def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse what could only fail after training, and what an earlier fit left unless told to replace it."""
-    _refuse_unwritable(folder)
-    checkpoint = folder / CHECKPOINT
+    refuse_unwritable(folder)
+    unfinished = is_unfinished(folder)
     if overwrite:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    elif resume and checkpoint.exists():
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    elif resume and unfinished:
         return  # a model beside it is what an interrupted --overwrite has yet to replace
-    elif (folder / MODEL_FILE).exists():
+    elif os.path.exists(folder / MODEL_FILE):
         raise UsageError(
             f"{folder}: already holds a finished model; choose another --out or pass --overwrite"
         )
-    elif checkpoint.exists() and not resume:
+    elif unfinished:
         raise UsageError(
             f"{folder}: holds the checkpoint of an unfinished fit; go on with --resume or pass --overwrite"
         )
 
 
-def _refuse_unwritable(folder: Path) -> None:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise ModelError(there, "is a file, so no model can be written here", "choose another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ModelError(there, "no permission to write here", "choose another --out")
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse an output folder that could not be made or written to, before any work.
+
+    Raises
+    ------
+    ModelError
+        Naming the folder, or the nearest one above it that is there.
+    """
+    for there in (folder, *folder.absolute().parents):
+        try:
+            is_folder = stat.S_ISDIR(there.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ModelError(there, f"cannot be used ({error.strerror})", "choose another --out") from None
+        if not is_folder:
+            raise ModelError(there, "is a file, so nothing can be written here", "choose another --out")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ModelError(there, "no permission to write here", "choose another --out")
+        return
+
+
+def refuse_other_settings(model: Path, before: Recipe, now: Recipe) -> None:
+    """Refuse to take ``model``, fitted with the recipe ``before``, for a fit with the recipe ``now``.
+
+    Raises
+    ------
+    UsageError
+        Naming the first setting that differs, with both its values.
+    """
+    fitted, asked = _settings(before, _WORDS), _settings(now, _WORDS)
+    for key in [*asked, *fitted]:
+        if fitted.get(key) != asked.get(key):
+            raise UsageError(
+                f"{model}: was fitted with {key} {_said(fitted, key)}, not {_said(asked, key)}; "
+                f"choose another --out, or remove that folder"
+            )
+
+
+def _said(settings: dict[str, Any], key: str) -> str:
+    return str(settings[key]) if key in settings else "unset"
+
+
+def _settings(recipe: Recipe, without: dict[str, Any]) -> dict[str, Any]:
+    """``recipe`` as dotted keys and their values."""
+    chosen = recipe.model_dump(mode="json", exclude=without)
+    return {
+        f"{group}.{key}".removesuffix("."): value
+        for group, content in chosen.items()
+        for key, value in (content.items() if isinstance(content, dict) else [("", content)])
+    }
 
 
 def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint, dict[str, Item]]:
@@ -215,7 +299,8 @@ def _refuse_small(item: Item, patch: int, observer: Observer) -> bool:
     shorter = min(info.height, info.width)
     if shorter >= smallest_side(patch):
         return False
-    smaller = f"--set patch.size={shorter // 16 * 16} or " if shorter >= 16 else ""
+    side = shorter // 16 * 16
+    smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
     observer.problem(
         PictureError(
             item.path,
@@ -229,8 +314,8 @@ def _refuse_small(item: Item, patch: int, observer: Observer) -> bool:
 def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """Names for training, validation and calibration; refuses a promise that they cannot carry."""
     rule = recipe.threshold
-    _, validation, calibration = plan_split(len(usable), false_reject_rate=rule.false_reject_rate)
     least = needed(rule.false_reject_rate)
+    _, validation, calibration = plan_split(len(usable), needed=least)
     if rule.rule == "conformal" and calibration < least:
         most = len(usable) // 2  # plan_split holds out no more than half
         raise CalibrationError(
@@ -251,20 +336,9 @@ def _rounded_up(rate: float) -> float:
 
 def _identity(recipe: Recipe, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
     """What a checkpoint must share with a run that resumes it."""
-    chosen = recipe.model_dump(
-        mode="json",
-        exclude={
-            "title": True, "paper": True, "expect": True, "needs": True, "score": True, "threshold": True,
-            "training": {"steps", "patience", "device"},
-        },
-    )  # fmt: skip
-    settings = {
-        f"{group}.{key}": value
-        for group, content in chosen.items()
-        for key, value in (content.items() if isinstance(content, dict) else [("", content)])
-    }
+    later = {"score": True, "threshold": True, "training": {"steps", "patience", "device"}}
     return {
-        **{key.removesuffix("."): value for key, value in settings.items()},
+        **_settings(recipe, {**_WORDS, **later}),
         "set of pictures": data.sha256,
         "split": {part: len(names) for part, names in split.items()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -26,6 +27,7 @@ from blemish.images.writing import write_json
 from blemish.inspector import Found, Inspector
 from blemish.observer import Observer
 from blemish.report import ModelSummary, Panels, Section, overlay, write_inspection_report
+from blemish.report.numbers import counted
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"
@@ -51,12 +53,13 @@ class InspectionFolder:
         path = self.folder / RECORDS_FILE
         if resume and overwrite:
             raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-        if path.exists() and resume:
+        there = os.path.exists(path)
+        if there and resume:
             self.records = read_records(path)
             self._refuse_other(settings)
-        elif path.exists() and overwrite:
+        elif there and overwrite:
             self._clear()
-        elif path.exists():
+        elif there:
             raise UsageError(
                 f"{self.folder}: already holds an inspection; replace it with --overwrite, choose another "
                 f"--out, or go on with an unfinished blemish inspect by --resume"
@@ -146,7 +149,7 @@ class InspectionFolder:
                 recipe=recipe.name,
                 paper=recipe.paper,
                 measure=inspector.measure_name,
-                trained=f"trained on {_count(len(inspector.file.split['train']), 'good picture')} "
+                trained=f"trained on {counted(len(inspector.file.split['train']), 'good picture')} "
                 f"with {recipe.name} in {_duration(training.seconds)}",
             ),
             records=[record for record in self.records if record.path in by_name],
@@ -189,7 +192,7 @@ def inspect_folder(
     finished = output.done()
     left = sum(item.name not in finished for item in items)
     done = f", {len(items) - left} already done" if finished else ""
-    observer.stage(f"Inspecting {_count(left, 'picture')} in {images}{done}")
+    observer.stage(f"Inspecting {counted(left, 'picture')} in {images}{done}")
     try:
         for item, found in inspections(inspector, items, observer, finished, output.problems):
             output.add(found, item.label)
@@ -231,10 +234,6 @@ def _refuse_unwritable(item: Item) -> None:
         item.name.encode()
     except UnicodeEncodeError:
         raise PictureError(item.path, "has a name that is not valid text", "rename it") from None
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _duration(seconds: float) -> str:

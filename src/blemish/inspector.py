@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class ModelFile(_Record):
     training: Training
     weights_sha256: str
     content_sha256: str | None = None
-    """Of everything above, so that an edit by hand is noticed."""
+    """Of everything above, so that an edit by hand is noticed; None until it is saved."""
 
 
 class Measured(NamedTuple):
@@ -204,8 +205,7 @@ class Inspector:
         CalibrationError
             When the calibration pictures are too few to carry it.
         """
-        if not 0 < rate < 1:
-            raise UsageError(f"false-reject rate {rate:g}: choose a number between 0 and 1, such as 0.05")
+        check_rate(rate)
         return self._with({"rule": "conformal", "false_reject_rate": rate})
 
     def with_threshold(self, value: float) -> Inspector:
@@ -217,7 +217,7 @@ class Inspector:
             When ``value`` is not finite.
         """
         if not math.isfinite(value):
-            raise UsageError(f"threshold {value}: choose a finite number, such as {self.threshold:.6g}")
+            raise UsageError(f"--threshold {value}: choose a finite number, such as {self.threshold:.6g}")
         return self._with({"rule": "fixed", "value": value})
 
     def _with(self, changes: dict[str, Any]) -> Inspector:
@@ -264,15 +264,26 @@ class Inspector:
         )
 
     def measure(self, picture: Picture) -> Measured:
-        """Score, map and reconstruction, before any decision; calibration and inspection both use it."""
-        raw_map, reconstruction = self._examine(picture)
+        """Score, map and reconstruction, before any decision; calibration and inspection both use it.
+
+        Raises
+        ------
+        PictureError
+            When the picture is not of the kind that the model was fitted on, or too large for the memory.
+        """
         rule = self.recipe.score
         size = (picture.height, picture.width)
-        return Measured(
-            score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),
-            map=np.maximum(_resized(raw_map[None], size)[0], 0),
-            reconstruction=np.clip(_resized(reconstruction, size), 0, 1),
-        )
+        try:
+            raw_map, reconstruction = self._examine(picture)
+            return Measured(
+                score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),
+                map=np.maximum(_resized(raw_map[None], size)[0], 0),
+                reconstruction=np.clip(_resized(reconstruction, size), 0, 1),
+            )
+        except MemoryError:
+            raise PictureError(
+                picture.path, "does not fit into memory", "cut it into smaller pictures"
+            ) from None
 
     def _examine(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Map (h, w) and reconstruction (C, h, w) at the network's scale, blended from tiles.
@@ -337,6 +348,12 @@ class Inspector:
             f"{file.training.seconds:.0f} s on {file.training.machine}.\n\n"
             f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
         )
+
+
+def check_rate(rate: float) -> None:
+    """Raise a UsageError for a false-reject rate that no threshold can promise."""
+    if not 0 < rate < 1:
+        raise UsageError(f"--false-reject-rate {rate:g}: choose a number between 0 and 1, such as 0.05")
 
 
 def _described(data: Fingerprint) -> str:
@@ -430,12 +447,12 @@ def load(folder: str | Path, *, device: str = "cpu") -> Inspector:
 
 def _read_model_file(folder: Path) -> ModelFile:
     path = folder / MODEL_FILE
-    if not folder.is_dir():
-        problem = "is a file, not a model folder" if folder.exists() else "does not exist"
-        raise ModelError(folder, problem, "give the folder that blemish fit --out made")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.isdir(folder):
+            problem = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"
+            raise ModelError(folder, problem, "give the folder that blemish fit --out made") from None
         raise ModelError(
             folder,
             f"holds no {MODEL_FILE}, so it is no finished model",
@@ -443,7 +460,7 @@ def _read_model_file(folder: Path) -> ModelFile:
         ) from None
     except OSError as error:
         raise ModelError(
-            path, f"cannot be read ({error.strerror})", "change its permissions, or fit again"
+            path, f"cannot be read ({error.strerror})", "check the path and its permissions, or fit again"
         ) from None
     except ValueError as error:
         raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
@@ -453,7 +470,7 @@ def _read_model_file(folder: Path) -> ModelFile:
             path,
             f"was written by Blemish {made_by} in format {document['format']}, this is {__version__} "
             f"and reads up to format {FORMAT}",
-            f"upgrade with: pip install 'blemish>={made_by}'",
+            f"upgrade Blemish to {made_by} or newer",
         )
     mend = "undo the edit, copy the whole model folder again, or fit again"
     try:
@@ -463,8 +480,7 @@ def _read_model_file(folder: Path) -> ModelFile:
         key = ".".join(str(part) for part in first["loc"])
         reason = f"'{key}': {first['msg']}" if key else first["msg"]
         raise ModelError(path, f"was edited or is incomplete: {reason}", mend) from None
-    signature = document.pop("content_sha256", None)
-    if signature is not None and signature != _content_sha256(document):
+    if document.pop("content_sha256", None) != _content_sha256(document):
         raise ModelError(
             path,
             "was edited after it was written, so what it promises may no longer hold",

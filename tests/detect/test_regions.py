@@ -41,15 +41,14 @@ def test_the_level_itself_is_not_above_the_level() -> None:
 
 
 def test_the_mask_is_the_union_of_the_regions(residual_map: np.ndarray) -> None:
-    for min_area in (1, 3, 6):
-        mask = region_mask(residual_map, 0.8, min_area=min_area)
-        regions = find_regions(residual_map, 0.8, min_area=min_area)
-        assert mask.sum() == sum(region.area for region in regions)
-        for region in regions:
-            rows = slice(region.y, region.y + region.height)
-            columns = slice(region.x, region.x + region.width)
-            assert residual_map[rows, columns][mask[rows, columns]].max() >= region.peak
-        assert np.all(residual_map[mask] > 0.8)
+    mask = region_mask(residual_map, 0.8)
+    regions = find_regions(residual_map, 0.8)
+    assert mask.sum() == sum(region.area for region in regions)
+    for region in regions:
+        rows = slice(region.y, region.y + region.height)
+        columns = slice(region.x, region.x + region.width)
+        assert residual_map[rows, columns][mask[rows, columns]].max() >= region.peak
+    assert np.all(residual_map[mask] > 0.8)
 
 
 def test_equal_peaks_come_by_area_then_by_place() -> None:

@@ -104,34 +104,6 @@ def test_the_state_does_not_grow_with_the_pictures() -> None:
     assert abs(len(pickle.dumps(gathering)) - before) < 100
 
 
-def test_parts_merged_equal_the_whole() -> None:
-    masks = make_masks(9, 40)
-    for kind in ("lognormal", "hundredths"):
-        maps = make_maps(kind, masks)
-        whole = gathered(maps, masks).result()
-        parts = gathered(maps[:4], masks[:4], seed=1)
-        parts.merge(gathered(maps[4:], masks[4:], seed=2))
-        for name, figure in whole.model_dump().items():
-            assert parts.result().model_dump()[name] == pytest.approx(figure, rel=1e-12), name
-
-
-def test_a_bin_whose_parts_hold_one_value_each_is_no_tie_after_merging() -> None:
-    mask = np.zeros((1, 2), dtype=bool)
-    mask[0, 0] = True
-    close = [np.float32(1.0), np.float32(1.0 + 2**-20)]
-    parts = [gathered([np.full((1, 2), value)], [mask], seed=i) for i, value in enumerate(close)]
-    together = gathered([np.full((1, 2), value) for value in close], [mask, mask])
-    parts[0].merge(parts[1])
-    assert parts[0].result() == together.result()
-
-
-def test_merging_refuses_what_would_spoil_the_intervals() -> None:
-    with pytest.raises(ValueError, match="seed"):
-        PixelMetrics(resamples=5, seed=1).merge(PixelMetrics(resamples=5, seed=1))
-    with pytest.raises(ValueError, match="resamples"):
-        PixelMetrics(resamples=5, seed=1).merge(PixelMetrics(resamples=0, seed=2))
-
-
 def test_figures_do_not_depend_on_the_order_of_the_pictures() -> None:
     masks = make_masks(6, 40)
     maps = make_maps("lognormal", masks)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from blemish.errors import FileError, PictureError
-from blemish.images import Item, find_pictures, natural_key, read_labelled, read_mask
+from blemish.images import Item, find_pictures, read_labelled, read_mask
+from blemish.images.collections import natural_key
 
 
 def touch(root: Path, *names: str) -> None:
@@ -70,6 +71,12 @@ def test_nothing_to_find_names_the_folder_and_the_suffixes(tmp_path: Path) -> No
     assert caught.value.path == tmp_path
     with pytest.raises(FileError, match="does not exist"):
         find_pictures(tmp_path / "none")
+
+
+def test_a_name_that_the_disk_refuses_is_told() -> None:
+    for find in (find_pictures, read_labelled):
+        with pytest.raises(FileError, match=r"cannot be read \(.*; check the path"):
+            find("a" * 300)
 
 
 def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,36 +40,29 @@ def test_a_name_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 9, 10, 37, 38, 39, 95, 100, 1000])
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.5])
-def test_every_part_gets_something_and_nothing_is_lost(n: int, rate: float) -> None:
-    counts = plan_split(n, false_reject_rate=rate)
+@pytest.mark.parametrize("needed", [1, 9, 19, 99])
+def test_every_part_gets_something_and_nothing_is_lost(n: int, needed: int) -> None:
+    counts = plan_split(n, needed=needed)
     assert sum(counts) == n
     assert min(counts) >= 1
     assert counts.calibration <= max(n / 2, 1)
 
 
 def test_enough_to_carry_the_promise_where_half_is_enough() -> None:
-    # the smallest p-value of m calibration pictures is 1/(m + 1), so 5 % takes 19 and 1 % takes 99
-    assert plan_split(37, false_reject_rate=0.05).calibration == 7  # 19 would be more than half
-    assert plan_split(38, false_reject_rate=0.05).calibration == 19
-    assert plan_split(94, false_reject_rate=0.05).calibration == 19
-    assert plan_split(200, false_reject_rate=0.05).calibration == 40
-    assert plan_split(198, false_reject_rate=0.01).calibration == 99
-    assert plan_split(22, false_reject_rate=0.1).calibration == 9
+    assert plan_split(37, needed=19).calibration == 7  # 19 would be more than half
+    assert plan_split(38, needed=19).calibration == 19
+    assert plan_split(94, needed=19).calibration == 19
+    assert plan_split(200, needed=19).calibration == 40
+    assert plan_split(198, needed=99).calibration == 99
+    assert plan_split(22, needed=9).calibration == 9
 
 
 def test_more_pictures_never_train_fewer_at_a_fixed_calibration() -> None:
-    trains = [plan_split(n, false_reject_rate=0.05).train for n in range(38, 95)]
+    trains = [plan_split(n, needed=19).train for n in range(38, 95)]
     assert all(later >= earlier for earlier, later in pairwise(trains))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_too_few_pictures(n: int) -> None:
     with pytest.raises(UsageError, match=f"not {n}; add more"):
-        plan_split(n, false_reject_rate=0.05)
-
-
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
-def test_a_rate_that_is_no_rate(rate: float) -> None:
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        plan_split(100, false_reject_rate=rate)
+        plan_split(n, needed=19)

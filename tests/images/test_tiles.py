@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError
-from blemish.images import Blender, TilePlan, smallest_side, tile_starts
+from blemish.images import Blender, TilePlan, smallest_side
+from blemish.images.tiles import tile_starts
 
 
 def blend(plan: TilePlan, pixels: NDArray[np.float32], batch: int = 3) -> NDArray[np.float32]:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from blemish.errors import FileError, PictureError
 from blemish.images import (
-    append_line,
     atomic_path,
     read_map,
     read_picture,
@@ -122,39 +121,10 @@ def test_json_comes_back_and_knows_no_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "b.json").exists()
 
 
-def test_lines_are_appended(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.jsonl"
-    for number in range(3):
-        append_line(path, json.dumps({"n": number}))
-    assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [0, 1, 2]
-    with pytest.raises(ValueError, match="line break"):
-        append_line(path, "a\nb")
-    assert len(path.read_text().splitlines()) == 3
-
-
 def test_a_file_name_that_is_no_text_can_be_recorded(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
-    append_line(tmp_path / "a.jsonl", json.dumps({"path": name}, ensure_ascii=False))
     write_json(tmp_path / "a.json", name)
-    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["path"] == name
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == name
-
-
-def test_a_disk_that_fills_up_within_a_line_keeps_the_lines_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.jsonl"
-    append_line(path, "one")
-
-    class Filling(io.FileIO):
-        def write(self, data: Any) -> int:
-            return super().write(data[:3])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda self, mode, buffering: Filling(self, "ab"))
-        with pytest.raises(FileError, match="the disk is full"):
-            append_line(path, "two, which is longer")
-    assert path.read_text() == "one\n"
 
 
 def test_a_map_comes_back_within_half_a_count(tmp_path: Path) -> None:

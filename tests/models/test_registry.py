@@ -52,7 +52,7 @@ def test_registering_makes_a_part_available(monkeypatch: pytest.MonkeyPatch) -> 
         ("residual.name=sim", "unknown residual 'sim'; did you mean 'ssim'?"),
         ("loss.0.name=msee", "unknown loss 'msee'; did you mean 'mse'?"),
         ("encoder.latnt=3", "encoder 'bergmann' has no setting 'latnt'; did you mean 'latent'?"),
-        ("decoder.latent=3", "decoder 'bergmann' has no setting 'latent'; it has none"),
+        ("decoder.latent=3", "decoder 'bergmann' has no setting 'latent'; there are none"),
         ("encoder.channels=3", "encoder 'bergmann' has no setting 'channels'"),
         ("loss.0.wieght=3", "loss 'ssim' has no setting 'wieght'; did you mean 'weight'?"),
         ("residual.data_range=255", "residual 'ssim' has no setting 'data_range'"),

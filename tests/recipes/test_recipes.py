@@ -54,8 +54,8 @@ def test_the_papers_settings() -> None:
     ssim, l2 = load_recipe("ssim-ae"), load_recipe("l2-ae")
     assert ssim.patch.size == l2.patch.size == 128
     assert ssim.encoder.settings == l2.encoder.settings == {"latent": 100}
-    assert (ssim.residual.name, ssim.residual.settings) == ("ssim", {"window": 11})
-    assert (ssim.loss[0].name, ssim.loss[0].settings) == ("ssim", {"window": 11})
+    assert (ssim.residual.name, ssim.loss[0].name) == ("ssim", "ssim")
+    assert ssim.residual.settings == ssim.loss[0].settings == {"window": 11, "constants": "wang"}
     assert (l2.residual.name, l2.loss[0].name) == ("mse", "mse")
     assert ssim.training.learning_rate == l2.training.learning_rate == 2e-4
     assert ssim.training.weight_decay == l2.training.weight_decay == 1e-5
@@ -78,7 +78,7 @@ def test_a_name_like_no_other_gets_the_whole_list() -> None:
     [
         ({"training": {"stepps": 3}}, "unknown key 'training.stepps'; did you mean 'training.steps'?"),
         ({"trainin": {}}, "unknown key 'trainin'; did you mean 'training'?"),
-        ({"patch": {"zzz": 3}}, "unknown key 'patch.zzz'; known are size, stride"),
+        ({"patch": {"zzz": 3}}, "unknown key 'patch.zzz'; there are size, stride"),
         ({"training": {"steps": 0}}, "'training.steps' is 0: input should be greater than or equal to 1"),
         ({"training": {"steps": "many"}}, "'training.steps' is 'many': input should be a valid integer"),
         ({"training": {"learning_rate": float("inf")}}, "'training.learning_rate' is inf: "),

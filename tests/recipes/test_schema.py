@@ -27,7 +27,10 @@ def test_nested_list_and_part_settings_are_set() -> None:
     assert changed.training.steps == 7
     assert changed.training.learning_rate == 1e-3
     assert changed.picture.size is None
-    assert (changed.loss[0].weight, changed.loss[0].settings) == (2.5, {"window": 11, "sigma": 3})
+    assert (changed.loss[0].weight, changed.loss[0].settings) == (
+        2.5,
+        {"window": 11, "constants": "wang", "sigma": 3},
+    )
     assert changed.encoder.settings == {"latent": 500}
     assert (changed.residual.name, changed.residual.settings) == ("ms-ssim", {"window": 7})
     assert changed.score.name == "mean"
@@ -59,7 +62,7 @@ def test_a_list_of_terms_can_be_replaced() -> None:
         ("name=2024-13-45", "--set name=2024-13-45: the value is not valid YAML"),
         ("training.stepss=3", "unknown key 'training.stepss'; did you mean 'training.steps'?"),
         ("tranning.steps=3", "unknown key 'tranning'; did you mean 'training'?"),
-        ("encoder.inner.x=3", "unknown key 'encoder.inner'; known are name, latent"),
+        ("encoder.inner.x=3", "unknown key 'encoder.inner'; there are name, latent"),
         ("training.steps.x=3", "'training.steps' has no keys of its own"),
         ("loss.1.weight=3", "--set loss.1.weight: '1' is no place in a list of 1; use 0"),
         ("loss.first=3", "--set loss.first: 'first' is no place in a list of 1; use 0"),
@@ -69,6 +72,7 @@ def test_a_list_of_terms_can_be_replaced() -> None:
         ("loss.0=mse", "'loss.0' is 'mse': write keys and values"),
         ("encoder={latent: 3}", "key 'encoder.name' is missing"),
         ("patch.size=32", "patch.stride 64 leaves gaps between patches of 32"),
+        ("picture.size=32", "picture.size 32 is less than half of patch.size 128; use at least 64"),
         ("threshold.rule=fixed", "threshold.rule 'fixed' needs threshold.value"),
     ],
 )

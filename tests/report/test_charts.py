@@ -45,15 +45,8 @@ def test_values_that_are_not_finite_are_left_out() -> None:
 
 def test_bar_heights_follow_the_counts() -> None:
     values = [0.0] * 8 + [1.0] * 4
-    plain, logarithmic = (
-        [
-            bar["height"]
-            for bar in Histogram("t", [Series("a", values)], log=log).drawing()["strips"][0]["bars"]
-        ]
-        for log in (False, True)
-    )
-    assert plain[1] / plain[0] == pytest.approx(1 / 2, abs=1e-3)
-    assert logarithmic[1] / logarithmic[0] == pytest.approx(math.log(5) / math.log(9), abs=1e-3)
+    high, low = Histogram("t", [Series("a", values)]).drawing()["strips"][0]["bars"]
+    assert low["height"] / high["height"] == pytest.approx(1 / 2, abs=1e-3)
 
 
 def test_one_picture_among_thousands_still_shows() -> None:

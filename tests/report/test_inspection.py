@@ -25,7 +25,7 @@ MODEL = ModelSummary("weave", "ssim-ae", "a paper", "1 − SSIM", "trained on 40
 
 
 def record(path: str, score: float, **fields: Any) -> Inspection:
-    known: dict[str, Any] = {"threshold": 0.5, "p_value": None, "is_anomalous": score > 0.5, "label": None}
+    known: dict[str, Any] = {"threshold": 0.5, "p_value": 0.5, "is_anomalous": score > 0.5, "label": None}
     known.update(fields)
     rest: dict[str, Any] = {"size": (16, 12), "regions": (), "time": "2025-01-01T00:00:00Z", "seconds": 0.02}
     return Inspection(path=path, score=score, **{**rest, **known})
@@ -62,15 +62,13 @@ def gallery(text: str, title: str) -> list[str]:
     return re.findall(r"<h3>(.*?)</h3>", section[1]) if section else []
 
 
-def test_order_is_by_p_value_then_score_and_the_unknown_last() -> None:
+def test_order_is_by_p_value_then_score() -> None:
     records = [
-        record("a", 0.9),
         record("b", 0.3, p_value=0.5),
         record("c", 0.7, p_value=0.01),
         record("d", 0.8, p_value=0.01),
-        record("e", 0.95),
     ]
-    assert [r.path for r in most_suspicious_first(records)] == ["d", "c", "b", "e", "a"]
+    assert [r.path for r in most_suspicious_first(records)] == ["d", "c", "b"]
 
 
 def test_mistakes_are_of_two_kinds_the_worst_first() -> None:
@@ -82,7 +80,6 @@ def test_mistakes_are_of_two_kinds_the_worst_first() -> None:
         record("missed 1", 0.4, label="hole"),
         record("missed 2", 0.2, label="hole"),
         record("unlabelled", 0.9),
-        record("undecided", 0.9, label="good", is_anomalous=None),
     ]
     rejected, accepted = mistakes(records)
     assert [r.path for r in rejected] == ["false 2", "false 1"]
@@ -125,16 +122,8 @@ def test_without_labels_nothing_is_said_of_right_and_wrong(written: Callable[...
     assert "1 of 2 pictures is rejected" in page.text
 
 
-def test_without_threshold_there_is_no_decision(written: Callable[..., str], parse) -> None:
-    bare = [record("a", 0.9, threshold=None, is_anomalous=None)]
-    page = parse(written(bare, calibration_scores=[], level=None, guarantee=""))
-    assert "1 picture inspected, no decision" in page.text
-    assert "rejected" not in page.text
-    assert "no level was calibrated" in page.text
-
-
 def test_an_empty_inspection_gives_a_page(written: Callable[..., str], parse) -> None:
-    page = parse(written([], problems=["a.png: is cut off; save it again"], level=None))
+    page = parse(written([], problems=["a.png: is cut off; save it again"]))
     assert "No picture was inspected" in page.text
     assert "a.png: is cut off; save it again" in page.text
 
@@ -179,19 +168,9 @@ def test_a_picture_that_has_gone_is_said_and_the_others_are_shown(written: Calla
             raise PictureError("gone.png", "does not exist", "put it back")
         return flat(map=np.full((12, 16), 0.3))
 
-    for level in (0.1, None):
-        page = parse(written([record("gone", 0.9), record("here", 0.8)], panels=panels, level=level))
-        assert "Cannot be shown: gone.png: does not exist; put it back" in page.text
-        assert next(image["alt"] for image in page.all("img") if "src" in image) == "here: picture"
-
-
-def test_without_a_level_one_scale_ends_at_the_highest_value(written: Callable[..., str], parse) -> None:
-    def panels(found: Inspection) -> Panels:
-        return flat(map=np.full((12, 16), found.score))
-
-    page = parse(written([record("a", 0.8), record("b", 0.2)], panels=panels, level=None))
-    assert "half of the highest 0.4" in page.text
-    assert "≥ 0.8" in page.text
+    page = parse(written([record("gone", 0.9), record("here", 0.8)], panels=panels))
+    assert "Cannot be shown: gone.png: does not exist; put it back" in page.text
+    assert next(image["alt"] for image in page.all("img") if "src" in image) == "here: picture"
 
 
 def test_two_thousand_records_stay_one_modest_page(written: Callable[..., str], parse) -> None:

@@ -46,9 +46,9 @@ def everything(text: str) -> str:
             Prose(text, text),
             Settings(text, {text: text}),
             Table(text, [text, "n"], [[text, 1.0], [None, None]], text),
-            Gallery(text, [PictureRow(text, text, [(text, "bad")], [panel])], text, Scale(0.1, text, text)),
-            Histogram(text, [Series(text, [1.0, 2.0])], [(1.5, text)], text, note=text),
-            Curve(text, text, text, [Line(text, [(0, 0), (1, 1)])], True, text),
+            Gallery(text, [PictureRow(text, text, [(text, "bad")], [panel])], text, Scale(0.1, text)),
+            Histogram(text, [Series(text, [1.0, 2.0])], [(1.5, text)], text),
+            Curve(text, text, text, [Line(text, [(0, 0), (1, 1)])], True),
             Curve(text, text, text, [Line(text, [(0, 0), (1, 1)])]),
         ],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import pytorch_msssim
 import torch
@@ -91,6 +93,21 @@ def test_refuses_pictures_too_small_for_the_scales() -> None:
     assert ms_ssim(x, y, data_range=1.0, weights=(0.25,) * 4).shape == (1,)
     with pytest.raises(UsageError, match="weights"):
         ms_ssim(x, y, data_range=1.0, weights=())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weights": ()}, "weights"),
+        ({"weights": (0.5, -0.1)}, "weights"),
+        ({"weights": (0.5, math.nan)}, "weights"),
+        ({"window": 10}, "odd number"),
+        ({"kind": "foo"}, "window kind 'foo'"),
+    ],
+)
+def test_module_refuses_settings_before_any_picture(options, words) -> None:
+    with pytest.raises(UsageError, match=words):
+        MSSSIM(data_range=1.0, **options)
 
 
 def test_module_takes_its_options() -> None:

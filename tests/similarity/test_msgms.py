@@ -9,7 +9,7 @@ from scipy.ndimage import prewitt
 from torch.autograd import gradcheck
 
 from blemish.errors import UsageError
-from blemish.similarity import msgms, msgms_map
+from blemish.similarity import MSGMS, msgms, msgms_map
 
 Array = np.ndarray
 
@@ -90,3 +90,9 @@ def test_refuses_settings_that_make_no_sense(options, words) -> None:
     x, y = pair(1, 1, 15, 30)
     with pytest.raises(UsageError, match=words):
         msgms_map(x, y, data_range=1.0, **options)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"scales": 0}, "scales"), ({"c": 0}, "c is 0")])
+def test_module_refuses_settings_before_any_picture(options, words) -> None:
+    with pytest.raises(UsageError, match=words):
+        MSGMS(data_range=1.0, **options)

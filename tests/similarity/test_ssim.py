@@ -12,7 +12,7 @@ from torch.autograd import gradcheck
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from blemish.errors import UsageError
-from blemish.similarity import SSIM, log_ssim, ssim, ssim_map, ssim_parts
+from blemish.similarity import SSIM, LogSSIM, log_ssim, ssim, ssim_map, ssim_parts
 
 WINDOWS = {
     "gaussian": ({}, {"gaussian_weights": True, "sigma": 1.5}),
@@ -273,6 +273,22 @@ def test_refuses_options_that_make_no_sense(options, words) -> None:
     x = random(1, 1, 18, 20)
     with pytest.raises(UsageError, match=words):
         ssim(x, x, data_range=1.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": 10}, "odd number"),
+        ({"kind": "foo"}, "window kind 'foo'"),
+        ({"padding": "foo"}, "padding 'foo'"),
+        ({"sigma": 0}, "sigma"),
+        ({"constants": "foo"}, "constants 'foo'"),
+    ],
+)
+def test_module_refuses_them_before_any_picture(options, words) -> None:
+    for module in (SSIM, LogSSIM):
+        with pytest.raises(UsageError, match=words):
+            module(data_range=1.0, **options)
 
 
 def test_module_takes_and_shows_its_options() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from blemish.errors import ModelError
+from blemish.errors import FileError, ModelError
 from blemish.training import checkpoint as room
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 
@@ -213,3 +215,36 @@ def test_tensors_on_disk_are_those_of_the_model(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "state-2.safetensors")
     assert torch.equal(tensors["model/weight"], model.state_dict()["weight"])
     assert torch.equal(tensors["best/bias"], best["bias"])
+
+
+def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, best = saved(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model, optimizer = make(steps=3)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match="the disk is full; free some space"):
+        save_checkpoint(tmp_path, IDENTITY, TrainingState(step=3), model, best, optimizer)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_removed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="is a file, not a folder"):
+        saved(tmp_path / "file" / "checkpoint")
+    _, _, best = saved(tmp_path / "checkpoint")
+    model, optimizer = make(steps=3)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(FileError, match=r"state-2\.safetensors: cannot be removed \(Permission denied\)"):
+        save_checkpoint(tmp_path / "checkpoint", IDENTITY, TrainingState(step=3), model, best, optimizer)

@@ -395,3 +395,13 @@ def test_learning_rate_is_constant_or_falls_along_a_cosine() -> None:
     assert rates[50] == pytest.approx(0.25)
     assert rates[100] == pytest.approx(0)
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(0, [4]), (3 * 4 * 32 * 32, [4]), (2**26, [4, 4, 2])])
+def test_held_out_patches_are_as_many_as_the_memory_set_aside_holds_but_one_batch_at_least(
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, batches: list[int]
+) -> None:
+    monkeypatch.setattr(loop, "VALIDATION_BYTES", limit)
+    settings = override(load_recipe("l2-ae"), SMALL).training
+    held_out = loop._held_out(run.pictures(), 32, settings)
+    assert [len(batch) for batch in held_out] == batches

@@ -19,7 +19,7 @@ from blemish.detect.metrics import (
 from blemish.detect.records import Inspection, append_record, read_records
 from blemish.detect.regions import Region, find_regions, region_mask
 from blemish.detect.scores import SCORES, image_score
-from blemish.detect.streaming import PixelMetrics, PixelResult
+from blemish.detect.streaming import PIXEL_FIGURES, PixelMetrics, PixelResult
 from blemish.detect.thresholds import (
     Guarantee,
     benjamini_hochberg,
@@ -30,6 +30,7 @@ from blemish.detect.thresholds import (
 )
 
 __all__ = [
+    "PIXEL_FIGURES",
     "SCORES",
     "Curve",
     "Guarantee",

@@ -5,6 +5,9 @@ Records are appended as pictures are finished, so that an inspection that is sto
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
@@ -17,9 +20,8 @@ class Inspection(BaseModel):
     """What was found in one picture.
 
     ``path`` is the picture's name relative to the inspected folder, ``size`` its (width, height) in pixels,
-    ``time`` the moment in UTC as ISO 8601, ``seconds`` the latency. ``threshold`` and ``is_anomalous`` are
-    None without a threshold, ``p_value`` without calibration scores, ``label`` without labels. Numbers must
-    be finite; they survive writing and reading unchanged to the last bit.
+    ``time`` the moment in UTC as ISO 8601, ``seconds`` the latency; ``label`` is None without labels. Numbers
+    must be finite; they survive writing and reading unchanged to the last bit.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,9 +29,9 @@ class Inspection(BaseModel):
     path: str
     size: tuple[int, int]
     score: FiniteFloat
-    threshold: FiniteFloat | None
-    p_value: FiniteFloat | None
-    is_anomalous: bool | None
+    threshold: FiniteFloat
+    p_value: FiniteFloat
+    is_anomalous: bool
     regions: tuple[Region, ...]
     time: str
     seconds: FiniteFloat
@@ -39,19 +41,27 @@ class Inspection(BaseModel):
 def append_record(path: str | Path, record: Inspection) -> None:
     """Add one record to the file, creating it if need be, with a single write.
 
-    A last line that an earlier run left unfinished is removed first. Raises FileError, naming the file, when
-    it cannot be written.
+    A last line that an earlier run left unfinished is removed first. On a disk that fills up within the
+    line, the file is cut back to its former end. Raises FileError, naming the file, when it cannot be
+    written.
     """
     line = record.model_dump_json().encode() + b"\n"
     try:
-        with open(path, "a+b") as file:
-            size = file.tell()
-            if size:
-                file.seek(size - 1)
+        with open(path, "a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
                 if file.read(1) != b"\n":
                     line = _mend_end(Path(path)) + line
-            file.write(line)
-            file.flush()
+                    end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                # A device has no end to cut back to; the failure to write is the one to tell.
+                with suppress(OSError):
+                    file.truncate(end)
+                raise
     except OSError as error:
         raise FileError(
             path,

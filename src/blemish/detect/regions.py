@@ -32,8 +32,8 @@ class Region(BaseModel):
     mean: float
 
 
-def find_regions(residual_map: ArrayLike, level: float, *, min_area: int = 1) -> tuple[Region, ...]:
-    """The 8-connected regions of at least ``min_area`` pixels where the map is above ``level``.
+def find_regions(residual_map: ArrayLike, level: float) -> tuple[Region, ...]:
+    """The 8-connected regions where the map is above ``level``.
 
     ``residual_map`` has shape (H, W). Regions come by falling peak; equal peaks by falling area, then from
     top to bottom and left to right.
@@ -46,8 +46,6 @@ def find_regions(residual_map: ArrayLike, level: float, *, min_area: int = 1) ->
     regions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         inside = values[box][labels[box] == label]
-        if inside.size < min_area:
-            continue
         rows, columns = box
         regions.append(
             Region(
@@ -63,17 +61,13 @@ def find_regions(residual_map: ArrayLike, level: float, *, min_area: int = 1) ->
     return tuple(sorted(regions, key=lambda region: (-region.peak, -region.area, region.y, region.x)))
 
 
-def region_mask(residual_map: ArrayLike, level: float, *, min_area: int = 1) -> NDArray[np.bool_]:
+def region_mask(residual_map: ArrayLike, level: float) -> NDArray[np.bool_]:
     """The pixels, boolean (H, W), of the regions that ``find_regions`` gives for the same arguments.
 
-    >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], level=1, min_area=2).astype(int).tolist()
-    [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], level=1).astype(int).tolist()
+    [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
-    values = _map(residual_map)
-    labels, _ = ndimage.label(values > level, structure=EIGHT_CONNECTED)
-    kept = np.bincount(labels.ravel()) >= min_area
-    kept[0] = False
-    return np.asarray(kept[labels], dtype=np.bool_)
+    return np.asarray(_map(residual_map) > level, dtype=np.bool_)
 
 
 def _map(residual_map: ArrayLike) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ _BINS = ((_HIGHEST - _LOWEST) << _STEPS) + 1
 _COARSER = 7  # the replicates have 2^7 times fewer bins
 _COARSE_BINS = ((_HIGHEST - _LOWEST) << (_STEPS - _COARSER)) + 1
 _BATCH = 32  # pictures whose weights are applied in one matrix product
-_FIGURES = ("auroc", "ap", "f1max", "iou_auc", "aupro_30", "aupro_05")
+PIXEL_FIGURES = ("auroc", "ap", "f1max", "iou_auc", "aupro_30", "aupro_05")
 
 
 class PixelResult(BaseModel):
@@ -65,7 +65,7 @@ class PixelMetrics:
 
     ``resamples`` is the number of bootstrap replicates behind the intervals, 0 for none. Pictures are
     resampled, not pixels: each counts Poisson(1) times in each replicate (Chamandy et al., Estimating
-    Uncertainty for Massive Data Streams, Google, 2012). Objects that are merged need different ``seed``.
+    Uncertainty for Massive Data Streams, Google, 2012).
 
     Figures agree with the exact metrics to 1e-4; where nearly all residuals lie within some hundredths of one
     value, they can be off by a few 1e-4. Residuals below 2⁻²⁴ count as 0.
@@ -80,7 +80,6 @@ class PixelMetrics:
 
     def __init__(self, *, resamples: int = 200, seed: int = 0) -> None:
         self._resamples = resamples
-        self._seeds = {seed}
         self._rng = np.random.default_rng(seed)
         self._ties = _Ties()
         self._good = _Tally(resamples, defective=False)
@@ -108,22 +107,6 @@ class PixelMetrics:
         self._ties.see(index, bits)
         tally = self._group(group) if truth.any() else self._good
         tally.add(index, truth, largest, self._rng.poisson(1.0, self._resamples))
-
-    def merge(self, other: PixelMetrics) -> None:
-        """Count all pictures of ``other`` too, as if this object had seen them.
-
-        Raises ValueError when the two have different ``resamples``, or one ``seed``, which would give
-        different pictures the same bootstrap weights.
-        """
-        if self._resamples != other._resamples:
-            raise ValueError(f"{self._resamples} and {other._resamples} resamples cannot be merged")
-        if self._resamples and self._seeds & other._seeds:
-            raise ValueError("give each part a seed of its own before merging")
-        self._seeds |= other._seeds
-        self._ties.merge(other._ties)
-        self._good.merge(other._good)
-        for name, tally in other._groups.items():
-            self._group(name).merge(tally)
 
     def result(self) -> PixelResult:
         """The figures of all pictures so far; more may follow."""
@@ -156,22 +139,17 @@ class PixelMetrics:
             spread += (figures - _figures(once[:, coarse.index], coarse, largest))[:, None]
             intervals = {
                 name: _percentiles(values.clip(0, 1))
-                for name, values in zip(_FIGURES, spread, strict=True)
+                for name, values in zip(PIXEL_FIGURES, spread, strict=True)
                 if np.isfinite(values).any()
             }
-        auroc, ap, f1max, iou_auc, aupro_30, aupro_05 = (
-            float(figure) if np.isfinite(figure) else None for figure in figures
-        )
         return PixelResult(
             pictures=sum(tally.pictures for tally in tallies),
             defective=pictures_with_defects,
             regions=sum(tally.regions for tally in tallies),
-            auroc=auroc,
-            ap=ap,
-            f1max=f1max,
-            iou_auc=iou_auc,
-            aupro_30=aupro_30,
-            aupro_05=aupro_05,
+            **{
+                name: float(figure) if np.isfinite(figure) else None
+                for name, figure in zip(PIXEL_FIGURES, figures, strict=True)
+            },
             intervals=intervals,
         )
 
@@ -228,15 +206,6 @@ class _Tally:
             self.replicates += self._weights[:, waiting] @ self._batch[:, waiting]
         self._waiting = 0
 
-    def merge(self, other: _Tally) -> None:
-        self.flush()
-        other.flush()
-        self.pictures += other.pictures
-        self.regions += other.regions
-        self.largest = max(self.largest, other.largest)
-        self.counts += other.counts
-        self.replicates += other.replicates
-
 
 @dataclass
 class _Bins:
@@ -268,11 +237,6 @@ class _Ties:
         self._bits[index] = bits  # of the pixels that share a bin, the last stays
         differ = ((before != bits) & (before != -1)) | (self._bits[index] != bits)
         self._several[index[differ]] = True
-
-    def merge(self, other: _Ties) -> None:
-        differ = (self._bits != other._bits) & (self._bits != -1) & (other._bits != -1)
-        self._several |= other._several | differ
-        self._bits = np.where(self._bits == -1, other._bits, self._bits)
 
     def bins(self, counts: Floats, largest: float) -> _Bins:
         index = np.flatnonzero(counts.any(axis=0))[::-1]

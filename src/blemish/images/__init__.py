@@ -4,7 +4,6 @@ from blemish.images.collections import (
     Item,
     Labelled,
     find_pictures,
-    natural_key,
     read_labelled,
     read_mask,
 )
@@ -21,9 +20,8 @@ from blemish.images.reading import (
     select_channels,
 )
 from blemish.images.splits import Split, SplitCounts, plan_split, split_good
-from blemish.images.tiles import Blender, TilePlan, smallest_side, tile_starts
+from blemish.images.tiles import Blender, TilePlan, smallest_side
 from blemish.images.writing import (
-    append_line,
     atomic_path,
     read_map,
     write_bytes,
@@ -47,11 +45,9 @@ __all__ = [
     "SplitCounts",
     "Spread",
     "TilePlan",
-    "append_line",
     "atomic_path",
     "find_pictures",
     "fingerprint",
-    "natural_key",
     "picture_info",
     "plan_split",
     "read_labelled",
@@ -62,7 +58,6 @@ __all__ = [
     "select_channels",
     "smallest_side",
     "split_good",
-    "tile_starts",
     "write_bytes",
     "write_json",
     "write_map",

@@ -50,6 +50,8 @@ class Labelled:
 def natural_key(name: str) -> tuple[Any, ...]:
     """Sort key that puts ``a2`` before ``a10`` and does not care for case.
 
+    Examples
+    --------
     >>> sorted(["b1", "a10", "A2"], key=natural_key)
     ['A2', 'a10', 'b1']
     """
@@ -64,12 +66,14 @@ def find_pictures(source: str | Path) -> list[Item]:
     suffixes are passed over. A CSV file has a header line with a column ``path`` and, where wanted,
     ``label``, ``mask`` and ``split`` (train or test); its paths are relative to its own folder.
 
-    Raises:
-        FileError: the source is missing or unreadable, holds no picture, is the root of a data set in the
-            MVTec layout (only a part of it can be meant), or is a CSV file with a faulty row, named by line.
+    Raises
+    ------
+    FileError
+        The source is missing or unreadable, holds no picture, is the root of a data set in the
+        MVTec layout (only a part of it can be meant), or is a CSV file with a faulty row, named by line.
     """
     source = Path(source)
-    if source.is_dir():
+    if _is_folder(source):
         if _is_mvtec(source):
             raise FileError(
                 source,
@@ -95,13 +99,16 @@ def read_labelled(source: str | Path) -> Labelled:
     A mask without its picture, a defective picture without its mask in a type that has masks, and a test
     picture without a label are returned as problems, and such pictures left out.
 
-    Raises:
-        FileError: as ``find_pictures``; or there is no test folder, or nothing in it.
+    Raises
+    ------
+    FileError
+        As ``find_pictures``; or there is no test folder, or nothing in it.
     """
     source = Path(source)
-    if source.suffix.lower() == ".csv" and not source.is_dir():
+    is_folder = _is_folder(source)
+    if source.suffix.lower() == ".csv" and not is_folder:
         return _labelled_list(source)
-    if not source.is_dir():
+    if not is_folder:
         raise FileError(
             source, "is neither a folder nor a CSV list", "name a data set's root folder or a list"
         )
@@ -125,12 +132,15 @@ def read_labelled(source: str | Path) -> Labelled:
 def read_mask(path: str | Path, *, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Read a mask as bool (H, W): True, a defect, wherever any channel but alpha is not zero.
 
-    Args:
-        path: a picture file.
-        size: (width, height) of the picture that the mask belongs to, as ``Picture.size``.
+    Parameters
+    ----------
+    path: a picture file.
+    size: (width, height) of the picture that the mask belongs to, as ``Picture.size``.
 
-    Raises:
-        PictureError: as ``read_picture``, or the mask has another size than its picture.
+    Raises
+    ------
+    PictureError
+        As ``read_picture``, or the mask has another size than its picture.
     """
     mask = read_picture(path)
     if mask.size != size:
@@ -143,6 +153,13 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _suffixes() -> str:
     return " ".join(sorted(SUFFIXES))
+
+
+def _is_folder(source: Path) -> bool:
+    try:
+        return source.is_dir()
+    except OSError as error:
+        raise FileError(source, f"cannot be read ({error.strerror})", "check the path") from error
 
 
 def _is_mvtec(folder: Path) -> bool:

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import BlemishError, PictureError, UsageError
 from blemish.images.collections import Item
-from blemish.images.reading import Kind, PictureInfo, check_channels, read_picture
+from blemish.images.reading import DEPTH_WORDS, Kind, PictureInfo, check_channels, read_picture
 
 _THREADS = 2
-_BITS: dict[Kind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating point"}
 
 
 class Spread(BaseModel):
@@ -63,13 +62,16 @@ def fingerprint(
     The channels and kind that most pictures have are the rule, and the others are faults. With ``channels``
     every picture is to be converted by ``select_channels``, so only those that cannot be are faults.
 
-    Args:
-        items: the pictures, with unique names.
-        channels: the number of channels that the caller converts to.
-        progress: called with (pictures done, pictures in all).
+    Parameters
+    ----------
+    items: the pictures, with unique names.
+    channels: the number of channels that the caller converts to.
+    progress: called with (pictures done, pictures in all).
 
-    Raises:
-        BlemishError: not one picture can be used.
+    Raises
+    ------
+    BlemishError
+        Not one picture can be used.
     """
     checked: list[_Checked] = []
     problems: list[PictureError] = []
@@ -110,7 +112,7 @@ def fingerprint(
 def _check(item: Item, channels: int | None) -> _Checked | PictureError:
     try:
         picture = read_picture(item.path)
-        sha256 = _file_hash(item.path)
+        sha256 = file_sha256(item.path)
     except PictureError as error:
         return error
     if channels is not None:
@@ -122,7 +124,8 @@ def _check(item: Item, channels: int | None) -> _Checked | PictureError:
     return _Checked(item, info, sha256)
 
 
-def _file_hash(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex; raises PictureError for one that cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -149,8 +152,8 @@ def _mismatch(one: _Checked, majority: PictureInfo) -> PictureError | None:
         mend = f"convert it or fit with --set picture.channels={majority.channels}"
         return PictureError(one.item.path, problem, mend)
     if one.info.kind != majority.kind:
-        problem = f"is {_BITS[one.info.kind]} where the others are {_BITS[majority.kind]}"
-        return PictureError(one.item.path, problem, f"convert it to {_BITS[majority.kind]}")
+        problem = f"is {DEPTH_WORDS[one.info.kind]} where the others are {DEPTH_WORDS[majority.kind]}"
+        return PictureError(one.item.path, problem, f"convert it to {DEPTH_WORDS[majority.kind]}")
     return None
 
 

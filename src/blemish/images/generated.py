@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from blemish.errors import FileError, UsageError
+from blemish.errors import FileError, UsageError, nearest
 from blemish.images.writing import atomic_path
 
 __all__ = [
@@ -55,7 +55,7 @@ class Sample:
     """A generated picture and what is wrong with it.
 
     ``picture`` is uint8 (C, H, W), one channel for ``checkerboard`` and three for the others; ``mask`` is
-    bool (H, W), True where blemished; ``kind`` is ``"good"`` or one of the family's `BLEMISHES`.
+    bool (H, W), True where blemished; ``kind`` is ``"good"`` or one of the family's ``BLEMISHES``.
     """
 
     picture: NDArray[np.uint8]
@@ -79,11 +79,11 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
 
     Parameters
     ----------
-    family : one of `FAMILIES`.
-    kind : ``"good"`` (the mask is empty) or one of ``BLEMISHES[family]``.
-    seed : the scene, at least 0: the same seed shows the same thing, with or without a blemish.
-    size : side of the square picture in pixels, at least 64.
-    strength : contrast of the blemish, above 0; 1 is faint, 3 is plain to see.
+    family: one of ``FAMILIES``.
+    kind: ``"good"`` (the mask is empty) or one of ``BLEMISHES[family]``.
+    seed: the scene, at least 0: the same seed shows the same thing, with or without a blemish.
+    size: side of the square picture in pixels, at least 64.
+    strength: contrast of the blemish, above 0; 1 is faint, 3 is plain to see.
 
     Raises
     ------
@@ -99,10 +99,10 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     True
     """
     if family not in FAMILIES:
-        raise UsageError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
     kinds = ("good", *BLEMISHES[family])
     if kind not in kinds:
-        raise UsageError(f"{family} has no kind {kind!r}; choose one of {', '.join(kinds)}")
+        raise UsageError(f"{family} has no kind {kind!r}; {nearest(kind, kinds)}")
     if seed < 0 or size < _SMALLEST_SIDE or not strength > 0:
         raise UsageError(
             f"a generated picture needs seed >= 0, size >= {_SMALLEST_SIDE} and strength > 0, "
@@ -150,7 +150,7 @@ def write_dataset(
         When the folder is there already and not empty, or a picture cannot be written.
     """
     if family not in FAMILIES:
-        raise UsageError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
     folder = Path(root) / family
     plan = [("train", "good", i) for i in range(good)] + [("test", "good", i) for i in range(test_good)]
     plan += [("test", kind, i) for kind in BLEMISHES[family] for i in range(per_blemish)]
@@ -179,6 +179,8 @@ def checkerboard(
     ``period`` is two fields in pixels, ``angle`` the orientation in degrees, ``phase`` the shift along the
     board's two axes in periods. The boards of Bergmann et al. 2018, Figure 3, have size 128.
 
+    Examples
+    --------
     >>> checkerboard(4, period=4).astype(int)[0].tolist()
     [1, 1, 0, 0]
     """

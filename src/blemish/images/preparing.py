@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from blemish.errors import PictureError
-from blemish.images.reading import Kind, Picture, resize, select_channels
+from blemish.errors import PictureError, UsageError
+from blemish.images.reading import DEPTH_WORDS, Kind, Picture, resize, select_channels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_WORDS = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
 
 
 class Preparation(BaseModel):
@@ -42,11 +40,14 @@ class Preparation(BaseModel):
         if picture.kind != self.kind:
             raise PictureError(
                 picture.path,
-                f"is {_WORDS[picture.kind]}, the model was fitted on {_WORDS[self.kind]} pictures",
-                f"convert it to {_WORDS[self.kind]}",
+                f"is {DEPTH_WORDS[picture.kind]}, the model was fitted on {DEPTH_WORDS[self.kind]} pictures",
+                f"convert it to {DEPTH_WORDS[self.kind]}",
             )
         if self.convert:
-            pixels = select_channels(pixels, self.channels)
+            try:
+                pixels = select_channels(pixels, self.channels)
+            except UsageError as error:
+                raise PictureError(picture.path, str(error), "convert it or remove it") from None
         elif picture.channels != self.channels:
             raise PictureError(
                 picture.path,

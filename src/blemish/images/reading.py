@@ -30,6 +30,8 @@ Kind = Literal["uint8", "uint16", "float32"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 400_000_000
 
+DEPTH_WORDS: dict[Kind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
+
 _FULL_SCALE = {"uint8": 255, "uint16": 65535}
 
 # Pillow mode -> (mode to convert to, channels, kind)
@@ -115,6 +117,8 @@ class Picture:
     def floats(self) -> NDArray[np.float32]:
         """The pixels as float32 (C, H, W) in [0, 1]: the full range of the file's type becomes 0..1.
 
+        Examples
+        --------
         >>> Picture(Path("a.png"), np.array([[[0, 51, 255]]], np.uint8)).floats().tolist()
         [[[0.0, 0.20000000298023224, 1.0]]]
         """
@@ -133,13 +137,16 @@ def read_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     several pages is read only when its own metadata calls the pages channels. Floats must lie in 0..1: no
     range is guessed.
 
-    Args:
-        path: the file.
-        max_pixels: a picture with more is refused by its header, before anything is decoded.
+    Parameters
+    ----------
+    path: the file.
+    max_pixels: a picture with more is refused by its header, before anything is decoded.
 
-    Raises:
-        PictureError: the file is missing, unreadable, empty, no picture, truncated, too large, or of a kind
-            that cannot be read without guessing.
+    Raises
+    ------
+    PictureError
+        The file is missing, unreadable, empty, no picture, truncated, too large, or of a kind
+        that cannot be read without guessing.
     """
     path = Path(path)
     header = _read_header(path, max_pixels)
@@ -160,8 +167,10 @@ def read_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 def picture_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     """Channels, kind, width and height of what ``read_picture`` would give, from the header alone.
 
-    Raises:
-        PictureError: as ``read_picture``, for all that the header shows.
+    Raises
+    ------
+    PictureError
+        As ``read_picture``, for all that the header shows.
     """
     return _read_header(Path(path), max_pixels).info
 
@@ -187,11 +196,15 @@ def select_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
     Grey is repeated to RGB; RGB becomes grey by the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B;
     alpha (the last of 2 or 4 channels) is dropped.
 
+    Raises
+    ------
+    UsageError
+        Any other change.
+
+    Examples
+    --------
     >>> select_channels(np.array([[[255]], [[0]], [[0]]], np.uint8), 1).tolist()
     [[[76]]]
-
-    Raises:
-        UsageError: any other change.
     """
     have = pixels.shape[0]
     check_channels(have, channels)

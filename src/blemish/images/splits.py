@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,29 +31,29 @@ class SplitCounts(NamedTuple):
     calibration: int
 
 
-def plan_split(n: int, *, false_reject_rate: float) -> SplitCounts:
+def plan_split(n: int, *, needed: int) -> SplitCounts:
     """How many of ``n`` good pictures train, validate and calibrate.
 
-    A fifth calibrates. A false-reject rate alpha can only be promised with at least ceil(1/alpha) - 1
-    calibration pictures, since the smallest split-conformal p-value of m of them is 1/(m + 1); so many are
-    taken where that is at most half of ``n``. A tenth, at least one, validates; the rest trains.
+    A fifth calibrates, or the ``needed`` pictures that a promise takes (``blemish.detect.needed``) where
+    those are more, and at most half of ``n``. A tenth, at least one, validates; the rest trains.
 
-    >>> plan_split(100, false_reject_rate=0.05)
+    Raises
+    ------
+    UsageError
+        Fewer than 3 pictures.
+
+    Examples
+    --------
+    >>> plan_split(100, needed=19)
     SplitCounts(train=70, validation=10, calibration=20)
-    >>> plan_split(60, false_reject_rate=0.05)
+    >>> plan_split(60, needed=19)
     SplitCounts(train=35, validation=6, calibration=19)
-
-    Raises:
-        UsageError: fewer than 3 pictures, or a rate outside (0, 1).
     """
-    if not 0 < false_reject_rate < 1:
-        raise UsageError(f"the false-reject rate must lie between 0 and 1, not {false_reject_rate}")
     if n < 3:
         raise UsageError(
             f"at least 3 good pictures are needed to train, validate and calibrate, not {n}; add more"
         )
     calibration = max(1, round(CALIBRATION_SHARE * n))
-    needed = math.ceil(1 / false_reject_rate - 1e-9) - 1
     if calibration < needed <= n / 2:
         calibration = needed
     validation = max(1, round(VALIDATION_SHARE * n))
@@ -66,8 +65,10 @@ def split_good(names: Sequence[str], *, seed: int, calibration: int, validation:
 
     Pictures of equal content under different names may fall into different parts.
 
-    Raises:
-        UsageError: a name appears twice, a count is below 0, or nothing is left to train on.
+    Raises
+    ------
+    UsageError
+        A name appears twice, a count is below 0, or nothing is left to train on.
     """
     ordered = sorted(names)
     if len(set(ordered)) < len(ordered):

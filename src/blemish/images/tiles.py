@@ -16,13 +16,17 @@ from blemish.errors import UsageError
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:
     """Where tiles start so that they cover [0, length), the last one flush with the end.
 
+    Raises
+    ------
+    ValueError
+        ``length`` is below ``tile``, or ``stride`` is not in 1..tile, which would leave gaps.
+
+    Examples
+    --------
     >>> tile_starts(10, tile=4, stride=3)
     [0, 3, 6]
     >>> tile_starts(11, tile=4, stride=3)
     [0, 3, 6, 7]
-
-    Raises:
-        ValueError: ``length`` is below ``tile``, or ``stride`` is not in 1..tile, which would leave gaps.
     """
     if length < tile:
         raise ValueError(f"a length of {length} holds no tile of {tile}")
@@ -42,6 +46,15 @@ class TilePlan:
 
     A picture smaller than a tile is filled up by reflection, as much before as after it.
 
+    Raises
+    ------
+    UsageError
+        A side is below ``smallest_side`` of the tile.
+    ValueError
+        A stride is not in 1..tile.
+
+    Examples
+    --------
     >>> plan = TilePlan((5, 7), tile=(4, 4), stride=(2, 2))
     >>> plan.boxes
     [(0, 0), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3)]
@@ -51,10 +64,6 @@ class TilePlan:
     ...     blender.add(indices, tiles)
     >>> bool(np.allclose(blender.result(), picture, atol=1e-6))
     True
-
-    Raises:
-        UsageError: a side is below ``smallest_side`` of the tile.
-        ValueError: a stride is not in 1..tile.
     """
 
     size: tuple[int, int]
@@ -161,8 +170,10 @@ class Blender:
     def result(self) -> NDArray[np.float32]:
         """The blend at the picture's own size, float32 (C, H, W).
 
-        Raises:
-            ValueError: a tile is still missing.
+        Raises
+        ------
+        ValueError
+            A tile is still missing.
         """
         if not self._added.all():
             raise ValueError(f"{np.count_nonzero(~self._added)} of {len(self.plan)} tiles were not added")

@@ -53,8 +53,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The temporary file keeps the suffix of ``path`` and a hidden name; missing folders are made. When the
     block raises (Ctrl-C included) the temporary file is removed and whatever stood at ``path`` before stays.
 
-    Raises:
-        FileError: an ``OSError`` in the block or in the final renaming, put in words.
+    Raises
+    ------
+    FileError
+        An ``OSError`` in the block or in the final renaming, put in words.
     """
     path = Path(path)
     temporary = path.with_name(f".part-{secrets.token_hex(8)}{path.suffix}")
@@ -83,35 +85,14 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all.
 
-    Raises:
-        FileError: the file cannot be written.
-        ValueError: ``value`` holds NaN or infinity, which JSON has no word for.
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    ValueError
+        ``value`` holds NaN or infinity, which JSON has no word for.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def append_line(path: str | Path, text: str) -> None:
-    """Append one line to a file in a single write, so that a reader never meets half a record.
-
-    On a disk that fills up in the middle of the line, the file is cut back to its former end.
-
-    Raises:
-        FileError: the line cannot be written.
-        ValueError: ``text`` holds a line break.
-    """
-    if "\n" in text or "\r" in text:
-        raise ValueError("a line must not hold a line break")
-    path = Path(path)
-    line = _encode(text) + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if file.write(line) != len(line):
-                file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise _write_error(path, error) from error
 
 
 def write_map(
@@ -123,15 +104,19 @@ def write_map(
     largest count stands for ``full_scale``, or for the map's own maximum where that is larger: nothing is
     clipped, and pictures written with one ``full_scale`` can be compared by eye.
 
-    Args:
-        path: where the PNG goes.
-        values: (H, W), finite, at least 0.
-        full_scale: the value shown as white, above 0.
-        measure: the name of what the map measures.
+    Parameters
+    ----------
+    path: where the PNG goes.
+    values: (H, W), finite, at least 0.
+    full_scale: the value shown as white, above 0.
+    measure: the name of what the map measures.
 
-    Raises:
-        FileError: the file cannot be written.
-        ValueError: ``values`` is no such map, or ``full_scale`` is not above 0.
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    ValueError
+        ``values`` is no such map, or ``full_scale`` is not above 0.
     """
     if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
         raise ValueError("a map has the shape (H, W) and finite values of at least 0")
@@ -150,9 +135,12 @@ def write_map(
 def read_map(path: str | Path) -> NDArray[np.float32]:
     """Read a map written by ``write_map``: float32 (H, W), each value within half a count of the one written.
 
-    Raises:
-        PictureError: the file cannot be read as a picture.
-        FileError: it is a picture, but not a map with its scale.
+    Raises
+    ------
+    PictureError
+        The file cannot be read as a picture.
+    FileError
+        It is a picture, but not a map with its scale.
     """
     path = Path(path)
     picture = read_picture(path)
@@ -179,9 +167,12 @@ def write_picture(path: str | Path, pixels: NDArray[np.floating[Any]]) -> None:
     1, 2, 3 and 4 channels become grey, grey with alpha, RGB and RGBA; of any other number the mean is written
     as grey.
 
-    Raises:
-        FileError: the file cannot be written.
-        ValueError: ``pixels`` has not three axes.
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    ValueError
+        ``pixels`` has not three axes.
     """
     if pixels.ndim != 3:
         raise ValueError(f"pixels must have the shape (C, H, W), not {pixels.shape}")

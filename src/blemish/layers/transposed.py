@@ -2,7 +2,7 @@
 
 The gradient of a transposed convolution to its input is a convolution, and the gradient to its weights is
 that of a convolution with input and output exchanged. torch's CPU build computes both by a slower road; this
-one gives the same numbers in about two thirds of the time (``benchmarks/training.py``).
+one gives the same numbers sooner, in bfloat16 above all (``benchmarks/training.py`` has the ratio).
 """
 
 from __future__ import annotations

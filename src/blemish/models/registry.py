@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_type_hints
@@ -10,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from blemish.errors import RecipeError
+from blemish.errors import RecipeError, nearest
 from blemish.models.autoencoder import Autoencoder, Decoder, Encoder
 from blemish.recipes import Part, Recipe
 from blemish.similarity import MEASURES
@@ -45,9 +44,7 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
         For an unknown part or setting (the nearest is suggested) or a value that the part refuses.
     """
     if part.name not in available:
-        near = difflib.get_close_matches(part.name, available, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(sorted(available))}"
-        raise RecipeError(f"unknown {kind} '{part.name}'; {hint}")
+        raise RecipeError(f"unknown {kind} '{part.name}'; {nearest(part.name, sorted(available))}")
     cls = available[part.name]
     types = get_type_hints(cls.__init__, include_extras=True)
     known = inspect.signature(cls).parameters.keys() - context.keys()
@@ -56,9 +53,7 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
         if name not in known:
             # What the recipe itself reads of a part, such as a loss term's weight, may be meant too.
             also = sorted(known | (type(part).model_fields.keys() - {"name"}))
-            near = difflib.get_close_matches(name, also, n=1, cutoff=0.4)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(also) or 'none'}"
-            raise RecipeError(f"{kind} '{part.name}' has no setting '{name}'; {hint}")
+            raise RecipeError(f"{kind} '{part.name}' has no setting '{name}'; {nearest(name, also)}")
         adapter = TypeAdapter(types[name], config=ConfigDict(allow_inf_nan=False))
         try:
             settings[name] = adapter.validate_python(value)

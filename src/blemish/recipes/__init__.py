@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import yaml
 
-from blemish.errors import FileError, RecipeError
+from blemish.errors import FileError, RecipeError, nearest
 from blemish.recipes.schema import LossTerm, Part, Recipe, ScoreSettings, override, parse_recipe
 
 __all__ = [
@@ -58,9 +57,7 @@ def load_recipe(name: str | Path) -> Recipe:
     elif source in recipe_names():
         text = (resources.files(__name__) / f"{source}.yaml").read_text(encoding="utf-8")
     else:
-        near = difflib.get_close_matches(source.lower(), recipe_names(), n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(recipe_names())}"
-        raise RecipeError(f"unknown recipe '{source}'; {hint}")
+        raise RecipeError(f"unknown recipe '{source}'; {nearest(source, recipe_names())}")
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from blemish.errors import RecipeError
+from blemish.detect.scores import Score
+from blemish.errors import RecipeError, nearest
+from blemish.images.tiles import smallest_side
 
 
 class _Settings(BaseModel):
@@ -50,7 +51,7 @@ class PatchSettings(_Settings):
 class ScoreSettings(_Settings):
     """How the map becomes one number for the picture."""
 
-    name: Literal["mean", "max", "top-quantile", "smoothed-max"] = "smoothed-max"
+    name: Score = "smoothed-max"
     quantile: float = Field(0.99, gt=0, lt=1)
     sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
 
@@ -113,6 +114,12 @@ def parse_recipe(data: Any, source: str) -> Recipe:
             f"{source}: patch.stride {recipe.patch.stride} leaves gaps between patches of "
             f"{recipe.patch.size}; use at most patch.size"
         )
+    least = smallest_side(recipe.patch.size)
+    if recipe.picture.size is not None and recipe.picture.size < least:
+        raise RecipeError(
+            f"{source}: picture.size {recipe.picture.size} is less than half of patch.size "
+            f"{recipe.patch.size}; use at least {least}, or a smaller patch.size"
+        )
     if recipe.threshold.rule == "fixed" and recipe.threshold.value is None:
         raise RecipeError(f"{source}: threshold.rule 'fixed' needs threshold.value, the threshold itself")
     return recipe
@@ -122,7 +129,7 @@ def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_nearest(location, _known_keys(location[:-1]))}"
+        return _unknown_key(location, _known_keys(location[:-1]))
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     if error["type"] == "model_type":
@@ -142,11 +149,9 @@ def _known_keys(location: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _nearest(path: list[str], known: list[str]) -> str:
-    matches = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    if matches:
-        return f"; did you mean '{'.'.join([*path[:-1], matches[0]])}'?"
-    return f"; known are {', '.join(known)}" if known else ""
+def _unknown_key(path: list[str], known: list[str]) -> str:
+    prefix = "".join(f"{name}." for name in path[:-1])
+    return f"unknown key '{'.'.join(path)}'; {nearest(path[-1], known, prefix)}"
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
@@ -192,8 +197,7 @@ def _assign(data: Any, path: list[str], value: Any) -> None:
         elif isinstance(target, dict):
             # A part's own settings are open: the part checks them when the model is built.
             if name not in target and not (last and "name" in target and depth > 0):
-                hint = _nearest(path[: depth + 1], list(target))
-                raise RecipeError(f"--set: unknown key '{'.'.join(path[: depth + 1])}'{hint}")
+                raise RecipeError(f"--set: {_unknown_key(path[: depth + 1], list(target))}")
             index = name
         else:
             raise RecipeError(f"--set: '{'.'.join(path[:depth])}' has no keys of its own")

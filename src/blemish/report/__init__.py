@@ -13,7 +13,6 @@ from blemish.report.page import (
     Section,
     Settings,
     Table,
-    render_page,
     write_page,
 )
 
@@ -37,7 +36,6 @@ __all__ = [
     "displayable",
     "heat",
     "overlay",
-    "render_page",
     "write_inspection_report",
     "write_page",
 ]

@@ -59,17 +59,13 @@ class Histogram:
     """How often each score occurs: one strip a series, with bins and axis shared, so that strips compare.
 
     ``marks`` are (value, label) lines through all strips; the first is the threshold: an edge of the bins
-    lies just above it, and bins beyond it are coloured as rejected. With ``log`` the height is the logarithm
-    of 1 + count, which keeps single pictures visible beside thousands. Values that are not finite are left
-    out.
+    lies just above it, and bins beyond it are coloured as rejected. Values that are not finite are left out.
     """
 
     title: str
     series: Sequence[Series]
     marks: Sequence[tuple[float, str]] = ()
     x_label: str = "score"
-    log: bool = False
-    note: str = ""
 
     def edges(self, bins: int = 48) -> npt.NDArray[np.float64]:
         """Edges of the shared bins, all of one width."""
@@ -109,9 +105,9 @@ class Histogram:
         strips = []
         for i, (series, count) in enumerate(zip(self.series, counts, strict=True)):
             base = top + (i + 1) * (head + strip) + i * gap
-            values = np.log1p(count) if self.log else count.astype(np.float64)
+            most = int(count.max(initial=0))
             # A single picture beside thousands still shows.
-            heights = np.maximum(values / max(float(values.max(initial=0)), 1e-9) * strip, 1.5)
+            heights = np.maximum(count / max(most, 1) * strip, 1.5)
             bars = [
                 {
                     "x": x(a) + 0.75,
@@ -125,7 +121,6 @@ class Histogram:
                 if n
             ]
             total, beyond = int(count.sum()), int(count[edges[:-1] > threshold].sum())
-            most = int(count.max(initial=0))
             strips.append(
                 {
                     "name": series.name,
@@ -177,7 +172,6 @@ class Curve:
     y_label: str
     lines: Sequence[Line]
     diagonal: bool = False
-    note: str = ""
 
     def drawing(self) -> dict[str, Any]:
         """Positions of all marks in a picture 440 units wide."""

@@ -17,7 +17,7 @@ from blemish.detect.regions import Region
 from blemish.errors import BlemishError
 from blemish.report.charts import Histogram, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
-from blemish.report.numbers import number
+from blemish.report.numbers import counted, number
 from blemish.report.page import (
     Figures,
     Gallery,
@@ -66,23 +66,17 @@ class Panels:
 
 
 def most_suspicious_first(records: Sequence[Inspection]) -> list[Inspection]:
-    """Records by p-value, then from the highest score down; those without a p-value come last."""
-
-    def key(record: Inspection) -> tuple[bool, float, float, str]:
-        p = record.p_value
-        return (p is None, 0.0 if p is None else p, -record.score, record.path)
-
-    return sorted(records, key=key)
+    """Records by p-value, then from the highest score down."""
+    return sorted(records, key=lambda record: (record.p_value, -record.score, record.path))
 
 
 def mistakes(records: Sequence[Inspection]) -> tuple[list[Inspection], list[Inspection]]:
     """(good pictures rejected, blemished pictures accepted), the worst of each first.
 
-    Only records with both a label and a decision can be mistakes.
+    Only records with a label can be mistakes.
     """
-    judged = [r for r in records if r.label is not None and r.is_anomalous is not None]
-    rejected = [r for r in judged if r.label == "good" and r.is_anomalous]
-    accepted = [r for r in judged if r.label != "good" and not r.is_anomalous]
+    rejected = [r for r in records if r.label == "good" and r.is_anomalous]
+    accepted = [r for r in records if r.label not in ("good", None) and not r.is_anomalous]
     return sorted(rejected, key=lambda r: -r.score), sorted(accepted, key=lambda r: r.score)
 
 
@@ -93,7 +87,7 @@ def write_inspection_report(
     records: Sequence[Inspection],
     panels: Callable[[Inspection], Panels],
     calibration_scores: Scores,
-    level: float | None,
+    level: float,
     guarantee: str,
     settings: Mapping[str, str],
     problems: Sequence[str] = (),
@@ -104,10 +98,9 @@ def write_inspection_report(
     """Write ``report.html`` of an inspection, one file that opens offline.
 
     ``panels`` is asked for one shown picture at a time, the most suspicious ``limit`` and a handful of
-    others. ``level`` anchors the scale of every map; without one the scale runs to the highest value shown,
-    and the page says so. ``guarantee`` is printed as it is and ``false_reject_rate`` stands among the
-    headline figures; ``problems`` are files that could not be inspected, one line each; ``sections`` (curves,
-    metrics) stand after the pictures.
+    others. ``level`` anchors the scale of every map. ``guarantee`` is printed as it is and
+    ``false_reject_rate`` stands among the headline figures; ``problems`` are files that could not be
+    inspected, one line each; ``sections`` (curves, metrics) stand after the pictures.
 
     Raises ``FileError`` when the page cannot be written.
     """
@@ -115,34 +108,27 @@ def write_inspection_report(
     wrongly_rejected, missed = mistakes(records)
     suspicious, rest = order[:limit], order[limit:]
     normal = rest[-HANDFUL:][::-1]
-    if level is None:
-        scale = Scale(
-            _half_of_highest(panels, [*suspicious, *normal]),
-            f"{model.measure}; no level was calibrated, so the scale ends at the highest value shown",
-            "half of the highest",
-        )
-    else:
-        scale = Scale(level, f"{model.measure}, one scale for all pictures: what lies above the level glows")
+    scale = Scale(level, f"{model.measure}, one scale for all pictures: what lies above the level glows")
 
     def gallery(title: str, chosen: Sequence[Inspection], note: str) -> list[Section]:
         if not chosen:
             return []
-        return [Gallery(title, (_row(record, panels, scale.level) for record in chosen), note, scale, _SIDE)]
+        return [Gallery(title, (_row(record, panels, level) for record in chosen), note, scale, _SIDE)]
 
     def part(chosen: Sequence[Inspection], of: int, first: str) -> str:
-        count = _count(of) if len(chosen) == of else f"{len(chosen)} of {_count(of)}"
+        count = counted(of, "picture")
+        if len(chosen) < of:
+            count = f"{len(chosen)} of {count}"
         return f"{count}, {first} first."
 
     content: list[Section] = [_figures(records, calibration_scores, false_reject_rate)]
-    if guarantee:
-        content.append(Prose(guarantee, "What the threshold promises"))
+    content.append(Prose(guarantee, "What the threshold promises"))
     content += _histogram(records, calibration_scores, model)
     chosen = wrongly_rejected[:HANDFUL]
     content += gallery("Good ones rejected", chosen, part(chosen, len(wrongly_rejected), "highest score"))
     chosen = missed[:HANDFUL]
     content += gallery("Blemishes missed", chosen, part(chosen, len(missed), "lowest score"))
-    ranked = any(record.p_value is not None for record in records)
-    note = part(suspicious, len(records), "lowest p-value and highest score" if ranked else "highest score")
+    note = part(suspicious, len(records), "lowest p-value and highest score")
     content += gallery("Most suspicious", suspicious, note)
     content += gallery("Most normal", normal, "The least suspicious pictures: good parts stay dark.")
     content += sections
@@ -163,46 +149,39 @@ def write_inspection_report(
 
 
 def _headline(records: Sequence[Inspection]) -> str:
-    rejected = sum(record.is_anomalous is True for record in records)
     if not records:
         return "No picture was inspected"
-    if all(record.is_anomalous is None for record in records):
-        return f"{_count(len(records))} inspected, no decision"
+    rejected = sum(record.is_anomalous for record in records)
+    inspected = counted(len(records), "picture")
     if not rejected:
-        return f"None of {_count(len(records))} is rejected"
-    return f"{rejected} of {_count(len(records))} {'is' if rejected == 1 else 'are'} rejected"
-
-
-def _count(pictures: int) -> str:
-    return f"{pictures} picture" if pictures == 1 else f"{pictures} pictures"
-
-
-def _threshold(records: Sequence[Inspection]) -> float | None:
-    return next((record.threshold for record in records if record.threshold is not None), None)
+        return f"None of {inspected} is rejected"
+    return f"{rejected} of {inspected} {'is' if rejected == 1 else 'are'} rejected"
 
 
 def _figures(records: Sequence[Inspection], calibration: Scores, rate: float | None) -> Figures:
-    decided = [r for r in records if r.is_anomalous is not None]
-    rejected = sum(r.is_anomalous is True for r in decided)
-    speed = f"{number(1000 * float(np.median([r.seconds for r in records])))} ms each" if records else ""
-    items: list[tuple[str, str | float, str]] = [("inspected", len(records), speed)]
-    if decided:
-        items.append(("rejected", rejected, f"{100 * rejected / len(decided):.1f} % of them"))
-    threshold = _threshold(records)
-    if threshold is not None:
-        items.append(("threshold", threshold, "a higher score is rejected"))
+    items: list[tuple[str, str | float, str]]
+    if records:
+        speed = f"{number(1000 * float(np.median([r.seconds for r in records])))} ms each"
+        rejected = sum(r.is_anomalous for r in records)
+        items = [
+            ("inspected", len(records), speed),
+            ("rejected", rejected, f"{100 * rejected / len(records):.1f} % of them"),
+            ("threshold", records[0].threshold, "a higher score is rejected"),
+        ]
+    else:
+        items = [("inspected", 0, "")]
     if rate is not None:
         promise = f"of good ones rejected, by {len(calibration)} for calibration"
         items.append(("promised at most", f"{number(100 * rate)} %", promise))
     elif len(calibration):
         items.append(("calibrated on", len(calibration), "good pictures not trained on"))
-    good = [r for r in decided if r.label == "good"]
-    blemished = [r for r in decided if r.label not in ("good", None)]
+    good = [r for r in records if r.label == "good"]
+    blemished = [r for r in records if r.label not in ("good", None)]
     if good:
-        wrong = sum(r.is_anomalous is True for r in good)
+        wrong = sum(r.is_anomalous for r in good)
         items.append(("good ones rejected", f"{100 * wrong / len(good):.1f} %", f"{wrong} of {len(good)}"))
     if blemished:
-        found = sum(r.is_anomalous is True for r in blemished)
+        found = sum(r.is_anomalous for r in blemished)
         share = f"{100 * found / len(blemished):.1f} %"
         items.append(("blemished ones found", share, f"{found} of {len(blemished)}"))
     return Figures(items)
@@ -225,28 +204,16 @@ def _histogram(
     series = [s for s in series if len(s.values)]
     if not series:
         return []
-    threshold = _threshold(records)
-    marks = [] if threshold is None else [(threshold, "threshold")]
+    marks = [(record.threshold, "threshold") for record in records[:1]]
     return [Histogram("Scores", series, marks, f"score of a picture, from {model.measure}")]
 
 
-def _half_of_highest(panels: Callable[[Inspection], Panels], shown: Sequence[Inspection]) -> float:
-    def highest(record: Inspection) -> float:
-        try:
-            return float(panels(record).map.max())
-        except BlemishError:
-            return 0.0  # its row in the gallery says what is wrong
-
-    return max(map(highest, shown), default=0.0) / 2
-
-
 def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: float) -> PictureRow:
-    badges: list[tuple[str, Tone]] = []
-    if record.is_anomalous is not None:
-        badges.append(("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"))
-    badges.append((f"score {number(record.score)}", "plain"))
-    if record.p_value is not None:
-        badges.append((f"p = {number(record.p_value)}", "plain"))
+    badges: list[tuple[str, Tone]] = [
+        ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"),
+        (f"score {number(record.score)}", "plain"),
+        (f"p = {number(record.p_value)}", "plain"),
+    ]
     if record.label is not None:
         badges.append((f"known: {record.label}", "plain"))
     try:
@@ -260,10 +227,9 @@ def _regions_in_words(regions: Sequence[Region]) -> str:
     if not regions:
         return ""
     first = regions[0]
-    count = "1 region" if len(regions) == 1 else f"{len(regions)} regions"
     return (
-        f"{count}; the strongest is {first.width} × {first.height} pixels at ({first.x}, {first.y}), "
-        f"peak {number(first.peak)}"
+        f"{counted(len(regions), 'region')}; the strongest is {first.width} × {first.height} pixels "
+        f"at ({first.x}, {first.y}), peak {number(first.peak)}"
     )
 
 
@@ -284,11 +250,11 @@ def _panels(found: Panels, record: Inspection, level: float) -> list[Panel]:
 def _decisions(order: Sequence[Inspection]) -> Table:
     columns = ["picture", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
     labelled = any(r.label is not None for r in order)
-    words = {True: "rejected", False: "accepted", None: None}
     rows: list[list[str | float | None]] = []
     for r in order:
         peak = max((region.peak for region in r.regions), default=None)
-        row: list[str | float | None] = [r.path, words[r.is_anomalous], r.score, r.threshold, r.p_value]
+        decision = "rejected" if r.is_anomalous else "accepted"
+        row: list[str | float | None] = [r.path, decision, r.score, r.threshold, r.p_value]
         rows.append([*row, len(r.regions), peak, r.seconds] + ([r.label] if labelled else []))
     note = "Every picture, most suspicious first. Click a column to sort."
     return Table("Decisions", columns + (["known label"] if labelled else []), rows, note)

@@ -21,6 +21,15 @@ def number(value: float, digits: int = 3) -> str:
     return str(round(value)) if 0 < int(exponent) < 15 else f"{mantissa}e{int(exponent)}"
 
 
+def counted(count: int, what: str) -> str:
+    """A count and what is counted, in the plural where it is not one.
+
+    >>> counted(1, "picture"), counted(0, "picture")
+    ('1 picture', '0 pictures')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def aligned(values: Sequence[float], digits: int = 3) -> list[str]:
     """Numbers that stand below each other: all with the decimals that the finest of them needs.
 

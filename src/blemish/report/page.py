@@ -92,7 +92,6 @@ class Scale:
 
     level: float
     measure: str = ""
-    level_label: str = "level"
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ class Measure(nn.Module):
     """How far apart two batches of pictures (N, C, H, W) are; symmetric, and 0 between a picture and itself.
 
     A measure has no parameters. It works in float64 where either batch is float64, otherwise in float32, also
-    under autocast, and its gradients are finite everywhere. `data_range` is the span of the values (1.0 for
+    under autocast, and its gradients are finite everywhere. ``data_range`` is the span of the values (1.0 for
     pictures in [0, 1]) and must be given.
     """
 
     title: str
-    """What `distance` is, as a report writes it."""
+    """What ``distance`` is, as a report writes it."""
 
     def __init__(self, *, data_range: float | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Measure(nn.Module):
         """How much they differ: (N,), at least 0."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean of `distance` over the batch: a scalar to train with."""
+        """The mean of ``distance`` over the batch: a scalar to train with."""
         return self.distance(x, y).mean()
 
     def extra_repr(self) -> str:

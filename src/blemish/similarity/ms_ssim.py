@@ -32,7 +32,7 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the paper's, from the fine
 
 
 class MSSSIMOptions(TypedDict, total=False):
-    """The settings of `ms_ssim`, which explains them."""
+    """The settings of ``ms_ssim``, which explains them."""
 
     weights: Sequence[float]
     window: int
@@ -44,15 +44,19 @@ class MSSSIMOptions(TypedDict, total=False):
 
 
 def _split(options: MSSSIMOptions) -> tuple[Sequence[float], SSIMOptions]:
-    """The weights, and the options that are those of `ssim`."""
+    """The weights, and the options that are those of ``ssim``."""
     own = options.copy()
     weights = own.pop("weights", WEIGHTS)
+    _check_weights(weights)
     return weights, cast(SSIMOptions, own)
 
 
-def _check_scales(size: torch.Size, window: int, weights: Sequence[float]) -> None:
-    if not weights or any(weight < 0 for weight in weights):
+def _check_weights(weights: Sequence[float]) -> None:
+    if not weights or any(not weight >= 0 for weight in weights):
         raise UsageError(f"weights are {tuple(weights)}; give one per scale, none below 0")
+
+
+def _check_scales(size: torch.Size, window: int, weights: Sequence[float]) -> None:
     height, width = size
     smallest = (window - 1) * 2 ** (len(weights) - 1) + 1
     if min(height, width) < smallest:
@@ -92,22 +96,28 @@ def ms_ssim(
 
     The product over the scales of the mean contrast × structure, at the coarsest scale of the mean SSIM, each
     under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative
-    counts as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The other
-    options are those of `ssim`.
+    counts as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The
+    other options are those of ``ssim``.
 
-    Raises `UsageError` as `ssim` does, and for pictures with a side of less than
-    (window − 1) 2^(scales − 1) + 1 pixels: 161 for the usual window and weights.
+    Raises
+    ------
+    UsageError
+        As ``ssim``, for weights that are none or below 0, and for pictures with a side of less than
+        (window − 1) 2^(scales − 1) + 1 pixels: 161 for the usual window and weights.
 
+    Examples
+    --------
     >>> x = torch.linspace(0, 1, 64 * 64).reshape(1, 1, 64, 64)
     >>> ms_ssim(x, x, data_range=1.0, weights=(0.5, 0.3, 0.2))
     tensor([1.])
     """
+    _check_weights(weights)
     settings = make_settings(
         data_range, window=window, sigma=sigma, kind=kind, padding="valid", constants=constants, k1=k1, k2=k2
     )
     x, y = as_working(x, y)
-    settings.window.check(*x.shape[-2:])
-    _check_scales(x.shape[-2:], window, weights)
+    settings.window.check_fits(*x.shape[-2:])
+    _check_scales(x.shape[-2:], settings.window.size, weights)
     product = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
     for scale, weight in enumerate(weights):
         coarsest = scale == len(weights) - 1
@@ -128,12 +138,12 @@ def ms_ssim_map(
 
     The paper knows no map; this one is the same product, taken at every pixel: each scale's map of contrast ×
     structure, at the coarsest of SSIM, with mirrored border, brought to full size bilinearly, negative values
-    as 0, under its weight. Options and errors are those of `ms_ssim`; the mean of the map is not its value.
+    as 0, under its weight. Options and errors are those of ``ms_ssim``; the mean of the map is not its value.
     """
     weights, ssim_options = _split(options)
     settings = make_settings(data_range, **ssim_options)
     x, y = as_working(x, y)
-    settings.window.check(*x.shape[-2:])
+    settings.window.check_fits(*x.shape[-2:])
     _check_scales(x.shape[-2:], settings.window.size, weights)
     height, width = x.shape[-2:]
     product = torch.ones_like(x)
@@ -150,7 +160,7 @@ def ms_ssim_map(
 
 
 class MSSSIM(Measure):
-    """1 − MS-SSIM as a measure, its map 1 − `ms_ssim_map`; takes the options of `ms_ssim`."""
+    """1 − MS-SSIM as a measure, its map 1 − ``ms_ssim_map``; takes the options of ``ms_ssim``."""
 
     title = "1 − MS-SSIM"
 
@@ -177,9 +187,8 @@ class MSSSIM(Measure):
             k2=k2,
         )
         # a wrong option is refused here, not at the first picture
-        make_settings(
-            self.data_range, window=window, sigma=sigma, kind=kind, constants=constants, k1=k1, k2=k2
-        )
+        _, ssim_options = _split(self.options)
+        make_settings(self.data_range, **ssim_options)
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
         similarity = ms_ssim_map(x, y, data_range=self.data_range, **self.options)

@@ -1,8 +1,8 @@
 """Multi-scale gradient magnitude similarity (MSGMS).
 
 Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE Transactions on Image Processing
-23(2), 2014, equations 1 to 4, at several scales as in Zavrtanik, Kristan, Skočaj, "Reconstruction by inpainting for
-visual anomaly detection" (RIAD), Pattern Recognition 112, 2021.
+23(2), 2014, equations 1 to 4, at several scales as in Zavrtanik, Kristan, Skočaj, "Reconstruction by
+inpainting for visual anomaly detection" (RIAD), Pattern Recognition 112, 2021.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ def _gradient_magnitude(x: Tensor) -> Tensor:
     return square.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
-def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: float) -> Iterator[Tensor]:
-    """The gradient magnitude similarity at each scale, from full size down."""
-    span = check_range(data_range)
-    x, y = as_working(x, y)
+def _check_settings(scales: int, c: float) -> None:
     if scales < 1:
         raise UsageError(f"scales is {scales}; give at least 1")
     if not c > 0:
         raise UsageError(f"c is {c}; give a positive constant, it keeps flat pictures from 0/0")
+
+
+def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: float) -> Iterator[Tensor]:
+    """The gradient magnitude similarity at each scale, from full size down."""
+    span = check_range(data_range)
+    _check_settings(scales, c)
+    x, y = as_working(x, y)
     if min(x.shape[-2:]) < 2 ** (scales - 1):
         raise UsageError(
             f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the picture has "
@@ -59,11 +63,17 @@ def msgms_map(
 ) -> Tensor:
     """Gradient magnitude similarity, the mean of all scales brought to full size bilinearly: (N, C, H, W).
 
-    Values in (0, 1], 1 where the gradients have the same magnitude. Scales halve by 2 × 2 means; `c` is for
-    values in [0, 1] and grows with the square of `data_range`. Raises `UsageError` for a missing or
-    non-positive `data_range`, batches that are no float (N, C, H, W) of one shape, and sides of less than
-    2^(scales − 1) pixels.
+    Values in (0, 1], 1 where the gradients have the same magnitude. Scales halve by 2 × 2 means; ``c`` is for
+    values in [0, 1] and grows with the square of ``data_range``.
 
+    Raises
+    ------
+    UsageError
+        For a missing or non-positive ``data_range``, batches that are no float (N, C, H, W) of one shape, and
+        sides of less than 2^(scales − 1) pixels.
+
+    Examples
+    --------
     >>> x = torch.eye(16)[None, None]
     >>> msgms_map(x, x, data_range=1.0).min()
     tensor(1.)
@@ -84,7 +94,7 @@ def msgms(
 ) -> Tensor:
     """The mean over the scales of each scale's mean similarity: (N,), in (0, 1].
 
-    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of `msgms_map`, whose
+    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of ``msgms_map``, whose
     settings and errors it shares.
     """
     means = [similarity.mean((1, 2, 3)) for similarity in _scale_maps(x, y, data_range, scales, c)]
@@ -92,12 +102,13 @@ def msgms(
 
 
 class MSGMS(Measure):
-    """1 − MSGMS as a measure, its map 1 − `msgms_map`; takes the settings of `msgms_map`."""
+    """1 − MSGMS as a measure, its map 1 − ``msgms_map``; takes the settings of ``msgms_map``."""
 
     title = "1 − MSGMS"
 
     def __init__(self, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026) -> None:
         super().__init__(data_range=data_range)
+        _check_settings(scales, c)  # refused here, not at the first picture
         self.scales, self.c = scales, c
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:

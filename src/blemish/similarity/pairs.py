@@ -11,7 +11,7 @@ from blemish.errors import UsageError
 
 
 def check_range(data_range: float | None) -> float:
-    """The data range as a float; a `UsageError` where it is missing, not finite or not positive."""
+    """The data range as a float; a ``UsageError`` where it is missing, not finite or not positive."""
     if data_range is None:
         raise UsageError("data_range is missing; give the span of the values, 1.0 for pictures in [0, 1]")
     if not (math.isfinite(data_range) and data_range > 0):
@@ -20,7 +20,7 @@ def check_range(data_range: float | None) -> float:
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
-    """Refuse with a `UsageError` what is not two float batches (N, C, H, W) of one shape on one device."""
+    """Refuse with a ``UsageError`` what is not two float batches (N, C, H, W) of one shape on one device."""
     for name, pictures in (("x", x), ("y", y)):
         if not pictures.is_floating_point():
             raise UsageError(
@@ -47,7 +47,7 @@ def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
 
 
 def as_working(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both batches checked and in their `working_dtype`."""
+    """Both batches checked and in their ``working_dtype``."""
     check_pair(x, y)
     dtype = working_dtype(x, y)
     return x.to(dtype), y.to(dtype)

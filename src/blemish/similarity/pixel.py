@@ -11,7 +11,10 @@ from blemish.similarity.pairs import as_working, check_range
 def mse_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
     """The squared difference at every value, in units of the data range: (N, C, H, W), at least 0.
 
-    Raises `UsageError` for a missing or non-positive `data_range` and for batches that do not fit each other.
+    Raises
+    ------
+    UsageError
+        For a missing or non-positive ``data_range``, and for batches that do not fit each other.
     """
     data_range = check_range(data_range)
     x, y = as_working(x, y)
@@ -21,6 +24,8 @@ def mse_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 def mse(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
     """The mean squared difference of each pair, in units of the data range: (N,).
 
+    Examples
+    --------
     >>> import torch
     >>> mse(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 51.0), data_range=255)
     tensor([0.0400])
@@ -31,7 +36,10 @@ def mse(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 def l1_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
     """The absolute difference at every value, in units of the data range: (N, C, H, W), at least 0.
 
-    Raises `UsageError` for a missing or non-positive `data_range` and for batches that do not fit each other.
+    Raises
+    ------
+    UsageError
+        For a missing or non-positive ``data_range``, and for batches that do not fit each other.
     """
     data_range = check_range(data_range)
     x, y = as_working(x, y)
@@ -41,6 +49,8 @@ def l1_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 def l1(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
     """The mean absolute difference of each pair, in units of the data range: (N,).
 
+    Examples
+    --------
     >>> import torch
     >>> l1(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 51.0), data_range=255)
     tensor([0.2000])
@@ -49,7 +59,7 @@ def l1(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 
 
 class MSE(Measure):
-    """`mse` as a measure."""
+    """``mse`` as a measure."""
 
     title = "squared error"
 
@@ -61,7 +71,7 @@ class MSE(Measure):
 
 
 class L1(Measure):
-    """`l1` as a measure."""
+    """``l1`` as a measure."""
 
     title = "absolute error"
 

@@ -26,7 +26,7 @@ Constants = Literal["wang", "bergmann"]
 
 
 class SSIMOptions(TypedDict, total=False):
-    """The settings of `ssim`, which explains them."""
+    """The settings of ``ssim``, which explains them."""
 
     window: int
     sigma: float
@@ -88,7 +88,9 @@ def make_settings(
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if not value >= 0:
             raise UsageError(f"{name} is {value}; give an exponent of at least 0")
-    return Settings(Window(window, sigma, kind, padding), c1, c2, (alpha, beta, gamma))
+    under = Window(window, sigma, kind, padding)
+    under.check()
+    return Settings(under, c1, c2, (alpha, beta, gamma))
 
 
 # The quick road, for exponents of 1. With d = x - y and four means under the window
@@ -144,7 +146,7 @@ def _chunks(x: Tensor) -> list[_Chunk]:
 
 
 class _Work:
-    """Working memory for chunks of `x` and `y`, and the arithmetic on it; a chunk overwrites the last one."""
+    """Working memory for chunks of ``x`` and ``y``, and the arithmetic on it; a chunk overwrites the last one."""
 
     def __init__(self, x: Tensor, y: Tensor, settings: Settings) -> None:
         self.x, self.y = x, y
@@ -164,7 +166,7 @@ class _Work:
         return held[:length].view(shape)
 
     def load(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        """The chunk's pictures as (H, planes, W), in the memory that `compare` filters."""
+        """The chunk's pictures as (H, planes, W), in the memory that ``compare`` filters."""
         x = chunk.of(self.x)
         height, pictures, channels, width = x.shape
         self.fields = self.take("fields", height, 4, pictures * channels, width)
@@ -198,7 +200,7 @@ class _Work:
         return _Comparison(mu_x, mu_y, b1, b2, torch.div(a1, b1, out=lum), torch.div(a2, b2, out=cs))
 
     def derivatives(self, terms: _Comparison, luminance: bool, means: int) -> Tensor:
-        """Half the derivatives by mean(xy), and negative by mean(y²), mean(y) and, if `means` is 2, mean(x).
+        """Half the derivatives by mean(xy), and negative by mean(y²), mean(y) and, if ``means`` is 2, mean(x).
 
         Fields (H', 2 + means, planes, W') to filter together; the signs spare a pass over memory each.
         """
@@ -219,7 +221,7 @@ class _Work:
         return fields
 
     def pull_back(self, chunk: _Chunk, derivatives: Tensor, x: Tensor, y: Tensor, into: _Gradients) -> None:
-        """Half the gradients by the pixels, negative, from `derivatives`, into the chunk's part of `into`."""
+        """Half the gradients by the pixels, negative, from ``derivatives``, into the chunk's part of ``into``."""
         by_xy, by_square, *by_means = self.filter(self.adjoint, derivatives, "gradients").unbind(1)
         if into.y is not None:
             by_means[0].addcmul_(by_square, y).addcmul_(by_xy, x, value=-1)
@@ -357,8 +359,8 @@ class _Map(torch.autograd.Function):
 
 
 def plane_means(x: Tensor, y: Tensor, settings: Settings, *, luminance: bool = True) -> Tensor:
-    """The mean over each plane of SSIM or, without `luminance`, of contrast × structure alone: (N, C)."""
-    settings.window.check(*x.shape[-2:])
+    """The mean over each plane of SSIM or, without ``luminance``, of contrast × structure alone: (N, C)."""
+    settings.window.check_fits(*x.shape[-2:])
     means: Tensor = _PlaneMeans.apply(*_free_first(x, y), settings, luminance, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return means
 
@@ -369,7 +371,7 @@ def _free_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _map(x: Tensor, y: Tensor, settings: Settings) -> Tensor:
-    settings.window.check(*x.shape[-2:])
+    settings.window.check_fits(*x.shape[-2:])
     if settings.exponents == (1, 1, 1):
         similarity: Tensor = _Map.apply(*_free_first(x, y), settings, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return similarity
@@ -409,11 +411,11 @@ def _power(part: Tensor, exponent: float) -> Tensor:
 def ssim_parts(
     x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]
 ) -> SSIMParts:
-    """Luminance, contrast and structure of `ssim_map`, which is their product under their exponents.
+    """Luminance, contrast and structure of ``ssim_map``, which is their product under their exponents.
 
     The parts are returned without exponents, each (N, C, H, W) (smaller with "valid" padding): luminance
     and contrast in (0, 1], structure in [-1, 1], up to rounding. Equations 6, 9 and 10 of Wang et al. with
-    c3 = c2 / 2. Takes the options of `ssim` and raises its errors.
+    c3 = c2 / 2. Takes the options of ``ssim`` and raises its errors.
     """
     settings = make_settings(data_range, **options)
     x, y = as_working(x, y)
@@ -426,8 +428,10 @@ def ssim_map(
     """The SSIM of every pixel and channel: (N, C, H, W), at most 1.
 
     With "symmetric" padding the map has the pictures' size and equals scikit-image's full map; with "valid"
-    padding it is smaller by window - 1. Takes the options of `ssim` and raises its errors.
+    padding it is smaller by window - 1. Takes the options of ``ssim`` and raises its errors.
 
+    Examples
+    --------
     >>> x = torch.zeros(1, 1, 16, 16)
     >>> y = x.clone()
     >>> y[..., 8, 8] = 0.1
@@ -439,63 +443,47 @@ def ssim_map(
     return _map(x, y, settings)
 
 
-def ssim(
-    x: Tensor,
-    y: Tensor,
-    *,
-    data_range: float | None = None,
-    window: int = 11,
-    sigma: float = 1.5,
-    kind: Kind = "gaussian",
-    padding: Padding = "symmetric",
-    constants: Constants = "wang",
-    k1: float = 0.01,
-    k2: float = 0.03,
-    c1: float | None = None,
-    c2: float | None = None,
-    alpha: float = 1,
-    beta: float = 1,
-    gamma: float = 1,
-) -> Tensor:
+def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]) -> Tensor:
     """The mean structural similarity of each pair of pictures (N, C, H, W): (N,), 1 for equal ones, never more.
 
-    Local means and variances are taken under a window of `window` × `window` pixels, "gaussian" with standard
-    deviation `sigma` or "uniform". At the border the picture is mirrored, edge pixel included ("symmetric",
+    Local means and variances are taken under a window of ``window`` × ``window`` pixels, "gaussian" with
+    standard deviation ``sigma`` or "uniform". At the border the picture is mirrored, edge pixel included ("symmetric",
     as scikit-image's full map), or windows that leave it are left out ("valid", as scikit-image's mean).
 
     The constants follow the data range L: "wang" takes c1 = (k1 L)², c2 = (k2 L)², as the SSIM paper and
     everyone since; "bergmann" takes c1 = k1 L², c2 = k2 L², which for L = 1 are the 0.01 and 0.03 that
     Bergmann et al., "Improving unsupervised defect segmentation by applying structural similarity to
-    autoencoders" (VISAPP 2019), print, not squared. `c1` and `c2`, where given, are taken as they are.
+    autoencoders" (VISAPP 2019), print, not squared. ``c1`` and ``c2``, where given, are taken as they are.
 
-    `alpha`, `beta`, `gamma` are the exponents of luminance, contrast and structure (Wang et al. 2004,
+    ``alpha``, ``beta``, ``gamma`` are the exponents of luminance, contrast and structure (Wang et al. 2004,
     equation 12). A part that is negative keeps its sign, sign(s) |s|^gamma; exponent 0 leaves a part out.
 
-    The gradient is written by hand and can be taken once, not twice. Raises `UsageError` for a missing or
-    non-positive `data_range`, batches that are no float (N, C, H, W) of one shape, an even window, and a
-    window larger than the picture.
+    The gradient is written by hand and can be taken once, not twice.
 
+    Parameters
+    ----------
+    data_range: the span L of the values, 1.0 for pictures in [0, 1]; must be given.
+    window, sigma, kind: 11 pixels, 1.5 pixels and "gaussian" by default.
+    padding: "symmetric" by default.
+    constants, k1, k2: "wang", 0.01 and 0.03 by default.
+    c1, c2: None by default, so that they follow from ``constants``, ``k1`` and ``k2``.
+    alpha, beta, gamma: 1 by default.
+
+    Raises
+    ------
+    UsageError
+        For a missing or non-positive ``data_range``, batches that are no float (N, C, H, W) of one shape, an
+        even window, a window larger than the picture, and any other option out of range.
+
+    Examples
+    --------
     >>> x = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     >>> ssim(x, x, data_range=1.0)
     tensor([1.])
     >>> ssim(x, 1 - x, data_range=1.0) < 0.7
     tensor([True])
     """
-    settings = make_settings(
-        data_range,
-        window=window,
-        sigma=sigma,
-        kind=kind,
-        padding=padding,
-        constants=constants,
-        k1=k1,
-        k2=k2,
-        c1=c1,
-        c2=c2,
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-    )
+    settings = make_settings(data_range, **options)
     check_pair(x, y)
     if settings.exponents == (1, 1, 1):
         return plane_means(x, y, settings).mean(1)
@@ -507,8 +495,10 @@ def log_ssim(
 ) -> Tensor:
     """−log((SSIM + 1) / 2) of the mean SSIM of each pair: (N,), at least 0 up to rounding.
 
-    Xie et al. 2019. Takes the options of `ssim` and raises its errors.
+    Xie et al. 2019. Takes the options of ``ssim`` and raises its errors.
 
+    Examples
+    --------
     >>> log_ssim(torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16), data_range=1.0).abs()
     tensor([0.])
     """
@@ -521,7 +511,7 @@ def _minus_log(similarity: Tensor) -> Tensor:
 
 
 class SSIM(Measure):
-    """1 − SSIM as a measure; takes the options of `ssim`. Its map always has the pictures' own size."""
+    """1 − SSIM as a measure; takes the options of ``ssim``. Its map always has the pictures' own size."""
 
     title = "1 − SSIM"
 
@@ -557,9 +547,8 @@ class SSIM(Measure):
             beta=beta,
             gamma=gamma,
         )
-        make_settings(
-            self.data_range, **self.options
-        )  # a wrong option is refused here, not at the first picture
+        # a wrong option is refused here, not at the first picture
+        make_settings(self.data_range, **self.options)
 
     def _map(self, x: Tensor, y: Tensor) -> Tensor:
         full_size: SSIMOptions = {**self.options, "padding": "symmetric"}
@@ -576,7 +565,7 @@ class SSIM(Measure):
 
 
 class LogSSIM(SSIM):
-    """`log_ssim` as a measure; takes the options of `ssim`."""
+    """``log_ssim`` as a measure; takes the options of ``ssim``."""
 
     title = "−log((SSIM + 1) / 2)"
 

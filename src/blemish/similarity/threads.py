@@ -40,9 +40,9 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 
 def side_by_side(work: Callable[[Iterator[T]], None], chunks: Sequence[T], device: torch.device) -> None:
-    """Call `work` in as many threads as torch may use, each taking chunks from one iterator until none is left.
+    """Call ``work`` in as many threads as torch may use, each taking chunks from one iterator until none is left.
 
-    `work` runs without gradients; a single chunk, and any on another device than the CPU, in the calling thread.
+    ``work`` runs without gradients; a single chunk, and any on another device than the CPU, in the calling thread.
     """
     threads = min(torch.get_num_threads(), len(chunks))
     shared = iter(chunks)

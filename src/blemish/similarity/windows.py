@@ -23,15 +23,15 @@ Padding = Literal["symmetric", "valid"]
 
 
 class Window(NamedTuple):
-    """A square window: odd side `size`, standard deviation `sigma` in pixels (Gaussian only), border."""
+    """A square window: odd side ``size``, standard deviation ``sigma`` in pixels (Gaussian only), border."""
 
     size: int = 11
     sigma: float = 1.5
     kind: Kind = "gaussian"
     padding: Padding = "symmetric"
 
-    def check(self, height: int, width: int) -> None:
-        """Raise a `UsageError` where the window makes no sense or is larger than the picture."""
+    def check(self) -> None:
+        """Raise a ``UsageError`` where the window makes no sense on a picture of any size."""
         if self.kind not in ("gaussian", "uniform"):
             raise UsageError(f"window kind {self.kind!r} is unknown; choose 'gaussian' or 'uniform'")
         if self.padding not in ("symmetric", "valid"):
@@ -42,6 +42,9 @@ class Window(NamedTuple):
             )
         if self.kind == "gaussian" and not self.sigma > 0:
             raise UsageError(f"window sigma is {self.sigma}; give a positive number of pixels")
+
+    def check_fits(self, height: int, width: int) -> None:
+        """Raise a ``UsageError`` where the window is larger than the picture."""
         if self.size > min(height, width):
             raise UsageError(
                 f"window of {self.size} pixels is larger than the picture of {height}×{width}; "
@@ -51,6 +54,8 @@ class Window(NamedTuple):
     def taps(self) -> Tensor:
         """The weights along one axis, (size,) in float64, summing to 1.
 
+        Examples
+        --------
         >>> [round(tap, 3) for tap in Window(size=3, sigma=1.0).taps().tolist()]
         [0.274, 0.452, 0.274]
         """
@@ -61,7 +66,7 @@ class Window(NamedTuple):
         return weight / weight.sum()
 
     def outputs(self, length: int) -> int:
-        """How many values the filter gives along an axis of `length` pixels."""
+        """How many values the filter gives along an axis of ``length`` pixels."""
         return length if self.padding == "symmetric" else length - self.size + 1
 
 
@@ -77,7 +82,7 @@ def _matrix_rows(window: Window, length: int, start: int, stop: int) -> Tensor:
 
 
 class Tile(NamedTuple):
-    """One dense piece of a banded matrix: outputs `to`, inputs `of`, and the weights both ways round."""
+    """One dense piece of a banded matrix: outputs ``to``, inputs ``of``, and the weights both ways round."""
 
     to: slice
     of: slice
@@ -134,9 +139,9 @@ class Filter(NamedTuple):
     columns: Axis
 
     def __call__(self, fields: Tensor, between: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """Filter contiguous `fields` (H, K, W), K of them at once, into (H', K, W').
+        """Filter contiguous ``fields`` (H, K, W), K of them at once, into (H', K, W').
 
-        `between` (H', K, W) and `out` are memory to use again; contiguous, overwritten.
+        ``between`` (H', K, W) and ``out`` are memory to use again; contiguous, overwritten.
         """
         height, fields_count, width = fields.shape
         if between is None:
@@ -161,9 +166,9 @@ def make_filter(
     adjoint: bool = False,
     tile: int | None = None,
 ) -> Filter:
-    """The filter of `window` on pictures of `size` (H, W), or its adjoint (its transpose as a matrix).
+    """The filter of ``window`` on pictures of ``size`` (H, W), or its adjoint (its transpose as a matrix).
 
-    `tile` is how many outputs are made at once along an axis; by default what the device does quickest.
+    ``tile`` is how many outputs are made at once along an axis; by default what the device does quickest.
     """
     tile = tile or (16 if device.type == "cpu" else 128)
     rows, columns = (_axis(window, length, adjoint, tile, dtype, device) for length in size)
@@ -189,7 +194,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class _WindowMean(torch.autograd.Function):
-    """`window_mean` with its gradient."""
+    """``window_mean`` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: Window) -> Tensor:
@@ -211,11 +216,14 @@ def _filter_batch(x: Tensor, window_filter: Filter) -> Tensor:
 
 
 def window_mean(x: Tensor, window: Window) -> Tensor:
-    """The weighted mean of `x` (N, C, H, W) under the window at every pixel: (N, C, H', W').
+    """The weighted mean of ``x`` (N, C, H, W) under the window at every pixel: (N, C, H', W').
 
+    Examples
+    --------
     >>> window_mean(torch.eye(3)[None, None], Window(size=3, kind="uniform", padding="valid"))
     tensor([[[[0.3333]]]])
     """
-    window.check(*x.shape[-2:])
+    window.check()
+    window.check_fits(*x.shape[-2:])
     mean: Tensor = _WindowMean.apply(x, window)  # type: ignore[no-untyped-call]
     return mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from blemish.errors import UsageError
+from blemish.errors import UsageError, nearest
 from blemish.observer import Observer
 from blemish.studies.result import StudyResult
 
@@ -27,7 +27,10 @@ def run_study(
         When ``out`` cannot be written.
     """
     if name not in STUDIES:
-        raise UsageError(f"unknown study '{name}'; there are {', '.join(STUDIES)}")
+        raise UsageError(f"unknown study '{name}'; {nearest(name, STUDIES)}")
+    from blemish.fitting import refuse_unwritable
+
+    refuse_unwritable(Path(out))
     module = import_module(f"blemish.studies.{name}")
     result: StudyResult = module.run(Path(out), quick=quick, observer=observer or Observer())
     return result

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from blemish.errors import ModelError
 from blemish.images.writing import write_bytes, write_json
 
+STATE_FILE = "state.json"
+
 
 @dataclass
 class TrainingState:
@@ -44,7 +46,6 @@ def save_checkpoint(
     The JSON names its tensor file, and is replaced last: whichever moment a kill picks, it points at a
     complete pair.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -53,10 +54,15 @@ def save_checkpoint(
     write_bytes(
         folder / name, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     )
-    write_json(folder / "state.json", {"tensors": name, "identity": identity, "state": asdict(state)})
+    write_json(folder / STATE_FILE, {"tensors": name, "identity": identity, "state": asdict(state)})
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
-            old.unlink()
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                raise ModelError(
+                    old, f"cannot be removed ({error.strerror})", "change the permissions of its folder"
+                ) from None
 
 
 def load_checkpoint(
@@ -73,7 +79,7 @@ def load_checkpoint(
         When there is no checkpoint, it is damaged, or it belongs to another recipe or other pictures
         (``identity`` differs: the first differing key is named).
     """
-    path = folder / "state.json"
+    path = folder / STATE_FILE
     if not path.exists():
         raise ModelError(folder, "holds no checkpoint to resume from", "fit without --resume")
     try:

@@ -24,6 +24,7 @@ from blemish.training.machine import Machine
 from blemish.training.patches import PreparedPictures, RandomPatches, make_loader, raising
 
 VALIDATION_PATCHES = 256
+VALIDATION_BYTES = 64 * 2**20
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 
@@ -96,14 +97,7 @@ def train(
         return state.step >= settings.steps or state.looks_without_gain >= settings.patience
 
     # The same patches at every look, or the curve would show the draw and not the progress.
-    held_out = list(
-        raising(
-            make_loader(
-                RandomPatches(validation, patch, seed=settings.seed + 1, start=0, stop=VALIDATION_PATCHES),
-                settings.batch,
-            )
-        )
-    )
+    held_out = _held_out(validation, patch, settings)
     loader = fabric.setup_dataloaders(
         make_loader(
             RandomPatches(
@@ -197,6 +191,17 @@ def train(
     model.load_state_dict(best)
     _lay_out(model.eval().to("cpu"), torch.contiguous_format)
     return state
+
+
+def _held_out(validation: PreparedPictures, patch: int, settings: TrainingSettings) -> list[Tensor]:
+    """Batches (N, C, P, P) of the held-out pictures, as many as ``VALIDATION_BYTES`` hold but at least one."""
+    patches = RandomPatches(validation, patch, seed=settings.seed + 1, start=0, stop=VALIDATION_PATCHES)
+    batches: list[Tensor] = []
+    for batch in raising(make_loader(patches, settings.batch)):
+        batches.append(batch)
+        if sum(kept.nbytes for kept in batches) + batch.nbytes > VALIDATION_BYTES:
+            break
+    return batches
 
 
 def _make_fabric(machine: Machine) -> Fabric:
