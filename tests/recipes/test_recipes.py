@@ -55,7 +55,7 @@ def test_the_papers_settings() -> None:
     assert ssim.patch.size == l2.patch.size == 128
     assert ssim.encoder.settings == l2.encoder.settings == {"latent": 100}
     assert (ssim.residual.name, ssim.loss[0].name) == ("ssim", "ssim")
-    assert ssim.residual.settings == ssim.loss[0].settings == {"window": 11, "constants": "wang"}
+    assert ssim.residual.settings == ssim.loss[0].settings == {"window": 11, "constants": "bergmann"}
     assert (l2.residual.name, l2.loss[0].name) == ("mse", "mse")
     assert ssim.training.learning_rate == l2.training.learning_rate == 2e-4
     assert ssim.training.weight_decay == l2.training.weight_decay == 1e-5

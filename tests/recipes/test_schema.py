@@ -29,7 +29,7 @@ def test_nested_list_and_part_settings_are_set() -> None:
     assert changed.picture.size is None
     assert (changed.loss[0].weight, changed.loss[0].settings) == (
         2.5,
-        {"window": 11, "constants": "wang", "sigma": 3},
+        {"window": 11, "constants": "bergmann", "sigma": 3},
     )
     assert changed.encoder.settings == {"latent": 500}
     assert (changed.residual.name, changed.residual.settings) == ("ms-ssim", {"window": 7})

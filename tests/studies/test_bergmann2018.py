@@ -74,7 +74,7 @@ def test_the_study_writes_its_figures_and_uses_finished_fits_again(
     assert run_study("bergmann2018", tmp_path, quick=True, observer=second).figures == result.figures
     assert any(text.startswith("Training") for text in first.said)
     assert not any(text.startswith("Training") for text in second.said)
-    assert second.counts == [(1, 2), (2, 2)] * 2
+    assert second.counts == [(1, 2), (2, 2)]
     with pytest.raises(Stopped, match="while measuring"):
         run_study("bergmann2018", tmp_path, quick=True, observer=Stopping())
 

@@ -65,7 +65,7 @@ class ThresholdSettings(_Settings):
 
 
 class TrainingSettings(_Settings):
-    steps: int = Field(5_000, ge=1)
+    steps: int = Field(2_500, ge=1)
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
