@@ -124,6 +124,19 @@ def test_the_loss_goes_down(run: Run, recipe: str, precision: str) -> None:
     assert state.seconds > 0
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_network_computes_in_the_precision_of_the_machine(
+    run: Run, precision: str, dtype: torch.dtype
+) -> None:
+    seen: set[tuple[bool, torch.dtype]] = set()
+
+    def watch(model: Autoencoder) -> None:
+        model.encoder.register_forward_hook(lambda module, _, y: seen.add((module.training, y.dtype)))
+
+    run(prepare=watch, machine=Machine("cpu", precision, "test"))
+    assert seen == {(True, dtype), (False, dtype)}, "in training and at the looks"
+
+
 def test_the_model_ends_in_evaluation_on_the_cpu_in_full_precision(run: Run) -> None:
     model, _ = run(machine=Machine("cpu", "bfloat16", "test"))
     assert not model.training

@@ -145,7 +145,8 @@ def train(
         torch.manual_seed(_step_seed(settings.seed, state.step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step)
-        loss = wrapped.loss(batch.to(memory_format=torch.channels_last))
+        with fabric.autocast():  # which Fabric itself opens around forward alone
+            loss = wrapped.loss(batch.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss.total)
         optimizer.step()
@@ -244,7 +245,7 @@ def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> float:
     wrapped.eval()
-    with torch.no_grad():
+    with torch.no_grad(), fabric.autocast():
         total = sum(float(wrapped.loss(fabric.to_device(batch)).total) * len(batch) for batch in batches)
     wrapped.train()
     return total / sum(len(batch) for batch in batches)
