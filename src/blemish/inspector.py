@@ -433,7 +433,7 @@ def load(folder: str | Path, *, device: str = "cpu") -> Inspector:
             "copy the whole model folder again, or fit again",
         )
     try:
-        model = build(file.recipe, file.preparation.channels)
+        model = build(file.recipe, file.preparation.channels, pretrained=False)
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError, RecipeError) as error:
         reason = str(error).splitlines()[0]

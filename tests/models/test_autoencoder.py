@@ -31,7 +31,7 @@ class Back(Decoder):
 def test_the_reconstruction_is_cropped_where_the_picture_was(size: tuple[int, int]) -> None:
     model = Autoencoder(Through(), Back(), {"mse": (1.0, MSE(data_range=1.0))}, MSE(data_range=1.0))
     x = torch.rand(2, 3, *size)
-    reconstruction, latent = model(x)
+    reconstruction, latent, *_ = model(x)
     assert torch.equal(reconstruction, x)
     assert all(side >= 32 and side % 16 == 0 for side in latent.shape[-2:])
     assert model.residual(x).max() == 0

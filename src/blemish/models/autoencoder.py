@@ -1,26 +1,105 @@
-"""The composition that every recipe becomes: encoder, decoder, loss terms and residual."""
+"""The composition that every recipe becomes.
+
+Parts are the classes below by their kind; :mod:`blemish.models.registry` makes them by name. What a part is
+given to construct itself is told there too.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blemish.errors import UsageError
 from blemish.similarity import Measure
+
+INSPECTION_SEED = 0
+"""Of whatever is drawn at inspection, so that a picture has one score."""
+
+
+class Corruption(nn.Module):
+    """Spoils a picture that the network is then asked to give back clean."""
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
+        raise NotImplementedError
+
+
+class Aligned(NamedTuple):
+    """What :class:`Alignment` gives."""
+
+    picture: Tensor
+    """(N, C, P, P), in the normalised pose."""
+    angle: Tensor
+    """(N,) by which each was turned counter-clockwise, in radians."""
+
+
+class Alignment(nn.Module):
+    """Brings pictures (N, C, P, P) into one pose before the encoder, and back after the decoder."""
+
+    pretraining: int = 0
+    """Steps of :meth:`pretraining_loss` before the autoencoder's own."""
+
+    def forward(self, x: Tensor) -> Aligned:
+        raise NotImplementedError
+
+    def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
+        """(N, C, P, P) in the normalised pose back to the pose that the input had."""
+        raise NotImplementedError
+
+    def pretraining_loss(self, x: Tensor) -> dict[str, Tensor]:
+        """Named scalars to learn the pose from, without the autoencoder."""
+        raise NotImplementedError
 
 
 class Encoder(nn.Module):
-    """(N, C, H, W) to a latent; what :class:`Autoencoder` and its decoder need to know of any encoder."""
+    """(N, C, H, W) to features; what :class:`Autoencoder` and its other parts need to know of any encoder."""
 
     stride: int
     """Pictures are padded to a multiple of it."""
     patch: int
     """Side of the training patch; smaller pictures are padded up to it."""
     latent_shape: tuple[int, int, int]
-    """(channels, height, width) of the latent of one patch."""
+    """(channels, height, width) of the features of one patch."""
+
+
+class Posterior(NamedTuple):
+    """Gaussian Q(z | x) of each latent variable, shaped like the latent."""
+
+    mu: Tensor
+    log_var: Tensor
+
+
+class Bottleneck(nn.Module):
+    """Between encoder and decoder: :meth:`encode` on the way in, :meth:`decode` on the way out."""
+
+    latent_shape: tuple[int, int, int]
+    """Of what :meth:`encode` gives for one patch."""
+    code_shape: tuple[int, int, int]
+    """Of what :meth:`decode` gives for one patch."""
+    one_size: bool = False
+    """Whether it serves pictures of exactly one patch only."""
+
+    def encode(self, h: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+
+class StochasticBottleneck(Bottleneck):
+    """A bottleneck whose latent is drawn in training, and is the mean otherwise."""
+
+    def posterior(self, h: Tensor) -> Posterior:
+        raise NotImplementedError
+
+    def encode(self, h: Tensor) -> Tensor:
+        """The mean of the posterior."""
+        return self.posterior(h).mu
 
 
 class Decoder(nn.Module):
@@ -37,6 +116,27 @@ class Output(NamedTuple):
     """(N, C, H, W), the input's shape; linear output, so values may leave [0, 1]."""
     latent: Tensor
     """(N, d, h, w)."""
+    posterior: Posterior | None = None
+    """Of the latent, where the bottleneck is stochastic."""
+    angle: Tensor | None = None
+    """(N,) radians by which an alignment turned the input."""
+
+
+class Pass(NamedTuple):
+    """One pass of the network as a loss term sees it."""
+
+    model: Autoencoder
+    target: Tensor
+    """(N, C, H, W), the clean pictures."""
+    output: Output
+
+
+class Term(nn.Module):
+    """A part of the training loss that needs more than the picture and its reconstruction."""
+
+    def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
+        """A scalar, or several by name."""
+        raise NotImplementedError
 
 
 class Loss(NamedTuple):
@@ -55,59 +155,164 @@ class Residual(NamedTuple):
     """(N, C, H, W), float32."""
 
 
+class ResidualRule(nn.Module):
+    """A residual map that needs more than the picture and its reconstruction."""
+
+    title: str
+    """What the map holds, as a report writes it."""
+
+    def forward(self, model: Autoencoder, x: Tensor) -> Residual:
+        raise NotImplementedError
+
+
 class Autoencoder(nn.Module):
     """Reconstructs what it has learned to be flawless; what it cannot reconstruct stands out.
 
     ::
 
-        x ──► encoder ──► latent ──► decoder ──► reconstruction
-        │                                             │
-        ├──────────────► loss_terms (training) ◄──────┤
-        └──────────────► measure (residual map) ◄─────┘
+        x ─► corruption ─► alignment ─► encoder ─► bottleneck ─► decoder ─► alignment⁻¹ ─► reconstruction
+        │    (training)                                                                        │
+        ├──────────────────────────► loss_terms (training) ◄───────────────────────────────────┤
+        └──────────────────────────► measure (residual map) ◄──────────────────────────────────┘
 
     Pictures of any size are accepted: they are padded by repeating the border up to the network's
-    stride (and to one patch at least), and the reconstruction is cropped back.
+    stride (and to one patch at least), and the reconstruction is cropped back. Where a part was built
+    for patches of one size, larger pictures are refused; an inspector cuts them into patches.
+
+    In training mode every corruption is applied, and drawn from torch's global generator; in evaluation
+    only those of ``at_inspection``, always with the same draws.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         decoder: Decoder,
-        loss_terms: dict[str, tuple[float, Measure]],
-        measure: Measure,
+        loss_terms: Mapping[str, tuple[float, Measure | Term]],
+        measure: Measure | ResidualRule,
+        *,
+        corruptions: Sequence[tuple[Corruption, bool]] = (),
+        alignment: Alignment | None = None,
+        bottlenecks: Sequence[Bottleneck] = (),
     ) -> None:
         super().__init__()
+        self.corruptions = nn.ModuleList(corruption for corruption, _ in corruptions)
+        self.at_inspection = tuple(at_inspection for _, at_inspection in corruptions)
+        self.alignment = alignment
         self.encoder = encoder
+        self.bottlenecks = nn.ModuleList(bottlenecks)
         self.decoder = decoder
         self.loss_terms = nn.ModuleDict({name: term for name, (_, term) in loss_terms.items()})
         self.weights = {name: weight for name, (weight, _) in loss_terms.items()}
         self.measure = measure
 
+    @property
+    def _bottlenecks(self) -> list[Bottleneck]:
+        return cast("list[Bottleneck]", list(self.bottlenecks))
+
+    @property
+    def pretraining(self) -> int:
+        """Steps of :meth:`pretraining_loss` that come before :meth:`loss`."""
+        return self.alignment.pretraining if self.alignment else 0
+
     def forward(self, x: Tensor) -> Output:
         height, width = x.shape[-2:]
-        stride, patch = self.encoder.stride, self.encoder.patch
-        rows, columns = (max(patch, math.ceil(side / stride) * stride) - side for side in (height, width))
-        if rows or columns:
-            top, left = rows // 2, columns // 2
-            x = F.pad(x, (left, columns - left, top, rows - top), mode="replicate")
-            latent = self.encoder(x)
-            y = self.decoder(latent)[..., top : top + height, left : left + width]
+        x = self.corrupt(x)
+        x, (top, left) = self._padded(x)
+        angle: Tensor | None = None
+        if self.alignment is None:
+            latent, posterior = self._encode(x)
+            y = self.decode(latent)
         else:
-            latent = self.encoder(x)
-            y = self.decoder(latent)
-        return Output(y, latent)
+            aligned: Aligned = self.alignment(x)
+            latent, posterior = self._encode(aligned.picture)
+            y, angle = self.alignment.restore(self.decode(latent), aligned), aligned.angle
+        return Output(y[..., top : top + height, left : left + width], latent, posterior, angle)
+
+    def corrupt(self, x: Tensor) -> Tensor:
+        """``x`` as the encoder is to see it: (N, C, H, W) to the same shape."""
+        for corruption, at_inspection in zip(self.corruptions, self.at_inspection, strict=True):
+            if self.training:
+                x = corruption(x)
+            elif at_inspection:
+                # Each picture alone, or its noise would depend on which others are inspected with it.
+                generator = torch.Generator()
+                x = torch.cat([corruption(one[None], generator.manual_seed(INSPECTION_SEED)) for one in x])
+        return x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent (N, d, h, w) of pictures whose sides fit the network; the mean where it is stochastic."""
+        h: Tensor = self.encoder(x)
+        for bottleneck in self._bottlenecks:
+            h = bottleneck.encode(h)
+        return h
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`, as far as there is one."""
+        for bottleneck in reversed(self._bottlenecks):
+            latent = bottleneck.decode(latent)
+        reconstruction: Tensor = self.decoder(latent)
+        return reconstruction
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Posterior | None]:
+        *before, last = self._bottlenecks or (None,)
+        if not isinstance(last, StochasticBottleneck):
+            return self.encode(x), None
+        h = self.encoder(x)
+        for bottleneck in before:
+            h = bottleneck.encode(h)
+        posterior = last.posterior(h)
+        if not self.training:
+            return posterior.mu, posterior
+        sigma = (posterior.log_var / 2).exp()
+        return posterior.mu + sigma * torch.randn_like(sigma), posterior
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """``x`` with sides that fit the network, and how many rows and columns were added before it."""
+        height, width = x.shape[-2:]
+        stride, patch = self.encoder.stride, self.encoder.patch
+        one_size = self.alignment is not None or any(part.one_size for part in self.bottlenecks)
+        if one_size and max(height, width) > patch:
+            part = "alignment" if self.alignment is not None else "dense bottleneck"
+            raise UsageError(
+                f"the {part} was built for pictures of {patch} × {patch} pixels, not {width} × {height}; "
+                f"cut them into tiles, as an inspector does, or build it with patch.size={max(height, width)}"
+            )
+        rows, columns = (max(patch, math.ceil(side / stride) * stride) - side for side in (height, width))
+        top, left = rows // 2, columns // 2
+        if rows or columns:
+            x = F.pad(x, (left, columns - left, top, rows - top), mode="replicate")
+        return x, (top, left)
 
     def loss(self, batch: Tensor) -> Loss:
         """Named, weighted terms of the training loss for ``batch`` (N, C, H, W) in [0, 1]."""
-        y = self(batch).reconstruction
-        terms = {name: self.weights[name] * term(batch, y) for name, term in self.loss_terms.items()}
-        return Loss(torch.stack(list(terms.values())).sum(), terms)
+        output = self(batch)
+        terms: dict[str, Tensor] = {}
+        for name, term in self.loss_terms.items():
+            if isinstance(term, Measure):
+                values = term(batch, output.reconstruction)
+            else:
+                values = term(Pass(self, batch, output))
+            named = values if isinstance(values, dict) else {name: values}
+            terms |= {key: self.weights[name] * value for key, value in named.items()}
+        return _summed(terms)
+
+    def pretraining_loss(self, batch: Tensor) -> Loss:
+        """Named terms of what is learned before :meth:`loss`; only where ``pretraining`` is not 0."""
+        assert self.alignment is not None
+        return _summed(self.alignment.pretraining_loss(self._padded(batch)[0]))
 
     def examine(self, x: Tensor) -> Residual:
         """The residual map together with the reconstruction that it was measured on."""
+        if isinstance(self.measure, ResidualRule):
+            examined: Residual = self.measure(self, x)
+            return examined
         y = self(x).reconstruction.float()
         return Residual(self.measure.distance_map(x, y), y)
 
     def residual(self, x: Tensor) -> Tensor:
         """How unlike ``x`` and its reconstruction are, per pixel: (N, 1, H, W)."""
         return self.examine(x).map
+
+
+def _summed(terms: dict[str, Tensor]) -> Loss:
+    return Loss(torch.stack(list(terms.values())).sum(), terms)

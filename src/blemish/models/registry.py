@@ -10,22 +10,40 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from blemish.errors import RecipeError, nearest
-from blemish.models.autoencoder import Autoencoder, Decoder, Encoder
+from blemish.models.autoencoder import (
+    Alignment,
+    Autoencoder,
+    Bottleneck,
+    Corruption,
+    Decoder,
+    Encoder,
+    ResidualRule,
+    Term,
+)
 from blemish.recipes import Part, Recipe
-from blemish.similarity import MEASURES
+from blemish.similarity import MEASURES, Measure
 
 P = TypeVar("P", bound=nn.Module)
 
+CORRUPTIONS: dict[str, type[Corruption]] = {}
+ALIGNMENTS: dict[str, type[Alignment]] = {}
 ENCODERS: dict[str, type[Encoder]] = {}
+BOTTLENECKS: dict[str, type[Bottleneck]] = {}
 DECODERS: dict[str, type[Decoder]] = {}
+TERMS: dict[str, type[Term]] = {}
+"""Loss terms that are no measure."""
+RESIDUALS: dict[str, type[ResidualRule]] = {}
+"""Residuals that are no measure."""
 
 
 def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]]:
     """Class decorator: make a part available to recipes under ``name``.
 
     The keyword arguments of its constructor are its settings in YAML, checked against their annotations,
-    but for those that :func:`build` gives from the pictures and the neighbouring parts (``channels``,
-    ``patch``, ``latent``).
+    but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the pictures, side
+    of the ``patch``, ``pretrained`` (whether to look for pretrained weights; a saved model brings its own),
+    ``shape`` (channels, height, width) of what the preceding part gives (bottlenecks and decoders),
+    ``latent``, the channels of it (decoders), and ``data_range`` (loss terms and residuals).
     """
 
     def add(cls: type[P]) -> type[P]:
@@ -47,7 +65,8 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
         raise RecipeError(f"unknown {kind} '{part.name}'; {nearest(part.name, sorted(available))}")
     cls = available[part.name]
     types = get_type_hints(cls.__init__, include_extras=True)
-    known = inspect.signature(cls).parameters.keys() - context.keys()
+    asked = inspect.signature(cls).parameters.keys()
+    known = asked - context.keys()
     settings: dict[str, Any] = {}
     for name, value in part.settings.items():
         if name not in known:
@@ -62,38 +81,75 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
             raise RecipeError(
                 f"{kind} '{part.name}': {name} is {value!r}; {reason[0].lower()}{reason[1:]}"
             ) from None
-    return cls(**context, **settings)
+    return cls(**{name: value for name, value in context.items() if name in asked}, **settings)
 
 
-def build(recipe: Recipe, channels: int) -> Autoencoder:
+def build(recipe: Recipe, channels: int, *, pretrained: bool = True) -> Autoencoder:
     """The untrained :class:`~blemish.models.autoencoder.Autoencoder` of ``recipe`` for ``channels`` channels.
 
-    Weights are drawn from torch's global generator, so seed it first for a reproducible start.
+    Weights are drawn from torch's global generator, so seed it first for a reproducible start. Without
+    ``pretrained``, parts that begin with pretrained weights are drawn too: their own are to be loaded after.
 
     Raises
     ------
     RecipeError
         When a part is unknown, refuses a setting, or does not fit its neighbour (both are named).
+    FileError
+        When pretrained weights are not where the recipe says.
     """
-    encoder = make_part("encoder", ENCODERS, recipe.encoder, channels=channels, patch=recipe.patch.size)
-    latent, *grid = encoder.latent_shape
-    decoder = make_part(
-        "decoder", DECODERS, recipe.decoder, channels=channels, patch=recipe.patch.size, latent=latent
-    )
-    if tuple(grid) != decoder.latent_grid:
+    pictures = {"channels": channels, "patch": recipe.patch.size, "pretrained": pretrained}
+    corruptions = [
+        (make_part("corruption", CORRUPTIONS, part, **pictures), part.at_inspection)
+        for part in recipe.corruption
+    ]
+    alignment = make_part("alignment", ALIGNMENTS, recipe.alignment, **pictures) if recipe.alignment else None
+    encoder = make_part("encoder", ENCODERS, recipe.encoder, **pictures)
+    shape = encoder.latent_shape
+    bottlenecks: list[Bottleneck] = []
+    for part in recipe.bottleneck:
+        bottlenecks.append(make_part("bottleneck", BOTTLENECKS, part, shape=shape, **pictures))
+        shape = bottlenecks[-1].latent_shape
+    code = _decoded(recipe, bottlenecks, shape)
+    decoder = make_part("decoder", DECODERS, recipe.decoder, latent=code[0], shape=code, **pictures)
+    if code[1:] != decoder.latent_grid:
+        before = ("bottleneck", recipe.bottleneck[0]) if bottlenecks else ("encoder", recipe.encoder)
         raise RecipeError(
-            f"encoder '{recipe.encoder.name}' gives a latent grid of {_by(grid)} but "
+            f"{before[0]} '{before[1].name}' gives a latent grid of {_by(code[1:])} but "
             f"decoder '{recipe.decoder.name}' expects {_by(decoder.latent_grid)}; choose parts that fit"
         )
+    losses: dict[str, type[Measure | Term]] = {**MEASURES, **TERMS}
     loss_terms = {
         f"{index}-{term.name}" if _repeats(recipe, term.name) else term.name: (
             term.weight,
-            make_part("loss", MEASURES, term, data_range=1.0),
+            make_part("loss", losses, term, data_range=1.0, **pictures),
         )
         for index, term in enumerate(recipe.loss)
     }
-    residual = make_part("residual", MEASURES, recipe.residual, data_range=1.0)
-    return Autoencoder(encoder, decoder, loss_terms, residual)
+    residuals: dict[str, type[Measure | ResidualRule]] = {**MEASURES, **RESIDUALS}
+    residual = make_part("residual", residuals, recipe.residual, data_range=1.0, **pictures)
+    return Autoencoder(
+        encoder,
+        decoder,
+        loss_terms,
+        residual,
+        corruptions=corruptions,
+        alignment=alignment,
+        bottlenecks=bottlenecks,
+    )
+
+
+def _decoded(
+    recipe: Recipe, bottlenecks: Sequence[Bottleneck], shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """(channels, height, width) of what the decoder reads, after all bottlenecks gave back what they took."""
+    for place in reversed(range(len(bottlenecks))):
+        if shape != bottlenecks[place].latent_shape:
+            raise RecipeError(
+                f"bottleneck '{recipe.bottleneck[place].name}' expects back {_by(bottlenecks[place].latent_shape)} "
+                f"but bottleneck '{recipe.bottleneck[place + 1].name}' gives {_by(shape)}; choose parts that fit"
+            )
+        shape = bottlenecks[place].code_shape
+    return shape
 
 
 def _by(grid: Sequence[int]) -> str:

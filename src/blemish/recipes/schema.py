@@ -34,6 +34,12 @@ class LossTerm(Part):
     weight: float = Field(1.0, gt=0)
 
 
+class CorruptionPart(Part):
+    """A corruption by name; further keys are its settings."""
+
+    at_inspection: bool = Field(False, description="whether inspected pictures are corrupted too")
+
+
 class PictureSettings(_Settings):
     """How a picture file becomes what the network sees."""
 
@@ -88,7 +94,10 @@ class Recipe(_Settings):
     expect: str
     picture: PictureSettings = PictureSettings()
     patch: PatchSettings = PatchSettings()
+    corruption: tuple[CorruptionPart, ...] = ()
+    alignment: Part | None = None
     encoder: Part
+    bottleneck: tuple[Part, ...] = ()
     decoder: Part
     loss: tuple[LossTerm, ...] = Field(min_length=1)
     residual: Part

@@ -17,7 +17,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from blemish.errors import BlemishError, Stopped
-from blemish.models import Autoencoder
+from blemish.models import Autoencoder, Loss
 from blemish.recipes.schema import TrainingSettings
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from blemish.training.machine import Machine
@@ -62,6 +62,9 @@ def train(
 ) -> TrainingState:
     """Train ``model`` in place; it ends with the weights that served the held-out pictures best.
 
+    A model that wants it is first given ``model.pretraining`` steps of its ``pretraining_loss``; they count
+    as steps, but neither for early stopping nor for the best weights.
+
     Parameters
     ----------
     checkpoint: folder for checkpoints, written every minute and at the end; None writes none.
@@ -88,13 +91,22 @@ def train(
     )
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
+    wrapped.mark_forward_method("pretraining_loss")
     state = TrainingState()
     best = _copy(model)
     if resume and checkpoint:
         state, best = load_checkpoint(checkpoint, identity, model, optimizer)
 
+    steps = model.pretraining + settings.steps
+
     def finished() -> bool:
-        return state.step >= settings.steps or state.looks_without_gain >= settings.patience
+        return state.step >= steps or state.looks_without_gain >= settings.patience
+
+    def objective(batch: Tensor) -> Loss:
+        loss: Loss = (
+            wrapped.pretraining_loss(batch) if state.step < model.pretraining else wrapped.loss(batch)
+        )
+        return loss
 
     # The same patches at every look, or the curve would show the draw and not the progress.
     held_out = _held_out(validation, patch, settings)
@@ -105,7 +117,7 @@ def train(
                 patch,
                 seed=settings.seed,
                 start=state.step * settings.batch,
-                stop=(state.step if finished() else settings.steps) * settings.batch,
+                stop=(state.step if finished() else steps) * settings.batch,
             ),
             settings.batch,
             # Pictures in memory are cheaper to cut than to send between processes.
@@ -126,11 +138,13 @@ def train(
 
     def look() -> None:
         nonlocal best
+        # The same draws (noise, latents) at every look; the next step seeds its own.
+        torch.manual_seed(_step_seed(settings.seed + 1, 0))
         current = _mean_loss(wrapped, held_out, fabric)
         _refuse_nan({"validation": current}, state.step, checkpoint)
-        steps = state.step - (state.history[-1]["step"] if state.history else 0)
+        since = max(state.history[-1]["step"] if state.history else 0, model.pretraining)
         state.history.append(
-            {"step": state.step, "training": float(since_look) / steps, "validation": current}
+            {"step": state.step, "training": float(since_look) / (state.step - since), "validation": current}
         )
         since_look.zero_()
         if state.best_loss is None or current < state.best_loss:
@@ -144,20 +158,23 @@ def train(
         # A step's draws (noise, latents) depend on (seed, step) alone, so a resumed run repeats them.
         torch.manual_seed(_step_seed(settings.seed, state.step))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, state.step)
+            group["lr"] = learning_rate(settings, max(0, state.step - model.pretraining))
         with fabric.autocast():  # which Fabric itself opens around forward alone
-            loss = wrapped.loss(batch.to(memory_format=torch.channels_last))
+            loss = objective(batch.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss.total)
         optimizer.step()
         state.step += 1
         since_report += 1
-        since_look += loss.total.detach()
+        if state.step > model.pretraining:
+            since_look += loss.total.detach()
         for name, term in loss.terms.items():
             sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
         stopping = stop()
-        due = state.step == settings.steps or state.step % settings.validate_every == 0
-        if not (due or stopping or since_report >= REPORT_STEPS):
+        past = state.step - model.pretraining
+        due = past > 0 and (state.step == steps or past % settings.validate_every == 0)
+        # A report never mixes the terms of two phases.
+        if not (due or stopping or since_report >= REPORT_STEPS or past == 0):
             continue
         terms = {name: float(total) / since_report for name, total in sums.items()}
         _refuse_nan(terms, state.step, checkpoint)
@@ -168,11 +185,11 @@ def train(
         on_progress(
             Progress(
                 step=state.step,
-                steps=settings.steps,
+                steps=steps,
                 terms=terms,
                 images_per_second=speed,
                 # From the whole run, so that looks and checkpoints are in it.
-                seconds_left=(now - begun) / (state.step - first) * (settings.steps - state.step),
+                seconds_left=(now - begun) / (state.step - first) * (steps - state.step),
                 validation=state.history[-1]["validation"] if state.history else None,
                 best=state.best_loss,
             )
@@ -182,7 +199,7 @@ def train(
             break
         if stopping:
             write()
-            raise Stopped(f"stopped at step {state.step} of {settings.steps}")
+            raise Stopped(f"stopped at step {state.step} of {steps}")
         if now - saved >= CHECKPOINT_SECONDS:
             write()
             saved = now
