@@ -59,7 +59,7 @@ def anomalib_aupro(
     try:
         import torch
 
-        from torchvision_operators import declare_torchvision_operators
+        from blemish.layers.torchvision_operators import declare_torchvision_operators
 
         declare_torchvision_operators()
         import anomalib

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blemish.layers.torchvision_operators import declare_torchvision_operators
 from blemish.similarity import SSIM, ssim, ssim_map
 from blemish.similarity.windows import Window, make_filter
-from torchvision_operators import declare_torchvision_operators
 
 SHAPES = [(32, 3, 128, 128), (8, 3, 256, 256)]
 Contender = Callable[[Tensor, Tensor], Tensor]

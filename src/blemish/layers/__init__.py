@@ -1,5 +1,6 @@
 """Building blocks that several models share."""
 
+from blemish.layers import torchvision_operators as torchvision_operators
 from blemish.layers.transposed import ConvTranspose2d, conv_transpose2d
 
 __all__ = ["ConvTranspose2d", "conv_transpose2d"]

@@ -1,4 +1,8 @@
-"""Lets torchvision, which some peers import, be imported beside a torch whose build it was not made for."""
+"""Lets torchvision be imported beside a torch whose build it was not made for.
+
+Importing this module is enough, and importing any room of Blemish that uses torch does it: torchvision is
+optional, but where it is installed, lightning and torchmetrics import it too.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +29,6 @@ def declare_torchvision_operators() -> None:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             _TORCHVISION.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+declare_torchvision_operators()
