@@ -1,4 +1,4 @@
-"""Padding and cropping, seen through parts that change nothing."""
+"""The composition, seen through parts that do one plain thing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from blemish.errors import UsageError
 from blemish.models import Autoencoder
-from blemish.models.autoencoder import Decoder, Encoder
+from blemish.models.autoencoder import (
+    Aligned,
+    Alignment,
+    Bottleneck,
+    Corruption,
+    Decoder,
+    Encoder,
+    Pass,
+    Posterior,
+    Residual,
+    ResidualRule,
+    StochasticBottleneck,
+    Term,
+)
 from blemish.similarity import MSE
 
 
@@ -38,3 +52,153 @@ def test_the_reconstruction_is_cropped_where_the_picture_was(size: tuple[int, in
     # The filling repeats the border, so it brings no value that the picture does not have.
     assert (latent.amin((2, 3)) == x.amin((2, 3))).all()
     assert (latent.amax((2, 3)) == x.amax((2, 3))).all()
+
+
+MSE_LOSS = {"mse": (1.0, MSE(data_range=1.0))}
+
+
+class Noise(Corruption):
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return x + torch.rand(x.shape, generator=generator)
+
+
+def test_corruption_spoils_the_input_and_leaves_the_target_clean() -> None:
+    model = Autoencoder(
+        Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), False)]
+    ).train()
+    x = torch.rand(2, 1, 32, 32)
+    torch.manual_seed(0)
+    noise = torch.rand(x.shape)
+    torch.manual_seed(0)
+    torch.testing.assert_close(model.loss(x).total, noise.square().mean())
+    assert model.eval().loss(x).total == 0
+
+
+def test_corruption_at_inspection_is_the_same_for_every_picture_at_every_time() -> None:
+    model = Autoencoder(
+        Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), True)]
+    ).eval()
+    x = torch.rand(3, 1, 32, 32)
+    first = model(x).reconstruction
+    torch.rand(5)
+    torch.testing.assert_close(model(x).reconstruction, first, rtol=0, atol=0)
+    torch.testing.assert_close(model(x[1:2]).reconstruction, first[1:2], rtol=0, atol=0)
+    noise = first - x
+    torch.testing.assert_close(noise[0], noise[2])
+    assert noise.std() > 0.2
+
+
+class Double(Bottleneck):
+    def encode(self, h: Tensor) -> Tensor:
+        return 2 * h
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z / 2
+
+
+class AddOne(Bottleneck):
+    def encode(self, h: Tensor) -> Tensor:
+        return h + 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z - 1
+
+
+def test_bottlenecks_are_undone_in_reverse() -> None:
+    model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[Double(), AddOne()])
+    x = torch.rand(1, 1, 32, 32)
+    output = model(x)
+    torch.testing.assert_close(output.latent, 2 * x + 1)
+    torch.testing.assert_close(output.reconstruction, x)
+
+
+class OneSize(Bottleneck):
+    one_size = True
+
+    def encode(self, h: Tensor) -> Tensor:
+        return h
+
+
+def test_a_part_for_one_size_takes_smaller_pictures_and_refuses_larger_ones() -> None:
+    model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[OneSize()])
+    assert model(torch.rand(1, 1, 20, 32)).reconstruction.shape == (1, 1, 20, 32)
+    with pytest.raises(
+        UsageError, match=r"dense bottleneck was built for pictures of 32 × 32 .* not 40 × 20"
+    ):
+        model(torch.rand(1, 1, 20, 40))
+
+
+class Spread(StochasticBottleneck):
+    """Twice the input, with a standard deviation of 3."""
+
+    def posterior(self, h: Tensor) -> Posterior:
+        return Posterior(2 * h, torch.full_like(h, 2 * torch.log(torch.tensor(3.0)).item()))
+
+
+def test_a_stochastic_latent_is_drawn_in_training_and_the_mean_otherwise() -> None:
+    model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[Double(), Spread()])
+    x = torch.rand(4, 1, 32, 32)
+    drawn = model.train()(x)
+    assert drawn.posterior is not None
+    torch.testing.assert_close(drawn.posterior.mu, 4 * x)
+    noise = drawn.latent - 4 * x
+    assert noise.std().item() == pytest.approx(3, rel=0.05)
+    assert abs(noise.mean().item()) < 0.2
+    output = model.eval()(x)
+    torch.testing.assert_close(output.latent, 4 * x)
+    torch.testing.assert_close(model.encode(x), 4 * x)
+
+
+class Quarter(Alignment):
+    """Turns every picture by 90°."""
+
+    def forward(self, x: Tensor) -> Aligned:
+        return Aligned(x.rot90(1, (2, 3)), x.new_full((len(x),), torch.pi / 2))
+
+    def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
+        return y.rot90(-1, (2, 3))
+
+
+def test_alignment_turns_before_the_encoder_and_back_after_the_decoder() -> None:
+    model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), alignment=Quarter())
+    x = torch.rand(2, 1, 30, 32)
+    output = model(x)
+    torch.testing.assert_close(output.reconstruction, x)
+    torch.testing.assert_close(output.angle, torch.full((2,), torch.pi / 2))
+    assert output.latent.shape == (2, 1, 32, 32)
+    # Filled up by one row above and below, then turned.
+    torch.testing.assert_close(output.latent[..., 1:31], x.rot90(1, (2, 3)))
+    with pytest.raises(UsageError, match="alignment was built for pictures of 32 × 32"):
+        model(torch.rand(1, 1, 33, 32))
+
+
+class Two(Term):
+    def forward(self, done: Pass) -> dict[str, Tensor]:
+        return {
+            "latent": done.output.latent.mean(),
+            "difference": (done.target - done.output.reconstruction).abs().mean(),
+        }
+
+
+def test_a_term_sees_the_whole_pass_and_may_have_several_values() -> None:
+    model = Autoencoder(
+        Through(), Back(), {"mse": (1.0, MSE(data_range=1.0)), "two": (0.5, Two())}, MSE(data_range=1.0)
+    )
+    x = torch.rand(2, 1, 32, 32)
+    total, terms = model.loss(x)
+    assert list(terms) == ["mse", "latent", "difference"]
+    torch.testing.assert_close(terms["latent"], 0.5 * x.mean())
+    torch.testing.assert_close(total, 0.5 * x.mean())
+
+
+class Inverted(ResidualRule):
+    title = "inverted"
+
+    def forward(self, model: Autoencoder, x: Tensor) -> Residual:
+        return Residual(1 - x, model(x).reconstruction)
+
+
+def test_a_residual_may_be_a_rule_of_its_own() -> None:
+    model = Autoencoder(Through(), Back(), MSE_LOSS, Inverted())
+    x = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(model.residual(x), 1 - x)

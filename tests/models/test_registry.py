@@ -8,7 +8,8 @@ from torch import Tensor
 
 from blemish.errors import RecipeError
 from blemish.models import DECODERS, ENCODERS, build, register
-from blemish.models.autoencoder import Encoder
+from blemish.models.autoencoder import Bottleneck, Encoder
+from blemish.models.registry import BOTTLENECKS
 from blemish.recipes import load_recipe, override
 
 SMALL = override(load_recipe("ssim-ae"), ["patch.size=32", "patch.stride=16", "encoder.latent=8"])
@@ -34,6 +35,51 @@ def test_parts_that_do_not_fit_are_both_named(monkeypatch: pytest.MonkeyPatch) -
         build(override(SMALL, ["encoder={name: coarse}"]), 1)
     assert "encoder 'coarse' gives a latent grid of 2×2" in str(caught.value)
     assert "decoder 'bergmann' expects 1×1" in str(caught.value)
+
+
+class Flat(Bottleneck):
+    """Keeps ``keep`` channels on one point, and gives back what it was given."""
+
+    def __init__(self, *, shape: tuple[int, int, int], keep: int) -> None:
+        super().__init__()
+        self.latent_shape = (keep, 1, 1)
+        self.code_shape = shape
+
+
+class Halved(Bottleneck):
+    """Half the channels, on the way in and on the way out."""
+
+    def __init__(self, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.latent_shape = self.code_shape = (shape[0] // 2, *shape[1:])
+
+
+@pytest.fixture
+def bottlenecks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BOTTLENECKS, "flat", Flat)
+    monkeypatch.setitem(BOTTLENECKS, "halved", Halved)
+
+
+@pytest.mark.usefixtures("bottlenecks")
+def test_the_decoder_is_built_for_what_the_bottlenecks_give_back() -> None:
+    def decoder_inputs(bottleneck: str) -> int:
+        model = build(override(SMALL, [f"bottleneck={bottleneck}"]), 1)
+        return next(model.decoder.parameters()).shape[0]
+
+    assert decoder_inputs("[]") == 8
+    assert decoder_inputs("[{name: flat, keep: 3}]") == 8
+    assert decoder_inputs("[{name: halved}]") == 4
+    assert decoder_inputs("[{name: halved}, {name: flat, keep: 3}]") == 4
+
+
+@pytest.mark.usefixtures("bottlenecks")
+def test_bottlenecks_that_do_not_fit_each_other_are_both_named() -> None:
+    chain = "bottleneck=[{name: flat, keep: 6}, {name: halved}]"
+    with pytest.raises(RecipeError) as caught:
+        build(override(SMALL, [chain]), 1)
+    assert str(caught.value) == (
+        "bottleneck 'flat' expects back 6×1×1 but bottleneck 'halved' gives 3×1×1; choose parts that fit"
+    )
 
 
 def test_registering_makes_a_part_available(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from blemish.errors import ModelError, PictureError, Stopped
 from blemish.images import Item, Preparation
 from blemish.models import Autoencoder, build
+from blemish.models.autoencoder import Aligned, Alignment
 from blemish.recipes import load_recipe, override
 from blemish.recipes.schema import TrainingSettings
 from blemish.training import DivergedError, Machine, PreparedPictures, Progress, loop, train
@@ -345,6 +346,88 @@ def test_divergence_names_the_term_and_keeps_the_checkpoint(run: Run, tmp_path: 
     assert "training.learning_rate" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+def test_weights_that_are_no_numbers_never_replace_a_good_checkpoint(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with pytest.raises(Stopped):
+        run(checkpoint=folder, stop=stop_at(3))
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    models: list[Autoencoder] = []
+
+    def spoil_and_stop() -> bool:  # asked after the step, so every loss was still finite
+        with torch.no_grad():
+            next(models[0].parameters()).fill_(float("nan"))
+        return True
+
+    with pytest.raises(DivergedError, match="the weights are no longer numbers after step 4"):
+        run(checkpoint=folder, resume=True, prepare=models.append, stop=spoil_and_stop)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+class Shift(Alignment):
+    """Learns in pretraining to add what brings pictures to mid-grey; takes no part in the loss itself."""
+
+    pretraining = 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Aligned:
+        return Aligned(x + self.shift.detach(), x.new_zeros(len(x)))
+
+    def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
+        return y - self.shift.detach()
+
+    def pretraining_loss(self, x: Tensor) -> dict[str, Tensor]:
+        return {"grey": ((x + self.shift).mean() - 0.5).square()}
+
+
+def with_shift(model: Autoencoder) -> None:
+    model.alignment = Shift()
+
+
+def test_pretraining_comes_first_and_counts_for_no_look(run: Run) -> None:
+    seen: list[Progress] = []
+    shifts: list[float] = []
+    models: list[Autoencoder] = []
+
+    def remember(model: Autoencoder) -> None:
+        with_shift(model)
+        models.append(model)
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        assert isinstance(models[0].alignment, Shift)
+        shifts.append(models[0].alignment.shift.item())
+
+    _, state = run(prepare=remember, on_progress=watch)
+    assert [(p.step, p.steps, list(p.terms)) for p in seen] == [
+        (9, 29, ["grey"]),
+        (15, 29, ["mse"]),
+        (21, 29, ["mse"]),
+        (27, 29, ["mse"]),
+        (29, 29, ["mse"]),
+    ]
+    assert [look["step"] for look in state.history] == [15, 21, 27, 29]
+    assert shifts[0] != 0
+    assert set(shifts) == {shifts[0]}
+    # Their autoencoder then learns what one that had no pretraining learns in as many steps.
+    for progress, look in zip(seen[1:], state.history, strict=True):
+        assert look["training"] > 0
+        assert progress.validation == look["validation"]
+    assert state.history[0]["training"] == pytest.approx(seen[1].terms["mse"], rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [4, 9, 13])
+def test_interrupted_in_or_after_pretraining_is_uninterrupted(run: Run, tmp_path: Path, step: int) -> None:
+    whole, uninterrupted = run(prepare=with_shift)
+    with pytest.raises(Stopped, match=f"stopped at step {step} of 29"):
+        run(prepare=with_shift, checkpoint=tmp_path / "c", stop=stop_at(step))
+    resumed, state = run(prepare=with_shift, checkpoint=tmp_path / "c", resume=True)
+    assert same(whole, resumed)
+    assert without_time(state) == without_time(uninterrupted)
 
 
 @pytest.mark.parametrize("steps", [1, 20])

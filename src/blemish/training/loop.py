@@ -131,6 +131,8 @@ def train(
     since_look = torch.tensor(state.loss_since_look, device=fabric.device)
 
     def write() -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            raise _diverged("the weights are no longer numbers after", state.step, checkpoint)
         state.seconds = seconds_before + time.perf_counter() - begun
         state.loss_since_look = float(since_look)
         if checkpoint:
@@ -271,12 +273,16 @@ def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> float:
 def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:
     for name, value in terms.items():
         if not math.isfinite(value):
-            again = (
-                f" with --overwrite, which replaces the checkpoint in {checkpoint}"
-                if checkpoint and checkpoint.exists()
-                else ""
-            )
-            raise DivergedError(
-                f"loss term '{name}' became {value} by step {step}; lower training.learning_rate "
-                f"or set training.precision=float32, and fit again{again}"
-            )
+            raise _diverged(f"loss term '{name}' became {value} by", step, checkpoint)
+
+
+def _diverged(what: str, step: int, checkpoint: Path | None) -> DivergedError:
+    again = (
+        f" with --overwrite, which replaces the checkpoint in {checkpoint}"
+        if checkpoint and checkpoint.exists()
+        else ""
+    )
+    return DivergedError(
+        f"{what} step {step}; lower training.learning_rate "
+        f"or set training.precision=float32, and fit again{again}"
+    )
