@@ -59,9 +59,8 @@ def anomalib_aupro(
     try:
         import torch
 
-        from blemish.layers.torchvision_operators import declare_torchvision_operators
-
-        declare_torchvision_operators()
+        # before anomalib imports torchvision
+        from blemish.layers import torchvision_operators as torchvision_operators  # isort: skip
         import anomalib
         from anomalib.metrics.aupro import _AUPRO
     except ImportError as error:

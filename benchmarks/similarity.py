@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blemish.layers.torchvision_operators import declare_torchvision_operators
 from blemish.similarity import SSIM, ssim, ssim_map
 from blemish.similarity.windows import Window, make_filter
 
@@ -33,7 +32,6 @@ Contender = Callable[[Tensor, Tensor], Tensor]
 
 def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
     """What each installed peer offers (a value a picture, or a map of the inner pixels), and who is missing."""
-    declare_torchvision_operators()
     found: dict[str, dict[str, Contender]] = {}
     missing: list[str] = []
     try:

@@ -4,6 +4,7 @@ import platform
 import re
 import sys
 from importlib import metadata, util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +40,41 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     assert "Training would run on" not in found
 
 
+def test_torchvision_is_needed_by_some_recipes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = util.find_spec
+    monkeypatch.setattr(checks.util, "find_spec", lambda name: None if name == "torchvision" else real(name))
+    found = {check.name: check for check in run_checks()}
+    assert found["torchvision"].ok
+    assert found["torchvision"].found.startswith("not installed; only recipes that need backbones")
+    assert found["torchvision"].mend == INSTALL.replace("train", "backbones")
+    assert found["torchvision"].mend in found["torchvision"].found
+    assert found["Training would run on"].ok
+
+
+def test_imagenet_weights_are_looked_for_where_encoders_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> dict[str, checks.Check]:
+        return {check.name: check for check in run_checks() if "weights" in check.name}
+
+    monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    missing = look()["VGG16 weights"]
+    assert missing.ok
+    assert missing.mend == (
+        "put https://download.pytorch.org/models/vgg16-397923af.pth into "
+        f"{tmp_path / 'torch' / 'hub' / 'checkpoints'}"
+    )
+    assert missing.mend in missing.found
+    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
+    (tmp_path / "resnet50-11ad3fa6.pth").touch()
+    assert look()["ResNet50 weights"].found == str(tmp_path / "resnet50-11ad3fa6.pth")
+    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "gone"))
+    wrong = look()["VGG16 weights"]
+    assert not wrong.ok
+    assert "BLEMISH_WEIGHTS names no folder" in wrong.found
+
+
 def test_a_missing_core_package(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
 
@@ -55,16 +91,20 @@ def test_a_missing_core_package(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_every_package_of_the_train_extra_is_looked_for() -> None:
-    declared = [line for line in metadata.requires("blemish") or () if 'extra == "train"' in line]
-    looked_for = {distribution for _, distribution in checks.EXTRAS["train"]}
+@pytest.mark.parametrize("extra", checks.EXTRAS)
+def test_every_package_of_an_extra_is_looked_for(extra: str) -> None:
+    declared = [line for line in metadata.requires("blemish") or () if f'extra == "{extra}"' in line]
+    looked_for = {distribution for _, distribution in checks.EXTRAS[extra]}
     assert {line.split(">")[0] for line in declared} == looked_for
 
 
-@pytest.mark.parametrize("name", ["torch", "torch.nn", "lightning.fabric"])
-def test_missing_extra_is_explained(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("torch", "train"), ("torch.nn", "train"), ("lightning.fabric", "train"), ("torchvision", "backbones")],
+)
+def test_missing_extra_is_explained(name: str, extra: str) -> None:
     with (
-        pytest.raises(MissingExtraError, match=re.escape(INSTALL)) as error,
+        pytest.raises(MissingExtraError, match=re.escape(INSTALL.replace("train", extra))) as error,
         explain_missing(),
     ):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -20,6 +20,7 @@ from blemish.detect import read_records
 from blemish.errors import PictureError
 from blemish.inspector import Inspector, load
 from blemish.observer import Observer
+from blemish.recipes import recipe_names
 from blemish.studies import StudyResult
 
 Run = Callable[..., Any]
@@ -296,6 +297,38 @@ def test_recipes_name_their_papers(blemish: Run) -> None:
     ran = blemish("recipes")
     assert ran.code == 0
     assert re.search(r"^ssim-ae +SSIM autoencoder\..*arXiv:1807\.02011", ran.out, re.MULTILINE)
+
+
+def test_recipes_name_what_they_need(blemish: Run) -> None:
+    found = {recipe["name"]: recipe for recipe in json.loads(blemish("recipes", "--json").out)}
+    assert set(found) == set(recipe_names())
+    lines = blemish("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipe_names())
+    for line in lines:
+        recipe = found[line.split()[0]]
+        assert recipe["paper"] in line
+        assert line.endswith(f"Needs: {', '.join(recipe['needs'])}.")
+
+
+def test_a_study_gets_what_was_asked(blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(name: str, out: Path, **options: Any) -> StudyResult:
+        asked.update(options, name=name, out=out)
+        return StudyResult({"rows": []}, "| a table |", (out / "kumar2025.json",))
+
+    monkeypatch.setattr("blemish.studies.run_study", run)
+    words = ["study", "kumar2025", "--data", tmp_path / "screw", "--out", tmp_path, "--seeds", "0,2"]
+    ran = blemish(*words, "--set", "training.steps=5", "--set", "picture.size=64")
+    assert ran.out == f"| a table |\nWritten: {tmp_path / 'kumar2025.json'}\n"
+    assert (asked["name"], asked["data"], asked["quick"]) == ("kumar2025", tmp_path / "screw", False)
+    assert (asked["seeds"], asked["settings"]) == ([0, 2], ["training.steps=5", "picture.size=64"])
+    assert json.loads(blemish(*words, "--quick", "--json").out) == {"rows": []}
+    assert asked["quick"] is True
+    blemish("study", "kumar2025")
+    assert (asked["data"], asked["seeds"], asked["out"]) == (None, None, Path("studies/results"))
+    ran = blemish("study", "kumar2025", "--seeds", "one")
+    assert (ran.code, "whole numbers" in ran.error) == (2, True)
 
 
 def test_unknown_study(blemish: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 
 from blemish._version import __version__
-from blemish.errors import MissingExtraError
+from blemish.errors import FileError, MissingExtraError
 
 # Extra → its packages, as (import name, distribution name).
 EXTRAS = {
@@ -21,7 +21,15 @@ EXTRAS = {
         ("safetensors", "safetensors"),
         ("matplotlib", "matplotlib"),
     ),
+    "backbones": (("torchvision", "torchvision"),),
+    "jpeg": (
+        ("jpeglib", "jpeglib"),
+        ("mozjpeg_lossless_optimization", "mozjpeg-lossless-optimization"),
+        ("numba", "numba"),
+    ),
 }
+# Only some recipes (`blemish recipes` tells which) and the JPEG commands need these.
+OPTIONAL = frozenset({"backbones", "jpeg"})
 CORE = (
     "numpy",
     "pillow",
@@ -96,15 +104,37 @@ def run_checks() -> list[Check]:
     missing = False
     for extra, packages in EXTRAS.items():
         for module, distribution in packages:
-            found = util.find_spec(module) is not None
-            missing |= not found
             mend = _install(extra)
-            checks.append(
-                _package(distribution, mend) if found else Check(distribution, "missing", False, mend)
-            )
+            if util.find_spec(module) is not None:
+                checks.append(_package(distribution, mend))
+            elif extra in OPTIONAL:
+                found = f"not installed; only recipes that need {extra} ask for it: {mend}"
+                checks.append(Check(distribution, found, mend=mend))
+            else:
+                missing = True
+                checks.append(Check(distribution, "missing", False, mend))
     if not missing:
-        checks.append(_machine())
+        machine = _machine()
+        checks += [*_weights(), machine] if machine.ok else [machine]
     return checks
+
+
+def _weights() -> Iterator[Check]:
+    """Which ImageNet weights are on this machine."""
+    from blemish.layers.pretrained import SOURCES, expected_path, find_weights
+
+    for name, source in SOURCES.items():
+        title = f"{source.title} weights"
+        try:
+            path = find_weights(name)
+        except FileError as error:
+            yield Check(title, f"{error.path}: {error.problem}", False, error.mend)
+            continue
+        if path is None:
+            mend = f"put {source.url} into {expected_path(name).parent}"
+            yield Check(title, f"not here; only recipes that need weights ask for them: {mend}", mend=mend)
+        else:
+            yield Check(title, str(path))
 
 
 def _machine() -> Check:

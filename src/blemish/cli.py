@@ -14,6 +14,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.errors import Stopped, UsageError
+from blemish.jpeg.command_line import app as jpeg
 
 if TYPE_CHECKING:
     from blemish.console import ConsoleObserver
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+app.add_typer(jpeg)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
@@ -272,22 +275,43 @@ def recipes(as_json: Json = False) -> None:
     if as_json:
         _print_json([recipe.model_dump(mode="json") for recipe in found])
         return
+    width = max(len(recipe.name) for recipe in found)
     for recipe in found:
-        typer.echo(f"{recipe.name:<12} {recipe.title}. {recipe.paper}. Needs: {', '.join(recipe.needs)}.")
+        typer.echo(
+            f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {', '.join(recipe.needs)}."
+        )
 
 
-@app.command(epilog="Example: `blemish study bergmann2018 --quick`")
+@app.command(
+    epilog="Examples: `blemish study bergmann2018 --quick` · "
+    "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
+)
 def study(
-    name: Annotated[str, typer.Argument(help="A paper: bergmann2018.")],
+    name: Annotated[str, typer.Argument(help="A paper: bergmann2018, kumar2025 or radli2022.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="MVTec layout; without it pictures are generated.")
+    ] = None,
     out: Out = Path("studies/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of the full length.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas, instead of the study's own.")
+    ] = None,
+    settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Run a paper's protocol and write its figures and pictures."""
+    """Run a paper's protocol and write its figures and pictures; finished parts are kept."""
     with _working(quiet=as_json) as observer:
         from blemish.studies import run_study
 
-        result = run_study(name, out, quick=quick, observer=observer)
+        result = run_study(
+            name,
+            out,
+            data=data,
+            quick=quick,
+            seeds=None if seeds is None else _integers("--seeds", seeds),
+            settings=settings or [],
+            observer=observer,
+        )
     if as_json:
         _print_json(result.figures)
     else:

@@ -87,11 +87,12 @@ class Comparison(BaseModel):
 
 def compare(
     dataset: str | Path,
-    recipes: Sequence[str],
+    recipes: Sequence[str] | Mapping[str, Sequence[str]],
     out: str | Path,
     *,
     seeds: Sequence[int] = (0,),
     settings: Sequence[str] = (),
+    maps: bool = True,
     observer: Observer | None = None,
 ) -> Comparison:
     """Fit and evaluate every recipe with every seed; what is finished in ``out`` is not done again.
@@ -99,7 +100,9 @@ def compare(
     Parameters
     ----------
     dataset: an MVTec layout; only its good training pictures are fitted on.
-    settings: ``key=value`` overrides for all recipes.
+    recipes: names or ``.yaml`` paths, or a mapping from each to ``key=value`` overrides of its own.
+    settings: ``key=value`` overrides for all recipes, after their own.
+    maps: whether each run keeps its records, maps and report, or its figures alone.
 
     Raises
     ------
@@ -109,7 +112,8 @@ def compare(
     observer = observer or Observer()
     if not recipes:
         raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
-    chosen = {name: override(load_recipe(name), list(settings)) for name in recipes}
+    own = recipes if isinstance(recipes, Mapping) else dict.fromkeys(recipes, ())
+    chosen = {name: override(load_recipe(name), [*changes, *settings]) for name, changes in own.items()}
     _refuse_same_name(chosen)
     planned = [
         (name, seed, override(recipe, [f"training.seed={seed}"]))
@@ -134,9 +138,14 @@ def compare(
         else:
             observer.stage(f"{name}, seed {seed}")
             inspector = fit(good, recipe, out=model, resume=is_unfinished(model), observer=observer)
-        evaluation = _finished(folder / "found" / EVALUATION_FILE, inspector, tests)
+        found = folder / "found"
+        evaluation = _finished(found / EVALUATION_FILE, inspector, tests)
         if evaluation is None:
-            evaluation = evaluate(inspector, dataset, out=folder / "found", overwrite=True, observer=observer)
+            evaluation = evaluate(
+                inspector, dataset, out=found if maps else None, overwrite=maps, observer=observer
+            )
+            if not maps:
+                write_json(found / EVALUATION_FILE, evaluation.model_dump(mode="json"))
         training = inspector.file.training
         runs.append(
             Run(
@@ -187,7 +196,7 @@ def _write_report(path: Path, comparison: Comparison) -> None:
     sections: list[Section] = [
         Prose(
             "Every recipe was fitted on the same good pictures with the same split for each seed, and "
-            "evaluated on the same test pictures. Each run's own report lies in its folder beside this page."
+            "evaluated on the same test pictures. Each run's own figures lie in its folder beside this page."
         ),
         Table(
             "Recipes",

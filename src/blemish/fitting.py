@@ -171,7 +171,7 @@ def fit(
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Try the parts of ``recipe`` on an empty patch, so that what does not fit is found before hours of work.
+    """Try the parts of ``recipe`` on empty patches, so that what does not fit is found before hours of work.
 
     Raises
     ------
@@ -179,12 +179,15 @@ def check_recipe(recipe: Recipe) -> None:
         Naming the recipe, the part and the mend.
     """
     channels = recipe.picture.channels or 3
-    patch = torch.zeros(1, channels, recipe.patch.size, recipe.patch.size)
+    # Two, where training has as many: batch normalisation cannot learn from one.
+    patches = torch.zeros(min(2, recipe.training.batch), channels, recipe.patch.size, recipe.patch.size)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             model = build(recipe, channels)
-            model.loss(patch)
-            model.examine(patch)
+            model.loss(patches)
+            model.examine(patches)
+            if model.pretraining:
+                model.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
 

@@ -1,18 +1,24 @@
-"""The checkerboard study: its boards, its residuals, and a run of the smallest length."""
+"""Four autoencoders on textures and the boards of Figure 3, and runs of the smallest length."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from blemish.comparing import Run
+from blemish.detect.metrics import bootstrap_interval
+from blemish.detect.streaming import PixelResult
 from blemish.errors import FileError, Stopped, UsageError
+from blemish.evaluating import Evaluation
 from blemish.observer import Observer
 from blemish.studies import STUDIES, bergmann2018, run_study
-from blemish.studies.bergmann2018 import RESIDUALS, Length, defective_board, good_board, residuals
+from blemish.studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
+from blemish.studies.protocol import Request
 
 
 def test_boards_are_reproducible_and_differ() -> None:
@@ -47,48 +53,112 @@ def test_each_residual_answers_to_its_own_kind_of_change() -> None:
     np.testing.assert_allclose(brighter["L2"], 0.09, rtol=1e-4)
 
 
-def test_the_study_writes_its_figures_and_uses_finished_fits_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Stages(Observer):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Stopping(Observer):
+    def should_stop(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path) -> list[str]:
+    """With which both parts take seconds, on a machine without ImageNet weights."""
+    (tmp_path / "none").mkdir()
+    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    length = bergmann2018.QUICK._replace(
+        settings=(),
+        pictures={"good": 12, "test_good": 2, "per_blemish": 1, "size": 64},
+        boards=12,
+        board_tests=2,
+    )
+    monkeypatch.setattr(bergmann2018, "QUICK", length)
+    # Intervals are tested with the metrics; here they would take most of the time.
+    monkeypatch.setattr("blemish.evaluating.bootstrap_interval", partial(bootstrap_interval, resamples=20))
+    shorter = ["training.steps=2", "training.batch=2", "patch.stride=32", "threshold.false_reject_rate=0.2"]
+    return [*tiny, *shorter]
+
+
+def test_the_study_writes_both_parts_and_uses_finished_fits_again(
+    tmp_path: Path, settings: list[str]
 ) -> None:
-    monkeypatch.setattr(bergmann2018, "QUICK", Length(boards=40, steps=2, tests=2, seeds=(0,)))
-
-    class Stages(Observer):
-        said: list[str]
-
-        def __init__(self) -> None:
-            self.said = []
-            self.counts: list[tuple[int, int]] = []
-
-        def stage(self, text: str) -> None:
-            self.said.append(text)
-
-        def count(self, done: int, total: int) -> None:
-            self.counts.append((done, total))
-
-    class Stopping(Observer):
-        def should_stop(self) -> bool:
-            return True
-
     first, second = Stages(), Stages()
-    result = run_study("bergmann2018", tmp_path, quick=True, observer=first)
-    assert run_study("bergmann2018", tmp_path, quick=True, observer=second).figures == result.figures
-    assert any(text.startswith("Training") for text in first.said)
+    out = tmp_path / "results"
+    result = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=first)
+    again = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=second)
+    assert again.figures == result.figures
+    assert sum(text.startswith("Training") for text in first.said) == len(RECIPES) + 1
     assert not any(text.startswith("Training") for text in second.said)
-    assert second.counts == [(1, 2), (2, 2)]
     with pytest.raises(Stopped, match="while measuring"):
-        run_study("bergmann2018", tmp_path, quick=True, observer=Stopping())
+        run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=Stopping())
 
-    written = json.loads((tmp_path / "bergmann2018-quick.json").read_text(encoding="utf-8"))
-    assert written["command"] == "blemish study bergmann2018 --quick"
-    assert {(row["autoencoder"], row["residual"]) for row in written["rows"]} == {
-        ("l2-ae", residual) for residual in RESIDUALS
+    written = json.loads((out / "bergmann2018-quick.json").read_text(encoding="utf-8"))
+    assert written["command"].startswith("blemish study bergmann2018 --quick --seeds 3 --set patch.size=32")
+    assert [(row["recipe"], row["seed"], row["steps"]) for row in written["rows"]] == [
+        (recipe, 3, 2) for recipe in RECIPES
+    ]
+    assert [row["residual"] for row in written["figure_3"]] == list(RESIDUALS)
+    assert all(0 <= row["auroc"] <= 1 for row in written["figure_3"])
+    page = (out / "bergmann2018-quick.md").read_text(encoding="utf-8")
+    assert page == result.table
+    assert f"| {written['rows'][1]['pixel']['auroc']:.3f} |" in page
+    assert f"| {written['figure_3'][0]['auroc']:.3f} |" in page
+    assert {path.name for path in result.files} == {
+        f"bergmann2018-quick{ending}" for ending in (".json", ".md", ".png", "-curves.png", "-figure3.png")
     }
-    assert all(0 <= row["auroc"] <= 1 for row in written["rows"])
-    table = (tmp_path / "bergmann2018-quick.md").read_text(encoding="utf-8")
-    assert table == result.table
-    assert f"{written['rows'][0]['auroc']:.3f}" in table
-    with Image.open(tmp_path / "bergmann2018-quick.png") as figure:
-        assert figure.width > 1000
+    for path in result.files:
+        if path.suffix == ".png":
+            with Image.open(path) as figure:
+                assert figure.width > 500
+
+
+def test_without_weights_a_gabor_bank_stands_in_and_is_named(
+    tmp_path: Path, settings: list[str], dataset: Path
+) -> None:
+    """On a data set of one's own, of which the files are named, and without the boards of Figure 3."""
+    result = run_study("bergmann2018", tmp_path, data=dataset, quick=True, settings=settings)
+    assert "| fm-ae (Gabor bank instead of a pretrained CNN) |" in result.table
+    losses = {row["recipe"]: row["settings"]["loss"] for row in result.figures["rows"]}
+    assert losses["fm-ae"][1]["network"] == "gabor"
+    assert result.figures["features"] == "Gabor bank instead of a pretrained CNN"
+    assert result.figures["figure_3"] == []
+    assert "Figure 3" not in result.table
+    assert result.files[0].name == "bergmann2018-waves-quick.json"
+
+
+def test_boards_fitted_with_other_settings_are_not_taken_for_these(
+    tmp_path: Path, settings: list[str]
+) -> None:
+    one, other = (
+        Request("bergmann2018", tmp_path, quick=True, settings=(*settings, f"training.steps={steps}"))
+        for steps in (2, 3)
+    )
+    bergmann2018._figure_3(one, bergmann2018.QUICK, (0,), Observer())
+    with pytest.raises(UsageError, match=r"training.steps 2, not 3"):
+        bergmann2018._figure_3(other, bergmann2018.QUICK, (0,), Observer())
+
+
+def _run(recipe: str, seed: int, auroc: float | None) -> Run:
+    pixel = PixelResult.model_construct(auroc=auroc)
+    return Run.model_construct(recipe=recipe, seed=seed, evaluation=Evaluation.model_construct(pixel=pixel))
+
+
+def test_the_lead_of_ssim_is_told_as_it_is() -> None:
+    ahead = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.9}
+    behind = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.4}
+    runs = [
+        _run(recipe, seed, auroc) for seed, row in enumerate((ahead, behind)) for recipe, auroc in row.items()
+    ]
+    said = bergmann2018._lead(runs)
+    assert "less that of fm-ae, the best of the others: -0.050" in said
+    assert "in 1 of 2 seed(s)" in said
+    assert "no pixel figures" in bergmann2018._lead([_run(recipe, 0, None) for recipe in RECIPES])
 
 
 def test_an_unknown_study_is_refused_by_name() -> None:

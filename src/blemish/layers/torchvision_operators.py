@@ -10,25 +10,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-# Declarations last as long as the library object that made them.
-_TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
 
-
-def declare_torchvision_operators() -> None:
-    """Declare the two operators that torchvision's import looks up.
-
-    Its ordinary wheel cannot load its own operators beside a torch without CUDA, and its import fails where
-    they are not declared.
-    """
+def _lacks_operators() -> bool:
+    """Whether an ordinary torchvision stands beside a torch without CUDA, and cannot load its own operators."""
     try:
-        own_operators = torch.version.cuda is not None or "+cpu" in version("torchvision")
+        return torch.version.cuda is None and "+cpu" not in version("torchvision")
     except PackageNotFoundError:
-        return
-    if own_operators:
-        return
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            _TORCHVISION.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return False
 
 
-declare_torchvision_operators()
+if _lacks_operators():
+    # The two that its import looks up, and fails where they are not declared.
+    for _name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, _name):
+            torch.library.define(
+                f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )

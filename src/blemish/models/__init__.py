@@ -1,6 +1,14 @@
 """Autoencoders assembled from parts; one family of parts a file."""
 
+from blemish.models import adversarial as adversarial
+from blemish.models import aligning as aligning
+from blemish.models import backbones as backbones
+from blemish.models import bottlenecks as bottlenecks
+from blemish.models import contractive as contractive
 from blemish.models import convolutional as convolutional
+from blemish.models import corruption as corruption
+from blemish.models import kumar as kumar
+from blemish.models import variational as variational
 from blemish.models.autoencoder import Autoencoder, Loss, Output, Residual
 from blemish.models.registry import DECODERS, ENCODERS, build, register
 

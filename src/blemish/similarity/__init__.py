@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blemish.similarity.features import FeatureDistance, PerceptualDistance
 from blemish.similarity.measure import Measure
 from blemish.similarity.ms_ssim import MSSSIM, ms_ssim, ms_ssim_map
 from blemish.similarity.msgms import MSGMS, msgms, msgms_map
@@ -15,6 +16,8 @@ MEASURES: dict[str, type[Measure]] = {
     "log-ssim": LogSSIM,
     "ms-ssim": MSSSIM,
     "msgms": MSGMS,
+    "feature-matching": FeatureDistance,
+    "perceptual": PerceptualDistance,
 }
 
 __all__ = [
@@ -24,8 +27,10 @@ __all__ = [
     "MSGMS",
     "MSSSIM",
     "SSIM",
+    "FeatureDistance",
     "LogSSIM",
     "Measure",
+    "PerceptualDistance",
     "SSIMParts",
     "l1",
     "l1_map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -9,28 +10,56 @@ from blemish.errors import UsageError, nearest
 from blemish.observer import Observer
 from blemish.studies.result import StudyResult
 
-STUDIES = ("bergmann2018",)
+STUDIES = ("bergmann2018", "kumar2025", "radli2022")
 
 __all__ = ["STUDIES", "StudyResult", "run_study"]
 
 
 def run_study(
-    name: str, out: str | Path, *, quick: bool = False, observer: Observer | None = None
+    name: str,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    quick: bool = False,
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[str] = (),
+    observer: Observer | None = None,
 ) -> StudyResult:
     """Run the study ``name``; results go to ``out``, finished parts of an earlier run are used again.
+
+    Parameters
+    ----------
+    data: a data set in the MVTec layout; without it the study draws pictures of its own.
+    quick: minutes instead of the full length.
+    seeds: one fit of every row for each; without them the study's own.
+    settings: ``key=value`` overrides of all its recipes, after the study's own.
 
     Raises
     ------
     UsageError
-        For an unknown study.
+        For an unknown study, or seeds that are none.
+    RecipeError
+        For a setting that does not fit.
     FileError
-        When ``out`` cannot be written.
+        When ``data`` cannot be read or ``out`` cannot be written.
     """
     if name not in STUDIES:
         raise UsageError(f"unknown study '{name}'; {nearest(name, STUDIES)}")
+    if seeds is not None and (not seeds or min(seeds) < 0):
+        raise UsageError("--seeds: give whole numbers of at least 0, such as 0,1,2")
     from blemish.fitting import refuse_unwritable
+    from blemish.images import read_labelled
 
     refuse_unwritable(Path(out))
+    if data is not None:
+        read_labelled(Path(data))
     module = import_module(f"blemish.studies.{name}")
-    result: StudyResult = module.run(Path(out), quick=quick, observer=observer or Observer())
+    result: StudyResult = module.run(
+        Path(out),
+        data=None if data is None else Path(data),
+        quick=quick,
+        seeds=None if seeds is None else tuple(dict.fromkeys(seeds)),
+        settings=tuple(settings),
+        observer=observer or Observer(),
+    )
     return result

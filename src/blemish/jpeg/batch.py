@@ -1,0 +1,481 @@
+"""Many pictures into smaller JPEG files: a folder beside them, or each file in its place.
+
+What is done is known from a journal, ``blemish-jpeg.jsonl``, in the output folder (in place: in the folder of
+the pictures). Its line for a file holds the SHA-256 of what was read and of what was to be written, and the
+settings. A line is written before its file, so a file without a line is not ours, and a line without its file
+only means that the work is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from blemish._version import __version__
+from blemish.errors import FileError, PictureError, UsageError
+from blemish.images import Item, find_pictures
+from blemish.images.writing import atomic_path
+from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.file import from_bytes, to_bytes
+from blemish.jpeg.journal import Journal, shipped_data_sha256
+from blemish.jpeg.pictures import read_source
+from blemish.jpeg.workers import each
+from blemish.observer import Observer
+from blemish.report.numbers import counted
+
+if TYPE_CHECKING:
+    from blemish.jpeg.encoder import Encoder
+    from blemish.jpeg.tuning import Tune
+
+JOURNAL_FILE = "blemish-jpeg.jsonl"
+
+Action: TypeAlias = Literal["encoded", "recoded", "kept"]
+
+_JPEG_SUFFIXES = {".jpg", ".jpeg"}
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How every picture of a batch is encoded.
+
+    quality: 1 to 100, the encoder's own where neither this nor a target is given. target_bpp: bits per pixel.
+    target_ssim: SSIM of luma, below 1. lossless: of JPEG files only the entropy coding is made anew, from their
+    own coefficients.
+
+    Raises
+    ------
+    UsageError
+        Settings that exclude each other or are out of range.
+    """
+
+    quality: float | None = None
+    target_bpp: float | None = None
+    target_ssim: float | None = None
+    tune: Tune = "balanced"
+    sampling: Sampling = "4:2:0"
+    keep_metadata: bool = True
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        aims = {
+            "--quality": self.quality,
+            "--target-bpp": self.target_bpp,
+            "--target-ssim": self.target_ssim,
+        }
+        given = [option for option, value in aims.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} exclude each other; give one")
+        if self.lossless and given:
+            raise UsageError(f"--lossless keeps the quality as it is; leave {given[0]} out")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality {self.quality:g}: choose a number from 1 to 100")
+        if self.target_bpp is not None and not 0 < self.target_bpp < float("inf"):
+            raise UsageError(f"--target-bpp {self.target_bpp:g}: choose a number above 0, such as 0.5")
+        if self.target_ssim is not None and not 0 < self.target_ssim < 1:
+            raise UsageError(
+                f"--target-ssim {self.target_ssim:g}: choose a number between 0 and 1, such as 0.98"
+            )
+
+    def fingerprint(self) -> str:
+        """The settings, and what else decides the files: version and shipped data."""
+        data = "" if self.lossless else shipped_data_sha256()
+        return json.dumps({**asdict(self), "blemish": __version__, "data": data}, sort_keys=True)
+
+
+class EncodedFile(BaseModel):
+    """One line of the journal.
+
+    ``input`` and ``output`` are names within their folders. ``action``: encoded from pixels, recoded without
+    loss, or kept, the input's own bytes being the smallest.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    input: str
+    input_sha256: str
+    output: str
+    output_sha256: str
+    settings: str
+    action: Action
+    bytes_before: int
+    bytes_after: int
+    bits_per_pixel: float
+    quality: float | None
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of the pictures that could be used; ``done_before`` of them by an earlier run."""
+
+    files: tuple[EncodedFile, ...]
+    done_before: int
+
+    def in_words(self) -> str:
+        """Sizes before and after."""
+        before = sum(file.bytes_before for file in self.files)
+        after = sum(file.bytes_after for file in self.files)
+        kept = sum(file.action == "kept" for file in self.files)
+        change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
+        words = f"{counted(len(self.files), 'picture')}: {_megabytes(before)} before, {_megabytes(after)} now{change}"
+        if self.done_before:
+            words += f"; {self.done_before} done by an earlier run"
+        if kept:
+            words += f"; {kept} kept as they were, for the new file would not have been smaller"
+        return words
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to encode: ``output`` is the name of its file within ``root``."""
+
+    item: Item
+    root: Path
+    output: str
+    settings: BatchSettings
+    in_place: bool
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes; in place, through a link to what it names."""
+        return self.item.path.resolve() if self.in_place else self.root / self.output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker made of a job; ``data`` is what the output must hold."""
+
+    job: Job
+    record: EncodedFile
+    data: bytes = field(repr=False)
+
+
+def encode_folder(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    in_place: bool = False,
+    settings: BatchSettings | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Batch:
+    """Encode pictures, each into a file of its own; what an earlier run did with the same settings is skipped.
+
+    A file counts as done when the journal has a line for it with these settings (version and shipped data
+    included), the input's SHA-256 is the line's and the output's too; in place, when the file has the SHA-256
+    that was to be written, so that a second run loses nothing more. Every new file is decoded and its
+    coefficients compared before it takes its name, by renaming. A JPEG never gets larger: where the new file
+    is not smaller the old bytes are kept.
+
+    Parameters
+    ----------
+    sources: pictures, folders and CSV lists. From one folder names are kept as they are below it; of several
+        each is a folder of its own in ``out``.
+    out: folder for the files; JPEG files keep their names, others end in .jpg (``a.png.jpg`` where ``a.jpg``
+        would be taken).
+    in_place: replace each JPEG by the new file instead. Other formats are refused.
+    workers: processes.
+    overwrite: replace files in ``out`` that are not of an earlier run.
+
+    Raises
+    ------
+    UsageError
+        Options that exclude each other, sources that share an output.
+    FileError
+        A source that does not exist, an output folder that cannot be written. Pictures that cannot be used
+        are told to the observer and the others go on; so are, in place, files that cannot be replaced.
+    Stopped
+        When the observer asked to stop; finished files stay.
+    """
+    observer = observer or Observer()
+    settings = settings or BatchSettings()
+    if in_place == (out is not None):
+        raise UsageError("give either --out, a folder for the new files, or --in-place")
+    given = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    jobs = _plan([Path(source) for source in given], None if out is None else Path(out), settings)
+    journals = {root: Journal(root / JOURNAL_FILE, EncodedFile) for root in {job.root for job in jobs}}
+    done, left = _split(jobs, journals, settings.fingerprint())
+    earlier = f", {len(done)} already done" if done else ""
+    observer.stage(f"Encoding {counted(len(left), 'picture')}{earlier}")
+    finished = dict(done)
+    for result in each(encode_one, left, workers=workers, observer=observer):
+        if isinstance(result, FileError):
+            observer.problem(result)
+            continue
+        try:
+            _write(result, journals[result.job.root], overwrite)
+        except PictureError as problem:
+            observer.problem(problem)
+        except FileError as problem:
+            if not in_place:
+                raise
+            observer.problem(problem)
+        else:
+            finished[result.job] = result.record
+    return Batch(tuple(finished[job] for job in jobs if job in finished), len(done))
+
+
+# -- planning ------------------------------------------------------------------------------------------
+
+
+def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings) -> list[Job]:
+    if not sources:
+        raise UsageError("no pictures are named; give files or folders")
+    jobs: list[Job] = []
+    for source in sources:
+        items = find_pictures(source)
+        if out is None:
+            root = source if source.is_dir() else source.parent
+            jobs += [Job(item, root, item.name, settings, True) for item in items]
+            continue
+        if source.is_dir() and out.resolve() == source.resolve():
+            raise UsageError(f"{out}: holds the pictures themselves; give another --out, or --in-place")
+        if len(sources) > 1 and source.is_dir():
+            folder = source.resolve().name
+            items = [Item(item.path, f"{folder}/{item.name}") for item in items]
+        inside = out.resolve()
+        jobs += [
+            Job(item, out, _output_name(item.name), settings, False)
+            for item in items
+            if inside not in item.path.resolve().parents  # an earlier run's output
+        ]
+    if out is None:
+        return list({job.path: job for job in jobs}.values())
+    jobs = _apart(jobs)
+    if not jobs:
+        raise FileError(sources[0], "holds no picture beside the output", "name a folder with pictures")
+    return jobs
+
+
+def _output_name(name: str) -> str:
+    path = PurePosixPath(name)
+    return name if path.suffix.lower() in _JPEG_SUFFIXES else str(path.with_suffix(".jpg"))
+
+
+def _apart(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with outputs of their own: ``a.png`` beside ``a.jpg`` becomes ``a.png.jpg``."""
+
+    def key(name: str) -> str:
+        return name.casefold()  # some disks take a.jpg and A.JPG for one file
+
+    taken: dict[str, list[Job]] = {}
+    for job in jobs:
+        taken.setdefault(key(job.output), []).append(job)
+    result: dict[str, Job] = {}
+    for job in jobs:
+        if len(taken[key(job.output)]) > 1 and job.output != job.item.name:
+            job = Job(job.item, job.root, f"{job.item.name}.jpg", job.settings, job.in_place)
+        other = result.setdefault(key(job.output), job)
+        if other is not job:
+            raise UsageError(
+                f"{other.item.path} and {job.item.path} would both become {job.output}; rename one, or encode "
+                "them into two folders"
+            )
+    return list(result.values())
+
+
+def _split(
+    jobs: Sequence[Job], journals: dict[Path, Journal[EncodedFile]], fingerprint: str
+) -> tuple[dict[Job, EncodedFile], list[Job]]:
+    """The jobs that an earlier run has done, with their records, and those that are left."""
+    records: dict[tuple[Path, str], list[EncodedFile]] = {}
+    for root, journal in journals.items():
+        for record in journal.records:
+            if record.settings == fingerprint:
+                records.setdefault((root, record.output), []).append(record)
+    done: dict[Job, EncodedFile] = {}
+    left = []
+    for job in jobs:
+        for record in reversed(records.get((job.root, job.output), [])):
+            if _sha256(job.path) == record.output_sha256 and (
+                job.in_place or _sha256(job.item.path) == record.input_sha256
+            ):
+                done[job] = record
+                break
+        else:
+            left.append(job)
+    return done, left
+
+
+# -- one picture -----------------------------------------------------------------------------------------
+
+
+def encode_one(job: Job) -> Outcome | FileError:
+    """Read, encode, verify; runs in a worker process and writes nothing."""
+    try:
+        return _encode(job)
+    except FileError as error:
+        return error
+    except MemoryError:
+        return PictureError(job.item.path, "does not fit into memory", "cut it into smaller pictures")
+
+
+def _encode(job: Job) -> Outcome:
+    path, settings = job.item.path, job.settings
+    source = read_source(path, keep_metadata=settings.keep_metadata)
+    before = path.read_bytes()
+    is_jpeg = before.startswith(b"\xff\xd8\xff")
+    if job.in_place and not is_jpeg:
+        raise PictureError(path, "is no JPEG, and in place a file keeps its format", "use --out")
+    if settings.lossless and not is_jpeg:
+        raise PictureError(
+            path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out"
+        )
+    notices = list(source.notices)
+    quality = None
+    action: Action
+    if settings.lossless:
+        action, data = "recoded", _recoded(path, before, source.segments, settings)
+    else:
+        encoded = _encoder().encode(
+            source.pixels,
+            quality=settings.quality,
+            target_bpp=settings.target_bpp,
+            target_ssim=settings.target_ssim,
+            tune=settings.tune,
+            sampling=settings.sampling,
+            segments=source.segments,
+        )
+        action, data, quality = "encoded", encoded.data, encoded.quality
+        if encoded.notice:
+            notices.append(f"{path}: {encoded.notice}")
+        _verify(path, data, encoded.coefficients)
+    dropped = b"" if settings.keep_metadata or not is_jpeg else read_source(path).segments
+    if is_jpeg and len(data) >= len(before) - len(dropped):
+        quality = None
+        if not dropped:
+            action, data = "kept", before
+            notices.append(f"{path}: kept as it is, for the new file would not be smaller")
+        elif not settings.lossless:
+            action, data = "recoded", _recoded(path, before, b"", settings)
+            notices.append(f"{path}: only its metadata is dropped, for the new file would not be smaller")
+        if len(data) > len(before):
+            raise PictureError(path, "would grow without its metadata", "use --keep-metadata")
+    height, width = source.pixels.shape[:2]
+    return Outcome(
+        job,
+        EncodedFile(
+            input=job.item.name,
+            input_sha256=hashlib.sha256(before).hexdigest(),
+            output=job.output,
+            output_sha256=hashlib.sha256(data).hexdigest(),
+            settings=settings.fingerprint(),
+            action=action,
+            bytes_before=len(before),
+            bytes_after=len(data),
+            bits_per_pixel=8 * len(data) / (height * width),
+            quality=quality,
+            notices=tuple(notices),
+        ),
+        data,
+    )
+
+
+def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings) -> bytes:
+    """The same coefficients and tables in the smallest file; with metadata dropped, the orientation stays."""
+    coefficients = from_bytes(before, name=path)
+    if not settings.keep_metadata:
+        segments = _orientation_segment(before)
+    data = to_bytes(coefficients, segments=segments)
+    _verify(path, data, coefficients)
+    if not np.array_equal(_decoded(before), _decoded(data)):
+        raise _differs(path)
+    return data
+
+
+def _orientation_segment(data: bytes) -> bytes:
+    """EXIF with the orientation alone; empty for a picture that lies upright in its file."""
+    orientation = 1
+    with (
+        Image.open(io.BytesIO(data)) as image,
+        suppress(SyntaxError, OSError, ValueError, LookupError, TypeError),
+    ):
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation not in range(2, 9):
+        return b""
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    payload = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    return b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def _verify(path: Path, data: bytes, meant: Coefficients) -> None:
+    """Decode a new file whole, and refuse one that does not hold what was meant."""
+    shape = _decoded(data).shape[:2]
+    found = from_bytes(data, name=path)
+    same = shape == (meant.height, meant.width) and len(found.planes) == len(meant.planes)
+    for plane, other in zip(found.planes, meant.planes, strict=False):
+        same = same and np.array_equal(plane.coefficients, other.coefficients)
+        same = same and np.array_equal(plane.table, other.table)
+    if not same:
+        raise _differs(path)
+
+
+def _differs(path: Path) -> PictureError:
+    return PictureError(
+        path, "its new file does not decode to what was meant and is not written", "report this as a defect"
+    )
+
+
+def _decoded(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image)
+
+
+# -- writing -----------------------------------------------------------------------------------------------
+
+
+def _write(outcome: Outcome, journal: Journal[EncodedFile], overwrite: bool) -> None:
+    job, record, path = outcome.job, outcome.record, outcome.job.path
+    there = _sha256(path)
+    if job.in_place:
+        if there != record.input_sha256:
+            raise PictureError(path, "has changed in the meantime and is left alone", "run again")
+    elif there is not None and not overwrite:
+        ours = {old.output_sha256 for old in journal.records if old.output == record.output}
+        if there not in ours | {record.output_sha256}:
+            raise PictureError(path, "is there already and not of an earlier run", "use --overwrite")
+    journal.append(record)
+    if there == record.output_sha256:
+        return
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(outcome.data)
+            file.flush()
+            os.fsync(file.fileno())  # in place, the old file is gone once this one has its name
+        if job.in_place:
+            shutil.copymode(path, temporary)
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file's bytes; None where there is no file that can be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> Encoder:
+    from blemish.jpeg.encoder import Encoder
+
+    return Encoder()
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

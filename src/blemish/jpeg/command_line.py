@@ -1,0 +1,176 @@
+"""``blemish jpeg``: reads arguments, calls one function, prints what it gave."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from blemish.errors import UsageError
+
+app = typer.Typer(
+    name="jpeg",
+    help="Smaller JPEG files that any decoder opens, and how they compare.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one a core.")
+]
+
+
+@app.callback()
+def _jpeg() -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples: `blemish jpeg encode photos/ --out small` · "
+    "`blemish jpeg encode photos/ --out small --target-bpp 0.5 --tune ms-ssim` · "
+    "`blemish jpeg encode photos/ --in-place --lossless`"
+)
+def encode(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, CSV lists.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Replace each JPEG, once its new file is verified.")
+    ] = False,
+    quality: Annotated[float | None, typer.Option(help="1 to 100; 75 without any target.")] = None,
+    target_bpp: Annotated[float | None, typer.Option(help="Bits per pixel to meet instead.")] = None,
+    target_ssim: Annotated[
+        float | None, typer.Option(help="SSIM of luma to meet instead, such as 0.98.")
+    ] = None,
+    tune: Annotated[
+        Literal["psnr", "ms-ssim", "balanced"], typer.Option(help="What the bits are spent on.")
+    ] = "balanced",
+    sampling: Annotated[
+        Literal["4:4:4", "4:2:0"], typer.Option(help="Chroma in full, or halved both ways.")
+    ] = "4:2:0",
+    keep_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--keep-metadata/--drop-metadata", help="EXIF, XMP, colour profile, comment, pixel density."
+        ),
+    ] = True,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Of JPEG files: the same coefficients, coded anew.")
+    ] = False,
+    workers: Workers = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace files in the output folder that are not of an earlier run."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Encode pictures as smaller standard JPEG files; what is done already is not done again.
+
+    What was done is noted in blemish-jpeg.jsonl, beside the files. A JPEG never gets larger.
+    """
+    # The commands' frame belongs to the command line as a whole, which mounts this module.
+    from blemish.cli import _end, _print_json, _working
+
+    with _working(quiet=as_json) as observer:
+        from blemish.jpeg.batch import BatchSettings, encode_folder
+
+        batch = encode_folder(
+            images,
+            out,
+            in_place=in_place,
+            settings=BatchSettings(
+                quality=quality,
+                target_bpp=target_bpp,
+                target_ssim=target_ssim,
+                tune=tune,
+                sampling=sampling,
+                keep_metadata=keep_metadata,
+                lossless=lossless,
+            ),
+            workers=workers or _cores(),
+            overwrite=overwrite,
+            observer=observer,
+        )
+    if as_json:
+        _print_json([file.model_dump(mode="json", exclude={"settings"}) for file in batch.files])
+    else:
+        for notice in (notice for file in batch.files for notice in file.notices):
+            typer.echo(notice, err=True)
+        typer.echo(batch.in_words())
+    _end(observer)
+
+
+@app.command(
+    epilog="Examples: `blemish jpeg evaluate kodak/ --out compared` · "
+    "`blemish jpeg evaluate kodak/ --out compared --encoders blemish-psnr,mozjpeg-psnr --no-ssimulacra2`"
+)
+def evaluate(
+    images: Annotated[Path, typer.Argument(help="Picture, folder of pictures, or CSV list.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for records, tables and report.")],
+    encoders: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; by default all there are.")
+    ] = None,
+    qualities: Annotated[str | None, typer.Option(help="The ladder: 1 to 100, separated by commas.")] = None,
+    bpp_range: Annotated[
+        str, typer.Option("--bpp", help="Bits per pixel between which BD-rates are taken.")
+    ] = "0.2,1.0",
+    ssimulacra2: Annotated[bool, typer.Option(help="Take SSIMULACRA2, which is slow.")] = True,
+    lpips: Annotated[bool, typer.Option(help="Take LPIPS, where its network is there.")] = True,
+    crops: Annotated[int, typer.Option(min=0, help="Pictures whose details are shown.")] = 3,
+    workers: Workers = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure all anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare encoders by real files: rate-distortion curves, BD-rates with intervals, encode times.
+
+    Files that were measured before are not measured again. Take times with `--workers 1`.
+    """
+    from blemish.cli import _end, _integers, _print_json, _working
+
+    low, high = _range("--bpp", bpp_range)
+    with _working(quiet=as_json) as observer:
+        from blemish.jpeg import evaluating
+
+        names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
+        evaluation = evaluating.evaluate(
+            images,
+            out,
+            encoders=None if names is None else evaluating.find_encoders(names)[0],
+            qualities=evaluating.LADDER if qualities is None else _integers("--qualities", qualities),
+            bpp_range=(low, high),
+            ssimulacra2=ssimulacra2,
+            lpips=lpips,
+            workers=workers or _cores(),
+            crops=crops,
+            overwrite=overwrite,
+            command=shlex.join(["blemish", *sys.argv[1:]]),
+            observer=observer,
+        )
+    if as_json:
+        _print_json(evaluation.model_dump(mode="json"))
+    else:
+        typer.echo(evaluation.in_words())
+        typer.echo(f"Report: {out / evaluating.REPORT_FILE}")
+    _end(observer)
+
+
+def _range(option: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option} {text}: write two numbers separated by a comma, such as 0.2,1.0"
+        ) from None
+    return low, high
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

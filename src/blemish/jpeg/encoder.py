@@ -1,0 +1,207 @@
+"""The encoder ``jpeg-blemish``: learned tables, trellis quantisation, weights for the measure asked for."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blemish.errors import UsageError, nearest
+from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.file import to_bytes
+from blemish.jpeg.selection import Picture, assemble, prepare, select
+from blemish.jpeg.tables import read_ladder, shipped_ladder
+from blemish.jpeg.tuning import TUNES, Tune, luma_ssim
+
+TOLERANCE = 0.01
+"""How near a target is met: relative to the bits per pixel, and to 1 - SSIM."""
+
+DEFAULT_QUALITY = 75.0
+
+_MOST_TRIES = 16
+_FIRST_QUALITY = 50.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A standard JPEG file and what it holds.
+
+    bits_per_pixel: of the whole file. quality: that of the tables, 1 to 100; with a target, the one found.
+    ssim: of the decoded luma, where that was the target. notice: one line where a target was not met,
+    otherwise empty.
+    """
+
+    data: bytes
+    coefficients: Coefficients
+    bits_per_pixel: float
+    quality: float
+    ssim: float | None = None
+    notice: str = ""
+
+
+class Encoder:
+    """Encodes pictures as standard JPEG files that any decoder opens.
+
+    Parameters
+    ----------
+    tables: a file that ``blemish.jpeg.learning`` wrote; the ladder in the package by default.
+
+    Raises
+    ------
+    ModelError
+        ``tables`` is missing or is no such file.
+
+    Examples
+    --------
+    >>> ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
+    >>> encoded = Encoder().encode(ramp, quality=60)
+    >>> Image.open(io.BytesIO(encoded.data)).size
+    (64, 48)
+    """
+
+    def __init__(self, tables: str | Path | None = None) -> None:
+        self.ladder = shipped_ladder() if tables is None else read_ladder(Path(tables))
+
+    def encode(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        quality: float | None = None,
+        target_bpp: float | None = None,
+        target_ssim: float | None = None,
+        tune: Tune = "balanced",
+        sampling: Sampling = "4:2:0",
+        segments: bytes = b"",
+    ) -> Encoded:
+        """One picture as a file, at a quality or as near as possible to a target.
+
+        Parameters
+        ----------
+        pixels: uint8 (H, W) or (H, W, 3), RGB.
+        quality: 1 to 100, any number; 75 when nothing is given. About as good as libjpeg's, in fewer bits.
+        target_bpp: bits per pixel of the whole file, segments included, met within 1 %.
+        target_ssim: SSIM of luma after decoding, met within 1 % of 1 - SSIM.
+        tune: the measure that is to be best at a given size.
+        sampling: of chroma. Grey takes no notice of it.
+        segments: APPn and COM markers to be put into the file.
+
+        Returns
+        -------
+        Encoded; its ``notice`` tells of a target that cannot be met, the nearest is returned then.
+
+        Raises
+        ------
+        UsageError
+            More than one of quality and targets, one that is out of range, an unknown tune or sampling, or
+            pixels that are none.
+        """
+        aims = {"quality": quality, "target_bpp": target_bpp, "target_ssim": target_ssim}
+        _check(aims, tune, sampling)
+        picture = prepare(pixels, sampling)
+
+        def at(chosen: float) -> Encoded:
+            return self._encode(picture, chosen, tune, segments)
+
+        if target_bpp is not None:
+            found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
+            if not met:
+                got = f"{found.bits_per_pixel:.4g}"
+                return replace(
+                    found, notice=f"{target_bpp:g} bits per pixel is out of reach; the nearest is {got}"
+                )
+            return found
+        if target_ssim is not None:
+            luma = picture.components[0].pixels + np.float32(128)
+
+            def measured(chosen: float) -> Encoded:
+                encoded = at(chosen)
+                return replace(encoded, ssim=luma_ssim(luma, _decoded_luma(encoded.data)))
+
+            def position(encoded: Encoded) -> float:
+                return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
+
+            found, met = _search(measured, position, -math.log(1 - target_ssim))
+            if not met:
+                got = f"{found.ssim:.5g}"
+                return replace(
+                    found, notice=f"an SSIM of {target_ssim:g} is out of reach; the nearest is {got}"
+                )
+            return found
+        return at(DEFAULT_QUALITY if quality is None else quality)
+
+    def _encode(self, picture: Picture, quality: float, tune: Tune, segments: bytes) -> Encoded:
+        tables = self.ladder.at(quality, tune, picture.sampling)
+        coefficients = assemble(picture, select(picture, tables, tune), tables)
+        data = to_bytes(coefficients, segments=segments)
+        return Encoded(data, coefficients, 8 * len(data) / (picture.width * picture.height), quality)
+
+
+def _check(aims: dict[str, float | None], tune: str, sampling: str) -> None:
+    given = [name for name, value in aims.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} were given; choose one of them")
+    quality, bpp, ssim = aims.values()
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"quality is {quality:g}; choose a number from 1 to 100")
+    if bpp is not None and not 0 < bpp < math.inf:
+        raise UsageError(f"target_bpp is {bpp:g}; choose a number above 0, such as 0.5")
+    if ssim is not None and not 0 < ssim < 1:
+        raise UsageError(f"target_ssim is {ssim:g}; choose a number between 0 and 1, such as 0.98")
+    if tune not in TUNES:
+        raise UsageError(f"tune '{tune}' is unknown; {nearest(tune, TUNES)}")
+    if sampling not in ("4:4:4", "4:2:0"):
+        raise UsageError(f"sampling '{sampling}' is unknown; there are 4:4:4 and 4:2:0")
+
+
+def _search(
+    at: Callable[[float], Encoded], position: Callable[[Encoded], float], target: float
+) -> tuple[Encoded, bool]:
+    """The file whose position is nearest to ``target``, and whether it is within the tolerance.
+
+    Positions rise with quality, in steps where integer tables change. By turns the line between the two ends
+    of the bracket and its middle are tried.
+    """
+    low, high = 1.0, 100.0
+    values: dict[float, float] = {}
+    best: tuple[float, Encoded] | None = None
+    quality = _FIRST_QUALITY
+    for attempt in range(_MOST_TRIES):
+        encoded = at(quality)
+        values[quality] = position(encoded)
+        away = values[quality] - target
+        if best is None or abs(away) < best[0]:
+            best = abs(away), encoded
+        if best[0] <= math.log1p(TOLERANCE):
+            break
+        if away < 0:
+            low = quality
+        else:
+            high = quality
+        if low in values and high in values:
+            if high - low < 1e-3:
+                break
+            share = (target - values[low]) / (values[high] - values[low]) if attempt % 3 else 0.5
+            quality = low + (high - low) * min(max(share, 0.05), 0.95)
+        elif (low if away < 0 else high) in (1.0, 100.0):
+            break  # even the end of the ladder is not far enough
+        else:
+            # no bracket yet: half-way to the end of the ladder, then the end itself
+            end = 100.0 if away < 0 else 1.0
+            quality = end if abs(end - quality) < 15 else (quality + end) / 2
+    assert best is not None
+    return best[1], best[0] <= math.log1p(TOLERANCE)
+
+
+def _decoded_luma(data: bytes) -> NDArray[np.float32]:
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        return pixels.astype(np.float32)
+    luma: NDArray[np.float32] = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    return luma

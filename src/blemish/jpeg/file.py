@@ -1,0 +1,256 @@
+"""JPEG files from coefficients, and coefficients from JPEG files, without loss either way."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from blemish.checks import explain_missing
+from blemish.errors import PictureError, UsageError
+from blemish.images.reading import MAX_PIXELS
+from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
+
+_SOI = b"\xff\xd8"
+_EOI, _SOS, _DQT, _APP0, _APP14 = 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
+_METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})  # APPn and COM
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: all but DHT, JPG and DAC
+_READABLE = {0xC0, 0xC1, 0xC2}  # Huffman-coded: baseline, extended, progressive
+
+# The next marker that has a length, or EOI; neither stuffing nor restarts nor fill bytes (T.81, B.1.1).
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+
+_RESAVE = "save it again from its source, or remove it"
+_CONVERT = "save it as an 8-bit grey or YCbCr JPEG of 4:4:4 or 4:2:0"
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """``data[start:end]`` is a marker with its parameters; ``payload`` is what follows the length."""
+
+    marker: int
+    start: int
+    end: int
+    payload: bytes
+
+
+def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
+    """A standard JPEG file that holds exactly these coefficients and tables.
+
+    Written twice, with optimal Huffman tables as baseline and by mozjpeg's lossless transcoding as
+    progressive; the smaller is returned.
+
+    Parameters
+    ----------
+    coefficients: of 1 or 3 planes; planes with equal tables share one.
+    segments: APPn and COM segments, complete with markers and lengths, to be put after the JFIF header. An
+    APP0 that comes first is taken for the JFIF header (it holds the pixel density).
+
+    Raises
+    ------
+    UsageError
+        ``segments`` is something else.
+    MissingExtraError
+        jpeglib or mozjpeg-lossless-optimization is not installed.
+
+    Examples
+    --------
+    >>> block = np.zeros((1, 1, 8, 8), np.int16)
+    >>> grey = Coefficients(8, 8, (Plane(block, np.full((8, 8), 9, np.uint16)),), "4:4:4")
+    >>> from_bytes(to_bytes(grey)) == grey
+    True
+    """
+    with explain_missing():
+        import mozjpeg_lossless_optimization
+
+    _check_metadata(segments)
+    baseline = _baseline(coefficients)
+    progressive: bytes = mozjpeg_lossless_optimization.optimize(baseline)
+    smaller = min(baseline, progressive, key=len)
+    header = next(_walk(smaller))  # the JFIF APP0, which libjpeg always writes
+    own = b"" if segments[1:2] == bytes([_APP0]) else smaller[header.start : header.end]
+    return b"".join((_SOI, own, segments, smaller[header.end :]))
+
+
+def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int = MAX_PIXELS) -> Coefficients:
+    """The coefficients of a JPEG file: Huffman-coded, baseline or progressive, 8 bits, grey or YCbCr.
+
+    Parameters
+    ----------
+    data: the whole file.
+    name: what errors call it.
+    max_pixels: more are refused by the header, before anything is decoded.
+
+    Raises
+    ------
+    PictureError
+        Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding, other samplings.
+    MissingExtraError
+        jpeglib is not installed.
+    """
+    try:
+        found = list(_walk(data))
+    except ValueError as error:
+        problem = f"is truncated or damaged ({error})" if data.startswith(_SOI) else "is not a JPEG"
+        raise PictureError(name, problem, _RESAVE) from error
+    try:
+        sampling = _sampling(found, max_pixels)
+        return _read(_without_metadata(data, found), sampling)
+    except ValueError as error:
+        raise PictureError(name, str(error), _CONVERT) from error
+    except UsageError as error:
+        raise PictureError(name, f"cannot be used ({error})", _CONVERT) from error
+    except OSError as error:
+        raise PictureError(name, "is damaged: libjpeg cannot read its coefficients", _RESAVE) from error
+
+
+def _baseline(coefficients: Coefficients) -> bytes:
+    with explain_missing():
+        import jpeglib
+
+    tables: list[np.ndarray] = []
+    numbers = []
+    for plane in coefficients.planes:
+        known = [index for index, table in enumerate(tables) if np.array_equal(table, plane.table)]
+        if not known:
+            tables.append(plane.table)
+        numbers.append(known[0] if known else len(tables) - 1)
+    image = jpeglib.from_dct(
+        *(np.ascontiguousarray(plane.coefficients) for plane in coefficients.planes),
+        qt=np.stack(tables),
+        quant_tbl_no=np.array(numbers),
+    )
+    # What jpeglib infers from the block counts is wrong for sides that are no multiples of 8, and for the
+    # sampling of tiny pictures.
+    image.width, image.height = coefficients.width, coefficients.height
+    if len(coefficients.planes) == 3:
+        image.samp_factor = coefficients.sampling
+    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
+        path = Path(folder) / "baseline.jpg"
+        image.write_dct(str(path), flags=["+OPTIMIZE_CODING"])
+        return _numbered_from_one(path.read_bytes())
+
+
+def _numbered_from_one(data: bytes) -> bytes:
+    """Give the components the numbers that JFIF asks for, 1, 2, 3; jpeglib writes 0, 1, 2."""
+    numbered = bytearray(data)
+    for segment in _walk(data):
+        if segment.marker in _FRAMES:
+            first, step = segment.start + 10, 3
+        elif segment.marker == _SOS:
+            first, step = segment.start + 5, 2
+        else:
+            continue
+        for component in range(numbered[first - 1]):
+            numbered[first + step * component] = component + 1
+    return bytes(numbered)
+
+
+def _walk(data: bytes) -> Iterator[_Segment]:
+    """All segments from SOI to EOI, stepping over the entropy-coded data; ValueError where they break off."""
+    if not data.startswith(_SOI):
+        raise ValueError("it does not start as a JPEG does")
+    position = 2
+    while True:
+        match = _MARKER.search(data, position)
+        if match is None:
+            raise ValueError("it breaks off before its end")
+        marker, start, after = data[match.start() + 1], match.start(), match.end()
+        if marker == _EOI:
+            yield _Segment(marker, start, after, b"")
+            return
+        position = after + int.from_bytes(data[after : after + 2], "big")
+        if not after + 2 <= position <= len(data):
+            raise ValueError("it breaks off before its end")
+        yield _Segment(marker, start, position, data[after + 2 : position])
+
+
+def _check_metadata(segments: bytes) -> None:
+    framed = _SOI + segments + b"\xff\xd9"
+    try:
+        *parts, _ = _walk(framed)
+    except ValueError:
+        parts = []
+    whole = b"".join(framed[part.start : part.end] for part in parts) == segments
+    if not whole or any(part.marker not in _METADATA for part in parts):
+        raise UsageError(
+            "segments for a JPEG file have to be whole APPn and COM segments, one after the other"
+        )
+
+
+def _sampling(found: list[_Segment], max_pixels: int) -> Sampling:
+    """The sampling that the frame header tells; ValueError for all that is not ours to read."""
+    frames = [segment for segment in found if segment.marker in _FRAMES]
+    markers = [segment.marker for segment in found]
+    if len(frames) != 1 or _SOS not in markers:
+        raise ValueError("holds no picture, or a hierarchy of them")
+    if frames[0].marker not in _READABLE:
+        raise ValueError("is a lossless or arithmetic-coded JPEG")
+    if _DQT in markers[markers.index(_SOS) :]:
+        raise ValueError("changes its tables between scans")
+    frame = frames[0].payload
+    if len(frame) < 6 or len(frame) != 6 + 3 * frame[5]:
+        raise ValueError("has a damaged frame header")
+    bits, components = frame[0], frame[5]
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    if bits != 8:
+        raise ValueError(f"holds {bits} bits a value")
+    if height * width == 0:
+        raise ValueError(f"has {width} × {height} pixels")
+    if height * width > max_pixels:
+        raise ValueError(f"has {width} × {height} pixels, more than the {max_pixels} allowed")
+    if components == 1:
+        return "4:4:4"
+    if components != 3:
+        raise ValueError(f"has {components} components" + " (CMYK)" * (components == 4))
+    if _is_rgb(found, frame[6::3]):
+        raise ValueError("stores RGB instead of YCbCr")
+    luma, *chroma = ((factors >> 4, factors & 15) for factors in frame[7::3])  # (horizontal, vertical)
+    if chroma == [luma, luma]:
+        return "4:4:4"
+    if luma == (2, 2) and chroma == [(1, 1), (1, 1)]:
+        return "4:2:0"
+    factors = ", ".join(f"{horizontal}×{vertical}" for horizontal, vertical in (luma, *chroma))
+    raise ValueError(f"has the chroma sampling {factors}")
+
+
+def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
+    """How libjpeg tells RGB from YCbCr: the JFIF marker, then Adobe's, then the components' names."""
+    if any(part.marker == _APP0 and part.payload.startswith(b"JFIF\0") for part in found):
+        return False
+    for part in found:
+        if part.marker == _APP14 and part.payload.startswith(b"Adobe") and len(part.payload) >= 12:
+            return part.payload[11] == 0
+    return numbers == b"RGB"
+
+
+def _without_metadata(data: bytes, found: list[_Segment]) -> bytes:
+    """From SOI to EOI without APPn and COM, of which jpeglib has room for few."""
+    pieces, position = [], 0
+    for segment in found:
+        if segment.marker in _METADATA:
+            pieces.append(data[position : segment.start])
+            position = segment.end
+    pieces.append(data[position : found[-1].end])
+    return b"".join(pieces)
+
+
+def _read(data: bytes, sampling: Sampling) -> Coefficients:
+    with explain_missing():
+        import jpeglib
+
+    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
+        path = Path(folder) / "picture.jpg"
+        path.write_bytes(data)
+        image = jpeglib.read_dct(str(path))
+        image.load()
+    components = (image.Y, image.Cb, image.Cr)[: image.num_components]
+    planes = tuple(
+        Plane(np.array(values, np.int16), np.array(image.get_component_qt(index), np.uint16))
+        for index, values in enumerate(components)
+    )
+    return Coefficients(int(image.width), int(image.height), planes, sampling)

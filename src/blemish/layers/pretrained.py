@@ -1,0 +1,245 @@
+"""Networks of torchvision without their classifiers, and where their ImageNet weights are found.
+
+Nothing is downloaded unless the user asks for it with ``weights: download``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from blemish.errors import BlemishError, FileError, RecipeError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1], by which torchvision's weights were trained."""
+
+FOLDER_VARIABLE = "BLEMISH_WEIGHTS"
+"""Environment variable that names a folder of weight files."""
+
+CHOICES = ("imagenet", "download", "none")
+ENDINGS = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where torchvision publishes the weights of one network."""
+
+    title: str
+    files: tuple[str, ...]
+    """Official file names, the one to download first."""
+    version: str
+    """Of the first file, in torchvision's weights API."""
+    classifier: str
+    """Prefix of the keys that are left out."""
+
+    @property
+    def url(self) -> str:
+        return f"https://download.pytorch.org/models/{self.files[0]}"
+
+
+# ResNet50's first weights come from the plain training of its paper; the second, stronger as a classifier,
+# from one with label smoothing, mixed and erased pictures. Either file serves.
+SOURCES = {
+    "vgg16": Source("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", "classifier."),
+    "resnet50": Source(
+        "ResNet50", ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), "IMAGENET1K_V1", "fc."
+    ),
+}
+
+
+def load_network(name: str, weights: str, *, without: str) -> nn.Sequential:
+    """The layers of ``name`` before its classifier: (N, 3, H, W) to features at 1/32 of the size.
+
+    The keys of its state dict are those of torchvision's.
+
+    Parameters
+    ----------
+    name: ``vgg16`` (all five blocks) or ``resnet50`` (up to ``layer4``).
+    weights: ``imagenet`` (those on this machine, see :func:`find_weights`), ``download`` (torchvision
+        downloads them), ``none`` (drawn), or the path of a .pth or .safetensors file of torchvision's layout.
+    without: how to do without the weights, the end of the line that says they are missing.
+
+    Raises
+    ------
+    FileError
+        When the weights are not there, or the file holds something else.
+    RecipeError
+        For ``weights`` that are neither a choice nor such a path.
+    ImportError
+        Without torchvision.
+    """
+    if weights not in CHOICES and not weights.endswith(ENDINGS):
+        raise RecipeError(
+            f"{name}: weights is '{weights}'; {nearest(weights, CHOICES)}, "
+            "or give the path of a .pth or .safetensors file"
+        )
+    if weights == "none":
+        return _MAKERS[name]()
+    source = SOURCES[name]
+    if weights == "download":
+        state = _download(name, without)
+        network = _MAKERS[name]()
+        network.load_state_dict(_without_classifier(source, state))
+    else:
+        path = _existing(name, without) if weights == "imagenet" else Path(weights).expanduser()
+        state = _read(path, source)
+        network = _MAKERS[name]()
+        _fill(network, source, path, state)
+    return network
+
+
+def find_weights(name: str) -> Path | None:
+    """The file with the ImageNet weights of ``name`` on this machine, or None.
+
+    Looked for in the folder that ``BLEMISH_WEIGHTS`` names, then in torch hub's cache, where torchvision puts
+    them; under the official name, or that name ending in .safetensors.
+    """
+    for folder in _folders():
+        for file in SOURCES[name].files:
+            for ending in (".pth", ".safetensors"):
+                path = (folder / file).with_suffix(ending)
+                if path.is_file():
+                    return path
+    return None
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise FileError(named, f"{FOLDER_VARIABLE} names no folder", "correct or unset it")
+    return [Path(folder) for folder in (named, Path(torch.hub.get_dir()) / "checkpoints") if folder]
+
+
+def expected_path(name: str) -> Path:
+    """Where the first of :func:`find_weights`' folders would hold the weights of ``name``."""
+    return _folders()[0] / SOURCES[name].files[0]
+
+
+def _existing(name: str, without: str) -> Path:
+    path = find_weights(name)
+    if path is None:
+        source = SOURCES[name]
+        raise FileError(
+            expected_path(name),
+            f"the ImageNet weights of {source.title} are not here",
+            f"put {source.url} there, or into a folder that {FOLDER_VARIABLE} names, or {without}",
+        )
+    return path
+
+
+def _download(name: str, without: str) -> Mapping[str, Tensor]:
+    import torchvision
+
+    source = SOURCES[name]
+    published = torchvision.models.get_model_weights(name)[source.version]
+    try:
+        state: Mapping[str, Tensor] = published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the file has another hash
+        reason = " ".join(str(error).split())
+        raise BlemishError(
+            f"{source.url} cannot be downloaded ({reason}); put the file into a folder that {FOLDER_VARIABLE} "
+            f"names, or {without}"
+        ) from None
+    return state
+
+
+def _read(path: Path, source: Source) -> Any:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", "check the path") from None
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        struct.error,
+        AttributeError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # whatever damaged pickles and archives lead torch into
+        raise FileError(path, "is damaged or not a file of weights", f"give {source.url}") from None
+
+
+def _without_classifier(source: Source, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(source.classifier)}
+
+
+def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
+    """Take over ``state``, which was read from ``path``; everything but the classifier must fit."""
+
+    def refuse(found: str) -> FileError:
+        problem = f"holds other weights than those of torchvision's {source.title} ({found})"
+        return FileError(path, problem, f"give {source.url}")
+
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise refuse("it is no table of tensors")
+    state = _without_classifier(source, state)
+    own = network.state_dict()
+    for key, value in own.items():
+        # Counts that nothing reads; files of old lack them.
+        if key not in state and key.endswith("num_batches_tracked"):
+            state[key] = value
+        if key not in state:
+            raise refuse(f"no '{key}'")
+        if state[key].shape != value.shape:
+            raise refuse(f"'{key}' is {_by(state[key])} instead of {_by(value)}")
+    for key in state:
+        if key not in own:
+            raise refuse(f"'{key}' is one too many")
+    network.load_state_dict(state)
+
+
+def _by(value: Tensor) -> str:
+    return "×".join(str(side) for side in value.shape) or "one number"
+
+
+def _vgg16() -> nn.Sequential:
+    import torchvision
+
+    with torch.device("meta"):  # the classifier alone would take half a gigabyte
+        features = torchvision.models.vgg16(init_weights=False).features
+    features.to_empty(device="cpu")
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            # He et al. 2015, equation 10: torchvision's own, by the fan-out, makes the signal fade in the
+            # widening blocks, which have no batch normalisation to lift it again.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(OrderedDict(features=features))
+
+
+def _resnet50() -> nn.Sequential:
+    import torchvision
+
+    network = torchvision.models.resnet50()
+    for name, parameter in network.named_parameters():
+        if name.endswith("bn3.weight"):
+            # Residual branches begin faint, as in Goyal et al. 2017 (section 5.1), or sixteen of them swell the
+            # signal wherever batch normalisation is not learning; not at 0, with which nothing in them learns.
+            nn.init.constant_(parameter, 0.1)
+    layers = list(network.named_children())
+    return nn.Sequential(OrderedDict(layers[:-2]))  # but the mean over the picture and the classifier
+
+
+_MAKERS = {"vgg16": _vgg16, "resnet50": _resnet50}

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blemish.errors import ModelError, UsageError
+from blemish.jpeg.coefficients import Sampling
+from blemish.jpeg.encoder import Encoded, Encoder
+from blemish.jpeg.file import from_bytes
+from blemish.jpeg.tables import file_table
+from blemish.jpeg.tuning import TUNES, luma_ssim, ms_ssim_sensitivity, pyramid
+
+ENCODER = Encoder()
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Soft colours, an edge, and grain that grows to the right: uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    soft = rng.integers(30, 220, (5, 6, 3)).astype(np.uint8)
+    picture = np.asarray(Image.fromarray(soft).resize((width, height), 3)).astype(np.float64)
+    picture[height // 2 :, width // 3 : width // 2] += 40
+    picture += rng.normal(0, 1, (height, width, 1)) * np.linspace(1, 20, width)[:, None]
+    picture += rng.normal(0, 4, (height, width, 3))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def decoded(encoded: Encoded) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded.data)))
+
+
+def squared_error(pixels: np.ndarray, data: bytes) -> float:
+    again = np.asarray(Image.open(io.BytesIO(data)), np.float64)
+    return float(((again - pixels) ** 2).mean())
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    return (pixels @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+
+
+@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 33), (40, 64)])
+def test_any_size_becomes_a_file_with_the_tables_of_its_quality(
+    size: tuple[int, int], sampling: Sampling, tune: str
+) -> None:
+    pixels = photograph(*size)
+    encoded = ENCODER.encode(pixels, quality=80, tune=tune, sampling=sampling)
+    assert decoded(encoded).shape == (*size, 3)
+    assert from_bytes(encoded.data) == encoded.coefficients
+    assert encoded.coefficients.sampling == sampling
+    assert encoded.bits_per_pixel == 8 * len(encoded.data) / (size[0] * size[1])
+    tables = ENCODER.ladder.at(80, tune, sampling)
+    written = [plane.table.tolist() for plane in encoded.coefficients.planes]
+    expected = [file_table(table).tolist() for table in (tables.luma, tables.chroma, tables.chroma)]
+    assert written == expected
+
+
+@pytest.mark.parametrize("tune", TUNES)
+def test_grey_pictures_become_grey_files(tune: str) -> None:
+    pixels = photograph(30, 50)[..., 1]
+    encoded = ENCODER.encode(pixels, quality=90, tune=tune)
+    assert decoded(encoded).shape == (30, 50)
+    assert squared_error(pixels, encoded.data) < 40
+
+
+def test_more_quality_is_more_bits_and_less_error() -> None:
+    pixels = photograph(64, 80)
+    for tune in TUNES:
+        files = [ENCODER.encode(pixels, quality=quality, tune=tune).data for quality in (5, 30, 60, 85, 100)]
+        assert (np.diff([len(data) for data in files]) > 0).all()
+        assert (np.diff([squared_error(pixels, data) for data in files]) < 0).all()
+
+
+def test_at_the_size_of_libjpegs_file_the_error_is_smaller() -> None:
+    pixels = photograph(192, 192)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", quality=60, subsampling="4:2:0", optimize=True)
+    theirs = file.getvalue()
+    ours = ENCODER.encode(pixels, target_bpp=8 * len(theirs) / 192**2, tune="psnr")
+    assert squared_error(pixels, ours.data) < 0.9 * squared_error(pixels, theirs)
+
+
+def test_each_tune_is_best_at_its_own_measure() -> None:
+    pixels = photograph(176, 192)
+    files = {tune: ENCODER.encode(pixels, target_bpp=1.0, tune=tune) for tune in TUNES}
+    errors = {tune: squared_error(pixels, encoded.data) for tune, encoded in files.items()}
+    scales = pyramid(luma(pixels) - 128)
+    losses = {
+        tune: ms_ssim_sensitivity(scales, pyramid(luma(decoded(encoded)) - 128)).loss
+        for tune, encoded in files.items()
+    }
+    assert errors["psnr"] < errors["balanced"] < errors["ms-ssim"]
+    assert losses["ms-ssim"] < losses["balanced"] < losses["psnr"]
+
+
+@pytest.mark.parametrize("target", [0.6, 1.5, 4.0])
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+def test_a_target_of_bits_is_met_within_one_percent(target: float, sampling: Sampling) -> None:
+    encoded = ENCODER.encode(photograph(160, 160), target_bpp=target, sampling=sampling)
+    assert encoded.bits_per_pixel == pytest.approx(target, rel=0.0101)
+    assert encoded.notice == ""
+
+
+@pytest.mark.parametrize("target", [0.7, 0.9, 0.97])
+def test_a_target_of_ssim_is_met_within_one_percent(target: float) -> None:
+    pixels = photograph(160, 160)
+    encoded = ENCODER.encode(pixels, target_ssim=target, tune="ms-ssim")
+    measured = luma_ssim(luma(pixels), luma(decoded(encoded)))
+    assert encoded.ssim == pytest.approx(measured, abs=1e-6)
+    assert 1 - measured == pytest.approx(1 - target, rel=0.0101)
+    assert encoded.notice == ""
+
+
+def test_targets_out_of_reach_give_the_nearest_and_say_so() -> None:
+    pixels = photograph(64, 64)
+    smallest, largest = (ENCODER.encode(pixels, quality=quality).data for quality in (1, 100))
+    low, high = (ENCODER.encode(pixels, target_bpp=target) for target in (0.001, 500))
+    assert (low.data, high.data) == (smallest, largest)
+    assert "0.001 bits per pixel is out of reach; the nearest is" in low.notice
+    assert "500 bits per pixel is out of reach" in high.notice
+    blurred = ENCODER.encode(pixels, target_ssim=0.01)
+    assert blurred.data == smallest
+    assert "an SSIM of 0.01 is out of reach" in blurred.notice
+
+
+def test_segments_are_kept_and_counted() -> None:
+    comment = b"\xff\xfe\x00\x08flawed"
+    plain = ENCODER.encode(photograph(32, 32), quality=50)
+    with_it = ENCODER.encode(photograph(32, 32), quality=50, segments=comment)
+    assert Image.open(io.BytesIO(with_it.data)).info["comment"] == b"flawed"
+    assert len(with_it.data) == len(plain.data) + len(comment)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quality": 0}, "quality is 0; choose a number from 1 to 100"),
+        ({"quality": float("nan")}, "quality is nan"),
+        ({"target_bpp": 0}, "target_bpp is 0"),
+        ({"target_bpp": float("inf")}, "target_bpp is inf"),
+        ({"target_ssim": 1}, "target_ssim is 1"),
+        ({"quality": 50, "target_bpp": 1}, "quality and target_bpp were given; choose one"),
+        ({"tune": "psn"}, "did you mean 'psnr'"),
+        ({"sampling": "4:2:2"}, "there are 4:4:4 and 4:2:0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ENCODER.encode(photograph(8, 8), **settings)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4))]
+)
+def test_what_is_no_picture_is_refused(pixels: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="JPEG"):
+        ENCODER.encode(pixels)
+
+
+def test_tables_of_ones_own_are_read_from_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        Encoder(tmp_path / "none.json")

@@ -1,0 +1,67 @@
+"""Every recipe from pictures to an inspector and back from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blemish.fitting import fit
+from blemish.inspector import load
+from blemish.recipes import load_recipe, recipe_names
+from blemish.training import loop
+
+
+def settings_of(name: str) -> list[str]:
+    """Two steps on small patches, without pretrained weights."""
+    recipe = load_recipe(name)
+    # Batch normalisation needs more than one place in the features of the one patch that is tried first.
+    patch = 64 if recipe.encoder.name == "resnet50" else 32
+    settings = [
+        f"picture.size={patch}",
+        f"patch.size={patch}",
+        f"patch.stride={patch}",
+        "training.batch=2",
+        "training.steps=2",
+        "training.validate_every=2",
+        "training.device=cpu",
+        "training.precision=float32",
+    ]
+    if recipe.threshold.rule == "conformal":
+        settings.append("threshold.false_reject_rate=0.2")
+    if recipe.alignment is not None and recipe.alignment.settings.get("pretraining"):
+        settings.append("alignment.pretraining=2")
+    if "weights" in recipe.needs:
+        settings += ["encoder.weights=none"] * (recipe.encoder.name in ("vgg16", "resnet50"))
+        settings += [
+            f"loss.{place}.network=gabor"
+            for place, term in enumerate(recipe.loss)
+            if "network" in term.settings
+        ]
+    return settings
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_it_fits_inspects_and_comes_back_from_disk(
+    name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "VALIDATION_PATCHES", 4)
+    pictures = tmp_path / "good"
+    pictures.mkdir()
+    for path in sorted(good.iterdir())[:10]:
+        (pictures / path.name).symlink_to(path)
+    fitted = fit(pictures, name, settings=settings_of(name), out=tmp_path / "model")
+    picture = next(iter(sorted(pictures.iterdir())))
+    found = fitted.inspect(picture)
+    assert np.isfinite(found.score)
+    assert np.isfinite(found.threshold)
+    assert found.map.shape == (40, 48)
+    assert found.map.max() > 0
+    again = load(tmp_path / "model").inspect(picture)
+    assert again.score == found.score
+    assert again.threshold == found.threshold
+    assert np.array_equal(again.map, found.map)
+    if load_recipe(name).threshold.rule == "train-mean":
+        names = fitted.file.split["train"]
+        assert found.threshold == np.mean([fitted.inspect(pictures / each).score for each in names])

@@ -1,0 +1,187 @@
+"""The twelve rows of Kumar et al. 2025: the published tables, and runs of the smallest length."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from blemish.detect import bootstrap_interval
+from blemish.errors import Stopped
+from blemish.recipes import load_recipe
+from blemish.studies import kumar2025, run_study
+from blemish.studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
+from blemish.training import Machine
+
+# (good, defective) test pictures of MVTec AD.
+TESTED = {"hazelnut": (40, 70), "bottle": (20, 63), "pill": (26, 141), "screw": (41, 119), "tile": (33, 84)}
+FEW = ("dae-mse", "cae-ssim", "dae-vgg16-mse")
+TINY = Length(
+    pictures={"good": 24, "test_good": 2, "per_blemish": 1, "size": 64},
+    settings=(
+        "training.batch=8",
+        "training.validate_every=1",
+        "training.device=cpu",
+        "training.precision=float32",
+        "picture.size=32",
+        "patch.size=32",
+        "patch.stride=32",
+    ),
+    encoders={"kumar": ("training.steps=2",), "vgg16": ("training.steps=1",)},
+    seeds=(0, 1),
+    pretrained_seeds=(1,),
+    varied=("dae-mse", "cae-ssim"),
+)
+VARIED = (
+    Variation("noise", "corruption.0.sigma", (2,), ("dae-mse",)),
+    Variation("latent", "bottleneck.0.latent", (0.25,), ("cae-ssim",)),
+)
+
+
+@pytest.fixture
+def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kumar2025, "RECIPES", FEW)
+    monkeypatch.setattr(kumar2025, "FULL", TINY)
+    monkeypatch.setattr(kumar2025, "WITHOUT_GPU", TINY)
+    monkeypatch.setattr(kumar2025, "QUICK", TINY._replace(varied=(), seeds=(0,), pretrained_seeds=(0,)))
+    monkeypatch.setattr(kumar2025, "VARIATIONS", VARIED)
+    monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
+    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 8)
+    monkeypatch.setattr("blemish.evaluating.bootstrap_interval", partial(bootstrap_interval, resamples=10))
+
+
+@pytest.fixture
+def screw(dataset: Path, tmp_path: Path) -> Path:
+    """A data set by the name of a published category."""
+    return Path(shutil.copytree(dataset, tmp_path / "mvtec_screw"))
+
+
+def test_there_are_twelve_rows_and_each_is_a_recipe_of_the_paper() -> None:
+    assert len(set(RECIPES)) == 12
+    for name in RECIPES:
+        recipe = load_recipe(name)
+        assert recipe.paper.startswith("Kumar, Malik, Puglisi 2025")
+        assert recipe.threshold.rule == "train-mean"
+        assert recipe.picture.size == recipe.patch.size == recipe.patch.stride == 256
+        assert recipe.residual.name == recipe.loss[0].name == name.rsplit("-", 1)[1]
+        assert (recipe.encoder.name == "kumar") == (len(name.split("-")) == 2)
+
+
+@pytest.mark.parametrize("category", sorted(TESTED))
+def test_published_accuracy_is_that_of_the_two_published_ratios(category: str) -> None:
+    """A slip in copying would show here; the paper's own rounding leaves 0.04 in one cell."""
+    good, defective = TESTED[category]
+    for row in PUBLISHED[category].values():
+        right = row.good_accepted * good + row.bad_rejected * defective
+        assert row.accuracy == pytest.approx(right / (good + defective), abs=0.045)
+
+
+def test_best_published_accuracy_on_screws() -> None:
+    best = max(PUBLISHED["screw"], key=lambda recipe: PUBLISHED["screw"][recipe].accuracy)
+    assert (best, PUBLISHED["screw"][best].accuracy) == ("dae-vgg16-ssim", 0.76)
+
+
+@pytest.mark.parametrize(
+    ("folder", "category"),
+    [("mvtec_screw", "screw"), ("Screw", "screw"), ("MVTec-AD tile", "tile"), ("pill_small", "pill"),
+     ("magnetic_tile", None), ("screws", None), (None, None)],
+)  # fmt: skip
+def test_the_category_is_that_of_the_folder(folder: str | None, category: str | None) -> None:
+    assert published_category(folder) == category
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_all_rows_beside_the_published_ones(
+    screw: Path, tmp_path: Path, recorder: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    result = run_study("kumar2025", out, data=screw, settings=["training.learning_rate=0.002"])
+    names = [path.name for path in result.files]
+    assert names == [f"kumar2025-mvtec_screw{ending}" for ending in (".json", ".md", ".png", "-curves.png")]
+
+    written = json.loads(result.files[0].read_text(encoding="utf-8"))
+    assert written["command"] == (
+        "blemish study kumar2025 --data mvtec_screw --set training.learning_rate=0.002"
+    )
+    assert str(tmp_path) not in result.files[0].read_text(encoding="utf-8")
+    rows = written["rows"]
+    assert [(row["recipe"], row["seed"]) for row in rows] == [
+        ("dae-mse", 0),
+        ("dae-mse", 1),
+        ("cae-ssim", 0),
+        ("cae-ssim", 1),
+        ("dae-vgg16-mse", 1),
+    ]
+    assert written["seeds"] == [0, 1]
+    assert {row["settings"]["training"]["learning_rate"] for row in rows} == {0.002}
+    assert [row["steps"] for row in rows] == [2, 2, 2, 2, 1]
+    for row in rows:
+        figures = {key: figure["value"] for key, figure in row["image"]["all"]["figures"].items()}
+        right = 4 * figures["good_accepted"] + 5 * figures["bad_rejected"]
+        assert figures["accuracy"] == pytest.approx(right / 9)
+    assert written["published"]["category"] == "screw"
+    assert written["published"]["tables"]["pill"]["cae-ssim"]["good_accepted"] == 0.58
+
+    varied = {(row["recipe"], row["varied"], row["value"], row["usual"]) for row in written["sensitivity"]}
+    assert varied == {
+        ("dae-mse", "noise", 0.1, True),
+        ("dae-mse", "noise", 0.2, False),
+        ("cae-ssim", "latent", 32.0, False),
+        ("cae-ssim", "latent", 128.0, True),
+    }
+    sigmas = [
+        row["settings"]["corruption"][0]["sigma"]
+        for row in written["sensitivity"]
+        if row["varied"] == "noise"
+    ]
+    assert sigmas == [0.1, 0.2]
+
+    table = result.files[1].read_text(encoding="utf-8")
+    (line,) = [line for line in table.splitlines() if line.startswith("| dae-vgg16-mse |")]
+    assert line.split(" | ")[1:4] == ["scratch", "1", "1"]
+    assert line.endswith("| 0.10 | 0.92 | 0.68 |")
+    assert "No ImageNet weights were on this machine for vgg16:" in table
+    assert "accuracy 0.56" in table  # 5 of the 9 test pictures are defective
+    with Image.open(result.files[2]) as examples, Image.open(result.files[3]) as curves:
+        assert examples.height > examples.width > 500
+        assert curves.width > 500
+
+    told = recorder()
+    again = run_study("kumar2025", out, data=screw, settings=["training.learning_rate=0.002"], observer=told)
+    assert again.figures == result.figures
+    assert told.stages == []
+
+
+@pytest.mark.parametrize(("device", "length"), [("cpu", "WITHOUT_GPU"), ("cuda", "FULL")])
+def test_the_full_length_waits_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, screw: Path, tmp_path: Path, device: str, length: str
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def note(*args: Any) -> None:
+        asked.append(args[4])
+        raise Stopped("enough")
+
+    monkeypatch.setattr(kumar2025, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(kumar2025, "comparison", note)
+    with pytest.raises(Stopped):
+        run_study("kumar2025", tmp_path / "out", data=screw)
+    assert asked == [getattr(kumar2025, length).settings]
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_quick_draws_its_own_pictures(tmp_path: Path) -> None:
+    result = run_study("kumar2025", tmp_path, quick=True)
+    assert result.files[0].name == "kumar2025-quick.json"
+    assert result.figures["dataset"] == "generated"
+    assert result.figures["published"]["category"] is None
+    assert result.figures["sensitivity"] == []
+    assert "paper:" not in result.table
+    assert {row["seed"] for row in result.figures["rows"]} == {0}

@@ -1,0 +1,204 @@
+"""What studies share: names of results, fits that are kept, tables and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from blemish.comparing import Comparison
+from blemish.errors import FileError, RecipeError, UsageError
+from blemish.images import read_labelled
+from blemish.observer import Observer
+from blemish.studies import protocol, run_study
+from blemish.studies.protocol import Example, Request, Shown
+
+RATE = "threshold.false_reject_rate=0.2"
+
+
+@pytest.fixture(scope="module")
+def compared(
+    dataset: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path]:
+    work = tmp_path_factory.mktemp("study") / "work"
+    recipes = {"l2-ae": ["training.learning_rate=0.01"], "ssim-ae": []}
+    return protocol.comparison(work, dataset, recipes, (0, 1), [*tiny, RATE], Observer()), work
+
+
+def test_results_are_named_after_what_was_asked(tmp_path: Path) -> None:
+    plain = Request("kumar2025", tmp_path)
+    assert (plain.stem, plain.command) == ("kumar2025", "blemish study kumar2025")
+    full = Request(
+        "kumar2025",
+        tmp_path,
+        tmp_path / "mvtec screw",
+        True,
+        (0, 2),
+        ("training.steps=5", "loss=[{name: mse}]"),
+    )
+    assert full.stem == "kumar2025-mvtec screw-quick"
+    assert full.command == (
+        "blemish study kumar2025 --data 'mvtec screw' --quick --seeds 0,2 "
+        "--set training.steps=5 --set 'loss=[{name: mse}]'"
+    )
+    assert full.file("-curves.png") == tmp_path / "kumar2025-mvtec screw-quick-curves.png"
+    assert full.work == tmp_path / "kumar2025-mvtec screw-quick-work"
+
+
+def test_recipes_may_have_settings_of_their_own_below_the_common_ones(
+    compared: tuple[Comparison, Path],
+) -> None:
+    comparison, _ = compared
+    rates = {run.recipe: run.evaluation.settings.training.learning_rate for run in comparison.runs}
+    assert rates == {"l2-ae": 0.01, "ssim-ae": 2e-4}
+    assert {run.evaluation.settings.training.steps for run in comparison.runs} == {6}
+
+
+def test_figures_alone_are_kept_and_used_again(
+    compared: tuple[Comparison, Path],
+    dataset: Path,
+    tiny: list[str],
+    recorder: Callable[..., Any],
+) -> None:
+    comparison, work = compared
+    assert [path.name for path in (work / "l2-ae-0" / "found").iterdir()] == ["evaluation.json"]
+    recipes = {"l2-ae": ["training.learning_rate=0.01"], "ssim-ae": []}
+    told = recorder()
+    again = protocol.comparison(work, dataset, recipes, (0, 1), [*tiny, RATE], told)
+    assert again == comparison
+    assert told.stages == []
+    with pytest.raises(UsageError, match=r"training\.learning_rate 0\.01, not 0\.0002"):
+        protocol.comparison(work, dataset, ["l2-ae"], (0, 1), [*tiny, RATE], told)
+
+
+def test_a_record_holds_the_figures_of_its_run(compared: tuple[Comparison, Path]) -> None:
+    for run in compared[0].runs:
+        record = json.loads(json.dumps(protocol.record(run)))
+        assert record["image"]["all"]["figures"]["auroc"] == run.evaluation.image["all"].figures[
+            "auroc"
+        ].model_dump(mode="json")
+        assert record["pixel"]["intervals"]["auroc"] == list(run.evaluation.pixel.intervals["auroc"])
+        assert (record["seed"], record["steps"]) == (run.seed, 6)
+
+
+def test_generated_pictures_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:
+    told = recorder()
+    few = {"good": 3, "test_good": 1, "per_blemish": 1, "size": 64}
+    folder = protocol.generated(tmp_path, "checkerboard", **few, observer=told)
+    assert folder.name == "checkerboard"
+    assert len([item for item in read_labelled(folder).items if item.split == "train"]) == 3
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert protocol.generated(tmp_path, "checkerboard", **few, observer=told) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
+    assert len(told.stages) == 1
+    (folder.parent / ".part").mkdir()  # what an interrupted drawing leaves
+    other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=told)
+    assert other != folder
+
+
+def test_spread_is_the_mean_and_the_range_of_what_is_known() -> None:
+    assert protocol.spread([1.0, 2.0, 6.0], 1) == "3.0 (1.0 to 6.0)"
+    assert protocol.spread([None, 2.0]) == "2.000"
+    assert protocol.spread([]) == "–"
+
+
+def test_examples_are_of_every_type_and_always_the_same(dataset: Path) -> None:
+    assert [item.name for item in protocol.choose_examples(dataset, 3)] == [
+        "test/dot/0.png",
+        "test/speck/0.png",
+        "test/dot/1.png",
+    ]
+    assert len(protocol.choose_examples(dataset, 99)) == 5
+    example = protocol.read_example(protocol.choose_examples(dataset, 1)[0])
+    assert example.title == "dot/0.png"
+    assert example.mask.sum() == 80
+    assert example.picture.shape == (1, 40, 48)
+
+
+def test_what_is_shown_is_what_the_inspector_measures(
+    compared: tuple[Comparison, Path], dataset: Path
+) -> None:
+    inspector = protocol.fitted(compared[1], "ssim-ae", 1)
+    assert inspector.recipe.training.seed == 1
+    (item,) = protocol.choose_examples(dataset, 1)
+    (shown,) = protocol.show(inspector, [item])
+    np.testing.assert_array_equal(shown.map, inspector.inspect(item.path).map)
+    assert shown.reconstruction.shape == (1, 40, 48)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _example(title: str, mask: NDArray[np.bool_]) -> Example:
+    return Example(title, np.zeros((3, *mask.shape), np.float32), mask)
+
+
+def _shown(mask: NDArray[np.bool_], scale: float) -> Shown:
+    return Shown(np.zeros((1, *mask.shape), np.float32), mask.astype(np.float32) * np.float32(scale))
+
+
+def test_maps_of_one_recipe_share_a_scale_of_their_own(tmp_path: Path) -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    examples = [_example("a", mask), _example("b", mask)]
+    once = protocol.draw_examples(
+        tmp_path / "once.png", examples, {"r": [_shown(mask, 1.0), _shown(mask, 0.5)]}
+    )
+    scaled = protocol.draw_examples(
+        tmp_path / "scaled.png", examples, {"r": [_shown(mask, 8.0), _shown(mask, 4.0)]}
+    )
+    levelled = protocol.draw_examples(
+        tmp_path / "levelled.png", examples, {"r": [_shown(mask, 1.0), _shown(mask, 1.0)]}
+    )
+    np.testing.assert_array_equal(_pixels(once), _pixels(scaled))
+    assert not np.array_equal(_pixels(once), _pixels(levelled))
+
+
+def test_each_recipe_adds_a_column_and_each_example_two_rows(tmp_path: Path) -> None:
+    mask = np.ones((40, 40), bool)
+    one = protocol.draw_examples(tmp_path / "1.png", [_example("a", mask)], {"r": [_shown(mask, 1)]})
+    two = protocol.draw_examples(
+        tmp_path / "2.png",
+        [_example("a", mask)] * 2,
+        {"r": [_shown(mask, 1)] * 2, "s": [_shown(mask, 0)] * 2},
+    )
+    assert _pixels(two).shape[0] > 1.8 * _pixels(one).shape[0]
+    assert _pixels(two).shape[1] > 1.3 * _pixels(one).shape[1]
+
+
+@pytest.mark.parametrize("losses", [(2.0, 1.0), (0.5, -0.5)])
+def test_curves_show_every_seed(tmp_path: Path, losses: tuple[float, float]) -> None:
+    history = [
+        {"step": 1.0 + place, "training": loss, "validation": loss} for place, loss in enumerate(losses)
+    ]
+    other = [{**look, "validation": look["validation"] / 2} for look in history]
+    one = protocol.draw_curves(tmp_path / "1.png", {"a": [history]})
+    two = protocol.draw_curves(tmp_path / "2.png", {"a": [history, other]})
+    five = protocol.draw_curves(tmp_path / "5.png", {name: [history] for name in "abcde"})
+    assert not np.array_equal(_pixels(one), _pixels(two))
+    assert _pixels(five).shape[1] > 3 * _pixels(one).shape[1]
+
+
+def test_what_was_asked_is_checked_first(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FileError, match="has no test folder"):
+        run_study("kumar2025", out, data=tmp_path)
+    with pytest.raises(UsageError, match="whole numbers of at least 0"):
+        run_study("kumar2025", out, seeds=[-1])
+    with pytest.raises(UsageError, match="whole numbers of at least 0"):
+        run_study("kumar2025", out, seeds=[])
+    assert not out.exists()
+
+
+def test_settings_that_do_not_fit_are_refused_before_any_fit(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"did you mean 'training\.steps'"):
+        run_study("kumar2025", tmp_path / "out", data=dataset, settings=["training.step=5"])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,220 @@
+"""The cloth and its defects, the pose measure, the published tables, and runs of the smallest length."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blemish.errors import FileError, Stopped, UsageError
+from blemish.fitting import fit
+from blemish.inspector import Inspector, load
+from blemish.observer import Observer
+from blemish.studies import radli2022, run_study
+from blemish.studies.radli2022 import (
+    CLOTH_DEFECTS,
+    COLUMNS,
+    CURVES,
+    PRINTED,
+    PUBLISHED,
+    RESIDUALS,
+    dataset_tests,
+    draw_cloth,
+    pose,
+    residuals,
+)
+
+RATE = "threshold.false_reject_rate=0.2"
+
+
+def test_cloths_are_reproducible_whole_grey_levels_and_differ() -> None:
+    one, again, other = draw_cloth(3, 64), draw_cloth(3, 64), draw_cloth(4, 64)
+    np.testing.assert_array_equal(one.picture, again.picture)
+    assert not np.array_equal(one.picture, other.picture)
+    assert one.angle != other.angle
+    assert not one.mask.any()
+    np.testing.assert_allclose(one.picture * 255, np.rint(one.picture * 255), atol=1e-4)
+
+
+def test_the_angle_is_that_at_which_the_ribs_lie() -> None:
+    for seed in range(8):
+        cloth = draw_cloth(seed, 64)
+        g_y, g_x = np.gradient(cloth.picture.astype(float))
+        # twice the direction of steepest change, as a mean vector; the ribs lie across it
+        twice = np.arctan2((2 * g_x * g_y).sum(), (g_x**2 - g_y**2).sum())
+        lying = -(twice / 2 - math.pi / 2)  # y points down, angles go counter-clockwise
+        off = (lying - cloth.angle + math.pi / 2) % math.pi - math.pi / 2
+        assert abs(off) < math.radians(4)
+
+
+@pytest.mark.parametrize("defect", CLOTH_DEFECTS)
+def test_a_defect_changes_the_cloth_where_its_mask_says(defect: str) -> None:
+    for seed in range(5):
+        clean, flawed = draw_cloth(seed, 64), draw_cloth(seed, 64, defect=defect)
+        change = np.abs(flawed.picture - clean.picture)
+        assert 0.0005 < flawed.mask.mean() < 0.15
+        assert change[flawed.mask].mean() > 10 * change[~flawed.mask].mean()
+        assert change[flawed.mask].mean() > 8 / 255
+
+
+def test_published_figures_are_four_a_row_and_the_papers_best_ones() -> None:
+    for published in PUBLISHED.values():
+        rows = [
+            published.mse,
+            published.ssim,
+            *(areas[key] for areas in published.areas.values() for key in CURVES),
+        ]
+        assert {len(row) for row in rows} == {PRINTED}
+    columns = list(COLUMNS)
+    screw = PUBLISHED["screw"]
+    best = [
+        np.argmin(screw.mse),
+        np.argmax(screw.ssim),
+        *(np.argmax(screw.areas[name]["auroc"]) for name in RESIDUALS),
+    ]
+    assert {columns[place] for place in best} == {"frozen"}  # bold in Tables 5 and 8
+
+
+def test_residuals_are_zero_for_a_perfect_reconstruction_and_square_errors() -> None:
+    x = draw_cloth(0, 64).picture[None, None]
+    assert all(values.max() < 1e-5 for values in residuals(x, x).values())
+    np.testing.assert_allclose(residuals(x, x + np.float32(0.1))["MSE"], 0.01, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def cloths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return radli2022._write_cloths(tmp_path_factory.mktemp("cloths"), 12, 64, Observer())
+
+
+@pytest.fixture(scope="module")
+def unaligned(cloths: Path) -> Inspector:
+    small = ["patch.size=64", "patch.stride=64", "training.steps=1", "training.batch=2", RATE]
+    return fit(cloths, "stn-ae-unaligned", settings=small)
+
+
+def test_the_pose_of_pictures_that_lie_alike_has_no_spread(unaligned: Inspector) -> None:
+    pictures = np.zeros((4, 1, 64, 64), np.float32)
+    alike = pose(unaligned, pictures, np.array([0.3, 0.3, 0.3 + math.pi, 0.3 - math.pi], np.float32))
+    assert alike.spread < 0.1
+    assert alike.misses == 0
+    np.testing.assert_allclose(alike.poses, 0, atol=1e-3)
+    anyhow = pose(unaligned, pictures, np.linspace(0, math.pi, 5, dtype=np.float32)[:-1])
+    assert anyhow.spread > 80
+    apart = np.radians(np.array([-10, 10, -10, 10], np.float32))
+    assert pose(unaligned, pictures, apart).spread == pytest.approx(10, abs=0.3)
+    assert pose(unaligned, pictures, np.radians(np.array([0, 0, 0, 40], np.float32))).misses == 0.25
+
+
+def test_without_known_angles_the_least_gradient_loss_stands_in(unaligned: Inspector) -> None:
+    # not all around the circle, where a mean pose means little
+    drawn = [one for one in (draw_cloth(seed, 64) for seed in range(40)) if abs(math.sin(one.angle)) < 0.5]
+    pictures = np.stack([one.picture[None] for one in drawn])
+    angles = np.array([one.angle for one in drawn], np.float32)
+    measured, true = pose(unaligned, pictures, None), pose(unaligned, pictures, angles)
+    assert 10 < true.spread < 30
+    np.testing.assert_allclose(measured.poses, true.poses, atol=3)
+    assert measured.unturned == 0  # nothing is turned, so nothing is left unturned for a reason
+
+
+def test_patches_of_a_data_set_tile_its_test_pictures(dataset: Path, unaligned: Inspector) -> None:
+    tests = dataset_tests(_for(unaligned, dataset), dataset, None)
+    assert tests.good.shape[1:] == tests.bad.shape[1:]
+    assert tests.masks.shape == (len(tests.bad), *tests.bad.shape[2:])
+    assert tests.masks.any()
+    assert tests.angles is None
+    with pytest.raises(FileError, match="no bad test pictures"):
+        dataset_tests(_for(unaligned, dataset), dataset, "no such defect")
+
+
+def _for(inspector: Inspector, dataset: Path) -> Inspector:
+    """The same network, as if it had been fitted on pictures like those of ``dataset``."""
+    from blemish.images import find_pictures, read_picture
+
+    picture = read_picture(find_pictures(dataset / "train" / "good")[0].path)
+    kept = inspector.file.preparation.model_copy(update={"channels": picture.channels, "kind": picture.kind})
+    return Inspector(inspector.model, inspector.file.model_copy(update={"preparation": kept}))
+
+
+class Stages(Observer):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Stopping(Observer):
+    def should_stop(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tiny: list[str]) -> list[str]:
+    """With which both parts take seconds."""
+    length = radli2022.QUICK._replace(
+        settings=(), pretraining=1, cloth_settings=(), cloth_pretraining=1, cloth_good=12, cloth_tests=4
+    )
+    monkeypatch.setattr(radli2022, "QUICK", length)
+    return [*tiny, "training.steps=1", "training.batch=16", RATE]
+
+
+def test_a_run_writes_both_parts_and_goes_on_where_it_was(
+    dataset: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings)
+    assert all(path.exists() for path in result.files)
+    stem = f"radli2022-{dataset.name}-quick"
+    assert {path.name for path in result.files} == {
+        f"{stem}{ending}"
+        for ending in (
+            ".json",
+            ".md",
+            ".png",
+            "-curves.png",
+            "-alignment.png",
+            "-cloth.png",
+            "-cloth-curves.png",
+            "-cloth-alignment.png",
+        )
+    }
+    figures = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert [(row["part"], row["column"]) for row in figures["rows"]] == [
+        (part, column) for part in ("dataset", "cloth") for column in COLUMNS
+    ]
+    for row in figures["rows"]:
+        assert row["mse"] > 0
+        assert row["ssim"] <= 1
+        assert {0 <= row["areas"][name][key] <= 1 for name in RESIDUALS for key in CURVES} == {True}
+    assert [claim["part"] for claim in figures["claims"]] == ["dataset", "cloth"]
+    assert "| SSIM |" in result.table
+
+    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    again = Stages()
+    same = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings, observer=again)
+    assert not [text for text in again.said if text.startswith("Training")]
+    assert [row["mse"] for row in same.figures["rows"]] == [row["mse"] for row in result.figures["rows"]]
+    other = [*settings, "encoder.latent=7", "decoder.name=bergmann"]
+    with pytest.raises(UsageError, match="was fitted with encoder"):
+        run_study("radli2022", tmp_path, data=dataset, quick=True, settings=other)
+
+
+def test_pretraining_can_be_set_for_the_columns_that_have_it(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    settings = [*settings, "alignment.pretraining=2"]
+    run_study("radli2022", tmp_path, quick=True, settings=settings)
+    found = {}
+    for column in COLUMNS:
+        alignment = load(tmp_path / "radli2022-quick-work" / "cloth" / f"{column}-0").recipe.alignment
+        assert alignment is not None
+        found[column] = alignment.settings.get("pretraining", 0)
+    assert found == {"plain": 0, "frozen": 2, "joint": 0, "finetuned": 2, "joint-direction": 0}
+
+
+def test_it_stops_when_told_to(settings: list[str], tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_study("radli2022", tmp_path, quick=True, settings=settings, observer=Stopping())
