@@ -97,17 +97,17 @@ def test_each_tune_is_best_at_its_own_measure() -> None:
     assert losses["ms-ssim"] < losses["balanced"] < losses["psnr"]
 
 
-@pytest.mark.parametrize("target", [0.6, 1.5, 4.0])
+@pytest.mark.parametrize("target", [0.6, 3.0])
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
 def test_a_target_of_bits_is_met_within_one_percent(target: float, sampling: Sampling) -> None:
-    encoded = ENCODER.encode(photograph(160, 160), target_bpp=target, sampling=sampling)
+    encoded = ENCODER.encode(photograph(96, 96), target_bpp=target, sampling=sampling)
     assert encoded.bits_per_pixel == pytest.approx(target, rel=0.0101)
     assert encoded.notice == ""
 
 
-@pytest.mark.parametrize("target", [0.7, 0.9, 0.97])
+@pytest.mark.parametrize("target", [0.7, 0.95])
 def test_a_target_of_ssim_is_met_within_one_percent(target: float) -> None:
-    pixels = photograph(160, 160)
+    pixels = photograph(96, 96)
     encoded = ENCODER.encode(pixels, target_ssim=target, tune="ms-ssim")
     measured = luma_ssim(luma(pixels), luma(decoded(encoded)))
     assert encoded.ssim == pytest.approx(measured, abs=1e-6)

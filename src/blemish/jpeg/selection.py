@@ -33,6 +33,7 @@ from blemish.jpeg.tuning import (
     Sensitivity,
     Tune,
     chroma_response,
+    halve,
     ms_ssim_sensitivity,
     pyramid,
     upsample,
@@ -87,20 +88,18 @@ def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> Picture:
     UsageError
         Pixels of another type or shape, or none.
     """
-    planes = planes_of(pixels, sampling)
     height, width = pixels.shape[:2]
-    if len(planes) == 1:
+    luma, *full_chroma = planes_of(pixels, "4:4:4")
+    if not full_chroma:
         sampling = "4:4:4"
-    full_chroma: tuple[Floats, ...] = planes[1:]
-    if len(planes) == 3 and sampling == "4:2:0":
-        full_chroma = planes_of(pixels, "4:4:4")[1:]
+    planes = [luma, *map(halve, full_chroma)] if sampling == "4:2:0" else [luma, *full_chroma]
     dcts = [blocks_dct(plane) for plane in planes]
     shapes = [dct.shape[:2] for dct in dcts]
     components = tuple(
         Component(plane, np.ascontiguousarray(dct.reshape(-1, 64)[:, ZIGZAG]), shape, order)
         for plane, dct, shape, order in zip(planes, dcts, shapes, scans(shapes, sampling), strict=True)
     )
-    return Picture(width, height, sampling, components, full_chroma)
+    return Picture(width, height, sampling, components, tuple(full_chroma))
 
 
 def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Component) -> Floats:
