@@ -13,7 +13,9 @@ import typer.main
 from PIL import Image
 
 from blemish import cli
+from blemish.fitting import check_recipe
 from blemish.images.generated import make_sample
+from blemish.recipes import load_recipe, override
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +53,13 @@ def test_command_line_is_understood(line: str) -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert command in commands, f"there is no command '{command}'"
     commands[command].make_context(command, arguments)  # raises on an unknown option or a missing argument
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "--set '" in line])
+def test_the_settings_of_a_command_line_fit_its_recipe(line: str) -> None:
+    words = shlex.split(line)
+    recipe = load_recipe(words[words.index("--recipe") + 1])
+    check_recipe(override(recipe, [words[place + 1] for place, word in enumerate(words) if word == "--set"]))
 
 
 def test_the_readme_has_examples_of_both_kinds() -> None:

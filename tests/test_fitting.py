@@ -4,10 +4,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from blemish import fitting
 from blemish.detect import train_mean_threshold
@@ -299,3 +301,26 @@ def test_pictures_are_resized_when_size_is_set(good: Path, tiny: list[str]) -> N
     assert found.map.shape == (40, 48)
     names = inspector.file.split["calibration"]
     assert [inspector.inspect(good / name).score for name in names] == list(inspector.file.calibration.scores)
+
+
+@pytest.mark.parametrize(("striped", "poseless"), [(False, 5), (True, 0)])
+def test_pictures_without_an_orientation_are_spoken_of(
+    tmp_path: Path, recorder: Callable[..., Any], striped: bool, poseless: int
+) -> None:
+    y, x = np.mgrid[:32, :32] - 15.5
+    for index in range(24):  # stripes, or rings, which look the same from every side
+        wave = np.sin((y if striped else np.hypot(x, y)) / 1.5 + index)
+        Image.fromarray((128 + 90 * wave).astype(np.uint8)).save(tmp_path / f"{index}.png")
+    settings = [
+        "patch.size=32",
+        "patch.stride=32",
+        "training.steps=1",
+        "training.batch=2",
+        "alignment.pretraining=1",
+        "threshold.false_reject_rate=0.2",
+    ]
+    told = recorder()
+    inspector = fit(tmp_path, "stn-ae-frozen", settings=settings, observer=told)
+    expected = f"{poseless} of 5 held-out patches have no dominant orientation"
+    assert any(stage.startswith(expected) for stage in told.stages) == bool(poseless)
+    assert (expected in inspector.card()) == bool(poseless)

@@ -46,10 +46,11 @@ from blemish.inspector import (
     versions,
     weights_of,
 )
-from blemish.models import build
+from blemish.models import Autoencoder, build
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.training import STATE_FILE, PreparedPictures, choose_machine, train
+from blemish.training.patches import RandomPatches, raising
 
 CHECKPOINT = "checkpoint"
 # What a recipe says in words: it changes no figure.
@@ -136,6 +137,9 @@ def fit(
         stop=observer.should_stop,
         on_progress=observer.training,
     )
+    notes = _notes(model, PreparedPictures(parts["calibration"], preparation, chosen.patch.size), chosen)
+    for note in notes:
+        observer.stage(note)
     file = ModelFile(
         format=FORMAT,
         blemish=__version__,
@@ -152,6 +156,7 @@ def fit(
             seconds=state.seconds,
             machine=str(machine),
             history=tuple(state.history),
+            notes=notes,
         ),
         weights_sha256=hashlib.sha256(weights_of(model)).hexdigest(),
     )
@@ -168,6 +173,24 @@ def fit(
         inspector.save(folder)
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return inspector
+
+
+def _notes(model: Autoencoder, pictures: PreparedPictures, recipe: Recipe) -> tuple[str, ...]:
+    """What became of an alignment, seen on one patch of each of ``pictures``."""
+    if model.alignment is None:
+        return ()
+    patches = RandomPatches(
+        pictures, recipe.patch.size, seed=recipe.training.seed, start=0, stop=len(pictures)
+    )
+    poseless = 0
+    for patch in raising(patches[index] for index in range(len(patches))):
+        poseless += int(model.alignment.poseless(patch[None]).sum())
+    if poseless == 0:
+        return ()
+    return (
+        f"{poseless} of {len(pictures)} held-out patches have no dominant orientation and were left unturned; "
+        "where that is most of them, a recipe without alignment serves as well.",
+    )
 
 
 def check_recipe(recipe: Recipe) -> None:

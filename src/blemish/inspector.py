@@ -69,6 +69,8 @@ class Training(_Record):
     seconds: float
     machine: str
     history: tuple[dict[str, float], ...]
+    notes: tuple[str, ...] = ()
+    """What a user should know of these pictures and this method, a sentence each."""
 
 
 class ModelFile(_Record):
@@ -150,6 +152,8 @@ class Inspector:
 
     def __init__(self, model: Autoencoder, file: ModelFile, *, device: str = "cpu") -> None:
         self.model = model.eval().to(device)
+        # In this layout convolutions run up to twice as fast on CPUs.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.file = file
         self.recipe = file.recipe
         self._device = device
@@ -346,7 +350,8 @@ class Inspector:
             f"## The pictures\n\n{_described(data)}\n\nSplit: {split}.\n\n"
             f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
             f"{file.training.seconds:.0f} s on {file.training.machine}.\n\n"
-            f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
+            + "".join(f"{note}\n\n" for note in file.training.notes)
+            + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
         )
 
 

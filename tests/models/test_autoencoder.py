@@ -88,6 +88,14 @@ def test_corruption_at_inspection_is_the_same_for_every_picture_at_every_time() 
     assert noise.std() > 0.2
 
 
+def test_corruptions_at_inspection_are_drawn_independently() -> None:
+    twice = [(Noise(), True), (Noise(), True)]
+    model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=twice).eval()
+    noise = model(torch.zeros(1, 1, 32, 32)).reconstruction
+    # The sum of two independent uniform draws; one draw twice over would have 0.58.
+    assert noise.std().item() == pytest.approx((2 / 12) ** 0.5, rel=0.1)
+
+
 class Double(Bottleneck):
     def encode(self, h: Tensor) -> Tensor:
         return 2 * h
@@ -186,8 +194,8 @@ def test_a_term_sees_the_whole_pass_and_may_have_several_values() -> None:
     )
     x = torch.rand(2, 1, 32, 32)
     total, terms = model.loss(x)
-    assert list(terms) == ["mse", "latent", "difference"]
-    torch.testing.assert_close(terms["latent"], 0.5 * x.mean())
+    assert list(terms) == ["mse", "two-latent", "two-difference"]
+    torch.testing.assert_close(terms["two-latent"], 0.5 * x.mean())
     torch.testing.assert_close(total, 0.5 * x.mean())
 
 

@@ -111,6 +111,11 @@ def test_any_recipe_can_switch_attention_on(bottleneck: str) -> None:
     assert model.eval()(x).reconstruction.shape == x.shape
 
 
+def test_attention_over_a_single_place_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"attention' needs a grid of features.* such as those of dae-ssim"):
+        build(override(load_recipe("ssim-ae"), ["bottleneck=[{name: attention}]"]), 1)
+
+
 @pytest.mark.parametrize(("heads", "fitting"), [(3, 2), (100, 64), (129, 128)])
 def test_heads_that_do_not_divide_the_channels_are_refused(heads: int, fitting: int) -> None:
     with pytest.raises(RecipeError, match=f"{heads} heads.* 128 channels before it; try heads: {fitting}$"):

@@ -70,11 +70,11 @@ class Adversarial(Term):
         x, y = done.target, done.output.reconstruction
         if not self.training:
             nothing = x.new_zeros(())
-            return {"adversarial-generator": nothing, "adversarial-discriminator": nothing}
+            return {"generator": nothing, "discriminator": nothing}
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         fooled: Tensor = functional_call(self.discriminator, frozen, (y,))
         clean, made = self.discriminator(x), self.discriminator(y.detach())
         return {
-            "adversarial-generator": (fooled - 1).square().mean() / 2,
-            "adversarial-discriminator": ((clean - 1).square().mean() + made.square().mean()) / 2,
+            "generator": (fooled - 1).square().mean() / 2,
+            "discriminator": ((clean - 1).square().mean() + made.square().mean()) / 2,
         }

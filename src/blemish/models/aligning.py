@@ -166,7 +166,12 @@ class Rotation(Alignment):
             if self.strategy == "joint":
                 return angle
             angle = angle + math.pi * _is_upside_down(view, angle)
-            return torch.where(self.modulation(x) < self.least_modulation, 0.0, angle)
+            return torch.where(self.poseless(x), 0.0, angle)
+
+    def poseless(self, x: Tensor) -> Tensor:
+        if self.strategy in ("joint", "unaligned"):
+            return super().poseless(x)
+        return self.modulation(x) < self.least_modulation
 
     def modulation(self, x: Tensor) -> Tensor:
         """(N,), how much an orientation dominates each picture: see ``least_modulation``."""

@@ -55,6 +55,10 @@ class Alignment(nn.Module):
         """Named scalars to learn the pose from, without the autoencoder."""
         raise NotImplementedError
 
+    def poseless(self, x: Tensor) -> Tensor:
+        """(N,) booleans: which pictures have no pose that could be told, and are left as they are."""
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
 
 class Encoder(nn.Module):
     """(N, C, H, W) to features; what :class:`Autoencoder` and its other parts need to know of any encoder."""
@@ -135,7 +139,7 @@ class Term(nn.Module):
     """A part of the training loss that needs more than the picture and its reconstruction."""
 
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
-        """A scalar, or several by name."""
+        """A scalar, or several by name, which the loss reports as ``term-name``."""
         raise NotImplementedError
 
 
@@ -230,14 +234,21 @@ class Autoencoder(nn.Module):
 
     def corrupt(self, x: Tensor) -> Tensor:
         """``x`` as the encoder is to see it: (N, C, H, W) to the same shape."""
-        for corruption, at_inspection in zip(self.corruptions, self.at_inspection, strict=True):
-            if self.training:
+        if self.training:
+            for corruption in self.corruptions:
                 x = corruption(x)
-            elif at_inspection:
-                # Each picture alone, or its noise would depend on which others are inspected with it.
-                generator = torch.Generator()
-                x = torch.cat([corruption(one[None], generator.manual_seed(INSPECTION_SEED)) for one in x])
-        return x
+            return x
+        chosen = [part for part, wanted in zip(self.corruptions, self.at_inspection, strict=True) if wanted]
+        if not chosen:
+            return x
+        # Each picture alone, or its noise would depend on which others are inspected with it.
+        pictures = []
+        for one in x:
+            picture, generator = one[None], torch.Generator().manual_seed(INSPECTION_SEED)
+            for corruption in chosen:
+                picture = corruption(picture, generator)
+            pictures.append(picture)
+        return torch.cat(pictures)
 
     def encode(self, x: Tensor) -> Tensor:
         """The latent (N, d, h, w) of pictures whose sides fit the network; the mean where it is stochastic."""
@@ -292,8 +303,10 @@ class Autoencoder(nn.Module):
                 values = term(batch, output.reconstruction)
             else:
                 values = term(Pass(self, batch, output))
-            named = values if isinstance(values, dict) else {name: values}
-            terms |= {key: self.weights[name] * value for key, value in named.items()}
+            named = values if isinstance(values, dict) else {"": values}
+            terms |= {
+                f"{name}-{key}" if key else name: self.weights[name] * value for key, value in named.items()
+            }
         return _summed(terms)
 
     def pretraining_loss(self, batch: Tensor) -> Loss:

@@ -80,12 +80,17 @@ class AttentionBottleneck(Bottleneck):
     Raises
     ------
     RecipeError
-        When ``heads`` do not divide the channels.
+        When ``heads`` do not divide the channels, or the grid is a single place, which has no others.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], heads: Annotated[int, Field(ge=1)] = 4) -> None:
         super().__init__()
-        c = shape[0]
+        c, height, width = shape
+        if height * width == 1:
+            raise RecipeError(
+                "bottleneck 'attention' needs a grid of features, and the part before it gives a single one; "
+                "put it behind an encoder that keeps a grid, such as those of dae-ssim or dae-vgg16-ssim"
+            )
         if c % heads:
             fitting = max(divisor for divisor in range(1, heads) if c % divisor == 0)
             raise RecipeError(

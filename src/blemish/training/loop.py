@@ -278,7 +278,8 @@ def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> 
 
 def _diverged(what: str, step: int, checkpoint: Path | None) -> DivergedError:
     again = (
-        f" with --overwrite, which replaces the checkpoint in {checkpoint}"
+        f" with --overwrite; or keep what was good until then, the checkpoint in {checkpoint}, with --resume "
+        "and a smaller training.steps"
         if checkpoint and checkpoint.exists()
         else ""
     )
