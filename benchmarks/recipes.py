@@ -2,11 +2,12 @@
 
     python benchmarks/recipes.py --out benchmarks/results/recipes.json
 
-All work on the same pictures: a training step (forward, backward, Adam, in the precision that training chooses
-here) on one batch that stays in memory; an inspection (float32) of one picture, cut into as many tiles as an
-inspector cuts from 256 × 256 pixels, from the tiles to their maps. All cores, unless --threads says otherwise.
-Networks that begin with ImageNet weights are drawn instead, which costs the same. Every round times all
-contenders one after the other, so that a ratio within a round holds when the machine's speed drifts.
+All work on the same pictures. Training is a step of the training loop (forward, backward, Adam, in the precision
+and layout that it has here) on one batch that stays in memory. Inspection is what an inspector does with one
+picture of twice the patch's side, from its pixels to score and map: float32, nine tiles, on the processor, which is
+where it works unless it is told otherwise. All cores, unless --threads says otherwise. Networks that begin with
+ImageNet weights are drawn instead, which costs the same. Every round times all contenders one after the other, so
+that a ratio within a round holds when the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from blemish.models import Autoencoder, build
-from blemish.recipes import load_recipe, override, recipe_names
+from blemish.images import Picture, Preparation
+from blemish.inspector import Inspector, ModelFile
+from blemish.models import build
+from blemish.recipes import Recipe, load_recipe, override, recipe_names
 from blemish.training import choose_machine
+from blemish.training.loop import _make_fabric
 
-CHANNELS, TILES = 3, 9
+CHANNELS = 3
 PLAIN = "l2-ae"
 # Name: recipe and settings of what a ratio needs beside the recipes themselves.
 OTHERS = {
@@ -49,48 +56,63 @@ RATIOS = {
 Timed = dict[str, list[float]]
 
 
-def make_model(recipe: str, settings: list[str], patch: int) -> Autoencoder:
+def make_recipe(recipe: str, settings: list[str], patch: int) -> Recipe:
     size = [f"patch.size={patch}", f"patch.stride={patch // 2}", f"picture.size={2 * patch}"]
-    torch.manual_seed(0)
-    return build(override(load_recipe(recipe), [*size, *settings]), CHANNELS, pretrained=False)
+    return override(load_recipe(recipe), [*size, *settings])
 
 
-def make_step(model: Autoencoder, batch: int, patch: int) -> Callable[[], None]:
+def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
+    """What the training loop does with a batch."""
     machine = choose_machine()
-    model.to(machine.device, memory_format=torch.channels_last)
-    pictures = torch.rand(batch, CHANNELS, patch, patch, device=machine.device)
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    fabric = _make_fabric(machine)
+    torch.manual_seed(0)
+    model = build(recipe, CHANNELS, pretrained=False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=recipe.training.learning_rate,
+        weight_decay=recipe.training.weight_decay,
+        fused=machine.device != "mps",
+    )
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    pictures = fabric.to_device(torch.rand(batch, CHANNELS, recipe.patch.size, recipe.patch.size))
+    model.train()
 
-    def step() -> None:
-        model.train()
-        with torch.autocast(machine.device, torch.bfloat16, enabled=machine.precision == "bfloat16"):
-            total = model.loss(pictures).total
+    def step() -> Tensor:
+        with fabric.autocast():
+            loss = wrapped.loss(pictures.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        fabric.backward(loss.total)
         optimizer.step()
-        total.detach().item()  # waits for the device
+        total: Tensor = loss.total
+        return total.detach()
 
     return step
 
 
-def make_inspection(model: Autoencoder, patch: int) -> Callable[[], None]:
-    tiles = torch.rand(TILES, CHANNELS, patch, patch)
+def make_inspection(recipe: Recipe, batch: int) -> Callable[[], float]:
+    """What an inspector does with a picture; of its file only what that takes."""
+    torch.manual_seed(0)
+    side = 2 * recipe.patch.size
+    preparation = Preparation(channels=CHANNELS, convert=False, kind="uint8", size=side)
+    known: dict[str, Any] = {"recipe": recipe, "preparation": preparation}
+    inspector = Inspector(build(recipe, CHANNELS, pretrained=False), ModelFile.model_construct(**known))
+    pixels = np.random.default_rng(0).integers(0, 256, (CHANNELS, side, side))
+    picture = Picture(Path("noise"), pixels.astype(np.uint8))
+    return lambda: inspector.measure(picture).score
 
-    def inspection() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model.examine(tiles.to(next(model.parameters()).device)).map.cpu()
 
-    return inspection
+Work = dict[str, Callable[[], float | Tensor]]
 
 
-def time_once(work: dict[str, Callable[[], None]], seconds: Timed, repeats: int) -> None:
+def time_once(work: Work, seconds: Timed, repeats: int) -> None:
     """One round: every contender one after the other."""
     for name, call in work.items():
         begun = time.perf_counter()
         for _ in range(repeats):
-            call()
+            last = call()
+        float(last)  # waits for the device
         seconds[name].append((time.perf_counter() - begun) / repeats)
 
 
@@ -107,24 +129,22 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     names = [PLAIN, *(options.recipes.split(",") if options.recipes else recipe_names())]
-    contenders = {name: (name, []) for name in names} | {
+    contenders: dict[str, tuple[str, list[str]]] = {name: (name, []) for name in names} | {
         name: other for name, other in OTHERS.items() if other[0] in names
     }
-    models = {
-        name: make_model(recipe, settings, options.patch) for name, (recipe, settings) in contenders.items()
+    recipes = {
+        name: make_recipe(recipe, settings, options.patch) for name, (recipe, settings) in contenders.items()
     }
-    work = {
-        "training": {name: make_step(model, options.batch, options.patch) for name, model in models.items()},
-        "inspection": {name: make_inspection(model, options.patch) for name, model in models.items()},
-    }
-    seconds: dict[str, Timed] = {phase: {name: [] for name in calls} for phase, calls in work.items()}
-    for calls in work.values():
-        for call in calls.values():
+    seconds: dict[str, Timed] = {}
+    # One phase after the other, so that the models of one alone are in memory.
+    for phase, make in (("training", make_step), ("inspection", make_inspection)):
+        work: Work = {name: make(recipe, options.batch) for name, recipe in recipes.items()}
+        seconds[phase] = {name: [] for name in work}
+        for call in work.values():
             call()
-    for turn in range(options.rounds):
-        print(f"round {turn + 1} of {options.rounds}", file=sys.stderr)
-        for phase, calls in work.items():
-            time_once(calls, seconds[phase], options.repeats)
+        for turn in range(options.rounds):
+            print(f"{phase}, round {turn + 1} of {options.rounds}", file=sys.stderr)
+            time_once(work, seconds[phase], options.repeats)
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "machine": str(choose_machine()),
@@ -132,7 +152,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "batch": options.batch,
         "patch": options.patch,
-        "tiles": TILES,
+        "picture": 2 * options.patch,
         "recipes": {
             name: {
                 "images_per_second": summary([options.batch / one for one in seconds["training"][name]]),

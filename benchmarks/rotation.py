@@ -1,9 +1,8 @@
-"""What is lost when a picture is turned by 45° and back, and what alignment costs at inspection.
+"""What is lost when a picture is turned by 45° and back.
 
-    python benchmarks/rotation.py [--out benchmarks/results/rotation.json] [--seconds 10]
+    python benchmarks/rotation.py [--out benchmarks/results/rotation.json]
 
-Errors are means of the absolute difference to the picture, in grey levels of 255, over its middle. Times are of
-one thread; contenders take turns, so that whatever else the machine does meets all of them.
+Errors are means of the absolute difference to the picture, in grey levels of 255, over its middle.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import math
 import os
 import platform
 import shlex
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +25,6 @@ from torch import Tensor
 
 from blemish.images.generated import make_sample
 from blemish.layers.rotation import DIAGONAL, Sampling, from_canvas, onto_canvas, rotate
-from blemish.models import build
-from blemish.recipes import load_recipe, override
 
 SIDE = 128
 TURN = math.pi / 4
@@ -124,52 +119,11 @@ def errors() -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def inspection(seconds: float) -> dict[str, object]:
-    """Milliseconds a patch of 128×128×3 for network and map, and what alignment adds."""
-    recipes = {
-        "l2-ae with the SSIM map": override(load_recipe("l2-ae"), ["residual.name=ssim"]),
-        "stn-ae-unaligned": load_recipe("stn-ae-unaligned"),
-        "stn-ae-frozen": load_recipe("stn-ae-frozen"),
-    }
-    x = torch.rand(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    models = {name: build(recipe, 3).eval() for name, recipe in recipes.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    end = time.perf_counter() + seconds
-    with torch.inference_mode():
-        for model in models.values():
-            model.examine(x)
-        while time.perf_counter() < end or min(map(len, times.values())) < 3:
-            for name, model in models.items():
-                start = time.process_time()
-                model.examine(x)
-                times[name].append(1e3 * (time.process_time() - start) / len(x))
-    plain, unaligned, frozen = (times[name] for name in recipes)
-    ratios = {
-        "frozen / unaligned": _quartiles(frozen, unaligned),
-        "frozen / l2-ae": _quartiles(frozen, plain),
-        "unaligned / l2-ae": _quartiles(unaligned, plain),
-    }
-    for name, (low, median, high) in ratios.items():
-        print(f"inspection, {name}: {median:.2f} ({low:.2f} to {high:.2f})")
-    return {
-        "milliseconds_a_patch": {name: statistics.median(values) for name, values in times.items()},
-        "rounds": len(plain),
-        "ratios_low_quartile_median_high_quartile": ratios,
-    }
-
-
-def _quartiles(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Of the ratio of each round."""
-    low, median, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
-    return low, median, high
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="where to write the figures, as JSON")
-    parser.add_argument("--seconds", type=float, default=10, help="time for the inspections")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -180,7 +134,6 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "load_before": os.getloadavg()[0],
         "mean_error_of_255": errors(),
-        "inspection": inspection(arguments.seconds),
     }
     if arguments.out:
         partial = arguments.out.with_suffix(".partial")

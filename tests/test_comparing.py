@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blemish.comparing import Comparison, compare
+from blemish.comparing import Comparison, compare, fit_once, good_pictures
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
+from blemish.observer import Observer
+from blemish.recipes import load_recipe, override
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -131,8 +133,6 @@ def test_what_cannot_work_is_refused_before_any_fit(dataset: Path, tiny: list[st
         compare(dataset, [], out)
     with pytest.raises(FileError, match="has no test folder"):
         compare(dataset / "train", ["l2-ae"], out)
-    from blemish.recipes import load_recipe
-
     mine = tmp_path / "mine.yaml"
     mine.write_text(json.dumps(load_recipe("l2-ae").model_dump(mode="json")))
     with pytest.raises(UsageError, match="both have the name 'l2-ae'; rename one"):
@@ -162,3 +162,42 @@ def test_a_stopped_comparison_goes_on(
         compare(dataset, ["l2-ae"], out, settings=[*tiny, RATE], observer=recorder(27))
     result = compare(dataset, ["l2-ae"], out, settings=[*tiny, RATE])
     assert result.runs[0].evaluation.image == compared[0].runs[0].evaluation.image
+
+
+def test_a_finished_fit_is_taken_as_it_is_or_refused(
+    again: Path, dataset: Path, tiny: list[str], recorder: Callable[..., Any]
+) -> None:
+    recipe = override(load_recipe("l2-ae"), [*tiny, RATE, "training.seed=1"])
+    model, told = again / "l2-ae-1" / "model", recorder()
+    before = (model / "model.json").read_bytes()
+    good = good_pictures(dataset)
+    assert fit_once(good, recipe, model, title="l2", observer=told).recipe == recipe
+    assert told.stages == []
+    with pytest.raises(UsageError, match=r"was fitted with training\.steps 6, not 7"):
+        fit_once(good, override(recipe, ["training.steps=7"]), model, title="l2", observer=told)
+    with pytest.raises(UsageError, match="was fitted on other pictures"):
+        fit_once(dataset / "test" / "good", recipe, model, title="l2", observer=told)
+    assert (model / "model.json").read_bytes() == before
+
+
+def test_a_stopped_fit_goes_on(
+    compared: tuple[Comparison, Path],
+    dataset: Path,
+    tiny: list[str],
+    tmp_path: Path,
+    recorder: Callable[..., Any],
+) -> None:
+    recipe = override(load_recipe("l2-ae"), [*tiny, RATE, "training.seed=0"])
+    good, told = good_pictures(dataset), recorder(27)
+    with pytest.raises(Stopped):
+        fit_once(good, recipe, tmp_path / "model", title="l2, seed 0", observer=told)
+    assert told.stages[0] == "l2, seed 0"
+    inspector = fit_once(good, recipe, tmp_path / "model", title="", observer=Observer())
+    assert inspector.file.weights_sha256 == model_file(compared[1], "l2-ae-0")["weights_sha256"]
+
+
+def test_a_list_of_pictures_is_fitted_on_as_a_folder_of_them_is(dataset: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "waves.csv"
+    listed.write_text("path,label\n")
+    assert good_pictures(listed) == listed
+    assert good_pictures(dataset) == dataset / "train" / "good"

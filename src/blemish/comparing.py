@@ -92,7 +92,7 @@ def compare(
     *,
     seeds: Sequence[int] = (0,),
     settings: Sequence[str] = (),
-    maps: bool = True,
+    pages: bool = True,
     observer: Observer | None = None,
 ) -> Comparison:
     """Fit and evaluate every recipe with every seed; what is finished in ``out`` is not done again.
@@ -102,7 +102,8 @@ def compare(
     dataset: an MVTec layout; only its good training pictures are fitted on.
     recipes: names or ``.yaml`` paths, or a mapping from each to ``key=value`` overrides of its own.
     settings: ``key=value`` overrides for all recipes, after their own.
-    maps: whether each run keeps its records, maps and report, or its figures alone.
+    pages: whether records, maps, reports and ``comparison.json`` are written, or only what saves doing a run
+        again.
 
     Raises
     ------
@@ -125,26 +126,18 @@ def compare(
     tests = items_sha256([item for item in read_labelled(Path(dataset)).items if item.split != "train"])
     out = Path(out)
     refuse_unwritable(out)
-    good = Path(dataset) / "train" / "good" if Path(dataset).is_dir() else Path(dataset)
+    good = good_pictures(Path(dataset))
     runs = []
     for name, seed, recipe in planned:
         folder = out / f"{recipe.name}-{seed}"
-        model = folder / "model"
-        if os.path.exists(model / MODEL_FILE):
-            inspector = load(model)
-            refuse_other_settings(model, inspector.recipe, recipe)
-            if pictures_sha256(good, recipe) != inspector.file.fingerprint.sha256:
-                raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
-        else:
-            observer.stage(f"{name}, seed {seed}")
-            inspector = fit(good, recipe, out=model, resume=is_unfinished(model), observer=observer)
+        inspector = fit_once(good, recipe, folder / "model", title=f"{name}, seed {seed}", observer=observer)
         found = folder / "found"
         evaluation = _finished(found / EVALUATION_FILE, inspector, tests)
         if evaluation is None:
             evaluation = evaluate(
-                inspector, dataset, out=found if maps else None, overwrite=maps, observer=observer
+                inspector, dataset, out=found if pages else None, overwrite=pages, observer=observer
             )
-            if not maps:
+            if not pages:
                 write_json(found / EVALUATION_FILE, evaluation.model_dump(mode="json"))
         training = inspector.file.training
         runs.append(
@@ -159,9 +152,38 @@ def compare(
     comparison = Comparison(
         dataset=Path(dataset).resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
     )
-    write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))
-    _write_report(out / REPORT_FILE, comparison)
+    if pages:
+        write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))
+        _write_report(out / REPORT_FILE, comparison)
     return comparison
+
+
+def good_pictures(dataset: Path) -> Path:
+    """What of ``dataset`` is fitted on: the folder of good ones in an MVTec layout, a CSV list as it is."""
+    return dataset / "train" / "good" if dataset.is_dir() else dataset
+
+
+def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: Observer) -> Inspector:
+    """The fit of ``recipe`` in ``model``; one that is finished is not done again, one that was stopped goes on.
+
+    Parameters
+    ----------
+    good: a folder of good pictures, or a CSV list.
+    title: what the observer is told before anything is fitted.
+
+    Raises
+    ------
+    UsageError
+        When the finished fit has other settings, or is of other pictures.
+    """
+    if os.path.exists(model / MODEL_FILE):
+        inspector = load(model)
+        refuse_other_settings(model, inspector.recipe, recipe)
+        if pictures_sha256(good, recipe) != inspector.file.fingerprint.sha256:
+            raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
+        return inspector
+    observer.stage(title)
+    return fit(good, recipe, out=model, resume=is_unfinished(model), observer=observer)
 
 
 def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from http.client import IncompleteRead
 from importlib import import_module
@@ -172,6 +173,21 @@ def test_one_key_too_few_too_many_or_of_another_shape_is_named(tmp_path: Path) -
         with pytest.raises(FileError) as caught:
             load("vgg16", saved(tmp_path / "mine.pth", state))
         assert f"({words})" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("name", "key"), [("vgg16", "features.5.bias"), ("resnet50", "bn1.running_var")])
+def test_values_that_are_no_numbers_are_refused_in_one_line(
+    name: str, key: str, value: float, tmp_path: Path
+) -> None:
+    state = official(name)
+    state[key] = state[key].clone()
+    state[key][3] = value
+    path = saved(tmp_path / "mine.pth", state)
+    with pytest.raises(FileError) as caught:
+        load(name, path)
+    message = f"{path}: '{key}' holds values that are no numbers; give {SOURCES[name].url}"
+    assert str(caught.value) == message
 
 
 def test_files_of_old_lack_the_counts_of_batch_normalisation(tmp_path: Path) -> None:

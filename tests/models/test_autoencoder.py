@@ -180,6 +180,20 @@ def test_alignment_turns_before_the_encoder_and_back_after_the_decoder() -> None
         model(torch.rand(1, 1, 33, 32))
 
 
+@pytest.mark.parametrize("alignment", [None, Quarter()])
+def test_what_was_prepared_is_restored_to_where_it_was(alignment: Alignment | None) -> None:
+    model = Autoencoder(
+        Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), True)], alignment=alignment
+    ).eval()
+    x = torch.rand(2, 1, 30, 27)
+    prepared = model.prepare(x)
+    assert prepared.picture.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(model.restore(prepared.picture, prepared), model.corrupt(x))
+    # Another latent goes the same way back.
+    torch.testing.assert_close(model.restore(2 * prepared.picture, prepared), 2 * model.corrupt(x))
+    torch.testing.assert_close(model.reconstruct(prepared).reconstruction, model(x).reconstruction)
+
+
 class Two(Term):
     def forward(self, done: Pass) -> dict[str, Tensor]:
         return {

@@ -12,8 +12,8 @@ from blemish.errors import RecipeError
 from blemish.layers import jacobian_norm_exact
 from blemish.models import Autoencoder, build
 from blemish.models.autoencoder import Decoder, Encoder
-from blemish.models.contractive import Contractive
-from blemish.recipes import load_recipe, override
+from blemish.models.contractive import EXACT_UP_TO, Contractive
+from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import MSE
 
 SMALL = override(
@@ -68,7 +68,7 @@ def test_projections_and_few_pictures_have_the_exact_value_as_their_mean() -> No
     x = pictures(3)
     every = model_with("loss.1.method=exact", "loss.1.pictures=3")
     exact = float(every.loss(x).terms["contractive"].detach())
-    model = model_with("loss.1.pictures=2")
+    model = model_with("loss.1.method=projections", "loss.1.pictures=2")
     with torch.no_grad():
         drawn = torch.stack([model.loss(x).terms["contractive"] for _ in range(200)])
     standard_error = float(drawn.std()) / math.sqrt(len(drawn))
@@ -76,8 +76,28 @@ def test_projections_and_few_pictures_have_the_exact_value_as_their_mean() -> No
     assert 4 * standard_error < 0.2 * exact
 
 
+@pytest.mark.parametrize(("latent", "method"), [(8, "exact"), (9, "projections"), (128, "projections")])
+def test_it_is_exact_where_the_latent_is_small(latent: int, method: str) -> None:
+    settings, x = (f"bottleneck.0.latent={latent}", "loss.1.pictures=3"), pictures(3)
+    values = {}
+    for one in ("auto", "exact", "projections"):
+        model = model_with(*settings, *([] if one == "auto" else [f"loss.1.method={one}"]))
+        torch.manual_seed(2)
+        values[one] = float(model.loss(x).terms["contractive"].detach())
+    assert values["exact"] != values["projections"]
+    assert values["auto"] == values[method]
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("cae-")])
+def test_the_recipes_have_latents_that_are_projected(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.loss[1].name == "contractive"
+    assert "method" not in recipe.loss[1].settings
+    assert recipe.bottleneck[-1].settings["latent"] > EXACT_UP_TO
+
+
 def test_the_draws_follow_torchs_seed_and_change_from_step_to_step() -> None:
-    model, x = model_with("loss.1.pictures=1"), pictures(3)
+    model, x = model_with("loss.1.method=projections", "loss.1.pictures=1"), pictures(3)
 
     def term() -> float:
         return float(model.loss(x).terms["contractive"].detach())
@@ -151,7 +171,10 @@ def test_it_is_float32_under_autocast_and_takes_every_layout(memory_format: torc
     [
         ("projections=0", "loss 'contractive': projections is 0; input should be greater than or equal to 1"),
         ("pictures=0", "loss 'contractive': pictures is 0; "),
-        ("method=some", "loss 'contractive': method is 'some'; input should be 'projections' or 'exact'"),
+        (
+            "method=some",
+            "loss 'contractive': method is 'some'; input should be 'auto', 'projections' or 'exact'",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting: str, message: str) -> None:

@@ -202,6 +202,18 @@ def test_odd_pictures_larger_than_a_patch_are_cropped_as_their_reconstruction_is
     assert (map_ - near).abs().mean() < 0.2 * near.mean()
 
 
+def test_samples_are_of_the_spoiled_and_turned_picture_and_come_back_to_its_pose() -> None:
+    spoiled = "corruption=[{name: gaussian, sigma: 0.2, at_inspection: true}]"
+    turned = "alignment={name: rotation, strategy: joint}"
+    network = model("residual.samples=2", "residual.sigma=0.5", spoiled, turned)
+    x = pictures(side=29)
+    with torch.no_grad():
+        map_, y = network.examine(x)
+        assert torch.equal(y, network(x).reconstruction)
+    near = (x - y).square().sum(1, keepdim=True) / (2 * 0.5**2)
+    assert (map_ - near).abs().mean() < 0.2 * near.mean()
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -162,9 +162,14 @@ def test_vgg16_is_frozen_and_travels_with_the_model() -> None:
 def test_missing_weights_lead_to_the_fixed_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileError, match=r"--set loss\.1\.network=gabor") as caught:
+    with pytest.raises(FileError, match=r"--set loss\.1\.network=gabor --set loss\.1\.weight=1") as caught:
         FeatureDistance(data_range=1.0, network="vgg16")
     assert "vgg16-397923af.pth" in str(caught.value)
+    with pytest.raises(FileError, match=r"set network=gabor, a fixed bank .* no longer") as caught:
+        PerceptualDistance(data_range=1.0)
+    assert "vgg16-397923af.pth" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "fixed bank" in PerceptualDistance(data_range=1.0, network="gabor").title
 
 
 def test_titles_say_what_the_features_are() -> None:
@@ -175,8 +180,12 @@ def test_titles_say_what_the_features_are() -> None:
 
 def test_perceptual_is_deeper_only() -> None:
     x, y = pair(side=40)
+    perceptual = PerceptualDistance(data_range=1.0, pretrained=False)
+    alike = untrained(4)
+    alike.load_state_dict(perceptual.state_dict())
+    with torch.no_grad():
+        assert torch.equal(perceptual.distance(x, y), alike.distance(x, y))
     deeper = FeatureDistance(data_range=1.0, depth=4)
-    assert torch.equal(PerceptualDistance(data_range=1.0).distance(x, y), deeper.distance(x, y))
     blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     fine = FeatureDistance(data_range=1.0, depth=1)
     assert deeper.distance(x, blurred).mean() < fine.distance(x, blurred).mean()

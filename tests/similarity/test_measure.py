@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,10 @@ from torch import Tensor
 from blemish.errors import UsageError
 from blemish.similarity import MEASURES, Measure
 
-SMALL = {"ms-ssim": {"weights": (0.4, 0.6)}}  # the usual five scales need 161 pixels
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ms-ssim": {"weights": (0.4, 0.6)},  # the usual five scales need 161 pixels
+    "perceptual": {"network": "gabor"},  # VGG16 needs its weights; it is tested with the features
+}
 
 
 @pytest.fixture(params=MEASURES)
@@ -18,7 +23,7 @@ def measure(request: pytest.FixtureRequest) -> Measure:
 
 
 def make(name: str, data_range: float | None = 1.0) -> Measure:
-    return MEASURES[name](data_range=data_range, **SMALL.get(name, {}))
+    return MEASURES[name](data_range=data_range, **SETTINGS.get(name, {}))
 
 
 def pair(channels: int = 3, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -159,7 +164,7 @@ def test_refuses_to_guess_the_data_range(name: str, data_range: float | None) ->
     with pytest.raises(UsageError, match="data_range"):
         make(name, data_range)
     with pytest.raises(UsageError, match="data_range"):
-        MEASURES[name]()
+        MEASURES[name](**SETTINGS.get(name, {}))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from blemish.detect.streaming import PixelResult
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.evaluating import Evaluation
 from blemish.observer import Observer
+from blemish.recipes import load_recipe, override
 from blemish.studies import STUDIES, bergmann2018, run_study
 from blemish.studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
 from blemish.studies.protocol import Request
@@ -109,6 +110,10 @@ def test_the_study_writes_both_parts_and_uses_finished_fits_again(
     assert page == result.table
     assert f"| {written['rows'][1]['pixel']['auroc']:.3f} |" in page
     assert f"| {written['figure_3'][0]['auroc']:.3f} |" in page
+    assert "at most 2 steps of batch 2, Adam with a learning rate of 0.0002, constant. The paper: " in page
+    assert "our training is shorter, on smaller pictures and" not in page  # the rate is the paper's
+    assert "our training is shorter and on smaller pictures, as --quick asks." in page
+    assert "at most 2 steps of batch 2, Adam with a learning rate of 0.001, falling to 0." in page
     assert {path.name for path in result.files} == {
         f"bergmann2018-quick{ending}" for ending in (".json", ".md", ".png", "-curves.png", "-figure3.png")
     }
@@ -140,8 +145,18 @@ def test_boards_fitted_with_other_settings_are_not_taken_for_these(
         for steps in (2, 3)
     )
     bergmann2018._figure_3(one, bergmann2018.QUICK, (0,), Observer())
-    with pytest.raises(UsageError, match=r"training.steps 2, not 3"):
+    more = bergmann2018.QUICK._replace(boards=13)
+    with pytest.raises(UsageError, match="was fitted on other pictures"):
+        bergmann2018._figure_3(one, more, (0,), Observer())
+    with pytest.raises(UsageError, match=r"training\.steps 2, not 3"):
         bergmann2018._figure_3(other, bergmann2018.QUICK, (0,), Observer())
+
+
+def test_the_full_length_is_the_papers() -> None:
+    for name in RECIPES:
+        recipe = override(load_recipe(name), list(bergmann2018.FULL.settings))
+        assert recipe.training.steps == 200 * 10_000 / recipe.training.batch
+        assert (recipe.training.learning_rate, recipe.patch.size) == (2e-4, 128)
 
 
 def _run(recipe: str, seed: int, auroc: float | None) -> Run:

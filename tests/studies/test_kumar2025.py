@@ -145,7 +145,9 @@ def test_all_rows_beside_the_published_ones(
 
     table = result.files[1].read_text(encoding="utf-8")
     (line,) = [line for line in table.splitlines() if line.startswith("| dae-vgg16-mse |")]
-    assert line.split(" | ")[1:4] == ["scratch", "1", "1"]
+    assert line.split(" | ")[1:5] == ["scratch", "1", "1", "0.002"]
+    assert "Pictures of 32 × 32 pixels, at most 1 to 2 steps of batch 8, " in table
+    assert "our training is on smaller pictures and with a larger learning rate, " in table
     assert line.endswith("| 0.10 | 0.92 | 0.68 |")
     assert "No ImageNet weights were on this machine for vgg16:" in table
     assert "accuracy 0.56" in table  # 5 of the 9 test pictures are defective
@@ -183,5 +185,5 @@ def test_quick_draws_its_own_pictures(tmp_path: Path) -> None:
     assert result.figures["dataset"] == "generated"
     assert result.figures["published"]["category"] is None
     assert result.figures["sensitivity"] == []
-    assert "paper:" not in result.table
+    assert "| paper: " not in result.table
     assert {row["seed"] for row in result.figures["rows"]} == {0}

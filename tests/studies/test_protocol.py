@@ -16,8 +16,10 @@ from blemish.comparing import Comparison
 from blemish.errors import FileError, RecipeError, UsageError
 from blemish.images import read_labelled
 from blemish.observer import Observer
+from blemish.recipes import load_recipe, override
 from blemish.studies import protocol, run_study
-from blemish.studies.protocol import Example, Request, Shown
+from blemish.studies.protocol import Example, PublishedTraining, Request, Shown
+from blemish.training import Machine
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -85,6 +87,68 @@ def test_a_record_holds_the_figures_of_its_run(compared: tuple[Comparison, Path]
         ].model_dump(mode="json")
         assert record["pixel"]["intervals"]["auroc"] == list(run.evaluation.pixel.intervals["auroc"])
         assert (record["seed"], record["steps"]) == (run.seed, 6)
+
+
+def test_only_what_saves_doing_a_run_again_is_kept(compared: tuple[Comparison, Path]) -> None:
+    """Pages are the study's own: several comparisons may share one folder."""
+    _, work = compared
+    assert {path.name for path in work.iterdir()} == {
+        f"{recipe}-{seed}" for recipe in ("l2-ae", "ssim-ae") for seed in (0, 1)
+    }
+    assert [path.name for path in (work / "l2-ae-0" / "found").iterdir()] == ["evaluation.json"]
+
+
+PAPER = PublishedTraining(side=128, learning_rate=2e-4, steps=62_500, words="much longer")
+ONE = load_recipe("stn-ae-frozen")
+OTHER = override(load_recipe("l2-ae"), ["training.steps=62500"])
+
+
+def test_trainings_are_told_as_they_were_set() -> None:
+    assert protocol.training_in_words([OTHER]) == (
+        "Patches of 128 × 128 pixels, at most 62500 steps of batch 32, Adam with a learning rate of 0.0002, constant."
+    )
+    changed = override(
+        ONE,
+        ["picture.size=256", "training.learning_rate=1e-3", "training.schedule=cosine", "training.steps=400"],
+    )
+    assert protocol.training_in_words([changed, OTHER]) == (
+        "Patches of 128 × 128 pixels of pictures resized to 256, at most 400 to 62500 steps of batch 32, "
+        "transformers after 1000 of their own, Adam with a learning rate of 0.0002 to 0.001, constant or falling to 0."
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "quick", "reason"),
+    [
+        ("cpu", False, "because there is no GPU here"),
+        ("cpu", True, "as --quick asks"),
+        ("cuda", True, "as --quick asks"),
+        ("cuda", False, "as --set asks"),
+    ],
+)
+def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, device: str, quick: bool, reason: str
+) -> None:
+    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    request = Request("radli2022", Path("out"), quick=quick)
+    changes = [
+        "patch.size=64",
+        "training.learning_rate=1e-3",
+        "training.schedule=cosine",
+        "training.steps=400",
+    ]
+    said = protocol.beside_paper(request, [override(ONE, changes), OTHER], PAPER)
+    assert "The paper: much longer." in said
+    assert said.endswith(
+        "Beside the paper's, our training is shorter, on smaller pictures and with a larger, falling learning rate, "
+        f"{reason}."
+    )
+    only = protocol.beside_paper(request, [override(OTHER, ["training.learning_rate=1e-4"])], PAPER)
+    assert only.endswith(f"our training is with a smaller learning rate, {reason}.")
+    assert protocol.beside_paper(request, [OTHER], PAPER).endswith("The paper: much longer.")
+    open_length = PAPER._replace(steps=None)
+    short = override(OTHER, ["training.steps=4"])
+    assert protocol.beside_paper(request, [short], open_length).endswith("The paper: much longer.")
 
 
 def test_generated_pictures_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.fitting import fit
+from blemish.images import read_labelled
 from blemish.inspector import Inspector, load
 from blemish.observer import Observer
 from blemish.studies import radli2022, run_study
@@ -190,6 +191,11 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
         assert {0 <= row["areas"][name][key] <= 1 for name in RESIDUALS for key in CURVES} == {True}
     assert [claim["part"] for claim in figures["claims"]] == ["dataset", "cloth"]
     assert "| SSIM |" in result.table
+    trained = "Patches of 32 × 32 pixels, at most 1 steps of batch 16, transformers after 1 of their own, "
+    assert f"Ours: {trained}" in result.table
+    assert "our training is shorter and on smaller pictures, as --quick asks." in result.table
+    assert "Not in the paper. Patches of 64 × 64 pixels, " in result.table
+    assert "The paper also turns its training patches at random" in result.table
 
     monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
     again = Stages()
@@ -199,6 +205,22 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
     other = [*settings, "encoder.latent=7", "decoder.name=bergmann"]
     with pytest.raises(UsageError, match="was fitted with encoder"):
         run_study("radli2022", tmp_path, data=dataset, quick=True, settings=other)
+
+
+def test_a_list_of_pictures_is_a_data_set_too(
+    dataset: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "screw.csv"
+    rows = [
+        f"{item.path},{item.label},{item.mask or ''},{item.split}" for item in read_labelled(dataset).items
+    ]
+    listed.write_text("\n".join(["path,label,mask,split", *rows]))
+    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    result = run_study("radli2022", tmp_path / "out", data=listed, quick=True, settings=settings)
+    assert {row["part"] for row in result.figures["rows"]} == {"dataset", "cloth"}
+    fitted = load(tmp_path / "out" / "radli2022-screw.csv-quick-work" / "dataset" / "plain-0")
+    trained = [item for item in read_labelled(dataset).items if item.split == "train"]
+    assert sum(map(len, fitted.file.split.values())) == len(trained)
 
 
 def test_pretraining_can_be_set_for_the_columns_that_have_it(

@@ -203,6 +203,9 @@ def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
             raise refuse(f"no '{key}'")
         if state[key].shape != value.shape:
             raise refuse(f"'{key}' is {_by(state[key])} instead of {_by(value)}")
+        if not bool(state[key].isfinite().all()):
+            # Training would notice it only by its loss, and lay it on the learning rate.
+            raise FileError(path, f"'{key}' holds values that are no numbers", f"give {source.url}")
     for key in state:
         if key not in own:
             raise refuse(f"'{key}' is one too many")

@@ -6,17 +6,29 @@ optional, but where it is installed, lightning and torchmetrics import it too.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 
 import torch
 
 
 def _lacks_operators() -> bool:
-    """Whether an ordinary torchvision stands beside a torch without CUDA, and cannot load its own operators."""
-    try:
-        return torch.version.cuda is None and "+cpu" not in version("torchvision")
-    except PackageNotFoundError:
+    """Whether torchvision is installed but the library with its operators is not there or cannot be loaded.
+
+    Only loading tells. What loads has declared its operators, and torch ends the process where one is declared
+    twice; torchvision then loads the same file again, which does nothing.
+    """
+    package = find_spec("torchvision")  # does not import it
+    if package is None:
         return False
+    library = PathFinder.find_spec("_C", package.submodule_search_locations)  # _C.so, _C.pyd, …
+    if library is None or library.origin is None:
+        return True
+    try:
+        torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
+    except OSError:  # made for another torch, or for a CUDA that is not here
+        return True
+    return False
 
 
 if _lacks_operators():

@@ -113,6 +113,16 @@ class Decoder(nn.Module):
     """(height, width) of the latent of one patch that it expects."""
 
 
+class Prepared(NamedTuple):
+    """What :meth:`Autoencoder.prepare` gives: pictures as the encoder is to see them, and the way back."""
+
+    picture: Tensor
+    """(N, C, H', W') with sides that fit the network: corrupted, padded and aligned, as the model has it."""
+    window: tuple[slice, slice]
+    """Rows and columns of the padded picture that the input takes."""
+    aligned: Aligned | None
+
+
 class Output(NamedTuple):
     """What :meth:`Autoencoder.forward` gives."""
 
@@ -219,18 +229,28 @@ class Autoencoder(nn.Module):
         return self.alignment.pretraining if self.alignment else 0
 
     def forward(self, x: Tensor) -> Output:
-        height, width = x.shape[-2:]
-        x = self.corrupt(x)
-        x, (top, left) = self._padded(x)
-        angle: Tensor | None = None
+        return self.reconstruct(self.prepare(x))
+
+    def prepare(self, x: Tensor) -> Prepared:
+        """``x`` (N, C, H, W) as the encoder is to see it; :meth:`restore` leads back."""
+        padded, (top, left) = self._padded(self.corrupt(x))
+        window = (slice(top, top + x.shape[-2]), slice(left, left + x.shape[-1]))
         if self.alignment is None:
-            latent, posterior = self._encode(x)
-            y = self.decode(latent)
-        else:
-            aligned: Aligned = self.alignment(x)
-            latent, posterior = self._encode(aligned.picture)
-            y, angle = self.alignment.restore(self.decode(latent), aligned), aligned.angle
-        return Output(y[..., top : top + height, left : left + width], latent, posterior, angle)
+            return Prepared(padded, window, None)
+        aligned: Aligned = self.alignment(padded)
+        return Prepared(aligned.picture, window, aligned)
+
+    def reconstruct(self, prepared: Prepared) -> Output:
+        """What :meth:`forward` gives for the pictures that were ``prepared``."""
+        latent, posterior = self._encode(prepared.picture)
+        angle = prepared.aligned.angle if prepared.aligned else None
+        return Output(self.restore(self.decode(latent), prepared), latent, posterior, angle)
+
+    def restore(self, y: Tensor, prepared: Prepared) -> Tensor:
+        """What :meth:`decode` gave, in the pose and of the size that the input had: (N, C, H, W)."""
+        if self.alignment and prepared.aligned:
+            y = self.alignment.restore(y, prepared.aligned)
+        return y[(..., *prepared.window)]
 
     def corrupt(self, x: Tensor) -> Tensor:
         """``x`` as the encoder is to see it: (N, C, H, W) to the same shape."""

@@ -15,6 +15,9 @@ from blemish.layers import jacobian_norm_estimate, jacobian_norm_exact
 from blemish.models.autoencoder import Pass, Term
 from blemish.models.registry import TERMS, register
 
+EXACT_UP_TO = 8
+"""Latent variables for which the exact norm is affordable: each costs as much as a projection."""
+
 
 @register(TERMS, "contractive")
 class Contractive(Term):
@@ -35,16 +38,18 @@ class Contractive(Term):
 
     Parameters
     ----------
-    method: ``projections`` (:func:`~blemish.layers.jacobian_norm_estimate`) or ``exact``
-        (:func:`~blemish.layers.jacobian_norm_exact`), a backward pass for each latent variable.
-    projections: of each picture; more pictures tell more than more projections, at the same cost.
+    method: ``exact`` (:func:`~blemish.layers.jacobian_norm_exact`), a backward pass for each latent variable;
+        ``projections`` (:func:`~blemish.layers.jacobian_norm_estimate`), without bias; ``auto`` is exact
+        where a picture's latent has at most 8 variables, and takes projections beyond.
+    projections: of each picture, where it takes them; more pictures tell more than more projections, at the
+        same cost.
     pictures: how many of the batch are drawn; all of a smaller batch.
     """
 
     def __init__(
         self,
         *,
-        method: Literal["projections", "exact"] = "projections",
+        method: Literal["auto", "projections", "exact"] = "auto",
         projections: Annotated[int, Field(ge=1)] = 1,
         pictures: Annotated[int, Field(ge=1)] = 2,
     ) -> None:
@@ -55,8 +60,11 @@ class Contractive(Term):
         model, x = done.model, done.target
         if len(x) > self.pictures:
             x = x[torch.randperm(len(x), device=x.device)[: self.pictures]]
+        exact = self.method == "exact" or (
+            self.method == "auto" and done.output.latent[0].numel() <= EXACT_UP_TO
+        )
         with _one_by_one(model), torch.autocast(x.device.type, enabled=False):
-            if self.method == "exact":
+            if exact:
                 norms = jacobian_norm_exact(model.encode, x.float())
             else:
                 norms = jacobian_norm_estimate(model.encode, x.float(), self.projections)

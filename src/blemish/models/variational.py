@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from blemish.errors import UsageError
 from blemish.models.autoencoder import (
     INSPECTION_SEED,
-    Aligned,
     Autoencoder,
     Pass,
     Posterior,
+    Prepared,
     Residual,
     ResidualRule,
     StochasticBottleneck,
@@ -144,27 +144,23 @@ class ReconstructionProbability(ResidualRule):
         UsageError
             When no bottleneck gives a posterior.
         """
-        output = model(x)
+        prepared = model.prepare(x)
+        output = model.reconstruct(prepared)
         posterior = _posterior(output.posterior, "residual 'reconstruction-probability'")
         log_p = torch.full_like(x[:, :1], -math.inf, dtype=torch.float32)  # (N, 1, H, W)
-        for y in _samples(model, x, posterior, self.samples):
+        for y in _samples(model, prepared, posterior, self.samples):
             squares = (x - y).float().square().sum(1, keepdim=True)  # (N, C, H, W) -> (N, 1, H, W)
             log_p = torch.logaddexp(log_p, -squares / (2 * self.sigma**2))
         return Residual((math.log(self.samples) - log_p).clamp(min=0), output.reconstruction.float())
 
 
-def _samples(model: Autoencoder, x: Tensor, posterior: Posterior, count: int) -> Iterator[Tensor]:
-    """Reconstructions (N, C, H, W) of ``x`` from draws of its latent, the same draws for every picture."""
-    padded, (top, left) = model._padded(model.corrupt(x))
-    aligned: Aligned | None = model.alignment(padded) if model.alignment else None
+def _samples(model: Autoencoder, prepared: Prepared, posterior: Posterior, count: int) -> Iterator[Tensor]:
+    """Reconstructions (N, C, H, W) from draws of the latent, the same draws for every picture."""
     mu, sigma = posterior.mu, (posterior.log_var / 2).exp()
     generator = torch.Generator().manual_seed(INSPECTION_SEED)
     for _ in range(count):
         noise = torch.randn(mu.shape[1:], generator=generator).to(mu.device)
-        y = model.decode(mu + sigma * noise)
-        if model.alignment and aligned:
-            y = model.alignment.restore(y, aligned)
-        yield y[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+        yield model.restore(model.decode(mu + sigma * noise), prepared)
 
 
 def _posterior(posterior: Posterior | None, part: str) -> Posterior:

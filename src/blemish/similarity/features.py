@@ -8,7 +8,7 @@ trained on ImageNet. With deeper layers it is the feature reconstruction loss of
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,13 +86,9 @@ class VGG16Features(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, depth: int, weights: str) -> None:
+    def __init__(self, depth: int, weights: str, *, without: str) -> None:
         super().__init__()
-        network = load_network(
-            "vgg16",
-            weights,
-            without="take the fixed filters with network=gabor (in fm-ae: --set loss.1.network=gabor)",
-        )
+        network = load_network("vgg16", weights, without=without)
         self.blocks: list[int] = [0] * depth
         """Convolutions in each block."""
         block = 0
@@ -139,7 +135,8 @@ class FeatureDistance(Measure):
 
     Parameters
     ----------
-    network: ``vgg16``, or ``gabor``, a fixed bank of Gabor filters on several octaves that needs no weights.
+    network: ``vgg16``, or ``gabor``, a fixed bank of Gabor filters on several octaves that needs no weights;
+        its distances are smaller, so it wants a loss weight of its own.
     depth: levels used: blocks of VGG16, octaves of the Gabor bank from waves of 4 pixels up.
     weights: of VGG16, as :func:`~blemish.layers.pretrained.load_network` takes them.
     pretrained: False leaves VGG16's weights drawn; those of a saved model are loaded after.
@@ -155,6 +152,12 @@ class FeatureDistance(Measure):
     >>> FeatureDistance(data_range=1.0).distance(x, x)
     tensor([0.])
     """
+
+    without: ClassVar[str] = (
+        "take a fixed bank of Gabor filters with network=gabor and a weight to suit it "
+        "(in fm-ae: --set loss.1.network=gabor --set loss.1.weight=1)"
+    )
+    """How to do without the weights of VGG16."""
 
     def __init__(
         self,
@@ -174,7 +177,7 @@ class FeatureDistance(Measure):
             self.features = GaborFeatures(depth)
             self.title = "squared distance of Gabor amplitudes (a fixed bank, no trained network)"
         else:
-            self.features = VGG16Features(depth, weights if pretrained else "none")
+            self.features = VGG16Features(depth, weights if pretrained else "none", without=self.without)
             self.title = "squared distance of features of " + (
                 "an untrained VGG16" if weights == "none" else "VGG16"
             )
@@ -205,13 +208,21 @@ class FeatureDistance(Measure):
 
 
 class PerceptualDistance(FeatureDistance):
-    """:class:`FeatureDistance` down to deeper layers: what counts is less the pixel than what is there."""
+    """:class:`FeatureDistance` down to deeper layers: what counts is less the pixel than what is there.
+
+    That is what a network learned to tell things by, so it is VGG16 unless another is asked for.
+    """
+
+    without: ClassVar[str] = (
+        "set network=gabor, a fixed bank of filters that no longer makes it a perceptual distance, "
+        "with a weight to suit it"
+    )
 
     def __init__(
         self,
         *,
         data_range: float | None = None,
-        network: Network = "gabor",
+        network: Network = "vgg16",
         depth: int = 4,
         weights: str = "imagenet",
         pretrained: bool = True,

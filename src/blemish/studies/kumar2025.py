@@ -17,7 +17,9 @@ from blemish.layers.pretrained import find_weights
 from blemish.observer import Observer
 from blemish.recipes import load_recipe
 from blemish.studies.protocol import (
+    PublishedTraining,
     Request,
+    beside_paper,
     choose_examples,
     comparison,
     document,
@@ -38,6 +40,13 @@ from blemish.training import choose_machine
 
 PAPER = (
     "Kumar, Malik, Puglisi 2025, Unsupervised Anomaly Detection in Industrial Image Data with Autoencoders"
+)
+TRAINING = PublishedTraining(
+    side=256,
+    learning_rate=1e-4,
+    steps=None,
+    words="pictures of 256 × 256 pixels, batch 32, Adam with a learning rate of 0.0001, constant; it gives no "
+    "number of epochs, so our full length, 1000 steps on a GPU, is a choice",
 )
 RECIPES = tuple(
     f"{kind}-{encoder}{measure}"
@@ -314,15 +323,14 @@ def _page(
     category: str | None,
 ) -> str:
     first = runs[0]
-    size = first.evaluation.settings.picture.size
     test = first.evaluation.image["all"]
     text = (
         f"# Kumar et al. 2025: denoising and contractive autoencoders on {_title(request)}\n\n"
-        f"Pictures of {size} × {size} pixels, batch {first.evaluation.settings.training.batch}, "
-        f"mean over seeds (smallest to largest). Tested on {test.good} good and {test.defective} "
+        f"Mean over seeds (smallest to largest). Tested on {test.good} good and {test.defective} "
         f"defective pictures; rejecting every one would give accuracy "
         f"{test.defective / (test.good + test.defective):.2f}. Threshold: mean score of the training pictures. "
         f"{_machines(runs)}\n\n"
+        f"{beside_paper(request, [one.evaluation.settings for one in runs], TRAINING)}\n\n"
     )
     if request.data is None:
         text += (
@@ -350,7 +358,16 @@ def _machines(runs: Sequence[Run]) -> str:
 
 
 def _rows(runs: Sequence[Run], starts: dict[str, str], category: str | None) -> str:
-    columns = ["recipe", "encoder from", "seeds", "steps", *FIGURES, "pixel AUROC", "training s"]
+    columns = [
+        "recipe",
+        "encoder from",
+        "seeds",
+        "steps",
+        "learning rate",
+        *FIGURES,
+        "pixel AUROC",
+        "training s",
+    ]
     if category:
         columns += [f"paper: {name}" for name in ("good accepted", "bad rejected", "accuracy")]
     rows = []
@@ -362,6 +379,7 @@ def _rows(runs: Sequence[Run], starts: dict[str, str], category: str | None) -> 
             start,
             str(len(own)),
             spread([one.training_steps for one in own], 0),
+            f"{own[0].evaluation.settings.training.learning_rate:g}",
             *(spread([image[key].value for image in images], 2) for key in FIGURES.values()),
         ]
         row.append(spread([one.evaluation.pixel.auroc for one in own], 2))

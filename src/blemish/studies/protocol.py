@@ -21,6 +21,7 @@ from blemish.images.generated import write_dataset
 from blemish.images.writing import atomic_path
 from blemish.inspector import Inspector, load, versions
 from blemish.observer import Observer
+from blemish.recipes import Recipe
 from blemish.studies.result import StudyResult
 from blemish.training import choose_machine
 
@@ -120,7 +121,7 @@ def comparison(
     ----------
     recipes: names, or names with settings of their own, which come before the common ``settings``.
     """
-    return compare(data, recipes, work, seeds=seeds, settings=settings, maps=False, observer=observer)
+    return compare(data, recipes, work, seeds=seeds, settings=settings, pages=False, observer=observer)
 
 
 def fitted(work: Path, recipe: str, seed: int) -> Inspector:
@@ -204,6 +205,84 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
     rule = "|".join("---" if place < left else "---:" for place in range(len(columns)))
     lines = [f"| {' | '.join(columns)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+# -- beside the paper ----------------------------------------------------------------------------------
+
+
+class PublishedTraining(NamedTuple):
+    """How a paper trains, as far as it says."""
+
+    side: int
+    """Of what the network is given, patches or whole pictures."""
+    learning_rate: float
+    steps: int | None
+    """None where the paper gives no length."""
+    words: str
+    """All that is said of it, without a full stop."""
+
+
+def training_in_words(recipes: Sequence[Recipe]) -> str:
+    """Size, length and learning rate of the trainings of ``recipes``, as one sentence.
+
+    >>> from blemish.recipes import load_recipe
+    >>> training_in_words([load_recipe("dae-mse")])
+    'Pictures of 256 × 256 pixels, at most 2500 steps of batch 32, Adam with a learning rate of 0.0001, constant.'
+    """
+    sides = _range([recipe.patch.size for recipe in recipes])
+    pixels = f"{sides} × {sides} pixels"
+    if all(recipe.picture.size == recipe.patch.size for recipe in recipes):
+        size = f"Pictures of {pixels}"
+    else:
+        resized = [recipe.picture.size for recipe in recipes if recipe.picture.size]
+        size = f"Patches of {pixels}"
+        size += f" of pictures resized to {_range(resized)}" if resized else ""
+    pretraining = [
+        steps
+        for recipe in recipes
+        if recipe.alignment and (steps := int(recipe.alignment.settings.get("pretraining", 0)))
+    ]
+    before = f", transformers after {_range(pretraining)} of their own" if pretraining else ""
+    said = {"constant": "constant", "cosine": "falling to 0"}
+    schedule = " or ".join(sorted({said[recipe.training.schedule] for recipe in recipes}))
+    return (
+        f"{size}, at most {_range([recipe.training.steps for recipe in recipes])} steps of batch "
+        f"{_range([recipe.training.batch for recipe in recipes])}{before}, Adam with a learning rate of "
+        f"{_range([recipe.training.learning_rate for recipe in recipes])}, {schedule}."
+    )
+
+
+def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTraining) -> str:
+    """How the trainings of ``recipes`` stand beside the paper's, where they differ and why, in words."""
+    said = f"Ours: {training_in_words(recipes)} The paper: {paper.words}."
+    rates = [recipe.training.learning_rate for recipe in recipes]
+    rate = [
+        *["larger"] * (max(rates) > paper.learning_rate),
+        *["smaller"] * (min(rates) < paper.learning_rate),
+        *["falling"] * any(recipe.training.schedule != "constant" for recipe in recipes),
+    ]
+    differing = [
+        *["shorter"] * any(recipe.training.steps < (paper.steps or 0) for recipe in recipes),
+        *["on smaller pictures"] * any(recipe.patch.size < paper.side for recipe in recipes),
+        *([f"with a {', '.join(rate)} learning rate"] if rate else []),
+    ]
+    if not differing:
+        return said
+    if request.quick:
+        reason = "as --quick asks"
+    elif choose_machine().device == "cpu":
+        reason = "because there is no GPU here"
+    else:
+        reason = "as --set asks"
+    *first, last = differing
+    whole = f"{', '.join(first)} and {last}" if first else last
+    return f"{said} Beside the paper's, our training is {whole}, {reason}."
+
+
+def _range(values: Sequence[float]) -> str:
+    """``40 to 500``, or ``500`` where all are the same."""
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 # -- pictures ------------------------------------------------------------------------------------------
