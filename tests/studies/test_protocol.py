@@ -266,3 +266,15 @@ def test_settings_that_do_not_fit_are_refused_before_any_fit(dataset: Path, tmp_
     with pytest.raises(RecipeError, match=r"did you mean 'training\.steps'"):
         run_study("kumar2025", tmp_path / "out", data=dataset, settings=["training.step=5"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("brighter", ["good", "dot"])
+def test_brightness_alone_is_measured_in_either_direction(tmp_path: Path, brighter: str) -> None:
+    for name in ("good", "dot"):
+        folder = tmp_path / "test" / name
+        folder.mkdir(parents=True)
+        for index in range(4):
+            grey = 100 + 2 * index + (50 if name == brighter and index else 0)
+            Image.fromarray(np.full((9, 7), grey, np.uint8)).save(folder / f"{index}.png")
+    # Of the 16 pairs, the four with the one dark picture of the brighter kind are lost, or half of one a tie.
+    assert protocol.brightness_auroc(tmp_path) == pytest.approx((12 + 0.5) / 16)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.comparing import Comparison, Run, compare
+from blemish.detect import roc_auc
 from blemish.errors import FileError
 from blemish.images import Item, read_labelled, read_mask, read_picture, write_json, write_text
 from blemish.images.generated import write_dataset
@@ -332,6 +333,18 @@ def show(inspector: Inspector, items: Sequence[Item]) -> list[Shown]:
     """What ``inspector`` makes of each of ``items``."""
     measured = [inspector.measure(read_picture(item.path)) for item in items]
     return [Shown(one.reconstruction, one.map) for one in measured]
+
+
+def brightness_auroc(data: Path) -> float:
+    """Image AUROC of the mean grey level alone on the test pictures of ``data``, or of its negative if higher.
+
+    Where it is high, the good and the defective test pictures were lit differently, and any score that feels
+    the light, in either direction, has an AUROC that tells nothing of defects.
+    """
+    tests = [item for item in read_labelled(data).items if item.split != "train"]
+    means = [float(read_picture(item.path).floats().mean()) for item in tests]
+    auroc = roc_auc([not item.is_good for item in tests], means)
+    return max(auroc, 1 - auroc)
 
 
 def histories(runs: Sequence[Run]) -> dict[str, list[Sequence[Look]]]:
