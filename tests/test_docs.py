@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = {
     '"training.steps=2000"': '"training.steps=4", "patch.size=32", "patch.stride=16", "encoder.latent=8"',
 }
+TURNED = {
+    "stn-ae-unaligned": "plain",
+    "stn-ae-frozen": "frozen",
+    "stn-ae-joint": "joint",
+    "stn-ae-finetuned": "finetuned",
+}
+"""Recipes and what the study calls their columns."""
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 LINES = sorted(
     {
@@ -86,6 +94,24 @@ def readme_rows() -> list[str]:
             f"| {pixel['auroc']:.3f} | {pixel['aupro_30']:.3f} "
             f"| {_share(five['false_rejects'])} | {_share(ten['false_rejects'])} |"
         )
+    screws = _json("studies/results/kumar2025-mvtec_screw.json")
+    published = screws["published"]["tables"]["screw"]
+    for recipe in published:
+        runs = [row for row in screws["rows"] if row["recipe"] == recipe]
+        accuracy = fmean(row["image"]["all"]["figures"]["accuracy"]["value"] for row in runs)
+        pixel = fmean(row["pixel"]["auroc"] for row in runs)
+        rows.append(f"| `{recipe}` | {accuracy:.2f} | {published[recipe]['accuracy']:.2f} | {pixel:.2f} |")
+    turned = [
+        row for row in _json("studies/results/radli2022-mvtec_screw.json")["rows"] if row["part"] == "cloth"
+    ]
+    for recipe, column in TURNED.items():
+        runs = [row for row in turned if row["column"] == column]
+        figures = (
+            [row["ssim"] for row in runs],
+            [row["areas"]["SSIM"]["auroc"] for row in runs],
+        )
+        cells = (f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in figures)
+        rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
     baseline = _json("benchmarks/results/random_baseline.json")
     for family in ("weave", "checkerboard", "part"):
         found = baseline[family]

@@ -26,6 +26,7 @@ EXTRAS = {
         ("jpeglib", "jpeglib"),
         ("mozjpeg_lossless_optimization", "mozjpeg-lossless-optimization"),
         ("numba", "numba"),
+        ("bjontegaard", "bjontegaard"),
     ),
 }
 # Only some recipes (`blemish recipes` tells which) and the JPEG commands need these.
