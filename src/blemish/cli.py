@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from blemish._version import __version__
-from blemish.errors import Stopped, UsageError
+from blemish.commands import end, integers, print_json, working
+from blemish.errors import UsageError
 from blemish.jpeg.command_line import app as jpeg
-
-if TYPE_CHECKING:
-    from blemish.console import ConsoleObserver
 
 app = typer.Typer(
     name="blemish",
@@ -61,44 +56,6 @@ def _options(
     pass
 
 
-@contextmanager
-def _working(
-    *, quiet: bool = False, after_stop: Callable[[], tuple[str, ...]] = tuple
-) -> Iterator[ConsoleObserver]:
-    """Progress on stderr, and Ctrl-C as a request to stop.
-
-    After a stop the line to go on with is printed: this command again, with the options that ``after_stop``
-    gives then.
-    """
-    from blemish.checks import explain_missing
-    from blemish.console import ConsoleObserver
-    from blemish.interruption import interruptible
-
-    with explain_missing(), interruptible() as pressed, ConsoleObserver(pressed, quiet=quiet) as observer:
-        try:
-            yield observer
-        except Stopped as stop:
-            raise Stopped(f"{stop}; go on with: {_this_command(after_stop())}") from None
-
-
-def _end(observer: ConsoleObserver) -> None:
-    """Exit code 1 when files had to be skipped, told after the results."""
-    if observer.problems:
-        plural = "s were" if observer.problems > 1 else " was"
-        typer.echo(f"blemish: finished, but {observer.problems} file{plural} skipped, see above", err=True)
-        raise typer.Exit(1)
-
-
-def _this_command(options: tuple[str, ...]) -> str:
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    return shlex.join(["blemish", *words, *options])
-
-
-def _print_json(value: Any) -> None:
-    # Escaped, because a name may hold what the terminal's encoding does not.
-    typer.echo(json.dumps(value, indent=2))
-
-
 @app.command(epilog="Example: `blemish demo --out demo`")
 def demo(
     out: Out = Path("demo"),
@@ -107,16 +64,16 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Generated pictures from beginning to end: fit, calibrate, inspect, evaluate, report."""
-    with _working(quiet=as_json) as observer:
+    with working(quiet=as_json) as observer:
         from blemish.demo import run_demo
 
         result = run_demo(out, family=family, seed=seed, observer=observer)
     if as_json:
-        _print_json(result.evaluation.model_dump(mode="json"))
+        print_json(result.evaluation.model_dump(mode="json"))
     else:
         typer.echo(result.evaluation.in_words())
         typer.echo(f"Report: {result.report}")
-    _end(observer)
+    end(observer)
 
 
 @app.command(
@@ -142,7 +99,7 @@ def fit(
             return ("--resume",)
         return ("--overwrite",) if overwrite else ()
 
-    with _working(quiet=as_json, after_stop=after_stop) as observer:
+    with working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish import fitting
 
         inspector = fitting.fit(
@@ -157,7 +114,7 @@ def fit(
         )
     training = inspector.file.training
     if as_json:
-        _print_json(
+        print_json(
             {
                 "model": str(out),
                 "threshold": inspector.threshold,
@@ -171,7 +128,7 @@ def fit(
             f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
             f"Threshold on the score: {inspector.threshold:.6g}. {inspector.guarantee}"
         )
-    _end(observer)
+    end(observer)
 
 
 @app.command(
@@ -189,7 +146,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Score pictures, decide, and show where they differ from what was learned."""
-    with _working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish import inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
@@ -197,12 +154,12 @@ def inspect(
             inspector, images, out, resume=resume, overwrite=overwrite, observer=observer
         )
     if as_json:
-        _print_json([record.model_dump(mode="json") for record in folder.records])
+        print_json([record.model_dump(mode="json") for record in folder.records])
     else:
         rejected = sum(record.is_anomalous is True for record in folder.records)
         typer.echo(f"{rejected} of {len(folder.records)} pictures rejected. {inspector.guarantee}")
         typer.echo(f"Report: {folder.folder / inspecting.REPORT_FILE}")
-    _end(observer)
+    end(observer)
 
 
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
@@ -216,7 +173,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Image and pixel figures against labels and masks, with 95 % intervals."""
-    with _working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
+    with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish import evaluating, inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
@@ -229,12 +186,12 @@ def evaluate(
             observer=observer,
         )
     if as_json:
-        _print_json(evaluation.model_dump(mode="json"))
+        print_json(evaluation.model_dump(mode="json"))
     else:
         typer.echo(evaluation.in_words())
         if out is not None:
             typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
-    _end(observer)
+    end(observer)
 
 
 @app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")
@@ -247,23 +204,23 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Fit several recipes on one split and set their figures side by side; finished fits are kept."""
-    with _working(quiet=as_json) as observer:
+    with working(quiet=as_json) as observer:
         from blemish import comparing
 
         comparison = comparing.compare(
             dataset,
             recipes=[name.strip() for name in recipes.split(",") if name.strip()],
-            seeds=_integers("--seeds", seeds),
+            seeds=integers("--seeds", seeds),
             settings=settings or [],
             out=out,
             observer=observer,
         )
     if as_json:
-        _print_json(comparison.model_dump(mode="json"))
+        print_json(comparison.model_dump(mode="json"))
     else:
         typer.echo(comparison.in_words())
         typer.echo(f"Report: {out / comparing.REPORT_FILE}")
-    _end(observer)
+    end(observer)
 
 
 @app.command(epilog="Example: `blemish recipes --json`")
@@ -273,7 +230,7 @@ def recipes(as_json: Json = False) -> None:
 
     found = [load_recipe(name) for name in recipe_names()]
     if as_json:
-        _print_json([recipe.model_dump(mode="json") for recipe in found])
+        print_json([recipe.model_dump(mode="json") for recipe in found])
         return
     width = max(len(recipe.name) for recipe in found)
     for recipe in found:
@@ -300,7 +257,7 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Run a paper's protocol and write its figures and pictures; finished parts are kept."""
-    with _working(quiet=as_json) as observer:
+    with working(quiet=as_json) as observer:
         from blemish.studies import run_study
 
         result = run_study(
@@ -308,16 +265,16 @@ def study(
             out,
             data=data,
             quick=quick,
-            seeds=None if seeds is None else _integers("--seeds", seeds),
+            seeds=None if seeds is None else integers("--seeds", seeds),
             settings=settings or [],
             observer=observer,
         )
     if as_json:
-        _print_json(result.figures)
+        print_json(result.figures)
     else:
         typer.echo(result.table)
         typer.echo("\n".join(f"Written: {path}" for path in result.files))
-    _end(observer)
+    end(observer)
 
 
 @app.command(epilog="Example: `blemish checks`")
@@ -329,7 +286,7 @@ def checks(as_json: Json = False) -> None:
 
     found = run_checks()
     if as_json:
-        _print_json([asdict(check) for check in found])
+        print_json([asdict(check) for check in found])
     else:
         for check in found:
             mark, mend = ("ok", "") if check.ok else ("--", f"; {check.mend}")
@@ -349,10 +306,3 @@ def _load(model: Path, false_reject_rate: float | None, threshold: float | None)
     if threshold is not None:
         return inspector.with_threshold(threshold)
     return inspector
-
-
-def _integers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} {text}: write whole numbers separated by commas, such as 0,1,2") from None

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import errno
-import io
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -111,39 +107,6 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_that_names_the_file() -> None:
     with pytest.raises(FileError, match=r"/dev/full.*space"):
         append_record("/dev/full", record(0))
-
-
-def _whole_but_error(file: io.FileIO, data: bytes) -> int:
-    io.FileIO.write(file, data[:7])
-    raise OSError(errno.EIO, "Input/output error")
-
-
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (lambda file, data: io.FileIO.write(file, data[:7]), "No space left"),
-        (_whole_but_error, "Input/output error"),
-    ],
-    ids=["short write", "error after a part"],
-)
-def test_a_disk_that_fills_up_within_a_line_keeps_the_lines_before(
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    write: Callable[[io.FileIO, bytes], int],
-    words: str,
-) -> None:
-    append_record(path, record(0))
-    before = path.read_bytes()
-
-    class Filling(io.FileIO):
-        def write(self, data: Any) -> int:
-            return write(self, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", lambda name, mode, buffering: Filling(name, "a+b"))
-        with pytest.raises(FileError, match=words):
-            append_record(path, record(1))
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("field", ["score", "threshold", "p_value", "seconds"])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.errors import BlemishError, FileError, Stopped, UsageError
+from blemish.journal import Journal
 from blemish.jpeg import Coefficients, Plane, batch, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.batch import JOURNAL_FILE, Batch, BatchSettings, EncodedFile, encode_folder
-from blemish.jpeg.journal import Journal
 from blemish.observer import Observer
 
 Pixels = NDArray[np.uint8]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.errors import BlemishError, FileError, Stopped, UsageError
+from blemish.journal import Journal
 from blemish.jpeg.anchors import PILLOW_420, PILLOW_444
 from blemish.jpeg.evaluating import (
     EVALUATION_FILE,
@@ -23,7 +24,6 @@ from blemish.jpeg.evaluating import (
     summarise,
 )
 from blemish.jpeg.evaluation_page import busiest, nearest_rate
-from blemish.jpeg.journal import Journal
 from blemish.observer import Observer
 
 Pixels = NDArray[np.uint8]

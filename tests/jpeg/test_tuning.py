@@ -11,7 +11,6 @@ from blemish.jpeg.transform import DCT, RGB_TO_YCC
 from blemish.jpeg.tuning import (
     COLOUR,
     chroma_response,
-    halve,
     luma_ssim,
     ms_ssim_sensitivity,
     pyramid,
@@ -66,10 +65,6 @@ def test_window_means_are_those_of_the_similarity_room() -> None:
     kernel /= kernel.sum()
     expected = np.lib.stride_tricks.sliding_window_view(plane, (11, 11)) @ kernel @ kernel
     assert window_mean(plane) == pytest.approx(expected, abs=1e-3)
-
-
-def test_halving_averages_and_repeats_odd_ends() -> None:
-    assert halve(np.array([[0, 2, 5], [4, 6, 7]], np.float32)).tolist() == [[3, 6]]
 
 
 def test_luma_ssim_is_that_of_the_similarity_room() -> None:

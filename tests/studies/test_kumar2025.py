@@ -15,7 +15,7 @@ from PIL import Image
 from blemish.detect import bootstrap_interval
 from blemish.errors import Stopped
 from blemish.recipes import load_recipe
-from blemish.studies import kumar2025, run_study
+from blemish.studies import kumar2025, protocol, run_study
 from blemish.studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
 from blemish.training import Machine
 
@@ -103,8 +103,10 @@ def test_all_rows_beside_the_published_ones(
 ) -> None:
     out = tmp_path / "out"
     result = run_study("kumar2025", out, data=screw, settings=["training.learning_rate=0.002"])
-    names = [path.name for path in result.files]
-    assert names == [f"kumar2025-mvtec_screw{ending}" for ending in (".json", ".md", ".png", "-curves.png")]
+    stem = "kumar2025-mvtec_screw"
+    assert [path.relative_to(out).as_posix() for path in result.files] == [
+        f"{stem}.json", f"{stem}.md", f"{stem}-work/{stem}.png", f"{stem}-curves.png"
+    ]  # fmt: skip
 
     written = json.loads(result.files[0].read_text(encoding="utf-8"))
     assert written["command"] == (
@@ -171,7 +173,7 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(args[4])
         raise Stopped("enough")
 
-    monkeypatch.setattr(kumar2025, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
     monkeypatch.setattr(kumar2025, "comparison", note)
     with pytest.raises(Stopped):
         run_study("kumar2025", tmp_path / "out", data=screw)

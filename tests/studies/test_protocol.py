@@ -53,6 +53,22 @@ def test_results_are_named_after_what_was_asked(tmp_path: Path) -> None:
     assert full.work == tmp_path / "kumar2025-mvtec screw-quick-work"
 
 
+def test_pictures_of_a_data_set_stay_in_the_work_folder(tmp_path: Path) -> None:
+    generated = Request("kumar2025", tmp_path)
+    assert generated.picture(".png") == generated.file(".png")
+    of_a_data_set = Request("kumar2025", tmp_path, tmp_path / "screw")
+    assert of_a_data_set.picture(".png") == of_a_data_set.work / "kumar2025-screw.png"
+
+
+def test_the_length_is_what_was_asked_and_what_the_machine_can_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for device, expected in (("cpu", "without"), ("cuda", "with")):
+        monkeypatch.setattr(protocol, "choose_machine", lambda device=device: Machine(device, "float32", ""))
+        assert Request("kumar2025", tmp_path).length("quick", "with", "without") == expected
+        assert Request("kumar2025", tmp_path, quick=True).length("quick", "with", "without") == "quick"
+
+
 def test_recipes_may_have_settings_of_their_own_below_the_common_ones(
     compared: tuple[Comparison, Path],
 ) -> None:

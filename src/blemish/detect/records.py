@@ -5,15 +5,14 @@ Records are appended as pictures are finished, so that an inspection that is sto
 
 from __future__ import annotations
 
-import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from blemish.detect.regions import Region
 from blemish.errors import FileError
+from blemish.journal import append_line, unwritable
 
 
 class Inspection(BaseModel):
@@ -45,29 +44,10 @@ def append_record(path: str | Path, record: Inspection) -> None:
     line, the file is cut back to its former end. Raises FileError, naming the file, when it cannot be
     written.
     """
-    line = record.model_dump_json().encode() + b"\n"
-    try:
-        with open(path, "a+b", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                if file.read(1) != b"\n":
-                    line = _mend_end(Path(path)) + line
-                    end = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                # A device has no end to cut back to; the failure to write is the one to tell.
-                with suppress(OSError):
-                    file.truncate(end)
-                raise
-    except OSError as error:
-        raise FileError(
-            path,
-            f"cannot be written ({error.strerror})",
-            "check the disk's space and the folder's permissions",
-        ) from error
+    path = Path(path)
+    if path.is_file():
+        _mend_end(path)
+    append_line(path, record.model_dump_json().encode())
 
 
 def read_records(path: str | Path) -> list[Inspection]:
@@ -101,15 +81,23 @@ def _record(path: str | Path, number: int, line: bytes) -> Inspection:
         ) from error
 
 
-def _mend_end(path: Path) -> bytes:
-    """Cut an unfinished last line off the file; give what must precede the next record."""
-    content = path.read_bytes()
-    whole_lines, newline, last = content.rpartition(b"\n")
-    if _is_record(last):
-        return b"\n"
-    with open(path, "r+b") as file:
-        file.truncate(len(whole_lines) + len(newline))
-    return b""
+def _mend_end(path: Path) -> None:
+    """Cut an unfinished last line off the file; end one that lacks only its newline."""
+    try:
+        with open(path, "r+b") as file:
+            if not file.seek(0, os.SEEK_END):
+                return
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) == b"\n":
+                return
+            file.seek(0)
+            whole_lines, newline, last = file.read().rpartition(b"\n")
+            if _is_record(last):
+                file.write(b"\n")
+            else:
+                file.truncate(len(whole_lines) + len(newline))
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _is_record(line: bytes) -> bool:

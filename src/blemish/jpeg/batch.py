@@ -28,10 +28,11 @@ from blemish._version import __version__
 from blemish.errors import FileError, PictureError, UsageError
 from blemish.images import Item, find_pictures
 from blemish.images.writing import atomic_path
+from blemish.journal import Journal
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, to_bytes
-from blemish.jpeg.journal import Journal, shipped_data_sha256
 from blemish.jpeg.pictures import read_source
+from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
 from blemish.observer import Observer
 from blemish.report.numbers import counted
@@ -92,7 +93,7 @@ class BatchSettings:
 
     def fingerprint(self) -> str:
         """The settings, and what else decides the files: version and shipped data."""
-        data = "" if self.lossless else shipped_data_sha256()
+        data = "" if self.lossless else shipped_sha256()
         return json.dumps({**asdict(self), "blemish": __version__, "data": data}, sort_keys=True)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from blemish.commands import end, integers, print_json, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -74,10 +75,7 @@ def encode(
 
     What was done is noted in blemish-jpeg.jsonl, beside the files. A JPEG never gets larger.
     """
-    # The commands' frame belongs to the command line as a whole, which mounts this module.
-    from blemish.cli import _end, _print_json, _working
-
-    with _working(quiet=as_json) as observer:
+    with working(quiet=as_json) as observer:
         from blemish.jpeg.batch import BatchSettings, encode_folder
 
         batch = encode_folder(
@@ -98,12 +96,12 @@ def encode(
             observer=observer,
         )
     if as_json:
-        _print_json([file.model_dump(mode="json", exclude={"settings"}) for file in batch.files])
+        print_json([file.model_dump(mode="json", exclude={"settings"}) for file in batch.files])
     else:
         for notice in (notice for file in batch.files for notice in file.notices):
             typer.echo(notice, err=True)
         typer.echo(batch.in_words())
-    _end(observer)
+    end(observer)
 
 
 @app.command(
@@ -131,10 +129,8 @@ def evaluate(
 
     Files that were measured before are not measured again. Take times with `--workers 1`.
     """
-    from blemish.cli import _end, _integers, _print_json, _working
-
     low, high = _range("--bpp", bpp_range)
-    with _working(quiet=as_json) as observer:
+    with working(quiet=as_json) as observer:
         from blemish.jpeg import evaluating
 
         names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
@@ -142,7 +138,7 @@ def evaluate(
             images,
             out,
             encoders=None if names is None else evaluating.find_encoders(names)[0],
-            qualities=evaluating.LADDER if qualities is None else _integers("--qualities", qualities),
+            qualities=evaluating.LADDER if qualities is None else integers("--qualities", qualities),
             bpp_range=(low, high),
             ssimulacra2=ssimulacra2,
             lpips=lpips,
@@ -153,11 +149,11 @@ def evaluate(
             observer=observer,
         )
     if as_json:
-        _print_json(evaluation.model_dump(mode="json"))
+        print_json(evaluation.model_dump(mode="json"))
     else:
         typer.echo(evaluation.in_words())
         typer.echo(f"Report: {out / evaluating.REPORT_FILE}")
-    _end(observer)
+    end(observer)
 
 
 def _range(option: str, text: str) -> tuple[float, float]:

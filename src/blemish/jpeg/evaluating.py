@@ -28,12 +28,13 @@ from blemish._version import __version__
 from blemish.errors import BlemishError, FileError, PictureError, UsageError, nearest
 from blemish.images import Item, find_pictures
 from blemish.images.writing import write_json, write_text
+from blemish.journal import Journal
 from blemish.jpeg import bd_rate as bd
 from blemish.jpeg import measuring
 from blemish.jpeg.anchors import PILLOW_420, PILLOW_444, Encoder, Missing, find_anchors
-from blemish.jpeg.journal import Journal, shipped_data_sha256
 from blemish.jpeg.measuring import Measure
 from blemish.jpeg.pictures import read_source
+from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
 from blemish.observer import Observer
 from blemish.report.numbers import counted
@@ -84,7 +85,7 @@ class BlemishEncoder:
     @property
     def description(self) -> str:
         """Tune, version, and the data that the package ships for it."""
-        return f"Blemish {__version__}, 4:2:0, tuned for {self.tune}, data {shipped_data_sha256()[:12]}"
+        return f"Blemish {__version__}, 4:2:0, tuned for {self.tune}, data {shipped_sha256()[:12]}"
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
         """A JPEG file at a quality of 1 to 100."""

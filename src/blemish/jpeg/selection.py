@@ -24,7 +24,7 @@ from blemish.jpeg.entropy import (
     symbol_costs,
 )
 from blemish.jpeg.tables import Tables, file_table
-from blemish.jpeg.transform import DCT, blocks_dct, planes_of
+from blemish.jpeg.transform import DCT, blocks_dct, halved, planes_of
 from blemish.jpeg.trellis import quantise_blocks
 from blemish.jpeg.tuning import (
     COLOUR,
@@ -33,7 +33,6 @@ from blemish.jpeg.tuning import (
     Sensitivity,
     Tune,
     chroma_response,
-    halve,
     ms_ssim_sensitivity,
     pyramid,
     upsample,
@@ -92,7 +91,7 @@ def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> Picture:
     luma, *full_chroma = planes_of(pixels, "4:4:4")
     if not full_chroma:
         sampling = "4:4:4"
-    planes = [luma, *map(halve, full_chroma)] if sampling == "4:2:0" else [luma, *full_chroma]
+    planes = [luma, *map(halved, full_chroma)] if sampling == "4:2:0" else [luma, *full_chroma]
     dcts = [blocks_dct(plane) for plane in planes]
     shapes = [dct.shape[:2] for dct in dcts]
     components = tuple(

@@ -6,6 +6,7 @@ knots the logarithms of tables and λ are interpolated.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -168,3 +169,9 @@ def as_json(ladder: Ladder) -> str:
         for tune, knots in ladder.tunes.items()
     )
     return f'{head}, "tunes": {{\n' + ",\n".join(tunes) + "\n}}\n"
+
+
+@lru_cache(maxsize=1)
+def shipped_sha256() -> str:
+    """Of the data that the package ships: with the version, what the encoder's result depends on."""
+    return hashlib.sha256(SHIPPED.read_bytes()).hexdigest()

@@ -70,7 +70,7 @@ def planes_of(pixels: NDArray[np.uint8], sampling: Sampling) -> tuple[Floats, ..
         return (pixels.astype(np.float32) - np.float32(128),)
     y, cb, cr = _ycc(pixels)
     y -= np.float32(128)
-    return (y, cb, cr) if sampling == "4:4:4" else (y, _halved(cb), _halved(cr))
+    return (y, cb, cr) if sampling == "4:4:4" else (y, halved(cb), halved(cr))
 
 
 def blocks_dct(plane: Floats) -> Floats:
@@ -131,7 +131,8 @@ def _ycc(pixels: NDArray[np.uint8]) -> Floats:
     return ycc.reshape(3, *pixels.shape[:2])
 
 
-def _halved(plane: Floats) -> Floats:
+def halved(plane: Floats) -> Floats:
+    """(h, w) -> (ceil(h / 2), ceil(w / 2)): means of 2 × 2, an odd last row or column repeated."""
     height, width = plane.shape
     if height % 2 or width % 2:
         plane = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.compiling import compiled
 from blemish.jpeg.entropy import ZIGZAG
-from blemish.jpeg.transform import DCT, RGB_TO_YCC
+from blemish.jpeg.transform import DCT, RGB_TO_YCC, halved
 
 Floats: TypeAlias = NDArray[np.float32]
 Tune: TypeAlias = Literal["psnr", "ms-ssim", "balanced"]
@@ -89,16 +89,6 @@ def window_mean(plane: Floats) -> Floats:
     return _window_mean(np.ascontiguousarray(plane, np.float32), TAPS)
 
 
-def halve(plane: Floats) -> Floats:
-    """(h, w) -> (ceil(h / 2), ceil(w / 2)): means of 2 × 2, an odd last row or column repeated."""
-    height, width = plane.shape
-    if height % 2 or width % 2:
-        plane = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
-    rows = plane[0::2] + plane[1::2]
-    means: Floats = (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25)
-    return means
-
-
 def upsample(plane: Floats, height: int, width: int) -> Floats:
     """(h, w) -> (height, width), at most twice as many each way: libjpeg's fancy upsampling, taps 3/4 and 1/4."""
     taller = _doubled(plane)[:height]
@@ -136,7 +126,7 @@ def scale_responses(factor: int) -> tuple[Floats, Floats]:
             plane = upsample(plane, 192, 192)
         for scale in range(5):
             if scale:
-                plane = halve(plane)
+                plane = halved(plane)
             squares = float((window_mean(np.pad(plane, 10)) ** 2).sum())
             mean[scale, place] = squares
             variance[scale, place] = max(float((plane**2).sum()) - squares, 0.0)
@@ -164,7 +154,7 @@ def pyramid(plane: Floats) -> list[Scale]:
         if min(plane.shape) < len(TAPS):
             break
         scales.append(Scale(plane, window_mean(plane), window_mean(plane * plane)))
-        plane = halve(plane)
+        plane = halved(plane)
     return scales
 
 
@@ -251,7 +241,7 @@ def _per_block(values: Floats, scale: int, rows: int, columns: int) -> Floats:
     """(rows, columns): what each block's pixels take, on average, of the values of the windows they lie in."""
     plane = window_mean(np.pad(values, len(TAPS) - 1))
     for _ in range(max(3 - scale, 0)):
-        plane = halve(plane)
+        plane = halved(plane)
     for _ in range(max(scale - 3, 0)):
         plane = plane.repeat(2, 0).repeat(2, 1)
     height, width = plane.shape

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
@@ -74,16 +74,12 @@ def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observe
             raise BlemishError(
                 "a worker process was killed, most likely for want of memory; run again with fewer --workers"
             ) from None
-        except BaseException:
-            _cancel(running)
-            raise
+        finally:
+            # Whatever ended the loop, an interrupt too: what has not begun is not to be waited for.
+            for future in running:
+                future.cancel()
     if done < len(tasks):
         raise _stopped(done, len(tasks))
-
-
-def _cancel(futures: set[Future[R]]) -> None:
-    for future in futures:
-        future.cancel()
 
 
 def _prepare() -> None:

@@ -7,6 +7,7 @@ given to construct itself is told there too.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -24,9 +25,9 @@ INSPECTION_SEED = 0
 class Corruption(nn.Module):
     """Spoils a picture that the network is then asked to give back clean."""
 
+    @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
-        raise NotImplementedError
 
 
 class Aligned(NamedTuple):
@@ -44,16 +45,17 @@ class Alignment(nn.Module):
     pretraining: int = 0
     """Steps of :meth:`pretraining_loss` before the autoencoder's own."""
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Aligned:
-        raise NotImplementedError
+        """(N, C, P, P) into the normalised pose."""
 
+    @abstractmethod
     def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
         """(N, C, P, P) in the normalised pose back to the pose that the input had."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pretraining_loss(self, x: Tensor) -> dict[str, Tensor]:
         """Named scalars to learn the pose from, without the autoencoder."""
-        raise NotImplementedError
 
     def poseless(self, x: Tensor) -> Tensor:
         """(N,) booleans: which pictures have no pose that could be told, and are left as they are."""
@@ -88,8 +90,9 @@ class Bottleneck(nn.Module):
     one_size: bool = False
     """Whether it serves pictures of exactly one patch only."""
 
+    @abstractmethod
     def encode(self, h: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The features of what comes before to a latent."""
 
     def decode(self, z: Tensor) -> Tensor:
         return z
@@ -98,8 +101,9 @@ class Bottleneck(nn.Module):
 class StochasticBottleneck(Bottleneck):
     """A bottleneck whose latent is drawn in training, and is the mean otherwise."""
 
+    @abstractmethod
     def posterior(self, h: Tensor) -> Posterior:
-        raise NotImplementedError
+        """Of the latent, given the features of what comes before."""
 
     def encode(self, h: Tensor) -> Tensor:
         """The mean of the posterior."""
@@ -148,9 +152,9 @@ class Pass(NamedTuple):
 class Term(nn.Module):
     """A part of the training loss that needs more than the picture and its reconstruction."""
 
+    @abstractmethod
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
         """A scalar, or several by name, which the loss reports as ``term-name``."""
-        raise NotImplementedError
 
 
 class Loss(NamedTuple):
@@ -175,8 +179,9 @@ class ResidualRule(nn.Module):
     title: str
     """What the map holds, as a report writes it."""
 
+    @abstractmethod
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
-        raise NotImplementedError
+        """The map of pictures (N, C, H, W), and the reconstruction that it was measured on."""
 
 
 class Autoencoder(nn.Module):

@@ -24,10 +24,11 @@ def number(value: float, digits: int = 3) -> str:
 def counted(count: int, what: str) -> str:
     """A count and what is counted, in the plural where it is not one.
 
-    >>> counted(1, "picture"), counted(0, "picture")
-    ('1 picture', '0 pictures')
+    >>> counted(1, "picture"), counted(0, "picture"), counted(2, "process")
+    ('1 picture', '0 pictures', '2 processes')
     """
-    return f"{count} {what}{'s' * (count != 1)}"
+    plural = "es" if what.endswith("s") else "s"
+    return f"{count} {what}{plural * (count != 1)}"
 
 
 def aligned(values: Sequence[float], digits: int = 3) -> list[str]:

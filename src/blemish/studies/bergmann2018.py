@@ -51,7 +51,6 @@ from blemish.studies.protocol import (
     training_in_words,
 )
 from blemish.studies.result import StudyResult
-from blemish.training import choose_machine
 
 PAPER = "Bergmann, Löwe, Fauser, Sattlegger, Steger 2018, arXiv:1807.02011"
 TRAINING = PublishedTraining(
@@ -138,7 +137,7 @@ def run(
     Figure 3, with ``-figure3.png``, draws its own pictures, and so is left out where ``data`` is given.
     """
     request = Request("bergmann2018", out, data, quick, seeds, settings)
-    length = QUICK if quick else FULL if choose_machine().device != "cpu" else WITHOUT_GPU
+    length = request.length(QUICK, FULL, WITHOUT_GPU)
     chosen = seeds or length.seeds
     own = {recipe: GABOR if recipe == "fm-ae" and not _pretrained() else () for recipe in RECIPES}
     pictures = data or generated(request.work, FAMILY, **length.pictures, observer=observer)
@@ -180,7 +179,7 @@ def _pretrained() -> bool:
 def _draw_textures(request: Request, data: Path, seed: int) -> Path:
     items = choose_examples(data, EXAMPLES)
     shown = {recipe: show(fitted(request.work / "textures", recipe, seed), items) for recipe in RECIPES}
-    return draw_examples(request.file(".png"), [read_example(item) for item in items], shown)
+    return draw_examples(request.picture(".png"), [read_example(item) for item in items], shown)
 
 
 def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> str:

@@ -37,7 +37,6 @@ from blemish.studies.protocol import (
     table,
 )
 from blemish.studies.result import StudyResult
-from blemish.training import choose_machine
 
 PAPER = (
     "Kumar, Malik, Puglisi 2025, Unsupervised Anomaly Detection in Industrial Image Data with Autoencoders"
@@ -197,7 +196,7 @@ def run(
 ) -> StudyResult:
     """Write ``kumar2025[-DATASET][-quick]`` ``.json``, ``.md``, ``.png`` and ``-curves.png`` to ``out``."""
     request = Request("kumar2025", out, data, quick, seeds, settings)
-    length = QUICK if quick else FULL if choose_machine().device != "cpu" else WITHOUT_GPU
+    length = request.length(QUICK, FULL, WITHOUT_GPU)
     common = (*length.settings, *settings)
     pictures = data or generated(request.work, FAMILY, **length.pictures, observer=observer)
     starts = {recipe: _start(recipe) for recipe in RECIPES}
@@ -304,7 +303,7 @@ def _draw(request: Request, data: Path, runs: Sequence[Run]) -> tuple[Path, Path
     seeds = {recipe: next(one.seed for one in runs if one.recipe == recipe) for recipe in RECIPES}
     shown = {recipe: show(fitted(request.work, recipe, seed), items) for recipe, seed in seeds.items()}
     return (
-        draw_examples(request.file(".png"), [read_example(item) for item in items], shown),
+        draw_examples(request.picture(".png"), [read_example(item) for item in items], shown),
         draw_curves(request.file("-curves.png"), histories(runs)),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from blemish.training import choose_machine
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+L = TypeVar("L")
 Floats = NDArray[np.float32]
 Look = Mapping[str, float]
 """One entry of a training history: ``step``, ``training`` and ``validation`` loss."""
@@ -76,6 +77,19 @@ class Request:
     def file(self, ending: str) -> Path:
         """Path of one file of the results: ``.json``, ``-curves.png``."""
         return self.out / f"{self.stem}{ending}"
+
+    def picture(self, ending: str) -> Path:
+        """Path of a picture that shows test pictures as they are.
+
+        Those of a data set stay in the work folder, for few data sets may be passed on with results.
+        """
+        return self.file(ending) if self.data is None else self.work / f"{self.stem}{ending}"
+
+    def length(self, quick: L, with_gpu: L, without_gpu: L) -> L:
+        """Of the three lengths of a study, the one that was asked for and that this machine can do."""
+        if self.quick:
+            return quick
+        return without_gpu if choose_machine().device == "cpu" else with_gpu
 
 
 # -- fits and evaluations ------------------------------------------------------------------------------
@@ -419,7 +433,7 @@ def draw_examples(path: Path, examples: Sequence[Example], shown: Mapping[str, S
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, whole or not at all."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=90, format="png")
     return path
 
 

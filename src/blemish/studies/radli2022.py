@@ -47,7 +47,6 @@ from blemish.studies.protocol import (
     training_in_words,
 )
 from blemish.studies.result import StudyResult
-from blemish.training import choose_machine
 
 PAPER = (
     "Rádli & Czúni 2022, Improving the Efficiency of Autoencoders for Visual Defect Detection with Orientation "
@@ -244,7 +243,7 @@ def run(
     The cloth is always run. ``settings`` of pictures and patches are of the data set alone, others of both.
     """
     request = Request("radli2022", out, data, quick, seeds, settings)
-    length = QUICK if quick else FULL if choose_machine().device != "cpu" else WITHOUT_GPU
+    length = request.length(QUICK, FULL, WITHOUT_GPU)
     chosen = seeds or length.seeds
     parts: dict[str, Part] = {}
     if data is not None:
@@ -693,10 +692,11 @@ def _draw(
         y = _reconstruct(inspector, bad)
         maps = residuals(bad, y)["SSIM"]
         results[column] = [Shown(*one) for one in zip(y, maps, strict=True)]
+    place = request.file if ending == "-cloth" else request.picture
     return [
         draw_curves(request.file(f"{ending}-curves.png"), histories),
-        draw_examples(request.file(f"{ending}.png"), examples, results),
-        _draw_alignment(request.file(f"{ending}-alignment.png"), shown, tests),
+        draw_examples(place(f"{ending}.png"), examples, results),
+        _draw_alignment(place(f"{ending}-alignment.png"), shown, tests),
     ]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -43,25 +41,13 @@ class Journal(Generic[R]):
                 if rest:
                     file.truncate(len(whole) + len(newline))
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error) from error
         lines = whole.split(b"\n") if whole else []
         self.records = [self._record(model, number, line) for number, line in enumerate(lines, start=1)]
 
     def append(self, record: R) -> None:
         """Write one record at the end; on a disk that fills up the file is cut back to its former end."""
-        line = record.model_dump_json().encode() + b"\n"
-        try:
-            with open(self.path, "ab", buffering=0) as file:
-                end = file.seek(0, os.SEEK_END)
-                try:
-                    if file.write(line) != len(line):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                except OSError:
-                    with suppress(OSError):
-                        file.truncate(end)
-                    raise
-        except OSError as error:
-            raise self._unwritable(error) from error
+        append_line(self.path, record.model_dump_json().encode())
         self.records.append(record)
 
     def _record(self, model: type[R], number: int, line: bytes) -> R:
@@ -76,18 +62,31 @@ class Journal(Generic[R]):
                 "delete the line, or the file to start anew",
             ) from None
 
-    def _unwritable(self, error: OSError) -> FileError:
-        return FileError(
-            self.path,
-            f"cannot be written ({error.strerror})",
-            "check the disk's space and the folder's permissions",
-        )
+
+def append_line(path: str | Path, line: bytes) -> None:
+    """Write ``line`` and a newline at the end of the file with a single write, creating it if need be.
+
+    On a disk that fills up within the line, the file is cut back to its former end. Raises FileError, naming
+    the file, when it cannot be written.
+    """
+    line += b"\n"
+    try:
+        with open(path, "ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                # A device has no end to cut back to; the failure to write is the one to tell.
+                with suppress(OSError):
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
-@lru_cache(maxsize=1)
-def shipped_data_sha256() -> str:
-    """Of the data that the package ships for its encoder: with the version, what a record's settings name."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.json")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def unwritable(path: str | Path, error: OSError) -> FileError:
+    """The error to raise for a file of records that cannot be written."""
+    return FileError(
+        path, f"cannot be written ({error.strerror})", "check the disk's space and the folder's permissions"
+    )

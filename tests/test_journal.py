@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from blemish.errors import FileError
-from blemish.jpeg.journal import Journal
+from blemish.journal import Journal, append_line
 
 
 class Note(BaseModel):
@@ -56,3 +60,33 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be written"):
         Journal(tmp_path / "file" / "notes.jsonl", Note)
+
+
+def _whole_but_error(file: io.FileIO, data: bytes) -> int:
+    io.FileIO.write(file, data[:7])
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda file, data: io.FileIO.write(file, data[:7]), "No space left"),
+        (_whole_but_error, "Input/output error"),
+    ],
+    ids=["short write", "error after a part"],
+)
+def test_a_disk_that_fills_up_within_a_line_keeps_the_lines_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[io.FileIO, bytes], int], words: str
+) -> None:
+    path = tmp_path / "notes.jsonl"
+    append_line(path, b"a first line")
+
+    class Filling(io.FileIO):
+        def write(self, data: Any) -> int:
+            return write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda name, mode, buffering: Filling(name, mode))
+        with pytest.raises(FileError, match=words):
+            append_line(path, b"a second line")
+    assert path.read_bytes() == b"a first line\n"

@@ -1,0 +1,62 @@
+"""What every command does around its work: progress, results as JSON, how it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from blemish.errors import Stopped, UsageError
+
+if TYPE_CHECKING:
+    from blemish.console import ConsoleObserver
+
+
+@contextmanager
+def working(
+    *, quiet: bool = False, after_stop: Callable[[], tuple[str, ...]] = tuple
+) -> Iterator[ConsoleObserver]:
+    """Progress on stderr, and Ctrl-C as a request to stop.
+
+    After a stop the line to go on with is printed: this command again, with the options that ``after_stop``
+    gives then.
+    """
+    from blemish.checks import explain_missing
+    from blemish.console import ConsoleObserver
+    from blemish.interruption import interruptible
+
+    with explain_missing(), interruptible() as pressed, ConsoleObserver(pressed, quiet=quiet) as observer:
+        try:
+            yield observer
+        except Stopped as stop:
+            raise Stopped(f"{stop}; go on with: {_this_command(after_stop())}") from None
+
+
+def end(observer: ConsoleObserver) -> None:
+    """Exit code 1 when files had to be skipped, told after the results."""
+    if observer.problems:
+        plural = "s were" if observer.problems > 1 else " was"
+        typer.echo(f"blemish: finished, but {observer.problems} file{plural} skipped, see above", err=True)
+        raise typer.Exit(1)
+
+
+def _this_command(options: tuple[str, ...]) -> str:
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join(["blemish", *words, *options])
+
+
+def print_json(value: Any) -> None:
+    # Escaped, because a name may hold what the terminal's encoding does not.
+    typer.echo(json.dumps(value, indent=2))
+
+
+def integers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: write whole numbers separated by commas, such as 0,1,2") from None
