@@ -164,3 +164,26 @@ def test_what_is_no_picture_is_refused(pixels: np.ndarray) -> None:
 def test_tables_of_ones_own_are_read_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         Encoder(tmp_path / "none.json")
+
+
+def test_importance_moves_bits_to_where_it_is_high() -> None:
+    rng = np.random.default_rng(5)
+    pixels = rng.normal(128, 30, (64, 96, 3)).clip(0, 255).astype(np.uint8)
+    importance = np.ones((8, 12), np.float32)
+    importance[:, :6], importance[:, 6:] = 8, 1 / 8
+    plain = Encoder().encode(pixels, quality=50)
+    moved = Encoder().encode(pixels, quality=50, importance=importance)
+    for before, after in zip(plain.coefficients.planes, moved.coefficients.planes, strict=True):
+        half = before.coefficients.shape[1] // 2
+        kept = [np.count_nonzero(plane.coefficients[:, :half]) for plane in (before, after)]
+        dropped = [np.count_nonzero(plane.coefficients[:, half:]) for plane in (before, after)]
+        assert kept[1] > kept[0]
+        assert dropped[1] < dropped[0]
+
+
+def test_importance_has_one_number_above_0_for_each_block() -> None:
+    pixels = np.zeros((9, 17, 3), np.uint8)
+    with pytest.raises(UsageError, match=r"importance is \(1, 2\); one number for each of \(2, 3\) blocks"):
+        Encoder().encode(pixels, importance=np.ones((1, 2), np.float32))
+    with pytest.raises(UsageError, match="finite and above 0"):
+        Encoder().encode(pixels, importance=np.zeros((2, 3), np.float32))

@@ -15,7 +15,7 @@ from PIL import Image
 from blemish.errors import UsageError, nearest
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import to_bytes
-from blemish.jpeg.selection import Picture, assemble, prepare, select
+from blemish.jpeg.selection import assemble, check_importance, prepare, select
 from blemish.jpeg.tables import read_ladder, shipped_ladder
 from blemish.jpeg.tuning import TUNES, Tune, luma_ssim
 
@@ -78,6 +78,7 @@ class Encoder:
         tune: Tune = "balanced",
         sampling: Sampling = "4:2:0",
         segments: bytes = b"",
+        importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
         """One picture as a file, at a quality or as near as possible to a target.
 
@@ -90,6 +91,7 @@ class Encoder:
         tune: the measure that is to be best at a given size.
         sampling: of chroma. Grey takes no notice of it.
         segments: APPn and COM markers to be put into the file.
+        importance: (ceil(H / 8), ceil(W / 8)), above 0: what errors in each block count for, relative to 1.
 
         Returns
         -------
@@ -98,51 +100,83 @@ class Encoder:
         Raises
         ------
         UsageError
-            More than one of quality and targets, one that is out of range, an unknown tune or sampling, or
-            pixels that are none.
+            More than one of quality and targets, one that is out of range, an unknown tune or sampling,
+            pixels that are none, or an importance of another shape.
         """
-        aims = {"quality": quality, "target_bpp": target_bpp, "target_ssim": target_ssim}
-        _check(aims, tune, sampling)
+        _check(tune, sampling)
         picture = prepare(pixels, sampling)
+        if importance is not None:
+            check_importance(importance, picture)
 
         def at(chosen: float) -> Encoded:
-            return self._encode(picture, chosen, tune, segments)
+            tables = self.ladder.at(chosen, tune, picture.sampling)
+            return encoded(
+                assemble(picture, select(picture, tables, tune, importance), tables), chosen, segments
+            )
 
-        if target_bpp is not None:
-            found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
-            if not met:
-                got = f"{found.bits_per_pixel:.4g}"
-                return replace(
-                    found, notice=f"{target_bpp:g} bits per pixel is out of reach; the nearest is {got}"
-                )
-            return found
-        if target_ssim is not None:
-            luma = picture.components[0].pixels + np.float32(128)
-
-            def measured(chosen: float) -> Encoded:
-                encoded = at(chosen)
-                return replace(encoded, ssim=luma_ssim(luma, _decoded_luma(encoded.data)))
-
-            def position(encoded: Encoded) -> float:
-                return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
-
-            found, met = _search(measured, position, -math.log(1 - target_ssim))
-            if not met:
-                got = f"{found.ssim:.5g}"
-                return replace(
-                    found, notice=f"an SSIM of {target_ssim:g} is out of reach; the nearest is {got}"
-                )
-            return found
-        return at(DEFAULT_QUALITY if quality is None else quality)
-
-    def _encode(self, picture: Picture, quality: float, tune: Tune, segments: bytes) -> Encoded:
-        tables = self.ladder.at(quality, tune, picture.sampling)
-        coefficients = assemble(picture, select(picture, tables, tune), tables)
-        data = to_bytes(coefficients, segments=segments)
-        return Encoded(data, coefficients, 8 * len(data) / (picture.width * picture.height), quality)
+        return aim(
+            at,
+            picture.components[0].pixels,
+            quality=quality,
+            target_bpp=target_bpp,
+            target_ssim=target_ssim,
+        )
 
 
-def _check(aims: dict[str, float | None], tune: str, sampling: str) -> None:
+def encoded(coefficients: Coefficients, quality: float, segments: bytes) -> Encoded:
+    """``coefficients`` as a file."""
+    data = to_bytes(coefficients, segments=segments)
+    return Encoded(data, coefficients, 8 * len(data) / (coefficients.width * coefficients.height), quality)
+
+
+def aim(
+    at: Callable[[float], Encoded],
+    luma: NDArray[np.float32],
+    *,
+    quality: float | None = None,
+    target_bpp: float | None = None,
+    target_ssim: float | None = None,
+) -> Encoded:
+    """What ``at`` gives at a quality, or as near as possible to a target; ``Encoder.encode`` says what these are.
+
+    Parameters
+    ----------
+    at: the file at a quality of 1 to 100; better and larger the higher it is.
+    luma: (H, W), level-shifted, of the picture.
+
+    Raises
+    ------
+    UsageError
+        More than one of quality and targets, or one that is out of range.
+    """
+    _check_aims(quality=quality, target_bpp=target_bpp, target_ssim=target_ssim)
+    if target_bpp is not None:
+        found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
+        if not met:
+            got = f"{found.bits_per_pixel:.4g}"
+            return replace(
+                found, notice=f"{target_bpp:g} bits per pixel is out of reach; the nearest is {got}"
+            )
+        return found
+    if target_ssim is not None:
+        original = luma + np.float32(128)
+
+        def measured(chosen: float) -> Encoded:
+            encoded = at(chosen)
+            return replace(encoded, ssim=luma_ssim(original, _decoded_luma(encoded.data)))
+
+        def position(encoded: Encoded) -> float:
+            return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
+
+        found, met = _search(measured, position, -math.log(1 - target_ssim))
+        if not met:
+            got = f"{found.ssim:.5g}"
+            return replace(found, notice=f"an SSIM of {target_ssim:g} is out of reach; the nearest is {got}")
+        return found
+    return at(DEFAULT_QUALITY if quality is None else quality)
+
+
+def _check_aims(**aims: float | None) -> None:
     given = [name for name, value in aims.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} were given; choose one of them")
@@ -153,6 +187,9 @@ def _check(aims: dict[str, float | None], tune: str, sampling: str) -> None:
         raise UsageError(f"target_bpp is {bpp:g}; choose a number above 0, such as 0.5")
     if ssim is not None and not 0 < ssim < 1:
         raise UsageError(f"target_ssim is {ssim:g}; choose a number between 0 and 1, such as 0.98")
+
+
+def _check(tune: str, sampling: str) -> None:
     if tune not in TUNES:
         raise UsageError(f"tune '{tune}' is unknown; {nearest(tune, TUNES)}")
     if sampling not in ("4:4:4", "4:2:0"):

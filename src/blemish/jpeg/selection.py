@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.errors import UsageError
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 from blemish.jpeg.entropy import (
     UNZIGZAG,
@@ -34,6 +35,7 @@ from blemish.jpeg.tuning import (
     Tune,
     chroma_response,
     ms_ssim_sensitivity,
+    pooled,
     pyramid,
     upsample,
 )
@@ -134,9 +136,23 @@ def _trellis(
     ]
 
 
-def select(picture: Picture, tables: Tables, tune: Tune) -> tuple[Chosen, ...]:
+def check_importance(importance: Floats, picture: Picture) -> None:
+    """Refuse an importance that is not one number above 0 for each luma block."""
+    blocks = picture.components[0].blocks
+    if importance.shape != blocks:
+        raise UsageError(
+            f"importance is {importance.shape}; one number for each of {blocks} blocks is needed"
+        )
+    if not (np.isfinite(importance).all() and (importance > 0).all()):
+        raise UsageError("importance must be finite and above 0")
+
+
+def select(
+    picture: Picture, tables: Tables, tune: Tune, importance: Floats | None = None
+) -> tuple[Chosen, ...]:
     """The levels of each plane that cost least, luma first.
 
+    ``importance``, (rows, columns) of luma's blocks, multiplies the prices of all errors in a block.
     Pictures with a side of less than 11 pixels, into which no window of MS-SSIM fits, are tuned for PSNR.
     """
     luma, *chroma = picture.components
@@ -148,7 +164,7 @@ def select(picture: Picture, tables: Tables, tune: Tune) -> tuple[Chosen, ...]:
     target = luma.dct
     chosen: list[Chosen] = []
     if chroma:
-        chosen = _select_chroma(picture, tables, prices, sensitivity)
+        chosen = _select_chroma(picture, tables, prices, sensitivity, importance)
         target = luma.dct + _compensation(picture, chosen, tables.chroma)
     for number in range(PASSES):
         if number and sensitivity:
@@ -156,18 +172,26 @@ def select(picture: Picture, tables: Tables, tune: Tune) -> tuple[Chosen, ...]:
         weights = np.full_like(target, prices[0])
         if sensitivity:
             weights += np.float32(prices[1]) * sensitivity.weights()
+        if importance is not None:
+            weights *= importance.reshape(-1, 1)
         [levels] = _trellis([target], [weights], [levels], tables.luma, tables.lam, [luma.scan])
     return (Chosen(target, weights, levels), *chosen)
 
 
 def _select_chroma(
-    picture: Picture, tables: Tables, prices: tuple[float, float], sensitivity: Sensitivity | None
+    picture: Picture,
+    tables: Tables,
+    prices: tuple[float, float],
+    sensitivity: Sensitivity | None,
+    importance: Floats | None,
 ) -> list[Chosen]:
     planes = picture.components[1:]
     common = np.broadcast_to(chroma_response(picture.sampling) * np.float32(prices[0]), planes[0].dct.shape)
+    factor = 2 if picture.sampling == "4:2:0" else 1
     if sensitivity:
-        factor = 2 if picture.sampling == "4:2:0" else 1
         common = common + np.float32(prices[1]) * sensitivity.weights(factor)
+    if importance is not None:
+        common = common * pooled(importance[..., None], factor).reshape(-1, 1)
     weights = [common * np.float32(COLOUR[index, index]) for index in (1, 2)]
     targets = [plane.dct for plane in planes]
     orders = [plane.scan for plane in planes]

@@ -178,7 +178,7 @@ class Sensitivity:
         variance, mean = scale_responses(factor)
         scales = self.prices.shape[2]
         prices, luminance = (
-            _pooled(values, factor).reshape(-1, values.shape[2])
+            pooled(values, factor).reshape(-1, values.shape[2])
             for values in (self.prices, self.luminance[..., None])
         )
         weights: Floats = prices @ variance[:scales]
@@ -186,7 +186,7 @@ class Sensitivity:
         return weights
 
 
-def _pooled(values: Floats, factor: int) -> Floats:
+def pooled(values: Floats, factor: int) -> Floats:
     """(rows, columns, scales) -> the means of (factor, factor) blocks."""
     if factor == 1:
         return values
