@@ -78,10 +78,13 @@ def demo(
 
 @app.command(
     epilog="Examples: `blemish fit good/ --recipe ssim-ae --out model` · "
-    "`blemish fit good/ --out model --set training.steps=2000 --false-reject-rate 0.01`"
+    "`blemish fit good/ --out model --set training.steps=2000 --false-reject-rate 0.01` · "
+    "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
 )
 def fit(
-    images: Annotated[Path, typer.Argument(help="Folder of good pictures, or CSV list.")],
+    images: Annotated[
+        Path, typer.Argument(help="Folder of good pictures, CSV list, folder of scenes, or modalities.yaml.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = "ssim-ae",
     settings: Set = None,
@@ -133,14 +136,25 @@ def fit(
 
 @app.command(
     epilog="Examples: `blemish inspect model parts/ --out found` · "
-    "`blemish inspect model parts/ --out found --false-reject-rate 0.01`"
+    "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
+    "`blemish inspect model paintings/ --out found --hide infrared`"
 )
 def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    images: Annotated[Path, typer.Argument(help="Picture, folder of pictures, or CSV list.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Picture, folder of pictures, or CSV list; scenes, if the model is of scenes."),
+    ],
     out: Out,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option("--hide", metavar="NAME", help="Of scenes: a sensor to reconstruct from the others."),
+    ] = None,
+    reconstruction: Annotated[
+        bool, typer.Option("--reconstruction", help="Of scenes: write reconstructions at full size too.")
+    ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -150,15 +164,53 @@ def inspect(
         from blemish import inspecting
 
         inspector = _load(model, false_reject_rate, threshold)
-        folder = inspecting.inspect_folder(
-            inspector, images, out, resume=resume, overwrite=overwrite, observer=observer
-        )
+        again: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "observer": observer}
+        records: list[Any]
+        if inspector.file.preparation.modalities:
+            from blemish.panels import inspect_panels
+
+            panels = inspect_panels(
+                inspector, images, out, hide=hide or [], reconstruction=reconstruction, **again
+            )
+            records, said = panels.records, panels.in_words()
+        elif hide or reconstruction:
+            raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on pictures")
+        else:
+            records = inspecting.inspect_folder(inspector, images, out, **again).records
+            rejected = sum(record.is_anomalous is True for record in records)
+            said = f"{rejected} of {len(records)} pictures rejected."
     if as_json:
-        print_json([record.model_dump(mode="json") for record in folder.records])
+        print_json([record.model_dump(mode="json") for record in records])
     else:
-        rejected = sum(record.is_anomalous is True for record in folder.records)
-        typer.echo(f"{rejected} of {len(folder.records)} pictures rejected. {inspector.guarantee}")
-        typer.echo(f"Report: {folder.folder / inspecting.REPORT_FILE}")
+        typer.echo(f"{said} {inspector.guarantee}")
+        typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish features model paintings/ --out features`")
+def features(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Picture, folder of pictures, or CSV list; scenes, if the model is of scenes."),
+    ],
+    out: Out,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write what the network knows of each place, as arrays for other tools."""
+    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+        from blemish.panels import extract_features
+
+        inspector = _load(model, None, None)
+        done = extract_features(inspector, images, out, resume=resume, overwrite=overwrite, observer=observer)
+    if as_json:
+        print_json([one.described() for one in done.features])
+    else:
+        for one in done.features:
+            typer.echo(one.in_words())
+        typer.echo(f"Features: {out}")
     end(observer)
 
 
@@ -244,9 +296,16 @@ def recipes(as_json: Json = False) -> None:
     "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
 )
 def study(
-    name: Annotated[str, typer.Argument(help="A paper: bergmann2018, kumar2025 or radli2022.")],
+    name: Annotated[
+        str, typer.Argument(help="A paper: bergmann2018, kumar2025, radli2022, xie2019 or liu2022.")
+    ],
     data: Annotated[
-        Path | None, typer.Option("--data", help="MVTec layout; without it pictures are generated.")
+        Path | None,
+        typer.Option(
+            "--data",
+            help="MVTec layout; of liu2022 and xie2019 a folder with train and test. Without it pictures are "
+            "generated.",
+        ),
     ] = None,
     out: Out = Path("studies/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of the full length.")] = False,

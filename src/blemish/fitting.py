@@ -1,16 +1,18 @@
-"""From a folder of good pictures to a calibrated inspector."""
+"""From a folder of good pictures, or of scenes that several sensors saw, to a calibrated inspector."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from pydantic import BaseModel
 
 from blemish._version import __version__
 from blemish.detect import needed
@@ -24,11 +26,14 @@ from blemish.errors import (
     UsageError,
 )
 from blemish.images import (
+    MODALITIES_FILE,
     Fingerprint,
     Item,
+    Modality,
     Preparation,
     find_pictures,
     fingerprint,
+    holds_scenes,
     picture_info,
     plan_split,
     read_picture,
@@ -47,14 +52,20 @@ from blemish.inspector import (
     weights_of,
 )
 from blemish.models import Autoencoder, build
+from blemish.models.registry import RESIDUALS, TERMS
 from blemish.observer import Observer
+from blemish.panels.bands import calibration_squares, sides_for
+from blemish.panels.opening import open_panels
+from blemish.panels.scoring import score_squares
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.training import STATE_FILE, PreparedPictures, choose_machine, train
-from blemish.training.patches import RandomPatches, raising
+from blemish.training.panels import PanelPatches
+from blemish.training.patches import PatchSource, RandomPatches, raising
 
 CHECKPOINT = "checkpoint"
+PARTS = ("train", "validation", "calibration")
 # What a recipe says in words: it changes no figure.
-_WORDS = {"title": True, "paper": True, "expect": True, "needs": True}
+WORDS = {"title": True, "paper": True, "expect": True, "needs": True}
 
 
 def fit(
@@ -72,7 +83,10 @@ def fit(
 
     Parameters
     ----------
-    images: a folder of good pictures, or a CSV list, of which test and defective pictures are not read.
+    images: a folder of good pictures, or a CSV list, of which test and defective pictures are not read; or
+        scenes (:func:`blemish.images.find_scenes`). Any recipe takes scenes that a ``modalities.yaml``
+        describes, with all their channels together. Recipes for several sensors also take folders of
+        pictures for scenes (:func:`blemish.images.holds_scenes`); other pictures they take for one modality.
     recipe: a name, the path of a YAML file, or a recipe.
     settings: ``key=value`` overrides of the recipe, as ``--set`` takes them.
     false_reject_rate: share of good pictures that may be rejected, instead of the recipe's.
@@ -100,44 +114,34 @@ def fit(
         chosen = override(chosen, promise)
     if resume and out is None:
         raise UsageError("resume needs the folder that holds the checkpoint; give out")
-    check_recipe(chosen)
+    source = Path(images)
+    are_scenes = _are_scenes(source, chosen)
+    if not are_scenes:
+        check_recipe(chosen)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _claim(folder, resume=resume, overwrite=overwrite)
+        claim_folder(folder, resume=resume, overwrite=overwrite)
 
-    observer.stage(f"Reading the good pictures in {images}")
-    data, usable = _read(Path(images), chosen, observer)
-    split = _split(usable, chosen)
-    parts = {part: [usable[name] for name in names] for part, names in split.items()}
-    preparation = Preparation(
-        channels=data.channels,
-        convert=chosen.picture.channels is not None,
-        kind=data.kind,
-        size=chosen.picture.size,
-    )
-
-    observer.stage(
-        f"Training {chosen.name} on {len(parts['train'])} pictures, "
-        f"{len(parts['validation'])} held out for early stopping, "
-        f"{len(parts['calibration'])} for the decision; {machine}"
-    )
+    material: _Material = (_Scenes if are_scenes else _Pictures)(source, chosen, observer)
+    preparation = material.preparation
+    observer.stage(f"Training {chosen.name} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
-    model = build(chosen, data.channels)
+    model = build(chosen, preparation.channels, modalities=preparation.modalities)
     state = train(
         model,
-        PreparedPictures(parts["train"], preparation, chosen.patch.size),
-        PreparedPictures(parts["validation"], preparation, chosen.patch.size),
+        material.patches("train"),
+        material.patches("validation"),
         chosen.training,
         patch=chosen.patch.size,
         machine=machine,
         checkpoint=folder / CHECKPOINT if folder else None,
-        identity=_identity(chosen, data, split),
+        identity=_identity(chosen, material.fingerprint, material.split),
         resume=resume and folder is not None and is_unfinished(folder),
         stop=observer.should_stop,
         on_progress=observer.training,
     )
-    notes = _notes(model, PreparedPictures(parts["calibration"], preparation, chosen.patch.size), chosen)
+    notes = _notes(model, material.patches("calibration"), chosen)
     for note in notes:
         observer.stage(note)
     file = ModelFile(
@@ -146,9 +150,9 @@ def fit(
         versions=versions(),
         recipe=chosen,
         preparation=preparation,
-        calibration=Calibration(scores=(), peaks=()),
-        fingerprint=data,
-        split=split,
+        calibration=Calibration(scores=(), peaks=(), square=material.square),
+        fingerprint=material.fingerprint,
+        split=material.split,
         training=Training(
             steps=state.step,
             best_step=state.best_step,
@@ -156,18 +160,20 @@ def fit(
             seconds=state.seconds,
             machine=str(machine),
             history=tuple(state.history),
-            notes=notes,
+            notes=(*material.notes, *notes),
         ),
         weights_sha256=hashlib.sha256(weights_of(model)).hexdigest(),
     )
     inspector = Inspector(model, file)
-    observer.stage(f"Calibrating the decision on {len(parts['calibration'])} held-out good pictures")
-    scores, peaks = _measure(inspector, parts["calibration"], observer)
+    observer.stage(f"Calibrating the decision on {material.scored('calibration')}")
+    scores, peaks = material.measure(inspector, "calibration", observer)
     training_scores: tuple[float, ...] = ()
     if chosen.threshold.rule == "train-mean":
-        observer.stage(f"Scoring the {len(parts['train'])} training pictures, whose mean is the threshold")
-        training_scores, _ = _measure(inspector, parts["train"], observer)
-    calibration = Calibration(scores=scores, peaks=peaks, training_scores=training_scores)
+        observer.stage(f"Scoring {material.scored('train')}, whose mean is the threshold")
+        training_scores, _ = material.measure(inspector, "train", observer)
+    calibration = Calibration(
+        scores=scores, peaks=peaks, training_scores=training_scores, square=material.square
+    )
     inspector = Inspector(model, file.model_copy(update={"calibration": calibration}))
     if folder is not None:
         inspector.save(folder)
@@ -175,7 +181,178 @@ def fit(
     return inspector
 
 
-def _notes(model: Autoencoder, pictures: PreparedPictures, recipe: Recipe) -> tuple[str, ...]:
+class _Material(Protocol):
+    """What a model is fitted on, in three parts: ``train``, ``validation`` and ``calibration``."""
+
+    fingerprint: Fingerprint
+    preparation: Preparation
+    split: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    """What the model card is to say of it."""
+
+    @property
+    def square(self) -> int | None:
+        """Side of the squares that are scored; None where whole pictures are."""
+
+    def announced(self) -> str:
+        """How much of it does what, for the user."""
+
+    def scored(self, part: str) -> str:
+        """What of ``part`` is scored, for the user."""
+
+    def patches(self, part: str) -> PatchSource:
+        """To draw patches of ``part`` from."""
+
+    def measure(
+        self, inspector: Inspector, part: str, observer: Observer
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Scores and map maxima of ``part``."""
+
+
+class _Pictures:
+    """Good pictures, each for itself; whole ones train, validate or calibrate."""
+
+    square = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, source: Path, recipe: Recipe, observer: Observer) -> None:
+        observer.stage(f"Reading the good pictures in {source}")
+        self.fingerprint, usable = _read(source, recipe, observer)
+        self.split = _split(usable, recipe)
+        self.preparation = Preparation(
+            channels=self.fingerprint.channels,
+            convert=recipe.picture.channels is not None,
+            kind=self.fingerprint.kind,
+            size=recipe.picture.size,
+        )
+        self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
+        self._patch = recipe.patch.size
+
+    def announced(self) -> str:
+        return (
+            f"{len(self._parts['train'])} pictures, "
+            f"{len(self._parts['validation'])} held out for early stopping, "
+            f"{len(self._parts['calibration'])} for the decision"
+        )
+
+    def scored(self, part: str) -> str:
+        which = {"calibration": "held-out good", "train": "training"}[part]
+        return f"{len(self._parts[part])} {which} pictures"
+
+    def patches(self, part: str) -> PatchSource:
+        return PreparedPictures(self._parts[part], self.preparation, self._patch)
+
+    def measure(
+        self, inspector: Inspector, part: str, observer: Observer
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return _measure(inspector, self._parts[part], observer)
+
+
+class _Scenes:
+    """Panels of several sensors; of each, some columns train, some validate and some calibrate."""
+
+    def __init__(self, source: Path, recipe: Recipe, observer: Observer) -> None:
+        observer.stage(f"Opening the scenes in {source}")
+        _refuse_picture_settings(recipe)
+        opened = open_panels(source, patch=recipe.patch.size, observer=observer)
+        self._panels, self._patch = opened.panels, recipe.patch.size
+        self.fingerprint = opened.fingerprint
+        self.notes = tuple(f"{panel.name}: {notice}." for panel in self._panels for notice in panel.notices)
+        self.preparation = Preparation(
+            channels=opened.fingerprint.channels,
+            convert=False,
+            kind=opened.fingerprint.kind,
+            size=None,
+            modalities=opened.modalities,
+        )
+        self._refuse_missing(recipe, check_recipe(recipe, opened.modalities))
+        self._columns = {part: [getattr(bands, part) for bands in opened.bands] for part in PARTS}
+        self.split = {
+            part: tuple(
+                f"{panel.name}, columns {band.start} to {band.stop - 1}"
+                for panel, band in zip(self._panels, columns, strict=True)
+            )
+            for part, columns in self._columns.items()
+        }
+        least = needed(recipe.threshold.false_reject_rate) if recipe.threshold.rule == "conformal" else 1
+        self.square, found = calibration_squares(
+            self._panels, self._columns["calibration"], sides=sides_for(self._patch), needed=least
+        )
+        if len(found) < least:
+            raise _too_few_squares(source, len(found), self.square, recipe.threshold.false_reject_rate)
+        self._squares = {"calibration": found}
+        if recipe.threshold.rule == "train-mean":
+            _, self._squares["train"] = calibration_squares(
+                self._panels, self._columns["train"], sides=(self.square,), needed=1
+            )
+
+    def announced(self) -> str:
+        return (
+            f"{_counted(len(self._panels), 'scene')} of "
+            f"{_counted(len(self.preparation.modalities), 'modality', 'modalities')}, "
+            f"{_counted(self.preparation.channels, 'channel')}; the last columns are held out for early stopping "
+            "and for the decision"
+        )
+
+    def scored(self, part: str) -> str:
+        which = {"calibration": "held-out squares", "train": "training squares"}[part]
+        return f"{len(self._squares[part])} {which} of {self.square} × {self.square} pixels"
+
+    def patches(self, part: str) -> PatchSource:
+        return PanelPatches(self._panels, self._columns[part], flips=part == "train")
+
+    def measure(
+        self, inspector: Inspector, part: str, observer: Observer
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return score_squares(inspector, self._panels, self._columns[part], self._squares[part], observer)
+
+    def _refuse_missing(self, recipe: Recipe, model: Autoencoder) -> None:
+        """Say before training what the network would refuse at its first patch of such a panel."""
+        lacking = next((panel for panel in self._panels if panel.missing), None)
+        if lacking is None or model.encoder.takes_absent:
+            return
+        raise UsageError(
+            f"{lacking.scene.folder}: has no {', '.join(lacking.missing)}, which {recipe.name} cannot do "
+            "without; choose fp-cae-add, fp-cae-concat or fp-cae, or leave the scene out"
+        )
+
+
+def _are_scenes(source: Path, recipe: Recipe) -> bool:
+    """Whether ``source`` is opened as scenes, by what is there and what ``recipe`` is made for."""
+    if source.name == MODALITIES_FILE or (source / MODALITIES_FILE).is_file():
+        return True
+    if source.suffix.lower() in {".yaml", ".yml"}:
+        return not source.is_dir()
+    parts = [RESIDUALS.get(recipe.residual.name), *(TERMS.get(term.name) for term in recipe.loss)]
+    for_sensors = any("modalities" in inspect.signature(part).parameters for part in parts if part)
+    return for_sensors and holds_scenes(source)
+
+
+def _refuse_picture_settings(recipe: Recipe) -> None:
+    for key, value in (("size", recipe.picture.size), ("channels", recipe.picture.channels)):
+        if value is not None:
+            raise RecipeError(
+                f"{recipe.name}: picture.{key} {value} is for pictures, and scenes are read as they are; "
+                f"leave it out"
+            )
+
+
+def _too_few_squares(source: Path, count: int, side: int, rate: float) -> CalibrationError:
+    have = f"{_counted(count, 'square')} of {side} × {side} pixels"
+    if count == 0:
+        return CalibrationError(f"{source}: the scenes give {have} to calibrate on; add scenes")
+    return CalibrationError(
+        f"{source}: the scenes give {have} to calibrate on, which can promise a false-reject rate of "
+        f"{100 / (count + 1):.3g} % at best; {100 * rate:.3g} % needs {needed(rate)}: add scenes, or pass "
+        f"--false-reject-rate {_rounded_up(1 / (count + 1))}"
+    )
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _notes(model: Autoencoder, pictures: PatchSource, recipe: Recipe) -> tuple[str, ...]:
     """What became of an alignment, seen on one patch of each of ``pictures``."""
     if model.alignment is None:
         return ()
@@ -193,26 +370,29 @@ def _notes(model: Autoencoder, pictures: PreparedPictures, recipe: Recipe) -> tu
     )
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoencoder:
     """Try the parts of ``recipe`` on empty patches, so that what does not fit is found before hours of work.
+
+    The untrained network is returned. Without ``modalities`` the patches are pictures of as many channels as the recipe says, or three.
 
     Raises
     ------
     RecipeError
         Naming the recipe, the part and the mend.
     """
-    channels = recipe.picture.channels or 3
+    channels = sum(modality.channels for modality in modalities) or recipe.picture.channels or 3
     # Two, where training has as many: batch normalisation cannot learn from one.
     patches = torch.zeros(min(2, recipe.training.batch), channels, recipe.patch.size, recipe.patch.size)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model = build(recipe, channels)
+            model = build(recipe, channels, modalities=modalities)
             model.loss(patches)
             model.examine(patches)
             if model.pretraining:
                 model.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
+    return model
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -220,7 +400,7 @@ def is_unfinished(folder: Path) -> bool:
     return os.path.exists(folder / CHECKPOINT / STATE_FILE)
 
 
-def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
+def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse what could only fail after training, and what an earlier fit left unless told to replace it."""
     refuse_unwritable(folder)
     unfinished = is_unfinished(folder)
@@ -260,7 +440,7 @@ def refuse_unwritable(folder: Path) -> None:
         return
 
 
-def refuse_other_settings(model: Path, before: Recipe, now: Recipe) -> None:
+def refuse_other_settings(model: Path, before: BaseModel, now: BaseModel) -> None:
     """Refuse to take ``model``, fitted with the recipe ``before``, for a fit with the recipe ``now``.
 
     Raises
@@ -268,7 +448,7 @@ def refuse_other_settings(model: Path, before: Recipe, now: Recipe) -> None:
     UsageError
         Naming the first setting that differs, with both its values.
     """
-    fitted, asked = _settings(before, _WORDS), _settings(now, _WORDS)
+    fitted, asked = dotted_settings(before, WORDS), dotted_settings(now, WORDS)
     for key in [*asked, *fitted]:
         if fitted.get(key) != asked.get(key):
             raise UsageError(
@@ -281,7 +461,7 @@ def _said(settings: dict[str, Any], key: str) -> str:
     return str(settings[key]) if key in settings else "unset"
 
 
-def _settings(recipe: Recipe, without: dict[str, Any]) -> dict[str, Any]:
+def dotted_settings(recipe: BaseModel, without: dict[str, Any]) -> dict[str, Any]:
     """``recipe`` as dotted keys and their values."""
     chosen = recipe.model_dump(mode="json", exclude=without)
     return {
@@ -314,7 +494,10 @@ def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint
 
 def pictures_sha256(images: str | Path, recipe: Recipe) -> str:
     """What the fingerprint of ``images`` would be in a model fitted on them now."""
-    return _read(Path(images), recipe, Observer())[0].sha256
+    source = Path(images)
+    if _are_scenes(source, recipe):
+        return open_panels(source, patch=recipe.patch.size, observer=Observer()).fingerprint.sha256
+    return _read(source, recipe, Observer())[0].sha256
 
 
 def _refuse_small(item: Item, patch: int, observer: Observer) -> bool:
@@ -364,7 +547,7 @@ def _identity(recipe: Recipe, data: Fingerprint, split: dict[str, tuple[str, ...
     """What a checkpoint must share with a run that resumes it."""
     later = {"score": True, "threshold": True, "training": {"steps", "patience", "device"}}
     return {
-        **_settings(recipe, {**_WORDS, **later}),
+        **dotted_settings(recipe, {**WORDS, **later}),
         "set of pictures": data.sha256,
         "split": {part: len(names) for part, names in split.items()},
     }

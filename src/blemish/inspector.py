@@ -58,6 +58,8 @@ class Calibration(_Record):
     """Maximum of each calibration picture's map, at the picture's own size."""
     training_scores: tuple[float, ...] = ()
     """Only for the rule ``train-mean``."""
+    square: int | None = None
+    """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
 
 
 class Training(_Record):
@@ -199,7 +201,16 @@ class Inspector:
                 "The threshold is the mean score of the training pictures (Kumar et al. 2025); "
                 "it carries no promise on how many good pictures are rejected."
             )
-        return Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate).in_words()
+        promise = Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate)
+        square = self.file.calibration.square
+        if square is None:
+            return promise.in_words()
+        return (
+            f"The threshold is number {promise.rank} of the scores of {count} held-out squares of {square} × "
+            f"{square} pixels, ordered by rising score. Were squares independent of each other, a new good one "
+            f"would be rejected with a chance of at most {100 * promise.bound:.3g} %. Squares of one scene "
+            "resemble each other, so this is a guide for other scenes, and no promise."
+        )
 
     def with_false_reject_rate(self, rate: float) -> Inspector:
         """The same detector at another promised false-reject rate, without retraining.
@@ -274,7 +285,15 @@ class Inspector:
         ------
         PictureError
             When the picture is not of the kind that the model was fitted on, or too large for the memory.
+        UsageError
+            When the model was fitted on scenes.
         """
+        if self.file.preparation.modalities:
+            names = ", ".join(modality.name for modality in self.file.preparation.modalities)
+            raise UsageError(
+                f"{picture.path}: is one picture, and the model was fitted on scenes of {names}; "
+                "inspect scenes with blemish.panels.inspect_panels"
+            )
         rule = self.recipe.score
         size = (picture.height, picture.width)
         try:
@@ -290,19 +309,28 @@ class Inspector:
             ) from None
 
     def _examine(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Map (h, w) and reconstruction (C, h, w) at the network's scale, blended from tiles.
-
-        The tiles of one picture form the batches, never those of several: so a picture's score does not
-        depend on which others are inspected with it.
-        """
-        x = self.file.preparation.prepare(picture)
-        patch, stride = self.recipe.patch.size, self.recipe.patch.stride
+        """Map (h, w) and reconstruction (C, h, w) at the network's scale."""
         try:
-            plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
+            return self.examine(self.file.preparation.prepare(picture))
         except UsageError as error:
             raise PictureError(
                 picture.path, str(error), "inspect larger pictures, or fit with a smaller --set patch.size"
             ) from None
+
+    def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Map (h, w) and reconstruction (C, h, w) of a prepared picture (C, h, w), blended from tiles.
+
+        The tiles of one picture form the batches, never those of several: so a picture's score does not
+        depend on which others are inspected with it.
+
+        Raises
+        ------
+        UsageError
+            When the picture is less than half a patch high or wide, or has absent values (NaN) that the
+            network cannot take.
+        """
+        patch, stride = self.recipe.patch.size, self.recipe.patch.stride
+        plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
         blended = Blender(plan, 1 + len(x))
         with torch.inference_mode():
             for where, tiles in plan.tiles(x, batch=TILES_AT_ONCE):
@@ -335,7 +363,7 @@ class Inspector:
         """The model in a page of Markdown, for people."""
         file, recipe = self.file, self.recipe
         data = file.fingerprint
-        split = ", ".join(f"{len(names)} for {part}" for part, names in file.split.items())
+        split = _split_in_words(file)
         curve = "\n".join(
             f"| {look['step']:.0f} | {look['training']:.5f} | {look['validation']:.5f} |"
             for look in file.training.history
@@ -347,7 +375,7 @@ class Inspector:
             f"## The decision\n\n{self.guarantee}\n\n"
             f"Threshold on the score ({recipe.score.name} of the map): {self.threshold:.6g}. "
             f"Level of regions on the map: {self.level:.6g}.\n\n"
-            f"## The pictures\n\n{_described(data)}\n\nSplit: {split}.\n\n"
+            f"## The pictures\n\n{_described(data, file.preparation)}\n\nSplit: {split}\n\n"
             f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
             f"{file.training.seconds:.0f} s on {file.training.machine}.\n\n"
             + "".join(f"{note}\n\n" for note in file.training.notes)
@@ -361,11 +389,40 @@ def check_rate(rate: float) -> None:
         raise UsageError(f"--false-reject-rate {rate:g}: choose a number between 0 and 1, such as 0.05")
 
 
-def _described(data: Fingerprint) -> str:
+def _described(data: Fingerprint, preparation: Preparation) -> str:
     plural = "s" if data.channels != 1 else ""
+    sizes = (
+        f"widths {data.width.min} to {data.width.max}, heights {data.height.min} to {data.height.max} pixels"
+    )
+    if not preparation.modalities:
+        return (
+            f"{data.count} pictures, {data.channels} channel{plural}, {data.kind}, {sizes}; "
+            f"SHA-256 {data.sha256}."
+        )
+    sensors = "\n".join(
+        f"| {modality.name} | {modality.channels} | {'yes' if modality.is_grey else 'no'} |"
+        for modality in preparation.modalities
+    )
     return (
-        f"{data.count} pictures, {data.channels} channel{plural}, {data.kind}, widths {data.width.min} to "
-        f"{data.width.max}, heights {data.height.min} to {data.height.max} pixels; SHA-256 {data.sha256}."
+        f"{data.count} scenes, {data.channels} channel{plural}, {sizes}; SHA-256 {data.sha256}.\n\n"
+        f"| modality | channels | grey for SSIM |\n|---|---:|---|\n{sensors}"
+    )
+
+
+def _split_in_words(file: ModelFile) -> str:
+    square = file.calibration.square
+    if square is None:
+        return ", ".join(f"{len(names)} for {part}" for part, names in file.split.items()) + "."
+    rows = "\n".join(
+        f"| {places[0].rpartition(', ')[0]} | "
+        + " | ".join(place.rpartition(", ")[2].removeprefix("columns ") for place in places)
+        + " |"
+        for places in zip(*file.split.values(), strict=True)
+    )
+    return (
+        "the columns of each scene, from left to right; the decision is calibrated on "
+        f"{len(file.calibration.scores)} squares of {square} × {square} pixels.\n\n"
+        f"| scene | {' | '.join(file.split)} |\n|---|{'---|' * len(file.split)}\n{rows}\n"
     )
 
 
@@ -438,7 +495,8 @@ def load(folder: str | Path, *, device: str = "cpu") -> Inspector:
             "copy the whole model folder again, or fit again",
         )
     try:
-        model = build(file.recipe, file.preparation.channels, pretrained=False)
+        preparation = file.preparation
+        model = build(file.recipe, preparation.channels, modalities=preparation.modalities, pretrained=False)
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError, RecipeError) as error:
         reason = str(error).splitlines()[0]
@@ -469,6 +527,10 @@ def _read_model_file(folder: Path) -> ModelFile:
         ) from None
     except ValueError as error:
         raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
+    if isinstance(document, dict) and document.get("kind") == "jpeg encoder":
+        raise ModelError(
+            folder, "is a JPEG encoder, not a detector", "give the folder that blemish fit --out made"
+        )
     made_by = document.get("blemish", "?") if isinstance(document, dict) else "?"
     if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
         raise ModelError(

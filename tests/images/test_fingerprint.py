@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, PictureError
 from blemish.images import Fingerprint, Item, find_pictures, fingerprint
+from blemish.images.fingerprint import sampled_sha256
 
 
 def save(path: Path, *, seed: int = 0, size: tuple[int, int] = (6, 5), mode: str = "L") -> None:
@@ -118,3 +120,23 @@ def test_ctrl_c_stops_it(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fingerprint(find_pictures(tmp_path), progress=stop)
+
+
+def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["blemish.images.fingerprint"]  # a function of the room has the same name
+    monkeypatch.setattr(module, "_SAMPLE", 2)
+    monkeypatch.setattr(module, "_SAMPLES", 4)
+    path = tmp_path / "scan.tif"
+
+    def sha256(content: bytes) -> str:
+        path.write_bytes(content)
+        return sampled_sha256(path)
+
+    before = sha256(b"0123456789")  # samples begin at 0, 2, 5 and 8
+    assert sha256(b"0123456789") == before
+    assert sha256(b"0123456789x") != before
+    assert sha256(b"0123456780") != before
+    assert sha256(b"0123x56789") == before
+    assert sha256(b"0123456") != sha256(b"0123457")
+    with pytest.raises(PictureError, match="cannot be read"):
+        sampled_sha256(tmp_path / "gone.tif")

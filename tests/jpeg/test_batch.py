@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.errors import BlemishError, FileError, Stopped, UsageError
+from blemish import jpeg
+from blemish.errors import BlemishError, FileError, ModelError, Stopped, UsageError
 from blemish.journal import Journal
 from blemish.jpeg import Coefficients, Plane, batch, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.batch import JOURNAL_FILE, Batch, BatchSettings, EncodedFile, encode_folder
@@ -455,6 +456,108 @@ def test_bad_files_are_a_line_each_and_the_others_go_on(folder: Path, tmp_path: 
         assert sum(f"{name}: " in problem for problem in told.problems) == 1
     assert all("\n" not in problem for problem in told.problems)
     assert not [name for name in files(tmp_path / "out") if "part" in name]
+
+
+def test_a_name_that_is_no_text_is_a_line(folder: Path, tmp_path: Path) -> None:
+    os.rename(save(folder / "d.png"), os.fsencode(folder) + b"/\xff.png")
+    told = Told()
+    done = encode_folder(folder, tmp_path / "out", observer=told)
+    assert len(done.files) == 3
+    assert len(told.problems) == 1
+    assert "has a name that is not valid text; rename it" in told.problems[0]
+
+
+def test_in_place_a_file_of_several_pictures_keeps_them(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(pixels(seed)) for seed in (0, 1))
+    path = tmp_path / "stereo.jpg"
+    first.save(path, format="MPO", save_all=True, append_images=[second])
+    before = path.read_bytes()
+    told = Told()
+    assert encode_folder(path, in_place=True, observer=told).files == ()
+    assert "holds 2 pictures, and in place all but one would be lost; use --out" in told.problems[0]
+    assert path.read_bytes() == before
+    done = encode_folder(path, tmp_path / "out")
+    assert "holds 2 pictures; a JPEG holds one, the first" in done.files[0].notices[0]
+
+
+def test_the_record_vouches_for_the_bytes_that_were_encoded(
+    folder: Path, encoder: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, theirs = folder / "b.jpg", save(folder.parent / "theirs.jpg", 7).read_bytes()
+    original = batch.file_bytes
+
+    def meanwhile(asked: Path) -> bytes:
+        data = original(asked)
+        path.write_bytes(theirs)  # as soon as it was read
+        return data
+
+    monkeypatch.setattr(batch, "file_bytes", meanwhile)
+    told = Told()
+    encode_folder(path, in_place=True, observer=told)
+    assert "has changed in the meantime" in told.problems[0]
+    assert path.read_bytes() == theirs
+
+
+def test_many_pixels_are_no_warning(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 56 - 1)
+    assert len(encode_folder(folder, tmp_path / "out").files) == 3
+    assert not [
+        warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)
+    ]
+
+
+# -- a learned encoder -----------------------------------------------------------------------------------------
+
+
+class Learned:
+    """The interface of an encoder that was trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[dict[str, Any]] = []
+        if not (folder / "model.json").exists():
+            raise ModelError(folder, "is no JPEG encoder", "give the folder that blemish jpeg fit --out made")
+
+    def encode(self, pixels: Pixels, *, segments: bytes, **aims: float | None) -> Made:
+        self.asked.append(aims)
+        return StandIn().encode(pixels, segments=segments, tune="", sampling="4:4:4", **aims)
+
+
+@pytest.fixture
+def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(jpeg, "load", Learned, raising=False)
+    return model
+
+
+def test_a_learned_encoder_is_used_instead(
+    folder: Path, tmp_path: Path, encoder: StandIn, learned: Path
+) -> None:
+    settings = BatchSettings(target_bpp=2.0, model=learned)
+    done = encode_folder(folder, tmp_path / "out", settings=settings)
+    assert encoder.asked == []
+    assert [file.action for file in done.files] == ["encoded"] * 3
+    assert batch._learned(learned).asked == [{"quality": None, "target_bpp": 2.0, "target_ssim": None}] * 3
+    assert encode_folder(folder, tmp_path / "out", settings=settings).done_before == 3
+
+
+def test_other_weights_are_other_settings(folder: Path, tmp_path: Path, learned: Path) -> None:
+    settings = BatchSettings(model=learned)
+    encode_folder(folder, tmp_path / "out", settings=settings)
+    (learned / "model.safetensors").write_bytes(b"other weights")
+    assert encode_folder(folder, tmp_path / "out", settings=settings).done_before == 0
+    assert BatchSettings().fingerprint() != settings.fingerprint()
+
+
+def test_no_learned_encoder_is_one_line(folder: Path, tmp_path: Path, learned: Path) -> None:
+    (learned / "model.json").unlink()
+    with pytest.raises(ModelError, match="is no JPEG encoder"):
+        encode_folder(folder, tmp_path / "out", settings=BatchSettings(model=learned))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_that_is_a_file(folder: Path, tmp_path: Path, encoder: StandIn) -> None:

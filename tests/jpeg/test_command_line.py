@@ -90,6 +90,12 @@ def test_bad_files_end_with_1(jpeg: Callable[..., Ran], photos: Path, tmp_path: 
         (["--out", "o", "--tune", "taste"], "taste"),
         (["--out", "o", "--sampling", "4:1:1"], "4:1:1"),
         (["--out", "o", "--workers", "0"], "--workers"),
+        (["--out", "o", "--protect", "m", "--lossless"], "leave --protect out"),
+        (["--out", "o", "--protect-strength", "2"], "give --protect too"),
+        (["--out", "o", "--protect", "m", "--protect-strength", "0"], "--protect-strength 0: choose"),
+        (["--out", "o", "--model", "m", "--tune", "balanced"], "leave --tune out"),
+        (["--out", "o", "--model", "m", "--sampling", "4:2:0"], "leave --sampling out"),
+        (["--out", "o", "--model", "m", "--protect", "m"], "leave --protect out"),
     ],
 )
 def test_wrong_usage_of_encode(
@@ -119,6 +125,15 @@ def test_wrong_usage_of_evaluate(
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_none_is_one_line(jpeg: Callable[..., Ran], photos: Path, tmp_path: Path) -> None:
+    for option in ("--protect", "--model"):
+        ran = jpeg("encode", photos, "--out", tmp_path / "small", option, tmp_path / "nowhere")
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"blemish: {tmp_path / 'nowhere'}: ")
+        assert ran.err.count("\n") == 1
+    assert not (tmp_path / "small").exists()
 
 
 def evaluating(photos: Path, out: Path) -> tuple[Any, ...]:

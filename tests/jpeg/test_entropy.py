@@ -12,6 +12,7 @@ from blemish.jpeg.entropy import (
     LONGEST,
     UNZIGZAG,
     ZIGZAG,
+    bits_per_block,
     code_lengths,
     picture_bits,
     scan,
@@ -101,8 +102,38 @@ def test_the_bits_are_those_of_the_file_that_libjpeg_optimises(
     file = io.BytesIO()
     options = {} if subsampling is None else {"subsampling": subsampling}
     Image.fromarray(picture(*size, channels)).save(file, "jpeg", quality=quality, optimize=True, **options)
-    bits = picture_bits(from_bytes(file.getvalue()))
+    coefficients = from_bytes(file.getvalue())
+    bits = picture_bits(coefficients)
     assert -(-bits // 8) == entropy_coded_bytes(file.getvalue())
+    blocks = bits_per_block(coefficients)
+    assert blocks.shape == (-(-size[0] // 8), -(-size[1] // 8))
+    assert blocks.sum() == pytest.approx(bits, abs=1e-6)
+
+
+def test_a_block_has_the_bits_of_its_own_levels() -> None:
+    # All blocks but one are flat: two symbols each, of a bit.
+    flat = np.full((40, 56), 90, np.uint8)
+    flat[16:24, 8:16] = picture(8, 8, 1) // 2
+    file = io.BytesIO()
+    Image.fromarray(flat).save(file, "jpeg", quality=90)
+    bits = bits_per_block(from_bytes(file.getvalue()))
+    assert np.unravel_index(bits.argmax(), bits.shape) == (2, 1)
+    assert bits[2, 1] > 200
+    others = np.delete(bits.ravel(), [0, 2 * 7 + 1, 2 * 7 + 2])  # but the first's DC, and the jump back
+    assert (others == 2).all()
+
+
+def test_chroma_bits_lie_on_the_blocks_that_they_colour() -> None:
+    pixels = np.full((48, 32, 3), 128, np.uint8)
+    pixels[32:40, 16:24] = 255, 0, 0  # a quarter of the chroma block of rows 4, 5 and columns 2, 3
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", quality=90, subsampling="4:2:0")
+    coefficients = from_bytes(file.getvalue())
+    bits = bits_per_block(coefficients)
+    luma_alone = Coefficients(32, 48, coefficients.planes[:1], "4:4:4")
+    assert bits.sum() - bits_per_block(luma_alone).sum() > 50
+    quiet = bits[4, 3] - bits[0, 3]  # no detail of its own, but a share of the colour's
+    assert quiet > 10
 
 
 def test_statistics_count_run_lengths_zrl_and_end_of_block() -> None:

@@ -21,6 +21,7 @@ from blemish.jpeg.evaluating import (
     Record,
     evaluate,
     find_encoders,
+    rate_between,
     summarise,
 )
 from blemish.jpeg.evaluation_page import busiest, nearest_rate
@@ -171,6 +172,39 @@ def test_only_what_is_new_is_measured(pictures: Path, tmp_path: Path) -> None:
     anew = Padded(1.5)
     run(pictures, out, anew, overwrite=True)
     assert len([q for q in anew.encoded if q != 50]) == 2 * len(LADDER)
+
+
+@dataclass
+class Laddered(Padded):
+    ladder: tuple[int, ...] = (30, 70)
+
+
+def test_an_encoder_may_bring_its_own_ladder(pictures: Path, tmp_path: Path) -> None:
+    found = run(pictures, tmp_path / "out", Laddered(2.0))
+    assert {one.name: [point.quality for point in one.points] for one in found.encoders} == {
+        "pillow-420": list(LADDER),
+        "pillow-444": list(LADDER),
+        "padded": [30, 70],
+    }
+    pixels = np.asarray(Image.open(pictures / "b.png"))
+    records = Journal(tmp_path / "out" / RECORDS_FILE, Record).records
+    own = {one.quality: one.bytes for one in records if (one.encoder, one.picture) == ("padded", "b.png")}
+    assert own == {quality: 2 * len(PILLOW_420.encode(pixels, quality)) for quality in (30, 70)}
+
+
+def test_any_two_encoders_can_be_compared_by_their_records(pictures: Path, tmp_path: Path) -> None:
+    found = run(pictures, tmp_path / "out", Padded(1.5), Padded(3.0, "thrice"))
+    records = Journal(tmp_path / "out" / RECORDS_FILE, Record).records
+    twice = rate_between(records, "padded", "thrice", "psnr_rgb", WIDE)
+    assert twice is not None
+    assert (twice.mean, twice.pictures) == (pytest.approx(100, abs=0.1), 2)
+    assert rate_between(records, "pillow-420", "padded", "ms_ssim", WIDE) == found.rate(
+        "pillow-420", "padded", "ms_ssim"
+    )
+    alone = rate_between(records, "padded", "thrice", "psnr_rgb", WIDE, ["b.png"])
+    assert alone is not None
+    assert alone.pictures == 1
+    assert rate_between(records, "padded", "nobody", "psnr_rgb", WIDE) is None
 
 
 def test_stop_and_go_on(pictures: Path, tmp_path: Path) -> None:

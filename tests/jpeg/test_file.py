@@ -1,16 +1,29 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.errors import PictureError, UsageError
-from blemish.jpeg import Coefficients, Plane, Sampling, from_bytes, to_bytes
+from blemish.jpeg import (
+    Coefficients,
+    Plane,
+    Sampling,
+    blocks_dct,
+    from_bytes,
+    planes_of,
+    quantise,
+    to_bytes,
+)
 from blemish.jpeg.coefficients import block_counts
 
 SIZES = [(1, 1), (8, 8), (9, 9), (4, 3), (17, 33), (303, 193)]
@@ -40,6 +53,51 @@ def saved(pixels: NDArray[np.uint8], **settings: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", **settings)
     return buffer.getvalue()
+
+
+def of_pixels(pixels: NDArray[np.uint8], sampling: Sampling) -> Coefficients:
+    """A picture's own coefficients under coarse tables, one for luma and one for chroma."""
+    tables = [np.add.outer(np.arange(8), np.arange(8)).astype(np.uint16) * 3 + step for step in (8, 12, 12)]
+    planes = zip(planes_of(pixels, sampling), tables, strict=False)
+    height, width = pixels.shape[:2]
+    parts = tuple(Plane(quantise(blocks_dct(plane), table), table) for plane, table in planes)
+    return Coefficients(width, height, parts, sampling)
+
+
+def by_pillow(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image)
+
+
+def by_imagecodecs(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(imagecodecs.jpeg8_decode(data)).squeeze()
+
+
+def by_djpeg(data: bytes) -> NDArray[np.uint8]:
+    ran = subprocess.run(["djpeg", "-pnm"], input=data, capture_output=True, check=True)
+    return by_pillow(ran.stdout)
+
+
+def decoders() -> list[Callable[[bytes], NDArray[np.uint8]]]:
+    """Pillow's, that of imagecodecs, and libjpeg's own program where there is one."""
+    return [by_pillow, by_imagecodecs, *([by_djpeg] if shutil.which("djpeg") else [])]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("planes", "sampling"), KINDS)
+def test_all_decoders_read_the_same_pixels(size: tuple[int, int], planes: int, sampling: Sampling) -> None:
+    width, height = size
+    pixels = photo(height, width)
+    if planes == 1:
+        pixels = pixels[:, :, 0]
+    data = to_bytes(of_pixels(pixels, sampling))
+    first, *others = (decode(data) for decode in decoders())
+    assert first.shape == pixels.shape
+    assert len(others) >= 1
+    for other in others:
+        np.testing.assert_array_equal(first.squeeze(), other.squeeze())
+    if sampling == "4:4:4":
+        assert np.abs(first.astype(int) - pixels).mean() < 12
 
 
 @pytest.mark.parametrize("size", SIZES)

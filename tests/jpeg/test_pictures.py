@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from blemish.errors import PictureError
 from blemish.jpeg import from_bytes, to_bytes
 from blemish.jpeg.coefficients import Coefficients, Plane
-from blemish.jpeg.pictures import metadata_segments, read_source
+from blemish.jpeg.pictures import as_stored, metadata_segments, read_source, upright
 from blemish.jpeg.transform import blocks_dct, planes_of, quantise
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -268,3 +268,35 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(PictureError, match="regular file"):
         read_source(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_kept_pixels_turns_them_upright(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "turned.png"
+    Image.fromarray(colours()[..., 0]).save(path, exif=exif(orientation))
+    source = read_source(path)
+    assert source.orientation == orientation
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(upright(source.pixels, source.orientation), expected)
+    np.testing.assert_array_equal(as_stored(expected, source.orientation), source.pixels)
+    turned = read_source(path, keep_metadata=False)
+    assert turned.orientation == 1
+    np.testing.assert_array_equal(turned.pixels, expected)
+
+
+def test_of_several_pictures_the_first_is_taken_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "two.tif"
+    first, second = (Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (10, 200))
+    first.save(path, save_all=True, append_images=[second])
+    source = read_source(path)
+    assert (source.frames, source.pixels.max()) == (2, 10)
+    assert source.notices == (f"{path}: holds 2 pictures; a JPEG holds one, the first",)
+
+
+def test_bytes_that_were_read_are_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(colours()).save(path)
+    data = path.read_bytes()
+    path.unlink()
+    np.testing.assert_array_equal(read_source(path, data=data).pixels, colours())

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from blemish.jpeg import selection
+from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.entropy import picture_bits
 from blemish.jpeg.file import to_bytes
-from blemish.jpeg.selection import assemble, decoded_plane, prepare, select
+from blemish.jpeg.selection import Chosen, Picture, assemble, decoded_plane, prepare, select
 from blemish.jpeg.tables import Tables
 from blemish.jpeg.transform import planes_of
-from blemish.jpeg.tuning import TUNES, Tune
+from blemish.jpeg.tuning import TUNES, Tune, ssimulacra2_chroma
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -35,6 +36,30 @@ def test_what_is_decoded_is_what_was_transformed() -> None:
     for component, plane in zip(picture.components, planes_of(photograph(20, 30), "4:2:0"), strict=True):
         levels = np.round(component.dct * 16).astype(np.int16)
         assert decoded_plane(levels, np.full(64, 1 / 16), component) == pytest.approx(plane, abs=0.2)
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("size", [(100, 60), (33, 47)])
+def test_strips_do_not_show(
+    size: tuple[int, int], sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = photograph(*size)
+    tables = flat_tables(20, 45.0)
+
+    def choose() -> tuple[Picture, tuple[Chosen, ...]]:
+        picture = prepare(pixels, sampling)
+        return picture, select(picture, tables, "balanced")
+
+    whole, of_whole = choose()
+    monkeypatch.setattr(selection, "_PIXELS_AT_ONCE", 1)  # an MCU row each
+    monkeypatch.setattr(selection, "_BLOCKS_AT_ONCE", 7)
+    strips, of_strips = choose()
+    np.testing.assert_array_equal(whole.luma, strips.luma)
+    for one, other in zip(whole.components, strips.components, strict=True):
+        np.testing.assert_allclose(one.dct, other.dct, atol=1e-3)
+    for a, b in zip(of_whole, of_strips, strict=True):
+        np.testing.assert_allclose(a.target, b.target, atol=1e-2)
+        assert (a.levels == b.levels).mean() > 0.999  # a tie may fall either way
 
 
 @pytest.mark.parametrize("tune", TUNES)
@@ -73,18 +98,35 @@ def test_luma_makes_up_for_what_chroma_loses(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_weights_of_different_pictures_are_on_one_scale() -> None:
-    for seed, tune in ((0, "ms-ssim"), (1, "ms-ssim"), (0, "balanced")):
+    for seed, tune in ((0, "ms-ssim"), (1, "ms-ssim"), (0, "balanced"), (1, "ssimulacra2")):
         picture = prepare(photograph(96, 112, seed), "4:2:0")
         luma = select(picture, flat_tables(12, 10.0), tune)[0]
         kept = luma.weights[:, 1:][luma.levels[:, 1:] != 0]
         assert 0.5 < np.exp(np.log(kept).mean()) < 2
 
 
-def test_pictures_too_small_for_a_window_are_tuned_for_psnr() -> None:
+@pytest.mark.parametrize("tune", TUNES)
+def test_pictures_too_small_for_a_window_are_tuned_for_psnr(tune: Tune) -> None:
     picture = prepare(photograph(10, 40), "4:2:0")
     tables = flat_tables(12, 20.0)
-    for tuned, plain in zip(select(picture, tables, "ms-ssim"), select(picture, tables, "psnr"), strict=True):
+    for tuned, plain in zip(select(picture, tables, tune), select(picture, tables, "psnr"), strict=True):
         assert (tuned.levels == plain.levels).all()
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+def test_for_ssimulacra2_luma_stays_and_chroma_has_prices_of_its_own(sampling: Sampling) -> None:
+    picture = prepare(photograph(96, 112), sampling)
+    tables = flat_tables(20, 45.0)
+    luma, cb, cr = select(picture, tables, "ssimulacra2")
+    assert luma.target is picture.components[0].dct
+    for plane in (cb, cr):
+        ratio = plane.weights / ssimulacra2_chroma(sampling)
+        assert ratio == pytest.approx(ratio[0, 0], rel=1e-5)  # the same in each block, flat or rough
+    importance = np.ones(picture.components[0].blocks, np.float32)
+    importance[:4, :4] = 9
+    weighted = select(picture, tables, "ssimulacra2", importance)[1].weights / cb.weights
+    assert weighted[0] == pytest.approx(9, rel=1e-5)
+    assert weighted[-1] == pytest.approx(1, rel=1e-5)
 
 
 def test_grey_has_one_plane_at_full_size() -> None:

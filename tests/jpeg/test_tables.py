@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from blemish.errors import ModelError, UsageError
+from blemish.jpeg.encoder import Encoder
 from blemish.jpeg.entropy import UNZIGZAG
+from blemish.jpeg.measuring import ssimulacra2
 from blemish.jpeg.tables import (
     SHIPPED,
     Knot,
@@ -103,6 +105,23 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ModelError, match="do not rise from 1 to 100"):
         read_ladder(path)
+
+
+def test_of_files_of_one_size_that_tuned_for_ssimulacra2_scores_best() -> None:
+    # 256 a side: SSIMULACRA2's weights are for six scales, and of smaller pictures it takes fewer
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256))
+    frequency[0, 0] = 1
+    noise = rng.normal(size=(3, 256, 256))
+    noise[1:] = 0.8 * noise[:1] + 0.6 * noise[1:]  # colours that are alike
+    waves = np.fft.ifft2(np.fft.fft2(noise) / frequency**1.1).real  # a spectrum like a photograph's
+    pixels = np.clip(128 + 45 * waves / waves.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    scores = {}
+    for tune in TUNES:
+        data = Encoder().encode(pixels, target_bpp=1.0, tune=tune).data
+        scores[tune] = ssimulacra2(pixels, np.asarray(Image.open(io.BytesIO(data))))
+    own = scores.pop("ssimulacra2")
+    assert own > max(scores.values()) + 3
 
 
 def test_the_shipped_tables_become_finer_and_bits_cheaper_with_quality() -> None:

@@ -7,6 +7,7 @@ from scipy import fft
 
 from blemish.errors import UsageError
 from blemish.jpeg import blocks_dct, planes_of, quantise
+from blemish.jpeg.transform import BASIS, luma_of, multiplied
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -26,6 +27,18 @@ def test_grey_keeps_its_values() -> None:
     for sampling in ("4:4:4", "4:2:0"):
         (plane,) = planes_of(grey, sampling)
         np.testing.assert_array_equal(plane, grey.astype(np.float32) - 128)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (90, 100, 3), (6, 9)])
+def test_luma_alone_is_the_first_plane(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_allclose(luma_of(pixels), planes_of(pixels, "4:4:4")[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 300])
+def test_products_in_pieces_are_the_whole_product(count: int) -> None:
+    blocks = np.random.default_rng(4).normal(0, 9, (count, 64)).astype(np.float32)
+    np.testing.assert_allclose(multiplied(blocks, BASIS), blocks @ BASIS, atol=1e-3)
 
 
 def test_primaries_span_the_whole_range() -> None:

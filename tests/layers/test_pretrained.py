@@ -19,8 +19,14 @@ from blemish.errors import BlemishError, FileError, RecipeError
 from blemish.layers.pretrained import SOURCES, find_weights, load_network
 
 torchvision: Any = import_module("torchvision")  # after the room, which lets it be imported
-NETWORKS = ("vgg16", "resnet50")
-OTHERS = {"vgg16": ("vgg19", "vgg16_bn", "resnet50"), "resnet50": ("resnet101", "wide_resnet50_2", "vgg16")}
+NETWORKS = ("vgg16", "resnet50", "vgg19", "resnet152")
+OTHERS = {
+    "vgg16": ("vgg19", "vgg16_bn", "resnet50"),
+    "resnet50": ("resnet101", "wide_resnet50_2", "vgg16"),
+    # What tells them from their smaller sisters lies partly beyond the layers that are used.
+    "vgg19": ("vgg16", "vgg19_bn", "resnet152"),
+    "resnet152": ("resnet101", "wide_resnet101_2", "vgg19"),
+}
 
 
 def official(name: str) -> dict[str, Tensor]:
@@ -58,7 +64,7 @@ def load(name: str, weights: str | Path = "imagenet") -> nn.Sequential:
 
 def holds(network: nn.Module, name: str) -> bool:
     expected = {
-        key: value for key, value in official(name).items() if not key.startswith(SOURCES[name].classifier)
+        key: value for key, value in official(name).items() if not key.startswith(SOURCES[name].unused)
     }
     state = network.state_dict()
     return state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in state)
@@ -274,7 +280,29 @@ def test_the_features_are_those_of_torchvision(tmp_path: Path) -> None:
         assert torch.equal(ours(x), features(x))
 
 
-@pytest.mark.parametrize(("name", "least"), [("vgg16", 0.1), ("resnet50", 0.01)])
+def test_the_first_layers_of_the_deeper_networks() -> None:
+    """Of VGG19 up to the third max-pooling, of ResNet152 up to the eighth block of conv3_x."""
+    x = torch.rand(1, 3, 40, 64)
+    for name, channels in (("vgg19", 256), ("resnet152", 512)):
+        ours = load(name, "none").eval()
+        with torch.device("meta"):
+            whole = torchvision.models.get_model(name)
+        layers = whole.features[:19] if name == "vgg19" else nn.Sequential()
+        if name == "resnet152":
+            for key in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"):
+                layers.add_module(key, getattr(whole, key))
+        layers.to_empty(device="cpu")
+        layers.load_state_dict(ours.get_submodule("features" if name == "vgg19" else "").state_dict())
+        with torch.no_grad():
+            found = ours(x)
+            assert found.shape == (1, channels, 5, 8)
+            assert torch.equal(found, layers.eval()(x))
+    assert len(ours.get_submodule("layer2")) == 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("vgg16", 0.1), ("resnet50", 0.01), ("vgg19", 0.1), ("resnet152", 0.01)]
+)
 def test_without_weights_two_pictures_stay_apart_and_do_not_swell(name: str, least: float) -> None:
     torch.manual_seed(0)
     network = load(name, "none").eval()

@@ -194,6 +194,26 @@ def test_a_picture_alone_is_as_in_a_batch(name: str) -> None:
 
 
 @each_recipe
+def test_absent_values_are_taken_whole_or_refused_in_one_line(name: str) -> None:
+    x = pictures(2, 3)
+    x[0, 1, :9] = torch.nan
+    before = x.clone()
+    model = small(name, 3).eval()
+    with torch.no_grad():
+        if model.encoder.takes_absent:
+            output, examined = model(x), model.examine(x)
+            for values in (output.reconstruction, output.latent, *examined, model.loss(x).total):
+                assert values.isfinite().all()
+        else:
+            for call in (model, model.examine, model.loss):
+                with pytest.raises(UsageError, match=r"absent values \(NaN\)") as caught:
+                    call(x)
+                assert "\n" not in str(caught.value)
+    assert torch.equal(x.isnan(), before.isnan())
+    assert torch.equal(x.nan_to_num(), before.nan_to_num())
+
+
+@each_recipe
 def test_save_and_load_give_the_same_bits(name: str) -> None:
     x = pictures(2, 3, *odd_sides(name))
     model = small(name, 3).eval()

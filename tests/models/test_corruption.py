@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from blemish.errors import RecipeError
+from blemish.images.modalities import Modality
 from blemish.models import build
 from blemish.models.corruption import (
     DeletedBlocks,
     GaussianNoise,
+    ModalityDropout,
+    RegionDropout,
     SaltAndPepper,
     add_gaussian_noise,
     add_salt_and_pepper,
     delete_blocks,
+    drop_modalities,
+    drop_regions,
 )
 from blemish.recipes import load_recipe, override
 
@@ -109,6 +114,75 @@ def test_draws_come_from_the_generator_or_from_torchs_own(part: torch.nn.Module)
     assert torch.equal(part(x), first)
 
 
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
+def test_what_is_absent_stays_absent(part: torch.nn.Module) -> None:
+    x = torch.rand(4, 3, 16, 16)
+    x[:, 1, 3:9] = torch.nan
+    assert torch.equal(part(x, seeded()).isnan(), x.isnan())
+
+
+def absent_modalities(x: Tensor) -> Tensor:
+    """(N, 3) booleans, for modalities of 3, 1 and 2 channels."""
+    parts = x.isnan().split((3, 1, 2), 1)  # type: ignore[no-untyped-call]
+    for part in parts:
+        assert torch.equal(part.flatten(1).all(1), part.flatten(1).any(1))
+    return torch.stack([part[:, 0, 0, 0] for part in parts], 1)
+
+
+def test_modalities_are_dropped_whole_and_each_by_its_chance() -> None:
+    count, chance = 4000, 0.3
+    x = torch.rand(count, 6, 2, 2)
+    y = drop_modalities(x, (3, 1, 2), chance, seeded())
+    assert torch.equal(y[~y.isnan()], x[~y.isnan()])
+    dropped = absent_modalities(y)
+    # Where all three would go, which one in 37 pictures would see, one is spared, each alike.
+    expected = chance - chance**3 / 3
+    error = math.sqrt(expected * (1 - expected) / count)
+    assert ((dropped.float().mean(0) - expected).abs() < 4 * error).all()
+    assert not dropped.all(1).any()
+
+
+def test_one_of_the_modalities_that_a_picture_has_always_stays() -> None:
+    x = torch.rand(600, 6, 2, 2)
+    x[:200, :3] = torch.nan
+    x[200:400, 3:] = torch.nan
+    y = drop_modalities(x, (3, 1, 2), 1.0, seeded())
+    left = ~absent_modalities(y)
+    assert (left.sum(1) == 1).all()
+    assert left[:200, 1:].float().mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.15)
+    assert left[200:400, 0].all()
+    assert left[400:].float().mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.12)
+    nothing = torch.full((2, 6, 2, 2), torch.nan)
+    assert drop_modalities(nothing, (3, 1, 2), 0.5, seeded()).isnan().all()
+
+
+def test_regions_are_squares_of_one_modality_each() -> None:
+    x = torch.rand(8, 6, 20, 20)
+    y = drop_regions(x, (3, 1, 2), 5, 1, seeded())
+    holes = y.isnan()
+    assert torch.equal(y[~holes], x[~holes])
+    assert (holes.sum((2, 3)) == 25).all()
+    for channel, first in ((1, 0), (2, 0), (5, 4)):
+        assert torch.equal(holes[:, channel], holes[:, first])
+    assert not torch.equal(holes[:, 0], holes[:, 3])
+
+
+@pytest.mark.parametrize("kind", [ModalityDropout, RegionDropout])
+def test_what_is_taken_away_follows_the_seed(kind: type[ModalityDropout] | type[RegionDropout]) -> None:
+    part = kind(modalities=[Modality(name="a", channels=1), Modality(name="b", channels=2)])
+    x = torch.rand(32, 3, 16, 16)
+    before = x.clone()
+    assert part.makes_absent
+    assert torch.equal(part(x, seeded(3)).isnan(), part(x, seeded(3)).isnan())
+    assert not torch.equal(part(x, seeded(3)).isnan(), part(x, seeded(4)).isnan())
+    torch.manual_seed(5)
+    first = part(x).isnan()
+    torch.manual_seed(5)
+    assert torch.equal(part(x).isnan(), first)
+    assert first.any()
+    assert torch.equal(x, before)
+
+
 def test_a_recipe_applies_several_in_their_order() -> None:
     blocks, grains = "{name: blocks, size: 32, count: 1, fill: 0.5}", "{name: salt-and-pepper, share: 1}"
     x = torch.rand(2, 1, 32, 32)
@@ -144,6 +218,12 @@ def test_denoising_recipes_spoil_inspected_pictures_too_and_compare_with_clean_o
         ("{name: blocks, count: 0}", "corruption 'blocks': count is 0; "),
         ("{name: blocks, size: 0}", "corruption 'blocks': size is 0; "),
         ("{name: blocks, fill: 2}", "corruption 'blocks': fill is 2; "),
+        ("{name: modality-dropout, probability: 0}", "corruption 'modality-dropout': probability is 0; "),
+        (
+            "{name: modality-dropout, modalities: 2}",
+            "corruption 'modality-dropout' has no setting 'modalities'",
+        ),
+        ("{name: region-dropout, size: 0}", "corruption 'region-dropout': size is 0; "),
         ("{name: gausian}", "unknown corruption 'gausian'; did you mean 'gaussian'?"),
     ],
 )

@@ -84,6 +84,10 @@ def test_a_name_like_no_other_gets_the_whole_list() -> None:
         ({"training": {"learning_rate": float("inf")}}, "'training.learning_rate' is inf: "),
         ({"training": {"learning_rate": float("nan")}}, "'training.learning_rate' is nan: "),
         ({"training": {"device": "tpu"}}, "'training.device' is 'tpu': input should be 'auto', 'cpu'"),
+        (
+            {"training": {"decay": 0.1}},
+            "training.decay 0.1 has no use with training.schedule 'constant'; set ",
+        ),
         ({"loss": []}, "'loss' is []: "),
         ({"loss": [{"name": "mse", "weight": 0}]}, "'loss.0.weight' is 0: input should be greater than 0"),
         ({"loss": [{"weight": 1}]}, "key 'loss.0.name' is missing"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blemish.errors import ModelError, PictureError, Stopped
 from blemish.images import Item, Preparation
-from blemish.models import Autoencoder, build
+from blemish.models import Autoencoder, Loss, build
 from blemish.models.autoencoder import Aligned, Alignment
 from blemish.recipes import load_recipe, override
 from blemish.recipes.schema import TrainingSettings
@@ -179,7 +179,7 @@ def test_interrupted_again_and_again_is_uninterrupted(run: Run, tmp_path: Path) 
 def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let the looks see ``losses``, one after the other."""
     remaining: Iterator[float] = iter(losses)
-    monkeypatch.setattr(loop, "_mean_loss", lambda *arguments: next(remaining))
+    monkeypatch.setattr(loop, "_mean_loss", lambda *arguments: (next(remaining), {}))
 
 
 EARLY = ["training.steps=50", "training.validate_every=2", "training.patience=3"]
@@ -253,6 +253,62 @@ def test_the_history_holds_the_mean_training_loss_between_looks(run: Run) -> Non
     ]
     for progress, look in zip(seen, state.history, strict=True):
         assert look["training"] == pytest.approx(sum(progress.terms.values()), rel=1e-5)
+
+
+def test_the_history_holds_the_held_out_mean_of_every_term(run: Run) -> None:
+    model, state = run(recipe="vae")
+    looks = [{key.removeprefix("validation "): look[key] for key in look} for look in state.history]
+    for look in looks:
+        terms = look.keys() - {"step", "training", "validation"}
+        assert terms == model.loss(torch.zeros(1, 1, 32, 32)).terms.keys()
+        assert sum(look[name] for name in terms) == pytest.approx(look["validation"], rel=1e-5)
+    assert looks[0] != looks[-1]
+
+
+class Line(nn.Module):
+    """A loss with a slope of 1 for two numbers, of which the second is to move at a ``pace`` of its own."""
+
+    pretraining = 0
+
+    def __init__(self, pace: float) -> None:
+        super().__init__()
+        self.usual, self.paced = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        self.pace = pace
+
+    def loss(self, batch: Tensor) -> Loss:
+        terms = {"usual": self.usual, "paced": self.paced, "pictures": batch.mean()}
+        return Loss(torch.stack(list(terms.values())).sum(), terms)
+
+    def pretraining_loss(self, batch: Tensor) -> Loss:
+        raise AssertionError("there is none")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": [self.usual]}, {"params": [self.paced], "pace": self.pace}]
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.25, 3.0])
+def test_a_group_moves_at_its_pace_beside_the_schedule(run: Run, tmp_path: Path, pace: float) -> None:
+    settings = TrainingSettings(
+        steps=8, batch=2, learning_rate=0.01, schedule="cosine", weight_decay=0, validate_every=8
+    )
+
+    def trained(steps: int = 8, **options: Any) -> Line:
+        line = Line(pace)
+        chosen = settings.model_copy(update={"steps": steps})
+        pictures = run.pictures()
+        train(
+            line, pictures, pictures, chosen, patch=32, machine=CPU, checkpoint=tmp_path / "c", identity={}, **options
+        )  # fmt: skip
+        return line
+
+    # The slope never changes, so each step of Adam is as long as its learning rate.
+    line = trained()
+    way = sum(learning_rate(settings, step) for step in range(8))
+    assert line.usual.item() == pytest.approx(-way, rel=1e-4)
+    assert line.paced.item() == pytest.approx(-pace * way, rel=1e-4)
+    with pytest.raises(Stopped):
+        trained(stop=stop_at(3))
+    assert same(trained(resume=True), line)
 
 
 def test_progress_is_told(run: Run) -> None:
@@ -491,6 +547,11 @@ def test_learning_rate_is_constant_or_falls_along_a_cosine() -> None:
     assert rates[50] == pytest.approx(0.25)
     assert rates[100] == pytest.approx(0)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_learning_rate_falls_by_the_inverse_of_the_steps() -> None:
+    inverse = TrainingSettings(steps=100, learning_rate=0.5, schedule="inverse", decay=0.25)
+    assert [learning_rate(inverse, step) for step in (0, 4, 12)] == [0.5, 0.25, 0.125]
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(0, [4]), (3 * 4 * 32 * 32, [4]), (2**26, [4, 4, 2])])

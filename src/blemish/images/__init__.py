@@ -8,6 +8,13 @@ from blemish.images.collections import (
     read_mask,
 )
 from blemish.images.fingerprint import Fingerprint, Spread, fingerprint
+from blemish.images.modalities import (
+    MODALITIES_FILE,
+    Modality,
+    Scene,
+    find_scenes,
+    holds_scenes,
+)
 from blemish.images.preparing import Preparation
 from blemish.images.reading import (
     SUFFIXES,
@@ -21,6 +28,7 @@ from blemish.images.reading import (
 )
 from blemish.images.splits import Split, SplitCounts, plan_split, split_good
 from blemish.images.tiles import Blender, TilePlan, smallest_side
+from blemish.images.windows import Kept, Windows, open_windows
 from blemish.images.writing import (
     atomic_path,
     read_map,
@@ -32,22 +40,30 @@ from blemish.images.writing import (
 )
 
 __all__ = [
+    "MODALITIES_FILE",
     "SUFFIXES",
     "Blender",
     "Fingerprint",
     "Item",
+    "Kept",
     "Kind",
     "Labelled",
+    "Modality",
     "Picture",
     "PictureInfo",
     "Preparation",
+    "Scene",
     "Split",
     "SplitCounts",
     "Spread",
     "TilePlan",
+    "Windows",
     "atomic_path",
     "find_pictures",
+    "find_scenes",
     "fingerprint",
+    "holds_scenes",
+    "open_windows",
     "picture_info",
     "plan_split",
     "read_labelled",

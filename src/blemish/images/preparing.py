@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import PictureError, UsageError
+from blemish.images.modalities import Modality
 from blemish.images.reading import DEPTH_WORDS, Kind, Picture, resize, select_channels
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Preparation(BaseModel):
     """Depth of the training pictures; another depth is refused, because full scale would mean something else."""
     size: int | None
     """Shorter side in pixels after resizing; None keeps the picture's own size."""
+    modalities: tuple[Modality, ...] = ()
+    """Of a model that was fitted on scenes; their channels together are ``channels``."""
 
     def prepare(self, picture: Picture) -> NDArray[np.float32]:
         """(C, h, w) floats in [0, 1] at the network's scale.

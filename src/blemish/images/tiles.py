@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,24 @@ class TilePlan:
         """How many tiles there are."""
         return len(self.starts[0]) * len(self.starts[1])
 
+    def around(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The rows and columns of the picture that the tiles touching ``rows`` × ``columns`` span.
+
+        A plan of that window alone, with the same tile and stride, has exactly the plan's own tiles on
+        ``rows`` × ``columns``, so a :class:`Blender` over the window gives there what one over the whole picture
+        gives: a picture of any size can be blended block by block.
+
+        Examples
+        --------
+        >>> TilePlan((100, 90), tile=(8, 8), stride=(5, 5)).around(slice(20, 40), slice(80, 90))
+        (slice(15, 43, None), slice(75, 90, None))
+        """
+        row_starts, column_starts = self.starts
+        return (
+            _span(row_starts, self.tile[0], self.size[0], rows),
+            _span(column_starts, self.tile[1], self.size[1], columns),
+        )
+
     def pad(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Fill pixels (C, H, W) up by reflection to (C, *padded_size); larger ones come back as they are."""
         if pixels.shape[1:] != self.size:
@@ -131,6 +150,13 @@ class TilePlan:
         for first in range(0, len(self), batch):
             indices = slice(first, min(first + batch, len(self)))
             yield indices, np.stack([self.cut(padded, index) for index in range(indices.start, indices.stop)])
+
+
+def _span(starts: list[int], tile: int, length: int, wanted: slice) -> slice:
+    """From the first to past the last pixel of the tiles that touch ``wanted``, within [0, length)."""
+    first = starts[bisect_right(starts, wanted.start - tile)]
+    last = starts[bisect_left(starts, wanted.stop) - 1]
+    return slice(first, min(last + tile, length))
 
 
 class Blender:

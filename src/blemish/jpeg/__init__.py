@@ -1,7 +1,7 @@
 """Smaller standard JPEG files: coefficients and tables of our own choice, written so that any decoder reads them.
 
-Encoding runs without torch; only ``blemish.jpeg.decoding``, which training needs, imports it. The names below
-are imported when they are first used, so that the command line's help waits for no compiler.
+Encoding runs without torch; only ``blemish.jpeg.decoding`` and the networks of ``blemish.jpeg.deep`` import it.
+The names below are imported when they are first used, so that the command line's help waits for no compiler.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from blemish.jpeg.coefficients import Coefficients as Coefficients
     from blemish.jpeg.coefficients import Plane as Plane
     from blemish.jpeg.coefficients import Sampling as Sampling
+    from blemish.jpeg.deep.model import DeepEncoder as DeepEncoder
+    from blemish.jpeg.deep.model import load as load
     from blemish.jpeg.encoder import Encoded as Encoded
     from blemish.jpeg.encoder import Encoder as Encoder
     from blemish.jpeg.file import from_bytes as from_bytes
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Coefficients": "coefficients",
+    "DeepEncoder": "deep.model",
     "Encoded": "encoder",
     "Encoder": "encoder",
     "Plane": "coefficients",
     "Sampling": "coefficients",
     "blocks_dct": "transform",
     "from_bytes": "file",
+    "load": "deep.model",
     "planes_of": "transform",
     "quantise": "transform",
     "to_bytes": "file",
@@ -36,12 +40,14 @@ _HOMES = {
 
 __all__ = [
     "Coefficients",
+    "DeepEncoder",
     "Encoded",
     "Encoder",
     "Plane",
     "Sampling",
     "blocks_dct",
     "from_bytes",
+    "load",
     "planes_of",
     "quantise",
     "to_bytes",

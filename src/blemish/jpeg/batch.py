@@ -13,12 +13,13 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -31,17 +32,26 @@ from blemish.images.writing import atomic_path
 from blemish.journal import Journal
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, to_bytes
-from blemish.jpeg.pictures import read_source
+from blemish.jpeg.pictures import SourcePicture, file_bytes, read_source
+from blemish.jpeg.protection import (
+    DEFAULT_STRENGTH,
+    Guard,
+    Protection,
+    decisions_changed,
+    detector,
+    encode_protected,
+)
 from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
-    from blemish.jpeg.encoder import Encoder
+    from blemish.jpeg.encoder import Encoded, Encoder
     from blemish.jpeg.tuning import Tune
 
 JOURNAL_FILE = "blemish-jpeg.jsonl"
+PROTECTION_FILE = "blemish-jpeg.html"
 
 Action: TypeAlias = Literal["encoded", "recoded", "kept"]
 
@@ -54,8 +64,11 @@ class BatchSettings:
     """How every picture of a batch is encoded.
 
     quality: 1 to 100, the encoder's own where neither this nor a target is given. target_bpp: bits per pixel.
-    target_ssim: SSIM of luma, below 1. lossless: of JPEG files only the entropy coding is made anew, from their
-    own coefficients.
+    target_ssim: SSIM of luma, below 1. tune, sampling: "balanced" and "4:2:0" where they are not given.
+    lossless: of JPEG files only the entropy coding is made anew, from their own coefficients. protect: folder of
+    a detector whose map says where bits must stay. protect_strength: what errors count for where it is
+    suspicious, and its inverse elsewhere; 4 where it is not given. model: folder of a learned encoder to be used
+    instead, with a tune and sampling of its own.
 
     Raises
     ------
@@ -66,10 +79,13 @@ class BatchSettings:
     quality: float | None = None
     target_bpp: float | None = None
     target_ssim: float | None = None
-    tune: Tune = "balanced"
-    sampling: Sampling = "4:2:0"
+    tune: Tune | None = None
+    sampling: Sampling | None = None
     keep_metadata: bool = True
     lossless: bool = False
+    protect: Path | None = None
+    protect_strength: float | None = None
+    model: Path | None = None
 
     def __post_init__(self) -> None:
         aims = {
@@ -90,18 +106,52 @@ class BatchSettings:
             raise UsageError(
                 f"--target-ssim {self.target_ssim:g}: choose a number between 0 and 1, such as 0.98"
             )
+        self._check_models()
+
+    def _check_models(self) -> None:
+        if self.lossless and self.protect is not None:
+            raise UsageError("--lossless keeps the bits where they are; leave --protect out")
+        if self.model is not None:
+            others = {
+                "--lossless": self.lossless,
+                "--protect": self.protect is not None,
+                "--tune": self.tune is not None,
+                "--sampling": self.sampling is not None,
+            }
+            for option in (option for option, given in others.items() if given):
+                raise UsageError(f"--model is an encoder that knows no {option}; leave {option} out")
+        if self.protect_strength is not None:
+            if self.protect is None:
+                raise UsageError("--protect-strength says how much --protect MODEL does; give --protect too")
+            if not 1 <= self.protect_strength <= 100:
+                raise UsageError(
+                    f"--protect-strength {self.protect_strength:g}: choose a number from 1 to 100, such as 4"
+                )
+
+    @property
+    def strength(self) -> float:
+        """That of the protection."""
+        return DEFAULT_STRENGTH if self.protect_strength is None else self.protect_strength
 
     def fingerprint(self) -> str:
-        """The settings, and what else decides the files: version and shipped data."""
+        """The settings, and what else decides the files: version, shipped data, the content of models."""
         data = "" if self.lossless else shipped_sha256()
-        return json.dumps({**asdict(self), "blemish": __version__, "data": data}, sort_keys=True)
+        found = asdict(self) | {"tune": self.tune or "balanced", "sampling": self.sampling or "4:2:0"}
+        for models in ("protect", "protect_strength", "model"):
+            del found[models]
+        if self.protect is not None:
+            found["protect"] = {"detector": _model_sha256(self.protect), "strength": self.strength}
+        if self.model is not None:
+            found["model"] = _model_sha256(self.model)
+        return json.dumps({**found, "blemish": __version__, "data": data}, sort_keys=True)
 
 
 class EncodedFile(BaseModel):
     """One line of the journal.
 
     ``input`` and ``output`` are names within their folders. ``action``: encoded from pixels, recoded without
-    loss, or kept, the input's own bytes being the smallest.
+    loss, or kept, the input's own bytes being the smallest. ``protection``: of files that were encoded with a
+    detector.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -117,14 +167,19 @@ class EncodedFile(BaseModel):
     bits_per_pixel: float
     quality: float | None
     notices: tuple[str, ...]
+    protection: Protection | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of the pictures that could be used; ``done_before`` of them by an earlier run."""
+    """What became of the pictures that could be used; ``done_before`` of them by an earlier run.
+
+    ``pages``: of the protection, one beside each journal.
+    """
 
     files: tuple[EncodedFile, ...]
     done_before: int
+    pages: tuple[Path, ...] = ()
 
     def in_words(self) -> str:
         """Sizes before and after."""
@@ -137,6 +192,13 @@ class Batch:
             words += f"; {self.done_before} done by an earlier run"
         if kept:
             words += f"; {kept} kept as they were, for the new file would not have been smaller"
+        judged = [file.protection for file in self.files if file.protection is not None]
+        if judged:
+            changed, unprotected = decisions_changed(judged)
+            words += (
+                f"; compression changed the detector's decision on {changed} of {len(judged)}, without "
+                f"protection at the same size on {unprotected}"
+            )
         return words
 
 
@@ -149,6 +211,7 @@ class Job:
     output: str
     settings: BatchSettings
     in_place: bool
+    fingerprint: str
 
     @property
     def path(self) -> Path:
@@ -208,9 +271,13 @@ def encode_folder(
     if in_place == (out is not None):
         raise UsageError("give either --out, a folder for the new files, or --in-place")
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    jobs = _plan([Path(source) for source in given], None if out is None else Path(out), settings)
+    _load_models(settings)
+    fingerprint = settings.fingerprint()
+    jobs = _plan(
+        [Path(source) for source in given], None if out is None else Path(out), settings, fingerprint
+    )
     journals = {root: Journal(root / JOURNAL_FILE, EncodedFile) for root in {job.root for job in jobs}}
-    done, left = _split(jobs, journals, settings.fingerprint())
+    done, left = _split(jobs, journals, fingerprint)
     earlier = f", {len(done)} already done" if done else ""
     observer.stage(f"Encoding {counted(len(left), 'picture')}{earlier}")
     finished = dict(done)
@@ -228,13 +295,25 @@ def encode_folder(
             observer.problem(problem)
         else:
             finished[result.job] = result.record
-    return Batch(tuple(finished[job] for job in jobs if job in finished), len(done))
+    written = {job: finished[job] for job in jobs if job in finished}
+    pages = _write_pages(written, list(journals), settings, observer, anew=bool(left))
+    return Batch(tuple(written.values()), len(done), pages)
 
 
 # -- planning ------------------------------------------------------------------------------------------
 
 
-def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings) -> list[Job]:
+def _load_models(settings: BatchSettings) -> None:
+    """Refuse a model that is none before anything is done; with one worker it is the one that works."""
+    detector.cache_clear()  # a folder may hold another model than in an earlier batch of this process
+    _learned.cache_clear()
+    if settings.protect is not None:
+        detector(settings.protect)
+    if settings.model is not None:
+        _learned(settings.model)
+
+
+def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings, fingerprint: str) -> list[Job]:
     if not sources:
         raise UsageError("no pictures are named; give files or folders")
     jobs: list[Job] = []
@@ -242,7 +321,7 @@ def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings) ->
         items = find_pictures(source)
         if out is None:
             root = source if source.is_dir() else source.parent
-            jobs += [Job(item, root, item.name, settings, True) for item in items]
+            jobs += [Job(item, root, item.name, settings, True, fingerprint) for item in items]
             continue
         if source.is_dir() and out.resolve() == source.resolve():
             raise UsageError(f"{out}: holds the pictures themselves; give another --out, or --in-place")
@@ -251,7 +330,7 @@ def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings) ->
             items = [Item(item.path, f"{folder}/{item.name}") for item in items]
         inside = out.resolve()
         jobs += [
-            Job(item, out, _output_name(item.name), settings, False)
+            Job(item, out, _output_name(item.name), settings, False, fingerprint)
             for item in items
             if inside not in item.path.resolve().parents  # an earlier run's output
         ]
@@ -280,7 +359,7 @@ def _apart(jobs: Sequence[Job]) -> list[Job]:
     result: dict[str, Job] = {}
     for job in jobs:
         if len(taken[key(job.output)]) > 1 and job.output != job.item.name:
-            job = Job(job.item, job.root, f"{job.item.name}.jpg", job.settings, job.in_place)
+            job = replace(job, output=f"{job.item.name}.jpg")
         other = result.setdefault(key(job.output), job)
         if other is not job:
             raise UsageError(
@@ -328,35 +407,35 @@ def encode_one(job: Job) -> Outcome | FileError:
 
 def _encode(job: Job) -> Outcome:
     path, settings = job.item.path, job.settings
-    source = read_source(path, keep_metadata=settings.keep_metadata)
-    before = path.read_bytes()
+    _refuse_unwritable(job)
+    before = file_bytes(path)  # once: what is encoded is what the record vouches for
+    source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
     is_jpeg = before.startswith(b"\xff\xd8\xff")
     if job.in_place and not is_jpeg:
         raise PictureError(path, "is no JPEG, and in place a file keeps its format", "use --out")
+    if job.in_place and source.frames > 1:
+        raise PictureError(
+            path, f"holds {source.frames} pictures, and in place all but one would be lost", "use --out"
+        )
     if settings.lossless and not is_jpeg:
         raise PictureError(
             path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out"
         )
     notices = list(source.notices)
     quality = None
+    guard, encoded = None, None
     action: Action
     if settings.lossless:
         action, data = "recoded", _recoded(path, before, source.segments, settings)
     else:
-        encoded = _encoder().encode(
-            source.pixels,
-            quality=settings.quality,
-            target_bpp=settings.target_bpp,
-            target_ssim=settings.target_ssim,
-            tune=settings.tune,
-            sampling=settings.sampling,
-            segments=source.segments,
-        )
+        if settings.protect is not None:
+            guard = Guard(detector(settings.protect), source, settings.strength)
+        encoded = _encoded(source, settings, guard)
         action, data, quality = "encoded", encoded.data, encoded.quality
         if encoded.notice:
             notices.append(f"{path}: {encoded.notice}")
         _verify(path, data, encoded.coefficients)
-    dropped = b"" if settings.keep_metadata or not is_jpeg else read_source(path).segments
+    dropped = b"" if settings.keep_metadata or not is_jpeg else read_source(path, data=before).segments
     if is_jpeg and len(data) >= len(before) - len(dropped):
         quality = None
         if not dropped:
@@ -367,6 +446,9 @@ def _encode(job: Job) -> Outcome:
             notices.append(f"{path}: only its metadata is dropped, for the new file would not be smaller")
         if len(data) > len(before):
             raise PictureError(path, "would grow without its metadata", "use --keep-metadata")
+    protection = None
+    if guard is not None and encoded is not None and action == "encoded":
+        protection = guard.judge(encoded, _plain(source, settings, encoded.bits_per_pixel))
     height, width = source.pixels.shape[:2]
     return Outcome(
         job,
@@ -375,16 +457,54 @@ def _encode(job: Job) -> Outcome:
             input_sha256=hashlib.sha256(before).hexdigest(),
             output=job.output,
             output_sha256=hashlib.sha256(data).hexdigest(),
-            settings=settings.fingerprint(),
+            settings=job.fingerprint,
             action=action,
             bytes_before=len(before),
             bytes_after=len(data),
             bits_per_pixel=8 * len(data) / (height * width),
             quality=quality,
             notices=tuple(notices),
+            protection=protection,
         ),
         data,
     )
+
+
+def _refuse_unwritable(job: Job) -> None:
+    try:
+        f"{job.item.name}{job.output}".encode()
+    except UnicodeEncodeError:
+        raise PictureError(job.item.path, "has a name that is not valid text", "rename it") from None
+
+
+def _encoded(source: SourcePicture, settings: BatchSettings, guard: Guard | None) -> Encoded:
+    """The picture by the encoder that the settings name, at their quality or target."""
+    aims: dict[str, Any] = {
+        "quality": settings.quality,
+        "target_bpp": settings.target_bpp,
+        "target_ssim": settings.target_ssim,
+    }
+    if settings.model is not None:
+        learned: Encoded = _learned(settings.model).encode(source.pixels, **aims, segments=source.segments)
+        return learned
+    tune, sampling = settings.tune or "balanced", settings.sampling or "4:2:0"
+    if guard is not None:
+        return encode_protected(
+            _encoder(),
+            source.pixels,
+            guard.importance,
+            **aims,
+            tune=tune,
+            sampling=sampling,
+            segments=source.segments,
+        )
+    return _encoder().encode(source.pixels, **aims, tune=tune, sampling=sampling, segments=source.segments)
+
+
+def _plain(source: SourcePicture, settings: BatchSettings, bpp: float) -> Encoded:
+    """The same without protection, at as many bits per pixel."""
+    at_this_size = replace(settings, quality=None, target_bpp=bpp, target_ssim=None)
+    return _encoded(source, at_this_size, None)
 
 
 def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings) -> bytes:
@@ -434,8 +554,10 @@ def _differs(path: Path) -> PictureError:
 
 
 def _decoded(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of many pixels: reading the picture has decided that already
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image)
 
 
 # -- writing -----------------------------------------------------------------------------------------------
@@ -476,6 +598,48 @@ def _encoder() -> Encoder:
     from blemish.jpeg.encoder import Encoder
 
     return Encoder()
+
+
+@lru_cache(maxsize=1)
+def _learned(folder: Path) -> Any:
+    """The learned encoder in a model folder, loaded once a process."""
+    from blemish import jpeg
+
+    return jpeg.load(folder)
+
+
+def _model_sha256(folder: Path) -> str:
+    """Of what decides a model's results."""
+    files = [folder / name for name in ("model.json", "model.safetensors")]
+    return hashlib.sha256("".join(f"{_sha256(path)}" for path in files).encode()).hexdigest()
+
+
+def _write_pages(
+    written: dict[Job, EncodedFile],
+    roots: Sequence[Path],
+    settings: BatchSettings,
+    observer: Observer,
+    *,
+    anew: bool,
+) -> tuple[Path, ...]:
+    """A page beside each journal that tells of protected files; what is there stays where nothing was done."""
+    if settings.protect is None:
+        return ()
+    from blemish.jpeg.protection_page import Protected, write_protection_page
+
+    pages = []
+    for root in roots:
+        path = root / PROTECTION_FILE
+        shown = [
+            Protected(record.output, record.protection, None if job.in_place else job.item.path, job.path)
+            for job, record in written.items()
+            if job.root == root and record.protection is not None
+        ]
+        if shown and (anew or not path.exists()):
+            write_protection_page(path, shown, detector(settings.protect), observer)
+        if shown:
+            pages.append(path)
+    return tuple(pages)
 
 
 def _megabytes(size: int) -> str:

@@ -17,6 +17,7 @@ from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import to_bytes
 from blemish.jpeg.selection import assemble, check_importance, prepare, select
 from blemish.jpeg.tables import read_ladder, shipped_ladder
+from blemish.jpeg.transform import luma_of
 from blemish.jpeg.tuning import TUNES, Tune, luma_ssim
 
 TOLERANCE = 0.01
@@ -47,6 +48,8 @@ class Encoded:
 
 class Encoder:
     """Encodes pictures as standard JPEG files that any decoder opens.
+
+    Takes memory in proportion to the picture: about 35 bytes a pixel at 4:2:0 and 52 at 4:4:4, its own 3 included.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ class Encoder:
 
         return aim(
             at,
-            picture.components[0].pixels,
+            picture.luma,
             quality=quality,
             target_bpp=target_bpp,
             target_ssim=target_ssim,
@@ -159,11 +162,10 @@ def aim(
             )
         return found
     if target_ssim is not None:
-        original = luma + np.float32(128)
 
         def measured(chosen: float) -> Encoded:
             encoded = at(chosen)
-            return replace(encoded, ssim=luma_ssim(original, _decoded_luma(encoded.data)))
+            return replace(encoded, ssim=luma_ssim(luma, _decoded_luma(encoded.data)))
 
         def position(encoded: Encoded) -> float:
             return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
@@ -237,8 +239,4 @@ def _search(
 
 def _decoded_luma(data: bytes) -> NDArray[np.float32]:
     with Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        return pixels.astype(np.float32)
-    luma: NDArray[np.float32] = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    return luma
+        return luma_of(np.asarray(image))

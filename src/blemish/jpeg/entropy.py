@@ -159,6 +159,82 @@ def picture_bits(coefficients: Coefficients) -> int:
     return sum(found.bits for found in statistics(coefficients))
 
 
+@compiled
+def _cost_blocks(
+    blocks: Blocks,
+    order: NDArray[np.int64],
+    dc: NDArray[np.int64],
+    ac: NDArray[np.int64],
+    bits: NDArray[np.float64],
+) -> None:
+    previous = 0
+    for index in order:
+        value = int(blocks[index, 0])
+        size, rest = 0, abs(value - previous)
+        while rest:
+            size, rest = size + 1, rest >> 1
+        cost = dc[size] + size
+        previous = value
+        run = 0
+        for k in range(1, 64):
+            rest = abs(int(blocks[index, k]))
+            if rest == 0:
+                run += 1
+                continue
+            size = 0
+            while rest:
+                size, rest = size + 1, rest >> 1
+            cost += (run >> 4) * ac[0xF0] + ac[(run & 15) << 4 | size] + size
+            run = 0
+        if run:
+            cost += ac[0]
+        bits[index] = cost
+
+
+def bits_per_block(coefficients: Coefficients) -> NDArray[np.float64]:
+    """The bits of ``picture_bits`` by the luma block in whose place they are spent.
+
+    The bits of a chroma block are shared by the luma blocks that it covers; those of blocks that only complete
+    MCUs by all blocks of their component.
+
+    Returns
+    -------
+    (rows, columns) of the luma blocks; the sum is ``picture_bits``.
+
+    Examples
+    --------
+    >>> from blemish.jpeg.coefficients import Plane
+    >>> levels = np.zeros((1, 2, 8, 8), np.int16)
+    >>> levels[0, 1, 0, 1] = 5
+    >>> plane = Plane(levels, np.ones((8, 8), np.uint16))
+    >>> bits_per_block(Coefficients(16, 8, (plane,), "4:4:4")).tolist()  # the 5 takes a code and 3 bits
+    [[2.0, 7.0]]
+    """
+    rows, columns = coefficients.planes[0].coefficients.shape[:2]
+    total = np.zeros((rows, columns))
+    tables = statistics(coefficients)
+    shapes = [plane.coefficients.shape[:2] for plane in coefficients.planes]
+    for index, (plane, order) in enumerate(
+        zip(coefficients.planes, scans(shapes, coefficients.sampling), strict=True)
+    ):
+        counts = tables[min(index, 1)]
+        dc, ac = code_lengths(counts.dc), code_lengths(counts.ac)
+        bits = np.zeros(len(order.order))
+        _cost_blocks(zigzag(plane.coefficients), order.order, dc, ac, bits)
+        bits += order.padding * (dc[0] + ac[0]) / bits.size
+        total += _shared(bits.reshape(shapes[index]), rows, columns)
+    return total
+
+
+def _shared(bits: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
+    """(rows, columns) of luma blocks, each with its share of the block of another component that covers it."""
+    if bits.shape == (rows, columns):
+        return bits
+    row, column = np.arange(rows) // 2, np.arange(columns) // 2
+    covered = np.outer(np.bincount(row), np.bincount(column))
+    return (bits / covered)[np.ix_(row, column)]
+
+
 def code_lengths(counts: Counts) -> NDArray[np.int64]:
     """Optimal Huffman code lengths of at most 16 bits, of which none is all ones.
 

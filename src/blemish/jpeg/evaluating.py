@@ -40,6 +40,7 @@ from blemish.observer import Observer
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
+    from blemish.jpeg.deep.model import DeepEncoder
     from blemish.jpeg.encoder import Encoder as OurEncoder
     from blemish.jpeg.tuning import Tune
 
@@ -97,6 +98,65 @@ def _ours() -> OurEncoder:
     from blemish.jpeg.encoder import Encoder
 
     return Encoder()
+
+
+@dataclass(frozen=True)
+class ModelEncoder:
+    """A network that ``blemish jpeg fit`` trained, evaluated once for each λ that it was trained for.
+
+    folder: that of the model. name: the recipe's, unless another is given to :func:`model_encoder`.
+    """
+
+    name: str
+    folder: Path
+    places: int
+    description: str
+    weights_sha256: str
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """The whole qualities that stand for the λ, in rising order: 1 to 100, evenly."""
+        return tuple(round(1 + 99 * place / max(self.places - 1, 1)) for place in range(self.places))
+
+    def encode(self, pixels: Pixels, quality: int) -> bytes:
+        """A JPEG file; at a quality of the ladder exactly as for its λ."""
+        deep = _deep(self.folder, self.weights_sha256)
+        if quality in self.ladder:
+            return deep.encode_at(pixels, self.ladder.index(quality)).data
+        return deep.encode(pixels, quality=quality).data
+
+
+def model_encoder(folder: str | Path, name: str | None = None) -> ModelEncoder:
+    """The encoder in a folder that ``blemish jpeg fit`` made; its weights are read when they are first used.
+
+    Raises
+    ------
+    ModelError
+        When the folder is no such model, or was edited.
+    """
+    from blemish.jpeg.deep.model import read_model_file
+
+    file = read_model_file(Path(folder))
+    recipe = file.recipe
+    lambdas = ", ".join(f"{value:g}" for value in sorted(recipe.lambdas))
+    return ModelEncoder(
+        name=name or recipe.name,
+        folder=Path(folder),
+        places=len(recipe.lambdas),
+        description=(
+            f"Blemish {__version__}, {recipe.name}, {recipe.picture.sampling}, λ {lambdas}, "
+            f"{file.training.steps} steps, weights {file.weights_sha256[:12]}"
+        ),
+        weights_sha256=file.weights_sha256,
+    )
+
+
+@lru_cache(maxsize=16)
+def _deep(folder: Path, weights_sha256: str) -> DeepEncoder:
+    # The digest is there so that a folder that was fitted anew is read anew.
+    from blemish.jpeg.deep.model import load
+
+    return load(folder)
 
 
 class Record(BaseModel):
@@ -261,12 +321,15 @@ def find_encoders(names: Iterable[str] | None = None) -> tuple[list[Encoder], li
 
     Parameters
     ----------
-    names: those wanted besides the anchors; None takes all there are.
+    names: those wanted besides the anchors, or folders that ``blemish jpeg fit`` made; None takes all there
+        are by name. Of two folders with one recipe, the second is named after both.
 
     Raises
     ------
     UsageError
         For a name that there is not, or that cannot run here.
+    ModelError
+        For a folder that is no such model.
     """
     from blemish.jpeg.tuning import TUNES
 
@@ -277,6 +340,12 @@ def find_encoders(names: Iterable[str] | None = None) -> tuple[list[Encoder], li
     by_name = {encoder.name: encoder for encoder in found}
     chosen: dict[str, Encoder] = {anchor.name: anchor for anchor in ANCHORS}
     for name in names:
+        if os.sep in name or os.path.isdir(name):
+            model = model_encoder(name)
+            if model.name in chosen:
+                model = replace(model, name=f"{model.name} ({Path(name).resolve().name})")
+            chosen[model.name] = model
+            continue
         absent = next((one for one in missing if one.name == name), None)
         if absent is not None:
             raise UsageError(f"{name} cannot run here; {absent.mend}")
@@ -311,7 +380,7 @@ def evaluate(
     ----------
     pictures: a picture, a folder of pictures, or a CSV list.
     encoders: by default all of ``find_encoders()``; both Pillow anchors are added where they are missing.
-    qualities: whole numbers of 1 to 100.
+    qualities: whole numbers of 1 to 100; an encoder that has a ``ladder`` of its own is evaluated at that.
     bpp_range: bits per pixel between which BD-rates are taken.
     ssimulacra2, lpips: whether to take these measures, which are slow, where they can be taken.
     workers: processes. Times are of each encoder as it is on a machine with that much else to do.
@@ -439,7 +508,10 @@ def _tasks(
                 PictureError(item.path, f"cannot be read ({error.strerror})", "check its permissions")
             )
             continue
-        tasks += [Task(item, sha256, encoder, tuple(qualities), tuple(measures)) for encoder in encoders]
+        tasks += [
+            Task(item, sha256, encoder, tuple(getattr(encoder, "ladder", qualities)), tuple(measures))
+            for encoder in encoders
+        ]
     return tasks
 
 
@@ -522,29 +594,13 @@ def summarise(
         for picture in pictures
         for measure in measures
     }
-    rates = []
-    for anchor in ANCHORS:
-        for name in names:
-            for measure in measures:
-                values = [
-                    bd.bd_rate(
-                        curves[anchor.name, picture, measure], curves[name, picture, measure], bpp_range
-                    )
-                    for picture in pictures
-                ]
-                interval = bd.mean_interval([value for value in values if value is not None])
-                if interval is not None and name != anchor.name:
-                    rates.append(
-                        Rate(
-                            anchor=anchor.name,
-                            encoder=name,
-                            measure=measure,
-                            mean=interval.mean,
-                            low=interval.low,
-                            high=interval.high,
-                            pictures=interval.pictures,
-                        )
-                    )
+    rates = [
+        rate_between(records, anchor.name, name, measure, bpp_range, pictures)
+        for anchor in ANCHORS
+        for name in names
+        for measure in measures
+        if name != anchor.name
+    ]
     seconds = {
         name: fmean(record.seconds for picture in pictures for record in by_pair[name, picture])
         for name in names
@@ -580,12 +636,55 @@ def summarise(
         pictures=tuple(pictures),
         bpp_range=bpp_range,
         encoders=tuple(evaluated),
-        rates=tuple(rates),
+        rates=tuple(rate for rate in rates if rate is not None),
         missing=missing or {},
         command=command,
         versions=_versions(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         workers=workers,
+    )
+
+
+def rate_between(
+    records: Sequence[Record],
+    anchor: str,
+    encoder: str,
+    measure: Measure,
+    bpp_range: tuple[float, float] = bd.BPP_RANGE,
+    pictures: Sequence[str] | None = None,
+) -> Rate | None:
+    """The BD-rate of one encoder against another by their files; None where no picture has one.
+
+    Parameters
+    ----------
+    records: of these two and any others.
+    anchor, encoder: names.
+    pictures: those to compare on; by default all of ``records``.
+    """
+    both: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.encoder in (anchor, encoder):
+            both.setdefault((record.encoder, record.picture), []).append(record)
+    chosen = dict.fromkeys(record.picture for record in records) if pictures is None else pictures
+    values = [
+        bd.bd_rate(
+            _curve(both.get((anchor, picture), []), measure),
+            _curve(both.get((encoder, picture), []), measure),
+            bpp_range,
+        )
+        for picture in chosen
+    ]
+    interval = bd.mean_interval([value for value in values if value is not None])
+    if interval is None:
+        return None
+    return Rate(
+        anchor=anchor,
+        encoder=encoder,
+        measure=measure,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        pictures=interval.pictures,
     )
 
 

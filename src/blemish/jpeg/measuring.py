@@ -79,7 +79,7 @@ def lpips(original: Pixels, decoded: Pixels) -> float:
     x, y = (_batch(picture) / 255 for picture in (original, decoded))
     x, y = (picture.expand(-1, 3, -1, -1) for picture in (x, y))
     with torch.inference_mode():
-        return float(_lpips_network()(x, y))
+        return float(_lpips_network()(x, y, normalize=True))
 
 
 def measures(*, ssimulacra2: bool = True, lpips: bool = True) -> tuple[list[Measure], list[Missing]]:
@@ -92,17 +92,33 @@ def measures(*, ssimulacra2: bool = True, lpips: bool = True) -> tuple[list[Meas
         else:
             found.append("ssimulacra2")
     if lpips:
-        trunk = _hub_folder() / LPIPS_TRUNK
-        if any(util.find_spec(package) is None for package in ("torchmetrics", "torchvision")):
-            missing.append(Missing("LPIPS", "type: pip install torchmetrics torchvision"))
-        elif not trunk.is_file():
-            mend = (
-                f"put torchvision's {LPIPS_TRUNK} into torch's folder hub/checkpoints (TORCH_HOME names it)"
-            )
-            missing.append(Missing("LPIPS", mend))
-        else:
+        lacking = missing_lpips()
+        if lacking is None:
             found.append("lpips")
+        else:
+            missing.append(lacking)
     return found, missing
+
+
+def missing_lpips() -> Missing | None:
+    """What LPIPS lacks here, or None; nothing is ever downloaded for it."""
+    if any(util.find_spec(package) is None for package in ("torchmetrics", "torchvision")):
+        return Missing("LPIPS", "type: pip install torchmetrics torchvision")
+    if not (_hub_folder() / LPIPS_TRUNK).is_file():
+        mend = f"put torchvision's {LPIPS_TRUNK} into torch's folder hub/checkpoints (TORCH_HOME names it)"
+        return Missing("LPIPS", mend)
+    return None
+
+
+def make_lpips() -> Any:
+    """The network of LPIPS 0.1 with AlexNet, not to be trained, where :func:`missing_lpips` says None.
+
+    Called as ``network(x, y, normalize=True)`` on (N, 3, H, W) in [0, 1] it gives (N, 1, 1, 1).
+    """
+    from blemish.layers import torchvision_operators as torchvision_operators  # isort: skip
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    return cast(Any, LearnedPerceptualImagePatchSimilarity("alex")).net.eval().requires_grad_(False)
 
 
 def measure(
@@ -153,9 +169,4 @@ def _hub_folder() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-@lru_cache(maxsize=1)
-def _lpips_network() -> Any:
-    from blemish.layers import torchvision_operators as torchvision_operators  # isort: skip
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    return cast(Any, LearnedPerceptualImagePatchSimilarity("alex", normalize=True)).eval()
+_lpips_network = lru_cache(maxsize=1)(make_lpips)

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ _PAYLOAD = 65533  # bytes that a segment holds: its length has 16 bits and count
 _ICC_CHUNK = 65519  # and those of a profile in one: 14 go to its name, number and count
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 
+T = TypeVar("T", bound=np.generic)
+
 _RESAVE = "save it again from its source, or remove it"
 
 
@@ -50,25 +53,30 @@ class SourcePicture:
     pixels: uint8 (H, W) or (H, W, 3).
     segments: the metadata, ready for :func:`blemish.jpeg.to_bytes`; empty when it was dropped.
     notices: what was changed or left out on the way, a line each, naming the file.
+    orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; what ``segments`` tell, 1 is upright.
+    frames: pictures that the file holds, of which this is the first.
     """
 
     path: Path
     pixels: NDArray[np.uint8]
     segments: bytes
     notices: tuple[str, ...]
+    orientation: int
+    frames: int
 
 
-def read_source(path: str | Path, *, keep_metadata: bool = True) -> SourcePicture:
+def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | None = None) -> SourcePicture:
     """Read any file that Pillow reads as the 8-bit grey or RGB picture that a JPEG can hold.
 
     Palettes become RGB; transparency is composed over white, with a notice; of an animation the first frame is
-    taken. With metadata kept, the pixels stay as they lie in the file and EXIF tells the orientation; with
+    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF tells the orientation; with
     metadata dropped, or EXIF too long for a JPEG, they are turned upright.
 
     Parameters
     ----------
     path: the file.
     keep_metadata: EXIF, XMP, ICC profile, comment and pixel density go to ``segments``.
+    data: its bytes, where they have been read (``file_bytes``).
 
     Raises
     ------
@@ -77,7 +85,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True) -> SourcePictur
         Pillow's limit on pixels, CMYK, or deeper than 8 bits.
     """
     path = Path(path)
-    data = _file_bytes(path)
+    data = file_bytes(path) if data is None else data
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them is refused or noticed here
@@ -114,7 +122,14 @@ def metadata_segments(image: Image.Image) -> bytes:
     return b"".join(_metadata(image).values())
 
 
-def _file_bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises
+    ------
+    PictureError
+        It is missing, unreadable, empty, or no regular file.
+    """
     try:
         if path.exists() and not path.is_file():  # opening a pipe or a device could wait for ever
             raise PictureError(path, "is not a regular file", "name a picture file")
@@ -171,8 +186,12 @@ def _source(path: Path, image: Image.Image, keep_metadata: bool) -> SourcePictur
     flat, seen_through = _without_alpha(image if found.get("EXIF") else _upright(image))
     if seen_through:
         notices.append(f"{path}: a JPEG holds no transparency; it is composed over white")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notices.append(f"{path}: holds {frames} pictures; a JPEG holds one, the first")
     pixels = np.array(flat.convert("L" if grey else "RGB"))
-    return SourcePicture(path, pixels, b"".join(found.values()), tuple(notices))
+    orientation = _orientation(image) if found.get("EXIF") else 1
+    return SourcePicture(path, pixels, b"".join(found.values()), tuple(notices), orientation, frames)
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -193,9 +212,39 @@ def _exif(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
+def _orientation(image: Image.Image) -> int:
+    orientation = _exif(image).get(_ORIENTATION, 1)
+    return orientation if orientation in _UPRIGHT else 1
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    method = _UPRIGHT.get(_exif(image).get(_ORIENTATION, 1))
+    method = _UPRIGHT.get(_orientation(image))
     return image if method is None else image.transpose(method)
+
+
+def upright(values: NDArray[T], orientation: int) -> NDArray[T]:
+    """Values (H, W) of pixels as they lie in a file, turned as its orientation of 1 to 8 tells.
+
+    >>> upright(np.array([[1, 2, 3]]), 6).tolist()  # its first row is the right-hand side
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        values = values.T
+    return _flipped(values, orientation)
+
+
+def as_stored(values: NDArray[T], orientation: int) -> NDArray[T]:
+    """The inverse of ``upright``."""
+    values = _flipped(values, orientation)
+    return values.T if orientation >= 5 else values
+
+
+def _flipped(values: NDArray[T], orientation: int) -> NDArray[T]:
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
 
 
 def _metadata(image: Image.Image) -> dict[str, bytes]:

@@ -2,11 +2,14 @@
 
 Chroma is chosen first. What it loses is known when luma is chosen, and luma makes up for the part of it that
 R, G and B share: the least squared error of RGB needs the luma error -(g_Y,Cb e_Cb + g_Y,Cr e_Cr) / g_Y,Y,
-g the products of the colour transform (``tuning.COLOUR``).
+g the products of the colour transform (``tuning.COLOUR``). Not so for ``ssimulacra2``: its luma, like JPEG's,
+hardly holds any chroma.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError
-from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
+from blemish.jpeg.coefficients import (
+    MAX_COEFFICIENT,
+    MAX_SIDE,
+    Coefficients,
+    Plane,
+    Sampling,
+    block_counts,
+)
 from blemish.jpeg.entropy import (
     UNZIGZAG,
     ZIGZAG,
@@ -25,33 +35,44 @@ from blemish.jpeg.entropy import (
     symbol_costs,
 )
 from blemish.jpeg.tables import Tables, file_table
-from blemish.jpeg.transform import DCT, blocks_dct, halved, planes_of
+from blemish.jpeg.transform import BASIS, RGB_TO_YCC, check_pixels, multiplied, planes_of, tiles
 from blemish.jpeg.trellis import quantise_blocks
 from blemish.jpeg.tuning import (
     COLOUR,
+    SSIMULACRA2_LUMA,
     Floats,
-    Scale,
     Sensitivity,
     Tune,
     chroma_response,
     ms_ssim_sensitivity,
     pooled,
     pyramid,
+    ssimulacra2_chroma,
     upsample,
 )
 
-BALANCE = 0.5
-"""The share of squared error in the tune "balanced"; the rest is MS-SSIM's."""
+SQUARED_SHARE: dict[Tune, float] = {"ms-ssim": 0.0, "balanced": 0.5, "ssimulacra2": 0.3}
+"""The share of squared error; the rest is MS-SSIM's."""
 
 PASSES = 2
 """Rounds of statistics, code lengths and trellis; a third changes rates by less than 0.1 %."""
 
 
+_PIXELS_AT_ONCE = 1 << 16
+"""Planes of floats are made in strips of about this size, which stay in the processor's cache."""
+
+_BLOCKS_AT_ONCE = _PIXELS_AT_ONCE // 64
+
+# Products with the 64 numbers of a block: pixels, row by row, to and from coefficients in zigzag order.
+_TO_DCT: Floats = np.ascontiguousarray(BASIS.T[:, ZIGZAG])
+_FROM_DCT: Floats = BASIS[ZIGZAG]
+
+
 @dataclass(frozen=True)
 class Component:
-    """One plane before quantisation: its pixels (h, w) and coefficients (N, 64) in zigzag order."""
+    """One plane before quantisation, of (h, w) pixels: its coefficients, (N, 64) in zigzag order."""
 
-    pixels: Floats
+    shape: tuple[int, int]
     dct: Floats
     blocks: tuple[int, int]
     scan: Scan
@@ -59,17 +80,19 @@ class Component:
 
 @dataclass(frozen=True)
 class Picture:
-    """Everything about a picture that does not depend on quality."""
+    """Everything about a picture that does not depend on quality.
 
-    width: int
-    height: int
+    pixels: uint8 (H, W) or (H, W, 3). luma: (H, W), level-shifted.
+    """
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+    luma: Floats = field(repr=False)
     sampling: Sampling
     components: tuple[Component, ...]
-    full_chroma: tuple[Floats, ...] = field(repr=False)
 
     @cached_property
-    def pyramid(self) -> list[Scale]:
-        return pyramid(self.components[0].pixels)
+    def pyramid(self) -> list[Floats]:
+        return pyramid(self.luma)
 
 
 @dataclass(frozen=True)
@@ -82,40 +105,73 @@ class Chosen:
 
 
 def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> Picture:
-    """uint8 (H, W) or (H, W, 3) -> its planes, coefficients and scans.
+    """uint8 (H, W) or (H, W, 3) -> its luma, coefficients and scans.
 
     Raises
     ------
     UsageError
-        Pixels of another type or shape, or none.
+        Pixels of another type or shape, none, or more a side than a JPEG has.
     """
+    check_pixels(pixels)
     height, width = pixels.shape[:2]
-    luma, *full_chroma = planes_of(pixels, "4:4:4")
-    if not full_chroma:
+    if max(height, width) > MAX_SIDE:
+        raise UsageError(f"a picture of {width} × {height} pixels; a JPEG has at most {MAX_SIDE} a side")
+    planes = 3 if pixels.ndim == 3 else 1
+    if planes == 1:
         sampling = "4:4:4"
-    planes = [luma, *map(halved, full_chroma)] if sampling == "4:2:0" else [luma, *full_chroma]
-    dcts = [blocks_dct(plane) for plane in planes]
-    shapes = [dct.shape[:2] for dct in dcts]
-    components = tuple(
-        Component(plane, np.ascontiguousarray(dct.reshape(-1, 64)[:, ZIGZAG]), shape, order)
-        for plane, dct, shape, order in zip(planes, dcts, shapes, scans(shapes, sampling), strict=True)
-    )
-    return Picture(width, height, sampling, components, tuple(full_chroma))
+    factor = 2 if sampling == "4:2:0" else 1
+    shapes = [(height, width), *[(-(-height // factor), -(-width // factor))] * (planes - 1)]
+    blocks = block_counts(width, height, planes, sampling)
+    dcts = [np.empty((rows * columns, 64), np.float32) for rows, columns in blocks]
+    luma = np.empty((height, width), np.float32)
+    for strip in _strips(height, width):
+        parts = planes_of(pixels[strip], sampling)
+        luma[strip] = parts[0]
+        for part, dct, (_, columns), size in zip(parts, dcts, blocks, (1, factor, factor), strict=False):
+            _transform(part, dct[strip.start // (8 * size) * columns :])
+    components = map(Component, shapes, dcts, blocks, scans(blocks, sampling))
+    return Picture(pixels, luma, sampling, tuple(components))
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Rows of pixels in whole MCUs, until the last."""
+    step = max(_PIXELS_AT_ONCE // (16 * width), 1) * 16
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def _transform(strip: Floats, dct: Floats) -> None:
+    """The coefficients of whole rows of blocks, written to the first rows of ``dct``, (N, 64) in zigzag order."""
+    blocks = tiles(strip).reshape(-1, 64)
+    multiplied(blocks, _TO_DCT, out=dct[: len(blocks)])
+
+
+def _pieces(blocks: int) -> Iterator[slice]:
+    return (slice(first, first + _BLOCKS_AT_ONCE) for first in range(0, blocks, _BLOCKS_AT_ONCE))
 
 
 def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Component) -> Floats:
     """(N, 64) levels in zigzag order -> the plane's pixels (h, w), neither rounded nor clipped."""
-    dct: Floats = np.multiply(levels, table, dtype=np.float32)
-    rows, columns = component.blocks
-    blocks = dct[:, UNZIGZAG].reshape(rows, columns, 8, 8)
-    pixels = (DCT.T @ blocks @ DCT).swapaxes(1, 2).reshape(rows * 8, columns * 8)
-    height, width = component.pixels.shape
-    return np.ascontiguousarray(pixels[:height, :width])
+    height, width = component.shape
+    columns = component.blocks[1]
+    from_levels = table.astype(np.float32)[:, None] * _FROM_DCT
+    pixels = np.empty(component.shape, np.float32)
+    for strip in _strips(height, width):
+        rows = -(-(strip.stop - strip.start) // 8)
+        first = strip.start // 8 * columns
+        blocks = multiplied(levels[first : first + rows * columns].astype(np.float32), from_levels)
+        part = blocks.reshape(rows, columns, 8, 8).swapaxes(1, 2).reshape(rows * 8, columns * 8)
+        pixels[strip] = part[: strip.stop - strip.start, :width]
+    return pixels
 
 
 def _rounded(target: Floats, table: NDArray[np.float64]) -> Blocks:
-    scaled = target * (1 / table).astype(np.float32)
-    return np.clip(np.trunc(scaled + np.copysign(np.float32(0.5), scaled)), -1023, 1023).astype(np.int16)
+    levels = np.empty(target.shape, np.int16)
+    reciprocal = (1 / table).astype(np.float32)
+    for piece in _pieces(len(target)):
+        scaled = target[piece] * reciprocal
+        scaled += np.copysign(np.float32(0.5), scaled)
+        levels[piece] = np.clip(scaled, -MAX_COEFFICIENT, MAX_COEFFICIENT)  # truncates towards 0
+    return levels
 
 
 def _trellis(
@@ -157,23 +213,21 @@ def select(
     """
     luma, *chroma = picture.components
     levels = _rounded(luma.dct, tables.luma)
-    sensitivity: Sensitivity | None = None
-    if tune != "psnr" and picture.pyramid:
-        sensitivity = _sensitivity(picture, levels, tables.luma)
+    if not picture.pyramid:
+        tune = "psnr"
+    sensitivity = _sensitivity(picture, levels, tables.luma, tune)
     prices = _prices(luma, levels, tables.luma, sensitivity, tune)
     target = luma.dct
     chosen: list[Chosen] = []
     if chroma:
-        chosen = _select_chroma(picture, tables, prices, sensitivity, importance)
-        target = luma.dct + _compensation(picture, chosen, tables.chroma)
+        chosen = _select_chroma(picture, tables, tune, prices, sensitivity, importance)
+        if tune != "ssimulacra2":
+            target = luma.dct + _compensation(picture, chosen, tables.chroma)
     for number in range(PASSES):
-        if number and sensitivity:
-            sensitivity = _sensitivity(picture, levels, tables.luma)
-        weights = np.full_like(target, prices[0])
-        if sensitivity:
-            weights += np.float32(prices[1]) * sensitivity.weights()
-        if importance is not None:
-            weights *= importance.reshape(-1, 1)
+        weights = np.empty(0, np.float32)  # those of the pass before make room
+        if number:
+            sensitivity = _sensitivity(picture, levels, tables.luma, tune)
+        weights = _weights(luma, prices, sensitivity, importance, response=np.ones(64, np.float32))
         [levels] = _trellis([target], [weights], [levels], tables.luma, tables.lam, [luma.scan])
     return (Chosen(target, weights, levels), *chosen)
 
@@ -181,17 +235,17 @@ def select(
 def _select_chroma(
     picture: Picture,
     tables: Tables,
+    tune: Tune,
     prices: tuple[float, float],
     sensitivity: Sensitivity | None,
     importance: Floats | None,
 ) -> list[Chosen]:
     planes = picture.components[1:]
-    common = np.broadcast_to(chroma_response(picture.sampling) * np.float32(prices[0]), planes[0].dct.shape)
+    response = chroma_response(picture.sampling)
+    if tune == "ssimulacra2":
+        response, sensitivity = ssimulacra2_chroma(picture.sampling), None  # luma does not mask chroma
     factor = 2 if picture.sampling == "4:2:0" else 1
-    if sensitivity:
-        common = common + np.float32(prices[1]) * sensitivity.weights(factor)
-    if importance is not None:
-        common = common * pooled(importance[..., None], factor).reshape(-1, 1)
+    common = _weights(planes[0], prices, sensitivity, importance, response=response, factor=factor)
     weights = [common * np.float32(COLOUR[index, index]) for index in (1, 2)]
     targets = [plane.dct for plane in planes]
     orders = [plane.scan for plane in planes]
@@ -201,9 +255,39 @@ def _select_chroma(
     return [Chosen(*each) for each in zip(targets, weights, levels, strict=True)]
 
 
-def _sensitivity(picture: Picture, levels: Blocks, table: NDArray[np.float64]) -> Sensitivity:
+def _weights(
+    component: Component,
+    prices: tuple[float, float],
+    sensitivity: Sensitivity | None,
+    importance: Floats | None,
+    *,
+    response: Floats,
+    factor: int = 1,
+) -> Floats:
+    """(N, 64): the price of a squared error in each coefficient of a plane whose sides are 1 / ``factor`` of luma's.
+
+    ``response``: (64,), what the price of squared error is multiplied by.
+    """
+    squared = np.float32(prices[0]) * response
+    if sensitivity is None:
+        weights = np.tile(squared, (len(component.dct), 1))
+    else:
+        weights = sensitivity.weights(factor)
+        weights *= np.float32(prices[1])
+        weights += squared
+    if importance is not None:
+        weights *= pooled(importance[..., None], factor).reshape(-1, 1)
+    return weights
+
+
+def _sensitivity(
+    picture: Picture, levels: Blocks, table: NDArray[np.float64], tune: Tune
+) -> Sensitivity | None:
+    if tune == "psnr":
+        return None
     decoded = decoded_plane(levels, table, picture.components[0])
-    return ms_ssim_sensitivity(picture.pyramid, pyramid(decoded))
+    sensitivity = ms_ssim_sensitivity(picture.pyramid, pyramid(decoded))
+    return sensitivity.rescaled(SSIMULACRA2_LUMA) if tune == "ssimulacra2" else sensitivity
 
 
 def _prices(
@@ -215,32 +299,59 @@ def _prices(
 ) -> tuple[float, float]:
     """What multiplies the prices of squared error and of MS-SSIM.
 
-    Balanced, the two stand as the relative changes of squared error and of 1 - MS-SSIM. The prices of
+    Where both count, they stand as the relative changes of squared error and of 1 - MS-SSIM. The prices of
     different pictures are brought to a geometric mean of 1 over luma's AC coefficients that are not zero: λ
     then fits the tables of its quality for every picture.
     """
     if sensitivity is None:
         return (1.0, 0.0)
-    squared, structural = 0.0, 1.0
-    if tune == "balanced":
-        error = luma.dct - levels * table.astype(np.float32)
-        energy = float((error * error).sum(dtype=np.float64))
-        squared, structural = BALANCE, (1 - BALANCE) * energy / max(sensitivity.loss, 1e-6)
-    some = sensitivity.weights()[:, 1:][levels[:, 1:] != 0]
-    mean = float(np.exp(np.log(squared + structural * some).mean(dtype=np.float64))) if some.size else 1.0
+    squared, structural = SQUARED_SHARE[tune], 1.0
+    if squared:
+        energy = _squared_error(luma.dct, levels, table)
+        structural = (1 - squared) * energy / max(sensitivity.loss, 1e-6)
+    weights = sensitivity.weights()
+    total, count = 0.0, 0
+    for piece in _pieces(len(levels)):
+        some = weights[piece, 1:][levels[piece, 1:] != 0]
+        total += float(np.log(squared + structural * some).sum(dtype=np.float64))
+        count += some.size
+    mean = math.exp(total / max(count, 1))
     return squared / mean, structural / mean
+
+
+def _squared_error(dct: Floats, levels: Blocks, table: NDArray[np.float64]) -> float:
+    """Of all coefficients together."""
+    steps = table.astype(np.float32)
+    total = 0.0
+    for piece in _pieces(len(levels)):
+        error = dct[piece] - levels[piece] * steps
+        error *= error
+        total += float(error.sum(dtype=np.float64))
+    return total
 
 
 def _compensation(picture: Picture, chosen: list[Chosen], table: NDArray[np.float64]) -> Floats:
     """(N, 64): the luma coefficients that make up for the errors of Cb and Cr as far as luma can."""
-    shift = np.zeros((picture.height, picture.width), np.float32)
-    for index, (component, plane) in enumerate(zip(picture.components[1:], chosen, strict=True), start=1):
-        decoded = decoded_plane(plane.levels, table, component)
+    gains = (COLOUR[0, 1:] / COLOUR[0, 0]).astype(np.float32)
+    of_rgb = gains @ RGB_TO_YCC[1:]
+    cb, cr = (
+        decoded_plane(plane.levels, table, component)
+        for component, plane in zip(picture.components[1:], chosen, strict=True)
+    )
+    cb *= gains[0]
+    cr *= gains[1]
+    cb += cr
+    luma = picture.components[0]
+    compensation = np.empty_like(luma.dct)
+    (height, width), columns = luma.shape, luma.blocks[1]
+    for strip in _strips(height, width):
+        shift = picture.pixels[strip].astype(np.float32) @ of_rgb  # what the picture's chroma has
         if picture.sampling == "4:2:0":
-            decoded = upsample(decoded, picture.height, picture.width)
-        decoded -= picture.full_chroma[index - 1]
-        shift -= decoded * np.float32(COLOUR[0, index] / COLOUR[0, 0])
-    return np.ascontiguousarray(blocks_dct(shift).reshape(-1, 64)[:, ZIGZAG])
+            shift -= upsample(cb, len(shift), width, strip.start)
+        else:
+            shift -= cb[strip]
+        _transform(shift, compensation[strip.start // 8 * columns :])
+    return compensation
 
 
 def assemble(picture: Picture, chosen: tuple[Chosen, ...], tables: Tables) -> Coefficients:
@@ -249,4 +360,5 @@ def assemble(picture: Picture, chosen: tuple[Chosen, ...], tables: Tables) -> Co
     for index, (component, plane) in enumerate(zip(picture.components, chosen, strict=True)):
         levels = plane.levels[:, UNZIGZAG].reshape(*component.blocks, 8, 8)
         planes.append(Plane(levels, file_table(tables.chroma if index else tables.luma)))
-    return Coefficients(picture.width, picture.height, tuple(planes), picture.sampling)
+    height, width = picture.luma.shape
+    return Coefficients(width, height, tuple(planes), picture.sampling)

@@ -156,7 +156,7 @@ def shipped_ladder() -> Ladder:
     """The ladder that comes with the package, for every tune.
 
     >>> list(shipped_ladder().tunes)
-    ['psnr', 'ms-ssim', 'balanced']
+    ['psnr', 'ms-ssim', 'balanced', 'ssimulacra2']
     """
     return read_ladder(SHIPPED)
 

@@ -12,7 +12,10 @@ from blemish.jpeg.coefficients import Sampling
 
 Floats: TypeAlias = NDArray[np.float32]
 
-_AT_ONCE = 1 << 15  # pixels whose floats stay in the processor's cache
+# So many pixels or blocks are multiplied at once: few enough for BLAS to stay in one thread. Waking a second for
+# products as slim as these brings little, and costs more than the work itself where the cores are busy.
+_PIXELS_AT_ONCE = 1 << 13
+_BLOCKS_AT_ONCE = 64
 
 # JFIF 1.02, page 3: RGB to Y, Cb, Cr; one row an output, without the level shift.
 RGB_TO_YCC: Floats = np.array(
@@ -35,6 +38,9 @@ def _dct_matrix() -> Floats:
 
 
 DCT: Floats = _dct_matrix()
+
+BASIS: Floats = np.kron(DCT, DCT)
+"""(64, 64): the pixels, row by row, of a coefficient of 1, by [vertical, horizontal] frequency row by row."""
 
 
 def planes_of(pixels: NDArray[np.uint8], sampling: Sampling) -> tuple[Floats, ...]:
@@ -61,16 +67,34 @@ def planes_of(pixels: NDArray[np.uint8], sampling: Sampling) -> tuple[Floats, ..
     >>> y.shape, cb.shape, float(np.abs(y).max())
     ((3, 5), (2, 3), 0.0)
     """
-    grey = pixels.ndim == 2
-    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise UsageError(f"pixels of {pixels.dtype} {pixels.shape}; a JPEG takes uint8 (H, W) or (H, W, 3)")
-    if not pixels.size:
-        raise UsageError("a picture without pixels cannot be a JPEG")
-    if grey:
+    check_pixels(pixels)
+    if pixels.ndim == 2:
         return (pixels.astype(np.float32) - np.float32(128),)
     y, cb, cr = _ycc(pixels)
     y -= np.float32(128)
     return (y, cb, cr) if sampling == "4:4:4" else (y, halved(cb), halved(cr))
+
+
+def luma_of(pixels: NDArray[np.uint8]) -> Floats:
+    """The first plane of :func:`planes_of`, (H, W)."""
+    check_pixels(pixels)
+    if pixels.ndim == 2:
+        return planes_of(pixels, "4:4:4")[0]
+    rgb = pixels.reshape(-1, 3)
+    luma = np.empty(len(rgb), np.float32)
+    for start in range(0, len(rgb), _PIXELS_AT_ONCE):
+        part = slice(start, start + _PIXELS_AT_ONCE)
+        np.matmul(rgb[part].astype(np.float32), RGB_TO_YCC[0], out=luma[part])
+    luma -= np.float32(128)
+    return luma.reshape(pixels.shape[:2])
+
+
+def check_pixels(pixels: NDArray[np.uint8]) -> None:
+    """Refuse with a UsageError what is not uint8 (H, W) or (H, W, 3), or has no pixels."""
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise UsageError(f"pixels of {pixels.dtype} {pixels.shape}; a JPEG takes uint8 (H, W) or (H, W, 3)")
+    if not pixels.size:
+        raise UsageError("a picture without pixels cannot be a JPEG")
 
 
 def blocks_dct(plane: Floats) -> Floats:
@@ -92,15 +116,28 @@ def blocks_dct(plane: Floats) -> Floats:
     >>> dct.shape, dct[:, :, 0, 0].round(3).tolist()
     ((2, 1, 8, 8), [[40.0], [40.0]])
     """
+    blocks = tiles(plane)
+    rows, columns, _ = blocks.shape
+    return multiplied(blocks.reshape(-1, 64), BASIS.T).reshape(rows, columns, 8, 8)
+
+
+def multiplied(blocks: Floats, matrix: Floats, out: Floats | None = None) -> Floats:
+    """(N, K) @ (K, 64) -> (N, 64)."""
+    if out is None:
+        out = np.empty((len(blocks), 64), np.float32)
+    for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
+        piece = slice(first, first + _BLOCKS_AT_ONCE)
+        np.matmul(blocks[piece], matrix, out=out[piece])
+    return out
+
+
+def tiles(plane: Floats) -> Floats:
+    """(h, w) -> (rows, columns, 64): the pixels of each block, the last row and column repeated to whole blocks."""
     height, width = plane.shape
     if height % 8 or width % 8:
         plane = np.pad(plane, ((0, -height % 8), (0, -width % 8)), mode="edge")
     rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
-    # Two wide products: horizontal frequencies of all rows of pixels, then vertical ones of all blocks.
-    horizontal = plane.reshape(-1, 8) @ DCT.T  # (rows·8·columns, 8)
-    blocks = horizontal.reshape(rows, 8, columns, 8).swapaxes(1, 2)  # (rows, columns, 8, 8)
-    dct: Floats = DCT @ blocks
-    return dct
+    return plane.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(rows, columns, 64)
 
 
 def quantise(dct: Floats, table: NDArray[np.uint16]) -> NDArray[np.int16]:
@@ -125,17 +162,21 @@ def _ycc(pixels: NDArray[np.uint8]) -> Floats:
     """(H, W, 3) to (3, H, W)."""
     rgb = pixels.reshape(-1, 3)
     ycc = np.empty((3, len(rgb)), np.float32)
-    for start in range(0, len(rgb), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    for start in range(0, len(rgb), _PIXELS_AT_ONCE):
+        part = slice(start, start + _PIXELS_AT_ONCE)
         np.matmul(RGB_TO_YCC, rgb[part].T.astype(np.float32), out=ycc[:, part])
     return ycc.reshape(3, *pixels.shape[:2])
 
 
 def halved(plane: Floats) -> Floats:
     """(h, w) -> (ceil(h / 2), ceil(w / 2)): means of 2 × 2, an odd last row or column repeated."""
-    height, width = plane.shape
-    if height % 2 or width % 2:
-        plane = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
-    rows = plane[0::2] + plane[1::2]
-    means: Floats = (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25)
+    rows = plane[0::2].copy()
+    rows[: plane.shape[0] // 2] += plane[1::2]
+    if plane.shape[0] % 2:
+        rows[-1] *= 2
+    means = rows[:, 0::2].copy()
+    means[:, : plane.shape[1] // 2] += rows[:, 1::2]
+    if plane.shape[1] % 2:
+        means[:, -1] *= 2
+    means *= np.float32(0.25)
     return means

@@ -25,6 +25,9 @@ from blemish.jpeg.entropy import Blocks, Lengths, Scan
 
 Floats: TypeAlias = NDArray[np.float32]
 
+_SIZES = 11
+"""Of AC levels in an 8-bit file, 0 to 10 bits (T.81, table F.2)."""
+
 _BLOCKS_A_PIECE = 8192
 """Blocks that a thread takes at once, half a megapixel: for less, waking a thread costs more than it brings."""
 
@@ -51,50 +54,58 @@ def _ac(
     target: Floats,
     weights: Floats,
     table: Floats,
-    lengths: Lengths,
-    lam: float,
+    prices: NDArray[np.float64],
+    end: float,
     limit: int,
     levels: Blocks,
 ) -> None:
-    cost = np.empty(64)  # of the best choice that ends with a level at a place
+    cheapest = np.empty(_SIZES)  # of a level of each size, whatever the run before it
+    for size in range(_SIZES):
+        cheapest[size] = prices[size].min()
+    # Of the best choice that ends with the m-th level: the place of that, the choice's cost less that of zeros
+    # up to there, the least such cost of all to the m-th, the level itself, and which came before it.
     place = np.empty(64, np.int64)
-    before = np.empty(64, np.int64)
+    cost = np.empty(64)
+    least = np.empty(64)
     level = np.empty(64, np.int64)
-    zeros = np.empty(64)  # distortion when places 1 to k are zero
-    end = lam * lengths[0]
-    zrl = lam * lengths[0xF0]
+    before = np.empty(64, np.int64)
+    place[0], cost[0], least[0] = 0, 0.0, 0.0
     for block in range(target.shape[0]):
-        cost[0], place[0], zeros[0] = 0.0, 0, 0.0
         count = 1
-        for k in range(1, 64):
-            c, w, q = float(target[block, k]), float(weights[block, k]), float(table[k])
-            zeros[k] = zeros[k - 1] + w * c * c
-            rounded = min(int(abs(c) / q + 0.5), limit)
-            if rounded == 0:
-                continue
-            best, best_before, best_level = np.inf, 0, 0
-            for value in range(rounded, max(rounded - 2, 0), -1):
-                size = _size(value)
-                error = abs(c) - q * value
-                fixed = zeros[k - 1] + w * error * error + lam * size
-                for m in range(count - 1, -1, -1):
-                    run = k - place[m] - 1
-                    total = cost[m] - zeros[place[m]] + fixed
-                    total += (run >> 4) * zrl + lam * lengths[(run & 15) << 4 | size]
-                    if total < best:
-                        best, best_before, best_level = total, m, value
-            cost[count], place[count], before[count] = best, k, best_before
-            level[count] = best_level if c > 0 else -best_level
-            count += 1
-        best, last = np.inf, 0
-        for m in range(count - 1, -1, -1):
-            total = cost[m] + zeros[63] - zeros[place[m]]
-            if place[m] < 63:
-                total += end
-            if total < best:
-                best, last = total, m
+        zeros = 0.0  # distortion when places 1 to k - 1 are zero
         for k in range(1, 64):
             levels[block, k] = 0
+            c, w, q = abs(float(target[block, k])), float(weights[block, k]), float(table[k])
+            if 2 * c >= q:
+                best, best_before, best_level = np.inf, 0, 0
+                value = min(int(c / q + 0.5), limit)
+                while value:
+                    size = _size(value)
+                    fixed = zeros + w * (c - q * value) ** 2
+                    bound = best - fixed - cheapest[size]
+                    for m in range(count - 1, -1, -1):
+                        if least[m] >= bound:
+                            break  # nor is any earlier one better
+                        total = cost[m] + fixed + prices[size, k - place[m] - 1]
+                        if total < best:
+                            best, best_before, best_level = total, m, value
+                            bound = best - fixed - cheapest[size]
+                    # the level below is farther away: worth a try only where it takes a bit less,
+                    # as 2^n - 1 does below 2^n
+                    value = 0 if value & (value - 1) else value - 1
+                zeros += w * c * c
+                place[count], cost[count] = k, best - zeros
+                least[count] = min(least[count - 1], cost[count])
+                before[count] = best_before
+                level[count] = best_level if target[block, k] > 0 else -best_level
+                count += 1
+            else:
+                zeros += w * c * c
+        best, last = np.inf, 0
+        for m in range(count - 1, -1, -1):
+            total = cost[m] + (end if place[m] < 63 else 0.0)
+            if total < best:
+                best, last = total, m
         while last:
             levels[block, place[last]] = level[last]
             last = before[last]
@@ -143,6 +154,13 @@ def _dc(
         state = before[place, state]
 
 
+def _bits_after_runs(lengths: Lengths) -> NDArray[np.float64]:
+    """(11, 63): what a level costs by its size and by the run of zeros before it, ZRLs included."""
+    run, size = np.arange(63), np.arange(_SIZES)[:, None]
+    bits: NDArray[np.float64] = (run >> 4) * lengths[0xF0] + lengths[(run & 15) << 4 | size] + size
+    return bits
+
+
 def quantise_blocks(
     target: Floats,
     weights: Floats,
@@ -187,8 +205,10 @@ def quantise_blocks(
     lam = float(lam)
     pieces = [slice(at, at + _BLOCKS_A_PIECE) for at in range(0, len(target), _BLOCKS_A_PIECE)]
 
+    prices = lam * _bits_after_runs(lengths[1])
+
     def ac(piece: slice) -> None:
-        _ac(target[piece], weights[piece], q, lengths[1], lam, MAX_COEFFICIENT, levels[piece])
+        _ac(target[piece], weights[piece], q, prices, lam * lengths[1][0], MAX_COEFFICIENT, levels[piece])
 
     if len(pieces) > 1 and (os.cpu_count() or 1) > 1:
         list(_pool().map(ac, pieces))

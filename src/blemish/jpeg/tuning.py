@@ -3,11 +3,12 @@
 ``psnr`` counts squared errors of R, G and B. ``ms-ssim`` counts what an error takes from MS-SSIM: with
 σ_e² the local variance of the error, 1 - cs = σ_e² / (σ_x² + σ_y² + C2) exactly, so the weights are closed
 form in the local variances of each scale. ``balanced`` adds the two in proportion to the relative change of
-each measure.
+each measure. ``ssimulacra2`` adds them as well, with its own price of each scale and of chroma.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -18,15 +19,28 @@ from numpy.typing import NDArray
 from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.compiling import compiled
 from blemish.jpeg.entropy import ZIGZAG
-from blemish.jpeg.transform import DCT, RGB_TO_YCC, halved
+from blemish.jpeg.transform import DCT, RGB_TO_YCC, halved, multiplied
 
 Floats: TypeAlias = NDArray[np.float32]
-Tune: TypeAlias = Literal["psnr", "ms-ssim", "balanced"]
+Tune: TypeAlias = Literal["psnr", "ms-ssim", "balanced", "ssimulacra2"]
 
-TUNES: tuple[Tune, ...] = ("psnr", "ms-ssim", "balanced")
+TUNES: tuple[Tune, ...] = ("psnr", "ms-ssim", "balanced", "ssimulacra2")
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """β of MS-SSIM's scales, from the finest (Wang, Simoncelli, Bovik 2003, section 3.2)."""
+
+SSIMULACRA2_LUMA = (0.5, 0.0, 3.0, 3.0, 0.0)
+"""What multiplies the price of MS-SSIM at each scale of luma.
+
+SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the
+worst places of scale 0. These numbers and the following ones did best on photographs.
+"""
+
+SSIMULACRA2_CHROMA = (0.1, 0.1, 0.5, 1.0, 3.3)
+"""The price of the squared error of chroma at each scale, that of luma's at full size being 1.
+
+Errors as wide as several blocks count most: SSIMULACRA2 looks at blue at scales 3 and 4 only.
+"""
 
 C1 = (0.01 * 255) ** 2
 C2 = (0.03 * 255) ** 2
@@ -41,6 +55,10 @@ def _gaussian() -> Floats:
 
 TAPS = _gaussian()
 """(11,): SSIM's window, σ = 1.5."""
+
+REACH = len(TAPS) - 1
+"""Steps from a window's first pixel to its last."""
+MIDDLE = REACH // 2
 
 
 def _colour_products() -> NDArray[np.float64]:
@@ -89,18 +107,27 @@ def window_mean(plane: Floats) -> Floats:
     return _window_mean(np.ascontiguousarray(plane, np.float32), TAPS)
 
 
-def upsample(plane: Floats, height: int, width: int) -> Floats:
-    """(h, w) -> (height, width), at most twice as many each way: libjpeg's fancy upsampling, taps 3/4 and 1/4."""
-    taller = _doubled(plane)[:height]
-    return np.ascontiguousarray(_doubled(taller.T).T[:, :width])
+@compiled
+def _upsample(plane: Floats, top: int, result: Floats) -> None:
+    near, far = np.float32(0.75), np.float32(0.25)
+    height, width = plane.shape
+    row = np.empty(width, np.float32)
+    for y in range(result.shape[0]):
+        here = (top + y) // 2
+        beside = min(max(here + (1 if (top + y) % 2 else -1), 0), height - 1)
+        for x in range(width):
+            row[x] = near * plane[here, x] + far * plane[beside, x]
+        for x in range(result.shape[1] // 2):
+            result[y, 2 * x] = near * row[x] + far * row[max(x - 1, 0)]
+            result[y, 2 * x + 1] = near * row[x] + far * row[min(x + 1, width - 1)]
+        if result.shape[1] % 2:
+            result[y, -1] = near * row[width - 1] + far * row[max(width - 2, 0)]
 
 
-def _doubled(plane: Floats) -> Floats:
-    near = plane * np.float32(0.75)
-    far = np.pad(plane * np.float32(0.25), ((1, 1), (0, 0)), mode="edge")
-    result = np.empty((2 * len(plane), plane.shape[1]), np.float32)
-    result[0::2] = near + far[:-2]
-    result[1::2] = near + far[2:]
+def upsample(plane: Floats, height: int, width: int, top: int = 0) -> Floats:
+    """(h, w) -> (height, width), the rows from ``top``: libjpeg's fancy upsampling by 2, taps 3/4 and 1/4."""
+    result = np.empty((height, width), np.float32)
+    _upsample(plane, top, result)
     return result
 
 
@@ -133,29 +160,32 @@ def scale_responses(factor: int) -> tuple[Floats, Floats]:
     return variance[:, ZIGZAG], mean[:, ZIGZAG]
 
 
-@dataclass(frozen=True)
-class Scale:
-    """One scale of a plane: (h, w) itself and its local mean and second moment, of every window inside."""
-
-    plane: Floats
-    mu: Floats
-    square: Floats
-
-
-def pyramid(plane: Floats) -> list[Scale]:
-    """The scales of MS-SSIM at which a window fits, at most five, finest first.
+def pyramid(plane: Floats) -> list[Floats]:
+    """The plane at the scales of MS-SSIM at which a window fits, at most five, finest first.
 
     Parameters
     ----------
     plane: float32 (h, w), level-shifted luma, of a range of 255.
     """
-    scales: list[Scale] = []
+    scales: list[Floats] = []
     for _ in SCALE_WEIGHTS:
         if min(plane.shape) < len(TAPS):
             break
-        scales.append(Scale(plane, window_mean(plane), window_mean(plane * plane)))
+        scales.append(plane)
         plane = halved(plane)
     return scales
+
+
+@lru_cache(maxsize=2)
+def ssimulacra2_chroma(sampling: Sampling) -> Floats:
+    """(64,) in zigzag order: the price in ``ssimulacra2`` of a squared error of a chroma coefficient.
+
+    An error's variance at a scale is a mean over pixels of which there are a quarter as many as at the one before.
+    """
+    variance, _ = scale_responses(2 if sampling == "4:2:0" else 1)
+    per_pixel = np.multiply(SSIMULACRA2_CHROMA, 4.0 ** np.arange(len(SSIMULACRA2_CHROMA)))
+    prices: Floats = (per_pixel @ variance).astype(np.float32)
+    return prices
 
 
 @dataclass(frozen=True)
@@ -170,20 +200,22 @@ class Sensitivity:
     luminance: Floats
     loss: float
 
+    def rescaled(self, factors: Sequence[float]) -> Sensitivity:
+        """The same with the prices of each scale, from the finest, multiplied by a factor."""
+        by_scale = np.array(factors, np.float32)
+        return Sensitivity(
+            self.prices * by_scale[: self.prices.shape[2]], self.luminance * by_scale[-1], self.loss
+        )
+
     def weights(self, factor: int = 1) -> Floats:
         """The price of a squared error by block and coefficient, (N, 64) in zigzag order.
 
         ``factor`` is 1 for planes of full size, 2 for those halved each way.
         """
         variance, mean = scale_responses(factor)
-        scales = self.prices.shape[2]
-        prices, luminance = (
-            pooled(values, factor).reshape(-1, values.shape[2])
-            for values in (self.prices, self.luminance[..., None])
-        )
-        weights: Floats = prices @ variance[:scales]
-        weights += luminance * mean[-1]
-        return weights
+        prices = np.dstack([self.prices, self.luminance])  # (rows, columns, scales + 1)
+        responses = np.vstack([variance[: prices.shape[2] - 1], mean[-1]])
+        return multiplied(pooled(prices, factor).reshape(-1, len(responses)), responses)
 
 
 def pooled(values: Floats, factor: int) -> Floats:
@@ -198,7 +230,134 @@ def pooled(values: Floats, factor: int) -> Floats:
     return means
 
 
-def ms_ssim_sensitivity(original: list[Scale], decoded: list[Scale]) -> Sensitivity:
+@compiled
+def _compare(
+    x: Floats,
+    y: Floats,
+    with_luminance: bool,
+    cell: int,
+    down: Floats,
+    across: Floats,
+    rows: int,
+    columns: int,
+) -> tuple[float, Floats]:
+    """``_compared`` row by row, so that nothing but sums by cell is kept.
+
+    With s = x + y and e = x - y, σ_x² + σ_y² is (σ_s² + σ_e²) / 2, and 1 - cs is σ_e² / (σ_x² + σ_y² + C2).
+    """
+    half, one, two, level = np.float32(0.5), np.float32(1), np.float32(2), np.float32(128)
+    c1, c2 = np.float32(C1), np.float32(C2)
+    height, width = x.shape
+    windows = width - REACH
+    # s, e, s² and e² in the rows under a window
+    fields = np.empty((4, REACH + 1, width), np.float32)
+    column = np.empty(width, np.float32)
+    mean = np.empty((4, windows), np.float32)
+    similarity = np.empty(windows, np.float32)
+    contrast = np.empty(windows, np.float32)
+    luminance = np.empty(windows, np.float32)
+    tall = np.zeros((2 if with_luminance else 1, rows, windows), np.float32)
+    total = 0.0
+    for row in range(height):
+        # each row by a name of its own: numba makes vector code of that
+        place = row % (REACH + 1)
+        of_x, of_y = x[row], y[row]
+        s, e, ss, ee = fields[0, place], fields[1, place], fields[2, place], fields[3, place]
+        for i in range(width):
+            plus, minus = of_x[i] + of_y[i], of_x[i] - of_y[i]
+            s[i] = plus
+            e[i] = minus
+            ss[i] = plus * plus
+            ee[i] = minus * minus
+        if row < REACH:
+            continue
+        for field in range(4):
+            centre = fields[field, (row - MIDDLE) % (REACH + 1)]
+            tap = TAPS[MIDDLE]
+            for i in range(width):
+                column[i] = tap * centre[i]
+            for k in range(MIDDLE):
+                tap = TAPS[k]
+                above = fields[field, (row - REACH + k) % (REACH + 1)]
+                below = fields[field, (row - k) % (REACH + 1)]
+                for i in range(width):
+                    column[i] += tap * (above[i] + below[i])
+            average = mean[field]
+            tap = TAPS[MIDDLE]
+            for i in range(windows):
+                average[i] = tap * column[i + MIDDLE]
+            for k in range(MIDDLE):
+                tap = TAPS[k]
+                for i in range(windows):
+                    average[i] += tap * (column[i + k] + column[i + REACH - k])
+        mu_s, mu_e, square_s, square_e = mean[0], mean[1], mean[2], mean[3]
+        for i in range(windows):
+            variance_e = square_e[i] - mu_e[i] * mu_e[i]
+            variance_s = square_s[i] - mu_s[i] * mu_s[i]
+            contrast[i] = one / (half * (variance_s + variance_e) + c2)
+            similarity[i] = one - variance_e * contrast[i]
+        if with_luminance:
+            for i in range(windows):
+                # the planes are level-shifted; SSIM's luminance term is not
+                mu_x = half * (mu_s[i] + mu_e[i]) + level
+                mu_y = mu_x - mu_e[i]
+                similarity[i] *= (two * mu_x * mu_y + c1) / (mu_x * mu_x + mu_y * mu_y + c1)
+                luminance[i] = one / (two * mu_x * mu_x + c1)
+        for i in range(windows):
+            total += similarity[i]
+        window = row - REACH
+        for k in range(down.shape[1]):
+            share = down[window, k]
+            if share > 0:
+                cells = tall[0, window // cell + k]
+                for i in range(windows):
+                    cells[i] += share * contrast[i]
+                if with_luminance:
+                    cells = tall[1, window // cell + k]
+                    for i in range(windows):
+                        cells[i] += share * luminance[i]
+    by_cell = np.zeros((2, rows, columns), np.float32)
+    for number in range(len(tall)):
+        for row in range(rows):
+            for i in range(windows):
+                for k in range(across.shape[1]):
+                    if across[i, k] > 0:
+                        by_cell[number, row, i // cell + k] += across[i, k] * tall[number, row, i]
+    return total / ((height - REACH) * windows), by_cell
+
+
+@lru_cache(maxsize=16)
+def _shares(length: int, cell: int) -> tuple[Floats, int]:
+    """Along one side: what the value of a window adds to the mean over each cell of what its pixels take of it.
+
+    Returns
+    -------
+    (windows, most cells under one window), from the cell of the window's first pixel on; and the cells there are.
+    """
+    windows, cells = length - REACH, -(-length // cell)
+    first = np.arange(windows)
+    shares = np.zeros((windows, REACH // cell + 2), np.float32)
+    for k, tap in enumerate(TAPS):
+        under = (first + k) // cell
+        shares[first, under - first // cell] += tap / np.minimum(cell, length - under * cell)
+    return shares, cells
+
+
+def _compared(x: Floats, y: Floats, cell: int, *, with_luminance: bool) -> tuple[float, Floats, Floats]:
+    """SSIM of two level-shifted planes, and what it is sensitive to, by cells of (cell, cell) pixels.
+
+    Returns
+    -------
+    The mean of cs, times l where asked for; by cell, the mean over its pixels of what the windows over them have
+    as 1 / (σ_x² + σ_y² + C2); the same of 1 / (2 μ_x² + C1), zeros where l is not asked for.
+    """
+    (down, rows), (across, columns) = (_shares(side, cell) for side in x.shape)
+    x, y = (np.ascontiguousarray(plane, np.float32) for plane in (x, y))
+    similarity, (contrast, luminance) = _compare(x, y, with_luminance, cell, down, across, rows, columns)
+    return similarity, contrast, luminance
+
+
+def ms_ssim_sensitivity(original: list[Floats], decoded: list[Floats]) -> Sensitivity:
     """The price of an error in each luma block, measured by MS-SSIM around a decoded plane.
 
     1 - cs = σ_e² / (σ_x² + σ_y² + C2) at each window, e = x - y: the denominators are taken as they are around
@@ -208,59 +367,37 @@ def ms_ssim_sensitivity(original: list[Scale], decoded: list[Scale]) -> Sensitiv
     ----------
     original, decoded: ``pyramid`` of the two planes, of the same shape, at least one scale.
     """
-    rows, columns = (-(-side // 8) for side in original[0].plane.shape)
-    prices = np.zeros((rows, columns, len(original)), np.float32)
+    rows, columns = (-(-side // 8) for side in original[0].shape)
+    prices = np.empty((rows, columns, len(original)), np.float32)
     luminance = np.zeros((rows, columns), np.float32)
     product = 1.0
     for scale, (x, y) in enumerate(zip(original, decoded, strict=True)):
-        d = x.square - x.mu * x.mu
-        d += y.square
-        d -= y.mu * y.mu
-        d += np.float32(C2)
-        covariance = window_mean(x.plane * y.plane)
-        covariance -= x.mu * y.mu
-        cs = (2 * covariance + np.float32(C2)) / d
-        similarity = cs
         last = scale == len(SCALE_WEIGHTS) - 1
-        if last:
-            # luma is level-shifted by 128; SSIM's luminance term is not
-            mu_x, mu_y = x.mu + np.float32(128), y.mu + np.float32(128)
-            similarity = cs * (2 * mu_x * mu_y + np.float32(C1)) / (mu_x**2 + mu_y**2 + np.float32(C1))
-        total = max(float(similarity.mean(dtype=np.float64)), 1e-3)
+        similarity, contrast, mean = _compared(x, y, max(8 >> scale, 1), with_luminance=last)
+        if scale > 3:  # a pixel is several blocks
+            wide = 1 << scale - 3
+            contrast, mean = (
+                each.repeat(wide, 0).repeat(wide, 1)[:rows, :columns] for each in (contrast, mean)
+            )
+        total = max(similarity, 1e-3)
         product *= total ** SCALE_WEIGHTS[scale]
-        share = np.float32(SCALE_WEIGHTS[scale] / (total * cs.size))
-        np.divide(share, d, out=d)  # now the price of σ_e² in each window
-        prices[..., scale] = _per_block(d, scale, rows, columns)
+        windows = (x.shape[0] - REACH) * (x.shape[1] - REACH)
+        share = np.float32(SCALE_WEIGHTS[scale] / (total * windows))
+        prices[..., scale] = share * contrast
         if last:
-            luminance = _per_block(share / (2 * mu_x * mu_x + np.float32(C1)), scale, rows, columns)
+            luminance = share * mean
     slope = np.float32(product)
     return Sensitivity(slope * prices, slope * luminance, 1 - product)
-
-
-def _per_block(values: Floats, scale: int, rows: int, columns: int) -> Floats:
-    """(rows, columns): what each block's pixels take, on average, of the values of the windows they lie in."""
-    plane = window_mean(np.pad(values, len(TAPS) - 1))
-    for _ in range(max(3 - scale, 0)):
-        plane = halved(plane)
-    for _ in range(max(scale - 3, 0)):
-        plane = plane.repeat(2, 0).repeat(2, 1)
-    height, width = plane.shape
-    plane = np.pad(plane, ((0, max(rows - height, 0)), (0, max(columns - width, 0))), mode="edge")
-    return np.ascontiguousarray(plane[:rows, :columns])
 
 
 def luma_ssim(x: Floats, y: Floats) -> float:
     """Mean SSIM of two planes (h, w) of a range of 255: Gaussian window of 11, σ 1.5, mirrored borders.
 
     Source: Wang, Bovik, Sheikh, Simoncelli 2004, equation 13.
+
+    Parameters
+    ----------
+    x, y: float32, level-shifted luma.
     """
-    x, y = (np.pad(plane, len(TAPS) // 2, mode="symmetric") for plane in (x, y))
-    mu_x, mu_y = window_mean(x), window_mean(y)
-    # variances about 128, where sums of squares are smallest
-    a, b = x - np.float32(128), y - np.float32(128)
-    m_a, m_b = mu_x - np.float32(128), mu_y - np.float32(128)
-    variances = window_mean(a * a) - m_a * m_a + window_mean(b * b) - m_b * m_b
-    covariance = window_mean(a * b) - m_a * m_b
-    contrast = (2 * covariance + np.float32(C2)) / (variances + np.float32(C2))
-    luminance = (2 * mu_x * mu_y + np.float32(C1)) / (mu_x * mu_x + mu_y * mu_y + np.float32(C1))
-    return float((contrast * luminance).mean(dtype=np.float64))
+    x, y = (np.pad(plane, MIDDLE, mode="symmetric") for plane in (x, y))
+    return _compared(x, y, 8, with_luminance=True)[0]

@@ -1,4 +1,4 @@
-"""Networks of torchvision without their classifiers, and where their ImageNet weights are found.
+"""Networks of torchvision, or the first of their layers, and where their ImageNet weights are found.
 
 Nothing is downloaded unless the user asks for it with ``weights: download``.
 """
@@ -42,32 +42,45 @@ class Source:
     """Official file names, the one to download first."""
     version: str
     """Of the first file, in torchvision's weights API."""
-    classifier: str
-    """Prefix of the keys that are left out."""
+    unused: tuple[str, ...]
+    """Beginnings of the keys that are left out: the classifier's, and those of layers beyond what is used."""
 
     @property
     def url(self) -> str:
         return f"https://download.pytorch.org/models/{self.files[0]}"
 
 
-# ResNet50's first weights come from the plain training of its paper; the second, stronger as a classifier,
+# The first weights of ResNets come from the plain training of its paper; the second, stronger as a classifier,
 # from one with label smoothing, mixed and erased pictures. Either file serves.
 SOURCES = {
-    "vgg16": Source("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", "classifier."),
+    "vgg16": Source("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", ("classifier.",)),
     "resnet50": Source(
-        "ResNet50", ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), "IMAGENET1K_V1", "fc."
+        "ResNet50", ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), "IMAGENET1K_V1", ("fc.",)
+    ),
+    "vgg19": Source(
+        "VGG19",
+        ("vgg19-dcbb9e9d.pth",),
+        "IMAGENET1K_V1",
+        ("classifier.", *(f"features.{place}." for place in (19, 21, 23, 25, 28, 30, 32, 34))),
+    ),
+    "resnet152": Source(
+        "ResNet152",
+        ("resnet152-394f9c45.pth", "resnet152-f82ba261.pth"),
+        "IMAGENET1K_V1",
+        ("layer3.", "layer4.", "fc."),
     ),
 }
 
 
 def load_network(name: str, weights: str, *, without: str) -> nn.Sequential:
-    """The layers of ``name`` before its classifier: (N, 3, H, W) to features at 1/32 of the size.
+    """The first layers of ``name``: (N, 3, H, W) to features at 1/32 of the size, or at 1/8.
 
     The keys of its state dict are those of torchvision's.
 
     Parameters
     ----------
-    name: ``vgg16`` (all five blocks) or ``resnet50`` (up to ``layer4``).
+    name: ``vgg16`` (all five blocks) or ``resnet50`` (up to ``layer4``), both at 1/32; ``vgg19`` (three
+        blocks, 256 channels) or ``resnet152`` (up to ``layer2``, 512 channels), both at 1/8.
     weights: ``imagenet`` (those on this machine, see :func:`find_weights`), ``download`` (torchvision
         downloads them), ``none`` (drawn), or the path of a .pth or .safetensors file of torchvision's layout.
     without: how to do without the weights, the end of the line that says they are missing.
@@ -92,7 +105,7 @@ def load_network(name: str, weights: str, *, without: str) -> nn.Sequential:
     if weights == "download":
         state = _download(name, without)
         network = _MAKERS[name]()
-        network.load_state_dict(_without_classifier(source, state))
+        network.load_state_dict(_used(source, state))
     else:
         path = _existing(name, without) if weights == "imagenet" else Path(weights).expanduser()
         state = _read(path, source)
@@ -180,12 +193,12 @@ def _read(path: Path, source: Source) -> Any:
         raise FileError(path, "is damaged or not a file of weights", f"give {source.url}") from None
 
 
-def _without_classifier(source: Source, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if not key.startswith(source.classifier)}
+def _used(source: Source, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(source.unused)}
 
 
 def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
-    """Take over ``state``, which was read from ``path``; everything but the classifier must fit."""
+    """Take over ``state``, which was read from ``path``; all that is used must fit."""
 
     def refuse(found: str) -> FileError:
         problem = f"holds other weights than those of torchvision's {source.title} ({found})"
@@ -193,7 +206,7 @@ def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
 
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise refuse("it is no table of tensors")
-    state = _without_classifier(source, state)
+    state = _used(source, state)
     own = network.state_dict()
     for key, value in own.items():
         # Counts that nothing reads; files of old lack them.
@@ -217,10 +230,18 @@ def _by(value: Tensor) -> str:
 
 
 def _vgg16() -> nn.Sequential:
+    return _vgg("vgg16", 31)
+
+
+def _vgg19() -> nn.Sequential:
+    return _vgg("vgg19", 19)
+
+
+def _vgg(name: str, layers: int) -> nn.Sequential:
     import torchvision
 
     with torch.device("meta"):  # the classifier alone would take half a gigabyte
-        features = torchvision.models.vgg16(init_weights=False).features
+        features = getattr(torchvision.models, name)(init_weights=False).features[:layers]
     features.to_empty(device="cpu")
     for layer in features:
         if isinstance(layer, nn.Conv2d):
@@ -233,16 +254,25 @@ def _vgg16() -> nn.Sequential:
 
 
 def _resnet50() -> nn.Sequential:
+    return _resnet("resnet50", "layer4")
+
+
+def _resnet152() -> nn.Sequential:
+    return _resnet("resnet152", "layer2")
+
+
+def _resnet(name: str, last: str) -> nn.Sequential:
     import torchvision
 
-    network = torchvision.models.resnet50()
-    for name, parameter in network.named_parameters():
-        if name.endswith("bn3.weight"):
+    network = getattr(torchvision.models, name)()
+    for key, parameter in network.named_parameters():
+        if key.endswith("bn3.weight"):
             # Residual branches begin faint, as in Goyal et al. 2017 (section 5.1), or sixteen of them swell the
             # signal wherever batch normalisation is not learning; not at 0, with which nothing in them learns.
             nn.init.constant_(parameter, 0.1)
     layers = list(network.named_children())
-    return nn.Sequential(OrderedDict(layers[:-2]))  # but the mean over the picture and the classifier
+    used = [key for key, _ in layers].index(last) + 1
+    return nn.Sequential(OrderedDict(layers[:used]))
 
 
-_MAKERS = {"vgg16": _vgg16, "resnet50": _resnet50}
+_MAKERS = {"vgg16": _vgg16, "resnet50": _resnet50, "vgg19": _vgg19, "resnet152": _resnet152}

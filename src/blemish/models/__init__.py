@@ -8,8 +8,21 @@ from blemish.models import contractive as contractive
 from blemish.models import convolutional as convolutional
 from blemish.models import corruption as corruption
 from blemish.models import kumar as kumar
+from blemish.models import multimodal as multimodal
 from blemish.models import variational as variational
 from blemish.models.autoencoder import Autoencoder, Loss, Output, Residual
+from blemish.models.multimodal import ModalResiduals, modal_residuals
 from blemish.models.registry import DECODERS, ENCODERS, build, register
 
-__all__ = ["DECODERS", "ENCODERS", "Autoencoder", "Loss", "Output", "Residual", "build", "register"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "Autoencoder",
+    "Loss",
+    "ModalResiduals",
+    "Output",
+    "Residual",
+    "build",
+    "modal_residuals",
+    "register",
+]

@@ -23,7 +23,10 @@ INSPECTION_SEED = 0
 
 
 class Corruption(nn.Module):
-    """Spoils a picture that the network is then asked to give back clean."""
+    """Spoils a picture that the network is then asked to give back clean; what is absent (NaN) stays so."""
+
+    makes_absent: bool = False
+    """Whether it takes values away, so that the encoder has to do without."""
 
     @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -71,6 +74,8 @@ class Encoder(nn.Module):
     """Side of the training patch; smaller pictures are padded up to it."""
     latent_shape: tuple[int, int, int]
     """(channels, height, width) of the features of one patch."""
+    takes_absent: bool = False
+    """Whether values may be absent, which is written as NaN; its features are finite all the same."""
 
 
 class Posterior(NamedTuple):
@@ -152,6 +157,9 @@ class Pass(NamedTuple):
 class Term(nn.Module):
     """A part of the training loss that needs more than the picture and its reconstruction."""
 
+    takes_absent: bool = False
+    """Whether the target may have absent values (NaN)."""
+
     @abstractmethod
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
         """A scalar, or several by name, which the loss reports as ``term-name``."""
@@ -178,6 +186,8 @@ class ResidualRule(nn.Module):
 
     title: str
     """What the map holds, as a report writes it."""
+    takes_absent: bool = False
+    """Whether the picture may have absent values (NaN)."""
 
     @abstractmethod
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
@@ -197,6 +207,9 @@ class Autoencoder(nn.Module):
     Pictures of any size are accepted: they are padded by repeating the border up to the network's
     stride (and to one patch at least), and the reconstruction is cropped back. Where a part was built
     for patches of one size, larger pictures are refused; an inspector cuts them into patches.
+
+    NaN in a picture says that the value is absent. Only encoders, loss terms and residuals that declare
+    ``takes_absent`` take it; a picture that has any is refused by all others.
 
     In training mode every corruption is applied, and drawn from torch's global generator; in evaluation
     only those of ``at_inspection``, always with the same draws.
@@ -237,7 +250,16 @@ class Autoencoder(nn.Module):
         return self.reconstruct(self.prepare(x))
 
     def prepare(self, x: Tensor) -> Prepared:
-        """``x`` (N, C, H, W) as the encoder is to see it; :meth:`restore` leads back."""
+        """``x`` (N, C, H, W) as the encoder is to see it; :meth:`restore` leads back.
+
+        Raises
+        ------
+        UsageError
+            When ``x`` has absent values (NaN), and the encoder takes none.
+        """
+        _refuse_absent(x, "the encoder", self.encoder)
+        if self.alignment is not None:
+            _refuse_absent(x, "the alignment", self.alignment)
         padded, (top, left) = self._padded(self.corrupt(x))
         window = (slice(top, top + x.shape[-2]), slice(left, left + x.shape[-1]))
         if self.alignment is None:
@@ -320,7 +342,15 @@ class Autoencoder(nn.Module):
         return x, (top, left)
 
     def loss(self, batch: Tensor) -> Loss:
-        """Named, weighted terms of the training loss for ``batch`` (N, C, H, W) in [0, 1]."""
+        """Named, weighted terms of the training loss for ``batch`` (N, C, H, W) in [0, 1].
+
+        Raises
+        ------
+        UsageError
+            When ``batch`` has absent values (NaN), and a part takes none.
+        """
+        for name, term in self.loss_terms.items():
+            _refuse_absent(batch, f"loss '{name}'", term)
         output = self(batch)
         terms: dict[str, Tensor] = {}
         for name, term in self.loss_terms.items():
@@ -340,7 +370,14 @@ class Autoencoder(nn.Module):
         return _summed(self.alignment.pretraining_loss(self._padded(batch)[0]))
 
     def examine(self, x: Tensor) -> Residual:
-        """The residual map together with the reconstruction that it was measured on."""
+        """The residual map together with the reconstruction that it was measured on.
+
+        Raises
+        ------
+        UsageError
+            When ``x`` has absent values (NaN), and a part takes none.
+        """
+        _refuse_absent(x, "the residual", self.measure)
         if isinstance(self.measure, ResidualRule):
             examined: Residual = self.measure(self, x)
             return examined
@@ -350,6 +387,17 @@ class Autoencoder(nn.Module):
     def residual(self, x: Tensor) -> Tensor:
         """How unlike ``x`` and its reconstruction are, per pixel: (N, 1, H, W)."""
         return self.examine(x).map
+
+
+def _refuse_absent(x: Tensor, name: str, part: nn.Module) -> None:
+    # An exported network cannot ask; its pictures are checked by who calls it.
+    if getattr(part, "takes_absent", False) or torch.compiler.is_compiling():
+        return
+    if x.isnan().any():
+        raise UsageError(
+            f"the picture has absent values (NaN), which {name} of this model cannot take; use fp-cae-add, "
+            "fp-cae-concat or fp-cae, or fill them"
+        )
 
 
 def _summed(terms: dict[str, Tensor]) -> Loss:

@@ -1,17 +1,20 @@
-"""What spoils the input of a denoising autoencoder: Gaussian noise, salt and pepper, deleted blocks.
+"""What spoils the input of a denoising autoencoder: noise, salt and pepper, deleted blocks, absent sensors.
 
 A recipe lists them, and they are applied in that order. Values stay in [0, 1], as those of a camera that
-saturates do, so that what follows need not know whether its pictures were spoiled.
+saturates do, so that what follows need not know whether its pictures were spoiled; but for those that take
+values away, which is written as NaN. What is absent stays absent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from blemish.images.modalities import Modality
 from blemish.models.autoencoder import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
@@ -42,7 +45,7 @@ def add_salt_and_pepper(x: Tensor, share: float, generator: torch.Generator | No
     shape = (x.shape[0], 1, *x.shape[2:])
     drawn = torch.rand(shape, generator=generator, device=_where(x, generator)).to(x.device)
     spoiled = (drawn < share / 2).to(x.dtype)
-    return torch.where(drawn < share, spoiled, x)
+    return torch.where((drawn < share) & ~x.isnan(), spoiled, x)
 
 
 def delete_blocks(
@@ -62,7 +65,49 @@ def delete_blocks(
     along_rows = _stretches(len(x), count, x.shape[-2], size, x, generator)  # (N, count, H)
     along_columns = _stretches(len(x), count, x.shape[-1], size, x, generator)  # (N, count, W)
     deleted = (along_rows[..., :, None] & along_columns[..., None, :]).any(1, keepdim=True)  # (N, 1, H, W)
-    return x.masked_fill(deleted, fill)
+    return x.masked_fill(deleted & ~x.isnan(), fill)
+
+
+def drop_modalities(
+    x: Tensor, sizes: Sequence[int], probability: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """``x`` with each modality of each picture made absent (NaN) by the chance ``probability``, but never all.
+
+    Where all that a picture has would go, one of them stays, each as likely as the others.
+
+    Parameters
+    ----------
+    x: (N, C, H, W), NaN where absent.
+    sizes: channels of each modality, C in all.
+    probability: in [0, 1].
+    generator: to draw from; torch's global one without it.
+    """
+    there = torch.stack(
+        [(~part.isnan()).flatten(1).any(1) for part in torch.split(x, list(sizes), 1)], 1
+    )  # (N, M)
+    drawn = torch.rand(there.shape, generator=generator, device=_where(x, generator)).to(x.device)
+    last = torch.where(there, drawn, -1).argmax(1, keepdim=True)
+    dropped = (drawn < probability).scatter(1, last, False)
+    repeats = torch.tensor(sizes, device=x.device)
+    return x.masked_fill(dropped.repeat_interleave(repeats, 1)[..., None, None], torch.nan)
+
+
+def drop_regions(
+    x: Tensor, sizes: Sequence[int], size: int, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """``x`` with ``count`` squares of each modality made absent (NaN), other ones in each; they may overlap.
+
+    Parameters
+    ----------
+    x: (N, C, H, W), NaN where absent.
+    sizes: channels of each modality, C in all.
+    size: of the squares' side in pixels; a square wider than the picture takes all of its width.
+    generator: to draw from; torch's global one without it.
+    """
+    parts = [
+        delete_blocks(part, size, count, torch.nan, generator) for part in torch.split(x, list(sizes), 1)
+    ]
+    return torch.cat(parts, 1)
 
 
 def _stretches(
@@ -121,3 +166,41 @@ class DeletedBlocks(Corruption):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return delete_blocks(x, self.size, self.count, self.fill, generator)
+
+
+@register(CORRUPTIONS, "modality-dropout")
+class ModalityDropout(Corruption):
+    """:func:`drop_modalities` by one chance: the network learns to give a modality from the others alone."""
+
+    makes_absent = True
+
+    def __init__(
+        self, *, modalities: Sequence[Modality], probability: Annotated[float, Field(gt=0, le=1)] = 0.2
+    ) -> None:
+        super().__init__()
+        self.sizes = [modality.channels for modality in modalities]
+        self.probability = probability
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return drop_modalities(x, self.sizes, self.probability, generator)
+
+
+@register(CORRUPTIONS, "region-dropout")
+class RegionDropout(Corruption):
+    """:func:`drop_regions` of one size and number: the network learns to do without part of a modality."""
+
+    makes_absent = True
+
+    def __init__(
+        self,
+        *,
+        modalities: Sequence[Modality],
+        size: Annotated[int, Field(ge=1)] = 12,
+        count: Annotated[int, Field(ge=1)] = 1,
+    ) -> None:
+        super().__init__()
+        self.sizes = [modality.channels for modality in modalities]
+        self.size, self.count = size, count
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return drop_regions(x, self.sizes, self.size, self.count, generator)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from blemish.errors import RecipeError, nearest
+from blemish.errors import RecipeError, UsageError, nearest
+from blemish.images.modalities import Modality
 from blemish.models.autoencoder import (
     Alignment,
     Autoencoder,
@@ -40,8 +41,8 @@ def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]
     """Class decorator: make a part available to recipes under ``name``.
 
     The keyword arguments of its constructor are its settings in YAML, checked against their annotations,
-    but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the pictures, side
-    of the ``patch``, ``pretrained`` (whether to look for pretrained weights; a saved model brings its own),
+    but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the pictures, the
+    ``modalities`` that these belong to, side of the ``patch``, ``pretrained`` (whether to look for pretrained weights; a saved model brings its own),
     ``shape`` (channels, height, width) of what the preceding part gives (bottlenecks and decoders),
     ``latent``, the channels of it (decoders), and ``data_range`` (loss terms and residuals).
     """
@@ -84,8 +85,12 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
     return cls(**{name: value for name, value in context.items() if name in asked}, **settings)
 
 
-def build(recipe: Recipe, channels: int, *, pretrained: bool = True) -> Autoencoder:
+def build(
+    recipe: Recipe, channels: int, *, modalities: Sequence[Modality] = (), pretrained: bool = True
+) -> Autoencoder:
     """The untrained :class:`~blemish.models.autoencoder.Autoencoder` of ``recipe`` for ``channels`` channels.
+
+    ``modalities`` say whose the channels are, in their order; without any, they are all of one, ``picture``.
 
     Weights are drawn from torch's global generator, so seed it first for a reproducible start. Without
     ``pretrained``, parts that begin with pretrained weights are drawn too: their own are to be loaded after.
@@ -94,16 +99,31 @@ def build(recipe: Recipe, channels: int, *, pretrained: bool = True) -> Autoenco
     ------
     RecipeError
         When a part is unknown, refuses a setting, or does not fit its neighbour (both are named).
+    UsageError
+        When the modalities bear one name twice, or have not as many channels as the pictures.
     FileError
         When pretrained weights are not where the recipe says.
     """
-    pictures = {"channels": channels, "patch": recipe.patch.size, "pretrained": pretrained}
+    modalities = tuple(modalities) or (Modality(name="picture", channels=channels),)
+    _check_modalities(modalities, channels)
+    pictures = {
+        "channels": channels,
+        "modalities": modalities,
+        "patch": recipe.patch.size,
+        "pretrained": pretrained,
+    }
     corruptions = [
         (make_part("corruption", CORRUPTIONS, part, **pictures), part.at_inspection)
         for part in recipe.corruption
     ]
     alignment = make_part("alignment", ALIGNMENTS, recipe.alignment, **pictures) if recipe.alignment else None
     encoder = make_part("encoder", ENCODERS, recipe.encoder, **pictures)
+    for spoiling, (corruption, _) in zip(recipe.corruption, corruptions, strict=True):
+        if corruption.makes_absent and not encoder.takes_absent:
+            raise RecipeError(
+                f"corruption '{spoiling.name}' takes values away, which encoder '{recipe.encoder.name}' cannot do "
+                "without as it is set; choose parts that fit, such as those of fp-cae-add"
+            )
     shape = encoder.latent_shape
     bottlenecks: list[Bottleneck] = []
     for part in recipe.bottleneck:
@@ -136,6 +156,19 @@ def build(recipe: Recipe, channels: int, *, pretrained: bool = True) -> Autoenco
         alignment=alignment,
         bottlenecks=bottlenecks,
     )
+
+
+def _check_modalities(modalities: Sequence[Modality], channels: int) -> None:
+    names = [modality.name for modality in modalities]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two modalities bear the name '{name}'; give each a name of its own")
+    total = sum(modality.channels for modality in modalities)
+    if total != channels:
+        raise UsageError(
+            f"the modalities {', '.join(names)} have {total} channels in all, but the pictures {channels}; "
+            "say how many channels each has"
+        )
 
 
 def _decoded(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blemish.detect.scores import Score
 from blemish.errors import RecipeError, nearest
 from blemish.images.tiles import smallest_side
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Keys that are all known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Settings)
 
 
 class Part(BaseModel):
@@ -40,21 +45,21 @@ class CorruptionPart(Part):
     at_inspection: bool = Field(False, description="whether inspected pictures are corrupted too")
 
 
-class PictureSettings(_Settings):
+class PictureSettings(Settings):
     """How a picture file becomes what the network sees."""
 
     size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
     channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
 
 
-class PatchSettings(_Settings):
+class PatchSettings(Settings):
     """Training crops and inspection tiles, in pixels after resizing."""
 
     size: int = Field(128, ge=16)
     stride: int = Field(64, ge=1, description="step between overlapping tiles at inspection")
 
 
-class ScoreSettings(_Settings):
+class ScoreSettings(Settings):
     """How the map becomes one number for the picture."""
 
     name: Score = "smoothed-max"
@@ -62,7 +67,7 @@ class ScoreSettings(_Settings):
     sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
 
 
-class ThresholdSettings(_Settings):
+class ThresholdSettings(Settings):
     """How the reject decision is made from good pictures alone."""
 
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
@@ -70,11 +75,12 @@ class ThresholdSettings(_Settings):
     value: float | None = Field(None, description="the threshold itself, with rule 'fixed'")
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     steps: int = Field(2_500, ge=1)
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "inverse"] = "constant"
+    decay: float = Field(0.0, ge=0, description="of schedule 'inverse': learning_rate / (1 + decay · step)")
     weight_decay: float = Field(1e-5, ge=0)
     validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")
@@ -82,8 +88,17 @@ class TrainingSettings(_Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
+    @model_validator(mode="after")
+    def _decays(self) -> TrainingSettings:
+        if self.decay and self.schedule != "inverse":
+            raise ValueError(
+                f"training.decay {self.decay:g} has no use with training.schedule '{self.schedule}'; "
+                "set training.schedule to inverse, or training.decay to 0"
+            )
+        return self
 
-class Recipe(_Settings):
+
+class Recipe(Settings):
     """One method: its parts, settings, source and what to expect of it."""
 
     version: Literal[1] = 1
@@ -105,6 +120,23 @@ class Recipe(_Settings):
     threshold: ThresholdSettings = ThresholdSettings()
     training: TrainingSettings = TrainingSettings()
 
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.patch.stride > self.patch.size:
+            raise ValueError(
+                f"patch.stride {self.patch.stride} leaves gaps between patches of {self.patch.size}; "
+                "use at most patch.size"
+            )
+        least = smallest_side(self.patch.size)
+        if self.picture.size is not None and self.picture.size < least:
+            raise ValueError(
+                f"picture.size {self.picture.size} is less than half of patch.size {self.patch.size}; "
+                f"use at least {least}, or a smaller patch.size"
+            )
+        if self.threshold.rule == "fixed" and self.threshold.value is None:
+            raise ValueError("threshold.rule 'fixed' needs threshold.value, the threshold itself")
+        return self
+
 
 def parse_recipe(data: Any, source: str) -> Recipe:
     """Check ``data`` against the schema.
@@ -114,31 +146,24 @@ def parse_recipe(data: Any, source: str) -> Recipe:
     RecipeError
         In one line, naming ``source``, the key and, for an unknown key, the nearest known one.
     """
+    return parse(Recipe, data, source)
+
+
+def parse(model: type[R], data: Any, source: str) -> R:
+    """:func:`parse_recipe` for any schema; what its validators refuse is to be said in a ``ValueError``."""
     try:
-        recipe = Recipe.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {_explain(error.errors()[0])}") from None
-    if recipe.patch.stride > recipe.patch.size:
-        raise RecipeError(
-            f"{source}: patch.stride {recipe.patch.stride} leaves gaps between patches of "
-            f"{recipe.patch.size}; use at most patch.size"
-        )
-    least = smallest_side(recipe.patch.size)
-    if recipe.picture.size is not None and recipe.picture.size < least:
-        raise RecipeError(
-            f"{source}: picture.size {recipe.picture.size} is less than half of patch.size "
-            f"{recipe.patch.size}; use at least {least}, or a smaller patch.size"
-        )
-    if recipe.threshold.rule == "fixed" and recipe.threshold.value is None:
-        raise RecipeError(f"{source}: threshold.rule 'fixed' needs threshold.value, the threshold itself")
-    return recipe
+        raise RecipeError(f"{source}: {_explain(model, error.errors()[0])}") from None
 
 
-def _explain(error: Any) -> str:
+def _explain(model: type[BaseModel], error: Any) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        return _unknown_key(location, _known_keys(location[:-1]))
+        return _unknown_key(location, _known_keys(model, location[:-1]))
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     if error["type"] == "model_type":
@@ -147,8 +172,7 @@ def _explain(error: Any) -> str:
     return f"'{key}' is {error['input']!r}: {message}"
 
 
-def _known_keys(location: list[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     for name in location:
         field = model.model_fields.get(name)
         annotation = field.annotation if field else None
@@ -163,7 +187,7 @@ def _unknown_key(path: list[str], known: list[str]) -> str:
     return f"unknown key '{'.'.join(path)}'; {nearest(path[-1], known, prefix)}"
 
 
-def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+def override(recipe: R, assignments: list[str]) -> R:
     """``recipe`` with ``key=value`` assignments applied, as ``--set`` takes them.
 
     Keys are dotted (``training.steps``, ``loss.0.weight``), values are YAML.
@@ -189,7 +213,7 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, such as 2024-13-45
             raise RecipeError(f"--set {assignment}: the value is not valid YAML; quote it") from None
         _assign(data, key.strip().split("."), value)
-    return parse_recipe(data, "--set")
+    return parse(type(recipe), data, "--set")
 
 
 def _assign(data: Any, path: list[str], value: Any) -> None:

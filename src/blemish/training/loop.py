@@ -9,24 +9,46 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from blemish.errors import BlemishError, Stopped
-from blemish.models import Autoencoder, Loss
+from blemish.models import Loss
 from blemish.recipes.schema import TrainingSettings
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from blemish.training.machine import Machine
-from blemish.training.patches import PreparedPictures, RandomPatches, make_loader, raising
+from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
 
 VALIDATION_PATCHES = 256
 VALIDATION_BYTES = 64 * 2**20
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
+
+
+class Trainable(Protocol):
+    """What :func:`train` asks of a module."""
+
+    @property
+    def pretraining(self) -> int:
+        """Steps of :meth:`pretraining_loss` that come before :meth:`loss`."""
+
+    def pretraining_loss(self, batch: Tensor) -> Loss:
+        """As :meth:`loss`; only where ``pretraining`` is not 0."""
+
+    def loss(self, batch: Tensor) -> Loss:
+        """Named, weighted terms of the training loss for ``batch`` (N, C, H, W) in [0, 1]."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A module whose parameters are not all optimised alike; of others all are one group."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimizer; a group's "pace" multiplies the learning rate of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +69,9 @@ class DivergedError(BlemishError):
 
 
 def train(
-    model: Autoencoder,
-    pictures: PreparedPictures,
-    validation: PreparedPictures,
+    model: Trainable,
+    pictures: PatchSource,
+    validation: PatchSource,
     settings: TrainingSettings,
     *,
     patch: int,
@@ -63,10 +85,13 @@ def train(
     """Train ``model`` in place; it ends with the weights that served the held-out pictures best.
 
     A model that wants it is first given ``model.pretraining`` steps of its ``pretraining_loss``; they count
-    as steps, but neither for early stopping nor for the best weights.
+    as steps, but neither for early stopping nor for the best weights. Each look at the held-out pictures adds
+    an entry to the history: ``step``, ``training`` and ``validation`` loss, and the held-out mean of every
+    term of the loss under :func:`term_key` of its name.
 
     Parameters
     ----------
+    model: a module; where it has ``parameter_groups`` (:class:`Grouped`), these are what is optimised.
     checkpoint: folder for checkpoints, written every minute and at the end; None writes none.
     identity: what a checkpoint must share with this run to be resumed; compared key by key.
     resume: go on from ``checkpoint``; one that has all its steps is only finished.
@@ -81,10 +106,11 @@ def train(
     PictureError, ModelError
         When a picture can no longer be read, or the checkpoint cannot be resumed.
     """
+    assert isinstance(model, nn.Module)
     fabric = _make_fabric(machine)
     _lay_out(model, torch.channels_last)
     optimizer = torch.optim.Adam(
-        model.parameters(),
+        model.parameter_groups() if isinstance(model, Grouped) else model.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=machine.device != "mps",
@@ -142,11 +168,16 @@ def train(
         nonlocal best
         # The same draws (noise, latents) at every look; the next step seeds its own.
         torch.manual_seed(_step_seed(settings.seed + 1, 0))
-        current = _mean_loss(wrapped, held_out, fabric)
+        current, terms = _mean_loss(wrapped, held_out, fabric)
         _refuse_nan({"validation": current}, state.step, checkpoint)
         since = max(state.history[-1]["step"] if state.history else 0, model.pretraining)
         state.history.append(
-            {"step": state.step, "training": float(since_look) / (state.step - since), "validation": current}
+            {
+                "step": state.step,
+                "training": float(since_look) / (state.step - since),
+                "validation": current,
+                **{term_key(name): value for name, value in terms.items()},
+            }
         )
         since_look.zero_()
         if state.best_loss is None or current < state.best_loss:
@@ -160,7 +191,8 @@ def train(
         # A step's draws (noise, latents) depend on (seed, step) alone, so a resumed run repeats them.
         torch.manual_seed(_step_seed(settings.seed, state.step))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, max(0, state.step - model.pretraining))
+            rate = learning_rate(settings, max(0, state.step - model.pretraining))
+            group["lr"] = rate * group.get("pace", 1.0)
         with fabric.autocast():  # which Fabric itself opens around forward alone
             loss = objective(batch.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
@@ -213,7 +245,16 @@ def train(
     return state
 
 
-def _held_out(validation: PreparedPictures, patch: int, settings: TrainingSettings) -> list[Tensor]:
+def term_key(name: str) -> str:
+    """The key of a training history under which the held-out mean of the loss term ``name`` stands.
+
+    >>> term_key("mse")
+    'validation mse'
+    """
+    return f"validation {name}"
+
+
+def _held_out(validation: PatchSource, patch: int, settings: TrainingSettings) -> list[Tensor]:
     """Batches (N, C, P, P) of the held-out pictures, as many as ``VALIDATION_BYTES`` hold but at least one."""
     patches = RandomPatches(validation, patch, seed=settings.seed + 1, start=0, stop=VALIDATION_PATCHES)
     batches: list[Tensor] = []
@@ -247,9 +288,11 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """The rate of step ``step`` of ``settings.steps``: the same throughout, or falling to 0 along a cosine."""
+    """The rate of step ``step`` of ``settings.steps``: constant, along a cosine to 0, or by 1 / (1 + decay · step)."""
     if settings.schedule == "constant":
         return settings.learning_rate
+    if settings.schedule == "inverse":
+        return settings.learning_rate / (1 + settings.decay * step)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
@@ -262,12 +305,19 @@ def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> float:
+def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> tuple[float, dict[str, float]]:
+    """Means over the patches of ``batches``: of the loss, and of each of its terms."""
+    total, terms = 0.0, dict[str, float]()
     wrapped.eval()
     with torch.no_grad(), fabric.autocast():
-        total = sum(float(wrapped.loss(fabric.to_device(batch)).total) * len(batch) for batch in batches)
+        for batch in batches:
+            loss: Loss = wrapped.loss(fabric.to_device(batch))
+            total += float(loss.total) * len(batch)
+            for name, term in loss.terms.items():
+                terms[name] = terms.get(name, 0.0) + float(term) * len(batch)
     wrapped.train()
-    return total / sum(len(batch) for batch in batches)
+    count = sum(len(batch) for batch in batches)
+    return total / count, {name: value / count for name, value in terms.items()}
 
 
 def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:

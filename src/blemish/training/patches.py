@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,20 @@ from blemish.errors import BlemishError
 from blemish.images import Item, Preparation, TilePlan, picture_info, read_picture
 
 MEMORY_LIMIT = 2**30
+
+
+class PatchSource(Protocol):
+    """What patches are drawn from."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a patch costs no reading."""
+
+    def __len__(self) -> int:
+        """How many pictures or panels there are."""
+
+    def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
+        """A random patch (C, P, P) in [0, 1], that ``rng`` determines; NaN where a picture is absent."""
 
 
 class PreparedPictures:
@@ -60,18 +74,24 @@ class PreparedPictures:
             self._kept[index] = pixels
         return pixels
 
+    def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
+        """A patch (C, P, P) of a picture drawn uniformly, at a position drawn uniformly."""
+        pixels = self[int(rng.integers(len(self)))]
+        top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
+        return pixels[:, top : top + patch, left : left + patch].copy()
+
 
 class RandomPatches(Dataset["Tensor | BlemishError"]):
     """Patch ``i`` of the endless sequence that ``seed`` determines, (C, P, P) in [0, 1].
 
-    A picture is drawn uniformly, then a position in it. Because every patch depends on (seed, index)
-    alone, a run resumed at step k sees exactly what an uninterrupted one would have seen.
+    Because every patch depends on (seed, index) alone, a run resumed at step k sees exactly what an
+    uninterrupted one would have seen.
 
     The error of a picture that cannot be read is given in place of its patch: what a loader's worker raises
     would reach the user as a traceback.
     """
 
-    def __init__(self, pictures: PreparedPictures, patch: int, *, seed: int, start: int, stop: int) -> None:
+    def __init__(self, pictures: PatchSource, patch: int, *, seed: int, start: int, stop: int) -> None:
         self._pictures = pictures
         self._patch = patch
         self._seed = seed
@@ -84,11 +104,9 @@ class RandomPatches(Dataset["Tensor | BlemishError"]):
     def __getitem__(self, index: int) -> Tensor | BlemishError:
         rng = np.random.default_rng((self._seed, self._start + index))
         try:
-            pixels = self._pictures[int(rng.integers(len(self._pictures)))]
+            return torch.from_numpy(self._pictures.draw(rng, self._patch))
         except BlemishError as error:
             return error
-        top, left = (int(rng.integers(side - self._patch + 1)) for side in pixels.shape[1:])
-        return torch.from_numpy(pixels[:, top : top + self._patch, left : left + self._patch].copy())
 
 
 def make_loader(patches: RandomPatches, batch: int, *, workers: int = 0) -> DataLoader[Any]:

@@ -1,0 +1,226 @@
+"""Memory and time of an inspection against the size of the panel.
+
+    python benchmarks/panels.py --sizes 1000,5000,20000 --out benchmarks/results/panels.json
+
+Each panel has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, written by tiles into a temporary
+folder, and is inspected in a process of its own, whose peak resident memory is noted. The time per megapixel is
+that of the blocks; overviews and report, the finish, cost the same whatever the size. A size that would take
+longer than ``--limit`` minutes, by the time of the one before, is not run and said so. With ``--stride 32`` tiles
+do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+SENSORS = {"visible": 3, "raking": 3, "infrared": 1, "xray": 1, "ultraviolet": 3}
+TILE = 256
+FIT_SIDE = 256
+MIB = 2**20
+
+
+def texture(seed: int, channels: int) -> NDArray[np.uint16]:
+    """Waves and noise, (2 TILE, 2 TILE, channels): the material that tiles are cut from."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: 2 * TILE, : 2 * TILE] * (2 * np.pi / TILE)
+    waves = [np.sin(3 * x + phase) * np.sin(2 * y - phase) for phase in range(channels)]
+    values = 0.5 + 0.25 * np.stack(waves, -1) + rng.normal(0, 0.05, (2 * TILE, 2 * TILE, channels))
+    return (np.clip(values, 0, 1) * 65535).astype(np.uint16)
+
+
+def tiles(seed: int, side: int, channels: int) -> Iterator[NDArray[np.uint16]]:
+    material, rng = texture(seed, channels), np.random.default_rng(seed)
+    for _ in range((-(-side // TILE)) ** 2):
+        row, column = rng.integers(TILE, size=2)
+        cut = np.ascontiguousarray(material[row : row + TILE, column : column + TILE])
+        yield cut if channels > 1 else cut[..., 0]
+
+
+def write_panel(folder: Path, side: int) -> None:
+    folder.mkdir(parents=True)
+    for seed, (name, channels) in enumerate(SENSORS.items()):
+        tifffile.imwrite(
+            folder / f"{name}.tif",
+            tiles(seed, side, channels),
+            shape=(side, side, channels) if channels > 1 else (side, side),
+            dtype=np.uint16,
+            tile=(TILE, TILE),
+            photometric="rgb" if channels == 3 else "minisblack",
+            bigtiff=True,
+        )
+
+
+def fit_briefly(folder: Path, recipe: str, stride: int) -> Path:
+    """A model of two training steps: what an inspection costs does not depend on the weights."""
+    import blemish
+
+    write_panel(folder / "scenes" / "small", FIT_SIDE)
+    settings = [
+        f"patch.stride={stride}",
+        "training.steps=2",
+        "training.device=cpu",
+        "threshold.rule=fixed",
+        "threshold.value=0.5",
+    ]
+    blemish.fit(folder / "scenes", recipe, settings=settings, out=folder / "model")
+    return folder / "model"
+
+
+def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
+    """In a process of its own: inspect, and print the figures as JSON."""
+    import torch
+
+    import blemish
+    from blemish.panels import inspect_panels
+
+    torch.set_num_threads(threads)
+    inspector = blemish.load(model)
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    begun = time.perf_counter()
+    done = inspect_panels(inspector, source, out)
+    seconds = time.perf_counter() - begun
+    (record,) = done.records
+    (journal,) = (out / "maps").glob("*.blocks.jsonl")
+    parts = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
+    blocks = journal.read_text().splitlines()
+    for line in blocks:
+        for part in parts:
+            parts[part] += json.loads(line)[part]
+    width, height = record.size
+    print(
+        json.dumps(
+            {
+                "side": width,
+                "megapixels": width * height / 1e6,
+                "blocks": len(blocks),
+                "seconds": seconds,
+                "seconds_finishing": seconds - sum(parts.values()),
+                "seconds_per_megapixel": sum(parts.values()) / (width * height / 1e6),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "mib_before": loaded,
+                "share_reading": parts["reading"] / seconds,
+                "share_writing": parts["writing"] / seconds,
+                "share_computing": parts["computing"] / seconds,
+                "maps_mib": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / MIB,
+            }
+        )
+    )
+
+
+def needed_bytes(side: int) -> int:
+    """Of the panel, and of the maps beside it."""
+    return side**2 * 2 * (sum(SENSORS.values()) + 1 + 2 * len(SENSORS))
+
+
+def measure(sizes: list[int], recipe: str, stride: int, threads: int, limit: float) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = fit_briefly(folder / "fit", recipe, stride)
+        for side in sizes:
+            if found:
+                pace = next(one for one in reversed(found) if "seconds" in one)["seconds_per_megapixel"]
+                minutes = pace * side**2 / 6e7
+                if minutes > limit:
+                    print(f"{side}²: not run, it would take about {minutes:.0f} minutes")
+                    found.append({"side": side, "not_run": True, "minutes_expected": round(minutes)})
+                    continue
+            if shutil.disk_usage(folder).free < 1.1 * needed_bytes(side):
+                print(f"{side}²: not run, it needs {needed_bytes(side) / 2**30:.0f} GiB of disk")
+                found.append({"side": side, "not_run": True, "bytes_needed": needed_bytes(side)})
+                continue
+            source, out = folder / "panel", folder / "out"
+            write_panel(source / "panel", side)
+            command = [sys.executable, __file__, "--inspect", str(model), str(source), str(out)]
+            ran = subprocess.run(
+                [*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE, text=True
+            )
+            found.append(json.loads(ran.stdout))
+            shutil.rmtree(source)
+            shutil.rmtree(out)
+            one = found[-1]
+            print(
+                f"{side}²: {one['seconds']:.0f} s, {one['seconds_per_megapixel']:.2f} s a megapixel, "
+                f"peak {one['peak_mib']:.0f} MiB, reading and writing "
+                f"{100 * (one['share_reading'] + one['share_writing']):.1f} %"
+            )
+    return found
+
+
+def draw_curve(path: Path, found: list[dict[str, Any]]) -> None:
+    """Peak memory and time per megapixel against the size of the panel."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    run = [one for one in found if "seconds" in one]
+    megapixels = [one["megapixels"] for one in run]
+    figure, (memory, pace) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    memory.plot(megapixels, [one["peak_mib"] for one in run], "o-")
+    memory.axhline(2048, color="grey", linestyle=":")
+    memory.set(xscale="log", xlabel="megapixels", ylabel="peak memory in MiB", ylim=(0, 2200))
+    pace.plot(megapixels, [one["seconds_per_megapixel"] for one in run], "o-")
+    pace.set(xscale="log", xlabel="megapixels", ylabel="seconds a megapixel")
+    pace.set_ylim(bottom=0)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="1000,5000,20000", help="sides in pixels, rising")
+    parser.add_argument("--recipe", default="fp-cae-add")
+    parser.add_argument("--stride", type=int, default=16, help="of the tiles of 32 pixels")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=float, default=40, help="minutes that one size may take")
+    parser.add_argument("--out", type=Path, help="where to write the figures as JSON, and the curve as PNG")
+    parser.add_argument("--inspect", nargs=3, metavar=("MODEL", "SOURCE", "OUT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.inspect:
+        model, source, out = map(Path, arguments.inspect)
+        inspect(model, source, out, arguments.threads)
+        return
+    import torch
+
+    load = os.getloadavg()[0]
+    sizes = [int(side) for side in arguments.sizes.split(",")]
+    found = measure(sizes, arguments.recipe, arguments.stride, arguments.threads, arguments.limit)
+    result = {
+        "command": shlex.join(["python", *sys.argv]),
+        "torch": torch.__version__,
+        "threads": arguments.threads,
+        "processor": platform.processor() or platform.machine(),
+        "load_before": load,
+        "recipe": arguments.recipe,
+        "stride": arguments.stride,
+        "channels": sum(SENSORS.values()),
+        "panels": found,
+    }
+    if arguments.out:
+        partial = arguments.out.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        os.replace(partial, arguments.out)
+        draw_curve(arguments.out.with_suffix(".png"), found)
+
+
+if __name__ == "__main__":
+    main()

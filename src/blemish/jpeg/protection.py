@@ -1,0 +1,322 @@
+"""Bits where defects are: a detector's map says what errors count for, and what compression changed for it.
+
+The map (H, W) becomes an importance for each block of 8 × 8 pixels, between 1/strength where nothing is
+suspicious and ``strength`` where the map reaches the level that a good picture seldom reaches. What all blocks
+of a picture have in common is a matter of quality, not of where the bits go: it moves the quality, and only
+what differs between blocks is left to the trellis, whose λ fits its tables then.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from blemish.errors import ModelError, PictureError
+from blemish.images import Picture, read_picture
+from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.entropy import bits_per_block
+from blemish.jpeg.measuring import psnr
+from blemish.jpeg.pictures import SourcePicture, as_stored, upright
+from blemish.report.numbers import counted
+
+if TYPE_CHECKING:
+    from blemish.inspector import Found, Inspector
+    from blemish.jpeg.encoder import Encoded, Encoder
+    from blemish.jpeg.tuning import Tune
+
+Floats: TypeAlias = NDArray[np.float32]
+Pixels: TypeAlias = NDArray[np.uint8]
+V = TypeVar("V", bound=np.generic)
+
+DEFAULT_STRENGTH = 4.0
+"""What errors count for at a suspicious place, and its inverse elsewhere: two to three times the error apart."""
+
+MARGIN = 8
+"""Pixels around a suspicious one that keep more than half of its importance; at twice as many it has none."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Verdict(_Record):
+    """What the detector says of a picture."""
+
+    score: float
+    is_anomalous: bool
+
+
+class Spent(_Record):
+    """A file as the detector sees it, and where its bits went.
+
+    bits_inside, bits_outside: of the entropy-coded data, in a baseline file with Huffman tables made for it;
+    they add up to all of it. psnr_inside, psnr_outside: in dB over all channels; None where there is no pixel
+    or no error.
+    """
+
+    verdict: Verdict
+    bits_per_pixel: float
+    bits_inside: float
+    bits_outside: float
+    psnr_inside: float | None
+    psnr_outside: float | None
+
+
+class Protection(_Record):
+    """What protecting one picture brought.
+
+    threshold: of the score. inside: share of the blocks whose errors count for more than without protection.
+    before: the picture itself. after: the file. plain: what the encoder makes without protection at the same
+    size.
+    """
+
+    threshold: float
+    strength: float
+    inside: float
+    before: Verdict
+    after: Spent
+    plain: Spent
+
+
+def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
+    """On how many pictures compression changed the detector's decision: with protection, and without."""
+
+    def changed(spent: Spent, protection: Protection) -> bool:
+        return spent.verdict.is_anomalous != protection.before.is_anomalous
+
+    return sum(changed(each.after, each) for each in found), sum(changed(each.plain, each) for each in found)
+
+
+def suspicion(residual_map: Floats, level: float) -> Floats:
+    """How suspicious each block is: 0 where the map is 0, 1 where it reaches ``level``.
+
+    A suspicious pixel reaches out: its suspicion falls evenly to nothing at ``2 * MARGIN`` pixels, a good half
+    of it is left at ``MARGIN``. A block has the suspicion of its most suspicious pixel.
+
+    Parameters
+    ----------
+    residual_map: (H, W), at least 0.
+    level: that a good picture seldom reaches (``Inspector.level``).
+
+    Returns
+    -------
+    float32 (ceil(H / 8), ceil(W / 8)) in [0, 1].
+
+    Examples
+    --------
+    >>> found = np.zeros((8, 64), np.float32)
+    >>> found[:, 4] = 0.3
+    >>> print(suspicion(found, level=0.3).round(1))
+    [[1.  0.8 0.3 0.  0.  0.  0.  0. ]]
+    """
+    from scipy import ndimage
+
+    if level > 0:
+        share = np.minimum(residual_map / np.float32(level), np.float32(1))
+    else:  # the calibration pictures' maps are 0 everywhere
+        share = (residual_map > 0).astype(np.float32)
+    around = 2 * MARGIN + 1
+    # The mean of what has spread so far is a tent: without steps, along which bits would be moved in vain.
+    spread = ndimage.uniform_filter(
+        ndimage.maximum_filter(share, around, mode="nearest"), around, mode="nearest"
+    )
+    height, width = spread.shape
+    whole = np.pad(spread, ((0, -height % 8), (0, -width % 8)), mode="edge")
+    blocks: Floats = whole.reshape(whole.shape[0] // 8, 8, whole.shape[1] // 8, 8).max(axis=(1, 3))
+    return np.clip(blocks, 0, 1)  # running sums may pass the ends by a rounding
+
+
+def importance(suspicion: Floats, strength: float) -> Floats:
+    """What errors in each block count for: strength^(2 s - 1), geometric between 1/strength and strength.
+
+    >>> importance(np.array([[0, 0.5, 1]], np.float32), 4).tolist()
+    [[0.25, 1.0, 4.0]]
+    """
+    counts: Floats = np.power(np.float32(strength), 2 * suspicion - 1, dtype=np.float32)
+    return counts
+
+
+def encode_protected(
+    encoder: Encoder,
+    pixels: Pixels,
+    importance: Floats,
+    *,
+    quality: float | None = None,
+    target_bpp: float | None = None,
+    target_ssim: float | None = None,
+    tune: Tune = "balanced",
+    sampling: Sampling = "4:2:0",
+    segments: bytes = b"",
+) -> Encoded:
+    """``Encoder.encode`` where errors in each block count for ``importance``, above 0, instead of 1.
+
+    At a quality, a block of importance c is encoded about as in a plain file of the quality whose λ is c times
+    smaller: at 75, blocks of importance 4 as at 89, of 1/4 as at 54. The quality that comes back is that of the
+    file's tables, which suit the blocks' geometric mean. A target is met as without protection, and bits move.
+
+    Raises
+    ------
+    UsageError
+        As ``Encoder.encode``.
+    """
+    from blemish.jpeg.encoder import DEFAULT_QUALITY
+
+    common = float(np.exp(np.log(importance).mean(dtype=np.float64)))
+    relative = importance / np.float32(common)
+    if target_bpp is None and target_ssim is None:
+        quality = DEFAULT_QUALITY if quality is None else quality
+        grey = pixels.ndim == 2
+        wanted = encoder.ladder.at(quality, tune, "4:4:4" if grey else sampling).lam / common
+        quality = _quality_of(encoder, tune, wanted)
+        # Beyond the ends of the ladder the tables cannot follow; the weights still can.
+        relative *= np.float32(encoder.ladder.at(quality, tune).lam / wanted)
+    return encoder.encode(
+        pixels,
+        quality=quality,
+        target_bpp=target_bpp,
+        target_ssim=target_ssim,
+        tune=tune,
+        sampling=sampling,
+        segments=segments,
+        importance=relative,
+    )
+
+
+def _quality_of(encoder: Encoder, tune: Tune, lam: float) -> float:
+    """The quality whose λ is ``lam``, the nearest on the ladder; the inverse of ``Ladder.at``."""
+    knots = encoder.ladder.tunes[tune]
+    falling = [-np.log(knot.lam) for knot in knots]
+    return float(np.interp(-np.log(lam), falling, [knot.quality for knot in knots]))
+
+
+# -- with a detector ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def detector(folder: Path) -> Inspector:
+    """The detector in a model folder, loaded once a process.
+
+    Raises
+    ------
+    ModelError
+        The folder holds no detector that ``blemish fit`` wrote, or one for pictures that no JPEG holds.
+    MissingExtraError
+        torch is not installed.
+    """
+    from blemish.checks import explain_missing
+
+    with explain_missing():
+        from blemish.inspector import load
+
+    inspector = load(folder)
+    preparation = inspector.file.preparation
+    if preparation.channels not in (1, 3) or preparation.kind != "uint8":
+        raise ModelError(
+            folder,
+            f"was fitted on {preparation.kind} pictures of {counted(preparation.channels, 'channel')}, which no JPEG holds",
+            "protect with a model fitted on 8-bit pictures in grey or RGB",
+        )
+    return inspector
+
+
+class Guard:
+    """Protects one picture: looks at it before it is encoded, and at the file.
+
+    Parameters
+    ----------
+    source: as it was read for encoding; what the detector sees is read from the same file as ``blemish inspect``
+        reads it.
+
+    Raises
+    ------
+    PictureError
+        The picture is not of the kind that the detector was fitted on.
+    """
+
+    def __init__(self, inspector: Inspector, source: SourcePicture, strength: float) -> None:
+        self.inspector = inspector
+        self.source = source
+        self.strength = strength
+        self.found = inspector.inspect(read_picture(source.path))
+        stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
+        if stored.shape != source.pixels.shape[:2]:
+            raise PictureError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
+        self.suspicion = suspicion(stored, inspector.level)
+
+    @property
+    def importance(self) -> Floats:
+        """(rows, columns) of the blocks, as the pixels lie in the file."""
+        return importance(self.suspicion, self.strength)
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(rows, columns), True where errors count for more than without protection."""
+        return self.suspicion > 0.5
+
+    def judge(self, encoded: Encoded, plain: Encoded) -> Protection:
+        """What became of the picture in its file, and in the one without protection."""
+        return Protection(
+            threshold=self.found.threshold,
+            strength=self.strength,
+            inside=float(self.inside.mean()),
+            before=_verdict(self.found),
+            after=self._spent(encoded),
+            plain=self._spent(plain),
+        )
+
+    def _spent(self, encoded: Encoded) -> Spent:
+        decoded = decoded_picture(encoded.data, self.source.path)
+        bits = bits_per_block(encoded.coefficients)
+        error = self._squared_error(decoded)
+        inside = _to_pixels(self.inside, error.shape)
+        return Spent(
+            verdict=_verdict(self.inspector.inspect(decoded)),
+            bits_per_pixel=encoded.bits_per_pixel,
+            bits_inside=float(bits[self.inside].sum()),
+            bits_outside=float(bits[~self.inside].sum()),
+            psnr_inside=_psnr(error[inside]),
+            psnr_outside=_psnr(error[~inside]),
+        )
+
+    def _squared_error(self, decoded: Picture) -> Floats:
+        """(H, W): the mean over channels, in squared levels, as the pixels lie in the file."""
+        pixels = self.source.pixels
+        planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # (C, H, W)
+        stored = np.stack([as_stored(plane, self.source.orientation) for plane in decoded.pixels])
+        difference = planes.astype(np.float32) - stored
+        error: Floats = (difference * difference).mean(axis=0)
+        return error
+
+
+def decoded_picture(data: bytes, path: Path) -> Picture:
+    """A JPEG's pixels as ``blemish inspect`` would read them from its file; ``path`` is what errors call it."""
+    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
+        file = Path(folder) / "picture.jpg"
+        file.write_bytes(data)
+        return Picture(path, read_picture(file).pixels)
+
+
+def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:
+    """(H, W), upright: at each pixel the bits that its block takes."""
+    shape = coefficients.height, coefficients.width
+    return upright(_to_pixels(bits_per_block(coefficients), shape), orientation)
+
+
+def _to_pixels(blocks: NDArray[V], shape: tuple[int, ...]) -> NDArray[V]:
+    """(rows, columns) -> (H, W): each block's value at its pixels."""
+    return blocks.repeat(8, axis=0)[: shape[0]].repeat(8, axis=1)[:, : shape[1]]
+
+
+def _psnr(squared_errors: Floats) -> float | None:
+    return psnr(float(squared_errors.mean(dtype=np.float64))) if squared_errors.size else None
+
+
+def _verdict(found: Found) -> Verdict:
+    return Verdict(score=found.score, is_anomalous=found.is_anomalous)

@@ -1,0 +1,251 @@
+"""What protecting pictures brought, as one page: scores and decisions, bits and errors, pictures and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blemish.errors import BlemishError
+from blemish.images import Picture, read_picture
+from blemish.jpeg.file import from_bytes
+from blemish.jpeg.pictures import file_bytes, read_source
+from blemish.jpeg.protection import MARGIN, Protection, Spent, Verdict, bits_map, decisions_changed
+from blemish.observer import Observer
+from blemish.report import (
+    Figures,
+    Gallery,
+    Panel,
+    PictureRow,
+    Prose,
+    Scale,
+    Settings,
+    Table,
+    displayable,
+    heat,
+    write_page,
+)
+from blemish.report.colours import fit_map, size_within
+from blemish.report.numbers import counted, number
+from blemish.report.page import Tone
+
+if TYPE_CHECKING:
+    from blemish.inspector import Inspector
+
+SHOWN = 24
+"""Pictures in the gallery; each is inspected again for its map."""
+
+_SIDE = 320  # longer side of a picture in the page, in pixels
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A file that was encoded with a detector: its name, the picture it was made of, where it lies.
+
+    ``picture`` is None where the file has taken its place.
+    """
+
+    name: str
+    protection: Protection
+    picture: Path | None
+    file: Path
+
+
+def write_protection_page(
+    path: Path, files: Sequence[Protected], inspector: Inspector, observer: Observer
+) -> None:
+    """Write the page; of the files whose scores compression changed most, the pictures are shown.
+
+    Raises
+    ------
+    FileError
+        The page cannot be written.
+    """
+    order = sorted(
+        files, key=lambda file: (not _changed(file.protection), -_change(file.protection.after, file))
+    )
+    shown = order[:SHOWN]
+    observer.stage(f"Showing {counted(len(shown), 'picture')} in {path}")
+    write_page(
+        path,
+        title=_headline(files),
+        subtitle=f"{counted(len(files), 'picture')} encoded with {inspector.recipe.title} to say where bits must stay",
+        sections=[
+            _figures(files),
+            Prose(_reading(files[0].protection, inspector.level), title="How to read this page"),
+            _scores(order),
+            _bits(order),
+            Gallery(
+                "Pictures and maps",
+                _rows(shown, inspector, observer),
+                f"{counted(len(shown), 'picture')}, first those whose score changed most.",
+                Scale(inspector.level, f"{inspector.measure_name}; bits have a scale of their own"),
+                _SIDE,
+            ),
+            Settings(
+                "Settings",
+                {
+                    "detector": inspector.recipe.name,
+                    "threshold of the score": files[0].protection.threshold,
+                    "level of the map": inspector.level,
+                    "strength": files[0].protection.strength,
+                    "margin (pixels)": MARGIN,
+                    "weights_sha256": inspector.file.weights_sha256,
+                },
+            ),
+        ],
+        footer="Written by Blemish. This file is complete: it opens without a network.",
+    )
+
+
+def _headline(files: Sequence[Protected]) -> str:
+    changed, _ = decisions_changed([file.protection for file in files])
+    if not changed:
+        return "Compression changed no decision"
+    return f"Compression changed {counted(changed, 'decision')}"
+
+
+def _changed(protection: Protection) -> bool:
+    return decisions_changed([protection])[0] > 0
+
+
+def _change(spent: Spent, file: Protected) -> float:
+    return abs(spent.verdict.score - file.protection.before.score)
+
+
+def _figures(files: Sequence[Protected]) -> Figures:
+    changed, plain = decisions_changed([file.protection for file in files])
+
+    def mean(value: Callable[[Protected], float]) -> float:
+        return float(np.mean([value(file) for file in files]))
+
+    def share(spent: Spent) -> float:
+        return 100 * spent.bits_inside / max(spent.bits_inside + spent.bits_outside, 1)
+
+    scores = mean(lambda file: _change(file.protection.after, file))
+    plain_scores = mean(lambda file: _change(file.protection.plain, file))
+    inside = mean(lambda file: share(file.protection.after))
+    plain_inside = mean(lambda file: share(file.protection.plain))
+    return Figures(
+        [
+            ("decisions changed", changed, f"without protection {plain}, at the same size"),
+            ("mean change of the score", scores, f"without protection {number(plain_scores)}"),
+            ("threshold", files[0].protection.threshold, "a higher score is rejected"),
+            ("bits inside", f"{inside:.1f} %", f"without protection {plain_inside:.1f} %"),
+            (
+                "blocks inside",
+                f"{100 * mean(lambda file: file.protection.inside):.1f} %",
+                "suspicious, with a margin",
+            ),
+        ]
+    )
+
+
+def _reading(protection: Protection, level: float) -> str:
+    strength = number(protection.strength)
+    return (
+        f"Errors count {strength} times where the detector's map reaches its level, {number(level)}, which good "
+        f"pictures seldom reach, and 1/{strength} where it is 0; between the two by the map, with a margin of "
+        f"{MARGIN} pixels. Inside is where they count for more than without protection.\n\n"
+        "Scores are those of the files, decoded and inspected like any picture. Beside each stands the file that "
+        "the same encoder makes without protection at the same size. Bits are those of the entropy-coded data of a "
+        "baseline file, without headers; the file itself may be progressive and smaller."
+    )
+
+
+def _decision(verdict: Verdict) -> str:
+    return "rejected" if verdict.is_anomalous else "accepted"
+
+
+def _scores(files: Sequence[Protected]) -> Table:
+    rows: list[list[str | float | None]] = []
+    for file in files:
+        found = file.protection
+        row: list[str | float | None] = [file.name]
+        for verdict in (found.before, found.after.verdict, found.plain.verdict):
+            row += [verdict.score, _decision(verdict)]
+        rows.append(row)
+    columns = [
+        "file",
+        "score before",
+        "decision",
+        "after",
+        "decision after",
+        "unprotected",
+        "decision unprotected",
+    ]
+    return Table(
+        "Scores and decisions", columns, rows, "Before compression, after it, and without protection."
+    )
+
+
+def _bits(files: Sequence[Protected]) -> Table:
+    columns = [
+        "file",
+        "",
+        "bits per pixel",
+        "bits inside",
+        "bits outside",
+        "PSNR inside (dB)",
+        "PSNR outside (dB)",
+    ]
+    rows: list[list[str | float | None]] = []
+    for file in files:
+        for kind, spent in (("protected", file.protection.after), ("unprotected", file.protection.plain)):
+            bits = (round(spent.bits_inside), round(spent.bits_outside))
+            rows.append([file.name, kind, spent.bits_per_pixel, *bits, spent.psnr_inside, spent.psnr_outside])
+    return Table("Bits and errors", columns, rows)
+
+
+def _rows(files: Sequence[Protected], inspector: Inspector, observer: Observer) -> Iterator[PictureRow]:
+    for count, file in enumerate(files, start=1):
+        yield _row(file, inspector)
+        observer.count(count, len(files))
+
+
+def _row(file: Protected, inspector: Inspector) -> PictureRow:
+    found = file.protection
+    after = found.after.verdict
+    badges: list[tuple[str, Tone]] = [
+        (f"before: {_decision(found.before)}, {number(found.before.score)}", "plain"),
+        (f"after: {_decision(after)}, {number(after.score)}", "bad" if _changed(found) else "good"),
+        (f"unprotected: {_decision(found.plain.verdict)}, {number(found.plain.verdict.score)}", "plain"),
+    ]
+    try:
+        panels = _panels(file, inspector)
+    except BlemishError as error:  # what was there when it was encoded may have gone
+        return PictureRow(file.name, f"Cannot be shown: {error}", badges)
+    caption = (
+        "" if file.picture is not None else "The file has taken the picture's place; the map is the file's."
+    )
+    return PictureRow(file.name, caption, badges, panels)
+
+
+def _panels(file: Protected, inspector: Inspector) -> list[Panel]:
+    decoded = read_picture(file.file)
+    picture = decoded if file.picture is None else read_picture(file.picture)
+    data = file_bytes(file.file)
+    bits = bits_map(from_bytes(data, name=file.file), read_source(file.file, data=data).orientation) / 64
+    middle = 2 * float(bits.mean())
+    panels = [] if file.picture is None else [_photo("picture", picture)]
+    return [
+        *panels,
+        _photo("file", decoded),
+        Panel("map", heat(_small(inspector.measure(picture).map), inspector.level), "map"),
+        Panel(
+            f"where the bits went: glows from {number(middle, 2)} a pixel", heat(_small(bits), middle), "map"
+        ),
+    ]
+
+
+def _photo(label: str, picture: Picture) -> Panel:
+    # Kept without loss: a page that compressed it again would show its own artefacts.
+    return Panel(label, displayable(picture.floats()), "map")
+
+
+def _small(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    return fit_map(values, size_within(values.shape, _SIDE)) if max(values.shape) > _SIDE else values

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from blemish.errors import FileError, Stopped
+from blemish.panels.opening import Panels, open_panels
+
+Painting = Callable[..., Path]
+
+
+@pytest.fixture
+def paintings(painting: Painting, tmp_path: Path) -> Path:
+    for seed, name in enumerate(["adam", "eve", "zachary"]):
+        painting(tmp_path / "panels" / name, seed)
+    return tmp_path / "panels"
+
+
+@pytest.fixture
+def told(recorder: Any) -> Any:
+    return recorder()
+
+
+def opened(source: Path, told: Any) -> Panels:
+    return open_panels(source, patch=32, observer=told)
+
+
+def test_what_a_fit_needs_to_know(paintings: Path, told: Any) -> None:
+    found = opened(paintings, told)
+    assert [panel.name for panel in found.panels] == ["adam", "eve", "zachary"]
+    assert [(one.name, one.channels, one.depth) for one in found.modalities] == [
+        ("infrared", 1, "uint16"),
+        ("rgb", 3, "uint8"),
+        ("xray", 1, "uint16"),
+    ]
+    assert (found.fingerprint.count, found.fingerprint.channels) == (3, 5)
+    assert (found.fingerprint.width.max, found.fingerprint.height.min) == (160, 64)
+    assert found.bands[0].calibration == slice(120, 160)
+
+
+def test_the_fingerprint_is_of_names_and_contents(paintings: Path, told: Any, tmp_path: Path) -> None:
+    before = opened(paintings, told).fingerprint.sha256
+    assert opened(paintings, told).fingerprint.sha256 == before
+    path = paintings / "eve" / "infrared.tif"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert opened(paintings, told).fingerprint.sha256 != before
+    path.write_bytes(content)
+    assert opened(paintings, told).fingerprint.sha256 == before
+    (paintings / "eve").rename(paintings / "judocus")
+    assert opened(paintings, told).fingerprint.sha256 != before
+
+
+def test_a_sensor_missing_in_one_scene_is_spoken_of(paintings: Path, told: Any) -> None:
+    (paintings / "eve" / "xray.tif").unlink()
+    found = opened(paintings, told)
+    assert [panel.missing for panel in found.panels] == [(), ("xray",), ()]
+    assert len(found.modalities) == 3
+    assert "eve: xray: missing, there is no xray.tif" in told.stages
+
+
+def test_a_sensor_missing_in_all_scenes_is_left_out(paintings: Path, told: Any) -> None:
+    (paintings / "modalities.yaml").write_text(
+        "modalities:\n- {name: rgb, file: rgb.png}\n- {name: uv, file: uv.png, channels: 3}\n"
+    )
+    found = opened(paintings, told)
+    assert [one.name for one in found.modalities] == ["rgb"]
+    assert found.fingerprint.channels == 3
+    assert "uv: in none of the scenes; the model is fitted without it" in told.stages
+
+
+def test_a_scene_that_cannot_be_used_does_not_stop_the_others(paintings: Path, told: Any) -> None:
+    path = paintings / "adam" / "infrared.tif"
+    path.write_bytes(path.read_bytes()[:-100])
+    (paintings / "eve" / "rgb.png").write_bytes(b"no picture")
+    found = opened(paintings, told)
+    assert [panel.name for panel in found.panels] == ["zachary"]
+    assert [str(problem).split(":")[0] for problem in told.problems] == [
+        str(path),
+        str(paintings / "eve" / "rgb.png"),
+    ]
+    (paintings / "zachary" / "rgb.png").unlink()
+    (paintings / "zachary" / "infrared.tif").write_bytes(b"")
+    with pytest.raises(FileError, match="holds no scene that can be used"):
+        opened(paintings, told)
+
+
+def test_a_constant_sensor_is_taken_for_missing(paintings: Path, told: Any) -> None:
+    tifffile.imwrite(paintings / "eve" / "infrared.tif", np.zeros((64, 160), np.uint16))
+    found = opened(paintings, told)
+    assert [panel.missing for panel in found.panels] == [(), ("infrared",), ()]
+    (problem,) = told.problems
+    assert str(problem).startswith(f"{paintings / 'eve' / 'infrared.tif'}: is 0 of full scale")
+
+
+def test_stopping_while_scenes_are_opened(paintings: Path, recorder: Any) -> None:
+    with pytest.raises(Stopped, match="0 of 3 scenes, before training"):
+        opened(paintings, recorder(stop_after=0))

@@ -1,0 +1,256 @@
+"""The six rows of Liu et al. 2022: runs of the smallest length, and what the page says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blemish.errors import FileError, RecipeError, Stopped, UsageError
+from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
+from blemish.jpeg.evaluating import Rate, evaluate
+from blemish.recipes import override
+from blemish.studies import liu2022, protocol, run_study
+from blemish.studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
+from blemish.studies.protocol import Request
+from blemish.training import Machine
+
+TINY = Length(
+    pictures={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
+    settings=(
+        "tables.initial=annex-k",
+        "tables.pace=50",
+        "loss.sigma=0",
+        "patch.size=32",
+        "training.batch=1",
+        "training.steps=2",
+        "training.validate_every=1",
+        "training.learning_rate=1e-3",
+        "training.device=cpu",
+        "training.precision=float32",
+        "lambdas=[0.001, 0.1]",
+    ),
+    attention={"none": ("training.steps=4",)},
+    seeds=(0,),
+    ablated=("jpeg-tables",),
+    qualities=(5, 50),
+    bpp_range=(0.01, 20.0),
+    crops=0,
+)
+VARIED = (
+    liu2022.Ablation("α = 1", "loss.alpha", 1),
+    liu2022.Ablation("σ = 0", "loss.sigma", 0),
+    liu2022.Ablation("γ = 0", "loss.gamma", 0),
+)
+
+
+@pytest.fixture
+def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("FULL", "WITHOUT_GPU", "QUICK"):
+        monkeypatch.setattr(liu2022, name, TINY)
+    monkeypatch.setattr(liu2022, "ABLATIONS", VARIED)
+    monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-hub"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
+    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 1)
+
+
+@pytest.fixture
+def holiday(tmp_path: Path) -> Path:
+    """A data set: three photographs to train on and one to test."""
+    for part, count in (("train", 3), ("test", 1)):
+        folder = tmp_path / "holiday" / part
+        folder.mkdir(parents=True)
+        for seed in range(count):
+            y, x = np.mgrid[:40, :56]
+            waves = np.stack([128 + 80 * np.sin(x / (4 + seed + c)) * np.cos(y / 7) for c in range(3)], -1)
+            noise = np.random.default_rng((count, seed)).normal(0, 8, waves.shape)
+            Image.fromarray(np.clip(waves + noise, 0, 255).astype(np.uint8)).save(folder / f"{seed}.png")
+    return tmp_path / "holiday"
+
+
+def test_there_are_six_rows_and_each_is_a_recipe_of_the_paper() -> None:
+    assert sorted(RECIPES) == sorted(deep_recipe_names())
+    for claim in CLAIMS:
+        assert claim.encoder in RECIPES
+        assert claim.anchor in (*RECIPES, "pillow-444")
+
+
+@pytest.mark.parametrize("length", [FULL, WITHOUT_GPU, QUICK])
+def test_every_length_fits_every_recipe(length: Length) -> None:
+    kinds = {load_deep_recipe(name).attention.name for name in RECIPES}
+    assert length.attention.keys() <= kinds
+    for recipe in (one.recipe for one in liu2022._plan(length, (0,), (), True)):
+        assert recipe.training.steps % recipe.training.validate_every == 0
+        assert recipe.loss.gamma in (0, 500)
+    sides = {
+        (one.recipe.patch.size, one.recipe.training.batch) for one in liu2022._plan(length, (0,), (), True)
+    }
+    assert len(sides) == 1, "or steps a second could not be compared"
+
+
+def test_the_full_length_is_the_papers() -> None:
+    for name in RECIPES:
+        recipe = override(load_deep_recipe(name), list(FULL.settings))
+        assert (recipe.training.steps, recipe.patch.size, recipe.tables.initial) == (20_000, 224, "uniform")
+        assert (recipe.training.learning_rate, recipe.training.schedule) == (1e-6, "constant")
+        loss = recipe.loss
+        assert (loss.gamma, loss.sigma, loss.alpha, loss.beta) == (500, 1000, 10, 1)
+    assert FULL.attention == {}
+
+
+def test_the_loss_is_varied_where_it_can_be() -> None:
+    names = {one.name for one in liu2022._plan(FULL, (0,), (), True)} - set(RECIPES)
+    assert names == {f"jpeg-vgg19, {one.title}" for one in ABLATIONS}
+    without = liu2022._plan(FULL, (0,), (), False)
+    assert {one.recipe.loss.gamma for one in without} == {0}
+    assert {one.name for one in without} - set(RECIPES) == {"jpeg-vgg19, σ = 0", "jpeg-vgg19, σ = 500"}
+
+
+def test_seeds_are_fits_of_their_own() -> None:
+    plan = liu2022._plan(FULL, (3, 5), (), False)
+    assert [one.recipe.training.seed for one in plan] == [3] * 6 + [5] * 6 + [3] * 2
+    assert len({one.folder for one in plan}) == len({one.name for one in plan}) == len(plan)
+    assert "jpeg-lstm, seed 5" in {one.name for one in plan}
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
+    out = tmp_path / "out"
+    settings = ["tables.pace=40", "picture.sampling='4:2:0'"]
+    result = run_study("liu2022", out, data=holiday, settings=settings)
+    stem = "liu2022-holiday"
+    assert [path.name for path in result.files] == [
+        f"{stem}.json", f"{stem}.md", f"{stem}.png", f"{stem}-curves.png"
+    ]  # fmt: skip
+    text = result.files[0].read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    written = json.loads(text)
+    assert written["command"].startswith("blemish study liu2022 --data holiday --set tables.pace=40")
+    assert [row["name"] for row in written["rows"]] == [*RECIPES, "jpeg-tables, α = 1"]
+    assert [row["steps"] for row in written["rows"]] == [4, 2, 2, 2, 2, 2, 4]
+    assert {row["settings"]["tables"]["pace"] for row in written["rows"]} == {40}
+    assert {row["settings"]["picture"]["sampling"] for row in written["rows"]} == {"4:2:0"}
+    starts = {row["recipe"]: row["attention_from"] for row in written["rows"]}
+    assert starts == {
+        "jpeg-tables": "–",
+        **dict.fromkeys(RECIPES[1:], "scratch"),
+    }
+    for row in written["rows"]:
+        assert row["steps_per_second"] == pytest.approx(row["steps"] / row["training_seconds"])
+        assert [look["step"] for look in row["history"]] == list(range(1, row["steps"] + 1))
+
+    evaluated = {one["name"]: one for one in written["evaluation"]["encoders"]}
+    assert set(evaluated) == {
+        "pillow-420", "pillow-444", "blemish-balanced", *RECIPES, "jpeg-tables, α = 1"
+    }  # fmt: skip
+    assert [point["quality"] for point in evaluated["jpeg-lstm"]["points"]] == [1, 100]
+    assert not written["lpips"]
+
+    page = result.files[1].read_text(encoding="utf-8")
+    assert "No ImageNet weights were on this machine for ResNet-152 and VGG19" in page
+    assert "LPIPS's pretrained network is not on this machine, so γ = 0" in page
+    assert "| LSTM attention loses to VGG19's | jpeg-lstm beside jpeg-vgg19 |" in page
+    assert "\n| jpeg-tables, α = 1 | 0 | 0 |" in page
+    assert "0.126 s an encode beside 7.667 s of an end-to-end codec, 61 times as long" in page
+    assert (
+        "at most 2 to 4 steps of batch 1, Adam with a learning rate of 0.001, constant, log Q at 40" in page
+    )
+    assert (
+        "our training is shorter, on smaller crops, with a larger learning rate and from JPEG's own" in page
+    )
+    for path in result.files[2:]:
+        with Image.open(path) as picture:
+            assert picture.width > 400
+
+    told = recorder()
+    again = run_study("liu2022", out, data=holiday, settings=settings, observer=told)
+    assert again.figures == result.figures
+    assert [stage for stage in told.stages if "Training" in stage or stage in RECIPES] == []
+    assert "0 files to measure" in told.stages[0]
+
+    with pytest.raises(UsageError, match=r"tables\.pace 40\.0, not 50\.0"):
+        run_study("liu2022", out, data=holiday)
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_rates_are_of_the_files_as_they_are_now(holiday: Path, tmp_path: Path) -> None:
+    """The journal keeps files of fits and pictures that are gone; they count for nothing."""
+    request = Request("liu2022", tmp_path, holiday)
+    work = request.work / "evaluation"
+    ladder = {"qualities": (5, 50), "ssimulacra2": False, "lpips": False, "crops": 0}
+    first = evaluate(holiday / "test", work, encoders=[], **ladder)  # type: ignore[arg-type]
+    sizes = {(one.encoder, one.quality): one.bytes for one in liu2022._records(request, first)}
+    Image.open(holiday / "train" / "1.png").save(holiday / "test" / "0.png")
+    second = evaluate(holiday / "test", work, encoders=[], **ladder)  # type: ignore[arg-type]
+    records = liu2022._records(request, second)
+    assert len(records) == len(sizes) == 4
+    assert all(sizes[one.encoder, one.quality] != one.bytes for one in records)
+    renamed = second.encoders[0].model_copy(update={"description": "another"})
+    other = second.model_copy(update={"encoders": (renamed, second.encoders[1])})
+    assert {one.encoder for one in liu2022._records(request, other)} == {"pillow-444"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(-9.0, -3.0, "-6.0 % [-9.0, -3.0], fewer bits"), (3.0, 9.0, "+6.0 % [+3.0, +9.0], more bits"),
+     (-1.0, 2.0, "+0.5 % [-1.0, +2.0], undecided")],
+)  # fmt: skip
+def test_a_rate_in_words_says_what_its_interval_says(low: float, high: float, words: str) -> None:
+    mean = (low + high) / 2
+    rate = Rate(anchor="a", encoder="b", measure="ms_ssim", mean=mean, low=low, high=high, pictures=24)
+    figures, verdict = words.rsplit(", ", 1)
+    assert in_words(rate, 24) == words
+    assert in_words(rate, 24, judged=False) == figures
+    assert in_words(rate, 48) == f"{figures} (24 of 48 pictures), {verdict}"
+    assert in_words(rate, 49) == f"{figures} (24 of 49 pictures)"
+    assert in_words(rate.model_copy(update={"pictures": 1}), 1) == figures
+
+
+def test_training_like_the_papers_is_not_said_to_differ(tmp_path: Path) -> None:
+    recipes = [load_deep_recipe("jpeg-lstm")]
+    words = liu2022.training_beside_paper(Request("liu2022", tmp_path), recipes)
+    assert "Beside the paper's" not in words
+    assert "One network a recipe serves the λ 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1" in words
+    single = override(recipes[0], ["lambdas=[0.01]", "training.steps=50"])
+    words = liu2022.training_beside_paper(Request("liu2022", tmp_path, quick=True), [single])
+    assert "One network" not in words
+    assert words.endswith("Beside the paper's, our training is shorter, as --quick asks.")
+
+
+@pytest.mark.parametrize(("device", "length"), [("cpu", "WITHOUT_GPU"), ("cuda", "FULL")])
+def test_the_full_length_waits_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, holiday: Path, tmp_path: Path, device: str, length: str
+) -> None:
+    asked: list[Length] = []
+
+    def note(length: Length, *rest: Any) -> None:
+        asked.append(length)
+        raise Stopped("enough")
+
+    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(liu2022, "_plan", note)
+    with pytest.raises(Stopped):
+        run_study("liu2022", tmp_path / "out", data=holiday)
+    assert asked == [getattr(liu2022, length)]
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_what_was_asked_is_checked_before_any_fit(holiday: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RecipeError, match=r"did you mean 'training\.steps'"):
+        run_study("liu2022", out, data=holiday, settings=["training.step=5"])
+    with pytest.raises(RecipeError, match="attention 'none' has no setting 'hidden'"):
+        run_study("liu2022", out, data=holiday, settings=["attention.hidden=8"])
+    (holiday / "test").rename(holiday / "tests")
+    with pytest.raises(FileError, match="has no test folder"):
+        run_study("liu2022", out, data=holiday)
+    (holiday / "test").mkdir()
+    with pytest.raises(FileError, match="holds no picture"):
+        run_study("liu2022", out, data=holiday)
+    assert not out.exists()
