@@ -83,6 +83,10 @@ def _share(rejects: dict[str, float]) -> str:
     return f"{100 * rejects['ratio']:.1f} % ({100 * rejects['low']:.1f} to {100 * rejects['high']:.1f})"
 
 
+def _over_seeds(values: list[float]) -> str:
+    return f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
 def readme_rows() -> list[str]:
     """The README's tables of figures, made from the committed results."""
     rows = []
@@ -110,7 +114,12 @@ def readme_rows() -> list[str]:
             [row["ssim"] for row in runs],
             [row["areas"]["SSIM"]["auroc"] for row in runs],
         )
-        cells = (f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in figures)
+        cells = (_over_seeds(values) for values in figures)
+        rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    textures = _json("studies/results/bergmann2018.json")["rows"]
+    for recipe in ("l2-ae", "vae", "fm-ae", "ssim-ae"):
+        pixels = [row["pixel"] for row in textures if row["recipe"] == recipe]
+        cells = (_over_seeds([one[key] for one in pixels]) for key in ("auroc", "aupro_30"))
         rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
     baseline = _json("benchmarks/results/random_baseline.json")
     for family in ("weave", "checkerboard", "part"):

@@ -142,3 +142,36 @@ def test_wrong_shapes_and_lost_or_doubled_tiles_are_errors() -> None:
         blender.add(slice(0, 1), np.zeros((1, 1, 16, 16)))
     with pytest.raises(ValueError, match="1 of 2 tiles"):
         blender.result()
+
+
+@pytest.mark.parametrize("size", [(37, 53), (16, 41), (10, 40), (100, 33)])
+@pytest.mark.parametrize("stride", [(16, 16), (8, 8), (5, 11)])
+@pytest.mark.parametrize("side", [7, 24])
+def test_a_block_blended_from_its_window_is_that_of_the_whole(
+    size: tuple[int, int], stride: tuple[int, int], side: int
+) -> None:
+    # Tiles disagree here: each is multiplied by a number that its content decides.
+    def spoilt(plan: TilePlan, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        blender = Blender(plan, 1)
+        for indices, tiles in plan.tiles(pixels, batch=5):
+            blender.add(indices, tiles * np.sin(tiles.sum(axis=(1, 2, 3), keepdims=True)))
+        return blender.result()
+
+    pixels = np.random.default_rng(0).random((1, *size), np.float32)
+    plan = TilePlan(size, (16, 16), stride)
+    whole = spoilt(plan, pixels)
+    for top in range(0, size[0], side):
+        for left in range(0, size[1], side):
+            rows, columns = slice(top, min(top + side, size[0])), slice(left, min(left + side, size[1]))
+            over, across = plan.around(rows, columns)
+            window = pixels[:, over, across]
+            block = spoilt(TilePlan(window.shape[1:], plan.tile, plan.stride), window)
+            inside = block[
+                :,
+                rows.start - over.start : rows.stop - over.start,
+                columns.start - across.start : columns.stop - across.start,
+            ]
+            np.testing.assert_allclose(inside, whole[:, rows, columns], atol=1e-6)
+            # Nothing is read that no tile over the block needs.
+            assert over.start > rows.start - 16 - stride[0]
+            assert over.stop < rows.stop + 16 + stride[0]

@@ -16,6 +16,7 @@ from blemish.errors import BlemishError, FileError, ModelError, Stopped, UsageEr
 from blemish.journal import Journal
 from blemish.jpeg import Coefficients, Plane, batch, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.batch import JOURNAL_FILE, Batch, BatchSettings, EncodedFile, encode_folder
+from blemish.jpeg.tuning import TUNES
 from blemish.observer import Observer
 
 Pixels = NDArray[np.uint8]
@@ -605,7 +606,7 @@ def test_what_is_wrong_with_the_encoder_ends_the_batch(
     assert told.problems == []  # it is no fault of a picture's
 
 
-@pytest.mark.parametrize("tune", ["psnr", "ms-ssim", "balanced"])
+@pytest.mark.parametrize("tune", TUNES)
 def test_the_encoder_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune: Any) -> None:
     monkeypatch.undo()  # no stand-in
     done = encode_folder(folder, tmp_path / "out", settings=BatchSettings(tune=tune, quality=60))

@@ -294,7 +294,7 @@ def test_both_anchors_always_take_part() -> None:
 
 def test_ours_are_among_the_encoders() -> None:
     names = [encoder.name for encoder in find_encoders()[0]]
-    assert {"blemish-psnr", "blemish-ms-ssim", "blemish-balanced"} <= set(names)
+    assert {"blemish-psnr", "blemish-ms-ssim", "blemish-balanced", "blemish-ssimulacra2"} <= set(names)
 
 
 def test_lpips_falls_with_quality_and_is_compared_so() -> None:

@@ -280,6 +280,21 @@ def test_a_record_is_what_the_maps_say(
     assert read_records(out / "inspections.jsonl")[1].score == record.score
 
 
+def test_of_many_specks_the_strongest_are_described(
+    scenes: Path,
+    inspector: Inspector,
+    inspected: tuple[PanelInspection, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everything = inspected[0].records[1].regions
+    assert len(everything) > 5
+    monkeypatch.setattr(inspecting, "MOST_REGIONS", 5)
+    done = inspect_panels(inspector, scenes / "virgin", tmp_path)
+    peaks = [region.peak for region in done.records[0].regions]
+    assert peaks == [region.peak for region in everything[:5]]
+
+
 def test_a_threshold_of_ones_own_decides_by_itself(
     scenes: Path, inspector: Inspector, tmp_path: Path
 ) -> None:

@@ -65,7 +65,11 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
 
 
 def ssimulacra2(original: Pixels, decoded: Pixels) -> float:
-    """SSIMULACRA2 by the package of that name: 100 for the same picture, 90 hardly visible, 50 medium."""
+    """SSIMULACRA2 by the package of that name: 100 for the same picture, 90 hardly visible, 50 medium.
+
+    Of a picture with a side of less than 225 pixels the package takes fewer than six scales, and its weights fall
+    on others than they were fitted for: compare such pictures by another measure.
+    """
     from ssimulacra2 import compute_ssimulacra2
 
     # The package opens what Pillow can open, so it is given files in memory.

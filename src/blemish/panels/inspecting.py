@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
+from scipy import ndimage
 from torch import Tensor
 
 from blemish.detect import (
@@ -33,6 +34,7 @@ from blemish.detect import (
     image_score,
     p_values,
 )
+from blemish.detect.regions import EIGHT_CONNECTED
 from blemish.errors import BlemishError, FileError, PictureError, Stopped, UsageError, nearest
 from blemish.images import Blender, TilePlan
 from blemish.images.modalities import Scene, find_scenes
@@ -657,6 +659,13 @@ def _regions(file: TiledFile[InspectedBlock], level: float) -> tuple[Region, ...
     factor = file.attributes["overview_reduction"]
     overview = np.nan_to_num(file.read("overview_residual").astype(np.float32))
     height, width = file.size
+    # A surface unlike all that was learned has millions of specks: only the strongest are described.
+    labels, count = ndimage.label(overview > level, structure=EIGHT_CONNECTED)
+    if count > MOST_REGIONS:
+        peaks = ndimage.maximum(overview, labels, np.arange(1, count + 1))
+        strongest = np.zeros(count + 1, np.bool_)
+        strongest[1 + np.argsort(-peaks, kind="stable")[:MOST_REGIONS]] = True
+        overview = np.where(strongest[labels], overview, 0)
     return tuple(
         region.model_copy(
             update={
@@ -667,7 +676,7 @@ def _regions(file: TiledFile[InspectedBlock], level: float) -> tuple[Region, ...
                 "area": region.area * factor**2,
             }
         )
-        for region in find_regions(overview, level)[:MOST_REGIONS]
+        for region in find_regions(overview, level)
     )
 
 

@@ -33,6 +33,7 @@ from blemish.report import (
     write_page,
 )
 from blemish.report import Panel as Shown
+from blemish.report.colours import fit_map, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import Tone
 
@@ -55,14 +56,10 @@ class Inspected:
     scene: Scene
     maps: Path
 
-    def layer(self, name: str) -> NDArray[np.float32]:
-        """All of a layer of overviews."""
-        return self.window(name, ...)
-
     def window(self, name: str, *index: object) -> NDArray[np.float32]:
-        """What a layer holds at ``index``."""
+        """What a layer holds at ``index``; all of it without."""
         with reading(self.maps):
-            values: NDArray[np.float32] = open_tiled(self.maps)[name][index].astype(np.float32)
+            values: NDArray[np.float32] = open_tiled(self.maps)[name][index or ...].astype(np.float32)
         return values
 
     def planes(self, name: str) -> Iterator[tuple[ModalityRecord, NDArray[np.float32]]]:
@@ -76,6 +73,14 @@ class Inspected:
             yield modality, self.window(name, slice(first, first + one.channels))
             first += one.channels
 
+    def scale(self, kind: str) -> float:
+        """What is drawn at mid-scale in the ``own`` or ``cross`` maps, where no calibration says which."""
+        planes = [plane for _, plane in self.planes(f"overview_{kind}")]
+        thin = max(1, max(planes[0].shape) // _SIDE)
+        sample = np.stack([plane[::thin, ::thin] for plane in planes])
+        there = sample[np.isfinite(sample)]
+        return float(np.quantile(there, _GLOWING)) if there.size else 0.0
+
 
 def write_overviews(folder: Path, found: Inspected, level: float) -> None:
     """PNG of what :class:`Inspected` holds, each at most 2,000 pixels a side, in ``folder``.
@@ -85,7 +90,7 @@ def write_overviews(folder: Path, found: Inspected, level: float) -> None:
     FileError
         When one cannot be written.
     """
-    _write_png(folder / "residual.png", heat(_filled(found.layer("overview_residual")), level))
+    _write_png(folder / "residual.png", heat(_filled(found.window("overview_residual")), level))
     for layer, name in (("overview_picture", "picture"), ("overview_reconstruction", "reconstruction")):
         for modality, pixels in found.planes(layer):
             if np.isfinite(pixels).any():
@@ -94,7 +99,7 @@ def write_overviews(folder: Path, found: Inspected, level: float) -> None:
                 shown = drawn[..., 0] if len(pixels) == 1 else drawn
                 _write_png(folder / f"{name}-{modality.name}.png", shown)
     for layer in ("own", "cross"):
-        scale = _scale(found.layer(f"overview_{layer}"))
+        scale = found.scale(layer)
         for modality, residual in found.planes(f"overview_{layer}"):
             if np.isfinite(residual).any():
                 _write_png(folder / f"{layer}-{modality.name}.png", heat(_filled(residual), scale))
@@ -190,7 +195,7 @@ def _told(record: PanelRecord) -> Iterator[str]:
 
 def _overview_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
     record = found.record
-    residual = _filled(found.layer("overview_residual"))
+    residual = _filled(found.window("overview_residual"))
     pictures = [
         Shown(_labelled(modality), displayable(_filled(pixels)))
         for modality, pixels in found.planes("overview_picture")
@@ -207,7 +212,7 @@ def _overview_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
         "The residual, and the same over the first modality." if pictures else "",
         (),
         [
-            Shown("residual", heat(residual, level), "map"),
+            Shown("residual", _small_heat(residual, level), "map"),
             *([Shown("over the picture", _over(found, residual, level))] if pictures else []),
         ],
     )
@@ -238,9 +243,9 @@ def _over(found: Inspected, residual: NDArray[np.float32], level: float) -> NDAr
 
 
 def _modal_row(found: Inspected, kind: str, name: str, what: str) -> Iterator[PictureRow]:
-    scale = _scale(found.layer(f"overview_{kind}"))
+    scale = found.scale(kind)
     panels = [
-        Shown(modality.name, heat(_filled(values), scale), "map")
+        Shown(modality.name, _small_heat(values, scale), "map")
         for modality, values in found.planes(f"overview_{kind}")
         if np.isfinite(values).any()
     ]
@@ -278,11 +283,10 @@ def _place_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
                     (f"p = {number(place.p_value)}", "plain"),
                 ]
                 yield PictureRow(f"({place.x}, {place.y})", "", badges, _crops(found, panel, box, level))
-            cross = found.layer("overview_cross")  # (M, h, w)
-            scale = _scale(cross)
-            for index, modality in enumerate(record.modalities):
-                if np.isfinite(cross[index]).any():
-                    box = _worst(cross[index], record.size)
+            scale = found.scale("cross")
+            for index, (modality, cross) in enumerate(found.planes("overview_cross")):
+                if np.isfinite(cross).any():
+                    box = _worst(cross, record.size)
                     title = f"{modality.name} at ({box[0]}, {box[1]})"
                     crops = _crops(found, panel, box, level, cross=(index, scale))
                     yield PictureRow(title, "what the others predict worst", (), crops)
@@ -360,6 +364,12 @@ def _decisions(records: Sequence[PanelRecord]) -> Table:
     return Table("Decisions", [*columns, "seconds"], rows, note)
 
 
+def _small_heat(values: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
+    """Heat at the size of the page; drawn larger and then reduced, a blemish of a few pixels would fade."""
+    side = min(_SIDE, max(values.shape))
+    return heat(fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), level)
+
+
 def _labelled(modality: ModalityRecord) -> str:
     return f"{modality.name} (kept back)" if modality.state == "hidden" else modality.name
 
@@ -371,9 +381,3 @@ def _number(value: float | None) -> str:
 def _filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Absent becomes 0: black in pictures, dark in maps."""
     return np.nan_to_num(values, nan=0.0)
-
-
-def _scale(values: NDArray[np.float32]) -> float:
-    """The level that is drawn at mid-scale where no calibration says which."""
-    there = values[np.isfinite(values)]
-    return float(np.quantile(there, _GLOWING)) if there.size else 0.0

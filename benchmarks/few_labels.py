@@ -1,0 +1,279 @@
+"""How far few labels go: a small classifier on latent features, and the same one on raw pixels.
+
+Cracks are marked by hand in some pictures, and there are many more places without a mark. An autoencoder is fitted
+on pictures without labels (``fp-cae``, the picture as its one modality), and its latent variables, one vector for
+every eight pixels, are the features of a classifier that is given n places with a crack and n without. Beside it
+stands the same classifier on the pixels themselves that one latent vector sees, and on the features of the same
+network before training, which shows what is learned and what is merely the shape of the network.
+
+    python benchmarks/few_labels.py --data craquelure --truth skeletons --held-out 1 \\
+        --out benchmarks/results/few_labels-craquelure.json
+    python benchmarks/few_labels.py --data crackforest --truth masks --held-out 30 \\
+        --out benchmarks/results/few_labels-crackforest.json
+
+``--data`` is a folder with ``images/`` and the truth in a folder beside it, of the same names: a pixel above 0 is
+crack. A place counts as crack where its eight by eight pixels hold one. The last pictures are held out: neither the
+autoencoder nor a classifier sees them. Every n is drawn several times; a plot stands beside the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import sklearn
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from blemish import __version__
+from blemish.fitting import fit
+from blemish.images import find_pictures, read_mask, read_picture, write_picture
+from blemish.inspector import Inspector
+from blemish.panels import Features, extract_features, read_features
+from blemish.training import choose_machine
+
+Floats = NDArray[np.float32]
+LABELS = (5, 10, 20, 50, 100, 200, 500)
+SEEN = 19  # pixels across that one latent place of fp-cae sees
+CROP = 160
+CLASSIFIERS: dict[str, Callable[[int], Any]] = {
+    "logistic regression": lambda seed: make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, max_iter=300)
+    ),
+    "random forest": lambda seed: RandomForestClassifier(
+        100, min_samples_leaf=2, random_state=seed, n_jobs=1
+    ),
+}
+
+
+class Places(NamedTuple):
+    """Places of several pictures, and what is known of each."""
+
+    latent: Floats
+    """(K, d), of the fitted network."""
+    untrained: Floats
+    """(K, d), of the same network before training."""
+    raw: Floats
+    """(K, SEEN² · C), the pixels around it."""
+    crack: NDArray[np.bool_]
+    """(K,)"""
+
+
+def fit_without_labels(pictures: list[Path], work: Path, settings: list[str]) -> Inspector:
+    """The autoencoder of ``pictures``, cut into squares so that some can be held out to stop the training."""
+    for path in pictures:
+        pixels = read_picture(path).floats()
+        for top in range(0, pixels.shape[1] - CROP + 1, CROP):
+            for left in range(0, pixels.shape[2] - CROP + 1, CROP):
+                crop = pixels[:, top : top + CROP, left : left + CROP]
+                write_picture(work / "crops" / f"{path.stem}-{top}-{left}.png", crop)
+    undecided = ["threshold.rule=fixed", "threshold.value=1"]  # nothing is to be rejected here
+    return fit(work / "crops", "fp-cae", settings=[*undecided, *settings])
+
+
+def features_of(inspector: Inspector, images: Path, out: Path) -> dict[str, Features]:
+    """The features of every picture, by the stem of its name."""
+    extract_features(inspector, images, out)
+    found = [read_features(path) for path in out.rglob("*.zarr")]
+    return {Path(features.name).stem: features for features in found}
+
+
+def places_of(
+    path: Path, truth: Path, latent: Features, untrained: Features, most: int, rng: np.random.Generator
+) -> Places:
+    """At most ``most`` places of one picture, of those around which all pixels are."""
+    picture = read_picture(path)
+    pixels = picture.floats()
+    marked = read_mask(truth, size=picture.size)
+    half = SEEN // 2
+    # The middle of each latent place, in whole pixels.
+    rows, columns = (
+        np.rint(latent.offset[axis] + latent.stride * np.arange(latent.shape[1 + axis])).astype(int)
+        for axis in (0, 1)
+    )
+    cell = latent.stride // 2
+    counts = np.pad(marked, cell).cumsum(0).cumsum(1)
+    counts = np.pad(counts, ((1, 0), (1, 0)))
+    i, j = np.meshgrid(np.arange(len(rows)), np.arange(len(columns)), indexing="ij")
+    inside = [
+        (at[index] >= half) & (at[index] < length - half)
+        for at, index, length in ((rows, i, picture.height), (columns, j, picture.width))
+    ]
+    i, j = i[inside[0] & inside[1]], j[inside[0] & inside[1]]
+    if len(i) > most:
+        chosen = rng.choice(len(i), most, replace=False)
+        i, j = i[chosen], j[chosen]
+    top, left = rows[i], columns[j]  # of the cell, in the padded sums
+    stride = latent.stride
+    crack = (
+        counts[top + stride, left + stride]
+        - counts[top, left + stride]
+        - counts[top + stride, left]
+        + counts[top, left]
+    )
+    windows = sliding_window_view(pixels, (SEEN, SEEN), axis=(1, 2))  # (C, H − 18, W − 18, 19, 19)
+    raw = windows[:, rows[i] - half, columns[j] - half].swapaxes(0, 1).reshape(len(i), -1)
+    return Places(
+        np.asarray(latent.array[:], np.float32)[:, i, j].T,
+        np.asarray(untrained.array[:], np.float32)[:, i, j].T,
+        raw.astype(np.float32),
+        crack > 0,
+    )
+
+
+def together(parts: list[Places]) -> Places:
+    return Places(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def learned(known: Places, held_out: Places, n: int, draw: int) -> dict[str, dict[str, float]]:
+    """Average precision on ``held_out``, by classifier and features, with n labels of each kind."""
+    rng = np.random.default_rng([n, draw])
+    chosen = np.concatenate(
+        [rng.choice(np.flatnonzero(known.crack == kind), n, replace=False) for kind in (True, False)]
+    )
+    found: dict[str, dict[str, float]] = {}
+    for name, make in CLASSIFIERS.items():
+        found[name] = {}
+        for features in ("latent", "untrained", "raw"):
+            seen, new = getattr(known, features)[chosen], getattr(held_out, features)
+            classifier = make(draw).fit(seen, known.crack[chosen])
+            scores = classifier.predict_proba(new)[:, 1]
+            found[name][features] = float(average_precision_score(held_out.crack, scores))
+    return found
+
+
+def draw_plot(path: Path, labels: list[int], curves: dict[str, dict[str, Any]], chance: float) -> None:
+    """A panel a classifier: average precision against labels, the mean of the draws and their quartiles."""
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
+    words = {"latent": "latent features", "untrained": "the same before training", "raw": "raw pixels"}
+    for axis, (name, by_features) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        for features, label in words.items():
+            draws = np.array(by_features[features])  # (labels, draws)
+            (line,) = axis.plot(labels, draws.mean(axis=1), marker="o", markersize=3, label=label)
+            low, high = np.quantile(draws, [0.25, 0.75], axis=1)
+            axis.fill_between(labels, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.axhline(chance, color="grey", linestyle=":", label="chance")
+        axis.set_xscale("log")
+        axis.set_xticks(labels, [str(n) for n in labels], minor=False)
+        axis.minorticks_off()
+        axis.set_ylim(0, None)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("labelled places of each kind", fontsize=9)
+        axis.set_ylabel("average precision, held-out pictures", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and the truth")
+    parser.add_argument("--truth", default="masks", help="folder of the truth in it")
+    parser.add_argument("--held-out", type=int, default=1, help="pictures to measure on, the last by name")
+    parser.add_argument("--pictures", type=int, help="use so many, evenly taken, instead of all")
+    parser.add_argument("--steps", type=int, default=1500, help="of the autoencoder")
+    parser.add_argument("--draws", type=int, default=10, help="of the labels, for each n")
+    parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
+    parser.add_argument("--places", type=int, default=20_000, help="held-out places, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    pictures = [item.path for item in find_pictures(options.data / "images")]
+    if options.pictures:
+        places = np.linspace(0, len(pictures) - 1, options.pictures).round().astype(int)
+        pictures = [pictures[place] for place in places]
+    unlabelled = pictures[: -options.held_out]
+    settings = [
+        f"training.seed={options.seed}",
+        "training.batch=16",
+        f"training.validate_every={max(1, options.steps // 10)}",
+    ]
+    rng = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        trained = fit_without_labels(
+            unlabelled, work / "fitted", [*settings, f"training.steps={options.steps}"]
+        )
+        # One step of next to no length is the network as it was initialised.
+        still = [*settings, "training.steps=1", "training.learning_rate=1.0e-12"]
+        untrained = fit_without_labels(unlabelled, work / "untrained", still)
+        (work / "pictures").mkdir()
+        for path in pictures:
+            (work / "pictures" / path.name).symlink_to(path.resolve())
+        latent, before = (
+            features_of(one, work / "pictures", work / name)
+            for one, name in ((trained, "latent"), (untrained, "before"))
+        )
+        parts = [
+            places_of(
+                path,
+                options.data / options.truth / f"{path.stem}.png",
+                latent[path.stem],
+                before[path.stem],
+                options.places // options.held_out if path not in unlabelled else sys.maxsize,
+                rng,
+            )
+            for path in pictures
+        ]
+    known, held_out = together(parts[: len(unlabelled)]), together(parts[len(unlabelled) :])
+    draws = {n: [learned(known, held_out, n, draw) for draw in range(options.draws)] for n in options.labels}
+    curves = {
+        name: {
+            features: [[one[name][features] for one in draws[n]] for n in options.labels]
+            for features in ("latent", "untrained", "raw")
+        }
+        for name in CLASSIFIERS
+    }
+    chance = float(held_out.crack.mean())
+    result = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": str(choose_machine()),
+        "versions": {"blemish": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
+        "dataset": options.data.resolve().name,
+        "pictures": {"unlabelled": len(unlabelled), "held_out": options.held_out},
+        "training": {
+            "recipe": trained.recipe.name,
+            "steps": trained.file.training.steps,
+            "seconds": round(trained.file.training.seconds),
+        },
+        "places": {"to label": len(known.crack), "held_out": len(held_out.crack), "crack": chance},
+        "features": {"latent": known.latent.shape[1], "raw": known.raw.shape[1]},
+        "labels": options.labels,
+        "average_precision": curves,
+        "ahead": {
+            name: [
+                f"{sum(a > b for a, b in zip(latent, raw, strict=True))} of {options.draws}"
+                for latent, raw in zip(by["latent"], by["raw"], strict=True)
+            ]
+            for name, by in curves.items()
+        },
+    }
+    options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw_plot(options.out.with_suffix(".png"), options.labels, curves, chance)
+    for name, by in curves.items():
+        for place, n in enumerate(options.labels):
+            means = ", ".join(f"{features} {np.mean(by[features][place]):.3f}" for features in by)
+            print(f"{name}, {n} labels of each kind: {means}")
+
+
+if __name__ == "__main__":
+    main()
