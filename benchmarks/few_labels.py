@@ -47,7 +47,8 @@ from blemish.training import choose_machine
 
 Floats = NDArray[np.float32]
 LABELS = (5, 10, 20, 50, 100, 200, 500)
-SEEN = 19  # pixels across that one latent place of fp-cae sees
+AROUND = 1  # latent places on each side of the middle one
+SEEN = 19 + 2 * 8 * AROUND  # pixels across that these see; one place of fp-cae sees 19
 CROP = 160
 CLASSIFIERS: dict[str, Callable[[int], Any]] = {
     "logistic regression": lambda seed: make_pipeline(
@@ -63,9 +64,9 @@ class Places(NamedTuple):
     """Places of several pictures, and what is known of each."""
 
     latent: Floats
-    """(K, d), of the fitted network."""
+    """(K, 9 d), of the fitted network."""
     untrained: Floats
-    """(K, d), of the same network before training."""
+    """(K, 9 d), of the same network before training."""
     raw: Floats
     """(K, SEEN² · C), the pixels around it."""
     crack: NDArray[np.bool_]
@@ -124,14 +125,24 @@ def places_of(
         - counts[top + stride, left]
         + counts[top, left]
     )
-    windows = sliding_window_view(pixels, (SEEN, SEEN), axis=(1, 2))  # (C, H − 18, W − 18, 19, 19)
+    windows = sliding_window_view(
+        pixels, (SEEN, SEEN), axis=(1, 2)
+    )  # (C, H − SEEN + 1, W − SEEN + 1, SEEN, SEEN)
     raw = windows[:, rows[i] - half, columns[j] - half].swapaxes(0, 1).reshape(len(i), -1)
     return Places(
-        np.asarray(latent.array[:], np.float32)[:, i, j].T,
-        np.asarray(untrained.array[:], np.float32)[:, i, j].T,
+        vectors(latent, i, j),
+        vectors(untrained, i, j),
         raw.astype(np.float32),
         crack > 0,
     )
+
+
+def vectors(features: Features, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
+    """The features of places and of those around them: (K, 9 d)."""
+    whole = np.asarray(features.array[:], np.float32)  # (d, h, w)
+    steps = range(-AROUND, AROUND + 1)
+    near = [whole[:, i + down, j + right] for down in steps for right in steps]
+    return np.concatenate(near).T  # (9 d, K) to (K, 9 d)
 
 
 def together(parts: list[Places]) -> Places:

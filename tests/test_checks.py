@@ -100,7 +100,13 @@ def test_every_package_of_an_extra_is_looked_for(extra: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "extra"),
-    [("torch", "train"), ("torch.nn", "train"), ("lightning.fabric", "train"), ("torchvision", "backbones")],
+    [
+        ("torch", "train"),
+        ("torch.nn", "train"),
+        ("lightning.fabric", "train"),
+        ("torchvision", "backbones"),
+        ("zarr", "large"),
+    ],
 )
 def test_missing_extra_is_explained(name: str, extra: str) -> None:
     with (

@@ -28,9 +28,10 @@ EXTRAS = {
         ("numba", "numba"),
         ("bjontegaard", "bjontegaard"),
     ),
+    "large": (("zarr", "zarr"),),
 }
-# Only some recipes (`blemish recipes` tells which) and the JPEG commands need these.
-OPTIONAL = frozenset({"backbones", "jpeg"})
+# Only some recipes (`blemish recipes` tells which), the JPEG commands and panels of many sensors need these.
+OPTIONAL = frozenset({"backbones", "jpeg", "large"})
 CORE = (
     "numpy",
     "pillow",

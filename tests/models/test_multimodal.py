@@ -389,6 +389,63 @@ def test_a_modality_is_predicted_from_the_others_alone(name: str) -> None:
     assert not torch.equal(again.reconstruction[:, 3], found.reconstruction[:, 3])
 
 
+HOLES = {
+    "none": (),
+    "a sensor": ((0, 3, slice(None), slice(None)),),
+    "a region": ((1, slice(0, 3), slice(5, 30), slice(16, None)),),
+    "one channel of three": ((0, 1, slice(0, 20), slice(None)),),
+    "all but one": ((0, slice(0, 4)),),
+    "everything in a region": ((slice(None), slice(None), slice(20, None), slice(None)),),
+    "everything": ((1,),),
+}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 51)])
+@pytest.mark.parametrize("holes", HOLES.values(), ids=HOLES.keys())
+@pytest.mark.parametrize("name", ["fp-cae", *SEPARATED])
+def test_predictions_are_those_of_a_network_that_never_sees_the_modality(
+    name: str, holes: tuple[tuple[slice, ...], ...], size: tuple[int, int]
+) -> None:
+    model = made(name)
+    x = pictures(2, 6, *size)
+    for hole in holes:
+        x[hole] = NAN
+    found = modal_residuals(model, x)
+    torch.testing.assert_close(found.reconstruction, model(x).reconstruction, rtol=0, atol=1e-5)
+    for taken in (slice(0, 3), slice(3, 4), slice(4, 6)):
+        others = x.clone()
+        others[:, taken] = NAN
+        expected = model(others).reconstruction[:, taken]
+        expected = expected.masked_fill(others.isnan().all(1, keepdim=True), NAN)
+        torch.testing.assert_close(found.predicted[:, taken], expected, rtol=0, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", SEPARATED)
+def test_separated_networks_see_each_modality_once(name: str) -> None:
+    model = made(name)
+    calls = []
+    encoders = [
+        part for key, part in model.encoder.named_modules() if key.count(".") == 1 and "encoders" in key
+    ]
+    for place, encoder in enumerate(encoders):
+        encoder.register_forward_hook(lambda *_, place=place: calls.append(place))
+    modal_residuals(model, pictures())
+    assert calls == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["corruption=[{name: gaussian, sigma: 0.1, at_inspection: true}]", "bottleneck=[{name: dense, latent: 9}]"],
+)
+def test_parts_beside_encoder_and_decoder_take_part_in_predictions(between: str) -> None:
+    model = made("fp-cae-add", SMALL, between)
+    x = pictures()
+    others = x.clone()
+    others[:, 3] = NAN
+    found = modal_residuals(model, x)
+    torch.testing.assert_close(found.predicted[:, 3], model(others).reconstruction[:, 3])
+
+
 def test_where_a_modality_is_absent_it_has_no_residual_but_a_prediction() -> None:
     x = pictures()
     x[0, 3] = NAN

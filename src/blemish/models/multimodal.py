@@ -121,6 +121,25 @@ class StackedEncoder(Encoder):
         return cast(Tensor, self.halving(x, _presence(x) if self.takes_absent else None)[0])
 
 
+class Seen(NamedTuple):
+    """What the encoder of one modality finds in it."""
+
+    features: Tensor
+    """(N, 80, h, w), 0 where they rest on nothing."""
+    mask: Tensor | None
+    """(N, 1, h, w) booleans, where they rest on anything; None where they do everywhere."""
+
+    def held(self) -> Tensor:
+        """The mask, written out."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones_like(self.features[:, :1], dtype=torch.bool)
+
+    def absent(self) -> Seen:
+        """What would be found had the modality never been taken."""
+        return Seen(torch.zeros_like(self.features), torch.zeros_like(self.held()))
+
+
 @register(ENCODERS, "separated")
 class SeparatedEncoder(Encoder):
     """An encoder for each modality, and a convolution that finds what they share (Figure 5).
@@ -170,22 +189,34 @@ class SeparatedEncoder(Encoder):
         keep_variance(self.intermodal, reached=reached)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.fuse(self.see(x))
+
+    def see(self, x: Tensor) -> list[Seen]:
+        """What each encoder finds in its part of ``x`` (N, C, H, W), before anything is shared."""
         present = _presence(x) if self.takes_absent else None
         masks: Sequence[Tensor | None] = [None] * len(self.sizes)
         if present is not None:
             masks = torch.split(present, self.sizes, 1)
-        seen = [
-            encoder(part, mask)
+        return [
+            Seen(*encoder(part, mask))
             for encoder, part, mask in zip(self.encoders, torch.split(x, self.sizes, 1), masks, strict=True)
         ]
-        features = [h for h, _ in seen]  # each (N, 80, h, w)
+
+    def fuse(self, seen: Sequence[Seen], *, without: int | None = None) -> Tensor:
+        """The latent of what was seen, as if the modality of number ``without`` were absent."""
+        if without is not None:
+            seen = [one.absent() if place == without else one for place, one in enumerate(seen)]
+        whole = all(one.mask is None for one in seen)
+        features = [one.features for one in seen]  # each (N, 80, h, w)
+        mask = None
         if self.fusion == "concat":
             fused = torch.cat(features, 1)
-            mask = None if present is None else torch.cat([m.expand_as(h) for h, m in seen], 1)
+            if not whole:
+                mask = torch.cat([one.held().expand_as(one.features) for one in seen], 1)
         else:
-            fused, mask = torch.stack(features).sum(0), None
-            if present is not None:
-                count = torch.stack([m for _, m in seen]).sum(0)  # (N, 1, h, w)
+            fused = torch.stack(features).sum(0)
+            if not whole:
+                count = torch.stack([one.held() for one in seen]).sum(0)  # (N, 1, h, w)
                 fused, mask = fused * (len(seen) / count.clamp_min(1)), count > 0
         # One place more than it is given: the grid is kept by leaving out what looks ahead of its first.
         return _convolved(self.intermodal, fused, mask)[0][..., 1:, 1:]
@@ -288,7 +319,11 @@ class SeparatedDecoder(Decoder):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.cat([decoder(latent) for decoder in self.decoders], 1)
+        return torch.cat([self.modality(latent, place) for place in range(len(self.decoders))], 1)
+
+    def modality(self, latent: Tensor, place: int) -> Tensor:
+        """The modality of number ``place`` alone: (N, c, 8 (h + 1), 8 (w + 1))."""
+        return cast(Tensor, self.decoders[place](latent))
 
 
 # -- how alike, modality by modality -------------------------------------------------------------------
@@ -485,18 +520,43 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
         raise UsageError(
             "residuals of single modalities need a model with residual 'modal-ssim', such as fp-cae-add"
         )
-    reconstruction = model(x).reconstruction.float()
-    predicted, lonely = torch.empty_like(reconstruction), []
-    first = 0
-    for modality in measure.modalities:
-        taken = slice(first, first + modality.channels)
-        others = x.clone()
-        others[:, taken] = torch.nan
-        predicted[:, taken] = model(others).reconstruction[:, taken].float()
-        lonely.append(others.isnan().all(1, keepdim=True))
-        first = taken.stop
-    alone = torch.cat(lonely, 1)  # (N, M, H, W)
+    reconstruction, predicted = _reconstructions(model, x, measure.modalities)
+    there = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
+    alone = there.sum(1, keepdim=True) == there  # (N, M, H, W): all that is there, if anything, is itself
     crossed = measure.each(x, predicted).masked_fill(alone, torch.nan)
     sizes = torch.tensor([modality.channels for modality in measure.modalities], device=x.device)
     predicted = predicted.masked_fill(alone.repeat_interleave(sizes, 1), torch.nan)
     return ModalResiduals(measure.each(x, reconstruction), crossed, reconstruction, predicted)
+
+
+def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
+    """Pictures (N, C, H, W) from all that is there, and each modality of them from the others alone."""
+    encoder, decoder = model.encoder, model.decoder
+    between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
+    if (
+        isinstance(encoder, SeparatedEncoder)
+        and encoder.takes_absent
+        and isinstance(decoder, SeparatedDecoder)
+        and not between
+    ):
+        # What a modality is encoded to does not depend on the others: each is seen once, and only fused anew.
+        prepared = model.prepare(x)
+        seen = encoder.see(prepared.picture)
+        made = decoder(encoder.fuse(seen))
+        others = [
+            decoder.modality(encoder.fuse(seen, without=place), place) for place in range(len(modalities))
+        ]
+        return (
+            model.restore(made, prepared).float(),
+            model.restore(torch.cat(others, 1), prepared).float(),
+        )
+    reconstruction = model(x).reconstruction.float()
+    predicted = torch.empty_like(reconstruction)
+    first = 0
+    for modality in modalities:
+        taken = slice(first, first + modality.channels)
+        rest = x.clone()
+        rest[:, taken] = torch.nan
+        predicted[:, taken] = model(rest).reconstruction[:, taken].float()
+        first = taken.stop
+    return reconstruction, predicted

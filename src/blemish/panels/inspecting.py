@@ -501,22 +501,22 @@ def _inspect_block(examiner: PanelExaminer, file: TiledFile[InspectedBlock], blo
     read = time.perf_counter()
     maps = examiner.measure(block, window)
     scores = examiner.scores(maps.residual)
-    computed = time.perf_counter()
     reduction = file.attributes["overview_reduction"]
-    whole = {"residual": maps.residual, "own": maps.own, "cross": maps.cross}
-    if "reconstruction" in file.layers:
-        whole["reconstruction"] = maps.reconstruction
-    for layer, values in whole.items():
-        file.write(layer, block, values)
-    for layer, values in (
-        ("picture", maps.picture),
-        ("reconstruction", maps.reconstruction),
-        ("own", maps.own),
-        ("cross", maps.cross),
-    ):
-        file.write(f"overview_{layer}", block, means(values, reduction))
-    # The brightest value, as in all pictures of a residual: a mean would hide a blemish of a few pixels.
-    file.write("overview_residual", block, maxima(maps.residual, reduction))
+    layers = {
+        "residual": maps.residual,
+        "own": maps.own,
+        "cross": maps.cross,
+        "reconstruction": maps.reconstruction,
+        "overview_picture": means(maps.picture, reduction),
+        "overview_reconstruction": means(maps.reconstruction, reduction),
+        # The brightest value, as in all pictures of a residual: a mean would hide a blemish of a few pixels.
+        "overview_residual": maxima(maps.residual, reduction),
+        "overview_own": means(maps.own, reduction),
+        "overview_cross": means(maps.cross, reduction),
+    }
+    computed = time.perf_counter()
+    for layer in file.layers:
+        file.write(layer, block, layers[layer])
     file.finish(
         InspectedBlock(
             row=block.row,
@@ -565,8 +565,9 @@ def means(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
         return values
     parts = _parts(values, factor)
     there = np.isfinite(parts)
-    count = there.sum(axis=(-3, -1))
-    total = np.where(there, parts, 0).sum(axis=(-3, -1), dtype=np.float64)
+    # Down first, along which memory lies in line: half the time of both axes at once.
+    count = there.sum(axis=-3, dtype=np.float32).sum(axis=-1)
+    total = np.where(there, parts, 0).sum(axis=-3).sum(axis=-1, dtype=np.float64)
     mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return np.asarray(mean, np.float32)
 

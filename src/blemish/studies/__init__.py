@@ -10,9 +10,9 @@ from blemish.errors import UsageError, nearest
 from blemish.observer import Observer
 from blemish.studies.result import StudyResult
 
-STUDIES = ("bergmann2018", "kumar2025", "liu2022", "radli2022")
-_OF_PHOTOGRAPHS = ("liu2022",)
-"""Studies of compression, which look at their data set's layout themselves."""
+STUDIES = ("bergmann2018", "kumar2025", "liu2022", "radli2022", "xie2019")
+_OF_OTHER_LAYOUT = ("liu2022", "xie2019")
+"""Studies without labelled pictures, which look at their data set's layout themselves."""
 
 __all__ = ["STUDIES", "StudyResult", "run_study"]
 
@@ -31,8 +31,9 @@ def run_study(
 
     Parameters
     ----------
-    data: a data set in the MVTec layout, for ``liu2022`` a folder with photographs in ``train`` and ``test``;
-        without it the study draws pictures of its own.
+    data: a data set in the MVTec layout; for ``liu2022`` a folder with photographs in ``train`` and ``test``, for
+        ``xie2019`` one with scenes in ``train`` and perhaps ``test``. Without it the study draws pictures of
+        its own.
     quick: minutes instead of the full length.
     seeds: one fit of every row for each; without them the study's own.
     settings: ``key=value`` overrides of all its recipes, after the study's own.
@@ -54,7 +55,7 @@ def run_study(
     from blemish.images import read_labelled
 
     refuse_unwritable(Path(out))
-    if data is not None and name not in _OF_PHOTOGRAPHS:
+    if data is not None and name not in _OF_OTHER_LAYOUT:
         read_labelled(Path(data))
     module = import_module(f"blemish.studies.{name}")
     result: StudyResult = module.run(
