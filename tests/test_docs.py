@@ -16,6 +16,7 @@ from PIL import Image
 from blemish import cli
 from blemish.fitting import check_recipe
 from blemish.images.generated import make_sample
+from blemish.jpeg.tuning import TUNES
 from blemish.recipes import load_recipe, override
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +117,15 @@ def readme_rows() -> list[str]:
         )
         cells = (_over_seeds(values) for values in figures)
         rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    rates = {
+        (rate["encoder"], rate["measure"]): f"{rate['mean']:+.1f} %"
+        for rate in _json("studies/results/jpeg-kodak.json")["rates"]
+        if rate["anchor"] == "pillow-420"
+    }
+    tunes = [f"blemish-{tune}" for tune in TUNES]
+    for encoder in (*tunes, "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim"):
+        cells = (rates[encoder, one] for one in ("psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2"))
+        rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
     textures = _json("studies/results/bergmann2018.json")["rows"]
     for recipe in ("l2-ae", "vae", "fm-ae", "ssim-ae"):
         pixels = [row["pixel"] for row in textures if row["recipe"] == recipe]
