@@ -40,14 +40,23 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     assert "Training would run on" not in found
 
 
-def test_torchvision_is_needed_by_some_recipes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "extra", "who"),
+    [
+        ("torchvision", "backbones", "recipes that need backbones"),
+        ("numba", "jpeg", "the JPEG commands"),
+        ("zarr", "large", "panels of many sensors"),
+    ],
+)
+def test_some_packages_are_not_needed_by_all(
+    monkeypatch: pytest.MonkeyPatch, name: str, extra: str, who: str
+) -> None:
     real = util.find_spec
-    monkeypatch.setattr(checks.util, "find_spec", lambda name: None if name == "torchvision" else real(name))
+    monkeypatch.setattr(checks.util, "find_spec", lambda module: None if module == name else real(module))
     found = {check.name: check for check in run_checks()}
-    assert found["torchvision"].ok
-    assert found["torchvision"].found.startswith("not installed; only recipes that need backbones")
-    assert found["torchvision"].mend == INSTALL.replace("train", "backbones")
-    assert found["torchvision"].mend in found["torchvision"].found
+    assert found[name].ok
+    assert found[name].mend == INSTALL.replace("train", extra)
+    assert found[name].found == f"not installed; only {who} ask for it: {found[name].mend}"
     assert found["Training would run on"].ok
 
 

@@ -30,8 +30,12 @@ EXTRAS = {
     ),
     "large": (("zarr", "zarr"),),
 }
-# Only some recipes (`blemish recipes` tells which), the JPEG commands and panels of many sensors need these.
-OPTIONAL = frozenset({"backbones", "jpeg", "large"})
+# Those that not everybody needs, and who does; `blemish recipes` tells which recipes.
+OPTIONAL = {
+    "backbones": "recipes that need backbones",
+    "jpeg": "the JPEG commands",
+    "large": "panels of many sensors",
+}
 CORE = (
     "numpy",
     "pillow",
@@ -110,7 +114,7 @@ def run_checks() -> list[Check]:
             if util.find_spec(module) is not None:
                 checks.append(_package(distribution, mend))
             elif extra in OPTIONAL:
-                found = f"not installed; only recipes that need {extra} ask for it: {mend}"
+                found = f"not installed; only {OPTIONAL[extra]} ask for it: {mend}"
                 checks.append(Check(distribution, found, mend=mend))
             else:
                 missing = True

@@ -200,6 +200,8 @@ def test_worker_processes(folder: Path, tmp_path: Path) -> None:
         ({"quality": 50, "target_bpp": 1.0}, "--quality and --target-bpp exclude each other"),
         ({"target_bpp": 1.0, "target_ssim": 0.9}, "--target-bpp and --target-ssim exclude each other"),
         ({"lossless": True, "quality": 50}, "leave --quality out"),
+        ({"lossless": True, "tune": "psnr"}, "leave --tune out"),
+        ({"lossless": True, "sampling": "4:4:4"}, "leave --sampling out"),
         ({"quality": 0}, "--quality 0: choose"),
         ({"quality": 101}, "--quality 101: choose"),
         ({"quality": float("nan")}, "--quality nan: choose"),
@@ -581,6 +583,22 @@ def test_a_full_disk_leaves_no_half_file(
         encode_folder(folder, out)
     assert files(out) == ["a.jpg", JOURNAL_FILE]
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")]
+)
+def test_a_picture_too_large_for_the_memory_is_a_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(batch, "_encoded", full)
+    told = Told()
+    assert encode_folder(folder, tmp_path / "out", observer=told).files == ()
+    assert told.problems
+    assert all("does not fit into memory" in problem for problem in told.problems)
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:

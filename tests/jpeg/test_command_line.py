@@ -69,6 +69,22 @@ def test_lossless_as_json(jpeg: Callable[..., Ran], photos: Path) -> None:
     assert all(file["bytes_after"] == (photos / file["output"]).stat().st_size for file in found)
 
 
+def test_a_stopped_encode_says_how_to_go_on(
+    jpeg: Callable[..., Ran], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (out / name).write_bytes(b"of someone else")
+    words = ("encode", photos, "--out", out, "--lossless", "--workers", 1, "--overwrite")
+    monkeypatch.setattr("blemish.console.ConsoleObserver.should_stop", lambda self: True)
+    stopped = jpeg(*words)
+    assert stopped.code == 1
+    assert stopped.err.rstrip().endswith("--overwrite")  # without it b.jpg would be left as it is
+    monkeypatch.undo()
+    assert (out / "b.jpg").read_bytes() == b"of someone else"
+
+
 def test_bad_files_end_with_1(jpeg: Callable[..., Ran], photos: Path, tmp_path: Path) -> None:
     (photos / "c.jpg").write_bytes(b"")
     ran = jpeg("encode", photos, "--out", tmp_path / "small", "--lossless", "--workers", 1)
@@ -116,6 +132,7 @@ def test_wrong_usage_of_encode(
         (["--qualities", "10,200"], "200 is not between 1 and 100"),
         (["--bpp", "0.2"], "two numbers"),
         (["--bpp", "1,0.2"], "the lower first"),
+        (["--bpp", "0.2,inf"], "the lower first"),
     ],
 )
 def test_wrong_usage_of_evaluate(

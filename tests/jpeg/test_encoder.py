@@ -160,6 +160,11 @@ def test_a_target_of_ssim_is_met_within_one_percent(target: float) -> None:
     assert encoded.notice == ""
 
 
+def test_a_target_of_ssim_is_for_pictures_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses more than twice as many
+    assert ENCODER.encode(photograph(48, 48), target_ssim=0.9).notice == ""
+
+
 def test_targets_out_of_reach_give_the_nearest_and_say_so() -> None:
     pixels = photograph(64, 64)
     smallest, largest = (ENCODER.encode(pixels, quality=quality).data for quality in (1, 100))

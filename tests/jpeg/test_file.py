@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.errors import PictureError, UsageError
+from blemish.errors import FileError, PictureError, UsageError
 from blemish.jpeg import (
     Coefficients,
     Plane,
@@ -147,6 +147,17 @@ def test_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     from_bytes(to_bytes(coefficients(9, 9, 3, "4:2:0")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_temporary_files_is_no_damaged_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = coefficients(9, 9, 3, "4:2:0")
+    data = to_bytes(made)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    for use in (lambda: to_bytes(made), lambda: from_bytes(data)):
+        with pytest.raises(FileError, match=r"missing: temporary files cannot be written here \(No such"):
+            use()
 
 
 def test_segments_follow_the_jfif_header() -> None:

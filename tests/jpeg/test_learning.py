@@ -108,5 +108,8 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     app.command()(learning.main)
     empty = CliRunner().invoke(app, [str(tmp_path), "--out", str(tmp_path / "out.json")])
     assert (empty.exit_code, "holds no PNG or TIFF photographs" in empty.output) == (2, True)
+    Image.fromarray(photograph(32, 0)[..., 0]).save(tmp_path / "grey.png")
+    grey = CliRunner().invoke(app, [str(tmp_path), "--out", str(tmp_path / "out.json")])
+    assert (grey.exit_code, "holds grey photographs only" in grey.output) == (2, True)
     unknown = CliRunner().invoke(app, [str(tmp_path), "--tune", "lpips"])
     assert (unknown.exit_code, "tune 'lpips' is unknown" in unknown.output) == (2, True)

@@ -115,3 +115,19 @@ def test_slow_measures_can_be_left_out() -> None:
 
 def test_psnr_of_one_level() -> None:
     assert measuring.psnr(1.0) == pytest.approx(20 * math.log10(255))
+
+
+def test_lpips_of_a_picture_too_small_for_its_network_is_none() -> None:
+    x, y = pair(measuring.SMALLEST_LPIPS - 1, 60)
+    assert measuring.measure(x, y, ["lpips"]) == {"lpips": None}
+
+
+def test_the_smallest_picture_of_lpips_is_the_smallest_that_alexnet_takes() -> None:
+    from blemish.layers import torchvision_operators as torchvision_operators  # isort: skip
+    from torchvision.models import alexnet
+
+    features = alexnet(weights=None).features[:-1]  # LPIPS takes no notice of the last pooling
+    side = measuring.SMALLEST_LPIPS
+    assert features(torch.zeros(1, 3, side, side)).shape[2:] == (1, 1)
+    with pytest.raises(RuntimeError):
+        features(torch.zeros(1, 3, side - 1, side))

@@ -15,7 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 from blemish.errors import PictureError
 from blemish.jpeg import from_bytes, to_bytes
 from blemish.jpeg.coefficients import Coefficients, Plane
-from blemish.jpeg.pictures import as_stored, metadata_segments, read_source, upright
+from blemish.jpeg.pictures import (
+    as_stored,
+    decode,
+    metadata_segments,
+    orientation_segment,
+    read_source,
+    upright,
+)
 from blemish.jpeg.transform import blocks_dct, planes_of, quantise
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -283,6 +290,38 @@ def test_the_orientation_of_kept_pixels_turns_them_upright(tmp_path: Path, orien
     turned = read_source(path, keep_metadata=False)
     assert turned.orientation == 1
     np.testing.assert_array_equal(turned.pixels, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_alone_as_a_segment(orientation: int) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(colours()).save(stream, "JPEG", exif=exif(orientation))
+    segment = orientation_segment(stream.getvalue())
+    if orientation == 1:
+        assert segment == b""
+        return
+    plane = Plane(np.zeros((1, 1, 8, 8), np.int16), np.ones((8, 8), np.uint16))
+    with Image.open(io.BytesIO(to_bytes(Coefficients(8, 8, (plane,), "4:4:4"), segments=segment))) as image:
+        assert dict(image.getexif()) == {0x0112: orientation}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("content", [b"II", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff1234"])
+def test_damaged_exif_tells_no_orientation(content: bytes) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(colours()).save(stream, "JPEG", exif=b"Exif\0\0" + content)
+    assert orientation_segment(stream.getvalue()) == b""
+    assert decode(stream.getvalue()).shape == colours().shape
+
+
+@pytest.mark.filterwarnings("error")
+def test_own_files_of_any_size_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(colours()).save(stream, "JPEG")
+    with Image.open(stream) as image:
+        expected = np.asarray(image)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    np.testing.assert_array_equal(decode(stream.getvalue()), expected)
 
 
 def test_of_several_pictures_the_first_is_taken_and_said(tmp_path: Path) -> None:

@@ -435,7 +435,10 @@ def test_separated_networks_see_each_modality_once(name: str) -> None:
 
 @pytest.mark.parametrize(
     "between",
-    ["corruption=[{name: gaussian, sigma: 0.1, at_inspection: true}]", "bottleneck=[{name: dense, latent: 9}]"],
+    [
+        "corruption=[{name: gaussian, sigma: 0.1, at_inspection: true}]",
+        "bottleneck=[{name: dense, latent: 9}]",
+    ],
 )
 def test_parts_beside_encoder_and_decoder_take_part_in_predictions(between: str) -> None:
     model = made("fp-cae-add", SMALL, between)

@@ -9,20 +9,16 @@ only means that the work is done again.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
@@ -32,7 +28,14 @@ from blemish.images.writing import atomic_path
 from blemish.journal import Journal
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, to_bytes
-from blemish.jpeg.pictures import SourcePicture, file_bytes, read_source
+from blemish.jpeg.pictures import (
+    SourcePicture,
+    decode,
+    file_bytes,
+    orientation_segment,
+    read_source,
+    within_memory,
+)
 from blemish.jpeg.protection import (
     DEFAULT_STRENGTH,
     Guard,
@@ -56,7 +59,6 @@ PROTECTION_FILE = "blemish-jpeg.html"
 Action: TypeAlias = Literal["encoded", "recoded", "kept"]
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,11 @@ class BatchSettings:
         given = [option for option, value in aims.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{given[0]} and {given[1]} exclude each other; give one")
-        if self.lossless and given:
-            raise UsageError(f"--lossless keeps the quality as it is; leave {given[0]} out")
+        if self.lossless:
+            choices = {"--tune": self.tune, "--sampling": self.sampling}
+            given += [option for option, value in choices.items() if value is not None]
+            if given:
+                raise UsageError(f"--lossless keeps the coefficients as they are; leave {given[0]} out")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality {self.quality:g}: choose a number from 1 to 100")
         if self.target_bpp is not None and not 0 < self.target_bpp < float("inf"):
@@ -398,11 +403,10 @@ def _split(
 def encode_one(job: Job) -> Outcome | FileError:
     """Read, encode, verify; runs in a worker process and writes nothing."""
     try:
-        return _encode(job)
+        with within_memory(job.item.path):
+            return _encode(job)
     except FileError as error:
         return error
-    except MemoryError:
-        return PictureError(job.item.path, "does not fit into memory", "cut it into smaller pictures")
 
 
 def _encode(job: Job) -> Outcome:
@@ -511,33 +515,17 @@ def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings
     """The same coefficients and tables in the smallest file; with metadata dropped, the orientation stays."""
     coefficients = from_bytes(before, name=path)
     if not settings.keep_metadata:
-        segments = _orientation_segment(before)
+        segments = orientation_segment(before)
     data = to_bytes(coefficients, segments=segments)
     _verify(path, data, coefficients)
-    if not np.array_equal(_decoded(before), _decoded(data)):
+    if not np.array_equal(decode(before), decode(data)):
         raise _differs(path)
     return data
 
 
-def _orientation_segment(data: bytes) -> bytes:
-    """EXIF with the orientation alone; empty for a picture that lies upright in its file."""
-    orientation = 1
-    with (
-        Image.open(io.BytesIO(data)) as image,
-        suppress(SyntaxError, OSError, ValueError, LookupError, TypeError),
-    ):
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    if orientation not in range(2, 9):
-        return b""
-    exif = Image.Exif()
-    exif[_ORIENTATION] = orientation
-    payload = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
-    return b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
-
-
 def _verify(path: Path, data: bytes, meant: Coefficients) -> None:
     """Decode a new file whole, and refuse one that does not hold what was meant."""
-    shape = _decoded(data).shape[:2]
+    shape = decode(data).shape[:2]
     found = from_bytes(data, name=path)
     same = shape == (meant.height, meant.width) and len(found.planes) == len(meant.planes)
     for plane, other in zip(found.planes, meant.planes, strict=False):
@@ -551,13 +539,6 @@ def _differs(path: Path) -> PictureError:
     return PictureError(
         path, "its new file does not decode to what was meant and is not written", "report this as a defect"
     )
-
-
-def _decoded(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of many pixels: reading the picture has decided that already
-        with Image.open(io.BytesIO(data)) as image:
-            return np.array(image)
 
 
 # -- writing -----------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class RateCurve:
     def within(self, bpp_range: tuple[float, float]) -> RateCurve:
         """The part between two rates; where the points go beyond them, with interpolated ends on them."""
         low, high = bpp_range
-        if not 0 < low < high:
+        if not 0 < low < high < math.inf:
             raise UsageError(
                 f"bits per pixel from {low:g} to {high:g}; give two positive rates, the lower first"
             )

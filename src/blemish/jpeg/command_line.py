@@ -26,11 +26,6 @@ Workers = Annotated[
 ]
 
 
-@app.callback()
-def _jpeg() -> None:
-    pass
-
-
 @app.command(
     epilog="Examples: `blemish jpeg encode photos/ --out small` · "
     "`blemish jpeg encode photos/ --out small --target-bpp 0.5 --tune ms-ssim` · "
@@ -99,7 +94,11 @@ def encode(
     good parts get smaller and suspicious ones larger. blemish-jpeg.html tells what the detector makes of each
     file, beside a file of the same size without protection.
     """
-    with working(quiet=as_json) as observer:
+
+    def after_stop() -> tuple[str, ...]:
+        return ("--overwrite",) if overwrite else ()  # what is done is skipped all the same
+
+    with working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish.jpeg.batch import BatchSettings, encode_folder
 
         batch = encode_folder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from blemish.errors import UsageError, nearest
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import to_bytes
+from blemish.jpeg.pictures import decode
 from blemish.jpeg.selection import assemble, check_importance, prepare, select
 from blemish.jpeg.tables import read_ladder, shipped_ladder
 from blemish.jpeg.transform import luma_of
@@ -64,8 +63,8 @@ class Encoder:
     --------
     >>> ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
     >>> encoded = Encoder().encode(ramp, quality=60)
-    >>> Image.open(io.BytesIO(encoded.data)).size
-    (64, 48)
+    >>> decode(encoded.data).shape
+    (48, 64)
     """
 
     def __init__(self, tables: str | Path | None = None) -> None:
@@ -165,7 +164,7 @@ def aim(
 
         def measured(chosen: float) -> Encoded:
             encoded = at(chosen)
-            return replace(encoded, ssim=luma_ssim(luma, _decoded_luma(encoded.data)))
+            return replace(encoded, ssim=luma_ssim(luma, luma_of(decode(encoded.data))))
 
         def position(encoded: Encoded) -> float:
             return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
@@ -235,8 +234,3 @@ def _search(
             quality = end if abs(end - quality) < 15 else (quality + end) / 2
     assert best is not None
     return best[1], best[0] <= math.log1p(TOLERANCE)
-
-
-def _decoded_luma(data: bytes) -> NDArray[np.float32]:
-    with Image.open(io.BytesIO(data)) as image:
-        return luma_of(np.asarray(image))

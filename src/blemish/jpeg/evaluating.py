@@ -6,7 +6,6 @@ Every number is of one file: its bytes give the rate, and what Pillow decodes fr
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import platform
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
@@ -33,7 +31,8 @@ from blemish.jpeg import bd_rate as bd
 from blemish.jpeg import measuring
 from blemish.jpeg.anchors import PILLOW_420, PILLOW_444, Encoder, Missing, find_anchors
 from blemish.jpeg.measuring import Measure
-from blemish.jpeg.pictures import read_source
+from blemish.jpeg.pictures import decode as decode
+from blemish.jpeg.pictures import read_source, within_memory
 from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
 from blemish.observer import Observer
@@ -327,7 +326,7 @@ def find_encoders(names: Iterable[str] | None = None) -> tuple[list[Encoder], li
     Raises
     ------
     UsageError
-        For a name that there is not, or that cannot run here.
+        For a name that there is not, or that cannot run here, or folders that cannot be told apart.
     ModelError
         For a folder that is no such model.
     """
@@ -340,10 +339,12 @@ def find_encoders(names: Iterable[str] | None = None) -> tuple[list[Encoder], li
     by_name = {encoder.name: encoder for encoder in found}
     chosen: dict[str, Encoder] = {anchor.name: anchor for anchor in ANCHORS}
     for name in names:
-        if os.sep in name or os.path.isdir(name):
+        if name not in by_name and (os.sep in name or os.path.isdir(name)):
             model = model_encoder(name)
             if model.name in chosen:
                 model = replace(model, name=f"{model.name} ({Path(name).resolve().name})")
+            if model.name in chosen:
+                raise UsageError(f"{name}: another encoder is called {model.name} too; rename the folder")
             chosen[model.name] = model
             continue
         absent = next((one for one in missing if one.name == name), None)
@@ -518,9 +519,10 @@ def _tasks(
 def run_task(task: Task) -> list[Record] | BlemishError:
     """Encode, decode and measure; runs in a worker process."""
     try:
-        pixels = read_source(task.item.path, keep_metadata=False).pixels
-        _warm_up(task.encoder, pixels)
-        return [_record(task, pixels, quality) for quality in task.qualities]
+        with within_memory(task.item.path):
+            pixels = read_source(task.item.path, keep_metadata=False).pixels
+            _warm_up(task.encoder, pixels)
+            return [_record(task, pixels, quality) for quality in task.qualities]
     except BlemishError as error:
         return error
 
@@ -556,12 +558,6 @@ def _record(task: Task, pixels: Pixels, quality: int) -> Record:
         seconds=seconds,
         measures=measuring.measure(pixels, decoded, task.measures),
     )
-
-
-def decode(data: bytes) -> Pixels:
-    """uint8 (H, W) or (H, W, 3): what Pillow makes of a JPEG file."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image)
 
 
 def summarise(

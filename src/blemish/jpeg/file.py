@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from blemish.checks import explain_missing
-from blemish.errors import PictureError, UsageError
+from blemish.errors import FileError, PictureError, UsageError
 from blemish.images.reading import MAX_PIXELS
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 
@@ -54,6 +55,8 @@ def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
     ------
     UsageError
         ``segments`` is something else.
+    FileError
+        The folder for temporary files cannot be written, by whose files jpeglib is given and gives.
     MissingExtraError
         jpeglib or mozjpeg-lossless-optimization is not installed.
 
@@ -89,6 +92,8 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
     ------
     PictureError
         Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding, other samplings.
+    FileError
+        The folder for temporary files cannot be written.
     MissingExtraError
         jpeglib is not installed.
     """
@@ -104,7 +109,7 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
         raise PictureError(name, str(error), _CONVERT) from error
     except UsageError as error:
         raise PictureError(name, f"cannot be used ({error})", _CONVERT) from error
-    except OSError as error:
+    except _Unreadable as error:
         raise PictureError(name, "is damaged: libjpeg cannot read its coefficients", _RESAVE) from error
 
 
@@ -129,10 +134,27 @@ def _baseline(coefficients: Coefficients) -> bytes:
     image.width, image.height = coefficients.width, coefficients.height
     if len(coefficients.planes) == 3:
         image.samp_factor = coefficients.sampling
-    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
-        path = Path(folder) / "baseline.jpg"
+    with temporary_picture() as path:
         image.write_dct(str(path), flags=["+OPTIMIZE_CODING"])
         return _numbered_from_one(path.read_bytes())
+
+
+class _Unreadable(Exception):
+    """libjpeg does not read the coefficients."""
+
+
+@contextmanager
+def temporary_picture() -> Iterator[Path]:
+    """A path for a JPEG file that is gone after the block; an ``OSError`` in it is told as a FileError."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
+            yield Path(folder) / "picture.jpg"
+    except OSError as error:
+        raise FileError(
+            tempfile.gettempdir(),
+            f"temporary files cannot be written here ({error.strerror or error})",
+            "free some space, or name another folder by TMPDIR",
+        ) from error
 
 
 def _numbered_from_one(data: bytes) -> bytes:
@@ -243,11 +265,13 @@ def _read(data: bytes, sampling: Sampling) -> Coefficients:
     with explain_missing():
         import jpeglib
 
-    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
-        path = Path(folder) / "picture.jpg"
+    with temporary_picture() as path:
         path.write_bytes(data)
-        image = jpeglib.read_dct(str(path))
-        image.load()
+        try:
+            image = jpeglib.read_dct(str(path))
+            image.load()
+        except OSError as error:
+            raise _Unreadable from error
     components = (image.Y, image.Cb, image.Cr)[: image.num_components]
     planes = tuple(
         Plane(np.array(values, np.int16), np.array(image.get_component_qt(index), np.uint16))

@@ -10,7 +10,6 @@ RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ import typer
 from numpy.typing import NDArray
 
 from blemish._version import __version__
-from blemish.errors import BlemishError, FileError, UsageError
+from blemish.errors import BlemishError, UsageError
+from blemish.images.writing import write_text
 from blemish.jpeg.entropy import UNZIGZAG, Statistics, plane_statistics
 from blemish.jpeg.pictures import read_source
 from blemish.jpeg.selection import Picture, prepare, select
@@ -123,24 +123,6 @@ def crop(pixels: NDArray[np.uint8], side: int = CROP) -> NDArray[np.uint8]:
     return pixels[top : top + side, left : left + side]
 
 
-def write_ladder(ladder: Ladder, path: Path) -> None:
-    """The ladder as a file, whole or not at all.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(as_json(ladder), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FileError(path, f"cannot be written ({error.strerror})", "choose another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(
     photos: Annotated[
         Path, typer.Argument(help="Folder of colour photographs, without those to be measured on.")
@@ -161,12 +143,14 @@ def main(
             raise UsageError(f"{photos} holds no PNG or TIFF photographs; name a folder that does")
         sources = [read_source(path).pixels for path in files]
         pictures = [prepare(crop(pixels), "4:2:0") for pixels in sources if pixels.ndim == 3]
+        if not pictures:
+            raise UsageError(f"{photos} holds grey photographs only; add some in colour")
         tunes = dict(read_ladder(out).tunes) if out.exists() else {}
         for name in chosen:
             tunes[name] = learn_ladder(pictures, name, report=lambda line: typer.echo(line, err=True))
             made_with = f"blemish {__version__}, {len(pictures)} photographs, middle {CROP}² pixels of each"
             ordered = {known: tunes[known] for known in TUNES if known in tunes}
-            write_ladder(Ladder(made_with=made_with, tunes=ordered), out)
+            write_text(out, as_json(Ladder(made_with=made_with, tunes=ordered)))
     except BlemishError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)

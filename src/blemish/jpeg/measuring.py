@@ -21,6 +21,8 @@ Measure: TypeAlias = Literal["mse", "psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra
 LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"
 SMALLEST_MS_SSIM = 161
 """Pixels of the shorter side that five scales with a window of 11 need."""
+SMALLEST_LPIPS = 31
+"""Pixels of the shorter side that AlexNet's strides and poolings need."""
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JFIF
 
@@ -76,8 +78,13 @@ def ssimulacra2(original: Pixels, decoded: Pixels) -> float:
     return float(compute_ssimulacra2(_file(original), _file(decoded)))
 
 
-def lpips(original: Pixels, decoded: Pixels) -> float:
-    """LPIPS 0.1 with AlexNet (Zhang et al. 2018) through torchmetrics: 0 for the same picture."""
+def lpips(original: Pixels, decoded: Pixels) -> float | None:
+    """LPIPS 0.1 with AlexNet (Zhang et al. 2018) through torchmetrics: 0 for the same picture.
+
+    None for pictures with a side of less than 31 pixels.
+    """
+    if min(original.shape[:2]) < SMALLEST_LPIPS:
+        return None
     import torch
 
     x, y = (_batch(picture) / 255 for picture in (original, decoded))
@@ -130,7 +137,7 @@ def measure(
 ) -> dict[Measure, float | None]:
     """The measures ``wanted`` of one pair: uint8 (H, W) or (H, W, 3), both of one shape.
 
-    None stands for what has no finite value (the PSNR of equal pictures, MS-SSIM of tiny ones).
+    None stands for what has no finite value (the PSNR of equal pictures, MS-SSIM and LPIPS of tiny ones).
 
     Examples
     --------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from blemish.errors import PictureError
 from blemish.jpeg.coefficients import MAX_SIDE
@@ -87,7 +90,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     path = Path(path)
     data = file_bytes(path) if data is None else data
     try:
-        with warnings.catch_warnings():
+        with within_memory(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them is refused or noticed here
             with Image.open(BytesIO(data)) as image:
                 _check(path, image)
@@ -102,8 +105,45 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise PictureError(path, f"is truncated or damaged ({reason})", _RESAVE) from error
-    except MemoryError as error:
+
+
+@contextmanager
+def within_memory(path: Path) -> Iterator[None]:
+    """Refuse with a PictureError the picture at ``path`` when the memory is too small for what the block does."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch words it
+            raise
         raise PictureError(path, "does not fit into memory", "cut it into smaller pictures") from error
+
+
+@contextmanager
+def _opened_jpeg(data: bytes) -> Iterator[JpegImageFile]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata: the picture is fine
+        with JpegImageFile(BytesIO(data)) as image:
+            yield image
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """uint8 (H, W) or (H, W, 3): what Pillow makes of a JPEG file, of several pictures the first.
+
+    Of any size: the limit that Pillow sets itself is for files that others made.
+    """
+    with _opened_jpeg(data) as image:
+        return np.array(image)
+
+
+def orientation_segment(data: bytes) -> bytes:
+    """EXIF that tells a JPEG file's orientation alone; empty for a picture that lies upright in its file."""
+    with _opened_jpeg(data) as image:
+        orientation = _orientation(image)
+    if orientation == 1:
+        return b""
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    return _segment(0xE1, b"Exif\0\0", exif.tobytes().removeprefix(b"Exif\0\0")) or b""
 
 
 def metadata_segments(image: Image.Image) -> bytes:

@@ -8,7 +8,6 @@ what differs between blocks is left to the trellis, whose λ fits its tables the
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from blemish.errors import ModelError, PictureError
 from blemish.images import Picture, read_picture
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.entropy import bits_per_block
+from blemish.jpeg.file import temporary_picture
 from blemish.jpeg.measuring import psnr
 from blemish.jpeg.pictures import SourcePicture, as_stored, upright
 from blemish.report.numbers import counted
@@ -172,8 +172,7 @@ def encode_protected(
     relative = importance / np.float32(common)
     if target_bpp is None and target_ssim is None:
         quality = DEFAULT_QUALITY if quality is None else quality
-        grey = pixels.ndim == 2
-        wanted = encoder.ladder.at(quality, tune, "4:4:4" if grey else sampling).lam / common
+        wanted = encoder.ladder.at(quality, tune).lam / common
         quality = _quality_of(encoder, tune, wanted)
         # Beyond the ends of the ladder the tables cannot follow; the weights still can.
         relative *= np.float32(encoder.ladder.at(quality, tune).lam / wanted)
@@ -297,8 +296,7 @@ class Guard:
 
 def decoded_picture(data: bytes, path: Path) -> Picture:
     """A JPEG's pixels as ``blemish inspect`` would read them from its file; ``path`` is what errors call it."""
-    with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
-        file = Path(folder) / "picture.jpg"
+    with temporary_picture() as file:
         file.write_bytes(data)
         return Picture(path, read_picture(file).pixels)
 

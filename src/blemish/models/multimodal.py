@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from blemish.errors import RecipeError, UsageError
 from blemish.images.modalities import Modality
-from blemish.layers import ConvTranspose2d
-from blemish.layers.partial import PartialConv2d, PartialConvTranspose2d
+from blemish.layers import ConvTranspose2d, PartialConv2d, PartialConvTranspose2d
 from blemish.models.autoencoder import Autoencoder, Decoder, Encoder, Pass, Residual, ResidualRule, Term
 from blemish.models.initialising import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, RESIDUALS, TERMS, register

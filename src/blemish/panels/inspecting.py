@@ -429,11 +429,12 @@ class _Work:
             "own": Layer((count,)),
             "cross": Layer((count,)),
             **({"reconstruction": Layer((channels,))} if self.reconstruction else {}),
-            "overview_picture": Layer((channels,), reduction),
-            "overview_reconstruction": Layer((channels,), reduction),
+            # Blocks of an overview are small; a file for each plane of each would be a great many.
+            "overview_picture": Layer((channels,), reduction, together=True),
+            "overview_reconstruction": Layer((channels,), reduction, together=True),
             "overview_residual": Layer((), reduction),
-            "overview_own": Layer((count,), reduction),
-            "overview_cross": Layer((count,), reduction),
+            "overview_own": Layer((count,), reduction, together=True),
+            "overview_cross": Layer((count,), reduction, together=True),
         }
         attributes = {
             "scene": self.scene.name,

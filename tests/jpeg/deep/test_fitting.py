@@ -97,6 +97,15 @@ def test_a_checkpoint_of_other_settings_is_refused(
         fit(photos, "jpeg-tables", "lambdas=[0.01]", out=out, resume=True)
 
 
+def test_what_does_not_fit_leaves_the_checkpoint(photos: Path, tmp_path: Path) -> None:
+    state = tmp_path / "model" / "checkpoint" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(RecipeError):
+        fit(photos, "jpeg-lstm", "attention.hidden=0", out=tmp_path / "model", overwrite=True)
+    assert state.exists()
+
+
 def test_what_is_there_is_only_replaced_when_told(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     first = fit(photos, out=out)

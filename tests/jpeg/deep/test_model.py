@@ -336,6 +336,9 @@ def test_folders_stand_among_the_names(folder: Path, tmp_path: Path, model: Path
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     found, _ = find_encoders(["blemish-psnr", str(folder), str(other)])
     assert [encoder.name for encoder in found[2:]] == ["blemish-psnr", "jpeg-lstm", "jpeg-lstm (other)"]
+    namesake = Path(shutil.copytree(folder, tmp_path / "third" / "other"))
+    with pytest.raises(UsageError, match=r"another encoder is called jpeg-lstm \(other\) too"):
+        find_encoders([str(folder), str(other), str(namesake)])
     with pytest.raises(ModelError, match="is a detector"):
         find_encoders([str(model)])
     with pytest.raises(ModelError, match="does not exist"):

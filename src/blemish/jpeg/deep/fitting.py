@@ -81,10 +81,10 @@ def fit_jpeg(
     given = recipe if isinstance(recipe, DeepRecipe) else load_deep_recipe(recipe)
     chosen = override(given, list(settings))
     machine = choose_machine(chosen.training.device, chosen.training.precision)
+    model = _build(chosen)
     folder = None if out is None else Path(out)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
-    model = _build(chosen)
 
     observer.stage(f"Reading the photographs in {images}")
     data, usable = _read(Path(images), chosen, observer)

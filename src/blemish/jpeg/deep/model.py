@@ -25,7 +25,7 @@ from blemish.inspector import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, Training
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, aim, encoded
-from blemish.jpeg.transform import planes_of
+from blemish.jpeg.transform import luma_of
 from blemish.training.loop import term_key
 
 FORMAT = 1
@@ -100,9 +100,12 @@ class DeepEncoder:
         UsageError
             More than one of quality and targets, one that is out of range, or pixels that are none.
         """
-        luma = planes_of(pixels, "4:4:4")[0]
         found = aim(
-            self._at(pixels, segments), luma, quality=quality, target_bpp=target_bpp, target_ssim=target_ssim
+            self._at(pixels, segments),
+            luma_of(pixels),
+            quality=quality,
+            target_bpp=target_bpp,
+            target_ssim=target_ssim,
         )
         if found.notice and self.places == 1:
             return replace(

@@ -21,7 +21,7 @@ from blemish.jpeg.deep.attention import ATTENTIONS, Attention, Logits, NoAttenti
 from blemish.jpeg.deep.loss import Lpips, distortion, rate, require_lpips
 from blemish.jpeg.deep.recipe import DeepRecipe, TableSettings
 from blemish.jpeg.tables import annex_k
-from blemish.jpeg.transform import DCT, RGB_TO_YCC
+from blemish.jpeg.transform import DCT, RGB_TO_YCC, check_pixels
 from blemish.layers.rounding import cubic_round
 from blemish.models import Loss
 from blemish.models.registry import make_part
@@ -207,11 +207,8 @@ class DeepJpeg(nn.Module):
         UsageError
             For pixels of another type or shape, and for a place out of range.
         """
+        check_pixels(pixels)
         grey = pixels.ndim == 2
-        if pixels.dtype != np.uint8 or not pixels.size or not (grey or pixels.shape[2:] == (3,)):
-            raise UsageError(
-                f"pixels of {pixels.dtype} {pixels.shape}; a JPEG takes uint8 (H, W) or (H, W, 3)"
-            )
         last = len(self.lambdas) - 1
         if not 0 <= place <= last:
             raise UsageError(f"place is {place:g}; choose a number from 0 to {last}")
