@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from blemish.images.modalities import Modality
-from blemish.layers.partial import PartialConv2d, PartialConvTranspose2d
+from blemish.layers import PartialConv2d, PartialConvTranspose2d
 from blemish.models import build
 from blemish.models.multimodal import DECODER, ENCODER, LATENT
 from blemish.recipes import load_recipe, override

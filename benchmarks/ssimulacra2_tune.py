@@ -28,7 +28,8 @@ from blemish.images import find_pictures
 from blemish.jpeg import selection, tuning
 from blemish.jpeg.anchors import PILLOW_420
 from blemish.jpeg.bd_rate import RateCurve, bd_rate
-from blemish.jpeg.evaluating import LADDER, BlemishEncoder, find_encoders
+from blemish.jpeg.contestants import BlemishEncoder, find_encoders
+from blemish.jpeg.evaluating import LADDER
 from blemish.jpeg.learning import CROP, crop
 from blemish.jpeg.measuring import Measure, measure
 from blemish.jpeg.pictures import read_source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,18 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blemish.errors import UsageError
 from blemish.evaluating import Evaluation, evaluate, items_sha256
-from blemish.fitting import (
-    check_recipe,
-    fit,
-    is_unfinished,
-    pictures_sha256,
-    refuse_other_settings,
-    refuse_unwritable,
-)
+from blemish.fitting import check_recipe, fit, fitted_once, pictures_sha256, refuse_unwritable
 from blemish.images import read_labelled
 from blemish.images.writing import write_json
 from blemish.inspecting import EVALUATION_FILE
-from blemish.inspector import MODEL_FILE, Inspector, load, versions
+from blemish.inspector import Inspector, load, versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, Settings, Table, write_page
@@ -176,14 +168,15 @@ def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: O
     UsageError
         When the finished fit has other settings, or is of other pictures.
     """
-    if os.path.exists(model / MODEL_FILE):
-        inspector = load(model)
-        refuse_other_settings(model, inspector.recipe, recipe)
-        if pictures_sha256(good, recipe) != inspector.file.fingerprint.sha256:
-            raise UsageError(f"{model}: was fitted on other pictures; choose another --out")
-        return inspector
-    observer.stage(title)
-    return fit(good, recipe, out=model, resume=is_unfinished(model), observer=observer)
+    return fitted_once(
+        model,
+        recipe,
+        title=title,
+        observer=observer,
+        load=load,
+        fit=lambda resume: fit(good, recipe, out=model, resume=resume, observer=observer),
+        sha256=lambda: pictures_sha256(good, recipe),
+    )
 
 
 def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:

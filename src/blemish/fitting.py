@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -40,17 +39,8 @@ from blemish.images import (
     smallest_side,
     split_good,
 )
-from blemish.inspector import (
-    FORMAT,
-    MODEL_FILE,
-    Calibration,
-    Inspector,
-    ModelFile,
-    Training,
-    check_rate,
-    versions,
-    weights_of,
-)
+from blemish.inspector import FORMAT, Calibration, Inspector, ModelFile, Training, check_rate, versions
+from blemish.model_folder import MODEL_FILE, weights_sha256
 from blemish.models import Autoencoder, build
 from blemish.models.registry import RESIDUALS, TERMS
 from blemish.observer import Observer
@@ -58,9 +48,16 @@ from blemish.panels.bands import calibration_squares, sides_for
 from blemish.panels.opening import open_panels
 from blemish.panels.scoring import score_squares
 from blemish.recipes import Recipe, load_recipe, override
-from blemish.training import STATE_FILE, PreparedPictures, choose_machine, train
+from blemish.training import STATE_FILE, Machine, PreparedPictures, choose_machine, train
+from blemish.training.loop import Trainable
 from blemish.training.panels import PanelPatches
 from blemish.training.patches import PatchSource, RandomPatches, raising
+
+if TYPE_CHECKING:
+    from blemish.jpeg.deep.model import DeepEncoder
+    from blemish.jpeg.deep.recipe import DeepRecipe
+
+    Fitted = TypeVar("Fitted", Inspector, DeepEncoder)
 
 CHECKPOINT = "checkpoint"
 PARTS = ("train", "validation", "calibration")
@@ -105,21 +102,17 @@ def fit(
         In one line that names the setting or the file, and the mend.
     """
     observer = observer or Observer()
-    if resume and overwrite:
-        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
+    folder = output_folder(out, resume=resume, overwrite=overwrite)
     chosen = override(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), list(settings))
     if false_reject_rate is not None:
         check_rate(false_reject_rate)
         promise = ["threshold.rule=conformal", f"threshold.false_reject_rate={false_reject_rate}"]
         chosen = override(chosen, promise)
-    if resume and out is None:
-        raise UsageError("resume needs the folder that holds the checkpoint; give out")
     source = Path(images)
     are_scenes = _are_scenes(source, chosen)
     if not are_scenes:
         check_recipe(chosen)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
-    folder = Path(out) if out is not None else None
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
 
@@ -128,18 +121,17 @@ def fit(
     observer.stage(f"Training {chosen.name} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
     model = build(chosen, preparation.channels, modalities=preparation.modalities)
-    state = train(
+    training = train_for(
+        folder,
         model,
+        chosen,
         material.patches("train"),
         material.patches("validation"),
-        chosen.training,
-        patch=chosen.patch.size,
         machine=machine,
-        checkpoint=folder / CHECKPOINT if folder else None,
-        identity=_identity(chosen, material.fingerprint, material.split),
-        resume=resume and folder is not None and is_unfinished(folder),
-        stop=observer.should_stop,
-        on_progress=observer.training,
+        data=material.fingerprint,
+        split=material.split,
+        resume=resume,
+        observer=observer,
     )
     notes = _notes(model, material.patches("calibration"), chosen)
     for note in notes:
@@ -153,16 +145,8 @@ def fit(
         calibration=Calibration(scores=(), peaks=(), square=material.square),
         fingerprint=material.fingerprint,
         split=material.split,
-        training=Training(
-            steps=state.step,
-            best_step=state.best_step,
-            best_loss=state.best_loss,
-            seconds=state.seconds,
-            machine=str(machine),
-            history=tuple(state.history),
-            notes=(*material.notes, *notes),
-        ),
-        weights_sha256=hashlib.sha256(weights_of(model)).hexdigest(),
+        training=training.model_copy(update={"notes": (*material.notes, *notes)}),
+        weights_sha256=weights_sha256(model),
     )
     inspector = Inspector(model, file)
     observer.stage(f"Calibrating the decision on {material.scored('calibration')}")
@@ -176,8 +160,7 @@ def fit(
     )
     inspector = Inspector(model, file.model_copy(update={"calibration": calibration}))
     if folder is not None:
-        inspector.save(folder)
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+        finish(inspector, folder)
     return inspector
 
 
@@ -395,6 +378,83 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
     return model
 
 
+def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint, dict[str, Item]]:
+    """The fingerprint of all good pictures that can be used, and those pictures by name."""
+    patch = recipe.patch.size
+
+    def mend(shorter: int) -> str:
+        side = shorter // 16 * 16
+        smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
+        return f"leave it out, or fit with {smaller}--set picture.size={patch}"
+
+    return usable_pictures(
+        images,
+        channels=recipe.picture.channels,
+        patch=patch if recipe.picture.size is None else None,
+        mend=mend,
+        observer=observer,
+    )
+
+
+def pictures_sha256(images: str | Path, recipe: Recipe) -> str:
+    """What the fingerprint of ``images`` would be in a model fitted on them now."""
+    source = Path(images)
+    if _are_scenes(source, recipe):
+        return open_panels(source, patch=recipe.patch.size, observer=Observer()).fingerprint.sha256
+    return _read(source, recipe, Observer())[0].sha256
+
+
+def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Names for training, validation and calibration; refuses a promise that they cannot carry."""
+    rule = recipe.threshold
+    least = needed(rule.false_reject_rate)
+    _, validation, calibration = plan_split(len(usable), needed=least)
+    if rule.rule == "conformal" and calibration < least:
+        most = len(usable) // 2  # plan_split holds out no more than half
+        raise CalibrationError(
+            f"{len(usable)} good pictures can promise a false-reject rate of {100 / (most + 1):.3g} % at "
+            f"best, with {most} of them held out to calibrate on; {100 * rule.false_reject_rate:.3g} % needs "
+            f"{least} to calibrate on: give at least {2 * least} good pictures, or pass "
+            f"--false-reject-rate {_rounded_up(1 / (most + 1))}"
+        )
+    split = split_good(
+        list(usable), seed=recipe.training.seed, validation=validation, calibration=calibration
+    )
+    return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
+
+
+def _rounded_up(rate: float) -> float:
+    return -(-rate * 1000 // 1) / 1000
+
+
+def _measure(
+    inspector: Inspector, items: Sequence[Item], observer: Observer
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scores and map maxima of ``items``."""
+    scores: list[float] = []
+    peaks: list[float] = []
+    for done, item in enumerate(items, start=1):
+        if observer.should_stop():
+            raise Stopped("stopped while calibrating; the trained network is in the checkpoint")
+        measured = inspector.measure(read_picture(item.path))
+        scores.append(measured.score)
+        peaks.append(float(measured.map.max()))
+        observer.count(done, len(items))
+    return tuple(scores), tuple(peaks)
+
+
+# -- what fits of detectors and of JPEG encoders share -------------------------------------------------
+
+
+def output_folder(out: str | Path | None, *, resume: bool, overwrite: bool) -> Path | None:
+    """``out`` as a path; refuses options that contradict each other."""
+    if resume and overwrite:
+        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
+    if resume and out is None:
+        raise UsageError("resume needs the folder that holds the checkpoint; give out")
+    return None if out is None else Path(out)
+
+
 def is_unfinished(folder: Path) -> bool:
     """Whether ``folder`` holds the checkpoint of a fit that was interrupted."""
     return os.path.exists(folder / CHECKPOINT / STATE_FILE)
@@ -440,6 +500,162 @@ def refuse_unwritable(folder: Path) -> None:
         return
 
 
+def usable_pictures(
+    images: Path,
+    *,
+    channels: int | None,
+    patch: int | None,
+    mend: Callable[[int], str],
+    observer: Observer,
+    one: str = "good picture",
+    many: str = "pictures",
+) -> tuple[Fingerprint, dict[str, Item]]:
+    """The fingerprint of all pictures in ``images`` that can be fitted on, and those pictures by name.
+
+    Parameters
+    ----------
+    channels: what each is converted to; None keeps them.
+    patch: side in pixels; pictures of less than half a patch are left out. None takes all sizes.
+    mend: what to do with such a picture, by its shorter side.
+    one, many: what the pictures are called.
+
+    Raises
+    ------
+    FileError
+        When there is none.
+    Stopped
+        When the observer asked to stop.
+    """
+    items = [item for item in find_pictures(images) if item.is_good is not False and item.split != "test"]
+    if patch is not None:
+        items = [item for item in items if not _refuse_small(item, patch, mend, observer)]
+    if not items:
+        raise FileError(images, f"holds no {one} that can be used", "mend the pictures above, or add others")
+
+    def count(done: int, total: int) -> None:
+        observer.count(done, total)
+        if observer.should_stop():
+            raise Stopped(f"stopped after reading {done} of {total} {many}, before training")
+
+    data, usable, problems = fingerprint(items, channels=channels, progress=count)
+    for problem in problems:
+        observer.problem(problem)
+    return data, {item.name: item for item in usable}
+
+
+def _refuse_small(item: Item, patch: int, mend: Callable[[int], str], observer: Observer) -> bool:
+    try:
+        info = picture_info(item.path)
+    except PictureError:
+        return False  # fingerprint() reads the whole file and says what is wrong with it
+    shorter = min(info.height, info.width)
+    if shorter >= smallest_side(patch):
+        return False
+    problem = f"is {info.width} × {info.height} pixels, less than half a {patch}-pixel patch"
+    observer.problem(PictureError(item.path, problem, mend(shorter)))
+    return True
+
+
+def train_for(
+    folder: Path | None,
+    model: Trainable,
+    recipe: Recipe | DeepRecipe,
+    pictures: PatchSource,
+    validation: PatchSource,
+    *,
+    machine: Machine,
+    data: Fingerprint,
+    split: dict[str, tuple[str, ...]],
+    resume: bool,
+    observer: Observer,
+) -> Training:
+    """Train ``model`` in place, with its checkpoint in ``folder``, and say how it went.
+
+    Parameters
+    ----------
+    data, split: of the pictures; a checkpoint of others, or of another recipe, is refused.
+    resume: go on from the checkpoint, if there is one.
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop; the checkpoint is in ``folder``.
+    """
+    state = train(
+        model,
+        pictures,
+        validation,
+        recipe.training,
+        patch=recipe.patch.size,
+        machine=machine,
+        checkpoint=folder / CHECKPOINT if folder else None,
+        identity=_identity(recipe, data, split),
+        resume=resume and folder is not None and is_unfinished(folder),
+        stop=observer.should_stop,
+        on_progress=observer.training,
+    )
+    return Training(
+        steps=state.step,
+        best_step=state.best_step,
+        best_loss=state.best_loss,
+        seconds=state.seconds,
+        machine=str(machine),
+        history=tuple(state.history),
+    )
+
+
+def _identity(recipe: BaseModel, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
+    """What a checkpoint must share with a run that resumes it."""
+    later = {"score": True, "threshold": True, "training": {"steps", "patience", "device"}}
+    return {
+        **dotted_settings(recipe, {**WORDS, **later}),
+        "set of pictures": data.sha256,
+        "split": {part: len(names) for part, names in split.items()},
+    }
+
+
+def finish(fitted: Inspector | DeepEncoder, folder: Path) -> None:
+    """Save what was fitted; its checkpoint has served."""
+    fitted.save(folder)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def fitted_once(
+    folder: Path,
+    recipe: BaseModel,
+    *,
+    title: str,
+    observer: Observer,
+    load: Callable[[Path], Fitted],
+    fit: Callable[[bool], Fitted],
+    sha256: Callable[[], str],
+    pictures: str = "pictures",
+) -> Fitted:
+    """The fit of ``recipe`` in ``folder``; one that is finished is not done again, one that was stopped goes on.
+
+    Parameters
+    ----------
+    title: what the observer is told before anything is fitted.
+    load: reads a finished fit.
+    fit: fits into ``folder``; is told whether to resume.
+    sha256: of the pictures as they are now.
+    pictures: what they are called.
+
+    Raises
+    ------
+    UsageError
+        When the finished fit has other settings, or is of other pictures.
+    """
+    if os.path.exists(folder / MODEL_FILE):
+        fitted = load(folder)
+        refuse_other_settings(folder, fitted.recipe, recipe)
+        if sha256() != fitted.file.fingerprint.sha256:
+            raise UsageError(f"{folder}: was fitted on other {pictures}; choose another --out")
+        return fitted
+    observer.stage(title)
+    return fit(is_unfinished(folder))
+
+
 def refuse_other_settings(model: Path, before: BaseModel, now: BaseModel) -> None:
     """Refuse to take ``model``, fitted with the recipe ``before``, for a fit with the recipe ``now``.
 
@@ -469,101 +685,3 @@ def dotted_settings(recipe: BaseModel, without: dict[str, Any]) -> dict[str, Any
         for group, content in chosen.items()
         for key, value in (content.items() if isinstance(content, dict) else [("", content)])
     }
-
-
-def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint, dict[str, Item]]:
-    """The fingerprint of all good pictures that can be used, and those pictures by name."""
-    items = [item for item in find_pictures(images) if item.is_good is not False and item.split != "test"]
-    if recipe.picture.size is None:
-        items = [item for item in items if not _refuse_small(item, recipe.patch.size, observer)]
-    if not items:
-        raise FileError(
-            images, "holds no good picture that can be used", "mend the pictures above, or add others"
-        )
-
-    def count(done: int, total: int) -> None:
-        observer.count(done, total)
-        if observer.should_stop():
-            raise Stopped(f"stopped after reading {done} of {total} pictures, before training")
-
-    data, usable, problems = fingerprint(items, channels=recipe.picture.channels, progress=count)
-    for problem in problems:
-        observer.problem(problem)
-    return data, {item.name: item for item in usable}
-
-
-def pictures_sha256(images: str | Path, recipe: Recipe) -> str:
-    """What the fingerprint of ``images`` would be in a model fitted on them now."""
-    source = Path(images)
-    if _are_scenes(source, recipe):
-        return open_panels(source, patch=recipe.patch.size, observer=Observer()).fingerprint.sha256
-    return _read(source, recipe, Observer())[0].sha256
-
-
-def _refuse_small(item: Item, patch: int, observer: Observer) -> bool:
-    try:
-        info = picture_info(item.path)
-    except PictureError:
-        return False  # fingerprint() reads the whole file and says what is wrong with it
-    shorter = min(info.height, info.width)
-    if shorter >= smallest_side(patch):
-        return False
-    side = shorter // 16 * 16
-    smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
-    observer.problem(
-        PictureError(
-            item.path,
-            f"is {info.width} × {info.height} pixels, less than half a {patch}-pixel patch",
-            f"leave it out, or fit with {smaller}--set picture.size={patch}",
-        )
-    )
-    return True
-
-
-def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """Names for training, validation and calibration; refuses a promise that they cannot carry."""
-    rule = recipe.threshold
-    least = needed(rule.false_reject_rate)
-    _, validation, calibration = plan_split(len(usable), needed=least)
-    if rule.rule == "conformal" and calibration < least:
-        most = len(usable) // 2  # plan_split holds out no more than half
-        raise CalibrationError(
-            f"{len(usable)} good pictures can promise a false-reject rate of {100 / (most + 1):.3g} % at "
-            f"best, with {most} of them held out to calibrate on; {100 * rule.false_reject_rate:.3g} % needs "
-            f"{least} to calibrate on: give at least {2 * least} good pictures, or pass "
-            f"--false-reject-rate {_rounded_up(1 / (most + 1))}"
-        )
-    split = split_good(
-        list(usable), seed=recipe.training.seed, validation=validation, calibration=calibration
-    )
-    return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
-
-
-def _rounded_up(rate: float) -> float:
-    return -(-rate * 1000 // 1) / 1000
-
-
-def _identity(recipe: Recipe, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
-    """What a checkpoint must share with a run that resumes it."""
-    later = {"score": True, "threshold": True, "training": {"steps", "patience", "device"}}
-    return {
-        **dotted_settings(recipe, {**WORDS, **later}),
-        "set of pictures": data.sha256,
-        "split": {part: len(names) for part, names in split.items()},
-    }
-
-
-def _measure(
-    inspector: Inspector, items: Sequence[Item], observer: Observer
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scores and map maxima of ``items``."""
-    scores: list[float] = []
-    peaks: list[float] = []
-    for done, item in enumerate(items, start=1):
-        if observer.should_stop():
-            raise Stopped("stopped while calibrating; the trained network is in the checkpoint")
-        measured = inspector.measure(read_picture(item.path))
-        scores.append(measured.score)
-        peaks.append(float(measured.map.max()))
-        observer.count(done, len(items))
-    return tuple(scores), tuple(peaks)

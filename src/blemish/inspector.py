@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
 from blemish.detect import (
@@ -35,15 +29,15 @@ from blemish.detect import (
     region_mask,
     train_mean_threshold,
 )
-from blemish.errors import ModelError, PictureError, RecipeError, UsageError
+from blemish.errors import PictureError, UsageError
 from blemish.images import Blender, Fingerprint, Picture, Preparation, TilePlan, read_picture, resize
-from blemish.images.writing import write_bytes, write_json, write_text
+from blemish.model_folder import DETECTOR, Document, load_weights, read_document, write_model
+from blemish.model_folder import MODEL_FILE as MODEL_FILE
 from blemish.models import Autoencoder, build
 from blemish.recipes import Recipe
 
-FORMAT = 1
+FORMAT = DETECTOR.format
 TILES_AT_ONCE = 16
-MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "model.safetensors", "card.md"
 
 
 class _Record(BaseModel):
@@ -75,21 +69,16 @@ class Training(_Record):
     """What a user should know of these pictures and this method, a sentence each."""
 
 
-class ModelFile(_Record):
-    """``model.json``."""
+class ModelFile(Document):
+    """``model.json`` of a detector."""
 
-    format: int
-    blemish: str
-    versions: dict[str, str]
+    kind: Literal["detector"] = "detector"
     recipe: Recipe
     preparation: Preparation
     calibration: Calibration
     fingerprint: Fingerprint
     split: dict[str, tuple[str, ...]]
     training: Training
-    weights_sha256: str
-    content_sha256: str | None = None
-    """Of everything above, so that an edit by hand is noticed; None until it is saved."""
 
 
 class Measured(NamedTuple):
@@ -344,20 +333,9 @@ class Inspector:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches."""
-        folder = Path(folder)
-        _make_folder(folder)
-        weights = weights_of(self.model)
-        file = self.file.model_copy(
-            update={
-                "recipe": self.recipe.model_copy(update={"threshold": self.rule}),
-                "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            }
-        )
-        document = file.model_dump(mode="json", exclude={"content_sha256"})
-        write_bytes(folder / WEIGHTS_FILE, weights)
-        write_text(folder / CARD_FILE, self.card())
-        write_json(folder / MODEL_FILE, {**document, "content_sha256": _content_sha256(document)})
-        return folder
+        recipe = self.recipe.model_copy(update={"threshold": self.rule})
+        file = self.file.model_copy(update={"recipe": recipe})
+        return write_model(folder, file, self.model, self.card())
 
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
@@ -443,22 +421,6 @@ def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return values if values.shape[1:] == size else resize(values, size)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
-
-
-def weights_of(model: Autoencoder) -> bytes:
-    """The weights as the safetensors file that :meth:`Inspector.save` writes; equal weights, equal bytes."""
-    return save_tensors({name: value.contiguous() for name, value in model.state_dict().items()})
-
-
-def _content_sha256(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {"blemish": __version__}
@@ -480,77 +442,11 @@ def load(folder: str | Path, *, device: str = "cpu") -> Inspector:
         When the folder is no model, incomplete, edited, damaged, or from a newer version of Blemish.
     """
     folder = Path(folder)
-    file = _read_model_file(folder)
-    path = folder / WEIGHTS_FILE
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read ({error.strerror})", "copy the whole model folder, or fit again"
-        ) from None
-    if hashlib.sha256(weights).hexdigest() != file.weights_sha256:
-        raise ModelError(
-            path,
-            f"is damaged, or not the one that {MODEL_FILE} was written for",
-            "copy the whole model folder again, or fit again",
-        )
-    try:
-        preparation = file.preparation
-        model = build(file.recipe, preparation.channels, modalities=preparation.modalities, pretrained=False)
-        model.load_state_dict(load_tensors(weights))
-    except (SafetensorError, RuntimeError, RecipeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            path,
-            f"does not fit the recipe in {MODEL_FILE} ({reason})",
-            f"upgrade to the Blemish that made it ({file.blemish}; this is {__version__}), or fit again",
-        ) from None
+    file = read_document(folder, DETECTOR, ModelFile)
+    preparation = file.preparation
+    model = load_weights(
+        folder,
+        file,
+        lambda: build(file.recipe, preparation.channels, modalities=preparation.modalities, pretrained=False),
+    )
     return Inspector(model, file, device=device)
-
-
-def _read_model_file(folder: Path) -> ModelFile:
-    path = folder / MODEL_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.isdir(folder):
-            problem = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"
-            raise ModelError(folder, problem, "give the folder that blemish fit --out made") from None
-        raise ModelError(
-            folder,
-            f"holds no {MODEL_FILE}, so it is no finished model",
-            "give the folder that blemish fit --out made, or finish an interrupted fit with --resume",
-        ) from None
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read ({error.strerror})", "check the path and its permissions, or fit again"
-        ) from None
-    except ValueError as error:
-        raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
-    if isinstance(document, dict) and document.get("kind") == "jpeg encoder":
-        raise ModelError(
-            folder, "is a JPEG encoder, not a detector", "give the folder that blemish fit --out made"
-        )
-    made_by = document.get("blemish", "?") if isinstance(document, dict) else "?"
-    if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
-        raise ModelError(
-            path,
-            f"was written by Blemish {made_by} in format {document['format']}, this is {__version__} "
-            f"and reads up to format {FORMAT}",
-            f"upgrade Blemish to {made_by} or newer",
-        )
-    mend = "undo the edit, copy the whole model folder again, or fit again"
-    try:
-        file = ModelFile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = f"'{key}': {first['msg']}" if key else first["msg"]
-        raise ModelError(path, f"was edited or is incomplete: {reason}", mend) from None
-    if document.pop("content_sha256", None) != _content_sha256(document):
-        raise ModelError(
-            path,
-            "was edited after it was written, so what it promises may no longer hold",
-            f"{mend}; to change the decision alone, pass --threshold or --false-reject-rate",
-        )
-    return file

@@ -11,10 +11,10 @@ from PIL import Image, JpegImagePlugin
 
 from blemish.errors import BlemishError
 from blemish.jpeg import anchors
-from blemish.jpeg.anchors import MOZJPEG, PILLOW_420, PILLOW_444, Encoder, find_anchors
+from blemish.jpeg.anchors import MOZJPEG, PILLOW_420, PILLOW_444, Contestant, find_anchors
 
 Pixels = NDArray[np.uint8]
-ALL: list[Encoder] = [PILLOW_420, PILLOW_444, *MOZJPEG]
+ALL: list[Contestant] = [PILLOW_420, PILLOW_444, *MOZJPEG]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def no_cjpeg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=lambda encoder: encoder.name)
-def test_files_open_and_quality_buys_likeness(encoder: Encoder, picture: Pixels) -> None:
+def test_files_open_and_quality_buys_likeness(encoder: Contestant, picture: Pixels) -> None:
     files = [encoder.encode(picture, quality) for quality in (10, 50, 90)]
     errors = []
     for data in files:
@@ -43,7 +43,7 @@ def test_files_open_and_quality_buys_likeness(encoder: Encoder, picture: Pixels)
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=lambda encoder: encoder.name)
-def test_sampling_is_the_one_named(encoder: Encoder, picture: Pixels) -> None:
+def test_sampling_is_the_one_named(encoder: Contestant, picture: Pixels) -> None:
     with Image.open(io.BytesIO(encoder.encode(picture, 50))) as image:
         expected = 0 if encoder is PILLOW_444 else 2
         assert JpegImagePlugin.get_sampling(image) == expected
@@ -51,7 +51,7 @@ def test_sampling_is_the_one_named(encoder: Encoder, picture: Pixels) -> None:
 
 @pytest.mark.parametrize("encoder", ALL, ids=lambda encoder: encoder.name)
 @pytest.mark.parametrize("shape", [(1, 1), (9, 17), (1, 1, 3), (17, 9, 3)])
-def test_grey_and_tiny(encoder: Encoder, shape: tuple[int, ...]) -> None:
+def test_grey_and_tiny(encoder: Contestant, shape: tuple[int, ...]) -> None:
     pixels = np.full(shape, 77, np.uint8)
     with Image.open(io.BytesIO(encoder.encode(pixels, 90))) as image:
         decoded = np.asarray(image)
@@ -91,6 +91,22 @@ def test_missing_peers_are_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) 
         "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "cjpeg-psnr", "cjpeg-ms-ssim",
     }  # fmt: skip
     assert "pip install" in next(one.mend for one in missing if one.name == "mozjpeg")
+
+
+def test_what_libvips_refuses_is_one_line() -> None:
+    with pytest.raises(BlemishError, match=r"libvips: .*; leave mozjpeg out$") as caught:
+        MOZJPEG[0].encode(np.zeros((1, 70000), np.uint8), 50)  # longer than a side of a JPEG can be
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_cjpeg")
+def test_libvips_that_knows_no_such_options_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pixels: Pixels, **options: object) -> bytes:
+        raise BlemishError("libvips: jpegsave_buffer does not support optional argument trellis_quant")
+
+    monkeypatch.setattr(anchors, "_vips_jpeg", refuse)
+    _, missing = find_anchors()
+    assert "built without mozjpeg" in next(one.mend for one in missing if one.name == "mozjpeg")
 
 
 @pytest.mark.usefixtures("no_cjpeg")

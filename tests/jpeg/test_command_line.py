@@ -100,7 +100,7 @@ def test_bad_files_end_with_1(jpeg: Callable[..., Ran], photos: Path, tmp_path: 
     [
         ([], "give either --out"),
         (["--out", "o", "--in-place"], "give either --out"),
-        (["--out", "o", "--quality", "101"], "--quality 101"),
+        (["--out", "o", "--quality", "101"], "--quality is 101"),
         (["--out", "o", "--quality", "50", "--target-bpp", "1"], "exclude each other"),
         (["--out", "o", "--lossless", "--target-ssim", "0.9"], "leave --target-ssim out"),
         (["--out", "o", "--tune", "taste"], "taste"),

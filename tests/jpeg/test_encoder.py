@@ -193,7 +193,7 @@ def test_segments_are_kept_and_counted() -> None:
         ({"target_bpp": 0}, "target_bpp is 0"),
         ({"target_bpp": float("inf")}, "target_bpp is inf"),
         ({"target_ssim": 1}, "target_ssim is 1"),
-        ({"quality": 50, "target_bpp": 1}, "quality and target_bpp were given; choose one"),
+        ({"quality": 50, "target_bpp": 1}, "quality and target_bpp exclude each other; choose one"),
         ({"tune": "psn"}, "did you mean 'psnr'"),
         ({"sampling": "4:2:2"}, "there are 4:4:4 and 4:2:0"),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from blemish.jpeg.evaluating import (
     Evaluation,
     Record,
     evaluate,
-    find_encoders,
     rate_between,
     summarise,
 )
@@ -244,6 +244,41 @@ def test_all_are_compared_on_the_same_pictures(pictures: Path, tmp_path: Path) -
     assert {rate.pictures for rate in found.rates} == {1}
 
 
+@dataclass
+class Failing(Padded):
+    """Fails as ``error`` says, or gives ``data``."""
+
+    error: Exception | None = None
+    data: bytes = b""
+
+    def encode(self, pixels: Pixels, quality: int) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return self.data
+
+
+@pytest.mark.parametrize(
+    ("failing", "words"),
+    [
+        ({"error": OSError("encoder error -2 when writing image file")}, "encoder error -2 when"),
+        ({"data": b"no file"}, "its file cannot be decoded (not a JPEG file)"),
+        ({"data": PILLOW_420.encode(np.eye(64, dtype=np.uint8), 50)[:-20]}, "its file cannot be decoded ("),
+    ],
+)
+def test_an_encoder_that_breaks_is_a_line_and_the_others_go_on(
+    pictures: Path, tmp_path: Path, failing: dict[str, Any], words: str
+) -> None:
+    told = Told()
+    encoder = Failing(1.0, "failing", **failing)
+    found = run(pictures, tmp_path / "out", encoder, Padded(1.5), observer=told, crops=1)
+    assert [encoder.name for encoder in found.encoders] == ["pillow-420", "pillow-444", "padded"]
+    assert found.missing == {"failing": "it failed on every picture"}
+    assert len(told.problems) == 1
+    assert told.problems[0].startswith("failing: ")
+    assert words in told.problems[0]
+    assert told.problems[0].endswith("leave this encoder out")
+
+
 def test_an_encoder_that_always_fails_takes_nobody_with_it(pictures: Path, tmp_path: Path) -> None:
     (pictures / "a.png").unlink()
     found = run(pictures, tmp_path / "out", Fussy(1.5, "fussy"), Padded(1.5))
@@ -283,18 +318,6 @@ def test_wrong_usage_before_any_work(
     with pytest.raises(UsageError, match=words):
         run(pictures, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-def test_both_anchors_always_take_part() -> None:
-    found, _ = find_encoders(["mozjpeg-psnr"])
-    assert [encoder.name for encoder in found] == ["pillow-420", "pillow-444", "mozjpeg-psnr"]
-    with pytest.raises(UsageError, match="did you mean 'mozjpeg'"):
-        find_encoders(["mozjepg"])
-
-
-def test_ours_are_among_the_encoders() -> None:
-    names = [encoder.name for encoder in find_encoders()[0]]
-    assert {"blemish-psnr", "blemish-ms-ssim", "blemish-balanced", "blemish-ssimulacra2"} <= set(names)
 
 
 def test_lpips_falls_with_quality_and_is_compared_so() -> None:

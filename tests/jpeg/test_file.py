@@ -25,6 +25,7 @@ from blemish.jpeg import (
     to_bytes,
 )
 from blemish.jpeg.coefficients import block_counts
+from blemish.jpeg.file import recode
 
 SIZES = [(1, 1), (8, 8), (9, 9), (4, 3), (17, 33), (303, 193)]
 KINDS: list[tuple[int, Sampling]] = [(1, "4:4:4"), (3, "4:4:4"), (3, "4:2:0")]
@@ -213,6 +214,73 @@ def test_a_rewritten_file_has_the_same_pixels(settings: dict[str, object]) -> No
         rewritten = to_bytes(from_bytes(data))
         before, after = (np.asarray(Image.open(io.BytesIO(each))) for each in (data, rewritten))
         np.testing.assert_array_equal(before, after)
+
+
+def resampled(data: bytes, factors: int) -> bytes:
+    """The file with other luma factors; of a square picture the blocks are as many, and mean another picture."""
+    frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    return data[: frame + 11] + bytes([factors]) + data[frame + 12 :]
+
+
+def of_any_sampling() -> dict[str, bytes]:
+    square = photo(64, 64)
+    return {
+        "grey": saved(square[:, :, 0].copy()),
+        "4:4:4": saved(square, subsampling="4:4:4"),
+        "4:2:2": saved(square, subsampling="4:2:2"),
+        "4:2:2 progressive": saved(square, subsampling="4:2:2", progressive=True),
+        "4:2:0": saved(square, subsampling="4:2:0"),
+        "4:4:0": resampled(saved(square, subsampling="4:2:2"), 0x12),
+        "4:1:1": resampled(saved(square, subsampling="4:2:0"), 0x41),
+        "odd sides": saved(photo(33, 17), subsampling="4:2:2"),
+        "restarts": saved(square, subsampling="4:2:2", restart_marker_blocks=2),
+    }
+
+
+@pytest.mark.parametrize("kind", of_any_sampling())
+def test_recoded_files_of_any_sampling_are_smaller_and_decode_to_the_same(kind: str) -> None:
+    data = of_any_sampling()[kind]
+    comment = b"\xff\xfe\x00\x06made"
+    recoded = recode(data, segments=comment)
+    assert len(recoded) < len(data)
+    for decode in decoders():
+        np.testing.assert_array_equal(decode(recoded), decode(data))
+    with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(recoded)) as after:
+        assert after.layer == before.layer  # sampling and tables
+        assert after.quantization == before.quantization
+        assert (before.info.get("comment"), after.info["comment"]) == (None, b"made")
+    assert recode(recoded, segments=comment) == recoded
+
+
+def test_a_file_that_mozjpeg_makes_no_smaller_keeps_its_own_scans() -> None:
+    tiny = to_bytes(coefficients(8, 8, 1, "4:4:4"))
+    assert b"\xff\xc0" in tiny
+    assert recode(tiny) == tiny
+    assert recode(tiny[:2] + b"\xff\xfe\x00\x06made" + tiny[2:] + b"thumbnail") == tiny
+
+
+def test_what_cannot_be_recoded_is_told_in_one_line() -> None:
+    good = saved(photo(), subsampling="4:2:2")
+    cmyk = io.BytesIO()
+    Image.new("CMYK", (8, 8)).save(cmyk, "JPEG")
+    table = good[good.index(b"\xff\xdb") :][: 2 + 67]
+    cases = {
+        "is not a JPEG": b"\x89PNG\r\n",
+        "breaks off": good[:-2],
+        "CMYK": cmyk.getvalue(),
+        "RGB": saved(photo(), keep_rgb=True),
+        "mozjpeg cannot read": resampled(good, 0x00),
+        "between scans": good[: good.index(b"\xff\xda")] + b"\xff\xda\x00\x02" + table + b"\xff\xd9",
+    }
+    for problem, data in cases.items():
+        with pytest.raises(PictureError) as caught:
+            recode(data, name="folder/part.jpg")
+        line = str(caught.value)
+        assert line.startswith("folder/part.jpg: ")
+        assert problem in line
+        assert "\n" not in line
+    with pytest.raises(UsageError, match="APPn and COM"):
+        recode(good, segments=b"no marker")
 
 
 def test_reads_past_many_segments_and_trailing_data() -> None:

@@ -84,8 +84,17 @@ def test_equal_pictures() -> None:
 @pytest.mark.parametrize("grey", [False, True])
 def test_ssimulacra2_falls_with_noise(grey: bool) -> None:
     found = [measuring.ssimulacra2(*pair(noise=noise, grey=grey)) for noise in (2, 10, 40)]
-    assert found == sorted(found, reverse=True)
-    assert 100 > found[0] > 50 > found[2]
+    assert found == sorted(found, reverse=True)  # type: ignore[type-var]
+    assert 100 > found[0] > 50 > found[2]  # type: ignore[operator]
+
+
+def test_ssimulacra2_of_a_picture_too_small_is_none() -> None:
+    x, y = np.zeros((8, 9, 3), np.uint8), np.full((8, 9, 3), 200, np.uint8)
+    found = measuring.ssimulacra2(x, y)
+    assert found is not None
+    assert found < 90
+    assert measuring.measure(x[:7], y[:7], ["ssimulacra2"]) == {"ssimulacra2": None}
+    assert measuring.ssimulacra2(x[:, :7], y[:, :7]) is None
 
 
 def test_lpips_without_its_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

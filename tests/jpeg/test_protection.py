@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.errors import BlemishError, ModelError, UsageError
+from blemish.errors import BlemishError, ModelError, PictureError, UsageError
 from blemish.images import read_picture
 from blemish.journal import Journal
 from blemish.jpeg.batch import JOURNAL_FILE, PROTECTION_FILE, BatchSettings, EncodedFile, encode_folder
@@ -219,6 +219,26 @@ def test_what_the_detector_sees_is_what_inspect_sees(
         assert record.protection.after.verdict.score == after.score
         assert record.protection.before.is_anomalous == before.is_anomalous
         assert record.protection.threshold == inspector.threshold
+
+
+def test_the_detector_judges_the_bytes_that_are_encoded(
+    inspector: Inspector, parts: Path, tmp_path: Path
+) -> None:
+    source = read_source(parts / "a.png")
+    expected = inspector.inspect(parts / "a.png").score
+    (parts / "a.png").write_bytes((parts / "good.png").read_bytes())  # as soon as it was read
+    found = Guard(inspector, source, 4).found
+    assert found.score == expected != inspector.inspect(parts / "a.png").score
+
+
+def test_what_the_detector_cannot_read_is_told_of_the_file_itself(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    page = Image.fromarray(surface(0))
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    with pytest.raises(PictureError, match=r"pages\.tif: ") as caught:
+        Guard(inspector, read_source(tmp_path / "pages.tif"), 4)
+    assert "picture.jpg" not in str(caught.value)
 
 
 def test_bits_add_up_to_the_entropy_coded_data_and_errors_to_the_mean(

@@ -6,7 +6,7 @@ from math import factorial
 import pytest
 
 from blemish.errors import BlemishError, Stopped, UsageError
-from blemish.jpeg.workers import each
+from blemish.jpeg.workers import cores, each
 from blemish.observer import Observer
 
 
@@ -37,6 +37,19 @@ def test_every_task_once_and_in_the_processes_asked_for(workers: int) -> None:
     assert sorted(number for number, _ in found) == list(range(7))
     assert all((process == os.getpid()) == (workers == 1) for _, process in found)
     assert observer.counts == [(n, 7) for n in range(1, 8)]
+
+
+def test_a_worker_process_has_one_core_for_itself() -> None:
+    asked = ["__import__('blemish.jpeg.workers', fromlist=['cores']).cores()"] * 3
+    assert list(each(eval, asked, workers=2)) == [1, 1, 1]
+
+
+def test_cores_are_those_that_this_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores() == 7
 
 
 @pytest.mark.parametrize("workers", [1, 2])

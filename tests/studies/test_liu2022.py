@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
+from blemish.jpeg.anchors import PILLOW_420, PILLOW_444
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
-from blemish.jpeg.evaluating import Rate, evaluate
+from blemish.jpeg.evaluating import Rate, Record, evaluate, summarise
 from blemish.recipes import override
 from blemish.studies import liu2022, protocol, run_study
 from blemish.studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
@@ -194,6 +195,47 @@ def test_rates_are_of_the_files_as_they_are_now(holiday: Path, tmp_path: Path) -
     renamed = second.encoders[0].model_copy(update={"description": "another"})
     other = second.model_copy(update={"encoders": (renamed, second.encoders[1])})
     assert {one.encoder for one in liu2022._records(request, other)} == {"pillow-444"}
+
+
+def record(encoder: str, quality: int, size: int, psnr: float) -> Record:
+    return Record(
+        picture="a", picture_sha256="", encoder=encoder, description="", quality=quality, width=100, height=80,
+        bytes=size, seconds=1.0, measures={"psnr_rgb": psnr},
+    )  # fmt: skip
+
+
+def test_a_claim_about_low_rates_is_judged_at_low_rates(tmp_path: Path) -> None:
+    """An encoder that needs more bits than JPEG up to about 0.8 bits per pixel, and fewer above."""
+    claim = next(claim for claim in CLAIMS if claim.bpp_range is not None)
+    assert (claim.encoder, claim.anchor, claim.bpp_range) == ("jpeg-lstm", "pillow-444", (0.2, 0.45))
+    psnr = np.arange(24.0, 38, 2)
+    jpeg = np.geomspace(80, 1280, 7)  # bytes of 8000 pixels: 0.08 to 1.28 bits per pixel
+    lstm = jpeg * np.geomspace(2.2, 0.8, 7)
+    records = [
+        record(name, quality, round(size), float(value))
+        for name, sizes in (("pillow-444", jpeg), ("pillow-420", jpeg), ("jpeg-lstm", lstm))
+        for quality, (size, value) in enumerate(zip(sizes, psnr, strict=True), start=1)
+    ]
+    evaluation = summarise(records, [PILLOW_420, PILLOW_444], bpp_range=(0.7, 1.5))
+    results = liu2022.Results(Request("liu2022", tmp_path), [], evaluation, records, False)
+    rates = results.rates(claim.anchor, claim.encoder, claim.bpp_range)
+    assert rates["psnr_rgb"]["mean"] > 20
+    rest = results.rate(claim.anchor, claim.encoder, "psnr_rgb")
+    assert rest is not None
+    assert rest.mean < 0
+    assert liu2022._compared(claim) == "jpeg-lstm beside pillow-444, 0.2 to 0.45 bits per pixel"
+
+
+def test_a_figure_without_any_measure_says_so(tmp_path: Path) -> None:
+    """Of pictures that come back exactly, PSNR has no value; small ones have no MS-SSIM."""
+    records = [
+        record(name, quality, 100 * quality, 30.0).model_copy(update={"measures": {"psnr_rgb": None}})
+        for name in ("pillow-420", "pillow-444")
+        for quality in (1, 2)
+    ]
+    evaluation = summarise(records, [PILLOW_420, PILLOW_444])
+    with Image.open(liu2022.draw_rates(tmp_path / "a.png", evaluation, [])) as figure:
+        assert figure.width > 400
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from blemish.errors import BlemishError
 Pixels = NDArray[np.uint8]
 
 
-class Encoder(Protocol):
+class Contestant(Protocol):
     """Anything that can be evaluated: a name of its own, and pixels to the bytes of a JPEG file.
 
     For worker processes it must be picklable. Where it has an attribute ``description`` (settings, versions),
@@ -60,7 +60,7 @@ class PillowEncoder:
         )
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """See :class:`Encoder`.
+        """See :class:`Contestant`.
 
         Examples
         --------
@@ -80,6 +80,8 @@ PILLOW_420 = PillowEncoder("pillow-420", "4:2:0", optimize=True)
 
 PILLOW_444 = PillowEncoder("pillow-444", "4:4:4", optimize=False)
 """The baseline of Strümpler, Yang, Timofte 2020 and of Liu, Liu, Mantravadi 2022."""
+
+ANCHORS = (PILLOW_420, PILLOW_444)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class MozjpegEncoder:
         return f"mozjpeg of libvips {version}, 4:2:0, trellis, table {self.quant_table}{deringing}"
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """See :class:`Encoder`."""
+        """See :class:`Contestant`."""
         return _vips_jpeg(
             pixels,
             Q=quality,
@@ -128,7 +130,7 @@ class CjpegEncoder:
         return f"cjpeg of {_cjpeg_version()}, 4:2:0, {' '.join(self.arguments)}"
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """See :class:`Encoder`."""
+        """See :class:`Contestant`."""
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PPM")
         command = ["cjpeg", "-quality", str(quality), "-sample", "2x2", *self.arguments]
@@ -151,9 +153,9 @@ CJPEG = (
 )
 
 
-def find_anchors() -> tuple[list[Encoder], list[Missing]]:
+def find_anchors() -> tuple[list[Contestant], list[Missing]]:
     """The anchors that this machine can run, Pillow 4:2:0 first, and those that it cannot."""
-    found: list[Encoder] = [PILLOW_420, PILLOW_444]
+    found: list[Contestant] = [PILLOW_420, PILLOW_444]
     missing: list[Missing] = []
     problem = _without_mozjpeg()
     if problem is None:
@@ -176,6 +178,8 @@ def _without_mozjpeg() -> str | None:
         same = _vips_jpeg(probe, Q=30, trellis_quant=True) == _vips_jpeg(probe, Q=30)
     except (ImportError, OSError):  # pyvips without a libvips that can be loaded
         return "type: pip install pyvips pyvips-binary"
+    except BlemishError:  # a libvips that does not know the options
+        same = True
     return "this libvips is built without mozjpeg; type: pip install pyvips-binary" if same else None
 
 
@@ -183,15 +187,18 @@ def _vips_jpeg(pixels: Pixels, **options: int | bool) -> bytes:
     import pyvips
 
     interpretation = "b-w" if pixels.ndim == 2 else "srgb"
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels), interpretation=interpretation)
-    data: bytes = image.jpegsave_buffer(
-        optimize_coding=True,
-        interlace=True,
-        optimize_scans=True,
-        subsample_mode="on",
-        keep="none",
-        **options,
-    )
+    try:
+        image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels), interpretation=interpretation)
+        data: bytes = image.jpegsave_buffer(
+            optimize_coding=True,
+            interlace=True,
+            optimize_scans=True,
+            subsample_mode="on",
+            keep="none",
+            **options,
+        )
+    except pyvips.Error as error:
+        raise BlemishError(f"libvips: {' '.join(str(error).split())}; leave mozjpeg out") from error
     return data
 
 

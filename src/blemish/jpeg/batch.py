@@ -26,8 +26,9 @@ from blemish.errors import FileError, PictureError, UsageError
 from blemish.images import Item, find_pictures
 from blemish.images.writing import atomic_path
 from blemish.journal import Journal
+from blemish.jpeg.aims import check_aims
 from blemish.jpeg.coefficients import Coefficients, Sampling
-from blemish.jpeg.file import from_bytes, to_bytes
+from blemish.jpeg.file import from_bytes, recode
 from blemish.jpeg.pictures import (
     SourcePicture,
     decode,
@@ -46,6 +47,7 @@ from blemish.jpeg.protection import (
 )
 from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
+from blemish.model_folder import MODEL_FILE, WEIGHTS_FILE
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 
@@ -90,27 +92,13 @@ class BatchSettings:
     model: Path | None = None
 
     def __post_init__(self) -> None:
-        aims = {
-            "--quality": self.quality,
-            "--target-bpp": self.target_bpp,
-            "--target-ssim": self.target_ssim,
-        }
-        given = [option for option, value in aims.items() if value is not None]
-        if len(given) > 1:
-            raise UsageError(f"{given[0]} and {given[1]} exclude each other; give one")
+        aims = (self.quality, self.target_bpp, self.target_ssim)
+        options = ("--quality", "--target-bpp", "--target-ssim")
+        check_aims(*aims, names=options)
         if self.lossless:
-            choices = {"--tune": self.tune, "--sampling": self.sampling}
-            given += [option for option, value in choices.items() if value is not None]
-            if given:
-                raise UsageError(f"--lossless keeps the coefficients as they are; leave {given[0]} out")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality {self.quality:g}: choose a number from 1 to 100")
-        if self.target_bpp is not None and not 0 < self.target_bpp < float("inf"):
-            raise UsageError(f"--target-bpp {self.target_bpp:g}: choose a number above 0, such as 0.5")
-        if self.target_ssim is not None and not 0 < self.target_ssim < 1:
-            raise UsageError(
-                f"--target-ssim {self.target_ssim:g}: choose a number between 0 and 1, such as 0.98"
-            )
+            choices = zip((*options, "--tune", "--sampling"), (*aims, self.tune, self.sampling), strict=True)
+            for option in (option for option, value in choices if value is not None):
+                raise UsageError(f"--lossless keeps the coefficients as they are; leave {option} out")
         self._check_models()
 
     def _check_models(self) -> None:
@@ -512,12 +500,10 @@ def _plain(source: SourcePicture, settings: BatchSettings, bpp: float) -> Encode
 
 
 def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings) -> bytes:
-    """The same coefficients and tables in the smallest file; with metadata dropped, the orientation stays."""
-    coefficients = from_bytes(before, name=path)
+    """The same coefficients and tables in a smaller file; with metadata dropped, the orientation stays."""
     if not settings.keep_metadata:
         segments = orientation_segment(before)
-    data = to_bytes(coefficients, segments=segments)
-    _verify(path, data, coefficients)
+    data = recode(before, segments=segments, name=path)
     if not np.array_equal(decode(before), decode(data)):
         raise _differs(path)
     return data
@@ -591,7 +577,7 @@ def _learned(folder: Path) -> Any:
 
 def _model_sha256(folder: Path) -> str:
     """Of what decides a model's results."""
-    files = [folder / name for name in ("model.json", "model.safetensors")]
+    files = [folder / name for name in (MODEL_FILE, WEIGHTS_FILE)]
     return hashlib.sha256("".join(f"{_sha256(path)}" for path in files).encode()).hexdigest()
 
 

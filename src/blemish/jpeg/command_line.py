@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -100,6 +99,7 @@ def encode(
 
     with working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish.jpeg.batch import BatchSettings, encode_folder
+        from blemish.jpeg.workers import cores
 
         batch = encode_folder(
             images,
@@ -117,7 +117,7 @@ def encode(
                 protect_strength=protect_strength,
                 model=model,
             ),
-            workers=workers or _cores(),
+            workers=workers or cores(),
             overwrite=overwrite,
             observer=observer,
         )
@@ -164,17 +164,19 @@ def evaluate(
     low, high = _range("--bpp", bpp_range)
     with working(quiet=as_json) as observer:
         from blemish.jpeg import evaluating
+        from blemish.jpeg.contestants import find_encoders
+        from blemish.jpeg.workers import cores
 
         names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
         evaluation = evaluating.evaluate(
             images,
             out,
-            encoders=None if names is None else evaluating.find_encoders(names)[0],
+            encoders=None if names is None else find_encoders(names)[0],
             qualities=evaluating.LADDER if qualities is None else integers("--qualities", qualities),
             bpp_range=(low, high),
             ssimulacra2=ssimulacra2,
             lpips=lpips,
-            workers=workers or _cores(),
+            workers=workers or cores(),
             crops=crops,
             overwrite=overwrite,
             command=shlex.join(["blemish", *sys.argv[1:]]),
@@ -265,9 +267,3 @@ def _range(option: str, text: str) -> tuple[float, float]:
             f"{option} {text}: write two numbers separated by a comma, such as 0.2,1.0"
         ) from None
     return low, high
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

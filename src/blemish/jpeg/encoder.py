@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError, nearest
+from blemish.jpeg.aims import check_aims
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import to_bytes
 from blemish.jpeg.pictures import decode
@@ -151,7 +152,7 @@ def aim(
     UsageError
         More than one of quality and targets, or one that is out of range.
     """
-    _check_aims(quality=quality, target_bpp=target_bpp, target_ssim=target_ssim)
+    check_aims(quality, target_bpp, target_ssim)
     if target_bpp is not None:
         found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
         if not met:
@@ -175,19 +176,6 @@ def aim(
             return replace(found, notice=f"an SSIM of {target_ssim:g} is out of reach; the nearest is {got}")
         return found
     return at(DEFAULT_QUALITY if quality is None else quality)
-
-
-def _check_aims(**aims: float | None) -> None:
-    given = [name for name, value in aims.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} were given; choose one of them")
-    quality, bpp, ssim = aims.values()
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality:g}; choose a number from 1 to 100")
-    if bpp is not None and not 0 < bpp < math.inf:
-        raise UsageError(f"target_bpp is {bpp:g}; choose a number above 0, such as 0.5")
-    if ssim is not None and not 0 < ssim < 1:
-        raise UsageError(f"target_ssim is {ssim:g}; choose a number between 0 and 1, such as 0.98")
 
 
 def _check(tune: str, sampling: str) -> None:

@@ -96,26 +96,29 @@ def scans(shapes: Sequence[tuple[int, int]], sampling: Sampling) -> tuple[Scan, 
 
 
 @compiled
+def bit_size(value: int) -> int:
+    """The bits that follow a symbol to tell a value or a DC difference, which the symbol names (T.81, F.1.2.1)."""
+    size, rest = 0, abs(value)
+    while rest:
+        size, rest = size + 1, rest >> 1
+    return size
+
+
+@compiled
 def _count(blocks: Blocks, order: NDArray[np.int64], dc: Counts, ac: Counts) -> None:
     previous = 0
     for index in order:
         value = int(blocks[index, 0])
-        size, rest = 0, abs(value - previous)
-        while rest:
-            size, rest = size + 1, rest >> 1
-        dc[size] += 1
+        dc[bit_size(value - previous)] += 1
         previous = value
         run = 0
         for k in range(1, 64):
-            rest = abs(int(blocks[index, k]))
-            if rest == 0:
+            level = int(blocks[index, k])
+            if level == 0:
                 run += 1
                 continue
             ac[0xF0] += run >> 4
-            size = 0
-            while rest:
-                size, rest = size + 1, rest >> 1
-            ac[(run & 15) << 4 | size] += 1
+            ac[(run & 15) << 4 | bit_size(level)] += 1
             run = 0
         if run:
             ac[0] += 1
@@ -170,20 +173,16 @@ def _cost_blocks(
     previous = 0
     for index in order:
         value = int(blocks[index, 0])
-        size, rest = 0, abs(value - previous)
-        while rest:
-            size, rest = size + 1, rest >> 1
+        size = bit_size(value - previous)
         cost = dc[size] + size
         previous = value
         run = 0
         for k in range(1, 64):
-            rest = abs(int(blocks[index, k]))
-            if rest == 0:
+            level = int(blocks[index, k])
+            if level == 0:
                 run += 1
                 continue
-            size = 0
-            while rest:
-                size, rest = size + 1, rest >> 1
+            size = bit_size(level)
             cost += (run >> 4) * ac[0xF0] + ac[(run & 15) << 4 | size] + size
             run = 0
         if run:

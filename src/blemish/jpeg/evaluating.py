@@ -10,45 +10,36 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
-from blemish.errors import BlemishError, FileError, PictureError, UsageError, nearest
+from blemish.errors import BlemishError, FileError, PictureError, UsageError
 from blemish.images import Item, find_pictures
 from blemish.images.writing import write_json, write_text
 from blemish.journal import Journal
 from blemish.jpeg import bd_rate as bd
 from blemish.jpeg import measuring
-from blemish.jpeg.anchors import PILLOW_420, PILLOW_444, Encoder, Missing, find_anchors
+from blemish.jpeg.anchors import ANCHORS, PILLOW_420, Contestant, Missing
+from blemish.jpeg.contestants import attempt, decoded, describe, find_encoders
 from blemish.jpeg.measuring import Measure
-from blemish.jpeg.pictures import decode as decode
 from blemish.jpeg.pictures import read_source, within_memory
-from blemish.jpeg.tables import shipped_sha256
 from blemish.jpeg.workers import each
 from blemish.observer import Observer
 from blemish.report.numbers import counted
-
-if TYPE_CHECKING:
-    from blemish.jpeg.deep.model import DeepEncoder
-    from blemish.jpeg.encoder import Encoder as OurEncoder
-    from blemish.jpeg.tuning import Tune
 
 Pixels = NDArray[np.uint8]
 
 LADDER = (4, 7, 11, 16, 23, 32, 42, 53, 64, 75, 85, 92)
 """Qualities whose files lie around 0.2 to 1 bits per pixel on photographs, with neighbours on both sides."""
 
-ANCHORS = (PILLOW_420, PILLOW_444)
 RECORDS_FILE, EVALUATION_FILE = "records.jsonl", "evaluation.json"
 TABLE_FILE, REPORT_FILE = "evaluation.md", "report.html"
 
@@ -69,93 +60,6 @@ CONVENTIONS = (
     "log rate, both curves limited to the rates named, then the mean over pictures with its 95 % bootstrap "
     "interval; negative is better."
 )
-
-
-@dataclass(frozen=True)
-class BlemishEncoder:
-    """The encoder of this package, with one of its tunes."""
-
-    tune: Tune
-
-    @property
-    def name(self) -> str:
-        """``blemish-`` and the tune."""
-        return f"blemish-{self.tune}"
-
-    @property
-    def description(self) -> str:
-        """Tune, version, and the data that the package ships for it."""
-        return f"Blemish {__version__}, 4:2:0, tuned for {self.tune}, data {shipped_sha256()[:12]}"
-
-    def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """A JPEG file at a quality of 1 to 100."""
-        return _ours().encode(pixels, quality=quality, tune=self.tune).data
-
-
-@lru_cache(maxsize=1)
-def _ours() -> OurEncoder:
-    from blemish.jpeg.encoder import Encoder
-
-    return Encoder()
-
-
-@dataclass(frozen=True)
-class ModelEncoder:
-    """A network that ``blemish jpeg fit`` trained, evaluated once for each λ that it was trained for.
-
-    folder: that of the model. name: the recipe's, unless another is given to :func:`model_encoder`.
-    """
-
-    name: str
-    folder: Path
-    places: int
-    description: str
-    weights_sha256: str
-
-    @property
-    def ladder(self) -> tuple[int, ...]:
-        """The whole qualities that stand for the λ, in rising order: 1 to 100, evenly."""
-        return tuple(round(1 + 99 * place / max(self.places - 1, 1)) for place in range(self.places))
-
-    def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """A JPEG file; at a quality of the ladder exactly as for its λ."""
-        deep = _deep(self.folder, self.weights_sha256)
-        if quality in self.ladder:
-            return deep.encode_at(pixels, self.ladder.index(quality)).data
-        return deep.encode(pixels, quality=quality).data
-
-
-def model_encoder(folder: str | Path, name: str | None = None) -> ModelEncoder:
-    """The encoder in a folder that ``blemish jpeg fit`` made; its weights are read when they are first used.
-
-    Raises
-    ------
-    ModelError
-        When the folder is no such model, or was edited.
-    """
-    from blemish.jpeg.deep.model import read_model_file
-
-    file = read_model_file(Path(folder))
-    recipe = file.recipe
-    lambdas = ", ".join(f"{value:g}" for value in sorted(recipe.lambdas))
-    return ModelEncoder(
-        name=name or recipe.name,
-        folder=Path(folder),
-        places=len(recipe.lambdas),
-        description=(
-            f"Blemish {__version__}, {recipe.name}, {recipe.picture.sampling}, λ {lambdas}, "
-            f"{file.training.steps} steps, weights {file.weights_sha256[:12]}"
-        ),
-        weights_sha256=file.weights_sha256,
-    )
-
-
-@lru_cache(maxsize=16)
-def _deep(folder: Path, weights_sha256: str) -> DeepEncoder:
-    # The digest is there so that a folder that was fitted anew is read anew.
-    from blemish.jpeg.deep.model import load
-
-    return load(folder)
 
 
 class Record(BaseModel):
@@ -315,52 +219,11 @@ class Evaluation(BaseModel):
         return "\n".join(lines)
 
 
-def find_encoders(names: Iterable[str] | None = None) -> tuple[list[Encoder], list[Missing]]:
-    """The encoders to compare, both anchors first, and those that cannot run here.
-
-    Parameters
-    ----------
-    names: those wanted besides the anchors, or folders that ``blemish jpeg fit`` made; None takes all there
-        are by name. Of two folders with one recipe, the second is named after both.
-
-    Raises
-    ------
-    UsageError
-        For a name that there is not, or that cannot run here, or folders that cannot be told apart.
-    ModelError
-        For a folder that is no such model.
-    """
-    from blemish.jpeg.tuning import TUNES
-
-    found, missing = find_anchors()
-    found += [BlemishEncoder(tune) for tune in TUNES]
-    if names is None:
-        return found, missing
-    by_name = {encoder.name: encoder for encoder in found}
-    chosen: dict[str, Encoder] = {anchor.name: anchor for anchor in ANCHORS}
-    for name in names:
-        if name not in by_name and (os.sep in name or os.path.isdir(name)):
-            model = model_encoder(name)
-            if model.name in chosen:
-                model = replace(model, name=f"{model.name} ({Path(name).resolve().name})")
-            if model.name in chosen:
-                raise UsageError(f"{name}: another encoder is called {model.name} too; rename the folder")
-            chosen[model.name] = model
-            continue
-        absent = next((one for one in missing if one.name == name), None)
-        if absent is not None:
-            raise UsageError(f"{name} cannot run here; {absent.mend}")
-        if name not in by_name:
-            raise UsageError(f"unknown encoder '{name}'; {nearest(name, by_name)}")
-        chosen[name] = by_name[name]
-    return list(chosen.values()), []
-
-
 def evaluate(
     pictures: str | Path,
     out: str | Path,
     *,
-    encoders: Sequence[Encoder] | None = None,
+    encoders: Sequence[Contestant] | None = None,
     qualities: Sequence[int] = LADDER,
     bpp_range: tuple[float, float] = bd.BPP_RANGE,
     ssimulacra2: bool = True,
@@ -475,7 +338,7 @@ class Task:
 
     item: Item
     sha256: str
-    encoder: Encoder
+    encoder: Contestant
     qualities: tuple[int, ...]
     measures: tuple[Measure, ...]
 
@@ -488,14 +351,9 @@ def _key(record: Record) -> tuple[str, str, str, str, int]:
     return (record.picture, record.picture_sha256, record.encoder, record.description, record.quality)
 
 
-def describe(encoder: Encoder) -> str:
-    """Its ``description``, or the name of one without."""
-    return str(getattr(encoder, "description", encoder.name))
-
-
 def _tasks(
     items: Sequence[Item],
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Contestant],
     qualities: Sequence[int],
     measures: Sequence[Measure],
     observer: Observer,
@@ -530,21 +388,21 @@ def run_task(task: Task) -> list[Record] | BlemishError:
 _warm: set[str] = set()
 
 
-def _warm_up(encoder: Encoder, pixels: Pixels) -> None:
+def _warm_up(encoder: Contestant, pixels: Pixels) -> None:
     """Let an encoder load and compile what it needs, once a process."""
     if encoder.name not in _warm:
-        encoder.encode(np.ascontiguousarray(pixels[:64, :64]), 50)
+        attempt(encoder, np.ascontiguousarray(pixels[:64, :64]), 50)
         _warm.add(encoder.name)
 
 
 def _record(task: Task, pixels: Pixels, quality: int) -> Record:
     begun = time.perf_counter()
-    data = task.encoder.encode(pixels, quality)
+    data = attempt(task.encoder, pixels, quality)
     seconds = time.perf_counter() - begun
-    decoded = decode(data)
-    if decoded.shape != pixels.shape:
+    found = decoded(task.encoder, data)
+    if found.shape != pixels.shape:
         raise PictureError(
-            task.item.path, f"came back from {task.encoder.name} as {decoded.shape}", "leave the encoder out"
+            task.item.path, f"came back from {task.encoder.name} as {found.shape}", "leave the encoder out"
         )
     return Record(
         picture=task.item.name,
@@ -556,13 +414,13 @@ def _record(task: Task, pixels: Pixels, quality: int) -> Record:
         height=pixels.shape[0],
         bytes=len(data),
         seconds=seconds,
-        measures=measuring.measure(pixels, decoded, task.measures),
+        measures=measuring.measure(pixels, found, task.measures),
     )
 
 
 def summarise(
     records: Sequence[Record],
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Contestant],
     *,
     bpp_range: tuple[float, float] = bd.BPP_RANGE,
     missing: dict[str, str] | None = None,

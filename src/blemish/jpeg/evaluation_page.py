@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from blemish.errors import BlemishError
 from blemish.images import Item
 from blemish.jpeg import measuring
-from blemish.jpeg.anchors import PILLOW_420, Encoder
+from blemish.jpeg.anchors import ANCHORS, PILLOW_420, Contestant
+from blemish.jpeg.contestants import attempt, decoded
 from blemish.jpeg.evaluating import (
-    ANCHORS,
     COMPARED,
     CONVENTIONS,
     Evaluated,
     Evaluation,
     Point,
-    decode,
 )
 from blemish.jpeg.measuring import Measure
 from blemish.jpeg.pictures import read_source
@@ -45,7 +44,7 @@ def write_evaluation_page(
     path: Path,
     evaluation: Evaluation,
     items: Sequence[Item],
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Contestant],
     *,
     crops: int,
     workers: int,
@@ -210,13 +209,13 @@ class CropTask:
     """One picture whose detail is to be shown as every encoder makes it at about ``bpp``."""
 
     item: Item
-    encoders: tuple[Encoder, ...]
+    encoders: tuple[Contestant, ...]
     bpp: float
 
 
 def _crop_rows(
     items: Sequence[Item],
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Contestant],
     target: float,
     crops: int,
     workers: int,
@@ -240,25 +239,25 @@ def crop_row(task: CropTask) -> PictureRow | None:
         panels = [Panel("original", pixels[window], "map")]
         for encoder in task.encoders:
             quality, data = nearest_rate(encoder, pixels, task.bpp)
-            decoded = decode(data)
-            psnr = measuring.psnr(measuring.mse(pixels, decoded))
+            found = decoded(encoder, data)
+            psnr = measuring.psnr(measuring.mse(pixels, found))
             rate = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
             label = f"{encoder.name} {quality}: {rate:.2f} bpp" + ("" if psnr is None else f", {psnr:.1f} dB")
             # Kept without loss: a page that compressed these again would show its own artefacts.
-            panels.append(Panel(label, decoded[window], "map"))
+            panels.append(Panel(label, found[window], "map"))
     except BlemishError:
         return None
     return PictureRow(task.item.name, panels=panels)
 
 
-def nearest_rate(encoder: Encoder, pixels: NDArray[np.uint8], bpp: float) -> tuple[int, bytes]:
+def nearest_rate(encoder: Contestant, pixels: NDArray[np.uint8], bpp: float) -> tuple[int, bytes]:
     """The quality of 1 to 100 whose file comes nearest to ``bpp`` bits per pixel, and that file, by bisection."""
     size = bpp * pixels.shape[0] * pixels.shape[1] / 8
     low, high = 1, 100
     tried: dict[int, bytes] = {}
     while low <= high:
         middle = (low + high) // 2
-        tried[middle] = encoder.encode(pixels, middle)
+        tried[middle] = attempt(encoder, pixels, middle)
         if len(tried[middle]) < size:
             low = middle + 1
         else:

@@ -75,8 +75,52 @@ def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
     progressive: bytes = mozjpeg_lossless_optimization.optimize(baseline)
     smaller = min(baseline, progressive, key=len)
     header = next(_walk(smaller))  # the JFIF APP0, which libjpeg always writes
-    own = b"" if segments[1:2] == bytes([_APP0]) else smaller[header.start : header.end]
-    return b"".join((_SOI, own, segments, smaller[header.end :]))
+    return _joined(smaller[header.start : header.end], segments, smaller[header.end :])
+
+
+def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data") -> bytes:
+    """The same coefficients and tables, of any sampling, in a file that mozjpeg has made smaller where it can.
+
+    Its own metadata is left out for ``segments``; pictures after the first, and what else follows it, too.
+
+    Parameters
+    ----------
+    data: the whole file, of a kind that :func:`from_bytes` reads but for its sampling.
+    segments: as for :func:`to_bytes`.
+    name: what errors call the file.
+
+    Raises
+    ------
+    UsageError
+        ``segments`` is something else.
+    PictureError
+        Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding.
+    MissingExtraError
+        mozjpeg-lossless-optimization is not installed.
+    """
+    with explain_missing():
+        import mozjpeg_lossless_optimization
+
+    _check_metadata(segments)
+    found = _segments(data, name)
+    try:
+        _check_kind(found, MAX_PIXELS)
+    except ValueError as error:
+        raise PictureError(name, str(error), "save it as an 8-bit grey or YCbCr JPEG") from error
+    bare = _without_metadata(data, found)
+    try:
+        optimised: bytes = mozjpeg_lossless_optimization.optimize(bare)
+    except ValueError as error:
+        raise PictureError(name, "is damaged: mozjpeg cannot read its coefficients", _RESAVE) from error
+    header = next(_walk(optimised))
+    smaller = min(bare[len(_SOI) :], optimised[header.end :], key=len)
+    return _joined(optimised[header.start : header.end], segments, smaller)
+
+
+def _joined(header: bytes, segments: bytes, rest: bytes) -> bytes:
+    """A file of a JFIF header, unless ``segments`` begin with one, the segments, and tables and scans."""
+    own = b"" if segments[1:2] == bytes([_APP0]) else header
+    return b"".join((_SOI, own, segments, rest))
 
 
 def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int = MAX_PIXELS) -> Coefficients:
@@ -97,13 +141,9 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
     MissingExtraError
         jpeglib is not installed.
     """
+    found = _segments(data, name)
     try:
-        found = list(_walk(data))
-    except ValueError as error:
-        problem = f"is truncated or damaged ({error})" if data.startswith(_SOI) else "is not a JPEG"
-        raise PictureError(name, problem, _RESAVE) from error
-    try:
-        sampling = _sampling(found, max_pixels)
+        sampling = _sampling(_check_kind(found, max_pixels))
         return _read(_without_metadata(data, found), sampling)
     except ValueError as error:
         raise PictureError(name, str(error), _CONVERT) from error
@@ -191,6 +231,14 @@ def _walk(data: bytes) -> Iterator[_Segment]:
         yield _Segment(marker, start, position, data[after + 2 : position])
 
 
+def _segments(data: bytes, name: str | Path) -> list[_Segment]:
+    try:
+        return list(_walk(data))
+    except ValueError as error:
+        problem = f"is truncated or damaged ({error})" if data.startswith(_SOI) else "is not a JPEG"
+        raise PictureError(name, problem, _RESAVE) from error
+
+
 def _check_metadata(segments: bytes) -> None:
     framed = _SOI + segments + b"\xff\xd9"
     try:
@@ -204,8 +252,8 @@ def _check_metadata(segments: bytes) -> None:
         )
 
 
-def _sampling(found: list[_Segment], max_pixels: int) -> Sampling:
-    """The sampling that the frame header tells; ValueError for all that is not ours to read."""
+def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
+    """The frame header of a grey or YCbCr file; ValueError for all others."""
     frames = [segment for segment in found if segment.marker in _FRAMES]
     markers = [segment.marker for segment in found]
     if len(frames) != 1 or _SOS not in markers:
@@ -225,12 +273,17 @@ def _sampling(found: list[_Segment], max_pixels: int) -> Sampling:
         raise ValueError(f"has {width} × {height} pixels")
     if height * width > max_pixels:
         raise ValueError(f"has {width} × {height} pixels, more than the {max_pixels} allowed")
-    if components == 1:
-        return "4:4:4"
-    if components != 3:
+    if components not in (1, 3):
         raise ValueError(f"has {components} components" + " (CMYK)" * (components == 4))
-    if _is_rgb(found, frame[6::3]):
+    if components == 3 and _is_rgb(found, frame[6::3]):
         raise ValueError("stores RGB instead of YCbCr")
+    return frame
+
+
+def _sampling(frame: bytes) -> Sampling:
+    """The sampling that a frame header tells; ValueError for one that is not ours to read."""
+    if frame[5] == 1:
+        return "4:4:4"
     luma, *chroma = ((factors >> 4, factors & 15) for factors in frame[7::3])  # (horizontal, vertical)
     if chroma == [luma, luma]:
         return "4:4:4"

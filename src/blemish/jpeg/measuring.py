@@ -21,6 +21,8 @@ Measure: TypeAlias = Literal["mse", "psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra
 LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"
 SMALLEST_MS_SSIM = 161
 """Pixels of the shorter side that five scales with a window of 11 need."""
+SMALLEST_SSIMULACRA2 = 8
+"""Pixels of the shorter side below which no scale is compared."""
 SMALLEST_LPIPS = 31
 """Pixels of the shorter side that AlexNet's strides and poolings need."""
 
@@ -66,12 +68,15 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
         return similarity(_batch(original), _batch(decoded), data_range=255.0).item()
 
 
-def ssimulacra2(original: Pixels, decoded: Pixels) -> float:
+def ssimulacra2(original: Pixels, decoded: Pixels) -> float | None:
     """SSIMULACRA2 by the package of that name: 100 for the same picture, 90 hardly visible, 50 medium.
 
+    None for pictures with a side of less than 8 pixels, to which the package gives 100 whatever they show.
     Of a picture with a side of less than 225 pixels the package takes fewer than six scales, and its weights fall
     on others than they were fitted for: compare such pictures by another measure.
     """
+    if min(original.shape[:2]) < SMALLEST_SSIMULACRA2:
+        return None
     from ssimulacra2 import compute_ssimulacra2
 
     # The package opens what Pillow can open, so it is given files in memory.
@@ -137,7 +142,7 @@ def measure(
 ) -> dict[Measure, float | None]:
     """The measures ``wanted`` of one pair: uint8 (H, W) or (H, W, 3), both of one shape.
 
-    None stands for what has no finite value (the PSNR of equal pictures, MS-SSIM and LPIPS of tiny ones).
+    None stands for what has no finite value (the PSNR of equal pictures, MS-SSIM, SSIMULACRA2 and LPIPS of tiny ones).
 
     Examples
     --------

@@ -6,7 +6,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +58,7 @@ class SourcePicture:
     notices: what was changed or left out on the way, a line each, naming the file.
     orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; what ``segments`` tell, 1 is upright.
     frames: pictures that the file holds, of which this is the first.
+    data: the file's bytes.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class SourcePicture:
     notices: tuple[str, ...]
     orientation: int
     frames: int
+    data: bytes = field(repr=False)
 
 
 def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | None = None) -> SourcePicture:
@@ -95,7 +97,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
             with Image.open(BytesIO(data)) as image:
                 _check(path, image)
                 image.load()
-                return _source(path, image, keep_metadata)
+                return _source(path, data, image, keep_metadata)
     except UnidentifiedImageError as error:
         raise PictureError(
             path, "is not a picture in a format known here", "convert it or remove it"
@@ -211,7 +213,7 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
-def _source(path: Path, image: Image.Image, keep_metadata: bool) -> SourcePicture:
+def _source(path: Path, data: bytes, image: Image.Image, keep_metadata: bool) -> SourcePicture:
     notices = []
     grey = image.mode in _GREY
     found = _metadata(image) if keep_metadata else {}
@@ -231,7 +233,7 @@ def _source(path: Path, image: Image.Image, keep_metadata: bool) -> SourcePictur
         notices.append(f"{path}: holds {frames} pictures; a JPEG holds one, the first")
     pixels = np.array(flat.convert("L" if grey else "RGB"))
     orientation = _orientation(image) if found.get("EXIF") else 1
-    return SourcePicture(path, pixels, b"".join(found.values()), tuple(notices), orientation, frames)
+    return SourcePicture(path, pixels, b"".join(found.values()), tuple(notices), orientation, frames, data)
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -230,8 +230,8 @@ class Guard:
 
     Parameters
     ----------
-    source: as it was read for encoding; what the detector sees is read from the same file as ``blemish inspect``
-        reads it.
+    source: as it was read for encoding; what the detector sees is of the same bytes, read as ``blemish inspect``
+        reads them.
 
     Raises
     ------
@@ -243,7 +243,7 @@ class Guard:
         self.inspector = inspector
         self.source = source
         self.strength = strength
-        self.found = inspector.inspect(read_picture(source.path))
+        self.found = inspector.inspect(picture_of(source.data, source.path))
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
             raise PictureError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
@@ -271,7 +271,7 @@ class Guard:
         )
 
     def _spent(self, encoded: Encoded) -> Spent:
-        decoded = decoded_picture(encoded.data, self.source.path)
+        decoded = picture_of(encoded.data, self.source.path)
         bits = bits_per_block(encoded.coefficients)
         error = self._squared_error(decoded)
         inside = _to_pixels(self.inside, error.shape)
@@ -294,11 +294,14 @@ class Guard:
         return error
 
 
-def decoded_picture(data: bytes, path: Path) -> Picture:
-    """A JPEG's pixels as ``blemish inspect`` would read them from its file; ``path`` is what errors call it."""
+def picture_of(data: bytes, path: Path) -> Picture:
+    """A file's pixels as ``blemish inspect`` would read them; ``path`` is what errors call it."""
     with temporary_picture() as file:
         file.write_bytes(data)
-        return Picture(path, read_picture(file).pixels)
+        try:
+            return Picture(path, read_picture(file).pixels)
+        except PictureError as error:
+            raise PictureError(path, error.problem, error.mend) from error
 
 
 def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from blemish.jpeg.coefficients import MAX_COEFFICIENT
 from blemish.jpeg.compiling import compiled
-from blemish.jpeg.entropy import Blocks, Lengths, Scan
+from blemish.jpeg.entropy import Blocks, Lengths, Scan, bit_size
+from blemish.jpeg.workers import cores
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -34,19 +35,11 @@ _BLOCKS_A_PIECE = 8192
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="trellis")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="trellis")
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
     os.register_at_fork(after_in_child=_pool.cache_clear)  # the forked process has none of the threads
-
-
-@compiled
-def _size(value: int) -> int:
-    size, rest = 0, abs(value)
-    while rest:
-        size, rest = size + 1, rest >> 1
-    return size
 
 
 @compiled
@@ -80,7 +73,7 @@ def _ac(
                 best, best_before, best_level = np.inf, 0, 0
                 value = min(int(c / q + 0.5), limit)
                 while value:
-                    size = _size(value)
+                    size = bit_size(value)
                     fixed = zeros + w * (c - q * value) ** 2
                     bound = best - fixed - cheapest[size]
                     for m in range(count - 1, -1, -1):
@@ -137,7 +130,7 @@ def _dc(
             for j in range(3):
                 # every scan starts from 0
                 difference = value - (centre + j - 1) if place else value
-                size = _size(difference)
+                size = bit_size(difference)
                 total = cost[j] + lam * (lengths[size] + size)
                 if total < best:
                     best, best_before = total, j
@@ -210,7 +203,7 @@ def quantise_blocks(
     def ac(piece: slice) -> None:
         _ac(target[piece], weights[piece], q, prices, lam * lengths[1][0], MAX_COEFFICIENT, levels[piece])
 
-    if len(pieces) > 1 and (os.cpu_count() or 1) > 1:
+    if len(pieces) > 1 and cores() > 1:
         list(_pool().map(ac, pieces))
     else:
         for piece in pieces:

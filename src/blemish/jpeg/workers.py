@@ -18,6 +18,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+_in_worker = False
+
+
+def cores() -> int:
+    """Cores that this process may use: in a worker process its share of one, else those it is bound to."""
+    if _in_worker:
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def each(
     work: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, observer: Observer | None = None
 ) -> Iterator[R]:
@@ -84,6 +96,8 @@ def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observe
 
 def _prepare() -> None:
     """In a worker: Ctrl-C is the main process's to answer, and one core is this process's share."""
+    global _in_worker
+    _in_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for variable in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
         os.environ.setdefault(variable, "1")

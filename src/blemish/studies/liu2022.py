@@ -13,6 +13,7 @@ from blemish.errors import FileError
 from blemish.images import find_pictures
 from blemish.journal import Journal
 from blemish.jpeg.anchors import PILLOW_420, PILLOW_444
+from blemish.jpeg.contestants import BlemishEncoder, model_encoder
 from blemish.jpeg.deep.fitting import check_deep_recipe, fit_jpeg_once
 from blemish.jpeg.deep.model import DeepEncoder
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
@@ -21,12 +22,10 @@ from blemish.jpeg.evaluating import (
     CONVENTIONS,
     LADDER,
     RECORDS_FILE,
-    BlemishEncoder,
     Evaluation,
     Rate,
     Record,
     evaluate,
-    model_encoder,
     rate_between,
 )
 from blemish.jpeg.measuring import Measure, measures
@@ -63,12 +62,18 @@ PUBLISHED = {
 steps per second of ResNet-152 over those of VGG19, less 1."""
 
 
+LOW_RATES = (0.2, 0.45)
+"""Bits per pixel that count as low here; the paper does not say which do."""
+
+
 class Claim(NamedTuple):
     """What the paper says of one system beside another, which BD-rates put to the test."""
 
     words: str
     encoder: str
     anchor: str
+    bpp_range: tuple[float, float] | None = None
+    """Bits per pixel that it is about, where not about all that are compared."""
 
 
 CLAIMS = (
@@ -80,7 +85,7 @@ CLAIMS = (
         "ResNet-152's attention (block 7) is about as good as VGG19's", "jpeg-resnet152-block7", "jpeg-vgg19"
     ),
     Claim("LSTM attention loses to VGG19's", "jpeg-lstm", "jpeg-vgg19"),
-    Claim("LSTM attention loses to JPEG itself at low rates", "jpeg-lstm", PILLOW_444.name),
+    Claim("LSTM attention loses to JPEG itself at low rates", "jpeg-lstm", PILLOW_444.name, LOW_RATES),
     Claim("bidirectional LSTM attention loses to LSTM", "jpeg-bilstm", "jpeg-lstm"),
 )
 
@@ -226,15 +231,20 @@ class Results(NamedTuple):
     def fit(self, name: str) -> Fit:
         return next(fit for fit in self.fits if fit.name == name)
 
-    def rate(self, anchor: str, encoder: str, measure: Measure) -> Rate | None:
-        """The BD-rate of one encoder against any other."""
-        return rate_between(
-            self.records, anchor, encoder, measure, self.evaluation.bpp_range, self.evaluation.pictures
-        )
+    def rate(
+        self, anchor: str, encoder: str, measure: Measure, bpp_range: tuple[float, float] | None = None
+    ) -> Rate | None:
+        """The BD-rate of one encoder against any other, between the evaluation's rates unless told."""
+        chosen = bpp_range or self.evaluation.bpp_range
+        return rate_between(self.records, anchor, encoder, measure, chosen, self.evaluation.pictures)
 
-    def rates(self, anchor: str, encoder: str) -> dict[str, Any]:
+    def rates(
+        self, anchor: str, encoder: str, bpp_range: tuple[float, float] | None = None
+    ) -> dict[str, Any]:
         """The same by measure, as JSON."""
-        found = {measure: self.rate(anchor, encoder, measure) for measure in self.evaluation.measures}
+        found = {
+            measure: self.rate(anchor, encoder, measure, bpp_range) for measure in self.evaluation.measures
+        }
         return {measure: rate.model_dump(mode="json") for measure, rate in found.items() if rate is not None}
 
 
@@ -290,7 +300,10 @@ def run(
         length=length._asdict(),
         lpips=with_lpips,
         rows=[_row(results, fit) for fit in fits],
-        claims=[{**claim._asdict(), "rates": results.rates(claim.anchor, claim.encoder)} for claim in CLAIMS],
+        claims=[
+            {**claim._asdict(), "rates": results.rates(claim.anchor, claim.encoder, claim.bpp_range)}
+            for claim in CLAIMS
+        ],
         ablations=[
             {
                 "encoder": fit.name,
@@ -419,7 +432,10 @@ _COLOURS = (
 
 
 def draw_rates(path: Path, evaluation: Evaluation, fits: Sequence[str]) -> Path:
-    """One panel a measure: its mean over the pictures against bits per pixel, for both anchors, ours and ``fits``."""
+    """One panel a measure: its mean over the pictures against bits per pixel, for both anchors, ours and ``fits``.
+
+    Of measures that have a value at every point; where there are none, the figure says so.
+    """
     from matplotlib.figure import Figure
 
     low, high = evaluation.bpp_range
@@ -430,6 +446,10 @@ def draw_rates(path: Path, evaluation: Evaluation, fits: Sequence[str]) -> Path:
         for measure in _SCALES
         if all(point.measures.get(measure) is not None for one in shown for point in one.points)
     ]
+    if not taken:
+        figure = Figure(figsize=(5.2, 1.2), layout="constrained")
+        figure.text(0.5, 0.5, "No measure has a value for every file.", ha="center", va="center", fontsize=9)
+        return save(figure, path)
     figure = Figure(figsize=(5.2 * len(taken), 4.6), layout="constrained")
     for axis, measure in zip(figure.subplots(1, len(taken), squeeze=False)[0], taken, strict=True):
         for one in shown:
@@ -610,7 +630,7 @@ def _claims(results: Results) -> str:
     names = {fit.name for fit in results.fits}
     claims = [claim for claim in CLAIMS if claim.encoder in names]
     rows = [
-        [claim.words, f"{claim.encoder} beside {claim.anchor}", *_cells(results, claim.anchor, claim.encoder)]
+        [claim.words, _compared(claim), *_cells(results, claim.anchor, claim.encoder, claim.bpp_range)]
         for claim in claims
     ]
     for fit in results.fits:
@@ -629,8 +649,18 @@ def _claims(results: Results) -> str:
     return head + table(["the paper", "compared", "PSNR-RGB", "MS-SSIM"], rows, left=2)
 
 
-def _cells(results: Results, anchor: str, encoder: str) -> list[str]:
-    rates = [results.rate(anchor, encoder, measure) for measure in _TOLD]
+def _compared(claim: Claim) -> str:
+    words = f"{claim.encoder} beside {claim.anchor}"
+    if claim.bpp_range is None:
+        return words
+    low, high = claim.bpp_range
+    return f"{words}, {low:g} to {high:g} bits per pixel"
+
+
+def _cells(
+    results: Results, anchor: str, encoder: str, bpp_range: tuple[float, float] | None = None
+) -> list[str]:
+    rates = [results.rate(anchor, encoder, measure, bpp_range) for measure in _TOLD]
     return [in_words(rate, len(results.evaluation.pictures)) for rate in rates]
 
 

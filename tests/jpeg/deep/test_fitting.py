@@ -13,8 +13,9 @@ from PIL import Image
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
 from blemish.jpeg.deep.fitting import fit_jpeg, fit_jpeg_once
-from blemish.jpeg.deep.model import DeepEncoder, weights_of
+from blemish.jpeg.deep.model import DeepEncoder
 from blemish.jpeg.deep.recipe import load_deep_recipe
+from blemish.model_folder import weights_of
 from blemish.recipes import override
 
 TINY = (

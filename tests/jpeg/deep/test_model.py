@@ -19,9 +19,11 @@ from safetensors.torch import save as save_tensors
 from blemish import inspector, jpeg
 from blemish.errors import ModelError, UsageError
 from blemish.journal import Journal
+from blemish.jpeg.contestants import ModelEncoder, find_encoders, model_encoder
 from blemish.jpeg.deep.fitting import fit_jpeg
-from blemish.jpeg.deep.model import DeepEncoder, load, weights_of
-from blemish.jpeg.evaluating import ModelEncoder, Record, evaluate, find_encoders, model_encoder
+from blemish.jpeg.deep.model import DeepEncoder, load
+from blemish.jpeg.evaluating import Record, evaluate
+from blemish.model_folder import weights_of
 
 Pixels = NDArray[np.uint8]
 TINY = (

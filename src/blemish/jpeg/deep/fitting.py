@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from blemish._version import __version__
-from blemish.errors import FileError, PictureError, RecipeError, Stopped, UsageError
-from blemish.fitting import (
-    CHECKPOINT,
-    WORDS,
-    claim_folder,
-    dotted_settings,
-    is_unfinished,
-    refuse_other_settings,
-)
-from blemish.images import (
-    Fingerprint,
-    Item,
-    Preparation,
-    find_pictures,
-    fingerprint,
-    picture_info,
-    smallest_side,
-    split_good,
-)
+from blemish.errors import FileError, RecipeError, UsageError
+from blemish.fitting import claim_folder, finish, fitted_once, output_folder, train_for, usable_pictures
+from blemish.images import Fingerprint, Item, Preparation, split_good
 from blemish.images.splits import VALIDATION_SHARE
-from blemish.inspector import MODEL_FILE, Training, versions
-from blemish.jpeg.deep.model import FORMAT, DeepEncoder, DeepModelFile, load, weights_of
+from blemish.inspector import versions
+from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
+from blemish.model_folder import JPEG_ENCODER, weights_sha256
 from blemish.observer import Observer
 from blemish.recipes import override
-from blemish.training import PreparedPictures, choose_machine, train
+from blemish.training import PreparedPictures, choose_machine
 
 _COLOUR = Preparation(channels=3, convert=True, kind="uint8", size=None)
 
@@ -74,15 +55,11 @@ def fit_jpeg(
         In one line that names the setting or the file, and the mend.
     """
     observer = observer or Observer()
-    if resume and overwrite:
-        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-    if resume and out is None:
-        raise UsageError("resume needs the folder that holds the checkpoint; give out")
+    folder = output_folder(out, resume=resume, overwrite=overwrite)
     given = recipe if isinstance(recipe, DeepRecipe) else load_deep_recipe(recipe)
     chosen = override(given, list(settings))
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     model = _build(chosen)
-    folder = None if out is None else Path(out)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
 
@@ -97,40 +74,31 @@ def fit_jpeg(
         f"Training {chosen.name} on {len(split['train'])} photographs, {len(split['validation'])} held out "
         f"to choose the best weights; {machine}"
     )
-    state = train(
+    training = train_for(
+        folder,
         model,
+        chosen,
         pictures["train"],
         pictures["validation"],
-        chosen.training,
-        patch=chosen.patch.size,
         machine=machine,
-        checkpoint=folder / CHECKPOINT if folder else None,
-        identity=_identity(chosen, data, split),
-        resume=resume and folder is not None and is_unfinished(folder),
-        stop=observer.should_stop,
-        on_progress=observer.training,
+        data=data,
+        split=split,
+        resume=resume,
+        observer=observer,
     )
     file = DeepModelFile(
-        format=FORMAT,
+        format=JPEG_ENCODER.format,
         blemish=__version__,
         versions=versions(),
         recipe=chosen,
         fingerprint=data,
         split=split,
-        training=Training(
-            steps=state.step,
-            best_step=state.best_step,
-            best_loss=state.best_loss,
-            seconds=state.seconds,
-            machine=str(machine),
-            history=tuple(state.history),
-        ),
-        weights_sha256=hashlib.sha256(weights_of(model)).hexdigest(),
+        training=training,
+        weights_sha256=weights_sha256(model),
     )
     encoder = DeepEncoder(model, file)
     if folder is not None:
-        encoder.save(folder)
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+        finish(encoder, folder)
     return encoder
 
 
@@ -148,14 +116,16 @@ def fit_jpeg_once(
     UsageError
         When the finished fit has other settings, or is of other photographs.
     """
-    if os.path.exists(model / MODEL_FILE):
-        encoder = load(model)
-        refuse_other_settings(model, encoder.recipe, recipe)
-        if _read(images, recipe, Observer())[0].sha256 != encoder.file.fingerprint.sha256:
-            raise UsageError(f"{model}: was fitted on other photographs; choose another --out")
-        return encoder
-    observer.stage(title)
-    return fit_jpeg(images, recipe, out=model, resume=is_unfinished(model), observer=observer)
+    return fitted_once(
+        model,
+        recipe,
+        title=title,
+        observer=observer,
+        load=load,
+        fit=lambda resume: fit_jpeg(images, recipe, out=model, resume=resume, observer=observer),
+        sha256=lambda: _read(images, recipe, Observer())[0].sha256,
+        pictures="photographs",
+    )
 
 
 def check_deep_recipe(recipe: DeepRecipe) -> None:
@@ -186,45 +156,22 @@ def _build(recipe: DeepRecipe) -> DeepJpeg:
 
 def _read(images: Path, recipe: DeepRecipe, observer: Observer) -> tuple[Fingerprint, dict[str, Item]]:
     """The fingerprint of all photographs that can be used, and those photographs by name."""
-    found = [item for item in find_pictures(images) if item.is_good is not False and item.split != "test"]
-    items = [item for item in found if not _refuse_small(item, recipe.patch.size, observer)]
-    if not items:
-        raise FileError(
-            images, "holds no photograph that can be used", "mend the pictures above, or add others"
-        )
-
-    def count(done: int, total: int) -> None:
-        observer.count(done, total)
-        if observer.should_stop():
-            raise Stopped(f"stopped after reading {done} of {total} photographs, before training")
-
-    data, usable, problems = fingerprint(items, channels=_COLOUR.channels, progress=count)
-    for problem in problems:
-        observer.problem(problem)
+    data, usable = usable_pictures(
+        images,
+        channels=_COLOUR.channels,
+        patch=recipe.patch.size,
+        mend=lambda shorter: "leave it out, or fit with a smaller --set patch.size",
+        observer=observer,
+        one="photograph",
+        many="photographs",
+    )
     if data.kind != _COLOUR.kind:
         raise FileError(
             images,
             "holds pictures that are not of 8 bits a channel, as a JPEG's are",
             "convert them to 8 bits",
         )
-    return data, {item.name: item for item in usable}
-
-
-def _refuse_small(item: Item, patch: int, observer: Observer) -> bool:
-    try:
-        info = picture_info(item.path)
-    except PictureError:
-        return False  # fingerprint() reads the whole file and says what is wrong with it
-    if min(info.height, info.width) >= smallest_side(patch):
-        return False
-    observer.problem(
-        PictureError(
-            item.path,
-            f"is {info.width} × {info.height} pixels, less than half a {patch}-pixel patch",
-            "leave it out, or fit with a smaller --set patch.size",
-        )
-    )
-    return True
+    return data, usable
 
 
 def _split(images: str | Path, names: list[str], recipe: DeepRecipe) -> dict[str, tuple[str, ...]]:
@@ -233,13 +180,3 @@ def _split(images: str | Path, names: list[str], recipe: DeepRecipe) -> dict[str
     held_out = max(1, round(VALIDATION_SHARE * len(names)))
     split = split_good(names, seed=recipe.training.seed, calibration=0, validation=held_out)
     return {"train": split.train, "validation": split.validation}
-
-
-def _identity(recipe: DeepRecipe, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
-    """What a checkpoint must share with a run that resumes it."""
-    later: dict[str, Any] = {**WORDS, "training": {"steps", "patience", "device"}}
-    return {
-        **dotted_settings(recipe, later),
-        "set of pictures": data.sha256,
-        "split": {part: len(names) for part, names in split.items()},
-    }

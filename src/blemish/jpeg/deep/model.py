@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from blemish._version import __version__
-from blemish.errors import ModelError, RecipeError
 from blemish.images import Fingerprint
-from blemish.images.writing import write_bytes, write_json, write_text
-from blemish.inspector import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, Training
+from blemish.inspector import Training
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, aim, encoded
 from blemish.jpeg.transform import luma_of
+from blemish.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
 from blemish.training.loop import term_key
 
-FORMAT = 1
-_GIVE = "give the folder that blemish jpeg fit --out made"
 
-
-class DeepModelFile(BaseModel):
-    """``model.json`` of a JPEG encoder; ``kind`` tells it from a detector's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DeepModelFile(Document):
+    """``model.json`` of a JPEG encoder."""
 
     kind: Literal["jpeg encoder"] = "jpeg encoder"
-    format: int
-    blemish: str
-    versions: dict[str, str]
     recipe: DeepRecipe
     fingerprint: Fingerprint
     split: dict[str, tuple[str, ...]]
     training: Training
-    weights_sha256: str
-    content_sha256: str | None = None
-    """Of everything above, so that an edit by hand is noticed; None until it is saved."""
 
 
 class DeepEncoder:
@@ -140,12 +120,7 @@ class DeepEncoder:
         FileError
             When they cannot be written.
         """
-        folder = Path(folder)
-        document = self.file.model_dump(mode="json", exclude={"content_sha256"})
-        write_bytes(folder / WEIGHTS_FILE, weights_of(self.model))
-        write_text(folder / CARD_FILE, self.card())
-        write_json(folder / MODEL_FILE, {**document, "content_sha256": _content_sha256(document)})
-        return folder
+        return write_model(folder, self.file, self.model, self.card())
 
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
@@ -178,15 +153,6 @@ class DeepEncoder:
         )
 
 
-def weights_of(model: DeepJpeg) -> bytes:
-    """The weights as a safetensors file; equal weights, equal bytes."""
-    return save_tensors({name: value.contiguous() for name, value in model.state_dict().items()})
-
-
-def _content_sha256(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
 # -- loading -------------------------------------------------------------------------------------------
 
 
@@ -200,29 +166,7 @@ def load(folder: str | Path) -> DeepEncoder:
     """
     folder = Path(folder)
     file = read_model_file(folder)
-    path = folder / WEIGHTS_FILE
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read ({error.strerror})", "copy the whole model folder, or fit again"
-        ) from None
-    if hashlib.sha256(weights).hexdigest() != file.weights_sha256:
-        raise ModelError(
-            path,
-            f"is damaged, or not the one that {MODEL_FILE} was written for",
-            "copy the whole model folder again, or fit again",
-        )
-    try:
-        model = DeepJpeg(file.recipe, pretrained=False)
-        model.load_state_dict(load_tensors(weights))
-    except (SafetensorError, RuntimeError, RecipeError) as error:
-        raise ModelError(
-            path,
-            f"does not fit the recipe in {MODEL_FILE} ({str(error).splitlines()[0]})",
-            f"upgrade to the Blemish that made it ({file.blemish}; this is {__version__}), or fit again",
-        ) from None
-    return DeepEncoder(model, file)
+    return DeepEncoder(load_weights(folder, file, lambda: DeepJpeg(file.recipe, pretrained=False)), file)
 
 
 def read_model_file(folder: Path) -> DeepModelFile:
@@ -233,49 +177,4 @@ def read_model_file(folder: Path) -> DeepModelFile:
     ModelError
         As :func:`load`.
     """
-    path = folder / MODEL_FILE
-    document = _document(folder)
-    if "kind" not in document and "calibration" in document:
-        raise ModelError(folder, "is a detector, not a JPEG encoder", _GIVE)
-    made_by, written_in = document.get("blemish", "?"), document.get("format")
-    if isinstance(written_in, int) and written_in > FORMAT:
-        raise ModelError(
-            path,
-            f"was written by Blemish {made_by} in format {written_in}, this is {__version__} "
-            f"and reads up to format {FORMAT}",
-            f"upgrade Blemish to {made_by} or newer",
-        )
-    mend = "undo the edit, copy the whole model folder again, or fit again"
-    try:
-        file = DeepModelFile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ModelError(path, f"was edited or is incomplete: '{key}': {first['msg']}", mend) from None
-    if document.pop("content_sha256", None) != _content_sha256(document):
-        raise ModelError(path, "was edited after it was written", mend)
-    return file
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / MODEL_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.isdir(folder):
-            problem = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"
-            raise ModelError(folder, problem, _GIVE) from None
-        raise ModelError(
-            folder,
-            f"holds no {MODEL_FILE}, so it is no finished model",
-            f"{_GIVE}, or finish an interrupted fit with --resume",
-        ) from None
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read ({error.strerror})", "check the path and its permissions, or fit again"
-        ) from None
-    except ValueError as error:
-        raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
-    if not isinstance(document, dict):
-        raise ModelError(path, "is no model's JSON", "restore the file, or fit again")
-    return document
+    return read_document(folder, JPEG_ENCODER, DeepModelFile)
