@@ -126,6 +126,25 @@ def readme_rows() -> list[str]:
     for encoder in (*tunes, "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim"):
         cells = (rates[encoder, one] for one in ("psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2"))
         rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
+    for row in _json("studies/results/liu2022-photos_kodak.json")["rows"]:
+        against = row["rates"]
+        if row["name"] == row["recipe"]:
+            cells = (
+                f"{against[anchor][one]['mean']:+.1f} %"
+                for anchor in ("pillow-444", "pillow-420")
+                for one in ("psnr_rgb", "ms_ssim")
+            )
+            rows.append(f"| `{row['name']}` | {' | '.join(cells)} |")
+    scenes = _json("studies/results/xie2019-cave_panels.json")["rows"]
+    for recipe in ("stacked-ae", "pen-nde", "pen-upde", "fp-cae", "fp-cae-concat", "fp-cae-add"):
+        runs = [row for row in scenes if row["row"] == recipe]
+        cells = (
+            _over_seeds(values)
+            for values in ([row["ssim"] for row in runs], [row["local_ssim"][0] for row in runs])
+        )
+        rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    largest = max(_json("benchmarks/results/panels.json")["runs"][0]["panels"], key=lambda size: size["side"])
+    rows.append(f"{largest['peak_mib']:.0f} MiB")
     textures = _json("studies/results/bergmann2018.json")["rows"]
     for recipe in ("l2-ae", "vae", "fm-ae", "ssim-ae"):
         pixels = [row["pixel"] for row in textures if row["recipe"] == recipe]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blemish._version import __version__
-from blemish.commands import end, integers, print_json, working
+from blemish.commands import end, integers, print_json, print_recipes, working
 from blemish.errors import UsageError
 from blemish.jpeg.command_line import app as jpeg
 
@@ -280,15 +280,7 @@ def recipes(as_json: Json = False) -> None:
     """The methods, their papers, and what each needs."""
     from blemish.recipes import load_recipe, recipe_names
 
-    found = [load_recipe(name) for name in recipe_names()]
-    if as_json:
-        print_json([recipe.model_dump(mode="json") for recipe in found])
-        return
-    width = max(len(recipe.name) for recipe in found)
-    for recipe in found:
-        typer.echo(
-            f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {', '.join(recipe.needs)}."
-        )
+    print_recipes([load_recipe(name) for name in recipe_names()], as_json=as_json)
 
 
 @app.command(

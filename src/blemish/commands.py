@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from blemish.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
     from blemish.console import ConsoleObserver
+    from blemish.jpeg.deep.recipe import DeepRecipe
+    from blemish.recipes import Recipe
 
 
 @contextmanager
@@ -60,3 +62,14 @@ def integers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text}: write whole numbers separated by commas, such as 0,1,2") from None
+
+
+def print_recipes(recipes: Sequence[Recipe] | Sequence[DeepRecipe], *, as_json: bool) -> None:
+    """A line for each recipe, or all of them as JSON."""
+    if as_json:
+        print_json([recipe.model_dump(mode="json") for recipe in recipes])
+        return
+    width = max(len(recipe.name) for recipe in recipes)
+    for recipe in recipes:
+        needs = ", ".join(recipe.needs)
+        typer.echo(f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {needs}.")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from blemish.commands import end, integers, print_json, working
+from blemish.commands import end, integers, print_json, print_recipes, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -250,13 +250,7 @@ def recipes(as_json: Json = False) -> None:
     """The networks that `blemish jpeg fit` trains, and their papers."""
     from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
 
-    found = [load_deep_recipe(name) for name in deep_recipe_names()]
-    if as_json:
-        print_json([recipe.model_dump(mode="json") for recipe in found])
-        return
-    width = max(len(recipe.name) for recipe in found)
-    for recipe in found:
-        typer.echo(f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}.")
+    print_recipes([load_deep_recipe(name) for name in deep_recipe_names()], as_json=as_json)
 
 
 def _range(option: str, text: str) -> tuple[float, float]:

@@ -33,9 +33,8 @@ from blemish.layers.pretrained import find_weights
 from blemish.observer import Observer
 from blemish.recipes import override
 from blemish.report.numbers import counted
-from blemish.studies.protocol import Look, Request, document, finish, generated, save, table
+from blemish.studies.protocol import Look, Request, document, finish, generated, save, table, unlike_paper
 from blemish.studies.result import StudyResult
-from blemish.training import choose_machine
 from blemish.training.loop import term_key
 
 if TYPE_CHECKING:
@@ -575,17 +574,7 @@ def training_beside_paper(request: Request, recipes: Sequence[DeepRecipe]) -> st
         *([f"with a {', '.join(rate)} learning rate"] if rate else []),
         *["from JPEG's own tables"] * ("annex-k" in starts),
     ]
-    if not differing:
-        return said
-    if request.quick:
-        reason = "as --quick asks"
-    elif choose_machine().device == "cpu":
-        reason = "because there is no GPU here"
-    else:
-        reason = "as --set asks"
-    *first, last = differing
-    whole = f"{', '.join(first)} and {last}" if first else last
-    return f"{said} Beside the paper's, our training is {whole}, {reason}."
+    return f"{said}{unlike_paper(request, differing)}"
 
 
 _TOLD: tuple[Measure, ...] = ("psnr_rgb", "ms_ssim")

@@ -258,7 +258,7 @@ def training_in_words(recipes: Sequence[Recipe]) -> str:
         if recipe.alignment and (steps := int(recipe.alignment.settings.get("pretraining", 0)))
     ]
     before = f", transformers after {_range(pretraining)} of their own" if pretraining else ""
-    said = {"constant": "constant", "cosine": "falling to 0"}
+    said = {"constant": "constant", "cosine": "falling to 0", "inverse": "falling"}
     schedule = " or ".join(sorted({said[recipe.training.schedule] for recipe in recipes}))
     return (
         f"{size}, at most {_range([recipe.training.steps for recipe in recipes])} steps of batch "
@@ -281,8 +281,13 @@ def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTr
         *["on smaller pictures"] * any(recipe.patch.size < paper.side for recipe in recipes),
         *([f"with a {', '.join(rate)} learning rate"] if rate else []),
     ]
+    return f"{said}{unlike_paper(request, differing)}"
+
+
+def unlike_paper(request: Request, differing: Sequence[str]) -> str:
+    """A sentence, begun by a space, on what of our training is ``differing`` and why; empty where nothing is."""
     if not differing:
-        return said
+        return ""
     if request.quick:
         reason = "as --quick asks"
     elif choose_machine().device == "cpu":
@@ -291,7 +296,7 @@ def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTr
         reason = "as --set asks"
     *first, last = differing
     whole = f"{', '.join(first)} and {last}" if first else last
-    return f"{said} Beside the paper's, our training is {whole}, {reason}."
+    return f" Beside the paper's, our training is {whole}, {reason}."
 
 
 def _range(values: Sequence[float]) -> str:
