@@ -55,9 +55,9 @@ _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # PNG colour type -> channels (RGB, grey wit
 
 _CHANNEL_CHANGES = {(1, 3), (2, 1), (2, 3), (3, 1), (4, 1), (4, 3)}
 
-_TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
-_TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
-_TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
+TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
+TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
+TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
 _TIFF_KINDS: dict[str, Kind] = {
     "uint8": "uint8",
     "uint16": "uint16",
@@ -152,8 +152,8 @@ def read_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     header = _read_header(path, max_pixels)
     try:
         pixels = header.decode()
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     except MemoryError as error:
         raise PictureError(path, "does not fit into memory", "cut it into smaller pictures") from error
     pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
@@ -249,7 +249,7 @@ class _Header:
 
 
 # What Pillow, tifffile and imagecodecs raise on a damaged file.
-_DAMAGE = (
+DAMAGE = (
     SyntaxError,
     OSError,
     EOFError,
@@ -262,13 +262,14 @@ _DAMAGE = (
 )
 
 
-def _damaged(path: Path, error: Exception) -> PictureError:
+def damaged(path: Path, error: Exception) -> PictureError:
+    """The error to raise for a file that a decoder stumbled over."""
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return PictureError(path, f"is truncated or damaged ({reason})", _RESAVE)
 
 
 def _read_header(path: Path, max_pixels: int) -> _Header:
-    start = _first_bytes(path)
+    start = first_bytes(path)
     read = _header_reader(start)
     if read is None:
         raise PictureError(path, "is not a PNG, JPEG, BMP, TIFF or WebP picture", "convert it or remove it")
@@ -276,8 +277,8 @@ def _read_header(path: Path, max_pixels: int) -> _Header:
         header = read(path, start)
     except Image.DecompressionBombError as error:  # Pillow's WebP reader has a limit of its own
         raise PictureError(path, "has too many pixels", "cut it into smaller pictures") from error
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     width, height = header.info.width, header.info.height
     if width * height > max_pixels:
         problem = f"has {width} × {height} pixels, more than the {max_pixels} allowed"
@@ -287,7 +288,8 @@ def _read_header(path: Path, max_pixels: int) -> _Header:
     return header
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """The beginning of a regular file that can be read, or the error that says why not."""
     try:
         if path.is_dir():
             raise PictureError(path, "is a folder, not a picture", "name a picture file")
@@ -344,7 +346,7 @@ def _exif_orientation(image: Image.Image) -> int:
     try:
         # The base class's method, because that of PNG decodes the picture when the header holds no EXIF.
         orientation = Image.Image.getexif(image).get(274, 1)
-    except _DAMAGE:
+    except DAMAGE:
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -387,7 +389,7 @@ def _open_tiff(path: Path) -> Iterator[TiffPageSeries]:
         tiff.filehandle.seek(tiff.pages.next_page_offset)
         if any(tiff.filehandle.read(tiff.tiff.offsetsize)):
             raise EOFError("the chain of pages breaks off")
-        if len(found) != 1 or found[0].axes not in _TIFF_AXES:
+        if len(found) != 1 or found[0].axes not in TIFF_AXES:
             axes = f"axes {found[0].axes}" if len(found) == 1 else "of different kinds"
             problem = f"holds {pages} pages that are not said to be channels ({axes})"
             raise PictureError(path, problem, "save one picture a file, or planar channels (axes CYX)")
@@ -410,7 +412,7 @@ def _tiff_header(path: Path, _: bytes) -> _Header:
     orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
     width, height = (shape[1], shape[0]) if axes in {"YX", "YXS"} else (shape[2], shape[1])
 
-    if photometric in _TIFF_BY_PILLOW or (bits < 8 and photometric in _TIFF_PLAIN):
+    if photometric in TIFF_BY_PILLOW or (bits < 8 and photometric in TIFF_PLAIN):
         if bits > 8:
             raise PictureError(path, f"stores {bits}-bit values as {photometric.name}", _CONVERT)
         with TiffImageFile(path) as image:
@@ -418,7 +420,7 @@ def _tiff_header(path: Path, _: bytes) -> _Header:
         info = _upright_info(channels, kind, width, height, orientation)
         return _Header(info, 1, lambda: _decode_pillow(path, TiffImageFile, mode))  # Pillow itself turns TIFF
 
-    if photometric not in _TIFF_PLAIN:
+    if photometric not in TIFF_PLAIN:
         problem = f"stores values of the unsupported type {getattr(photometric, 'name', photometric)}"
         raise PictureError(path, problem, _CONVERT)
     if type_name not in _TIFF_KINDS or bits not in {8, 16, 32, 64}:

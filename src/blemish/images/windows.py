@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from blemish.errors import PictureError
 from blemish.images.reading import (
-    _DAMAGE,
-    _TIFF_AXES,
-    _TIFF_BY_PILLOW,
-    _TIFF_PLAIN,
+    DAMAGE,
+    TIFF_AXES,
+    TIFF_BY_PILLOW,
+    TIFF_PLAIN,
     PictureInfo,
-    _damaged,
-    _first_bytes,
+    damaged,
+    first_bytes,
     picture_info,
     read_picture,
 )
@@ -126,11 +126,11 @@ def open_windows(path: str | Path) -> Windows:
         The file is missing, no picture, or its header is damaged.
     """
     path = Path(path)
-    if _first_bytes(path)[:4] in _SIGNATURES:
+    if first_bytes(path)[:4] in _SIGNATURES:
         try:
             return _open_tiff(path)
-        except _DAMAGE as error:
-            raise _damaged(path, error) from error
+        except DAMAGE as error:
+            raise damaged(path, error) from error
     return _Whole(path, picture_info(path, max_pixels=_ANY_SIZE))
 
 
@@ -221,8 +221,8 @@ class _Tiff(Windows):
                 self._read_rows(values, top, left)
             else:
                 self._read_segments(values, absent, top, left, kept)
-        except _DAMAGE as error:
-            raise _damaged(self.path, error) from error
+        except DAMAGE as error:
+            raise damaged(self.path, error) from error
         if self._inverted:
             values = (1 if self.dtype.kind == "f" else np.iinfo(self.dtype).max) - values
         if self._has_alpha:
@@ -295,7 +295,7 @@ class _Tiff(Windows):
                 for offset, count in zip(page.offsets, page.counts, strict=True)
             )
         if not complete:
-            raise _damaged(self.path, EOFError(_ENDS))
+            raise damaged(self.path, EOFError(_ENDS))
 
     def __reduce__(self) -> tuple[Callable[[Path], Windows], tuple[Path]]:
         return open_windows, (self.path,)  # a decoder of tifffile cannot be pickled
@@ -311,10 +311,10 @@ def _open_tiff(path: Path) -> Windows:
         page = series.keyframe
         tag = page.tags.get(274)
         upright = tag is None or tag.value not in range(2, 9)
-        converted = page.photometric in _TIFF_BY_PILLOW and not (
+        converted = page.photometric in TIFF_BY_PILLOW and not (
             page.photometric == _YCBCR and page.compression in _JPEG
         )
-        plain = page.photometric in _TIFF_PLAIN or (page.photometric == _YCBCR and not converted)
+        plain = page.photometric in TIFF_PLAIN or (page.photometric == _YCBCR and not converted)
         numeric = page.dtype is not None and page.dtype.kind in "uif" and page.bitspersample >= 8
         if upright and plain and numeric and page.imagedepth == 1:
             opened = _Tiff(path, series, page)
@@ -330,7 +330,7 @@ def _largest(path: Path, tiff: TiffFile) -> TiffPageSeries:
     if not found:
         raise PictureError(path, "holds no picture at full size", "save it again from its source")
     first, *others = found
-    if first.axes not in _TIFF_AXES or not all(_is_level(other, first) for other in others):
+    if first.axes not in TIFF_AXES or not all(_is_level(other, first) for other in others):
         problem = f"holds {len(tiff.pages)} pages that are not said to be channels (axes {first.axes})"
         raise PictureError(path, problem, "save one picture a file, or planar channels (axes CYX)")
     return first
