@@ -78,6 +78,10 @@ def test_wrong_usage_ends_with_2(blemish: Run, words: list[str]) -> None:
         (["--set", "encoder.latnt=9"], "did you mean 'latent'?"),
         (["--false-reject-rate", "0"], "--false-reject-rate 0: choose a number between 0 and 1"),
         (["--resume", "--overwrite"], "give one"),
+        (
+            ["--budget", "5 parsecs"],
+            "--budget 5 parsecs: write seconds, minutes or hours, such as 90s, 5m or 1h",
+        ),
     ],
 )
 def test_settings_that_cannot_work(
@@ -238,6 +242,24 @@ def test_json_stands_alone_on_standard_output(
     assert {"l2-ae", "ssim-ae"} <= {recipe["name"] for recipe in recipes}
     checks = json.loads(blemish("checks", "--json").out)
     assert {"name", "found", "ok", "mend"} == set(checks[0])
+
+
+def test_a_budget_and_a_model_to_go_on_from(
+    blemish: Run, good: Path, model: Path, tmp_path: Path, draw: Any, save: Any
+) -> None:
+    more = Path(shutil.copytree(good, tmp_path / "more"))
+    for seed in range(5):
+        save(more / f"new {seed}.png", draw(800 + seed))
+    ran = blemish("fit", more, "--continue", model, "--budget", "0.3s", "--out", tmp_path / "newer", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["training"]["budget"] == 0.3
+    newer = load(tmp_path / "newer")
+    assert [one.weights_sha256 for one in newer.file.lineage] == [load(model).file.weights_sha256]
+    ran = blemish("fit", more, "--continue", model, "--recipe", "l2-ae", "--out", tmp_path / "other")
+    assert (ran.code, "leave --recipe out" in ran.error) == (2, True)
+    ran = blemish("fit", more, "--continue", tmp_path / "none", "--out", tmp_path / "other")
+    assert ran.error.startswith(f"blemish: {tmp_path / 'none'}: does not exist; give the folder")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_decision_can_be_changed_at_inspection(

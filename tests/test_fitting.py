@@ -324,3 +324,307 @@ def test_pictures_without_an_orientation_are_spoken_of(
     expected = f"{poseless} of 5 held-out patches have no dominant orientation"
     assert any(stage.startswith(expected) for stage in told.stages) == bool(poseless)
     assert (expected in inspector.card()) == bool(poseless)
+
+
+# -- a budget of time ----------------------------------------------------------------------------------
+
+
+def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], recorder: type) -> None:
+    told = recorder()
+    settings = [*tiny, "training.steps=1000000"]
+    inspector = fit(good, settings=settings, false_reject_rate=RATE, budget="1s", observer=told)
+    training = inspector.file.training
+    assert 1 <= training.steps < 1000
+    assert training.seconds >= 1
+    assert training.budget == inspector.recipe.training.budget == 1.0
+    assert any(" for 1 s on " in stage for stage in told.stages)
+    assert "in a budget of 1 s" in inspector.card()
+    by_setting = [*tiny, "training.budget=0.5s"]
+    assert fit(good, settings=by_setting, false_reject_rate=RATE).file.training.budget == 0.5
+
+
+@pytest.mark.parametrize("budget", ["5", "5 parsecs", "0m", "-3s", 0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_time_is_refused(good: Path, tiny: list[str], budget: str | float) -> None:
+    with pytest.raises(UsageError, match=f"^--budget {re.escape(str(budget))}: ") as error:
+        fit(good, settings=tiny, budget=budget)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("budget", ["5 parsecs", "0m", "0", "-1", ".nan", ".inf"])
+def test_nor_is_it_taken_as_a_setting(good: Path, tiny: list[str], budget: str) -> None:
+    with pytest.raises(RecipeError, match=r"training\.budget.*(90s, 5m or 1h|greater than 0|finite)"):
+        fit(good, settings=[*tiny, f"training.budget={budget}"])
+
+
+# -- good pictures added later -------------------------------------------------------------------------
+
+Draw = Callable[..., np.ndarray]
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def more(good: Path, tmp_path: Path, draw: Draw, save: Save) -> Path:
+    """The 24 pictures under other names, and 10 new ones under the old names."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    for path in good.iterdir():
+        shutil.copy(path, folder / f"old {path.name}")
+    for seed in range(10):
+        save(folder / f"{seed}.png", draw(500 + seed))
+    return folder
+
+
+@pytest.fixture
+def base(fitted: tuple[Inspector, Path]) -> Path:
+    return fitted[1]
+
+
+def test_a_model_goes_on_with_what_is_new_and_what_it_knew(
+    inspector: Inspector, base: Path, more: Path, tmp_path: Path
+) -> None:
+    again = fit(more, continue_from=base, out=tmp_path / "model")
+    before, now = inspector.file.split, again.file.split
+    for part in fitting.PARTS:
+        assert {name for name in now[part] if name.startswith("old")} == {f"old {n}" for n in before[part]}
+    new = [len([name for name in names if not name.startswith("old")]) for names in now.values()]
+    assert sum(new) == 10
+    assert min(new) >= 1
+    assert again.file.weights_sha256 != inspector.file.weights_sha256
+    assert again.file.training.steps == 1  # a fifth of six, rounded down
+    assert again.recipe == inspector.recipe
+    assert again.file.preparation == inspector.file.preparation
+    (ancestor,) = again.file.lineage
+    assert (ancestor.weights_sha256, ancestor.steps, ancestor.pictures) == (
+        inspector.file.weights_sha256,
+        6,
+        17,
+    )
+    scores = [again.inspect(more / name).score for name in now["calibration"]]
+    assert list(again.file.calibration.scores) == scores
+    card = (tmp_path / "model" / "card.md").read_text(encoding="utf-8")
+    assert "Before that: 6 steps on 17 pictures" in card
+    assert f"{new[0]} new and 17 earlier for train" in card
+    assert load(tmp_path / "model").file == again.file.model_copy(
+        update={"content_sha256": load(tmp_path / "model").file.content_sha256}
+    )
+
+
+def test_it_begins_with_the_weights_of_the_model(
+    inspector: Inspector, base: Path, more: Path, tiny: list[str]
+) -> None:
+    still = fit(more, continue_from=base, settings=["training.learning_rate=1e-12", "training.steps=2"])
+    assert still.file.training.steps == 2
+    for name, value in inspector.model.state_dict().items():
+        torch.testing.assert_close(still.model.state_dict()[name], value)
+
+
+def test_going_on_again_remembers_all_that_was_seen_and_the_first_length(
+    base: Path, more: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    second = fit(more, continue_from=base, settings=["training.steps=2"], out=tmp_path / "second")
+    third = tmp_path / "third"  # without the pictures of the first fit, some of the second one's renamed
+    for path in more.iterdir():
+        if not path.name.startswith("old"):
+            third.mkdir(exist_ok=True)
+            shutil.copy(path, third / f"again {path.name}")
+    for seed in range(12):
+        save(third / f"{seed}.png", draw(700 + seed))
+    last = fit(third, continue_from=tmp_path / "second")
+    for part, names in second.file.split.items():
+        newer = {f"again {name}" for name in names if not name.startswith("old")}
+        assert newer == {name for name in last.file.split[part] if name.startswith("again")}
+    assert [one.steps for one in last.file.lineage] == [6, 2]
+    assert last.file.training.steps == 1
+    assert len(last.file.seen) == 24 + 10 + 12
+    assert last.file.seen.items() >= second.file.seen.items()
+
+
+def test_new_pictures_alone_will_do_where_they_can_calibrate(
+    base: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    for seed in range(4):
+        save(tmp_path / "few" / f"{seed}.png", draw(500 + seed))
+    with pytest.raises(CalibrationError) as error:
+        fit(tmp_path / "few", continue_from=base)
+    assert "holds the earlier ones too" in str(error.value)
+    offered = float(str(error.value).rsplit(" ", 1)[1])
+    assert len(fit(tmp_path / "few", continue_from=base, false_reject_rate=offered).file.split["train"]) == 2
+
+
+def test_one_new_picture_beside_the_earlier_ones_trains(
+    good: Path, base: Path, tmp_path: Path, draw: Draw, save: Save, inspector: Inspector
+) -> None:
+    folder = Path(shutil.copytree(good, tmp_path / "good"))
+    save(folder / "new.png", draw(999))
+    again = fit(folder, continue_from=base)
+    assert set(again.file.split["train"]) == {*inspector.file.split["train"], "new.png"}
+    assert again.file.split["calibration"] == inspector.file.split["calibration"]
+
+
+def test_of_equal_pictures_in_two_parts_the_one_that_trains_counts() -> None:
+    split = {"train": ("a",), "validation": ("b",), "calibration": ("c", "d", "e")}
+    sha256 = {"a": "1", "b": "2", "c": "1", "d": "2", "e": "3"}
+    assert fitting._seen(split, sha256, {}) == {"1": "train", "2": "validation", "3": "calibration"}
+    assert fitting._seen(split, sha256, {"3": "train"})["3"] == "train"
+
+
+def test_what_a_model_cannot_go_on_with_is_refused_in_a_line(
+    base: Path, good: Path, more: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    def refused(images: Path, *arguments: Any, **options: Any) -> str:
+        with pytest.raises(UsageError) as error:
+            fit(images, *arguments, continue_from=base, out=tmp_path / "model", **options)
+        assert not (tmp_path / "model").exists()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "leave --recipe out" in refused(more, "l2-ae")
+    said = refused(more, settings=["encoder.latent=9"])
+    assert said.startswith(f"{base}: was fitted with encoder.latent 8 and goes on with it, not with 9")
+    assert "score.sigma" in refused(more, settings=["score.sigma=3"])
+    assert "no picture that is new" in refused(good)
+    save(tmp_path / "one" / "a.png", draw(999))
+    assert "give at least 3" in refused(tmp_path / "one")
+    for seed in range(9):
+        save(tmp_path / "colour" / f"{seed}.png", np.stack([draw(seed)] * 3, axis=-1))
+        save(tmp_path / "deep" / f"{seed}.png", draw(seed).astype(np.uint16) * 256)
+    assert "of 3 channels, 8-bit, and" in refused(tmp_path / "colour")
+    assert "of 1 channel, 16-bit, and" in refused(tmp_path / "deep")
+
+
+def test_the_same_recipe_and_settings_of_training_and_threshold_may_be_given(
+    base: Path, more: Path, inspector: Inspector
+) -> None:
+    again = fit(
+        more, "ssim-ae", continue_from=base, settings=["training.batch=4", "threshold.false_reject_rate=0.3"]
+    )
+    assert again.recipe.training.batch == 4
+    assert again.recipe.threshold.false_reject_rate == 0.3
+    timed = fit(more, continue_from=base, budget="0.2s")
+    assert timed.file.training.budget == 0.2
+    assert timed.recipe.training == inspector.recipe.training
+
+
+def test_a_model_that_did_not_note_its_pictures_is_refused(
+    inspector: Inspector, more: Path, tmp_path: Path
+) -> None:
+    file = inspector.file.model_copy(update={"seen": {}})
+    Inspector(inspector.model, file).save(tmp_path / "old")
+    with pytest.raises(UsageError, match="did not note which pictures it saw; fit a new model"):
+        fit(more, continue_from=tmp_path / "old")
+
+
+def test_going_on_interrupted_goes_on_to_the_same_model(
+    base: Path, good: Path, more: Path, tmp_path: Path, tiny: list[str], recorder: type
+) -> None:
+    longer: dict[str, Any] = {"settings": ["training.steps=6"], "continue_from": base}
+    whole = fit(more, **longer)
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        fit(more, **longer, out=out, observer=recorder(34 + 3))
+    with pytest.raises(ModelError, match="another model to go on from"):
+        fit(more, settings=[*tiny, "training.seed=0"], false_reject_rate=RATE, out=out, resume=True)
+    again = fit(more, **longer, out=out, resume=True)
+    assert again.file.weights_sha256 == whole.file.weights_sha256
+    assert again.file.calibration == whole.file.calibration
+
+
+# -- folders that hold blemished pictures --------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(good: Path, tmp_path: Path, draw: Draw, save: Save) -> Path:
+    """24 good pictures, and 4 with a dot."""
+    folder = Path(shutil.copytree(good, tmp_path / "mixed"))
+    for seed in range(4):
+        save(folder / f"dot {seed}.png", draw(600 + seed, dot=True))
+    return folder
+
+
+def dots(names: Any) -> set[str]:
+    return {name for name in names if name.startswith("dot")}
+
+
+def test_nothing_is_left_out_unless_asked(mixed: Path, tiny: list[str]) -> None:
+    inspector = fit(mixed, "l2-ae", settings=tiny, false_reject_rate=RATE)
+    assert inspector.file.training.left_out == ()
+    assert inspector.file.calibration.left_out == {}
+    assert inspector.file.training.notes == ()
+    assert "assumption" not in inspector.guarantee
+
+
+def test_the_worst_training_pictures_are_left_out_at_half_time_and_named(
+    mixed: Path, tiny: list[str], tmp_path: Path, recorder: type
+) -> None:
+    told = recorder()
+    settings = [*tiny, "training.trim=0.2"]
+    options: dict[str, Any] = {"settings": settings, "false_reject_rate": RATE}
+    inspector = fit(mixed, "l2-ae", **options, observer=told)
+    file = inspector.file
+    assert dots(file.split["train"])
+    assert len(file.training.left_out) == int(0.2 * len(file.split["train"]))
+    # A network that has learned nothing but grey already finds the bright dots worst.
+    assert dots(file.training.left_out) == dots(file.split["train"])
+    assert any(stage.startswith("Half time: scoring") for stage in told.stages)
+    for name in file.training.left_out:
+        assert name in inspector.card()
+        assert any(name in stage for stage in told.stages if stage.startswith("Left out"))
+    # Stopped before, at and after half time, it goes on to the same model; 28 pictures are read first.
+    for number, stopping in enumerate((30, 31, 35, 28 + 3 + len(file.split["train"]) + 2)):
+        out = tmp_path / str(number)
+        with pytest.raises(Stopped):
+            fit(mixed, "l2-ae", **options, out=out, observer=recorder(stopping))
+        again = fit(mixed, "l2-ae", **options, out=out, resume=True)
+        assert again.file.weights_sha256 == file.weights_sha256
+        assert again.file.training.left_out == file.training.left_out
+
+
+def test_a_share_of_less_than_one_picture_is_spoken_of(good: Path, tiny: list[str]) -> None:
+    inspector = fit(good, settings=[*tiny, "training.trim=0.01"], false_reject_rate=RATE)
+    assert inspector.file.training.left_out == ()
+    assert "left out no training picture" in inspector.card()
+
+
+def test_the_largest_calibration_scores_are_left_out_only_when_asked_and_in_words(
+    mixed: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    plain = fit(mixed, "l2-ae", settings=tiny, false_reject_rate=RATE).file.calibration
+    settings = [*tiny, "threshold.trim=0.2"]
+    inspector = fit(mixed, "l2-ae", settings=settings, false_reject_rate=RATE, out=tmp_path / "model")
+    found = inspector.file.calibration
+    assert sorted([*found.scores, *found.left_out.values()]) == sorted(plain.scores)
+    assert min(found.left_out.values()) >= max(found.scores)
+    assert len(found.left_out) == int(0.2 * len(plain.scores)) == 1
+    names = inspector.file.split["calibration"]
+    assert [inspector.inspect(mixed / name).score for name in names] == list(found.scores)
+    assert len(found.peaks) == len(found.scores)
+    (left_out,) = found.left_out
+    assert left_out not in names
+    assert inspector.threshold == max(found.scores) < max(plain.scores)
+    assert "assumption: the highest of 6 held-out scores was" in inspector.guarantee
+    again = load(tmp_path / "model")
+    assert (again.threshold, again.guarantee) == (inspector.threshold, inspector.guarantee)
+
+
+def test_pictures_to_be_left_out_are_held_out_on_top_of_those_that_promise() -> None:
+    rule = load_recipe("ssim-ae").threshold
+    for trim in (0.0, 0.1, 0.3, 0.49):
+        count = fitting._to_hold_out(rule.model_copy(update={"trim": trim}))
+        assert count - int(trim * count + 1e-9) == 19
+        assert count - 1 - int(trim * (count - 1) + 1e-9) < 19
+
+
+def test_scenes_and_other_networks_leave_nothing_out_and_go_on_from_nothing(
+    base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "modalities.yaml").write_text("")
+    with pytest.raises(UsageError, match="going on from a model is for pictures"):
+        fit(tmp_path, continue_from=base)
+    for setting in ("training.trim=0.1", "threshold.trim=0.1"):
+        with pytest.raises(RecipeError, match=f"{setting.replace('=', ' ')} is for pictures, not for scenes"):
+            fit(tmp_path, settings=[setting])
+    recipe: Any = override(load_recipe("ssim-ae"), ["training.trim=0.1"])
+    nothing: Any = None
+    rest: dict[str, Any] = dict.fromkeys(("machine", "data", "split", "observer"))
+    with pytest.raises(RecipeError, match=r"training\.trim is for detectors; set it to 0"):
+        fitting.train_for(None, nothing, recipe, nothing, nothing, resume=False, **rest)

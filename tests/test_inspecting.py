@@ -24,7 +24,7 @@ from blemish.detect import read_records
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.images import read_map, read_picture
 from blemish.inspecting import inspect_folder
-from blemish.inspector import Inspector
+from blemish.inspector import Calibration, Inspector
 
 Draw = Callable[..., np.ndarray]
 Save = Callable[..., Path]
@@ -394,3 +394,45 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
     resumed = read_records(out / "inspections.jsonl")
     assert resumed[: len(done)] == done
     assert len({record.path for record in resumed}) == len(resumed) == count
+
+
+# -- like the training pictures? -----------------------------------------------------------------------
+
+
+def test_pictures_unlike_the_training_are_told_in_a_line_and_in_the_report(
+    blemish: Callable[..., Any], inspector: Inspector, draw: Draw, save: Save, tmp_path: Path
+) -> None:
+    calibration = Calibration(scores=tuple(np.linspace(0.1, 0.2, 40)), peaks=(0.5,) * 40)
+    file = inspector.file.model_copy(update={"calibration": calibration})
+    strict = Inspector(inspector.model, file)
+    strict.save(tmp_path / "model")
+    for seed in range(12):
+        save(tmp_path / "parts" / f"{seed}.png", draw(300 + seed))
+    scores = [strict.inspect(path).score for path in (tmp_path / "parts").iterdir()]
+    ran = blemish(
+        "inspect", tmp_path / "model", tmp_path / "parts", "--out", tmp_path / "a", "--threshold", 99
+    )
+    (line,) = [line for line in ran.out.splitlines() if "look like" in line]
+    side = "higher" if np.mean(scores) > 0.15 else "lower"
+    assert line.startswith("These pictures do not look like the training pictures")
+    assert f"score {side} than" in line
+    assert line in (tmp_path / "a" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+
+
+def test_blemished_pictures_that_are_known_do_not_count_as_drift(
+    inspector: Inspector, parts: Path, tmp_path: Path
+) -> None:
+    output = inspect_folder(inspector, parts, tmp_path / "found")
+    before = output.drift()
+    assert before.count == 5
+    output.records = [record.model_copy(update={"label": "dot"}) for record in output.records[:1]] + [
+        record.model_copy(update={"label": "good"}) for record in output.records[1:]
+    ]
+    assert output.drift().count == 4
+
+
+def test_few_pictures_say_that_they_cannot_tell(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
+) -> None:
+    ran = blemish("inspect", model, parts / "a.png", "--out", tmp_path / "found")
+    assert "are too few" in ran.out

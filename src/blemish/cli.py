@@ -56,29 +56,39 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: `blemish demo --out demo`")
+@app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")
 def demo(
     out: Out = Path("demo"),
-    family: Annotated[str, typer.Option(help="weave, checkerboard or part.")] = "weave",
+    family: Annotated[
+        str, typer.Option(help="weave, checkerboard, part, or painting, which several sensors saw.")
+    ] = "weave",
     seed: Annotated[int, typer.Option(help="Of the pictures and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Generated pictures from beginning to end: fit, calibrate, inspect, evaluate, report."""
     with working(quiet=as_json) as observer:
-        from blemish.demo import run_demo
+        from blemish import demo as demos
 
-        result = run_demo(out, family=family, seed=seed, observer=observer)
+        figures: Any
+        if family == demos.PAINTING:
+            painting = demos.run_painting_demo(out, seed=seed, observer=observer)
+            figures, said, report = painting.figures(), painting.in_words(), painting.report
+        else:
+            result = demos.run_demo(out, family=family, seed=seed, observer=observer)
+            evaluation, report = result.evaluation, result.report
+            figures, said = evaluation.model_dump(mode="json"), evaluation.in_words()
     if as_json:
-        print_json(result.evaluation.model_dump(mode="json"))
+        print_json(figures)
     else:
-        typer.echo(result.evaluation.in_words())
-        typer.echo(f"Report: {result.report}")
+        typer.echo(said)
+        typer.echo(f"Report: {report}")
     end(observer)
 
 
 @app.command(
     epilog="Examples: `blemish fit good/ --recipe ssim-ae --out model` · "
-    "`blemish fit good/ --out model --set training.steps=2000 --false-reject-rate 0.01` · "
+    "`blemish fit good/ --out model --budget 5m --false-reject-rate 0.01` · "
+    "`blemish fit more/ --continue model --out newer` · "
     "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
 )
 def fit(
@@ -86,9 +96,18 @@ def fit(
         Path, typer.Argument(help="Folder of good pictures, CSV list, folder of scenes, or modalities.yaml.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = "ssim-ae",
+    recipe: Annotated[
+        str | None, typer.Option(help="Name of a recipe, or path of a .yaml file; ssim-ae if none is given.")
+    ] = None,
     settings: Set = None,
     false_reject_rate: Rate = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Train for 90s, 5m or 1h instead of a number of steps.")
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option("--continue", metavar="MODEL", help="Go on from this model, with good pictures added."),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -110,6 +129,8 @@ def fit(
             recipe,
             settings=settings or [],
             false_reject_rate=false_reject_rate,
+            budget=budget,
+            continue_from=continue_from,
             out=out,
             resume=resume,
             overwrite=overwrite,
@@ -166,6 +187,7 @@ def inspect(
         inspector = _load(model, false_reject_rate, threshold)
         again: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "observer": observer}
         records: list[Any]
+        drift = ""
         if inspector.file.preparation.modalities:
             from blemish.panels import inspect_panels
 
@@ -176,13 +198,16 @@ def inspect(
         elif hide or reconstruction:
             raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on pictures")
         else:
-            records = inspecting.inspect_folder(inspector, images, out, **again).records
+            folder = inspecting.inspect_folder(inspector, images, out, **again)
+            records, drift = folder.records, folder.drift().in_words()
             rejected = sum(record.is_anomalous is True for record in records)
             said = f"{rejected} of {len(records)} pictures rejected."
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])
     else:
         typer.echo(f"{said} {inspector.guarantee}")
+        if drift:
+            typer.echo(drift)
         typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
     end(observer)
 

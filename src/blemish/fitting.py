@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 from blemish._version import __version__
-from blemish.detect import needed
+from blemish.detect import largest, needed
 from blemish.errors import (
     CalibrationError,
     FileError,
@@ -39,7 +39,19 @@ from blemish.images import (
     smallest_side,
     split_good,
 )
-from blemish.inspector import FORMAT, Calibration, Inspector, ModelFile, Training, check_rate, versions
+from blemish.images.fingerprint import file_sha256
+from blemish.images.reading import DEPTH_WORDS
+from blemish.inspector import (
+    FORMAT,
+    Ancestor,
+    Calibration,
+    Inspector,
+    ModelFile,
+    Training,
+    check_rate,
+    load,
+    versions,
+)
 from blemish.model_folder import MODEL_FILE, weights_sha256
 from blemish.models import Autoencoder, build
 from blemish.models.registry import RESIDUALS, TERMS
@@ -48,8 +60,9 @@ from blemish.panels.bands import calibration_squares, sides_for
 from blemish.panels.opening import open_panels
 from blemish.panels.scoring import score_squares
 from blemish.recipes import Recipe, load_recipe, override
+from blemish.recipes.schema import ThresholdSettings, seconds_in
 from blemish.training import STATE_FILE, Machine, PreparedPictures, choose_machine, train
-from blemish.training.loop import Trainable
+from blemish.training.loop import Trainable, Trimming
 from blemish.training.panels import PanelPatches
 from blemish.training.patches import PatchSource, RandomPatches, raising
 
@@ -59,18 +72,23 @@ if TYPE_CHECKING:
 
     Fitted = TypeVar("Fitted", Inspector, DeepEncoder)
 
+DEFAULT_RECIPE = "ssim-ae"
 CHECKPOINT = "checkpoint"
 PARTS = ("train", "validation", "calibration")
 # What a recipe says in words: it changes no figure.
 WORDS = {"title": True, "paper": True, "expect": True, "needs": True}
+SHORTER = 5
+"""A training that goes on from a model is so many times shorter than that model's first one."""
 
 
 def fit(
     images: str | Path,
-    recipe: str | Path | Recipe = "ssim-ae",
+    recipe: str | Path | Recipe | None = None,
     *,
     settings: Sequence[str] = (),
     false_reject_rate: float | None = None,
+    budget: str | float | None = None,
+    continue_from: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -78,15 +96,25 @@ def fit(
 ) -> Inspector:
     """Learn what the good pictures in ``images`` look like, and calibrate the reject decision on them.
 
+    Going on from a model begins with its weights, its recipe and its preparation, and trains for a fifth of its
+    recipe's steps or budget, unless ``settings`` or ``budget`` say how long. A picture that the model, or one
+    before it, has seen keeps its part for good, and is known by the bytes of its file whatever it is called: what
+    calibrated never trains, what trained or stopped the training never calibrates. New pictures are split as
+    always. Training draws on all training pictures that ``images`` holds, new and old, and the decision rests
+    on the calibration pictures that it holds, new and old: no training has seen one of them.
+
     Parameters
     ----------
     images: a folder of good pictures, or a CSV list, of which test and defective pictures are not read; or
         scenes (:func:`blemish.images.find_scenes`). Any recipe takes scenes that a ``modalities.yaml``
         describes, with all their channels together. Recipes for several sensors also take folders of
         pictures for scenes (:func:`blemish.images.holds_scenes`); other pictures they take for one modality.
-    recipe: a name, the path of a YAML file, or a recipe.
-    settings: ``key=value`` overrides of the recipe, as ``--set`` takes them.
+    recipe: a name, the path of a YAML file, or a recipe; ``ssim-ae`` where none is given.
+    settings: ``key=value`` overrides of the recipe, as ``--set`` takes them; of a model to go on from, only those
+        of ``training`` and ``threshold``.
     false_reject_rate: share of good pictures that may be rejected, instead of the recipe's.
+    budget: seconds of training, or a text such as "5m", instead of the recipe's number of steps.
+    continue_from: folder of a model to go on from.
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: go on from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
@@ -103,24 +131,56 @@ def fit(
     """
     observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
-    chosen = override(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), list(settings))
+    start = None if continue_from is None else _Start(continue_from)
+    changes = list(settings)
+    if budget is not None:
+        changes.append(f"training.budget={_seconds(budget)}")
     if false_reject_rate is not None:
         check_rate(false_reject_rate)
-        promise = ["threshold.rule=conformal", f"threshold.false_reject_rate={false_reject_rate}"]
-        chosen = override(chosen, promise)
+        changes += ["threshold.rule=conformal", f"threshold.false_reject_rate={false_reject_rate}"]
+    if start is not None:
+        chosen = start.recipe(recipe, changes)
+    else:
+        given = DEFAULT_RECIPE if recipe is None else recipe
+        chosen = override(given if isinstance(given, Recipe) else load_recipe(given), changes)
     source = Path(images)
     are_scenes = _are_scenes(source, chosen)
-    if not are_scenes:
+    if are_scenes and start is not None:
+        raise UsageError(
+            f"{source}: holds scenes, and going on from a model is for pictures; fit a new model"
+        )
+    if not are_scenes and start is None:
         check_recipe(chosen)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
 
-    material: _Material = (_Scenes if are_scenes else _Pictures)(source, chosen, observer)
+    material: _Material = (
+        _Scenes(source, chosen, observer) if are_scenes else _Pictures(source, chosen, observer, start)
+    )
     preparation = material.preparation
-    observer.stage(f"Training {chosen.name} on {material.announced()}; {machine}")
+    length = f" for {chosen.training.budget:.0f} s" if chosen.training.budget else ""
+    observer.stage(f"Training {chosen.name}{length} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
-    model = build(chosen, preparation.channels, modalities=preparation.modalities)
+    model = start.model if start else build(chosen, preparation.channels, modalities=preparation.modalities)
+    file = ModelFile(
+        format=FORMAT,
+        blemish=__version__,
+        versions=versions(),
+        recipe=chosen,
+        preparation=preparation,
+        calibration=Calibration(scores=(), peaks=(), square=material.square),
+        fingerprint=material.fingerprint,
+        split=material.split,
+        training=_UNTRAINED,
+        seen=material.seen,
+        lineage=start.lineage if start else (),
+        weights_sha256="",
+    )
+
+    def half_trained() -> Inspector:
+        return Inspector(model, file, device=machine.device)
+
     training = train_for(
         folder,
         model,
@@ -132,21 +192,18 @@ def fit(
         split=material.split,
         resume=resume,
         observer=observer,
+        trimming=material.trimming(half_trained, chosen, observer),
+        going_on_from=start.weights_sha256 if start else None,
     )
-    notes = _notes(model, material.patches("calibration"), chosen)
+    notes = (*_left_out(training, chosen), *_notes(model, material.patches("calibration"), chosen))
     for note in notes:
         observer.stage(note)
-    file = ModelFile(
-        format=FORMAT,
-        blemish=__version__,
-        versions=versions(),
-        recipe=chosen,
-        preparation=preparation,
-        calibration=Calibration(scores=(), peaks=(), square=material.square),
-        fingerprint=material.fingerprint,
-        split=material.split,
-        training=training.model_copy(update={"notes": (*material.notes, *notes)}),
-        weights_sha256=weights_sha256(model),
+    file = file.model_copy(
+        update={
+            "recipe": start.of_full_length(chosen) if start else chosen,
+            "training": training.model_copy(update={"notes": (*material.notes, *notes)}),
+            "weights_sha256": weights_sha256(model),
+        }
     )
     inspector = Inspector(model, file)
     observer.stage(f"Calibrating the decision on {material.scored('calibration')}")
@@ -155,13 +212,139 @@ def fit(
     if chosen.threshold.rule == "train-mean":
         observer.stage(f"Scoring {material.scored('train')}, whose mean is the threshold")
         training_scores, _ = material.measure(inspector, "train", observer)
-    calibration = Calibration(
-        scores=scores, peaks=peaks, training_scores=training_scores, square=material.square
-    )
-    inspector = Inspector(model, file.model_copy(update={"calibration": calibration}))
+    inspector = Inspector(model, _calibrated(file, scores, peaks, training_scores))
     if folder is not None:
         finish(inspector, folder)
     return inspector
+
+
+_UNTRAINED = Training(steps=0, best_step=0, best_loss=None, seconds=0, machine="", history=())
+
+
+def _seconds(budget: str | float) -> float:
+    try:
+        seconds = seconds_in(budget) if isinstance(budget, str) else float(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget {budget}: {error}") from None
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--budget {budget}: give more than 0 seconds")
+    return seconds
+
+
+def _calibrated(
+    file: ModelFile, scores: tuple[float, ...], peaks: tuple[float, ...], training_scores: tuple[float, ...]
+) -> ModelFile:
+    """``file`` with its calibration, without the share of largest scores that is taken for blemished."""
+    left_out = largest(scores, file.recipe.threshold.trim) if file.recipe.threshold.trim else ()
+    names = file.split["calibration"]
+    stay = [number for number in range(len(scores)) if number not in left_out]
+    calibration = Calibration(
+        scores=tuple(scores[number] for number in stay),
+        peaks=tuple(peaks[number] for number in stay),
+        training_scores=training_scores,
+        left_out={names[number]: scores[number] for number in left_out},
+        square=file.calibration.square,
+    )
+    if left_out:
+        split = {**file.split, "calibration": tuple(names[number] for number in stay)}
+        file = file.model_copy(update={"split": split})
+    return file.model_copy(update={"calibration": calibration})
+
+
+def _left_out(training: Training, recipe: Recipe) -> tuple[str, ...]:
+    """What became of ``training.trim``."""
+    trim = recipe.training.trim
+    if not trim:
+        return ()
+    if not training.left_out:
+        return (
+            f"training.trim {trim:g} left out no training picture: that share is less than one, or training "
+            "ended before half time.",
+        )
+    return (
+        f"Left out of the second half of training, as the worst {100 * trim:g} % of the training pictures at "
+        f"half time: {', '.join(training.left_out)}. If they are blemished, remove them; if they are all good, "
+        "fit without training.trim.",
+    )
+
+
+class _Start:
+    """The model that a fit goes on from."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        inspector = load(self.folder)
+        file = inspector.file
+        if file.preparation.modalities:
+            raise UsageError(
+                f"{folder}: was fitted on scenes, and going on from a model is for pictures; fit a new model"
+            )
+        if not file.seen:
+            raise UsageError(
+                f"{folder}: was made by Blemish {file.blemish}, which did not note which pictures it saw; "
+                "fit a new model"
+            )
+        self.model = inspector.model
+        self.preparation = file.preparation
+        self.seen = file.seen
+        self.weights_sha256 = file.weights_sha256
+        this = Ancestor(
+            weights_sha256=file.weights_sha256, steps=file.training.steps, pictures=len(file.split["train"])
+        )
+        self.lineage = (*file.lineage, this)
+        self._recipe = file.recipe
+
+    def recipe(self, asked: str | Path | Recipe | None, changes: list[str]) -> Recipe:
+        """The model's own, made shorter, with ``changes`` of training and threshold.
+
+        Raises
+        ------
+        RecipeError
+            When another recipe is asked for, or a change of it.
+        """
+        own = self._recipe
+        if asked is not None:
+            name = (asked if isinstance(asked, Recipe) else load_recipe(asked)).name
+            if name != own.name:
+                raise RecipeError(
+                    f"{self.folder}: was fitted with the recipe {own.name} and goes on with it, not with {name}; "
+                    "leave --recipe out"
+                )
+        budget = own.training.budget
+        if any(change.partition("=")[0].strip() == "training.steps" for change in changes):
+            budget = None
+        shorter = own.training.model_copy(
+            update={
+                "steps": max(1, own.training.steps // SHORTER),
+                "budget": budget and budget / SHORTER,
+            }
+        )
+        chosen = override(own.model_copy(update={"training": shorter}), changes)
+        free = {**WORDS, "training": True, "threshold": True}
+        before, now = dotted_settings(own, free), dotted_settings(chosen, free)
+        for key in now:
+            if before.get(key) != now[key]:
+                raise RecipeError(
+                    f"{self.folder}: was fitted with {key} {_said(before, key)} and goes on with it, not with "
+                    f"{now[key]}; leave --set {key} out, or fit a new model"
+                )
+        return chosen
+
+    def of_full_length(self, chosen: Recipe) -> Recipe:
+        """``chosen`` with the length of the first training, of which the next fifth is taken."""
+        own = self._recipe.training
+        training = chosen.training.model_copy(update={"steps": own.steps, "budget": own.budget})
+        return chosen.model_copy(update={"training": training})
+
+    def check(self, source: Path, data: Fingerprint) -> None:
+        """Refuse pictures of another kind than the model's."""
+        own = self.preparation
+        if (data.channels, data.kind) != (own.channels, own.kind):
+            raise UsageError(
+                f"{source}: holds pictures of {_counted(data.channels, 'channel')}, {DEPTH_WORDS[data.kind]}, and "
+                f"{self.folder} was fitted on {_counted(own.channels, 'channel')}, {DEPTH_WORDS[own.kind]}; "
+                "convert them, or fit a new model"
+            )
 
 
 class _Material(Protocol):
@@ -170,6 +353,8 @@ class _Material(Protocol):
     fingerprint: Fingerprint
     preparation: Preparation
     split: dict[str, tuple[str, ...]]
+    seen: dict[str, str]
+    """SHA-256 of each picture, also of those before, and its part."""
     notes: tuple[str, ...]
     """What the model card is to say of it."""
 
@@ -191,17 +376,32 @@ class _Material(Protocol):
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Scores and map maxima of ``part``."""
 
+    def trimming(
+        self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
+    ) -> Trimming | None:
+        """What ``training.trim`` of ``recipe`` asks for."""
+
 
 class _Pictures:
     """Good pictures, each for itself; whole ones train, validate or calibrate."""
 
     square = None
-    notes: tuple[str, ...] = ()
 
-    def __init__(self, source: Path, recipe: Recipe, observer: Observer) -> None:
+    def __init__(self, source: Path, recipe: Recipe, observer: Observer, start: _Start | None) -> None:
         observer.stage(f"Reading the good pictures in {source}")
         self.fingerprint, usable = _read(source, recipe, observer)
-        self.split = _split(usable, recipe)
+        sha256 = {name: file_sha256(item.path) for name, item in usable.items()}
+        self.notes: tuple[str, ...] = ()
+        before: dict[str, str] = {}
+        if start is None:
+            self.split = _split(usable, recipe)
+        else:
+            start.check(source, self.fingerprint)
+            before = start.seen
+            known = {name: before[digest] for name, digest in sha256.items() if digest in before}
+            self.split = _split_going_on(source, list(usable), known, recipe)
+            self.notes = (_new_and_old(self.split, known),)
+        self.seen = _seen(self.split, sha256, before)
         self.preparation = Preparation(
             channels=self.fingerprint.channels,
             convert=recipe.picture.channels is not None,
@@ -210,6 +410,7 @@ class _Pictures:
         )
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
         self._patch = recipe.patch.size
+        self._patches: dict[str, PreparedPictures] = {}
 
     def announced(self) -> str:
         return (
@@ -222,13 +423,32 @@ class _Pictures:
         which = {"calibration": "held-out good", "train": "training"}[part]
         return f"{len(self._parts[part])} {which} pictures"
 
-    def patches(self, part: str) -> PatchSource:
-        return PreparedPictures(self._parts[part], self.preparation, self._patch)
+    def patches(self, part: str) -> PreparedPictures:
+        if part not in self._patches:  # once: it keeps pictures in memory
+            self._patches[part] = PreparedPictures(self._parts[part], self.preparation, self._patch)
+        return self._patches[part]
 
     def measure(
         self, inspector: Inspector, part: str, observer: Observer
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return _measure(inspector, self._parts[part], observer)
+
+    def trimming(
+        self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
+    ) -> Trimming | None:
+        share = recipe.training.trim
+        if not share:
+            return None
+
+        def worst() -> tuple[int, ...]:
+            observer.stage(
+                f"Half time: scoring {self.scored('train')} to leave out the worst {100 * share:g} %"
+            )
+            doing = "leaving out the worst; the half-trained network"
+            scores, _ = _measure(half_trained(), self._parts["train"], observer, doing)
+            return largest(scores, share)
+
+        return Trimming(worst, self.patches("train").without)
 
 
 class _Scenes:
@@ -240,6 +460,7 @@ class _Scenes:
         opened = open_panels(source, patch=recipe.patch.size, observer=observer)
         self._panels, self._patch = opened.panels, recipe.patch.size
         self.fingerprint = opened.fingerprint
+        self.seen: dict[str, str] = {}
         self.notes = tuple(f"{panel.name}: {notice}." for panel in self._panels for notice in panel.notices)
         self.preparation = Preparation(
             channels=opened.fingerprint.channels,
@@ -289,6 +510,11 @@ class _Scenes:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return score_squares(inspector, self._panels, self._columns[part], self._squares[part], observer)
 
+    def trimming(
+        self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
+    ) -> Trimming | None:
+        return None
+
     def _refuse_missing(self, recipe: Recipe, model: Autoencoder) -> None:
         """Say before training what the network would refuse at its first patch of such a panel."""
         lacking = next((panel for panel in self._panels if panel.missing), None)
@@ -312,6 +538,11 @@ def _are_scenes(source: Path, recipe: Recipe) -> bool:
 
 
 def _refuse_picture_settings(recipe: Recipe) -> None:
+    for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
+        if share:
+            raise RecipeError(
+                f"{recipe.name}: {key}.trim {share:g} is for pictures, not for scenes; set it to 0"
+            )
     for key, value in (("size", recipe.picture.size), ("channels", recipe.picture.channels)):
         if value is not None:
             raise RecipeError(
@@ -407,15 +638,15 @@ def pictures_sha256(images: str | Path, recipe: Recipe) -> str:
 def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """Names for training, validation and calibration; refuses a promise that they cannot carry."""
     rule = recipe.threshold
-    least = needed(rule.false_reject_rate)
+    least = _to_hold_out(rule)
     _, validation, calibration = plan_split(len(usable), needed=least)
     if rule.rule == "conformal" and calibration < least:
         most = len(usable) // 2  # plan_split holds out no more than half
         raise CalibrationError(
-            f"{len(usable)} good pictures can promise a false-reject rate of {100 / (most + 1):.3g} % at "
+            f"{len(usable)} good pictures can promise a false-reject rate of {100 * _best(most, rule):.3g} % at "
             f"best, with {most} of them held out to calibrate on; {100 * rule.false_reject_rate:.3g} % needs "
             f"{least} to calibrate on: give at least {2 * least} good pictures, or pass "
-            f"--false-reject-rate {_rounded_up(1 / (most + 1))}"
+            f"--false-reject-rate {_rounded_up(_best(most, rule))}"
         )
     split = split_good(
         list(usable), seed=recipe.training.seed, validation=validation, calibration=calibration
@@ -423,19 +654,84 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
     return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
 
 
+def _to_hold_out(rule: ThresholdSettings) -> int:
+    """How many calibration pictures carry the promise of ``rule`` once it has left out its share of them."""
+    count = least = needed(rule.false_reject_rate)
+    while count - int(rule.trim * count + 1e-9) < least:
+        count += 1
+    return count
+
+
+def _best(count: int, rule: ThresholdSettings) -> float:
+    """The lowest rate that ``count`` calibration pictures can promise."""
+    return 1 / (count - int(rule.trim * count + 1e-9) + 1)
+
+
+def _split_going_on(
+    source: Path, names: Sequence[str], known: dict[str, str], recipe: Recipe
+) -> dict[str, tuple[str, ...]]:
+    """:func:`_split` where the pictures in ``known`` have their part already."""
+    rule, new = recipe.threshold, [name for name in names if name not in known]
+    if not new:
+        raise UsageError(f"{source}: holds no picture that is new to the model; add new good ones")
+    parts = {part: [name for name in known if known[name] == part] for part in PARTS}
+    least = _to_hold_out(rule)
+    if len(new) >= 3:
+        _, validation, calibration = plan_split(len(new), needed=max(1, least - len(parts["calibration"])))
+        drawn = split_good(new, seed=recipe.training.seed, validation=validation, calibration=calibration)
+        for part in PARTS:
+            parts[part] += getattr(drawn, part)
+    else:
+        parts["train"] += new
+    count = len(parts["calibration"])
+    if not parts["validation"] or not count:
+        raise UsageError(
+            f"{source}: {_counted(len(new), 'new picture')} cannot train, validate and calibrate; give at "
+            "least 3, or a folder that holds the earlier ones too"
+        )
+    if rule.rule == "conformal" and count < least:
+        raise CalibrationError(
+            f"{source}: gives {_counted(count, 'picture')} to calibrate on that no training saw, which can promise "
+            f"a false-reject rate of {100 * _best(count, rule):.3g} % at best; "
+            f"{100 * rule.false_reject_rate:.3g} % needs {least}: add good pictures, give a folder that holds the "
+            f"earlier ones too, or pass --false-reject-rate {_rounded_up(_best(count, rule))}"
+        )
+    return {part: tuple(sorted(parts[part])) for part in PARTS}
+
+
+def _new_and_old(split: dict[str, tuple[str, ...]], known: dict[str, str]) -> str:
+    """Of each part, what the model that this one goes on from has seen: a sentence for the card."""
+    told = []
+    for part, names in split.items():
+        old = sum(name in known for name in names)
+        told.append(f"{len(names) - old} new and {old} earlier for {part}")
+    return f"Of these pictures, {', '.join(told)}; a picture keeps its part, known by the bytes of its file."
+
+
+def _seen(
+    split: dict[str, tuple[str, ...]], sha256: dict[str, str], before: dict[str, str]
+) -> dict[str, str]:
+    """The part of each picture by its SHA-256; of equal ones in two parts, the one nearer to the training."""
+    now = {sha256[name]: part for part in ("calibration", "validation", "train") for name in split[part]}
+    return {**now, **before}
+
+
 def _rounded_up(rate: float) -> float:
     return -(-rate * 1000 // 1) / 1000
 
 
 def _measure(
-    inspector: Inspector, items: Sequence[Item], observer: Observer
+    inspector: Inspector,
+    items: Sequence[Item],
+    observer: Observer,
+    doing: str = "calibrating; the trained network",
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scores and map maxima of ``items``."""
+    """Scores and map maxima of ``items``; ``doing`` says what for, and what is in the checkpoint if it stops."""
     scores: list[float] = []
     peaks: list[float] = []
     for done, item in enumerate(items, start=1):
         if observer.should_stop():
-            raise Stopped("stopped while calibrating; the trained network is in the checkpoint")
+            raise Stopped(f"stopped while {doing} is in the checkpoint")
         measured = inspector.measure(read_picture(item.path))
         scores.append(measured.score)
         peaks.append(float(measured.map.max()))
@@ -568,6 +864,8 @@ def train_for(
     split: dict[str, tuple[str, ...]],
     resume: bool,
     observer: Observer,
+    trimming: Trimming | None = None,
+    going_on_from: str | None = None,
 ) -> Training:
     """Train ``model`` in place, with its checkpoint in ``folder``, and say how it went.
 
@@ -575,12 +873,18 @@ def train_for(
     ----------
     data, split: of the pictures; a checkpoint of others, or of another recipe, is refused.
     resume: go on from the checkpoint, if there is one.
+    trimming: for ``training.trim``.
+    going_on_from: SHA-256 of the weights that ``model`` has from an earlier training, its pretraining included.
 
     Raises
     ------
+    RecipeError
+        When the recipe has a ``training.trim`` and there is no ``trimming``.
     Stopped
         When the observer asked to stop; the checkpoint is in ``folder``.
     """
+    if recipe.training.trim and trimming is None:
+        raise RecipeError(f"{recipe.name}: training.trim is for detectors; set it to 0")
     state = train(
         model,
         pictures,
@@ -589,8 +893,13 @@ def train_for(
         patch=recipe.patch.size,
         machine=machine,
         checkpoint=folder / CHECKPOINT if folder else None,
-        identity=_identity(recipe, data, split),
+        identity={
+            **_identity(recipe, data, split),
+            **({"model to go on from": going_on_from} if going_on_from else {}),
+        },
         resume=resume and folder is not None and is_unfinished(folder),
+        pretrained=going_on_from is not None,
+        trimming=trimming,
         stop=observer.should_stop,
         on_progress=observer.training,
     )
@@ -601,12 +910,14 @@ def train_for(
         seconds=state.seconds,
         machine=str(machine),
         history=tuple(state.history),
+        budget=recipe.training.budget,
+        left_out=tuple(split["train"][number] for number in state.left_out or ()),
     )
 
 
 def _identity(recipe: BaseModel, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
     """What a checkpoint must share with a run that resumes it."""
-    later = {"score": True, "threshold": True, "training": {"steps", "patience", "device"}}
+    later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
     return {
         **dotted_settings(recipe, {**WORDS, **later}),
         "set of pictures": data.sha256,

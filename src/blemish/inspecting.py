@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from blemish.detect import Inspection, append_record, read_records
+from blemish.detect import Drift, Inspection, append_record, find_drift, read_records
 from blemish.errors import BlemishError, FileError, PictureError, Stopped, UsageError
 from blemish.images import (
     SUFFIXES,
@@ -116,6 +116,11 @@ class InspectionFolder:
         self.records.append(record)
         return record
 
+    def drift(self) -> Drift:
+        """Whether the pictures look like those of the calibration; without those known to be blemished."""
+        scores = [record.score for record in self.records if record.label in ("good", None)]
+        return find_drift(self.inspector.file.calibration.scores, scores, self.inspector.threshold)
+
     def _place(self, kind: str, name: str) -> Path:
         """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so a picture ``a.bmp.png`` cannot."""
         path = PurePath(name)
@@ -160,6 +165,7 @@ class InspectionFolder:
             settings={key.replace("_", " "): str(value) for key, value in _settings(inspector).items()},
             problems=[str(problem) for problem in self.problems],
             sections=sections,
+            drift=self.drift(),
             false_reject_rate=inspector.rule.false_reject_rate
             if inspector.rule.rule == "conformal"
             else None,

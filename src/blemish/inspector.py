@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from blemish._version import __version__
 from blemish.detect import (
@@ -52,6 +52,8 @@ class Calibration(_Record):
     """Maximum of each calibration picture's map, at the picture's own size."""
     training_scores: tuple[float, ...] = ()
     """Only for the rule ``train-mean``."""
+    left_out: dict[str, float] = Field(default_factory=dict)
+    """Held-out pictures that were taken for blemished (``threshold.trim``), with their scores."""
     square: int | None = None
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
 
@@ -65,8 +67,21 @@ class Training(_Record):
     seconds: float
     machine: str
     history: tuple[dict[str, float], ...]
+    budget: float | None = None
+    """Seconds that were set instead of steps."""
+    left_out: tuple[str, ...] = ()
+    """Training pictures that the second half went without (``training.trim``)."""
     notes: tuple[str, ...] = ()
     """What a user should know of these pictures and this method, a sentence each."""
+
+
+class Ancestor(_Record):
+    """A model that another one goes on from."""
+
+    weights_sha256: str
+    steps: int
+    pictures: int
+    """That it was trained on."""
 
 
 class ModelFile(Document):
@@ -79,6 +94,10 @@ class ModelFile(Document):
     fingerprint: Fingerprint
     split: dict[str, tuple[str, ...]]
     training: Training
+    seen: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every picture file that this model or one before it was fitted on, and its part for good."""
+    lineage: tuple[Ancestor, ...] = ()
+    """The models that this one goes on from, the first one first; ``recipe`` tells the length of its training."""
 
 
 class Measured(NamedTuple):
@@ -190,7 +209,8 @@ class Inspector:
                 "The threshold is the mean score of the training pictures (Kumar et al. 2025); "
                 "it carries no promise on how many good pictures are rejected."
             )
-        promise = Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate)
+        left_out = len(self.file.calibration.left_out)
+        promise = Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate, left_out=left_out)
         square = self.file.calibration.square
         if square is None:
             return promise.in_words()
@@ -355,7 +375,13 @@ class Inspector:
             f"Level of regions on the map: {self.level:.6g}.\n\n"
             f"## The pictures\n\n{_described(data, file.preparation)}\n\nSplit: {split}\n\n"
             f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
-            f"{file.training.seconds:.0f} s on {file.training.machine}.\n\n"
+            f"{file.training.seconds:.0f} s on {file.training.machine}"
+            + (f", in a budget of {file.training.budget:.0f} s" if file.training.budget else "")
+            + ".\n\n"
+            + "".join(
+                f"Before that: {one.steps} steps on {one.pictures} pictures, weights `{one.weights_sha256[:12]}`.\n\n"
+                for one in reversed(file.lineage)
+            )
             + "".join(f"{note}\n\n" for note in file.training.notes)
             + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
         )

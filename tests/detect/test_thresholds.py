@@ -11,6 +11,7 @@ from blemish.detect.thresholds import (
     Guarantee,
     benjamini_hochberg,
     conformal_threshold,
+    largest,
     needed,
     p_values,
     train_mean_threshold,
@@ -168,3 +169,37 @@ def test_scores_that_cannot_be_ordered_are_refused() -> None:
         benjamini_hochberg([0.5, 1.5], 0.05)
     with pytest.raises(UsageError, match="test picture"):
         Guarantee(n=99, false_reject_rate=0.05).interval(0)
+
+
+def test_the_largest_are_a_share_rounded_down_and_of_equal_ones_the_first() -> None:
+    assert largest([0.2, 0.5, 0.5, 0.5], 0.5) == (1, 2)
+    assert largest(range(100), 0.29) == tuple(range(71, 100))  # 0.29 * 100 is a hair less than 29
+    assert largest(range(9), 0.1) == ()
+    rng = np.random.default_rng(8)
+    scores = rng.normal(size=37)
+    left_out = list(largest(scores, 0.2))
+    assert len(left_out) == 7
+    assert scores[left_out].min() > np.delete(scores, left_out).max()
+
+
+@pytest.mark.parametrize("are_good", [False, True])
+def test_what_holds_when_the_largest_are_left_out(are_good: bool) -> None:
+    rng = np.random.default_rng(9)
+    promise = Guarantee(n=36, false_reject_rate=0.1, left_out=4)
+    rejected = []
+    for _ in range(8000):
+        scores = rng.random(40) if are_good else np.append(rng.random(36), [7.0, 8, 9, 10])
+        kept = np.delete(scores, largest(scores, 0.1))
+        rejected.append(rng.random() > conformal_threshold(kept, 0.1))
+    expected = promise.bound_if_good if are_good else promise.bound
+    assert np.mean(rejected) == pytest.approx(expected, abs=0.015)
+    assert promise.bound_if_good > 0.1 >= promise.bound
+
+
+def test_the_assumption_is_said_when_something_was_left_out() -> None:
+    words = Guarantee(n=36, false_reject_rate=0.1, left_out=4).in_words()
+    assert "assumption: the 4 highest of 40 held-out scores" in words
+    assert f"{100 * 7 / 41:.3g} %" in words
+    one = Guarantee(n=39, false_reject_rate=0.1, left_out=1).in_words()
+    assert "assumption: the highest of 40 held-out scores was" in one
+    assert "assumption" not in Guarantee(n=36, false_reject_rate=0.1).in_words()

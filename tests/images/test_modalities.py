@@ -138,6 +138,8 @@ def test_what_is_meant_as_scenes(tmp_path: Path) -> None:
         ("modalities: [{name: a, file: a.png}, {name: b, file: ./a.png}]", "gives the file 'a.png' twice"),
         ("modalities: [{name: a, flie: a.png}]", "unknown key 'modalities.0.flie'; did you mean 'file'?"),
         ("modalities: [{name: a}]", "key 'modalities.0.file' is missing"),
+        ("modalities: [{name: a, file: rgb.png, file: x.png}]", "key 'file' is given twice"),
+        ("modalities: []\nmodalities: []", "key 'modalities' is given twice"),
         ("modalities: [{name: a, file: ''}]", "'modalities.0.file' is ''"),
         ("modalities: [{name: a, file: a.png, range: [5, 1]}]", "write the lower value first"),
         ("modalities: [{name: a, file: a.png, channels: none}]", "'modalities.0.channels' is 'none'"),
@@ -164,6 +166,24 @@ def test_a_wrong_yaml_is_one_line_that_names_it(paintings: Path, text: str, said
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_a_pattern_gives_to_a_second_modality(tmp_path: Path) -> None:
+    picture(tmp_path / "x_0.png")
+    picture(tmp_path / "x_1.png")
+    (tmp_path / MODALITIES_FILE).write_text(
+        "modalities: [{name: a, file: 'x_{column}.png'}, {name: b, file: x_1.png}]"
+    )
+    with pytest.raises(FileError, match=r"gives x_1\.png to both 'a' and 'b'; give each"):
+        find_scenes(tmp_path)
+
+
+@pytest.mark.parametrize("name", [" rgb.png", f"{'r' * 101}.png", "rgb_{row.png", "rgb_{}.png"])
+def test_a_picture_whose_name_no_modality_can_have(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "x.png")
+    picture(tmp_path / name)
+    with pytest.raises(PictureError, match=r"has a name that no modality can have; rename it"):
+        find_scenes(tmp_path)
+
+
 def test_folders_that_hold_no_scene(tmp_path: Path) -> None:
     for name in ("one", "empty"):
         (tmp_path / name).mkdir()
@@ -171,12 +191,16 @@ def test_folders_that_hold_no_scene(tmp_path: Path) -> None:
     two = tmp_path / "two" / "a"
     picture(two / "rgb.png")
     picture(two / "rgb.tif")
+    picture(tmp_path / "both" / "rgb.png")
+    picture(tmp_path / "both" / "ir.png")
+    picture(tmp_path / "both" / "masks" / "cracks.png")
     own = tmp_path / "own" / "a"
     picture(own / "x.png")
     describe(own, VISIBLE)
     for source, said in {
         "one": "holds 1 picture, each of them a modality",
         "empty": "holds no scene",
+        "both": "holds pictures, and so does masks in it",
         "two": "rgb.tif: would be the same modality as rgb.png",
         "own": f"has a {MODALITIES_FILE} of its own",
         "gone": "does not exist",
@@ -208,7 +232,10 @@ def test_a_yaml_and_a_model_must_agree(paintings: Path) -> None:
     adam, _ = find_scenes(paintings, model)
     visible, uv = adam.modalities
     assert (visible.file, visible.range, uv.file) == ("rgb.png", (0, 200), "")
-    assert adam.notices == ("x-ray: not used, the model does not know it",)
+    assert adam.notices == (
+        "x-ray: not used, the model does not know it",
+        "visible: scaled by 0 to 200 here, by the file's full range where the model was fitted",
+    )
     describe(paintings, {**VISIBLE, "channels": 1})
     with pytest.raises(FileError, match="gives 'visible' 1 channel, the model was fitted on 3 channels"):
         find_scenes(paintings, model)

@@ -209,6 +209,20 @@ def test_there_are_no_features_of_what_no_sensor_saw(
     assert "stacked-ae cannot take" in str(problem)
 
 
+def test_what_was_missing_is_told(
+    scenes: Path, inspector: Inspector, tmp_path: Path, recorder: Any, painting: Callable[..., Path]
+) -> None:
+    painting(tmp_path / "in" / "eve")
+    Image.new("RGB", (160, 64), (9, 9, 9)).save(tmp_path / "in" / "eve" / "rgb.png")
+    (tmp_path / "in" / "eve" / "xray.tif").unlink()
+    observer = recorder()
+    (features,) = extract_features(inspector, tmp_path / "in", tmp_path / "out", observer=observer).features
+    assert features.missing == ("rgb", "xray")
+    assert "eve: xray: missing, there is no xray.tif" in observer.stages
+    (problem,) = observer.problems
+    assert "rgb.png: is 0.0352941 of full scale in all 16 windows" in str(problem)
+
+
 def test_stopped_it_goes_on(scenes: Path, inspector: Inspector, tmp_path: Path, recorder: Any) -> None:
     (expected,) = extract_features(inspector, scenes, tmp_path / "whole").features
     with pytest.raises(Stopped, match="virgin"):

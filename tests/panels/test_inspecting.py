@@ -22,6 +22,7 @@ from blemish.models import modal_residuals
 from blemish.observer import Observer
 from blemish.panels import Panel, PanelExaminer, PanelInspection, inspect_panels, inspecting
 from blemish.panels.inspecting import PanelRecord, block_side, maxima, means, overview_reduction
+from blemish.panels.opening import open_panels
 from blemish.panels.writing import blocks
 from blemish.similarity import ssim_map
 
@@ -343,6 +344,39 @@ def test_a_missing_modality_is_spoken_of(scenes: Path, inspector: Inspector, tmp
     assert not overviews & {"picture-infrared.png", "own-infrared.png", "cross-infrared.png"}
 
 
+def test_without_the_grids_own_sensor_the_maps_have_the_models_scale(
+    painting: Painting, make_inspector: Make, tmp_path: Path
+) -> None:
+    painting(tmp_path / "in" / "eve")
+    model = open_panels(tmp_path / "in", patch=32, observer=Observer()).modalities
+    inspector = make_inspector(tmp_path / "in", "fp-cae-add", STRIDE)
+    preparation = inspector.file.preparation.model_copy(update={"modalities": model})
+    inspector = Inspector(inspector.model, inspector.file.model_copy(update={"preparation": preparation}))
+    for name in ("infrared.tif", "rgb.png"):
+        (tmp_path / "in" / "eve" / name).unlink()
+    (record,) = inspect_panels(inspector, tmp_path / "in", tmp_path / "out").records
+    assert record.size == (160, 64)
+    assert maps(tmp_path / "out", "eve")["own"].shape == (3, 64, 160)
+    assert len(record.notices) == len(set(record.notices))
+
+
+def test_a_constant_sensor_is_taken_for_missing(
+    scenes: Path, inspector: Inspector, tmp_path: Path, recorder: Any
+) -> None:
+    source = Path(shutil.copytree(scenes, tmp_path / "in"))
+    path = source / "virgin" / "infrared.tif"
+    tifffile.imwrite(path, np.full((HEIGHT, WIDTH), 9, np.uint16))
+    observer = recorder()
+    done = inspect_panels(inspector, source, tmp_path / "out", observer=observer)
+    (problem,) = observer.problems
+    assert str(problem).startswith(f"{path}: is 0.000137")
+    assert [[one.state for one in record.modalities] for record in done.records] == [
+        ["present"] * 3,
+        ["missing", "present", "present"],
+    ]
+    assert np.isnan(maps(tmp_path / "out")["own"][0]).all()
+
+
 def test_a_network_that_needs_every_modality_has_no_cross_modal_map(
     scenes: Path, make_inspector: Make, tmp_path: Path
 ) -> None:
@@ -352,6 +386,52 @@ def test_a_network_that_needs_every_modality_has_no_cross_modal_map(
     assert all(one.similarity is not None for one in done.records[0].modalities)
     with pytest.raises(UsageError, match="stacked-ae cannot do without"):
         inspect_panels(stacked, scenes, tmp_path / "other", hide=["rgb"])
+
+
+def test_a_scene_without_what_the_network_needs_is_passed_over(
+    scenes: Path, make_inspector: Make, tmp_path: Path, recorder: Any
+) -> None:
+    source = Path(shutil.copytree(scenes, tmp_path / "in"))
+    shutil.copytree(source / "virgin", source / "angel")
+    (source / "angel" / "infrared.tif").unlink()
+    path = source / "virgin" / "xray.tif"
+    partly = tifffile.imread(path) / np.float32(65535)
+    partly[:9] = np.nan
+    tifffile.imwrite(path, partly)
+    observer = recorder()
+    stacked = make_inspector(scenes, "stacked-ae", STRIDE)
+    done = inspect_panels(stacked, source, tmp_path / "out", observer=observer)
+    assert [record.path for record in done.records] == ["donor"]
+    missing, absent = map(str, observer.problems)
+    assert missing.startswith(f"{source / 'angel'}: has no infrared, which stacked-ae cannot do without; fit")
+    assert absent.startswith(
+        f"{source / 'virgin'}: has absent values near (0, 0), which stacked-ae cannot do"
+    )
+
+
+def test_where_only_what_is_hidden_was_seen_nothing_is_called_good(
+    painting: Painting, inspector: Inspector, tmp_path: Path, recorder: Any
+) -> None:
+    painting(tmp_path / "in" / "eve", height=HEIGHT, width=WIDTH)
+    painting(tmp_path / "in" / "adam", height=HEIGHT, width=WIDTH)
+    for name in ("rgb.png", "xray.tif"):
+        (tmp_path / "in" / "eve" / name).unlink()
+        path = tmp_path / "in" / "adam" / name
+        if path.suffix == ".png":
+            path.unlink()
+            continue
+        half = tifffile.imread(path) / np.float32(65535)
+        half[:, WIDTH // 4 :] = np.nan
+        tifffile.imwrite(path, half)
+    observer = recorder()
+    done = inspect_panels(inspector, tmp_path / "in", tmp_path / "out", hide=["infrared"], observer=observer)
+    (problem,) = observer.problems
+    assert str(problem).startswith(f"{tmp_path / 'in' / 'eve'}: has nothing else than what is to be hidden")
+    assert [record.path for record in done.records] == ["adam"]
+    residual = maps(tmp_path / "out", "adam")["residual"]
+    assert np.isfinite(residual[:, : WIDTH // 2 - 2]).all()
+    assert np.isnan(residual[:, WIDTH // 2 + 2 :]).all()
+    assert any(notice.startswith("xray: absent from ") for notice in done.records[0].notices)
 
 
 def test_a_network_of_another_kind_is_inspected_by_its_own_map(

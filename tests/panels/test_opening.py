@@ -26,6 +26,15 @@ def told(recorder: Any) -> Any:
     return recorder()
 
 
+def describe(source: Path) -> None:
+    """Say what the sensors are, so that a scene may have one alone."""
+    listed = "".join(
+        f"- {{name: {name}, file: {file}}}\n"
+        for name, file in (("infrared", "infrared.tif"), ("rgb", "rgb.png"), ("xray", "xray.tif"))
+    )
+    (source / "modalities.yaml").write_text(f"modalities:\n{listed}")
+
+
 def opened(source: Path, told: Any) -> Panels:
     return open_panels(source, patch=32, observer=told)
 
@@ -74,6 +83,41 @@ def test_a_sensor_missing_in_all_scenes_is_left_out(paintings: Path, told: Any) 
     assert "uv: in none of the scenes; the model is fitted without it" in told.stages
 
 
+def test_all_scenes_are_brought_to_one_scale(paintings: Path, told: Any) -> None:
+    """One has the X-ray alone, which elsewhere has half the grid's resolution."""
+    describe(paintings)
+    for name in ("infrared.tif", "rgb.png"):
+        (paintings / "eve" / name).unlink()
+    found = opened(paintings, told)
+    assert [(panel.width, panel.height) for panel in found.panels] == [(160, 64)] * 3
+    assert [one.scale for one in found.modalities] == [1.0, 1.0, 0.5]
+
+
+def test_scenes_that_share_no_sensor_keep_their_own_scales(paintings: Path, told: Any) -> None:
+    """Nothing tells then how the X-ray's pixels compare with the others'."""
+    describe(paintings)
+    for name in ("adam", "zachary"):
+        (paintings / name / "xray.tif").unlink()
+    for name in ("infrared.tif", "rgb.png"):
+        (paintings / "eve" / name).unlink()
+    found = open_panels(paintings, patch=16, observer=told)
+    assert [(panel.width, panel.height) for panel in found.panels] == [(160, 64), (80, 32), (160, 64)]
+    assert [(one.grid, one.scale) for one in found.modalities] == [(True, 1.0), (False, 1.0), (False, 1.0)]
+
+
+def test_the_grid_is_that_of_most_scenes(paintings: Path, told: Any) -> None:
+    for name in ("adam", "zachary"):
+        path = paintings / name / "xray.tif"
+        tifffile.imwrite(path, tifffile.imread(path).repeat(4, 0).repeat(4, 1))
+    found = opened(paintings, told)
+    assert [one.name for one in found.modalities if one.grid] == ["xray"]
+    assert (found.panels[0].width, found.panels[0].height) == (320, 128)
+    # Of the third scene the grid is coarser than a patch in each band allows.
+    assert [panel.name for panel in found.panels] == ["adam", "zachary"]
+    (problem,) = told.problems
+    assert str(problem).startswith(f"{paintings / 'eve'}: is 80 × 32 pixels, too small")
+
+
 def test_a_scene_that_cannot_be_used_does_not_stop_the_others(paintings: Path, told: Any) -> None:
     path = paintings / "adam" / "infrared.tif"
     path.write_bytes(path.read_bytes()[:-100])
@@ -96,6 +140,20 @@ def test_a_constant_sensor_is_taken_for_missing(paintings: Path, told: Any) -> N
     assert [panel.missing for panel in found.panels] == [(), ("infrared",), ()]
     (problem,) = told.problems
     assert str(problem).startswith(f"{paintings / 'eve' / 'infrared.tif'}: is 0 of full scale")
+
+
+def test_another_depth_and_what_is_not_covered_are_told(paintings: Path, told: Any) -> None:
+    path = paintings / "eve" / "infrared.tif"
+    tifffile.imwrite(path, (tifffile.imread(path) // 257).astype(np.uint8))
+    path = paintings / "zachary" / "infrared.tif"
+    pixels = tifffile.imread(path) / np.float32(65535)
+    pixels[:32] = np.nan
+    tifffile.imwrite(path, pixels)
+    found = opened(paintings, told)
+    assert found.modalities[0].depth == "uint16"
+    assert "zachary: infrared: absent from 50 % of the 16 windows that were looked at" in told.stages
+    assert any(line.startswith("eve: infrared: 8-bit here, 16-bit in most of") for line in told.stages)
+    assert not any(line.startswith("adam: infrared") for line in told.stages)
 
 
 def test_stopping_while_scenes_are_opened(paintings: Path, recorder: Any) -> None:

@@ -18,7 +18,10 @@ from PIL import Image
 from blemish.errors import PictureError
 from blemish.images import Kept, Modality, Scene, find_scenes, open_windows, resize
 from blemish.images.modalities import MODALITIES_FILE
+from blemish.observer import Observer
 from blemish.panels import Panel, reading
+from blemish.panels.opening import open_panels
+from blemish.panels.reading import Probed
 
 H, W = 64, 160
 INFRARED, RGB, XRAY = slice(0, 1), slice(1, 4), slice(4, 5)
@@ -134,6 +137,52 @@ def test_the_grid_can_be_chosen(folder: Path) -> None:
     assert_allclose(pixels[1].mean(), infrared.mean(), atol=2e-3)
 
 
+def fitted_on(folder: Path) -> tuple[Modality, ...]:
+    """The modalities of a model that was fitted on ``folder``."""
+    return open_panels(folder, patch=32, observer=Observer()).modalities
+
+
+def test_without_the_grids_own_sensor_the_scale_is_the_models(folder: Path) -> None:
+    model = fitted_on(folder)
+    assert [(one.name, one.grid, one.scale) for one in model] == [
+        ("infrared", True, 1.0),
+        ("rgb", False, 1.0),
+        ("xray", False, 0.5),
+    ]
+    before = whole(Panel(find_scenes(folder, model)[0]))
+    for path in (folder / "infrared.tif", folder / "rgb.png"):
+        path.unlink()
+    panel = Panel(find_scenes(folder, model)[0])
+    assert (panel.height, panel.width, panel.missing) == (H, W, ("infrared", "rgb"))
+    assert "xray: brought from 80 × 32 to 160 × 64 pixels" in panel.notices
+    assert_array_equal(whole(panel)[XRAY], before[XRAY])
+
+
+def test_odd_sizes_keep_the_scale_to_a_pixel(painting: Painting, tmp_path: Path) -> None:
+    folder = painting(tmp_path / "eve")
+    for name, size in {"a": (100, 140), "b": (51, 70), "c": (65, 93)}.items():
+        tifffile.imwrite(folder / f"{name}.tif", np.random.default_rng(0).random(size, np.float32))
+    entries = [{"name": name, "file": f"{name}.tif"} for name in "abc"]
+    described(folder, *entries)
+    model = fitted_on(folder)
+    (folder / "a.tif").unlink()
+    panel = Panel(find_scenes(folder, model)[0])
+    assert panel.height == pytest.approx(100, abs=2)
+    assert panel.width == pytest.approx(140, abs=2)
+    assert np.isfinite(whole(panel)[1:]).all()
+
+
+def test_the_grid_of_a_model_is_kept_against_another_yaml(folder: Path) -> None:
+    entries = [{"name": name, "file": file} for name, file in (("rgb", "rgb.png"), ("x", "xray.tif"))]
+    described(folder, *entries)
+    model = fitted_on(folder)
+    described(folder, *entries, grid="x")
+    (scene,) = find_scenes(folder, model)
+    panel = Panel(scene)
+    assert (panel.height, panel.width) == (H, W)
+    assert "x: is not the grid, the model was fitted on the pixels of rgb" in panel.notices
+
+
 @pytest.mark.parametrize(("height", "width", "fits"), [(32, 81, True), (32, 90, False), (64, 159, True)])
 def test_another_shape_is_no_other_resolution(
     scene: Scene, folder: Path, height: int, width: int, fits: bool
@@ -207,7 +256,7 @@ def test_another_depth_than_the_models_is_spoken_of(folder: Path) -> None:
     (scene,) = find_scenes(folder, model)
     assert Panel(scene).notices == (
         "xray.tif: not used, the model does not know it",
-        "rgb: 8-bit here, 16-bit where the model was fitted; each is scaled by its own full range",
+        "rgb: 8-bit here, 16-bit in most of what the model is fitted on; each is scaled by its own full range",
     )
 
 
@@ -257,11 +306,16 @@ def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest
     assert decoded == [1, 6]
 
 
-def test_constant_sensors_are_found(scene: Scene, folder: Path) -> None:
-    panel = Panel(scene)
-    assert panel.constant() == {}
+def test_probes_tell_what_is_constant_and_what_is_absent(scene: Scene, folder: Path) -> None:
+    assert Panel(scene).probed() == dict.fromkeys(("infrared", "rgb", "xray"), Probed(1.0, None))
     tifffile.imwrite(folder / "infrared.tif", np.full((H, W), 13107, np.uint16))
-    assert Panel(scene).constant() == {"infrared": pytest.approx(0.2)}
+    floats = np.random.default_rng(0).random((H, W), np.float32)
+    floats[: H // 2] = np.nan
+    tifffile.imwrite(folder / "xray.tif", floats)
+    panel = Panel(scene, without=["rgb"])
+    assert panel.probed() == {"infrared": Probed(1.0, pytest.approx(0.2)), "xray": Probed(0.5, None)}
+    tifffile.imwrite(folder / "xray.tif", np.full_like(floats, np.nan))
+    assert Panel(scene).probed()["xray"] == Probed(0.0, None)
 
 
 def test_reading_needs_no_torch() -> None:

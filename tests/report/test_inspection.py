@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blemish.detect.drift import Drift
 from blemish.detect.records import Inspection
 from blemish.detect.regions import Region
 from blemish.errors import PictureError
@@ -187,3 +188,34 @@ def test_two_thousand_records_stay_one_modest_page(written: Callable[..., str], 
     assert sum(f"part_{i:04d}" in text for i in range(2000)) == 2000
     rows = re.findall(r"<td>line/part_(\d+)\.png</td>", text)
     assert rows == [f"{i:04d}" for i in range(1999, -1, -1)]
+
+
+def polyline(text: str) -> list[tuple[float, float]]:
+    """The points of the page's one curve, as they are drawn."""
+    (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', text)
+    return [tuple(map(float, point.split(","))) for point in line.split()]  # type: ignore[misc]
+
+
+def test_pictures_that_look_like_the_training_follow_the_diagonal(written: Callable[..., str], parse) -> None:
+    ranks = tuple((place + 1) / 500 for place in range(500))
+    text = written([record("a", 0.2)], drift=Drift(0.7, 500, 520, 40, ranks))
+    assert "score like the good ones" in parse(text).text
+    assert "p-values of the accepted pictures" in parse(text).text
+    points = polyline(text)
+    assert len(points) < 300
+    (left, bottom), (right, top) = points[0], points[-1]
+    for x, y in points:
+        assert (x - left) / (right - left) == pytest.approx((bottom - y) / (bottom - top), abs=0.02)
+
+
+def test_pictures_that_do_not_are_told_with_what_to_do(written: Callable[..., str], parse) -> None:
+    page = parse(written([record("a", 0.2)], drift=Drift(0.0005, 50, 50, 40, (0.1,) * 50)))
+    assert "These pictures do not look like the training pictures" in page.text
+    assert "Check light, focus and position" in page.text
+
+
+def test_too_few_pictures_to_tell_have_no_chart(written: Callable[..., str], parse) -> None:
+    page = parse(written([record("a", 0.2)], drift=Drift(0.5, 1, 1, 19, (0.4,))))
+    assert "are too few" in page.text
+    assert "p-values of the accepted" not in page.text
+    assert "are too few" not in parse(written([], drift=Drift(None, 0, 0, 19, ()))).text

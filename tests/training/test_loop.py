@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -562,3 +563,245 @@ def test_held_out_patches_are_as_many_as_the_memory_set_aside_holds_but_one_batc
     settings = override(load_recipe("l2-ae"), SMALL).training
     held_out = loop._held_out(run.pictures(), 32, settings)
     assert [len(batch) for batch in held_out] == batches
+
+
+# -- a budget of time ----------------------------------------------------------------------------------
+
+
+class Clock:
+    """A second for each step: the loop asks once a step whether to stop."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def ticking(self, stop: Callable[[], bool] = lambda: False) -> Callable[[], bool]:
+        def tick() -> bool:
+            self.now += 1
+            return stop()
+
+        return tick
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    return clock
+
+
+BUDGET = ["training.budget=12s", "training.schedule=cosine", "training.steps=1"]
+
+
+def test_a_budget_holds_the_steps_that_fit_in_it_and_anneals_over_them(run: Run, clock: Clock) -> None:
+    rates: list[float] = []
+
+    def watch(model: Autoencoder) -> None:
+        original = loop.learning_rate
+
+        def spy(*arguments: Any) -> float:
+            rates.append(original(*arguments))
+            return rates[-1]
+
+        monkeypatch.setattr(loop, "learning_rate", spy)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        model, state = run(*BUDGET, stop=clock.ticking(), prepare=watch)
+    assert (state.step, state.seconds) == (12, 12.0)
+    assert [look["step"] for look in state.history] == [6, 12]
+    settings = TrainingSettings(steps=12, learning_rate=0.001, schedule="cosine")
+    assert rates == pytest.approx([learning_rate(settings, step) for step in range(12)])
+    counted, _ = run("training.steps=12", "training.schedule=cosine", stop=clock.ticking())
+    for name, value in weights(counted).items():
+        torch.testing.assert_close(weights(model)[name], value)
+
+
+@pytest.mark.parametrize("step", [1, 6, 11])
+def test_a_resumed_run_has_what_is_left_of_the_budget(
+    run: Run, clock: Clock, tmp_path: Path, step: int
+) -> None:
+    whole, state = run(*BUDGET, stop=clock.ticking())
+    with pytest.raises(Stopped, match=f"^stopped at step {step}$"):
+        run(*BUDGET, checkpoint=tmp_path / "c", stop=clock.ticking(stop_at(step)))
+    clock.now += 1000  # away from work
+    resumed, resumed_state = run(*BUDGET, checkpoint=tmp_path / "c", resume=True, stop=clock.ticking())
+    assert same(resumed, whole)
+    assert asdict(resumed_state) == asdict(state)
+    again, state_again = run(*BUDGET, checkpoint=tmp_path / "c", resume=True, stop=clock.ticking())
+    assert same(again, whole)
+    assert state_again.step == 12
+
+
+def test_a_budget_that_ran_out_is_only_looked_at_and_finished(run: Run, clock: Clock, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(*BUDGET, checkpoint=tmp_path / "c", stop=clock.ticking(stop_at(8)))
+    shorter = [*BUDGET, "training.budget=3s"]
+    _, state = run(*shorter, checkpoint=tmp_path / "c", resume=True, stop=clock.ticking())
+    assert (state.step, state.history[-1]["step"]) == (8, 8)
+
+
+def test_the_smallest_budget_still_makes_a_step(run: Run, clock: Clock) -> None:
+    _, state = run(*BUDGET, "training.budget=0.001", prepare=with_shift, stop=clock.ticking())
+    # The clock of this test moves between two steps, so the pretraining, of nine, ends with its second.
+    assert (state.step, state.best_step, state.pretraining) == (3, 3, 2)
+
+
+def test_progress_tells_the_seconds_left_of_a_budget(run: Run, clock: Clock) -> None:
+    seen: list[Progress] = []
+    run(*BUDGET, "training.budget=24s", stop=clock.ticking(), on_progress=seen.append)
+    assert [(p.step, p.steps, p.seconds_left) for p in seen] == [
+        (step, 24, 24.0 - step) for step in (6, 12, 18, 24)
+    ]
+
+
+def test_pretraining_takes_half_of_a_budget_at_most(run: Run, clock: Clock, tmp_path: Path) -> None:
+    def trained(budget: int, **options: Any) -> TrainingState:
+        stop = clock.ticking(options.pop("stop", lambda: False))
+        return run(*BUDGET, f"training.budget={budget}s", prepare=with_shift, stop=stop, **options)[1]
+
+    whole = trained(30)  # of nine steps of pretraining, all are made
+    assert (whole.step, whole.pretraining, whole.history[0]["step"]) == (30, 9, 15)
+    short = trained(10)
+    assert short.pretraining == 6  # the clock moves after the step
+    assert short.step == short.history[-1]["step"] == 10
+    for step in (3, 8):
+        with pytest.raises(Stopped):
+            trained(10, checkpoint=tmp_path / "c", stop=stop_at(step))
+        assert asdict(trained(10, checkpoint=tmp_path / "c", resume=True)) == asdict(short)
+
+
+def test_a_model_that_comes_pretrained_is_not_pretrained_again(run: Run) -> None:
+    models: list[Autoencoder] = []
+
+    def remember(model: Autoencoder) -> None:
+        with_shift(model)
+        models.append(model)
+
+    _, state = run(prepare=remember, pretrained=True)
+    assert (state.step, state.pretraining) == (20, 0)
+    assert isinstance(models[0].alignment, Shift)
+    assert models[0].alignment.shift == 0
+
+
+# -- the worst left out --------------------------------------------------------------------------------
+
+
+class Judging:
+    """Finds picture 1 worst; remembers when it was asked, and what was left out."""
+
+    def __init__(self, run: Run, *, limit: int = 2**30, worst: tuple[int, ...] = (1,)) -> None:
+        self.asked = 0
+        self.left_out: list[list[int]] = []
+        self._pictures = run.pictures(limit)
+        self._worst = worst
+
+    def options(self) -> dict[str, Any]:
+        return {"trimming": loop.Trimming(self.worst, self.without)}
+
+    def worst(self) -> tuple[int, ...]:
+        self.asked += 1
+        return self._worst
+
+    def without(self, numbers: Any) -> PreparedPictures:
+        self.left_out.append(list(numbers))
+        return self._pictures.without(numbers)
+
+
+def test_the_second_half_goes_without_the_worst(run: Run) -> None:
+    seen: list[tuple[int, int]] = []
+    judging = Judging(run)
+    drawn: list[int] = []
+
+    class Spied(PreparedPictures):
+        def __getitem__(self, index: int) -> Any:
+            drawn.append(index)
+            return super().__getitem__(index)
+
+    judging._pictures = Spied(run.items, run.preparation, 32)
+    model, state = run(on_progress=lambda p: seen.append((p.step, judging.asked)), **judging.options())
+    assert state.left_out == [1]
+    assert judging.left_out == [[1]]
+    assert dict(seen)[6] == 0
+    assert dict(seen)[12] == judging.asked == 1
+    assert set(drawn) == {0, 1}  # numbers among the two that stayed
+    assert len(drawn) == 10 * 4
+    assert state.best_step > 10
+    assert not same(model, run()[0])
+
+
+@pytest.mark.parametrize("step", [4, 9, 10, 11, 17])
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_left_out_and_interrupted_is_uninterrupted(run: Run, tmp_path: Path, step: int, limit: int) -> None:
+    whole, state = run(**Judging(run).options())
+    with pytest.raises(Stopped):
+        run(checkpoint=tmp_path / "c", stop=stop_at(step), **Judging(run).options())
+    # The list is in the checkpoint: a second opinion is not asked for.
+    again = Judging(run, limit=limit, worst=(0,)) if step > 10 else Judging(run, limit=limit)
+    resumed, resumed_state = run(checkpoint=tmp_path / "c", resume=True, limit=limit, **again.options())
+    assert same(resumed, whole)
+    assert without_time(resumed_state) == without_time(state)
+    assert again.asked == (step <= 10)
+
+
+def test_judging_alone_changes_no_weights(run: Run) -> None:
+    judging = Judging(run, worst=())
+    model, state = run(**judging.options())
+    assert (state.left_out, judging.left_out) == ([], [])
+    plain, _ = run()
+    assert same(model, plain)
+
+
+def test_stopped_while_judging_is_kept(run: Run, tmp_path: Path) -> None:
+    def refuse() -> tuple[int, ...]:
+        raise Stopped("stopped while judging")
+
+    judging = Judging(run)
+    with pytest.raises(Stopped, match="while judging"):
+        run(checkpoint=tmp_path / "c", trimming=loop.Trimming(refuse, judging.without))
+    resumed, state = run(checkpoint=tmp_path / "c", resume=True, **judging.options())
+    whole, whole_state = run(**Judging(run).options())
+    assert same(resumed, whole)
+    assert without_time(state) == without_time(whole_state)
+
+
+def test_patience_waits_until_the_worst_are_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [1.0] * 20)
+    _, state = run(*EARLY, "training.steps=20", **Judging(run).options())
+    # Half time is at 10; then the first look is the best, and three without gain follow.
+    assert (state.step, state.best_step, state.left_out) == (18, 12, [1])
+
+
+def test_half_of_a_budget_is_half_time(run: Run, clock: Clock) -> None:
+    asked: list[float] = []
+    judging = Judging(run)
+
+    def worst() -> tuple[int, ...]:
+        asked.append(clock.now)
+        return judging.worst()
+
+    _, state = run(*BUDGET, stop=clock.ticking(), trimming=loop.Trimming(worst, judging.without))
+    assert (asked, state.left_out, state.step) == ([6.0], [1], 12)
+
+
+def test_a_budget_serves_pictures_from_disk_too(run: Run, clock: Clock) -> None:
+    whole, _ = run(*BUDGET, stop=clock.ticking())
+    read, state = run(*BUDGET, stop=clock.ticking(), limit=0)
+    assert state.step == 12
+    assert same(read, whole)
+    assert active_children() == []
+
+
+@pytest.mark.parametrize("step", [4, 13])
+def test_a_checkpoint_of_before_there_were_budgets_goes_on(run: Run, tmp_path: Path, step: int) -> None:
+    whole, _ = run(prepare=with_shift)
+    with pytest.raises(Stopped):
+        run(prepare=with_shift, checkpoint=tmp_path / "c", stop=stop_at(step))
+    path = tmp_path / "c" / "state.json"
+    document = json.loads(path.read_text())
+    for key in ("pretraining", "pretraining_seconds", "left_out"):
+        del document["state"][key]
+    path.write_text(json.dumps(document))
+    resumed, _ = run(prepare=with_shift, checkpoint=tmp_path / "c", resume=True)
+    assert same(resumed, whole)

@@ -108,3 +108,17 @@ def test_batches_keep_the_order_and_the_last_may_be_partial(
     batches = list(raising(make_loader(RandomPatches(pictures, 32, seed=0, start=0, stop=10), 4)))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert torch.equal(torch.cat(batches), draw(pictures, stop=10))
+
+
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_patches_without_some_pictures_depend_on_seed_index_and_the_list_alone(
+    items: list[Item], preparation: Preparation, limit: int
+) -> None:
+    pictures = PreparedPictures(items, preparation, 32, memory_limit=limit)
+    expected = draw(PreparedPictures([items[0], items[2]], preparation, 32))
+    assert torch.equal(draw(pictures.without([1])), expected)
+    whole = draw(pictures)  # some are in memory now
+    assert torch.equal(draw(pictures.without({1})), expected)
+    assert torch.equal(draw(pictures.without([])), whole)
+    assert torch.equal(draw(pictures), whole)
+    assert len(pictures.without([0, 1])) == 1

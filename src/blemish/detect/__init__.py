@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blemish.detect.drift import Drift, DriftAlarm, find_drift
 from blemish.detect.metrics import (
     Curve,
     accepted_and_rejected,
@@ -24,6 +25,7 @@ from blemish.detect.thresholds import (
     Guarantee,
     benjamini_hochberg,
     conformal_threshold,
+    largest,
     needed,
     p_values,
     train_mean_threshold,
@@ -33,6 +35,8 @@ __all__ = [
     "PIXEL_FIGURES",
     "SCORES",
     "Curve",
+    "Drift",
+    "DriftAlarm",
     "Guarantee",
     "Inspection",
     "PixelMetrics",
@@ -48,9 +52,11 @@ __all__ = [
     "conformal_threshold",
     "f1_at",
     "f1_max",
+    "find_drift",
     "find_regions",
     "image_score",
     "iou_auc",
+    "largest",
     "needed",
     "p_values",
     "pr_curve",

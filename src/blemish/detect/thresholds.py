@@ -69,11 +69,22 @@ def needed(false_reject_rate: float, confidence: float | None = None) -> int:
     return math.ceil(math.log1p(-_confidence(confidence)) / math.log1p(-alpha))
 
 
+def largest(scores: ArrayLike, share: float) -> tuple[int, ...]:
+    """Which scores, shape (n,), are the ⌊share · n⌋ largest, by rising number; of equal ones the first.
+
+    >>> largest([0.3, 0.9, 0.1, 0.9], 0.5), largest([0.3, 0.9, 0.1], 0.3)
+    ((1, 3), ())
+    """
+    values = _scores(scores)
+    count = math.floor(share * values.size + 1e-9)  # 0.29 of 100 is 29, though their product is less
+    return tuple(sorted(int(number) for number in np.argsort(-values, kind="stable")[:count]))
+
+
 class Guarantee(BaseModel):
     """What n calibration pictures promise at a false-reject rate.
 
     ``n`` is the number of calibration pictures and ``false_reject_rate`` the rate α that was asked for;
-    ``rank`` is k, the place of the threshold among the ordered calibration scores, and ``bound`` the rate
+    ``left_out`` counts pictures that scored higher than all of them and were taken for blemished; ``rank`` is k, the place of the threshold among the ordered calibration scores, and ``bound`` the rate
     that is promised on average over calibration sets, (n + 1 − k)/(n + 1) ≤ α.
 
     Raises CalibrationError when n is too small for the rate, UsageError for a rate outside (0, 1).
@@ -87,6 +98,7 @@ class Guarantee(BaseModel):
 
     n: int
     false_reject_rate: float
+    left_out: int = 0
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Guarantee:
@@ -104,6 +116,12 @@ class Guarantee(BaseModel):
     def bound(self) -> float:
         """Chance that a new good picture is rejected, over calibration sets and pictures: at most this."""
         return (self.n + 1 - self.rank) / (self.n + 1)
+
+    @property
+    def bound_if_good(self) -> float:
+        """What ``bound`` is if the pictures left out were good after all."""
+        n = self.n + self.left_out
+        return (n + 1 - self.rank) / (n + 1)
 
     def upper(self, confidence: float = 0.95) -> float:
         """Rate that *this* calibration set keeps to, with the given confidence.
@@ -137,7 +155,23 @@ class Guarantee(BaseModel):
             f"held-out good pictures, ordered by rising score. For this particular set of {self.n}, the "
             f"chance is at most {_percent(self.upper())} with 95 % confidence. This holds as long as new "
             f"good pictures are taken like the calibration pictures; it says nothing about how many "
-            f"blemishes are found."
+            f"blemishes are found.{self._assumption()}"
+        )
+
+    def _assumption(self) -> str:
+        if not self.left_out:
+            return ""
+        total = self.n + self.left_out
+        if self.left_out == 1:
+            were, this = f"the highest of {total} held-out scores was taken for a blemished picture", "it"
+        else:
+            were, this = (
+                f"the {self.left_out} highest of {total} held-out scores were taken for blemished pictures",
+                "they",
+            )
+        return (
+            f" It rests on an assumption: {were} and left out. Were {this} good after all, the chance would be "
+            f"{_percent(self.bound_if_good)}."
         )
 
 

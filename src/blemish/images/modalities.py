@@ -25,13 +25,21 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    ValidationError,
+)
 
 from blemish.errors import FileError, PictureError, nearest
 from blemish.images.collections import natural_key
@@ -93,6 +101,9 @@ class Modality(BaseModel):
     """The value, as it is in the file, of pixels where nothing was measured."""
     grid: bool = False
     """Whether the others are brought to its pixels."""
+    scale: PositiveFloat | None = None
+    """Pixels of it along a side for each of the grid, where a model was fitted: the same scene without the grid's
+    own sensor is still brought to the scale that the network knows."""
     depth: str | None = None
     """Type of its pixels where a model was fitted on it, so that another one can be spoken of."""
 
@@ -217,6 +228,19 @@ class _Description(BaseModel):
     grid: str | None = None
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' is given twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _yaml_of(source: Path) -> Path | None:
     if source.suffix.lower() in {".yaml", ".yml"} and not source.is_dir():
         return source
@@ -244,10 +268,15 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
     if not folders:
         files = ", ".join(entry.file for entry in described.modalities)
         raise FileError(path, f"names files that are nowhere in {root} ({files})", "correct 'file' or 'root'")
+    for folder in folders:
+        _refuse_shared(path, folder, found)
     notices: tuple[str, ...] = ()
     if wanted:
         known = {modality.name for modality in wanted}
-        notices = tuple(_unused(modality.name) for modality in found if modality.name not in known)
+        notices = (
+            *(_unused(modality.name) for modality in found if modality.name not in known),
+            *_otherwise(described, wanted),
+        )
         stated = {entry.name for entry in described.modalities if entry.channels}
         found = _agreed(path, found, stated, wanted)
     else:
@@ -258,10 +287,21 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
     return [Scene(_scene_name(folder, root), folder, tuple(found), notices) for folder in folders]
 
 
+def _refuse_shared(path: Path, folder: Path, modalities: Sequence[Modality]) -> None:
+    """Refuse a file that two modalities claim, which a pattern may hide."""
+    owners: dict[Path, str] = {}
+    for modality in modalities:
+        for file in modality_files(folder, modality).values():
+            if file in owners:
+                problem = f"gives {file.relative_to(folder)} to both '{owners[file]}' and '{modality.name}'"
+                raise FileError(path, problem, "give each modality its own file")
+            owners[file] = modality.name
+
+
 def _read_description(path: Path) -> _Description:
     mend = "correct the file"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
     except FileNotFoundError:
         raise FileError(path, "does not exist", "check the path") from None
     except OSError as error:
@@ -321,9 +361,28 @@ def _agreed(
                 f"the model was fitted on {_counted(modality.channels)}",
                 "give the same sensor, or fit again",
             )
-        said = {"file": own.file, "range": own.range, "no_data": own.no_data, "grid": own.grid}
+        said = {"file": own.file, "range": own.range, "no_data": own.no_data}
         agreed.append(modality.model_copy(update=said))
     return agreed
+
+
+def _otherwise(described: _Description, wanted: Sequence[Modality]) -> Iterator[str]:
+    """What is said otherwise than where the model was fitted, as far as it changes what the network sees."""
+    entries = {entry.name: entry for entry in described.modalities}
+    for modality in wanted:
+        entry = entries.get(modality.name)
+        if entry is not None and entry.range != modality.range:
+            yield (
+                f"{modality.name}: scaled by {_span(entry.range)} here, by {_span(modality.range)} where the "
+                "model was fitted"
+            )
+    grid = next((modality.name for modality in wanted if modality.grid), None)
+    if described.grid is not None and grid is not None and described.grid != grid:
+        yield f"{described.grid}: is not the grid, the model was fitted on the pixels of {grid}"
+
+
+def _span(ends: Range | None) -> str:
+    return "the file's full range" if ends is None else f"{ends[0]:g} to {ends[1]:g}"
 
 
 def _with_channels(path: Path, modality: Modality, folders: Sequence[Path]) -> Modality:
@@ -343,7 +402,14 @@ def _with_channels(path: Path, modality: Modality, folders: Sequence[Path]) -> M
 def _deduced_scenes(source: Path) -> list[Scene]:
     files: dict[str, list[Path]] = {}
     by_folder: dict[Path, dict[str, Path]] = {}
-    for folder in _picture_folders(source):
+    folders = _picture_folders(source)
+    if folders != [source] and _pictures_in(source):
+        raise FileError(
+            source,
+            f"holds pictures, and so does {folders[0].name} in it: it may be one scene or a folder of scenes",
+            f"move one of the two away, or say what is what in {source / MODALITIES_FILE}",
+        )
+    for folder in folders:
         pictures = _by_stem(source, folder)
         if not 2 <= len(pictures) <= MOST_DEDUCED:
             problem = f"holds {len(pictures)} picture{'s' * (len(pictures) != 1)}, each of them a modality"
@@ -358,13 +424,21 @@ def _deduced_scenes(source: Path) -> list[Scene]:
         Scene(
             _scene_name(folder, source),
             folder,
-            tuple(
-                Modality(name=stem, channels=count, file=pictures.get(stem, files[stem][0]).name)
-                for stem, count in channels.items()
-            ),
+            tuple(_deduced(pictures.get(stem, files[stem][0]), count) for stem, count in channels.items()),
         )
         for folder, pictures in by_folder.items()
     ]
+
+
+def _deduced(path: Path, channels: int) -> Modality:
+    try:
+        return Modality(name=path.stem, channels=channels, file=path.name)
+    except ValidationError:
+        raise PictureError(
+            path,
+            "has a name that no modality can have",
+            "rename it: at most 100 characters, no braces, no blank or dot at the start",
+        ) from None
 
 
 def _wanted_scenes(source: Path, wanted: Sequence[Modality]) -> list[Scene]:

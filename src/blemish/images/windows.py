@@ -344,14 +344,18 @@ def _is_level(other: TiffPageSeries, first: TiffPageSeries) -> bool:
     return same_kind and level_h < height and same_field((level_h, level_w), (height, width))
 
 
-def same_field(coarse: tuple[int, int], fine: tuple[int, int]) -> bool:
+def same_field(coarse: tuple[int, int], fine: tuple[int, int], *, rounded: bool = False) -> bool:
     """Whether (height, width) ``coarse`` can be ``fine`` at another scale, each side rounded up or down.
+
+    With ``rounded`` both are of a third picture at scales of their own, so that ``fine`` was rounded too.
 
     >>> same_field((50, 33), (100, 67)), same_field((50, 40), (100, 67))
     (True, False)
+    >>> same_field((51, 70), (65, 93)), same_field((51, 70), (65, 93), rounded=True)
+    (False, True)
     """
-    low = max((side - 1) / whole for side, whole in zip(coarse, fine, strict=True))
-    high = min((side + 1) / whole for side, whole in zip(coarse, fine, strict=True))
+    low = max((side - 1) / (whole + rounded) for side, whole in zip(coarse, fine, strict=True))
+    high = min((side + 1) / max(whole - rounded, 1) for side, whole in zip(coarse, fine, strict=True))
     return low < high
 
 

@@ -28,7 +28,7 @@ from blemish.models import Autoencoder
 from blemish.models.autoencoder import Bottleneck, Encoder
 from blemish.observer import Observer
 from blemish.panels.features import LAYER, Features, read_features
-from blemish.panels.reading import Panel
+from blemish.panels.opening import open_useful
 from blemish.panels.writing import Block, BlockRecord, Layer, TiledFile, claim
 from blemish.report.numbers import counted
 
@@ -297,7 +297,9 @@ def _extract(
     observer: Observer,
 ) -> None:
     try:
-        with work.open() as opened:
+        with work.open(observer) as opened:
+            for notice in opened.notices:
+                observer.stage(f"{work.name}: {notice}")
             file = _file(inspector, grid, work, opened, done.folder)
             for block in file.unfinished():
                 if observer.should_stop():
@@ -337,6 +339,7 @@ class _Opened(NamedTuple):
     """(height, width) before the network's resizing."""
     modalities: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,10 +351,11 @@ class _SceneWork:
         return self.scene.name
 
     @contextmanager
-    def open(self) -> Iterator[_Opened]:
-        with Panel(self.scene) as panel:
+    def open(self, observer: Observer) -> Iterator[_Opened]:
+        with open_useful(self.scene, observer) as panel:
             names = tuple(one.name for one in panel.modalities)
-            yield _Opened(panel, self.scene.folder, (panel.height, panel.width), names, tuple(panel.missing))
+            size = (panel.height, panel.width)
+            yield _Opened(panel, self.scene.folder, size, names, panel.missing, panel.notices)
 
 
 @dataclass(frozen=True)
@@ -361,7 +365,7 @@ class _PictureWork:
     preparation: Preparation
 
     @contextmanager
-    def open(self) -> Iterator[_Opened]:
+    def open(self, observer: Observer) -> Iterator[_Opened]:
         picture = read_picture(self.path)
         yield _Opened(_Array(self.preparation.prepare(picture)), self.path, (picture.height, picture.width))
 

@@ -41,9 +41,10 @@ from blemish.images.modalities import Scene, find_scenes
 from blemish.journal import Journal
 from blemish.models.multimodal import ModalSSIM, modal_residuals
 from blemish.observer import Observer
+from blemish.panels.opening import open_useful
 from blemish.panels.page import Inspected, write_overviews, write_panel_report
 from blemish.panels.reading import Panel
-from blemish.panels.writing import Block, BlockRecord, Layer, TiledFile, claim, tiled
+from blemish.panels.writing import Block, BlockRecord, Layer, TiledFile, claim, open_tiled, reading, tiled
 from blemish.report import ModelSummary
 from blemish.report.numbers import counted
 
@@ -163,6 +164,19 @@ class PanelInspection:
         """Of the finished scenes."""
         return self.journal.records
 
+    def map(self, scene: str, name: str) -> NDArray[np.float32]:
+        """A whole map of a finished scene: ``residual`` (H, W), ``own`` or ``cross`` (M, H, W); NaN where absent.
+
+        Raises
+        ------
+        FileError
+            When it cannot be read.
+        """
+        path = tiled(self.folder / MAPS / scene)
+        group = open_tiled(path)
+        with reading(path):
+            return np.asarray(group[name][...], np.float32)
+
     def in_words(self) -> str:
         """One line for people."""
         squares, above = (
@@ -219,7 +233,8 @@ class PanelExaminer:
     Raises
     ------
     PictureError
-        When the panel is smaller than the network's patch can be filled up to.
+        When the panel is smaller than the network's patch can be filled up to, has nothing that is not hidden, or has
+        not what the network cannot do without.
     """
 
     def __init__(self, inspector: Inspector, panel: Panel, hidden: Sequence[str] = ()) -> None:
@@ -242,6 +257,15 @@ class PanelExaminer:
         self._hidden = [place for place, one in enumerate(panel.modalities) if one.name in hidden]
         ends = np.cumsum([0, *(one.channels for one in panel.modalities)])
         self._kept_back = [slice(ends[place], ends[place + 1]) for place in self._hidden]
+        self._seen = np.ones(ends[-1], np.bool_)
+        for channels in self._kept_back:
+            self._seen[channels] = False
+        if not {one.name for one in panel.modalities} - {*panel.missing, *hidden}:
+            problem = f"has nothing else than what is to be hidden ({', '.join(hidden)})"
+            raise PictureError(panel.scene.folder, problem, "hide another modality, or leave it out")
+        self._recipe = inspector.recipe.name
+        if panel.missing and not self._model.encoder.takes_absent:
+            raise self._cannot_do_without(f"has no {', '.join(panel.missing)}")
 
     def read(self, block: Block) -> NDArray[np.float32]:
         """The window (C, h, w) that :meth:`measure` needs for ``block``.
@@ -249,11 +273,21 @@ class PanelExaminer:
         Raises
         ------
         PictureError
-            When a file of the panel is damaged there.
+            When a file of the panel is damaged there, or something is absent that the network needs.
         """
         rows, columns = self._plan.around(block.rows, block.columns)
-        return self.panel.read(
+        window = self.panel.read(
             rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
+        )
+        if not self._model.encoder.takes_absent and np.isnan(window).any():
+            raise self._cannot_do_without(f"has absent values near ({columns.start}, {rows.start})")
+        return window
+
+    def _cannot_do_without(self, problem: str) -> PictureError:
+        return PictureError(
+            self.panel.scene.folder,
+            f"{problem}, which {self._recipe} cannot do without",
+            "fit fp-cae-add, fp-cae-concat or fp-cae, or leave the scene out",
         )
 
     def measure(self, block: Block, window: NDArray[np.float32]) -> BlockMaps:
@@ -262,7 +296,7 @@ class PanelExaminer:
         inside = (slice(None), *block.within(rows, columns))
         picture = window[inside]
         channels, count = len(window), self._modalities
-        if not np.isfinite(window).any():
+        if not np.isfinite(window[self._seen]).any():
             nothing = np.full((channels + 2 * count + 1, *block.shape), np.nan, np.float32)
             return self._split(picture, nothing)
         plan = TilePlan(window.shape[1:], self._plan.tile, self._plan.stride)
@@ -299,8 +333,8 @@ class PanelExaminer:
     def _split(self, picture: NDArray[np.float32], values: NDArray[np.float32]) -> BlockMaps:
         channels, count = len(picture), self._modalities
         residual, reconstruction, own, cross = np.split(values, [1, 1 + channels, 1 + channels + count])
-        # Where no sensor saw anything there is nothing to compare, and 0 would say that all is well.
-        residual = np.where(np.isfinite(picture).any(0), residual[0], np.nan)
+        # Where the network saw nothing there is nothing to compare, and 0 would say that all is well.
+        residual = np.where(np.isfinite(picture[self._seen]).any(0), residual[0], np.nan)
         return BlockMaps(picture, reconstruction.clip(0, 1), residual, own, cross)
 
     def scores(self, residual: NDArray[np.float32]) -> tuple[tuple[float | None, ...], ...]:
@@ -458,22 +492,22 @@ def _inspect_all(work: Sequence[_Work], done: PanelInspection, observer: Observe
         if one.scene.name in finished:
             continue
         try:
-            with Panel(one.scene) as panel:
-                PanelExaminer(one.inspector, panel)  # refuses what is too small
+            with open_useful(one.scene, observer) as panel:
+                PanelExaminer(one.inspector, panel, one.hide)  # refuses what cannot be inspected
                 maps = one.maps(panel)
         except PictureError as problem:
             observer.problem(problem)
             done.problems.append(problem)
         else:
-            usable.append(one)
+            usable.append((one, panel))
             total, before = total + maps.count, before + len(maps.done)
     again = f", {before} of {total} blocks already done" if before else f", {counted(total, 'block')}"
     observer.stage(f"Inspecting {counted(len(usable), 'scene')}{again}")
     count = before
-    for one in usable:
+    for one, panel in usable:
         file: TiledFile[InspectedBlock] | None = None
         try:
-            with Panel(one.scene) as panel:
+            with panel:
                 for notice in panel.notices:
                     observer.stage(f"{one.scene.name}: {notice}")
                 file = one.maps(panel)
@@ -636,7 +670,7 @@ def _record(work: _Work, panel: Panel, file: TiledFile[InspectedBlock]) -> Panel
         called=called,
         strongest=tuple(strongest),
         modalities=_modalities(work, panel, records),
-        notices=(*work.scene.notices, *panel.notices),
+        notices=panel.notices,
     )
 
 

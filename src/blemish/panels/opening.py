@@ -6,7 +6,7 @@ import hashlib
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from blemish.images.modalities import Modality, Scene, find_scenes, scene_files
 from blemish.images.windows import Kept
 from blemish.observer import Observer
 from blemish.panels.bands import Bands, divided
-from blemish.panels.reading import WHOLE_LIMIT, Panel
+from blemish.panels.reading import WHOLE_LIMIT, Panel, Probed
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ def open_panels(source: Path, *, patch: int, observer: Observer) -> Panels:
     modality that seems constant in a scene carries nothing there: it is told as a problem and taken for
     missing. A modality that no scene has is left out of the model.
 
+    All scenes have the grid of one modality, so that the network meets each sensor at one scale: the one that is
+    said, or that has most pixels in most scenes. A scene without it is brought to the scale that its other
+    sensors have in the rest.
+
     Raises
     ------
     FileError
@@ -51,10 +55,12 @@ def open_panels(source: Path, *, patch: int, observer: Observer) -> Panels:
         if observer.should_stop():
             raise Stopped(f"stopped after opening {done - 1} of {len(scenes)} scenes, before training")
         try:
-            panels.append(_opened(scene, patch, kept, observer))
+            panels.append(_opened(scene, kept, observer))
         except PictureError as error:
             observer.problem(error)
         observer.count(done, len(scenes))
+    if panels:
+        panels = _on_one_grid(panels, patch, kept, observer)
     if not panels:
         raise FileError(source, "holds no scene that can be used", "mend the files above, or add others")
 
@@ -66,13 +72,25 @@ def open_panels(source: Path, *, patch: int, observer: Observer) -> Panels:
     for modality in scenes[0].modalities:
         if modality.name not in present:
             observer.stage(f"{modality.name}: in none of the scenes; the model is fitted without it")
-    panels = [_with_only(panel, present, kept) for panel in panels]
+    depths = {name: _most_common(panel.depths.get(name) for panel in panels) for name in present}
+    panels = [
+        _changed(
+            panel,
+            [
+                one.model_copy(update={"depth": depths[one.name]})
+                for one in panel.modalities
+                if one.name in present
+            ],
+            kept,
+        )
+        for panel in panels
+    ]
     for panel in panels:
         for notice in panel.notices:
             observer.stage(f"{panel.name}: {notice}")
+    scales = _scales(panels)
     modalities = tuple(
-        modality.model_copy(update={"depth": _most_common_depth(panels, modality.name)})
-        for modality in panels[0].modalities
+        modality.model_copy(update={"scale": scales[modality.name]}) for modality in panels[0].modalities
     )
     return Panels(
         panels=tuple(panels),
@@ -82,38 +100,105 @@ def open_panels(source: Path, *, patch: int, observer: Observer) -> Panels:
     )
 
 
-def _opened(scene: Scene, patch: int, kept: Kept, observer: Observer) -> Panel:
-    panel = Panel(scene, kept=kept)
-    divided(panel, patch)
-    panel.check()
-    constant = panel.constant()
-    if not constant:
+def open_useful(scene: Scene, observer: Observer) -> Panel:
+    """The panel of ``scene``, without the modalities that seem constant: of each the observer is told.
+
+    Among its notices is how much of it a modality does not cover. What turns out to be damaged is left to be told
+    when it is reached.
+
+    Raises
+    ------
+    PictureError
+        As :class:`Panel`, and when all modalities are constant.
+    """
+    panel = Panel(scene)
+    try:
+        probed = panel.probed()
+    except PictureError:
         return panel
-    files = scene_files(scene)
-    errors = [
-        PictureError(
+    return _useful(panel, probed, observer)
+
+
+def _opened(scene: Scene, kept: Kept, observer: Observer) -> Panel:
+    panel = Panel(scene, kept=kept)
+    panel.check()
+    return _useful(panel, panel.probed(), observer, kept)
+
+
+def _useful(
+    panel: Panel, probed: Mapping[str, Probed], observer: Observer, kept: Kept | None = None
+) -> Panel:
+    files = scene_files(panel.scene)
+    constant = {
+        name: PictureError(
             files[name][0],
-            f"is {value:g} of full scale in all 16 windows that were looked at, so it shows nothing",
+            f"is {one.constant:g} of full scale in all 16 windows that were looked at, so it shows nothing",
             "scan it again, or leave it out",
         )
-        for name, value in constant.items()
-    ]
-    if len(constant) + len(panel.missing) == len(scene.modalities):
-        raise errors[0]
-    for error in errors:
+        for name, one in probed.items()
+        if one.constant is not None
+    }
+    if constant and len(constant) + len(panel.missing) == len(panel.modalities):
+        raise next(iter(constant.values()))
+    for error in constant.values():
         observer.problem(error)
+    absent = tuple(
+        f"{name}: absent from {_percent(1 - one.covered)} of the 16 windows that were looked at"
+        for name, one in probed.items()
+        if one.covered < 1 and name not in constant
+    )
+    if not constant and not absent:
+        return panel
+    scene = replace(panel.scene, notices=(*panel.scene.notices, *absent))
     return Panel(scene, without=[*constant], kept=kept)
 
 
-def _with_only(panel: Panel, names: Sequence[str], kept: Kept) -> Panel:
-    modalities = tuple(modality for modality in panel.scene.modalities if modality.name in names)
-    without = [name for name in panel.missing if name in names]
-    return Panel(replace(panel.scene, modalities=modalities), without=without, kept=kept)
+def _percent(share: float) -> str:
+    return "all" if share == 1 else f"{100 * share:.2g} %"
 
 
-def _most_common_depth(panels: Sequence[Panel], name: str) -> str:
-    depths = Counter(panel.depths[name] for panel in panels if name in panel.depths)
-    return depths.most_common(1)[0][0]
+def _changed(panel: Panel, modalities: Sequence[Modality], kept: Kept) -> Panel:
+    without = [one.name for one in modalities if one.name in panel.missing]
+    return Panel(replace(panel.scene, modalities=tuple(modalities)), without=without, kept=kept)
+
+
+def _on_one_grid(panels: Sequence[Panel], patch: int, kept: Kept, observer: Observer) -> list[Panel]:
+    """The panels on the grid of one modality, and those without it at the scale of the others."""
+    said = (one.name for one in panels[0].modalities if one.grid)
+    there = (name for name in said if any(name not in panel.missing for panel in panels))
+    grid = next(there, None) or _most_common(panel.finest for panel in panels)
+
+    def placed(panel: Panel, scales: Mapping[str, float]) -> Panel:
+        modalities = [
+            one.model_copy(update={"grid": one.name == grid, "scale": scales.get(one.name)})
+            for one in panel.modalities
+        ]
+        return _changed(panel, modalities, kept)
+
+    scales = _scales([placed(panel, {}) for panel in panels if grid not in panel.missing])
+    found: list[Panel] = []
+    for panel in panels:
+        again = placed(panel, scales)
+        try:
+            divided(again, patch)
+        except PictureError as error:
+            observer.problem(error)
+        else:
+            found.append(again)
+    return found
+
+
+def _scales(panels: Sequence[Panel]) -> dict[str, float]:
+    """Of each modality, the median over the panels that have it."""
+    found: dict[str, list[float]] = {}
+    for panel in panels:
+        for name, scale in panel.scales.items():
+            found.setdefault(name, []).append(scale)
+    return {name: statistics.median(scales) for name, scales in found.items()}
+
+
+def _most_common(values: Iterable[str | None]) -> str:
+    return Counter(value for value in values if value is not None).most_common(1)[0][0]
 
 
 def _fingerprint(panels: Sequence[Panel]) -> Fingerprint:

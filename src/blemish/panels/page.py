@@ -218,7 +218,7 @@ def _overview_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
     )
     yield PictureRow(
         "reconstructions",
-        "Of what was absent, too: it is what the other modalities tell of it.",
+        "Of what was absent, too: it is what the other modalities tell of it." + _colourless(found.scene),
         (),
         [
             Shown(
@@ -235,6 +235,11 @@ def _overview_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
         "what one sensor shows and the others do not predict",
         "1 − SSIM of each modality's reconstruction from the others alone.",
     )
+
+
+def _colourless(scene: Scene) -> str:
+    names = [one.name for one in scene.modalities if one.is_grey]
+    return f" Compared in grey, and not to be trusted in their colours: {', '.join(names)}." if names else ""
 
 
 def _over(found: Inspected, residual: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
@@ -275,7 +280,8 @@ def _places(found: Inspected, level: float) -> Gallery:
 def _place_rows(found: Inspected, level: float) -> Iterator[PictureRow]:
     record = found.record
     try:
-        with Panel(found.scene) as panel:
+        missing = [one.name for one in record.modalities if one.state == "missing"]
+        with Panel(found.scene, without=missing) as panel:
             for place in _apart(record.strongest):
                 box = (place.x, place.y, place.width, place.height)
                 badges: list[tuple[str, Tone]] = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,23 @@ WHOLE_LIMIT = 2**30
 _PROBES, _PROBE_SIDE = 4, 64
 
 
+class Probed(NamedTuple):
+    """What some windows show of a modality."""
+
+    covered: float
+    """The share of their pixels on which it is there."""
+    constant: float | None
+    """Its value, if it is the same on all of these."""
+
+
 class Panel:
     """An opened scene: pictures of several sensors as one picture of all their channels, read by windows.
 
     Opening reads headers only; so does unpickling. The grid is that of the modality that says so
-    (``grid``), or of the one with most pixels. Others are brought to it by bilinear resampling with the
-    outer edges of the pixels aligned, the same whatever the window.
+    (``grid``). Where that one is missing it is made up from another and the ``scale`` at which a model was
+    fitted on it; where nothing is known of this, the modality with most pixels gives the grid. Others are
+    brought to it by bilinear resampling with the outer edges of the pixels aligned, the same whatever the
+    window.
 
     Values are scaled by the full range of the file's own depth, or by the modality's ``range``. A pixel is
     NaN in all channels of a modality where this is absent: the sensor was never used, the file has no-data
@@ -74,10 +86,11 @@ class Panel:
         present = {name: windows for name, windows in opened.items() if windows is not None}
         if not present:
             raise PictureError(scene.folder, "holds none of its modalities' files", "add them, or remove it")
-        grid = self._grid(present)
-        self.height, self.width = present[grid].height, present[grid].width
+        grid, scale = self._grid(present)
+        self.height, self.width = (max(1, round(side / scale)) for side in (grid.height, grid.width))
         for windows in present.values():
-            self._check_field(windows, present[grid])
+            # A grid that is said need not be the finest; then both are of that one, and rounded.
+            _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
         whole = sum(windows.kept_bytes for windows in present.values())
         if whole > WHOLE_LIMIT:
             largest = max(present.values(), key=lambda windows: windows.kept_bytes)
@@ -138,19 +151,29 @@ class Panel:
         for windows in self._windows.values():
             windows.check()
 
-    def constant(self) -> dict[str, float]:
-        """The modalities that have one value, and the value, as far as 16 windows spread over the panel show."""
+    def probed(self) -> dict[str, Probed]:
+        """What 16 windows, spread over the panel, show of each modality that is there.
+
+        Raises
+        ------
+        PictureError
+            As :meth:`read`.
+        """
         tops, lefts = (_spread(side) for side in (self.height, self.width))
         size = min(_PROBE_SIDE, self.height), min(_PROBE_SIDE, self.width)
-        probes = [self.read(top, left, *size) for top in tops for left in lefts]
-        found: dict[str, float] = {}
+        probes = np.stack([self.read(top, left, *size) for top in tops for left in lefts])
+        found: dict[str, Probed] = {}
         first = 0
         for modality in self.modalities:
-            values = np.stack([probe[first : first + modality.channels] for probe in probes])
+            values = probes[:, first : first + modality.channels]
             first += modality.channels
-            values = values[np.isfinite(values)]
-            if values.size and values.min() == values.max():
-                found[modality.name] = float(values[0])
+            if modality.name in self._windows:
+                there = np.isfinite(values)
+                values = values[there]
+                constant = values.size and values.min() == values.max()
+                found[modality.name] = Probed(
+                    float(there.all(axis=1).mean()), float(values[0]) if constant else None
+                )
         return found
 
     def __enter__(self) -> Panel:
@@ -169,23 +192,28 @@ class Panel:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.scene, self._without, self._kept if self._shared else None)
 
-    def _grid(self, present: dict[str, Windows]) -> str:
-        """Name of the modality whose pixels are the panel's."""
-        said = [modality.name for modality in self.modalities if modality.grid and modality.name in present]
-        if said:
-            return said[0]
-        return max(present, key=lambda name: present[name].height * present[name].width)
+    @property
+    def finest(self) -> str:
+        """The modality that has most pixels."""
+        return max(self._windows, key=lambda name: _pixels(self._windows[name]))
 
-    def _check_field(self, windows: Windows, grid: Windows) -> None:
-        own, whole = (windows.height, windows.width), (grid.height, grid.width)
-        coarse, fine = sorted((own, whole))
-        if own != whole and not same_field(coarse, fine):
-            raise PictureError(
-                windows.path,
-                f"is {own[1]} × {own[0]} pixels, which is not {grid.path.name} ({whole[1]} × {whole[0]}) "
-                "at another resolution",
-                "register the two, or crop them to one field",
-            )
+    @property
+    def scales(self) -> dict[str, float]:
+        """Pixels along a side, for each of the panel's, of each modality that is there."""
+        return {
+            name: math.sqrt(_pixels(windows) / (self.height * self.width))
+            for name, windows in self._windows.items()
+        }
+
+    def _grid(self, present: dict[str, Windows]) -> tuple[Windows, float]:
+        """A modality that is there, and how many of its pixels along a side are one of the panel's."""
+        for modality in self.modalities:
+            if modality.grid and modality.name in present:
+                return present[modality.name], 1.0
+        scales = {modality.name: modality.scale for modality in self.modalities if modality.scale}
+        # Of the finest one the size is rounded least.
+        name = max(present, key=lambda name: (name in scales, _pixels(present[name])))
+        return present[name], scales.get(name, 1.0)
 
     def _told(self, present: dict[str, Windows]) -> list[str]:
         """A line for all that a user might not expect of the files."""
@@ -205,8 +233,8 @@ class Panel:
                 )
             if modality.depth not in (None, windows.dtype.name) and modality.range is None:
                 told.append(
-                    f"{name}: {_in_words(windows.dtype.name)} here, {_in_words(modality.depth)} where the model "
-                    "was fitted; each is scaled by its own full range"
+                    f"{name}: {_in_words(windows.dtype.name)} here, {_in_words(modality.depth)} in most of what "
+                    "the model is fitted on; each is scaled by its own full range"
                 )
             if isinstance(windows, Mosaic) and windows.missing:
                 places = ", ".join(f"row {row} column {column}" for row, column in windows.missing)
@@ -277,6 +305,22 @@ def _open(scene: Scene, modality: Modality) -> Windows | None:
     if windows.full_scale is None and modality.range is None:
         raise _without_range(windows)
     return windows
+
+
+def _pixels(windows: Windows) -> int:
+    return windows.height * windows.width
+
+
+def _check_field(windows: Windows, grid: Windows, *, rounded: bool) -> None:
+    own, whole = (windows.height, windows.width), (grid.height, grid.width)
+    coarse, fine = sorted((own, whole))
+    if own != whole and not same_field(coarse, fine, rounded=rounded):
+        raise PictureError(
+            windows.path,
+            f"is {own[1]} × {own[0]} pixels, which is not {grid.path.name} ({whole[1]} × {whole[0]}) "
+            "at another resolution",
+            "register the two, or crop them to one field",
+        )
 
 
 def _without_range(windows: Windows) -> PictureError:

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from blemish.detect.scores import Score
 from blemish.errors import RecipeError, nearest
 from blemish.images.tiles import smallest_side
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds_in(text: str) -> float:
+    """A length of time in seconds.
+
+    Raises
+    ------
+    ValueError
+        For anything but a number above 0 and its unit.
+
+    Examples
+    --------
+    >>> seconds_in("90s"), seconds_in("5m"), seconds_in("1.5h")
+    (90.0, 300.0, 5400.0)
+    """
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*)([smh])", text.strip())
+    if not found or not float(found[1]):
+        raise ValueError("write seconds, minutes or hours, such as 90s, 5m or 1h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return seconds_in(value)
+    except ValueError as error:
+        raise ValueError(f"training.budget {value}: {error}") from None
 
 
 class Settings(BaseModel):
@@ -73,10 +104,16 @@ class ThresholdSettings(Settings):
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)
     value: float | None = Field(None, description="the threshold itself, with rule 'fixed'")
+    trim: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the largest calibration scores that is taken for defective"
+    )
 
 
 class TrainingSettings(Settings):
     steps: int = Field(2_500, ge=1)
+    budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+        None, gt=0, description="seconds of training instead of steps; --set also takes 90s, 5m or 1h"
+    )
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "cosine", "inverse"] = "constant"
@@ -84,6 +121,9 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(1e-5, ge=0)
     validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")
+    trim: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the training pictures, the worst at half time, to leave out"
+    )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

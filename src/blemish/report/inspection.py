@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish._version import __version__
+from blemish.detect.drift import Drift
 from blemish.detect.records import Inspection
 from blemish.detect.regions import Region
 from blemish.errors import BlemishError
-from blemish.report.charts import Histogram, Series
+from blemish.report.charts import Curve, Histogram, Line, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import (
@@ -36,6 +37,9 @@ Scores: TypeAlias = Sequence[float] | npt.NDArray[np.floating]
 
 HANDFUL = 5
 """How many of the most normal pictures, and of the mistakes of each kind, are shown."""
+
+MOST_POINTS = 200
+"""Of the chart of p-values, about."""
 
 _SIDE = 320  # longer side of a picture in the page, in pixels
 
@@ -92,6 +96,7 @@ def write_inspection_report(
     settings: Mapping[str, str],
     problems: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    drift: Drift | None = None,
     false_reject_rate: float | None = None,
     limit: int = 60,
 ) -> None:
@@ -100,7 +105,8 @@ def write_inspection_report(
     ``panels`` is asked for one shown picture at a time, the most suspicious ``limit`` and a handful of
     others. ``level`` anchors the scale of every map. ``guarantee`` is printed as it is and
     ``false_reject_rate`` stands among the headline figures; ``problems`` are files that could not be
-    inspected, one line each; ``sections`` (curves, metrics) stand after the pictures.
+    inspected, one line each; ``sections`` (curves, metrics) stand after the pictures. ``drift`` says whether
+    the pictures look like those of the training.
 
     Raises ``FileError`` when the page cannot be written.
     """
@@ -124,6 +130,8 @@ def write_inspection_report(
     content: list[Section] = [_figures(records, calibration_scores, false_reject_rate)]
     content.append(Prose(guarantee, "What the threshold promises"))
     content += _histogram(records, calibration_scores, model)
+    if drift is not None and records:
+        content += _drift(drift)
     chosen = wrongly_rejected[:HANDFUL]
     content += gallery("Good ones rejected", chosen, part(chosen, len(wrongly_rejected), "highest score"))
     chosen = missed[:HANDFUL]
@@ -206,6 +214,28 @@ def _histogram(
         return []
     marks = [(record.threshold, "threshold") for record in records[:1]]
     return [Histogram("Scores", series, marks, f"score of a picture, from {model.measure}")]
+
+
+def _drift(drift: Drift) -> list[Section]:
+    """What was found, and where it can tell, the p-values that it rests on."""
+    title = "Like the training pictures?"
+    if not drift.can_tell:
+        return [Prose(drift.in_words(), title)]
+    ranks = drift.ranks
+    stairs = [(rank, (place + 1) / len(ranks)) for place, rank in enumerate(ranks)]
+    step = max(1, len(stairs) // MOST_POINTS)
+    points = [(0.0, 0.0), *stairs[step - 1 :: step], (1.0, 1.0)]
+    words = f"{drift.in_words()}\n\nBelow, pictures that are alike follow the dotted line."
+    return [
+        Prose(words, title),
+        Curve(
+            "p-values of the accepted pictures",
+            "p-value among calibration pictures below the threshold",
+            "share of accepted pictures up to it",
+            [Line("accepted pictures", points)],
+            diagonal=True,
+        ),
+    ]
 
 
 def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: float) -> PictureRow:

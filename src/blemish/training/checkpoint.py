@@ -30,6 +30,11 @@ class TrainingState:
     loss_since_look: float = 0.0
     """Sum of the training loss over the steps since the last look."""
     seconds: float = 0.0
+    pretraining: int | None = None
+    """Steps of pretraining that were made; None until they are done."""
+    pretraining_seconds: float = 0.0
+    left_out: list[int] | None = None
+    """Training pictures that the rest of the training goes without, by number; None until that is decided."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 

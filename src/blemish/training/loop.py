@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +27,8 @@ VALIDATION_PATCHES = 256
 VALIDATION_BYTES = 64 * 2**20
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
+ENDLESS = 2**40
+"""Steps; more than any budget holds."""
 
 
 class Trainable(Protocol):
@@ -57,11 +59,22 @@ class Progress:
 
     step: int
     steps: int
+    """In all; with a budget, as many as it will hold at the present pace."""
     terms: dict[str, float]
     images_per_second: float
     seconds_left: float
     validation: float | None
     best: float | None
+
+
+@dataclass(frozen=True)
+class Trimming:
+    """How the training pictures that a half-trained model finds worst are found and left out."""
+
+    worst: Callable[[], Sequence[int]]
+    """The pictures, by number, that the model as it is now finds worst; it may leave the model in evaluation."""
+    without: Callable[[Sequence[int]], PatchSource]
+    """The pictures but those of the numbers given."""
 
 
 class DivergedError(BlemishError):
@@ -79,6 +92,8 @@ def train(
     checkpoint: Path | None,
     identity: dict[str, Any],
     resume: bool = False,
+    pretrained: bool = False,
+    trimming: Trimming | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainingState:
@@ -89,12 +104,22 @@ def train(
     an entry to the history: ``step``, ``training`` and ``validation`` loss, and the held-out mean of every
     term of the loss under :func:`term_key` of its name.
 
+    With ``settings.budget`` the clock takes the place of the steps: training ends, and a cosine reaches 0, when
+    so many seconds are spent, those before an interruption included; the last step and the last look end after
+    them. Pretraining ends at half of the budget at the latest.
+
+    With ``trimming`` the pictures that the model at half time finds worst are left out of the second half, and
+    the best weights are those of the second half. Patch i depends on (seed, i) and the list of those left out
+    alone.
+
     Parameters
     ----------
     model: a module; where it has ``parameter_groups`` (:class:`Grouped`), these are what is optimised.
     checkpoint: folder for checkpoints, written every minute and at the end; None writes none.
     identity: what a checkpoint must share with this run to be resumed; compared key by key.
-    resume: go on from ``checkpoint``; one that has all its steps is only finished.
+    resume: go on from ``checkpoint``; one that has all its steps, or spent its budget, is only finished.
+    pretrained: whether the model comes with its pretraining done.
+    trimming: finds the worst of ``pictures`` and leaves them out; None leaves out none.
     stop: asked once after every step; when it says yes a checkpoint is written and training ends.
 
     Raises
@@ -118,40 +143,63 @@ def train(
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
     wrapped.mark_forward_method("pretraining_loss")
-    state = TrainingState()
+    state = TrainingState(pretraining=0 if pretrained else None)
     best = _copy(model)
     if resume and checkpoint:
         state, best = load_checkpoint(checkpoint, identity, model, optimizer)
+    course = _Course(settings, state, model.pretraining)
 
-    steps = model.pretraining + settings.steps
+    def trims() -> bool:
+        """Whether the worst pictures have yet to be left out."""
+        return trimming is not None and state.left_out is None
 
     def finished() -> bool:
-        return state.step >= steps or state.looks_without_gain >= settings.patience
+        return course.over() or (state.looks_without_gain >= settings.patience and not trims())
 
     def objective(batch: Tensor) -> Loss:
-        loss: Loss = (
-            wrapped.pretraining_loss(batch) if state.step < model.pretraining else wrapped.loss(batch)
-        )
+        loss: Loss = wrapped.pretraining_loss(batch) if state.pretraining is None else wrapped.loss(batch)
         return loss
 
     # The same patches at every look, or the curve would show the draw and not the progress.
     held_out = _held_out(validation, patch, settings)
-    loader = fabric.setup_dataloaders(
-        make_loader(
-            RandomPatches(
-                pictures,
-                patch,
-                seed=settings.seed,
-                start=state.step * settings.batch,
-                stop=(state.step if finished() else steps) * settings.batch,
-            ),
-            settings.batch,
-            # Pictures in memory are cheaper to cut than to send between processes.
-            workers=0 if pictures.in_memory else 2,
-        )
-    )
-    begun = saved = reported = time.perf_counter()
-    seconds_before, first = state.seconds, state.step
+
+    def leave_out_the_worst() -> None:
+        assert trimming is not None
+        try:
+            state.left_out = sorted(trimming.worst())
+        except Stopped:
+            write()
+            raise
+        finally:
+            wrapped.train()
+        state.best_loss, state.looks_without_gain = None, 0
+
+    def batches() -> Iterator[Tensor]:
+        """Those of the steps to come; a new loader where the pictures change."""
+        while not finished():
+            if trims() and course.half():
+                leave_out_the_worst()
+            drawn = trimming.without(state.left_out) if trimming and state.left_out else pictures
+            loader = make_loader(
+                RandomPatches(
+                    drawn,
+                    patch,
+                    seed=settings.seed,
+                    start=state.step * settings.batch,
+                    stop=course.steps() * settings.batch,
+                ),
+                settings.batch,
+                # Pictures in memory are cheaper to cut than to send between processes.
+                workers=0 if drawn.in_memory else 2,
+            )
+            for batch in raising(fabric.setup_dataloaders(loader)):
+                yield batch
+                if trims() and course.half():
+                    break
+            else:
+                return
+
+    saved = reported = time.perf_counter()
     sums: dict[str, Tensor] = {}
     since_report = 0
     since_look = torch.tensor(state.loss_since_look, device=fabric.device)
@@ -159,7 +207,7 @@ def train(
     def write() -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
             raise _diverged("the weights are no longer numbers after", state.step, checkpoint)
-        state.seconds = seconds_before + time.perf_counter() - begun
+        state.seconds = course.spent()
         state.loss_since_look = float(since_look)
         if checkpoint:
             save_checkpoint(checkpoint, identity, state, model, best, optimizer)
@@ -170,7 +218,7 @@ def train(
         torch.manual_seed(_step_seed(settings.seed + 1, 0))
         current, terms = _mean_loss(wrapped, held_out, fabric)
         _refuse_nan({"validation": current}, state.step, checkpoint)
-        since = max(state.history[-1]["step"] if state.history else 0, model.pretraining)
+        since = max(state.history[-1]["step"] if state.history else 0, state.pretraining or 0)
         state.history.append(
             {
                 "step": state.step,
@@ -187,11 +235,11 @@ def train(
             state.looks_without_gain += 1
 
     model.train()
-    for batch in raising(loader):
+    for batch in batches():
         # A step's draws (noise, latents) depend on (seed, step) alone, so a resumed run repeats them.
         torch.manual_seed(_step_seed(settings.seed, state.step))
+        rate = learning_rate(settings, course.past(), course.share() if settings.budget else None)
         for group in optimizer.param_groups:
-            rate = learning_rate(settings, max(0, state.step - model.pretraining))
             group["lr"] = rate * group.get("pace", 1.0)
         with fabric.autocast():  # which Fabric itself opens around forward alone
             loss = objective(batch.to(memory_format=torch.channels_last))
@@ -200,30 +248,29 @@ def train(
         optimizer.step()
         state.step += 1
         since_report += 1
-        if state.step > model.pretraining:
+        if state.pretraining is not None:
             since_look += loss.total.detach()
         for name, term in loss.terms.items():
             sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+        turned = course.turned()
         stopping = stop()
-        past = state.step - model.pretraining
-        due = past > 0 and (state.step == steps or past % settings.validate_every == 0)
+        due = course.past() > 0 and (course.over() or course.past() % settings.validate_every == 0)
         # A report never mixes the terms of two phases.
-        if not (due or stopping or since_report >= REPORT_STEPS or past == 0):
+        if not (due or stopping or since_report >= REPORT_STEPS or turned):
             continue
         terms = {name: float(total) / since_report for name, total in sums.items()}
         _refuse_nan(terms, state.step, checkpoint)
         if due:
             look()
         now = time.perf_counter()
-        speed = since_report * settings.batch / (now - reported)
+        steps, seconds_left = course.left()
         on_progress(
             Progress(
                 step=state.step,
                 steps=steps,
                 terms=terms,
-                images_per_second=speed,
-                # From the whole run, so that looks and checkpoints are in it.
-                seconds_left=(now - begun) / (state.step - first) * (steps - state.step),
+                images_per_second=since_report * settings.batch / (now - reported),
+                seconds_left=seconds_left,
                 validation=state.history[-1]["validation"] if state.history else None,
                 best=state.best_loss,
             )
@@ -233,16 +280,89 @@ def train(
             break
         if stopping:
             write()
-            raise Stopped(f"stopped at step {state.step} of {steps}")
+            raise Stopped(f"stopped at step {state.step}{course.of_how_many()}")
         if now - saved >= CHECKPOINT_SECONDS:
             write()
             saved = now
     if not state.history or state.history[-1]["step"] != state.step:
-        look()  # resumed with fewer steps than were already made
+        look()  # resumed with fewer steps than were already made, or a budget that ran out since the last look
     write()
     model.load_state_dict(best)
     _lay_out(model.eval().to("cpu"), torch.contiguous_format)
     return state
+
+
+class _Course:
+    """How far training has come: by its steps or, where there is a budget, by the clock.
+
+    ``state`` is what is trained; its step count moves on outside, the end of its pretraining is set here.
+    """
+
+    def __init__(self, settings: TrainingSettings, state: TrainingState, pretraining: int) -> None:
+        self._settings = settings
+        self._state = state
+        self._pretraining = pretraining
+        self._begun = time.perf_counter()
+        self._seconds, self._step = state.seconds, state.step
+        self.turned()
+
+    def spent(self) -> float:
+        """Seconds of training, those before an interruption included."""
+        return self._seconds + time.perf_counter() - self._begun
+
+    def turned(self) -> bool:
+        """Whether the pretraining has just ended: all of it is done, or half of a budget spent."""
+        state, budget = self._state, self._settings.budget
+        if state.pretraining is not None or (
+            state.step < self._pretraining and (budget is None or self.spent() < budget / 2)
+        ):
+            return False
+        state.pretraining = min(state.step, self._pretraining)
+        if budget and state.pretraining:
+            state.pretraining_seconds = self.spent()
+        return True
+
+    def past(self) -> int:
+        """Steps after the pretraining."""
+        return 0 if self._state.pretraining is None else self._state.step - self._state.pretraining
+
+    def share(self) -> float:
+        """How much of the training after the pretraining is done, 0 to 1 and more."""
+        if self._state.pretraining is None:
+            return 0.0
+        if self._settings.budget is None:
+            return self.past() / self._settings.steps
+        before = self._state.pretraining_seconds
+        left = self._settings.budget - before
+        return (self.spent() - before) / left if left > 0 else 1.0
+
+    def half(self) -> bool:
+        return self.past() > 0 and self.share() >= 0.5
+
+    def over(self) -> bool:
+        return self.past() > 0 and self.share() >= 1
+
+    def steps(self) -> int:
+        """Where the last step ends; with a budget, beyond reach."""
+        made = self._state.pretraining
+        return (
+            ENDLESS
+            if self._settings.budget
+            else self._settings.steps + (self._pretraining if made is None else made)
+        )
+
+    def left(self) -> tuple[int, float]:
+        """How many steps it will be in all, and how many seconds from now."""
+        state, budget = self._state, self._settings.budget
+        # From the whole run, so that looks and checkpoints are in it.
+        pace = (time.perf_counter() - self._begun) / (state.step - self._step)
+        if budget is None:
+            return self.steps(), pace * (self.steps() - state.step)
+        seconds = max(0.0, budget - self.spent())
+        return state.step + round(seconds / pace), seconds
+
+    def of_how_many(self) -> str:
+        return "" if self._settings.budget else f" of {self.steps()}"
 
 
 def term_key(name: str) -> str:
@@ -287,13 +407,17 @@ def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
-def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """The rate of step ``step`` of ``settings.steps``: constant, along a cosine to 0, or by 1 / (1 + decay · step)."""
+def learning_rate(settings: TrainingSettings, step: int, share: float | None = None) -> float:
+    """The rate of step ``step`` of ``settings.steps``: constant, along a cosine to 0, or by 1 / (1 + decay · step).
+
+    With a budget the cosine follows the ``share`` of it that is spent.
+    """
     if settings.schedule == "constant":
         return settings.learning_rate
     if settings.schedule == "inverse":
         return settings.learning_rate / (1 + settings.decay * step)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    angle = math.pi * step / settings.steps if share is None else math.pi * min(share, 1.0)
+    return settings.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
 def _lay_out(model: torch.nn.Module, memory_format: torch.memory_format) -> None:

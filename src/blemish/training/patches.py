@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +74,14 @@ class PreparedPictures:
         if self.in_memory:
             self._kept[index] = pixels
         return pixels
+
+    def without(self, left_out: Collection[int]) -> PreparedPictures:
+        """The pictures but those of the numbers ``left_out``; what is in memory is shared."""
+        stay = [index for index in range(len(self)) if index not in left_out]
+        others = copy.copy(self)
+        others._items = [self._items[index] for index in stay]
+        others._kept = {place: self._kept[index] for place, index in enumerate(stay) if index in self._kept}
+        return others
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
         """A patch (C, P, P) of a picture drawn uniformly, at a position drawn uniformly."""
