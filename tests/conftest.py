@@ -36,6 +36,21 @@ TINY = (
     "training.device=cpu",
     "training.precision=float32",
 )
+QUICK = (
+    "picture.size=96",
+    "patch.size=32",
+    "patch.stride=32",
+    "encoder.widths=[4, 8, 8]",
+    "memory.patch=8",
+    "memory.dimensions=16",
+    "memory.capacity=2000",
+    "training.batch=4",
+    "training.budget=null",
+    "training.steps=2",
+    "training.validate_every=2",
+    "training.device=cpu",
+    "training.precision=float32",
+)
 RATE = 0.2
 GOOD = 24
 
@@ -90,6 +105,25 @@ def _draw(seed: int, height: int = 40, width: int = 48, *, dot: bool = False) ->
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
+def _draw_part(seed: int, height: int = 96, width: int = 103, *, broken: bool = False) -> NDArray[np.uint8]:
+    """A bolt, 64 pixels long, that lies anyhow on a plain ground; ``broken``: its shank has a gap."""
+    rng = np.random.default_rng(seed)
+    middle = rng.uniform(-4, 4, 2) + np.array([height, width]) / 2
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:height, :width] - middle[:, None, None]
+    along, across = x * np.cos(angle) + y * np.sin(angle), np.abs(y * np.cos(angle) - x * np.sin(angle))
+    head, shank = (
+        np.minimum(8 - np.abs(along + 24), 13 - across),
+        np.minimum(24 - np.abs(along - 8), 7 - across),
+    )
+    metal = 70 + 25 * np.sin(along)
+    if broken:
+        metal = np.where(np.abs(along - 14) < 4, 200, metal)
+    cover = np.clip(np.maximum(head, shank) + 0.5, 0, 1)
+    values = 200 + cover * (metal - 200) + rng.normal(0, 2, (height, width))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
 def _dot_mask(height: int = 40, width: int = 48) -> NDArray[np.uint8]:
     mask = np.zeros((height, width), np.uint8)
     mask[12:20, 20:30] = 255
@@ -127,7 +161,8 @@ def tiny() -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_options() -> list[str]:
     """The same for the command line, with the rate that so few pictures can promise."""
-    return [word for setting in TINY for word in ("--set", setting)] + ["--false-reject-rate", str(RATE)]
+    words = ["--recipe", "ssim-ae", "--false-reject-rate", str(RATE)]
+    return words + [word for setting in TINY for word in ("--set", setting)]
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +181,39 @@ def fitted(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Inspec
 
     folder = tmp_path_factory.mktemp("fitted") / "model"
     return fit(good, "ssim-ae", settings=TINY, false_reject_rate=RATE, out=folder), folder
+
+
+@pytest.fixture(scope="session")
+def draw_part() -> Draw:
+    """``draw_part(seed, height, width, broken=False)``: a bolt that lies anyhow, or one with a gap."""
+    return _draw_part
+
+
+@pytest.fixture(scope="session")
+def bolts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of bolts, each lying otherwise, 103 × 96 pixels in grey."""
+    folder = tmp_path_factory.mktemp("bolts") / "good"
+    for seed in range(GOOD):
+        _save(folder / f"{seed}.png", _draw_part(seed))
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Settings of a fit of the default recipe that takes a moment."""
+    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 4)
+    return list(QUICK)
+
+
+@pytest.fixture(scope="session")
+def posed(bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Inspector, Path]:
+    """Of the default recipe, on the bolts: the inspector, and its folder; not to be changed."""
+    from blemish.fitting import fit
+
+    folder = tmp_path_factory.mktemp("posed") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blemish.training.loop.VALIDATION_PATCHES", 4)
+        return fit(bolts, settings=QUICK, false_reject_rate=RATE, out=folder), folder
 
 
 @pytest.fixture(scope="session")

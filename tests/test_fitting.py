@@ -21,6 +21,7 @@ from blemish.recipes import load_recipe, override
 from blemish.training import patches
 
 RATE = 0.2
+SMALL = "ssim-ae"
 
 
 @pytest.fixture
@@ -38,11 +39,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_the_same_seed_gives_the_same_model(inspector: Inspector, good: Path, tiny: list[str]) -> None:
-    again = fit(good, settings=tiny, false_reject_rate=RATE)
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE)
     assert again.file.weights_sha256 == inspector.file.weights_sha256
     assert again.file.calibration == inspector.file.calibration
     assert again.file.split == inspector.file.split
-    other = fit(good, settings=[*tiny, "training.seed=1"], false_reject_rate=RATE)
+    other = fit(good, SMALL, settings=[*tiny, "training.seed=1"], false_reject_rate=RATE)
     assert other.file.weights_sha256 != inspector.file.weights_sha256
     assert other.file.split != inspector.file.split
 
@@ -65,18 +66,18 @@ def test_test_and_defective_pictures_are_never_opened(
     rows += [f"all/{name},dot,train" for name in names[22:]]
     listed = tmp_path / "list.csv"
     listed.write_text("path,label,split\n" + "\n".join(rows))
-    inspector = fit(listed, settings=tiny, false_reject_rate=0.3)
+    inspector = fit(listed, SMALL, settings=tiny, false_reject_rate=0.3)
     assert {path.name for path in read} == set(names[:16])
     assert inspector.file.fingerprint.count == 16
 
 
 def test_a_data_set_root_is_refused_rather_than_learned(dataset: Path, tiny: list[str]) -> None:
     with pytest.raises(FileError, match="name one part"):
-        fit(dataset, settings=tiny, false_reject_rate=RATE)
+        fit(dataset, SMALL, settings=tiny, false_reject_rate=RATE)
 
 
 def test_train_mean_rule_as_published(good: Path, tiny: list[str]) -> None:
-    inspector = fit(good, settings=[*tiny, "threshold.rule=train-mean"])
+    inspector = fit(good, SMALL, settings=[*tiny, "threshold.rule=train-mean"])
     scores = [inspector.inspect(good / name).score for name in inspector.file.split["train"]]
     assert inspector.threshold == train_mean_threshold(scores)
     assert list(inspector.file.calibration.training_scores) == scores
@@ -86,19 +87,19 @@ def test_train_mean_rule_as_published(good: Path, tiny: list[str]) -> None:
 
 
 def test_fixed_rule(good: Path, tiny: list[str]) -> None:
-    inspector = fit(good, settings=[*tiny, "threshold.rule=fixed", "threshold.value=0.7"])
+    inspector = fit(good, SMALL, settings=[*tiny, "threshold.rule=fixed", "threshold.value=0.7"])
     assert inspector.threshold == 0.7
     assert inspector.file.calibration.training_scores == ()
 
 
 def test_a_false_reject_rate_asks_for_the_rule_that_promises_it(good: Path, tiny: list[str]) -> None:
-    inspector = fit(good, settings=[*tiny, "threshold.rule=train-mean"], false_reject_rate=RATE)
+    inspector = fit(good, SMALL, settings=[*tiny, "threshold.rule=train-mean"], false_reject_rate=RATE)
     assert inspector.rule.rule == "conformal"
 
 
 def test_too_few_pictures_are_refused_before_training(good: Path, tiny: list[str], tmp_path: Path) -> None:
     with pytest.raises(CalibrationError) as error:
-        fit(good, settings=tiny, false_reject_rate=0.05, out=tmp_path / "model")
+        fit(good, SMALL, settings=tiny, false_reject_rate=0.05, out=tmp_path / "model")
     assert error.value.exit_code == 2
     assert not (tmp_path / "model").exists()
     message = str(error.value)
@@ -136,7 +137,7 @@ def test_pictures_that_do_not_fit_are_named_and_left_out(
     save(pictures / "deep.png", draw(1).astype(np.uint16) * 256)
     save(pictures / "small.png", draw(1, 15, 60))
     told = recorder()
-    inspector = fit(pictures, settings=tiny, false_reject_rate=RATE, observer=told)
+    inspector = fit(pictures, SMALL, settings=tiny, false_reject_rate=RATE, observer=told)
     problems = {problem.path.name: str(problem) for problem in told.problems}
     assert sorted(problems) == ["colour.png", "deep.png", "empty.png", "small.png"]
     assert all(";" in problem and "\n" not in problem for problem in problems.values())
@@ -147,10 +148,10 @@ def test_pictures_that_do_not_fit_are_named_and_left_out(
 def test_no_picture_that_can_be_used(tmp_path: Path, tiny: list[str], save: Callable[..., Path]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="holds no picture"):
-        fit(tmp_path / "empty", settings=tiny)
+        fit(tmp_path / "empty", SMALL, settings=tiny)
     save(tmp_path / "small" / "a.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(FileError, match="no good picture that can be used"):
-        fit(tmp_path / "small", settings=tiny)
+        fit(tmp_path / "small", SMALL, settings=tiny)
 
 
 def test_interrupted_fit_goes_on_to_the_same_model(
@@ -161,13 +162,19 @@ def test_interrupted_fit_goes_on_to_the_same_model(
     for stopping in (2, 27):
         with pytest.raises(Stopped):
             fit(
-                good, settings=tiny, false_reject_rate=RATE, out=out, resume=True, observer=recorder(stopping)
+                good,
+                SMALL,
+                settings=tiny,
+                false_reject_rate=RATE,
+                out=out,
+                resume=True,
+                observer=recorder(stopping),
             )
         assert not (out / MODEL_FILE).exists()
     assert (out / CHECKPOINT).exists()
     with pytest.raises(UsageError, match="--resume or pass --overwrite"):
-        fit(good, settings=tiny, false_reject_rate=RATE, out=out)
-    again = fit(good, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out)
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
     assert again.file.weights_sha256 == inspector.file.weights_sha256
     assert again.file.calibration == inspector.file.calibration
     assert not (out / CHECKPOINT).exists()
@@ -183,8 +190,8 @@ def test_stop_while_calibrating_loses_no_training(
             return any(stage.startswith("Calibrating") for stage in self.stages)
 
     with pytest.raises(Stopped, match="while calibrating"):
-        fit(good, settings=tiny, false_reject_rate=RATE, out=out, observer=AtCalibration())
-    again = fit(good, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, observer=AtCalibration())
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
     assert again.file.training.steps == 6
     assert again.file.calibration == inspector.file.calibration
 
@@ -195,17 +202,18 @@ def test_a_checkpoint_that_was_never_written_is_none(
     out = tmp_path / "model"
     (out / CHECKPOINT).mkdir(parents=True)
     (out / CHECKPOINT / "state-6.safetensors").write_bytes(b"")
-    again = fit(good, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
     assert again.file.weights_sha256 == inspector.file.weights_sha256
 
 
 def test_resume_refuses_other_settings(good: Path, tmp_path: Path, tiny: list[str], recorder: type) -> None:
     out = tmp_path / "model"
     with pytest.raises(Stopped):
-        fit(good, settings=tiny, false_reject_rate=RATE, out=out, observer=recorder(26))
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, observer=recorder(26))
     with pytest.raises(ModelError, match=r"another training\.learning_rate"):
         fit(
             good,
+            SMALL,
             settings=[*tiny, "training.learning_rate=0.1"],
             false_reject_rate=RATE,
             out=out,
@@ -218,14 +226,22 @@ def test_a_finished_model_is_kept_until_its_replacement_is_whole(
 ) -> None:
     before = load(model).file.weights_sha256
     with pytest.raises(UsageError, match="already holds a finished model"):
-        fit(good, settings=tiny, false_reject_rate=RATE, out=model)
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=model)
     with pytest.raises(UsageError, match="already holds a finished model"):
-        fit(good, settings=tiny, false_reject_rate=RATE, out=model, resume=True)
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=model, resume=True)
     other = [*tiny, "training.seed=3"]
     with pytest.raises(Stopped):
-        fit(good, settings=other, false_reject_rate=RATE, out=model, overwrite=True, observer=recorder(26))
+        fit(
+            good,
+            SMALL,
+            settings=other,
+            false_reject_rate=RATE,
+            out=model,
+            overwrite=True,
+            observer=recorder(26),
+        )
     assert load(model).file.weights_sha256 == before
-    fit(good, settings=other, false_reject_rate=RATE, out=model, resume=True)
+    fit(good, SMALL, settings=other, false_reject_rate=RATE, out=model, resume=True)
     assert load(model).file.weights_sha256 != before
 
 
@@ -235,22 +251,22 @@ def test_out_that_cannot_be_written_is_refused_before_reading(
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below" / "model", tmp_path / ("a" * 300)):
         with pytest.raises(ModelError, match="choose another --out"):
-            fit(good, settings=tiny, false_reject_rate=RATE, out=out)
+            fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out)
     assert read == []
 
 
 def test_settings_that_contradict_each_other(good: Path, tmp_path: Path, tiny: list[str]) -> None:
     with pytest.raises(UsageError, match="give one"):
-        fit(good, settings=tiny, out=tmp_path / "model", resume=True, overwrite=True)
+        fit(good, SMALL, settings=tiny, out=tmp_path / "model", resume=True, overwrite=True)
     with pytest.raises(UsageError, match="give out"):
-        fit(good, settings=tiny, resume=True)
+        fit(good, SMALL, settings=tiny, resume=True)
     with pytest.raises(RecipeError, match=r"did you mean 'training\.steps'"):
-        fit(good, settings=["training.step=6"])
+        fit(good, SMALL, settings=["training.step=6"])
     with pytest.raises(RecipeError, match="did you mean 'ssim-ae'"):
         fit(good, "sim-ae")
     for rate in (0, 1, -0.1, float("nan")):
         with pytest.raises(UsageError, match=r"--false-reject-rate .*: choose a number between 0 and 1"):
-            fit(good, settings=tiny, false_reject_rate=rate)
+            fit(good, SMALL, settings=tiny, false_reject_rate=rate)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +287,14 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_read_or_removed(
     state.parent.mkdir(parents=True)
     state.write_text("{}")
     with pytest.raises(RecipeError, match=re.escape(words)) as error:
-        fit(good, settings=[*tiny, setting], false_reject_rate=RATE, out=tmp_path / "model", overwrite=True)
+        fit(
+            good,
+            SMALL,
+            settings=[*tiny, setting],
+            false_reject_rate=RATE,
+            out=tmp_path / "model",
+            overwrite=True,
+        )
     assert "\n" not in str(error.value)
     assert read == []
     assert state.exists()
@@ -289,14 +312,14 @@ def test_grey_and_colour_together_when_channels_are_set(
     pictures = Path(shutil.copytree(good, tmp_path / "good"))
     colour = np.stack([draw(50), draw(51), draw(52)], axis=-1)
     save(pictures / "colour.png", colour)
-    inspector = fit(pictures, settings=[*tiny, "picture.channels=3"], false_reject_rate=RATE)
+    inspector = fit(pictures, SMALL, settings=[*tiny, "picture.channels=3"], false_reject_rate=RATE)
     assert inspector.file.fingerprint.count == 25
     assert inspector.inspect(pictures / "colour.png").picture.shape == (3, 40, 48)
     assert inspector.inspect(pictures / "0.png").reconstruction.shape == (3, 40, 48)
 
 
 def test_pictures_are_resized_when_size_is_set(good: Path, tiny: list[str]) -> None:
-    inspector = fit(good, settings=[*tiny, "picture.size=32"], false_reject_rate=RATE)
+    inspector = fit(good, SMALL, settings=[*tiny, "picture.size=32"], false_reject_rate=RATE)
     found = inspector.inspect(good / "0.png")
     assert found.map.shape == (40, 48)
     names = inspector.file.split["calibration"]
@@ -332,7 +355,7 @@ def test_pictures_without_an_orientation_are_spoken_of(
 def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], recorder: type) -> None:
     told = recorder()
     settings = [*tiny, "training.steps=1000000"]
-    inspector = fit(good, settings=settings, false_reject_rate=RATE, budget="1s", observer=told)
+    inspector = fit(good, SMALL, settings=settings, false_reject_rate=RATE, budget="1s", observer=told)
     training = inspector.file.training
     assert 1 <= training.steps < 1000
     assert training.seconds >= 1
@@ -340,20 +363,20 @@ def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], reco
     assert any(" for 1 s on " in stage for stage in told.stages)
     assert "in a budget of 1 s" in inspector.card()
     by_setting = [*tiny, "training.budget=0.5s"]
-    assert fit(good, settings=by_setting, false_reject_rate=RATE).file.training.budget == 0.5
+    assert fit(good, SMALL, settings=by_setting, false_reject_rate=RATE).file.training.budget == 0.5
 
 
 @pytest.mark.parametrize("budget", ["5", "5 parsecs", "0m", "-3s", 0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_is_no_time_is_refused(good: Path, tiny: list[str], budget: str | float) -> None:
     with pytest.raises(UsageError, match=f"^--budget {re.escape(str(budget))}: ") as error:
-        fit(good, settings=tiny, budget=budget)
+        fit(good, SMALL, settings=tiny, budget=budget)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("budget", ["5 parsecs", "0m", "0", "-1", ".nan", ".inf"])
 def test_nor_is_it_taken_as_a_setting(good: Path, tiny: list[str], budget: str) -> None:
     with pytest.raises(RecipeError, match=r"training\.budget.*(90s, 5m or 1h|greater than 0|finite)"):
-        fit(good, settings=[*tiny, f"training.budget={budget}"])
+        fit(good, SMALL, settings=[*tiny, f"training.budget={budget}"])
 
 
 # -- good pictures added later -------------------------------------------------------------------------
@@ -523,7 +546,7 @@ def test_going_on_interrupted_goes_on_to_the_same_model(
     with pytest.raises(Stopped):
         fit(more, **longer, out=out, observer=recorder(34 + 3))
     with pytest.raises(ModelError, match="another model to go on from"):
-        fit(more, settings=[*tiny, "training.seed=0"], false_reject_rate=RATE, out=out, resume=True)
+        fit(more, SMALL, settings=[*tiny, "training.seed=0"], false_reject_rate=RATE, out=out, resume=True)
     again = fit(more, **longer, out=out, resume=True)
     assert again.file.weights_sha256 == whole.file.weights_sha256
     assert again.file.calibration == whole.file.calibration
@@ -580,7 +603,7 @@ def test_the_worst_training_pictures_are_left_out_at_half_time_and_named(
 
 
 def test_a_share_of_less_than_one_picture_is_spoken_of(good: Path, tiny: list[str]) -> None:
-    inspector = fit(good, settings=[*tiny, "training.trim=0.01"], false_reject_rate=RATE)
+    inspector = fit(good, SMALL, settings=[*tiny, "training.trim=0.01"], false_reject_rate=RATE)
     assert inspector.file.training.left_out == ()
     assert "left out no training picture" in inspector.card()
 
@@ -628,3 +651,173 @@ def test_scenes_and_other_networks_leave_nothing_out_and_go_on_from_nothing(
     rest: dict[str, Any] = dict.fromkeys(("machine", "data", "split", "observer"))
     with pytest.raises(RecipeError, match=r"training\.trim is for detectors; set it to 0"):
         fitting.train_for(None, nothing, recipe, nothing, nothing, resume=False, **rest)
+
+
+# -- the default recipe: posed, trained to find synthetic blemishes, with a memory ---------------------
+
+
+def test_without_a_recipe_pictures_take_blemish(posed: tuple[Inspector, Path]) -> None:
+    inspector = posed[0]
+    assert inspector.recipe.name == "blemish"
+    assert inspector.file.training.candidates
+
+
+@pytest.mark.parametrize("described", ["modalities.yaml", "panels.yaml"])
+def test_without_a_recipe_scenes_take_one_for_sensors(tmp_path: Path, described: str) -> None:
+    (tmp_path / described).write_text("")
+    source = tmp_path if described == "modalities.yaml" else tmp_path / described
+    with pytest.raises(RecipeError, match=r"^fp-cae-add: training\.trim 0\.1 is for pictures"):
+        fit(source, settings=["training.trim=0.1"])
+
+
+def test_what_is_looked_at_is_said_and_on_the_card(
+    posed: tuple[Inspector, Path], good: Path, quick: list[str], recorder: type
+) -> None:
+    inspector, folder = posed
+    crop = inspector.file.preparation.crop
+    assert crop is not None
+    said = (
+        "Looking at one object on a plain ground, each turned into one pose, "
+        f"in {crop.width} × {crop.height} pixels."
+    )
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert said in card
+    assert 32 <= crop.height <= 48
+    assert 64 <= crop.width <= 80
+    told = recorder()
+    whole = fit(good, settings=quick, false_reject_rate=RATE, observer=told)
+    assert whole.file.preparation.crop is None
+    assert [stage for stage in told.stages if stage.startswith("Looking at whole pictures: ")]
+    assert "Looking at whole pictures: " in whole.card()
+    assert "Remembering 17 training pictures" in told.stages
+
+
+def test_a_thin_object_is_given_a_crop_that_tiles_fit(
+    tmp_path: Path, quick: list[str], save: Callable[..., Path]
+) -> None:
+    for seed in range(24):
+        needle = np.full((96, 103), 200, np.uint8)
+        needle[40 + seed % 9 : 44 + seed % 9, 20:80] = 60
+        needle[38 + seed % 9 : 46 + seed % 9, 20:28] = 60
+        save(tmp_path / f"{seed}.png", needle)
+    settings = [*quick, "patch.size=64", "patch.stride=64"]
+    inspector = fit(tmp_path, settings=settings, false_reject_rate=RATE)
+    assert inspector.file.preparation.crop is not None
+    assert inspector.file.preparation.crop.height == 32
+    assert inspector.inspect(tmp_path / "0.png").map.shape == (96, 103)
+
+
+def test_all_pictures_keep_one_scale_and_one_far_too_small_for_it_is_left_out(
+    good: Path, tmp_path: Path, quick: list[str], draw: Draw, save: Save, recorder: type
+) -> None:
+    pictures = Path(shutil.copytree(good, tmp_path / "good"))
+    save(pictures / "small.png", draw(1, 10, 60))
+    save(pictures / "large.png", draw(2, 100, 120))
+    told = recorder()
+    settings = [*quick, "picture.size=60"]  # the others have 40
+    inspector = fit(pictures, settings=settings, false_reject_rate=RATE, observer=told)
+    assert inspector.file.preparation.scale == 1.5
+    assert inspector.file.preparation.scaled(100, 120) == (150, 180)
+    (problem,) = told.problems
+    assert str(problem).startswith(f"{pictures / 'small.png'}: is 60 × 10 pixels")
+    assert str(problem).endswith("leave it out, or fit with --set picture.scale=each")
+    assert inspector.file.fingerprint.count == 25
+    each = fit(pictures, settings=[*settings, "picture.scale=each"], false_reject_rate=RATE)
+    assert each.file.fingerprint.count == 26
+
+
+def test_the_model_shows_what_it_was_trained_to_find(
+    posed: tuple[Inspector, Path],
+    fitted: tuple[Inspector, Path],
+    bolts: Path,
+    tmp_path: Path,
+    tiny: list[str],
+) -> None:
+    _, folder = posed
+    sheet = read_picture(folder / "blemishes.png")
+    assert sheet.pixels.shape == (3, 3 * 32 + 2 * 4, 8 * 32 + 7 * 4)
+    between = np.arange(8 * 36 - 4) % 36 >= 32
+    good, spoiled, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
+    assert set(np.unique(labels)) == {0, 255}
+    assert (good != spoiled).any()
+    assert np.abs(good.astype(int) - spoiled)[labels == 255].mean() > 10
+    picture = "](blemishes.png)"
+    assert picture in (folder / "card.md").read_text(encoding="utf-8")
+    assert not (fitted[1] / "blemishes.png").exists()
+    assert picture not in (fitted[1] / "card.md").read_text(encoding="utf-8")
+    # A model in its place that was not trained so shows none.
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    fit(bolts, SMALL, settings=tiny, false_reject_rate=RATE, out=other, overwrite=True)
+    assert sorted(path.name for path in other.iterdir()) == ["card.md", "model.json", "model.safetensors"]
+    assert picture not in (other / "card.md").read_text(encoding="utf-8")
+
+
+def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
+    posed: tuple[Inspector, Path],
+    quick: list[str],
+    bolts: Path,
+    tmp_path: Path,
+    draw_part: Draw,
+    save: Save,
+) -> None:
+    inspector, folder = posed
+    more = Path(shutil.copytree(bolts, tmp_path / "more"))
+    for seed in range(6):
+        save(more / f"new {seed}.png", draw_part(500 + seed))
+    settings = ["memory.share=1"]
+    with pytest.raises(RecipeError, match=r"was fitted with memory\.share"):
+        fit(more, settings=settings, continue_from=folder)
+    again = fit(more, continue_from=folder, out=tmp_path / "model")
+    assert again.file.preparation == inspector.file.preparation
+    assert again.file.training.steps == 1
+    assert again.file.training.candidates
+    assert again.model.memory is not None
+    assert load(tmp_path / "model").inspect(more / "0.png").score == again.inspect(more / "0.png").score
+
+
+def test_planted_blemished_pictures_are_not_remembered_and_named(
+    bolts: Path, tmp_path: Path, quick: list[str], draw_part: Draw, save: Save
+) -> None:
+    folder = Path(shutil.copytree(bolts, tmp_path / "parts"))
+    for seed in range(3):
+        save(folder / f"dot {seed}.png", draw_part(600 + seed, broken=True))
+    settings = [*quick, "training.trim=0.2", "memory.by_place=true", "memory.share=1"]
+    inspector = fit(folder, settings=settings, false_reject_rate=RATE)
+    planted = dots(inspector.file.split["train"])
+    assert planted
+    (said,) = [note for note in inspector.file.training.notes if note.startswith("Not remembered")]
+    assert dots(said.partition(": ")[2].rstrip(".").split(", ")) == planted
+    assert said in inspector.card()
+
+
+def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
+    posed: tuple[Inspector, Path], bolts: Path, quick: list[str], tmp_path: Path, recorder: type
+) -> None:
+    options: dict[str, Any] = {"settings": quick, "false_reject_rate": RATE, "out": tmp_path / "model"}
+
+    def stopped(stage: str) -> str:
+        class Then(recorder):  # type: ignore[misc]
+            def should_stop(self) -> bool:
+                return any(said.startswith(stage) for said in self.stages)
+
+            def count(self, done: int, total: int) -> None:
+                if stage == "24 looked at" and total == 17:
+                    self.stages.append(stage)
+
+        with pytest.raises(Stopped) as error:
+            fit(bolts, **options, resume=True, observer=Then())
+        return str(error.value)
+
+    assert re.search("looking at .* before training", stopped("24 looked at"))
+    assert "while weighing the memory" in stopped("Remembering")
+    again = fit(bolts, **options, resume=True)
+    assert again.file.weights_sha256 == posed[0].file.weights_sha256
+    assert again.file.calibration == posed[0].file.calibration
+
+
+def test_the_mean_of_scores_known_by_heart_is_no_threshold(bolts: Path, quick: list[str]) -> None:
+    with pytest.raises(
+        RecipeError, match="train-mean scores the training pictures, which its memory"
+    ) as error:
+        fit(bolts, settings=[*quick, "threshold.rule=train-mean"])
+    assert "\n" not in str(error.value)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from blemish.detect import conformal_threshold, p_values
+from blemish.detect import conformal_threshold, p_values, read_records
 from blemish.errors import CalibrationError, ModelError, PictureError, UsageError
 from blemish.images import read_picture
+from blemish.inspecting import inspect_folder
 from blemish.inspector import Inspector, load
 from blemish.recipes import Part
 
@@ -307,3 +310,70 @@ def test_an_edit_is_noticed_although_its_trace_is_removed(model: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match="was edited after it was written"):
         load(model)
+
+
+# -- a detector that poses and remembers ---------------------------------------------------------------
+
+
+def test_posed_calibration_scores_are_what_inspect_gives(posed: tuple[Inspector, Path], bolts: Path) -> None:
+    inspector = posed[0]
+    assert inspector.file.preparation.crop is not None
+    names = inspector.file.split["calibration"]
+    found = [inspector.inspect(bolts / name) for name in reversed(names)][::-1]
+    assert [one.score for one in found] == list(inspector.file.calibration.scores)
+    assert [float(one.map.max()) for one in found] == list(inspector.file.calibration.peaks)
+
+
+def test_a_loaded_memory_gives_the_same_bits(posed: tuple[Inspector, Path], bolts: Path) -> None:
+    inspector, folder = posed
+    assert inspector.model.memory is not None
+    assert not inspector.model.memory.is_empty
+    again = load(folder)
+    before, after = inspector.inspect(bolts / "5.png"), again.inspect(bolts / "5.png")
+    assert (after.score, after.p_value, after.regions) == (before.score, before.p_value, before.regions)
+    np.testing.assert_array_equal(after.map, before.map)
+    np.testing.assert_array_equal(after.reconstruction, before.reconstruction)
+    assert again.file.training.candidates == inspector.file.training.candidates
+    assert again.measure_name == inspector.measure_name
+    assert again.measure_name.endswith("with distance to the remembered structure")
+
+
+def test_a_gap_in_a_bolt_is_found_where_it_is(
+    posed: tuple[Inspector, Path], draw_part: Callable[..., np.ndarray]
+) -> None:
+    inspector = posed[0]
+    good, broken = (inspector.inspect(draw_part(300, broken=gap)) for gap in (False, True))
+    assert broken.score > inspector.threshold
+    assert broken.score > 2 * good.score
+    changed = draw_part(300, broken=True).astype(int) - draw_part(300) > 60
+    row, column = np.unravel_index(broken.map.argmax(), broken.map.shape)
+    gap = np.argwhere(changed)
+    assert np.hypot(*(gap - [row, column]).T).min() < 8
+
+
+@pytest.mark.parametrize("size", [(96, 103), (131, 97)])
+def test_a_part_that_cannot_be_found_is_inspected_all_the_same(
+    posed: tuple[Inspector, Path], size: tuple[int, int]
+) -> None:
+    inspector = posed[0]
+    noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
+    for picture in (np.full(size, 200, np.uint8), noise):
+        found = inspector.inspect(picture)
+        assert np.isfinite(found.score)
+        assert found.map.shape == found.mask.shape == size
+        assert found.map.min() >= 0
+        assert found.reconstruction.shape == (1, *size)
+    assert found.is_anomalous
+
+
+def test_a_part_in_a_folder_is_as_it_is_alone(
+    posed: tuple[Inspector, Path], bolts: Path, tmp_path: Path, draw_part: Callable[..., np.ndarray]
+) -> None:
+    pictures = Path(shutil.copytree(bolts, tmp_path / "pictures", ignore=shutil.ignore_patterns("1*", "2*")))
+    Image.fromarray(draw_part(700, 120, 90, broken=True)).save(pictures / "broken.png")
+    inspect_folder(posed[0], pictures, tmp_path / "found")
+    records = read_records(tmp_path / "found" / "inspections.jsonl")
+    assert len(records) == 8
+    for record in records:
+        alone = posed[0].inspect(pictures / record.path)
+        assert (record.score, record.regions) == (alone.score, alone.regions)

@@ -86,7 +86,7 @@ def demo(
 
 
 @app.command(
-    epilog="Examples: `blemish fit good/ --recipe ssim-ae --out model` · "
+    epilog="Examples: `blemish fit good/ --out model` · "
     "`blemish fit good/ --out model --budget 5m --false-reject-rate 0.01` · "
     "`blemish fit more/ --continue model --out newer` · "
     "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
@@ -97,7 +97,7 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Name of a recipe, or path of a .yaml file; ssim-ae if none is given.")
+        str | None, typer.Option(help="Name of a recipe, or path of a .yaml file; blemish if none is given.")
     ] = None,
     settings: Set = None,
     false_reject_rate: Rate = None,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import shutil
 import stat
+import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from blemish._version import __version__
@@ -31,20 +36,25 @@ from blemish.images import (
     Modality,
     Preparation,
     find_pictures,
+    find_pose,
     fingerprint,
     holds_scenes,
     picture_info,
+    plan_crop,
     plan_split,
     read_picture,
     smallest_side,
     split_good,
+    write_picture,
 )
 from blemish.images.fingerprint import file_sha256
 from blemish.images.reading import DEPTH_WORDS
 from blemish.inspector import (
     FORMAT,
+    SHEET_FILE,
     Ancestor,
     Calibration,
+    Candidate,
     Inspector,
     ModelFile,
     Training,
@@ -53,7 +63,7 @@ from blemish.inspector import (
     versions,
 )
 from blemish.model_folder import MODEL_FILE, weights_sha256
-from blemish.models import Autoencoder, build
+from blemish.models import Autoencoder, build, contact_sheet
 from blemish.models.registry import RESIDUALS, TERMS
 from blemish.observer import Observer
 from blemish.panels.bands import calibration_squares, sides_for
@@ -61,6 +71,7 @@ from blemish.panels.opening import open_panels
 from blemish.panels.scoring import score_squares
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.recipes.schema import ThresholdSettings, seconds_in
+from blemish.remembering import remember
 from blemish.training import STATE_FILE, Machine, PreparedPictures, choose_machine, train
 from blemish.training.loop import Trainable, Trimming
 from blemish.training.panels import PanelPatches
@@ -72,11 +83,16 @@ if TYPE_CHECKING:
 
     Fitted = TypeVar("Fitted", Inspector, DeepEncoder)
 
-DEFAULT_RECIPE = "ssim-ae"
+DEFAULT_RECIPE = "blemish"
+DEFAULT_FOR_SCENES = "fp-cae-add"
 CHECKPOINT = "checkpoint"
 PARTS = ("train", "validation", "calibration")
 # What a recipe says in words: it changes no figure.
 WORDS = {"title": True, "paper": True, "expect": True, "needs": True}
+LOOKED_AT = 64
+"""Training pictures that tell whether all show one object."""
+SHOWN = 8
+"""Training patches on the contact sheet of synthetic blemishes."""
 SHORTER = 5
 """A training that goes on from a model is so many times shorter than that model's first one."""
 
@@ -109,7 +125,8 @@ def fit(
         scenes (:func:`blemish.images.find_scenes`). Any recipe takes scenes that a ``modalities.yaml``
         describes, with all their channels together. Recipes for several sensors also take folders of
         pictures for scenes (:func:`blemish.images.holds_scenes`); other pictures they take for one modality.
-    recipe: a name, the path of a YAML file, or a recipe; ``ssim-ae`` where none is given.
+    recipe: a name, the path of a YAML file, or a recipe; ``blemish`` where none is given, and ``fp-cae-add`` for
+        scenes that a ``modalities.yaml`` describes.
     settings: ``key=value`` overrides of the recipe, as ``--set`` takes them; of a model to go on from, only those
         of ``training`` and ``threshold``.
     false_reject_rate: share of good pictures that may be rejected, instead of the recipe's.
@@ -131,6 +148,7 @@ def fit(
     """
     observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
+    source = Path(images)
     start = None if continue_from is None else _Start(continue_from)
     changes = list(settings)
     if budget is not None:
@@ -141,9 +159,9 @@ def fit(
     if start is not None:
         chosen = start.recipe(recipe, changes)
     else:
-        given = DEFAULT_RECIPE if recipe is None else recipe
+        default = DEFAULT_FOR_SCENES if _describes_scenes(source) else DEFAULT_RECIPE
+        given = default if recipe is None else recipe
         chosen = override(given if isinstance(given, Recipe) else load_recipe(given), changes)
-    source = Path(images)
     are_scenes = _are_scenes(source, chosen)
     if are_scenes and start is not None:
         raise UsageError(
@@ -195,13 +213,23 @@ def fit(
         trimming=material.trimming(half_trained, chosen, observer),
         going_on_from=start.weights_sha256 if start else None,
     )
-    notes = (*_left_out(training, chosen), *_notes(model, material.patches("calibration"), chosen))
+    candidates: tuple[Candidate, ...] = ()
+    remembered: tuple[str, ...] = ()
+    if model.memory is not None:
+        candidates, remembered = material.remember(Inspector(model, file), observer)
+    notes = (
+        *_left_out(training, chosen),
+        *remembered,
+        *_notes(model, material.patches("calibration"), chosen),
+    )
     for note in notes:
         observer.stage(note)
     file = file.model_copy(
         update={
             "recipe": start.of_full_length(chosen) if start else chosen,
-            "training": training.model_copy(update={"notes": (*material.notes, *notes)}),
+            "training": training.model_copy(
+                update={"notes": (*material.notes, *notes), "candidates": candidates}
+            ),
             "weights_sha256": weights_sha256(model),
         }
     )
@@ -214,7 +242,7 @@ def fit(
         training_scores, _ = material.measure(inspector, "train", observer)
     inspector = Inspector(model, _calibrated(file, scores, peaks, training_scores))
     if folder is not None:
-        finish(inspector, folder)
+        finish(inspector, folder, _sheet(model, material.patches("train"), chosen))
     return inspector
 
 
@@ -285,6 +313,8 @@ class _Start:
                 "fit a new model"
             )
         self.model = inspector.model
+        if self.model.memory is not None:  # or half-time scores would favour the pictures that it holds
+            self.model.memory.forget()
         self.preparation = file.preparation
         self.seen = file.seen
         self.weights_sha256 = file.weights_sha256
@@ -376,6 +406,11 @@ class _Material(Protocol):
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Scores and map maxima of ``part``."""
 
+    def remember(
+        self, inspector: Inspector, observer: Observer
+    ) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+        """Fill the memory of ``inspector``'s model; what was tried, and what came of it in words."""
+
     def trimming(
         self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
     ) -> Trimming | None:
@@ -389,7 +424,7 @@ class _Pictures:
 
     def __init__(self, source: Path, recipe: Recipe, observer: Observer, start: _Start | None) -> None:
         observer.stage(f"Reading the good pictures in {source}")
-        self.fingerprint, usable = _read(source, recipe, observer)
+        self.fingerprint, usable = _read(source, recipe, observer, start.preparation.scale if start else None)
         sha256 = {name: file_sha256(item.path) for name, item in usable.items()}
         self.notes: tuple[str, ...] = ()
         before: dict[str, str] = {}
@@ -402,15 +437,41 @@ class _Pictures:
             self.split = _split_going_on(source, list(usable), known, recipe)
             self.notes = (_new_and_old(self.split, known),)
         self.seen = _seen(self.split, sha256, before)
-        self.preparation = Preparation(
-            channels=self.fingerprint.channels,
-            convert=recipe.picture.channels is not None,
-            kind=self.fingerprint.kind,
-            size=recipe.picture.size,
-        )
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
-        self._patch = recipe.patch.size
+        self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
+
+    def _prepared(self, recipe: Recipe, observer: Observer) -> Preparation:
+        """How these pictures are to be seen, by the recipe and by what they show."""
+        picture, data = recipe.picture, self.fingerprint
+        common = picture.size is not None and picture.scale == "common"
+        preparation = Preparation(
+            channels=data.channels,
+            convert=picture.channels is not None,
+            kind=data.kind,
+            size=None if common else picture.size,
+            scale=picture.size / min(data.width.median, data.height.median)
+            if common and picture.size
+            else None,
+        )
+        if picture.pose == "never":
+            return preparation
+        looked_at = self._parts["train"][:: math.ceil(len(self._parts["train"]) / LOOKED_AT)]
+        found, scales = [], []
+        for done, item in enumerate(looked_at, start=1):
+            if observer.should_stop():
+                raise Stopped(
+                    f"stopped after looking at {done - 1} of {len(looked_at)} pictures, before training"
+                )
+            shown = read_picture(item.path)
+            found.append(find_pose(shown.floats().mean(0)))
+            scales.append(preparation.scale_of(shown.height, shown.width))
+            observer.count(done, len(looked_at))
+        crop, reason = plan_crop(found, scales, least=smallest_side(recipe.patch.size))
+        told = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
+        observer.stage(told)
+        self.notes = (*self.notes, told)
+        return preparation.model_copy(update={"crop": crop})
 
     def announced(self) -> str:
         return (
@@ -425,13 +486,25 @@ class _Pictures:
 
     def patches(self, part: str) -> PreparedPictures:
         if part not in self._patches:  # once: it keeps pictures in memory
-            self._patches[part] = PreparedPictures(self._parts[part], self.preparation, self._patch)
+            self._patches[part] = PreparedPictures(self._parts[part], self.preparation)
         return self._patches[part]
 
     def measure(
         self, inspector: Inspector, part: str, observer: Observer
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return _measure(inspector, self._parts[part], observer)
+
+    def remember(
+        self, inspector: Inspector, observer: Observer
+    ) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+        names = self.split["train"]
+        observer.stage(f"Remembering {len(names)} training pictures")
+        done = remember(inspector, self.patches("train"), self.patches("validation"), observer)
+        if not done.left_out:
+            return done.candidates, (done.words,)
+        forgotten = ", ".join(names[number] for number in done.left_out)
+        said = f"Not remembered, as the training pictures least like all others: {forgotten}."
+        return done.candidates, (done.words, said)
 
     def trimming(
         self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
@@ -510,6 +583,11 @@ class _Scenes:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return score_squares(inspector, self._panels, self._columns[part], self._squares[part], observer)
 
+    def remember(
+        self, inspector: Inspector, observer: Observer
+    ) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+        raise AssertionError("recipes with a memory are refused for scenes")
+
     def trimming(
         self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
     ) -> Trimming | None:
@@ -528,16 +606,22 @@ class _Scenes:
 
 def _are_scenes(source: Path, recipe: Recipe) -> bool:
     """Whether ``source`` is opened as scenes, by what is there and what ``recipe`` is made for."""
-    if source.name == MODALITIES_FILE or (source / MODALITIES_FILE).is_file():
+    if _describes_scenes(source):
         return True
-    if source.suffix.lower() in {".yaml", ".yml"}:
-        return not source.is_dir()
     parts = [RESIDUALS.get(recipe.residual.name), *(TERMS.get(term.name) for term in recipe.loss)]
     for_sensors = any("modalities" in inspect.signature(part).parameters for part in parts if part)
     return for_sensors and holds_scenes(source)
 
 
+def _describes_scenes(source: Path) -> bool:
+    if source.name == MODALITIES_FILE or (source / MODALITIES_FILE).is_file():
+        return True
+    return source.suffix.lower() in {".yaml", ".yml"} and not source.is_dir()
+
+
 def _refuse_picture_settings(recipe: Recipe) -> None:
+    if recipe.memory is not None:
+        raise RecipeError(f"{recipe.name}: has a memory, which is for pictures; fit scenes with fp-cae-add")
     for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
         if share:
             raise RecipeError(
@@ -587,7 +671,8 @@ def _notes(model: Autoencoder, pictures: PatchSource, recipe: Recipe) -> tuple[s
 def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoencoder:
     """Try the parts of ``recipe`` on empty patches, so that what does not fit is found before hours of work.
 
-    The untrained network is returned. Without ``modalities`` the patches are pictures of as many channels as the recipe says, or three.
+    The untrained network is returned. Without ``modalities`` the patches are pictures of as many channels as the
+    recipe says, or three.
 
     Raises
     ------
@@ -606,14 +691,39 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
                 model.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
+    if recipe.memory is not None and recipe.threshold.rule == "train-mean":
+        raise RecipeError(
+            f"{recipe.name}: threshold.rule train-mean scores the training pictures, which its memory knows by heart; "
+            "set threshold.rule=conformal"
+        )
     return model
 
 
-def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint, dict[str, Item]]:
-    """The fingerprint of all good pictures that can be used, and those pictures by name."""
-    patch = recipe.patch.size
+def _sheet(model: Autoencoder, pictures: PatchSource, recipe: Recipe) -> NDArray[np.uint8] | None:
+    """Training patches with and without their synthetic blemishes, where ``model`` is trained on such."""
+    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
+        return None
+    patches = RandomPatches(pictures, recipe.patch.size, seed=recipe.training.seed, start=0, stop=SHOWN)
+    batch = torch.stack(list(raising(patches[index] for index in range(SHOWN))))
+    return contact_sheet(model, batch, recipe.training.seed)
+
+
+def _read(
+    images: Path, recipe: Recipe, observer: Observer, scale: float | None = None
+) -> tuple[Fingerprint, dict[str, Item]]:
+    """The fingerprint of all good pictures that can be used, and those pictures by name.
+
+    ``scale`` is that of the model to go on from, where it has one.
+    """
+    patch, picture = recipe.patch.size, recipe.picture
+    side: int | None = patch if picture.size is None else None
+    if picture.size is not None and picture.scale == "common":
+        scale = scale or _common_scale(_good_pictures(images), picture.size, patch)
+        side = math.ceil(patch / scale)
 
     def mend(shorter: int) -> str:
+        if picture.size is not None:
+            return "leave it out, or fit with --set picture.scale=each"
         side = shorter // 16 * 16
         smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
         return f"leave it out, or fit with {smaller}--set picture.size={patch}"
@@ -621,10 +731,30 @@ def _read(images: Path, recipe: Recipe, observer: Observer) -> tuple[Fingerprint
     return usable_pictures(
         images,
         channels=recipe.picture.channels,
-        patch=patch if recipe.picture.size is None else None,
+        patch=side,
         mend=mend,
         observer=observer,
     )
+
+
+def _common_scale(items: Sequence[Item], size: int, patch: int) -> float:
+    """By which the median of ``items`` comes to ``size``, without those that are then less than half a patch."""
+    sides = []
+    for item in items:
+        with suppress(PictureError):  # spoken of when the whole file is read
+            info = picture_info(item.path)
+            sides.append((info.width, info.height))
+    while sides:
+        scale: float = size / min(statistics.median(some) for some in zip(*sides, strict=True))
+        stay = [both for both in sides if min(both) >= smallest_side(math.ceil(patch / scale))]
+        if len(stay) == len(sides):
+            return scale
+        sides = stay
+    return 1.0
+
+
+def _good_pictures(images: Path) -> list[Item]:
+    return [item for item in find_pictures(images) if item.is_good is not False and item.split != "test"]
 
 
 def pictures_sha256(images: str | Path, recipe: Recipe) -> str:
@@ -822,7 +952,7 @@ def usable_pictures(
     Stopped
         When the observer asked to stop.
     """
-    items = [item for item in find_pictures(images) if item.is_good is not False and item.split != "test"]
+    items = _good_pictures(images)
     if patch is not None:
         items = [item for item in items if not _refuse_small(item, patch, mend, observer)]
     if not items:
@@ -925,8 +1055,12 @@ def _identity(recipe: BaseModel, data: Fingerprint, split: dict[str, tuple[str, 
     }
 
 
-def finish(fitted: Inspector | DeepEncoder, folder: Path) -> None:
-    """Save what was fitted; its checkpoint has served."""
+def finish(fitted: Inspector | DeepEncoder, folder: Path, sheet: NDArray[np.uint8] | None = None) -> None:
+    """Save what was fitted, with the contact sheet (H, W, 3) of its synthetic blemishes; its checkpoint has served."""
+    if sheet is None:
+        (folder / SHEET_FILE).unlink(missing_ok=True)  # that of the model before
+    else:
+        write_picture(folder / SHEET_FILE, sheet.transpose(2, 0, 1) / 255)
     fitted.save(folder)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 

@@ -30,13 +30,16 @@ from blemish.detect import (
     train_mean_threshold,
 )
 from blemish.errors import PictureError, UsageError
-from blemish.images import Blender, Fingerprint, Picture, Preparation, TilePlan, read_picture, resize
+from blemish.images import Blender, Fingerprint, Picture, Preparation, TilePlan, read_picture
 from blemish.model_folder import DETECTOR, Document, load_weights, read_document, write_model
 from blemish.model_folder import MODEL_FILE as MODEL_FILE
 from blemish.models import Autoencoder, build
+from blemish.models.memory import NOTHING
 from blemish.recipes import Recipe
 
 FORMAT = DETECTOR.format
+SHEET_FILE = "blemishes.png"
+"""In a model folder: what the network was trained to find, where that was synthetic blemishes."""
 TILES_AT_ONCE = 16
 
 
@@ -58,6 +61,19 @@ class Calibration(_Record):
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
 
 
+class Candidate(_Record):
+    """A way to put network and memory together, and how it did on synthetic blemishes in held-out good pictures."""
+
+    by_place: bool | None
+    """Whether the memory knows places; None without a memory."""
+    share: float
+    """Of the memory in the map, 0 to 1; the rest is the network's."""
+    image_auroc: float
+    """What the choice is made by."""
+    pixel_ap: float
+    """For comparison: the network was trained to find just such pixels, so it favours the network."""
+
+
 class Training(_Record):
     """How the weights came to be."""
 
@@ -71,6 +87,8 @@ class Training(_Record):
     """Seconds that were set instead of steps."""
     left_out: tuple[str, ...] = ()
     """Training pictures that the second half went without (``training.trim``)."""
+    candidates: tuple[Candidate, ...] = ()
+    """What was tried, where a memory stands beside the network; the best one is in use."""
     notes: tuple[str, ...] = ()
     """What a user should know of these pictures and this method, a sentence each."""
 
@@ -172,7 +190,13 @@ class Inspector:
     @property
     def measure_name(self) -> str:
         """What the map measures, as a report writes it."""
-        return self.model.measure.title
+        title: str = self.model.measure.title
+        memory = self.model.memory
+        return (
+            title
+            if memory is None or memory.is_empty
+            else f"{title}, with distance to the remembered structure"
+        )
 
     # -- the decision ------------------------------------------------------------------------------
 
@@ -304,30 +328,27 @@ class Inspector:
                 "inspect scenes with blemish.panels.inspect_panels"
             )
         rule = self.recipe.score
-        size = (picture.height, picture.width)
         try:
-            raw_map, reconstruction = self._examine(picture)
+            placed = self.file.preparation.place(picture)
+            raw_map, reconstruction = self.examine(placed.pixels)
             return Measured(
                 score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),
-                map=np.maximum(_resized(raw_map[None], size)[0], 0),
-                reconstruction=np.clip(_resized(reconstruction, size), 0, 1),
+                map=np.maximum(placed.map_back(raw_map), 0),
+                reconstruction=np.clip(placed.picture_back(reconstruction), 0, 1),
             )
+        except UsageError as error:
+            raise PictureError(
+                picture.path, str(error), "inspect larger pictures, or fit with a smaller --set patch.size"
+            ) from None
         except MemoryError:
             raise PictureError(
                 picture.path, "does not fit into memory", "cut it into smaller pictures"
             ) from None
 
-    def _examine(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Map (h, w) and reconstruction (C, h, w) at the network's scale."""
-        try:
-            return self.examine(self.file.preparation.prepare(picture))
-        except UsageError as error:
-            raise PictureError(
-                picture.path, str(error), "inspect larger pictures, or fit with a smaller --set patch.size"
-            ) from None
-
     def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Map (h, w) and reconstruction (C, h, w) of a prepared picture (C, h, w), blended from tiles.
+
+        Where the model remembers good pictures, the map is the weighted sum of the network's and the memory's.
 
         The tiles of one picture form the batches, never those of several: so a picture's score does not
         depend on which others are inspected with it.
@@ -338,6 +359,17 @@ class Inspector:
             When the picture is less than half a patch high or wide, or has absent values (NaN) that the
             network cannot take.
         """
+        shown, reconstruction = self.by_network(x)
+        memory = self.model.memory
+        if memory is not None:
+            network, remembered = memory.weights.tolist()
+            shown = network * shown
+            if not memory.is_empty:
+                shown += remembered * self.by_memory(x)
+        return shown, reconstruction
+
+    def by_network(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """:meth:`examine` of the network alone."""
         patch, stride = self.recipe.patch.size, self.recipe.patch.stride
         plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
         blended = Blender(plan, 1 + len(x))
@@ -349,16 +381,26 @@ class Inspector:
         both = blended.result()
         return both[0].astype(np.float32), both[1:].astype(np.float32)
 
+    def by_memory(self, x: NDArray[np.float32], without: slice = NOTHING) -> NDArray[np.float32]:
+        """How unlike all remembered pictures but those ``without`` a prepared picture (C, h, w) is: (h, w)."""
+        assert self.model.memory is not None
+        with torch.inference_mode():
+            distances: NDArray[np.float32] = (
+                self.model.memory(torch.from_numpy(x)[None].to(self._device), without)[0, 0].cpu().numpy()
+            )
+        return distances
+
     # -- on disk -----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches."""
         recipe = self.recipe.model_copy(update={"threshold": self.rule})
         file = self.file.model_copy(update={"recipe": recipe})
-        return write_model(folder, file, self.model, self.card())
+        has_sheet = (Path(folder) / SHEET_FILE).is_file()
+        return write_model(folder, file, self.model, self.card(has_sheet=has_sheet))
 
-    def card(self) -> str:
-        """The model in a page of Markdown, for people."""
+    def card(self, *, has_sheet: bool = False) -> str:
+        """The model in a page of Markdown, for people; ``has_sheet`` where ``blemishes.png`` lies beside it."""
         file, recipe = self.file, self.recipe
         data = file.fingerprint
         split = _split_in_words(file)
@@ -383,6 +425,13 @@ class Inspector:
                 for one in reversed(file.lineage)
             )
             + "".join(f"{note}\n\n" for note in file.training.notes)
+            + (
+                f"![Good training patches, the same with synthetic blemishes, and what was to be found]({SHEET_FILE})"
+                "\n\nTrained to find synthetic blemishes: above good patches, below them the same ones spoiled, at the "
+                "bottom what was to be found.\n\n"
+                if has_sheet
+                else ""
+            )
             + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
         )
 
@@ -441,10 +490,6 @@ def _from_array(array: NDArray[Any], name: Path) -> Picture:
     elif pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(name, f"is an array of {pixels.dtype}", "give uint8, uint16 or floats in 0..1")
     return Picture(name, pixels)
-
-
-def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    return values if values.shape[1:] == size else resize(values, size)
 
 
 def versions() -> dict[str, str]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from blemish.errors import PictureError
-from blemish.images import Picture, Preparation
+from blemish.images import Crop, Picture, Preparation
 
 
 def picture(channels: int, kind: str = "uint8") -> Picture:
@@ -42,3 +43,99 @@ def test_a_picture_that_does_not_fit_is_refused_by_its_name(
     with pytest.raises(PictureError, match=words) as refusal:
         preparation.prepare(given)
     assert str(refusal.value).startswith("part.tif: ")
+
+
+# -- one scale for all pictures ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1.0, (9, 12)), (0.5, (4, 6)), (2.3, (21, 28)), (0.01, (1, 1))])
+def test_one_scale_for_all_keeps_what_is_larger_larger(scale: float, size: tuple[int, int]) -> None:
+    own = Preparation(channels=2, convert=False, kind="uint8", size=None, scale=scale)
+    placed = own.place(picture(2))
+    assert placed.pixels.shape == (2, *size)
+    assert own.scaled(9, 12) == size
+    assert placed.scale == own.scale_of(9, 12) == own.scale_of(900, 12) == scale
+    assert placed.pose is None
+
+
+@pytest.mark.parametrize("size", [None, 18])
+def test_a_map_comes_back_at_the_pictures_own_size(size: int | None) -> None:
+    own = Preparation(channels=1, convert=False, kind="uint8", size=size)
+    placed = own.place(picture(1))
+    assert placed.map_back(np.full(placed.pixels.shape[1:], 0.7)).shape == (9, 12)
+    np.testing.assert_allclose(placed.map_back(np.full(placed.pixels.shape[1:], 0.7)), 0.7, rtol=1e-6)
+    back = placed.picture_back(placed.pixels)
+    assert back.shape == placed.own.shape == (1, 9, 12)
+    assert np.abs(back - placed.own).mean() < (0.2 if size else 1e-7)
+
+
+# -- one pose for all objects --------------------------------------------------------------------------
+
+Draw = Callable[..., np.ndarray]
+LYING = Crop(height=32, width=80)
+
+
+def posing(**changes: object) -> Preparation:
+    return Preparation.model_validate(
+        {"channels": 1, "convert": False, "kind": "uint8", "size": None, "crop": LYING, **changes}
+    )
+
+
+def shown(pixels: np.ndarray) -> Picture:
+    return Picture(Path("part.png"), pixels if pixels.ndim == 3 else pixels[None])
+
+
+def test_bolts_that_lie_anyhow_look_alike(draw_part: Draw) -> None:
+    crops = [posing().prepare(shown(draw_part(seed))) for seed in range(6)]
+    assert all((one.shape, one.dtype) == ((1, 32, 80), np.float32) for one in crops)
+    for one in crops[1:]:
+        assert np.corrcoef(one.ravel(), crops[0].ravel())[0, 1] > 0.9
+    assert posing().scaled(96, 103) == posing().scaled(500, 700) == (32, 80)
+
+
+def test_at_another_scale_the_crop_keeps_its_size(draw_part: Draw) -> None:
+    one = posing(scale=1.0).prepare(shown(draw_part(3)))
+    half = posing(scale=0.5, crop=Crop(height=16, width=40)).prepare(shown(draw_part(3)))
+    np.testing.assert_allclose(half, one.reshape(1, 16, 2, 40, 2).mean((2, 4)), atol=0.06)
+
+
+def test_the_picture_comes_back_in_place_and_nothing_is_said_of_the_rest(draw_part: Draw) -> None:
+    placed = posing().place(shown(draw_part(4)))
+    back = placed.picture_back(placed.pixels)
+    assert back.shape == placed.own.shape == (1, 96, 103)
+    assert np.abs(back - placed.own).mean() < 0.01
+    looked = placed.map_back(np.ones((32, 80)))
+    assert set(np.unique(looked)) == {0.0, 1.0}
+    assert looked.sum() == pytest.approx(32 * 80, rel=0.02)
+    assert looked[placed.own[0] < 0.5].all()  # the whole bolt
+    np.testing.assert_array_equal(back[0][looked == 0], placed.own[0][looked == 0])
+
+
+def test_a_spot_on_the_map_comes_back_where_it_is_in_the_picture(draw_part: Draw) -> None:
+    spotted = draw_part(5).astype(float)
+    where = np.argwhere(spotted < 90)[40]
+    placed = posing().place(shown(draw_part(5)))
+    assert placed.pose is not None
+    marked = np.zeros((1, 96, 103), np.float32)
+    marked[0, where[0] - 1 : where[0] + 2, where[1] - 1 : where[1] + 2] = 1
+    from blemish.images.posing import crop
+
+    back = placed.map_back(crop(marked, placed.pose, LYING, 1.0)[0])
+    assert np.abs(np.argwhere(back > 0.5 * back.max()).mean(0) - where).max() < 0.5
+
+
+def test_one_that_cannot_be_found_is_looked_at_in_the_middle() -> None:
+    placed = posing().place(shown(np.full((96, 103), 130, np.uint8)))
+    assert placed.pose == ((47.5, 51.0), (0.0, 1.0))
+    np.testing.assert_allclose(placed.pixels, 130 / 255, rtol=1e-6)
+    looked = placed.map_back(np.ones((32, 80)))
+    assert np.argwhere(looked).mean(0) == pytest.approx((47.5, 51.0), abs=0.6)
+
+
+def test_colour_is_posed_as_grey_is(draw_part: Draw) -> None:
+    grey = draw_part(2)
+    colour = np.stack([grey, grey // 2, 255 - grey // 4])
+    placed = posing(channels=3).place(shown(colour))
+    assert placed.pixels.shape == (3, 32, 80)
+    np.testing.assert_allclose(placed.pixels[0], posing().prepare(shown(grey))[0], atol=0.06)
+    assert posing(convert=True).prepare(shown(colour)).shape == (1, 32, 80)

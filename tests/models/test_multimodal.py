@@ -299,7 +299,8 @@ def test_the_loss_is_the_mean_over_the_modalities_that_each_picture_has() -> Non
     x, y = pictures(), pictures(4)[2:].requires_grad_()
     x[1, :3] = NAN
     term = ModalLogSSIM(modalities=SMALL, data_range=1.0)
-    done = Pass(made("fp-cae"), x, Output(y, y))
+    network = made("fp-cae")
+    done = Pass(network, x, Output(y, y), network.prepare(x))
     found = term(done)
     similar, _ = modal_ssim(x, y, SMALL, data_range=1.0)
     loss = -((similar + 1) / 2).log()

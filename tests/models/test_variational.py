@@ -69,7 +69,8 @@ def test_the_divergence_vanishes_at_the_prior_alone_and_never_goes_below() -> No
 def test_the_term_is_the_sum_over_the_latent_for_each_pixel_value() -> None:
     mu, log_var = torch.randn(2, 4, 6, 1, 1, generator=torch.Generator().manual_seed(0))
     x = pictures(4)
-    done = Pass(model(), x, Output(x, mu, Posterior(mu, log_var)))
+    network = model()
+    done = Pass(network, x, Output(x, mu, Posterior(mu, log_var)), network.prepare(x))
     summed = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(torch.zeros_like(mu), 1.0)).sum() / 4
     torch.testing.assert_close(KullbackLeibler()(done), summed / (3 * 32 * 32))
 

@@ -23,7 +23,7 @@ def draw(
 
 
 def test_seed_and_index_alone_decide(items: list[Item], preparation: Preparation) -> None:
-    pictures = PreparedPictures(items, preparation, 32)
+    pictures = PreparedPictures(items, preparation)
     whole = draw(pictures)
     assert whole.shape == (12, 1, 32, 32)
     assert whole.dtype == torch.float32
@@ -40,7 +40,7 @@ def test_patches_are_cut_from_the_pictures(tmp_path: Path, preparation: Preparat
         write_picture(tmp_path / f"{number}.png", values[number])
     items = [Item(tmp_path / f"{number}.png", f"{number}.png") for number in range(2)]
     seen = set()
-    for patch in draw(PreparedPictures(items, preparation, 8), patch=8, stop=200):
+    for patch in draw(PreparedPictures(items, preparation), patch=8, stop=200):
         first = round(float(patch[0, 0, 0]) * 255)
         number, top, left = first // 108, first % 108 // 12, first % 12
         expected = torch.from_numpy(values[number][:, top : top + 8, left : left + 8]).float()
@@ -52,8 +52,8 @@ def test_patches_are_cut_from_the_pictures(tmp_path: Path, preparation: Preparat
 def test_from_disk_gives_what_memory_gives_and_keeps_nothing(
     items: list[Item], preparation: Preparation
 ) -> None:
-    kept = PreparedPictures(items, preparation, 32)
-    read = PreparedPictures(items, preparation, 32, memory_limit=0)
+    kept = PreparedPictures(items, preparation)
+    read = PreparedPictures(items, preparation, memory_limit=0)
     assert torch.equal(draw(kept), draw(read))
     assert (kept.in_memory, read.in_memory) == (True, False)
     assert (len(kept._kept), len(read._kept)) == (3, 0)
@@ -64,12 +64,12 @@ def test_the_limit_counts_the_bytes_of_all_prepared_pictures(items: list[Item]) 
     own = Preparation(channels=1, convert=False, kind="uint8", size=None)
     larger = Preparation(channels=3, convert=True, kind="uint8", size=80)
     for preparation, size in [(own, 3 * 4 * 40 * 44), (larger, 3 * 4 * 3 * 80 * 88)]:
-        assert PreparedPictures(items, preparation, 32, memory_limit=size).in_memory
-        assert not PreparedPictures(items, preparation, 32, memory_limit=size - 1).in_memory
+        assert PreparedPictures(items, preparation, memory_limit=size).in_memory
+        assert not PreparedPictures(items, preparation, memory_limit=size - 1).in_memory
 
 
 def test_pictures_in_memory_are_read_once(items: list[Item], preparation: Preparation) -> None:
-    pictures = PreparedPictures(items, preparation, 32)
+    pictures = PreparedPictures(items, preparation)
     before = draw(pictures)
     for item in items:
         item.path.unlink()
@@ -80,19 +80,21 @@ def test_pictures_in_memory_are_read_once(items: list[Item], preparation: Prepar
 def test_a_picture_smaller_than_a_patch_is_filled_up(
     items: list[Item], preparation: Preparation, limit: int
 ) -> None:
-    pictures = PreparedPictures(items, preparation, 64, memory_limit=limit)
-    assert pictures[0].shape == (1, 64, 64)
+    pictures = PreparedPictures(items, preparation, memory_limit=limit)
+    assert pictures[0].shape == (1, 40, 44)
     patches = draw(pictures, patch=64)
     assert patches.shape == (12, 1, 64, 64)
-    own = PreparedPictures(items, preparation, 32)[0]
-    np.testing.assert_array_equal(pictures[0][:, 12:52, 10:54], own)
+    own = [torch.from_numpy(pictures[number]) for number in range(3)]
+    for patch in patches:
+        assert any(torch.equal(patch[:, 12:52, 10:54], picture) for picture in own)
+        assert torch.equal(patch[:, 11], patch[:, 13])  # mirrored about the first row
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_picture_reaches_the_user_as_its_own_line(
     items: list[Item], preparation: Preparation, workers: int
 ) -> None:
-    pictures = PreparedPictures(items, preparation, 32, memory_limit=0)
+    pictures = PreparedPictures(items, preparation, memory_limit=0)
     items[1].path.write_bytes(b"no picture")
     patches = RandomPatches(pictures, 32, seed=0, start=0, stop=12)
     with pytest.raises(PictureError) as caught:
@@ -104,7 +106,7 @@ def test_an_unreadable_picture_reaches_the_user_as_its_own_line(
 def test_batches_keep_the_order_and_the_last_may_be_partial(
     items: list[Item], preparation: Preparation
 ) -> None:
-    pictures = PreparedPictures(items, preparation, 32)
+    pictures = PreparedPictures(items, preparation)
     batches = list(raising(make_loader(RandomPatches(pictures, 32, seed=0, start=0, stop=10), 4)))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert torch.equal(torch.cat(batches), draw(pictures, stop=10))
@@ -114,8 +116,8 @@ def test_batches_keep_the_order_and_the_last_may_be_partial(
 def test_patches_without_some_pictures_depend_on_seed_index_and_the_list_alone(
     items: list[Item], preparation: Preparation, limit: int
 ) -> None:
-    pictures = PreparedPictures(items, preparation, 32, memory_limit=limit)
-    expected = draw(PreparedPictures([items[0], items[2]], preparation, 32))
+    pictures = PreparedPictures(items, preparation, memory_limit=limit)
+    expected = draw(PreparedPictures([items[0], items[2]], preparation))
     assert torch.equal(draw(pictures.without([1])), expected)
     whole = draw(pictures)  # some are in memory now
     assert torch.equal(draw(pictures.without({1})), expected)

@@ -15,7 +15,8 @@ from blemish.images.modalities import (
     find_scenes,
     holds_scenes,
 )
-from blemish.images.preparing import Preparation
+from blemish.images.posing import Crop, find_pose, plan_crop
+from blemish.images.preparing import Placed, Preparation
 from blemish.images.reading import (
     SUFFIXES,
     Kind,
@@ -43,6 +44,7 @@ __all__ = [
     "MODALITIES_FILE",
     "SUFFIXES",
     "Blender",
+    "Crop",
     "Fingerprint",
     "Item",
     "Kept",
@@ -51,6 +53,7 @@ __all__ = [
     "Modality",
     "Picture",
     "PictureInfo",
+    "Placed",
     "Preparation",
     "Scene",
     "Split",
@@ -60,11 +63,13 @@ __all__ = [
     "Windows",
     "atomic_path",
     "find_pictures",
+    "find_pose",
     "find_scenes",
     "fingerprint",
     "holds_scenes",
     "open_windows",
     "picture_info",
+    "plan_crop",
     "plan_split",
     "read_labelled",
     "read_map",

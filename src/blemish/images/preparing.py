@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import PictureError, UsageError
 from blemish.images.modalities import Modality
+from blemish.images.posing import Crop, Pose, crop, find_pose, uncrop
 from blemish.images.reading import DEPTH_WORDS, Kind, Picture, resize, select_channels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class Placed(NamedTuple):
+    """A picture as the network sees it, and the way back."""
+
+    pixels: NDArray[np.float32]
+    """(C, h, w) floats in [0, 1] at the network's scale."""
+    own: NDArray[np.float32]
+    """(C, H, W) floats in [0, 1] at the picture's own size."""
+    pose: Pose | None
+    """Of the object, where the preparation brings it into one."""
+    scale: float
+    """The network's pixels per picture pixel."""
+
+    def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A map (h, w) at the picture's own size (H, W); 0 where the network did not look."""
+        back: NDArray[np.float32] = self._back(values[None], np.zeros(1))[0]
+        return back
+
+    def picture_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A picture (C, h, w) at the picture's own size (C, H, W); itself where the network did not look."""
+        return self._back(values, self.own)
+
+    def _back(self, values: NDArray[np.floating], outside: NDArray[np.floating]) -> NDArray[np.float32]:
+        shape = (self.own.shape[1], self.own.shape[2])
+        if self.pose is not None:
+            return uncrop(values, self.pose, shape, self.scale, outside)
+        if values.shape[1:] == shape:
+            return values.astype(np.float32, copy=False)
+        return resize(values, shape)
 
 
 class Preparation(BaseModel):
@@ -28,11 +59,21 @@ class Preparation(BaseModel):
     """Depth of the training pictures; another depth is refused, because full scale would mean something else."""
     size: int | None
     """Shorter side in pixels after resizing; None keeps the picture's own size."""
+    scale: float | None = None
+    """By which every picture is resized, in place of ``size``."""
+    crop: Crop | None = None
+    """That the object in every picture is brought to; None takes whole pictures."""
     modalities: tuple[Modality, ...] = ()
     """Of a model that was fitted on scenes; their channels together are ``channels``."""
 
     def prepare(self, picture: Picture) -> NDArray[np.float32]:
-        """(C, h, w) floats in [0, 1] at the network's scale.
+        """(C, h, w) floats in [0, 1] at the network's scale; raises what :meth:`place` does."""
+        return self.place(picture).pixels
+
+    def place(self, picture: Picture) -> Placed:
+        """The picture at the network's scale and in its pose, and the way back.
+
+        An object that cannot be found is taken to lie in the middle, so that the picture is looked at all the same.
 
         Raises
         ------
@@ -59,14 +100,26 @@ class Preparation(BaseModel):
                 f"convert it, or fit with --set picture.channels={self.channels}",
             )
         floats = Picture(picture.path, pixels).floats()
+        scale = self.scale_of(picture.height, picture.width)
+        if self.crop is not None:
+            found = find_pose(floats.mean(0))
+            middle = ((picture.height - 1) / 2, (picture.width - 1) / 2)
+            pose = found.pose if found else Pose(middle, (0.0, 1.0))
+            return Placed(crop(floats, pose, self.crop, scale), floats, pose, scale)
         height, width = self.scaled(picture.height, picture.width)
-        if (height, width) == floats.shape[1:]:
-            return floats
-        return resize(floats, (height, width))
+        resized = floats if (height, width) == floats.shape[1:] else resize(floats, (height, width))
+        return Placed(resized, floats, None, scale)
+
+    def scale_of(self, height: int, width: int) -> float:
+        """The network's pixels per pixel of a picture of ``height`` and ``width``."""
+        if self.scale is not None:
+            return self.scale
+        return 1.0 if self.size is None else self.size / min(height, width)
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing the shorter side to ``size``, aspect kept."""
-        if self.size is None:
-            return height, width
-        scale = self.size / min(height, width)
-        return max(self.size, round(height * scale)), max(self.size, round(width * scale))
+        """(height, width) of a picture as the network sees it: aspect kept, or that of the crop."""
+        if self.crop is not None:
+            return self.crop.height, self.crop.width
+        scale = self.scale_of(height, width)
+        least = 1 if self.size is None else self.size
+        return max(least, round(height * scale)), max(least, round(width * scale))

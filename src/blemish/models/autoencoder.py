@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
+from blemish.models.memory import Memory
 from blemish.similarity import Measure
 
 INSPECTION_SEED = 0
@@ -27,6 +28,16 @@ class Corruption(nn.Module):
 
     makes_absent: bool = False
     """Whether it takes values away, so that the encoder has to do without."""
+    spoils_held_out: bool = False
+    """Whether the loss of held-out pictures is taken on spoiled ones, because clean ones say nothing of it."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
+
+
+class Augmentation(nn.Module):
+    """Changes a good picture into another that is as good; training takes it for the original."""
 
     @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -76,6 +87,17 @@ class Encoder(nn.Module):
     """(channels, height, width) of the features of one patch."""
     takes_absent: bool = False
     """Whether values may be absent, which is written as NaN; its features are finite all the same."""
+    standardises: bool = False
+    """Whether it takes :func:`moments` out of each picture; the decoder's output gets them back."""
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of all values of each picture: (N, C, H, W) to (N, 1, 1, 1) twice.
+
+    A grey level of 255 is the least deviation that is one, so that a constant picture can be divided by its own.
+    """
+    deviation, mean = torch.std_mean(x.float(), dim=(1, 2, 3), keepdim=True, correction=0)
+    return mean, deviation.clamp(min=1 / 255)
 
 
 class Posterior(NamedTuple):
@@ -130,6 +152,8 @@ class Prepared(NamedTuple):
     window: tuple[slice, slice]
     """Rows and columns of the padded picture that the input takes."""
     aligned: Aligned | None
+    seen: Tensor
+    """(N, C, H, W), the input as it was corrupted, before all else."""
 
 
 class Output(NamedTuple):
@@ -152,6 +176,12 @@ class Pass(NamedTuple):
     target: Tensor
     """(N, C, H, W), the clean pictures."""
     output: Output
+    prepared: Prepared
+
+    @property
+    def seen(self) -> Tensor:
+        """(N, C, H, W), the pictures as the encoder was shown them: corrupted, in pose and size of ``target``."""
+        return self.prepared.seen
 
 
 class Term(nn.Module):
@@ -204,6 +234,8 @@ class Autoencoder(nn.Module):
         ├──────────────────────────► loss_terms (training) ◄───────────────────────────────────┤
         └──────────────────────────► measure (residual map) ◄──────────────────────────────────┘
 
+    In training x is augmented first, so the loss asks for the augmented picture.
+
     Pictures of any size are accepted: they are padded by repeating the border up to the network's
     stride (and to one patch at least), and the reconstruction is cropped back. Where a part was built
     for patches of one size, larger pictures are refused; an inspector cuts them into patches.
@@ -222,11 +254,15 @@ class Autoencoder(nn.Module):
         loss_terms: Mapping[str, tuple[float, Measure | Term]],
         measure: Measure | ResidualRule,
         *,
+        augmentations: Sequence[Augmentation] = (),
         corruptions: Sequence[tuple[Corruption, bool]] = (),
         alignment: Alignment | None = None,
         bottlenecks: Sequence[Bottleneck] = (),
+        memory: Memory | None = None,
     ) -> None:
         super().__init__()
+        self.memory = memory
+        self.augmentations = nn.ModuleList(augmentations)
         self.corruptions = nn.ModuleList(corruption for corruption, _ in corruptions)
         self.at_inspection = tuple(at_inspection for _, at_inspection in corruptions)
         self.alignment = alignment
@@ -249,8 +285,8 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Output:
         return self.reconstruct(self.prepare(x))
 
-    def prepare(self, x: Tensor) -> Prepared:
-        """``x`` (N, C, H, W) as the encoder is to see it; :meth:`restore` leads back.
+    def prepare(self, x: Tensor, *, for_loss: bool = False) -> Prepared:
+        """``x`` (N, C, H, W) as the encoder is to see it, or to see it for :meth:`loss`; :meth:`restore` leads back.
 
         Raises
         ------
@@ -260,12 +296,13 @@ class Autoencoder(nn.Module):
         _refuse_absent(x, "the encoder", self.encoder)
         if self.alignment is not None:
             _refuse_absent(x, "the alignment", self.alignment)
-        padded, (top, left) = self._padded(self.corrupt(x))
+        seen = self.corrupt(x, for_loss=for_loss)
+        padded, (top, left) = self._padded(seen)
         window = (slice(top, top + x.shape[-2]), slice(left, left + x.shape[-1]))
         if self.alignment is None:
-            return Prepared(padded, window, None)
+            return Prepared(padded, window, None, seen)
         aligned: Aligned = self.alignment(padded)
-        return Prepared(aligned.picture, window, aligned)
+        return Prepared(aligned.picture, window, aligned, seen)
 
     def reconstruct(self, prepared: Prepared) -> Output:
         """What :meth:`forward` gives for the pictures that were ``prepared``."""
@@ -274,17 +311,36 @@ class Autoencoder(nn.Module):
         return Output(self.restore(self.decode(latent), prepared), latent, posterior, angle)
 
     def restore(self, y: Tensor, prepared: Prepared) -> Tensor:
-        """What :meth:`decode` gave, in the pose and of the size that the input had: (N, C, H, W)."""
+        """What :meth:`decode` gave, in the units, the pose and of the size that the input had: (N, C, H, W)."""
+        if self.encoder.standardises:
+            mean, deviation = moments(prepared.picture)
+            y = mean + deviation * y
+        return self.place_back(y, prepared)
+
+    def place_back(self, y: Tensor, prepared: Prepared) -> Tensor:
+        """Values of the prepared pictures' pixels, (N, d, H', W'), in the pose and of the size that the input had."""
         if self.alignment and prepared.aligned:
             y = self.alignment.restore(y, prepared.aligned)
         return y[(..., *prepared.window)]
 
-    def corrupt(self, x: Tensor) -> Tensor:
-        """``x`` as the encoder is to see it: (N, C, H, W) to the same shape."""
+    def augment(self, x: Tensor) -> Tensor:
+        """``x`` as training takes it for good; as it is in evaluation."""
+        if self.training:
+            for augmentation in self.augmentations:
+                x = augmentation(x)
+        return x
+
+    def corrupt(self, x: Tensor, *, for_loss: bool = False) -> Tensor:
+        """``x`` as the encoder is to see it, or to see it for :meth:`loss`: (N, C, H, W) to the same shape."""
         if self.training:
             for corruption in self.corruptions:
                 x = corruption(x)
             return x
+        if for_loss:
+            generator = torch.Generator().manual_seed(INSPECTION_SEED)
+            for corruption in cast("list[Corruption]", list(self.corruptions)):
+                if corruption.spoils_held_out:
+                    x = corruption(x, generator)
         chosen = [part for part, wanted in zip(self.corruptions, self.at_inspection, strict=True) if wanted]
         if not chosen:
             return x
@@ -351,13 +407,15 @@ class Autoencoder(nn.Module):
         """
         for name, term in self.loss_terms.items():
             _refuse_absent(batch, f"loss '{name}'", term)
-        output = self(batch)
+        batch = self.augment(batch)
+        prepared = self.prepare(batch, for_loss=True)
+        output = self.reconstruct(prepared)
         terms: dict[str, Tensor] = {}
         for name, term in self.loss_terms.items():
             if isinstance(term, Measure):
                 values = term(batch, output.reconstruction)
             else:
-                values = term(Pass(self, batch, output))
+                values = term(Pass(self, batch, output, prepared))
             named = values if isinstance(values, dict) else {"": values}
             terms |= {
                 f"{name}-{key}" if key else name: self.weights[name] * value for key, value in named.items()
@@ -367,7 +425,7 @@ class Autoencoder(nn.Module):
     def pretraining_loss(self, batch: Tensor) -> Loss:
         """Named terms of what is learned before :meth:`loss`; only where ``pretraining`` is not 0."""
         assert self.alignment is not None
-        return _summed(self.alignment.pretraining_loss(self._padded(batch)[0]))
+        return _summed(self.alignment.pretraining_loss(self._padded(self.augment(batch))[0]))
 
     def examine(self, x: Tensor) -> Residual:
         """The residual map together with the reconstruction that it was measured on.

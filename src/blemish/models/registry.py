@@ -11,8 +11,10 @@ from torch import nn
 
 from blemish.errors import RecipeError, UsageError, nearest
 from blemish.images.modalities import Modality
+from blemish.images.tiles import smallest_side
 from blemish.models.autoencoder import (
     Alignment,
+    Augmentation,
     Autoencoder,
     Bottleneck,
     Corruption,
@@ -21,16 +23,19 @@ from blemish.models.autoencoder import (
     ResidualRule,
     Term,
 )
+from blemish.models.memory import Memory
 from blemish.recipes import Part, Recipe
 from blemish.similarity import MEASURES, Measure
 
 P = TypeVar("P", bound=nn.Module)
 
+AUGMENTATIONS: dict[str, type[Augmentation]] = {}
 CORRUPTIONS: dict[str, type[Corruption]] = {}
 ALIGNMENTS: dict[str, type[Alignment]] = {}
 ENCODERS: dict[str, type[Encoder]] = {}
 BOTTLENECKS: dict[str, type[Bottleneck]] = {}
 DECODERS: dict[str, type[Decoder]] = {}
+MEMORIES: dict[str, type[Memory]] = {"structure": Memory}
 TERMS: dict[str, type[Term]] = {}
 """Loss terms that are no measure."""
 RESIDUALS: dict[str, type[ResidualRule]] = {}
@@ -43,8 +48,8 @@ def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]
     The keyword arguments of its constructor are its settings in YAML, checked against their annotations,
     but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the pictures, the
     ``modalities`` that these belong to, side of the ``patch``, ``pretrained`` (whether to look for pretrained weights; a saved model brings its own),
-    ``shape`` (channels, height, width) of what the preceding part gives (bottlenecks and decoders),
-    ``latent``, the channels of it (decoders), and ``data_range`` (loss terms and residuals).
+    ``shape`` (channels, height, width) of what the preceding part gives (bottlenecks and decoders) or of the latent
+    (residuals), ``latent``, the channels of it (decoders), and ``data_range`` (loss terms and residuals).
     """
 
     def add(cls: type[P]) -> type[P]:
@@ -112,6 +117,9 @@ def build(
         "patch": recipe.patch.size,
         "pretrained": pretrained,
     }
+    augmentations = [
+        make_part("augmentation", AUGMENTATIONS, part, **pictures) for part in recipe.augmentation
+    ]
     corruptions = [
         (make_part("corruption", CORRUPTIONS, part, **pictures), part.at_inspection)
         for part in recipe.corruption
@@ -146,16 +154,34 @@ def build(
         for index, term in enumerate(recipe.loss)
     }
     residuals: dict[str, type[Measure | ResidualRule]] = {**MEASURES, **RESIDUALS}
-    residual = make_part("residual", residuals, recipe.residual, data_range=1.0, **pictures)
+    residual = make_part("residual", residuals, recipe.residual, shape=shape, data_range=1.0, **pictures)
     return Autoencoder(
         encoder,
         decoder,
         loss_terms,
         residual,
+        augmentations=augmentations,
         corruptions=corruptions,
         alignment=alignment,
         bottlenecks=bottlenecks,
+        memory=_memory(recipe, recipe.memory) if recipe.memory else None,
     )
+
+
+def _memory(recipe: Recipe, part: Part) -> Memory:
+    memory = make_part("memory", MEMORIES, part)
+    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
+        raise RecipeError(
+            f"memory '{part.name}' is weighed by the corruption 'blemishes', which the recipe lacks; add it"
+        )
+    shortest = smallest_side(recipe.patch.size)
+    if memory.patch // 2 >= shortest:
+        raise RecipeError(
+            f"memory '{part.name}' of pieces of {memory.patch} × {memory.patch} needs pictures of more than "
+            f"{memory.patch // 2} pixels, and patch.size {recipe.patch.size} lets in those of {shortest}; set "
+            f"memory.patch={max(4, (shortest - 1) * 2)} or less"
+        )
+    return memory
 
 
 def _check_modalities(modalities: Sequence[Modality], channels: int) -> None:

@@ -80,6 +80,14 @@ class PictureSettings(Settings):
     """How a picture file becomes what the network sees."""
 
     size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
+    scale: Literal["each", "common"] = Field(
+        "each",
+        description="whether each picture is resized to `size`, or all by the factor that brings their median to it",
+    )
+    pose: Literal["never", "auto"] = Field(
+        "never",
+        description="bring an object on a plain ground into one pose; auto: where the pictures show one",
+    )
     channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
 
 
@@ -149,6 +157,7 @@ class Recipe(Settings):
     expect: str
     picture: PictureSettings = PictureSettings()
     patch: PatchSettings = PatchSettings()
+    augmentation: tuple[Part, ...] = ()
     corruption: tuple[CorruptionPart, ...] = ()
     alignment: Part | None = None
     encoder: Part
@@ -156,6 +165,7 @@ class Recipe(Settings):
     decoder: Part
     loss: tuple[LossTerm, ...] = Field(min_length=1)
     residual: Part
+    memory: Part | None = None
     score: ScoreSettings = ScoreSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     training: TrainingSettings = TrainingSettings()

@@ -45,13 +45,11 @@ class PreparedPictures:
         self,
         items: Sequence[Item],
         preparation: Preparation,
-        patch: int,
         *,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self._items = items
         self._preparation = preparation
-        self._patch = patch
         self.in_memory = self._bytes() <= memory_limit
         self._kept: dict[int, NDArray[np.float32]] = {}
 
@@ -64,13 +62,11 @@ class PreparedPictures:
         return len(self._items)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        """(C, h, w) floats in [0, 1], no side shorter than a patch."""
+        """(C, h, w) floats in [0, 1]."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
         pixels = self._preparation.prepare(read_picture(self._items[index].path))
-        tile = (self._patch, self._patch)
-        pixels = TilePlan(pixels.shape[1:], tile, tile).pad(pixels)
         if self.in_memory:
             self._kept[index] = pixels
         return pixels
@@ -86,6 +82,7 @@ class PreparedPictures:
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
         """A patch (C, P, P) of a picture drawn uniformly, at a position drawn uniformly."""
         pixels = self[int(rng.integers(len(self)))]
+        pixels = TilePlan(pixels.shape[1:], (patch, patch), (patch, patch)).pad(pixels)
         top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
         return pixels[:, top : top + patch, left : left + patch].copy()
 

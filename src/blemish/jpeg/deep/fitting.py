@@ -67,8 +67,7 @@ def fit_jpeg(
     data, usable = _read(Path(images), chosen, observer)
     split = _split(images, list(usable), chosen)
     pictures = {
-        part: PreparedPictures([usable[name] for name in names], _COLOUR, chosen.patch.size)
-        for part, names in split.items()
+        part: PreparedPictures([usable[name] for name in names], _COLOUR) for part, names in split.items()
     }
     observer.stage(
         f"Training {chosen.name} on {len(split['train'])} photographs, {len(split['validation'])} held out "

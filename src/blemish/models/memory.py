@@ -1,0 +1,306 @@
+"""A memory of how the good pictures are built: each small piece of a new one against the most alike remembered.
+
+Two pieces x and y of a picture, each without its mean and divided by its standard deviation, differ by
+
+    ‖x̂ - ŷ‖² / n = 2 · (1 - s(x, y)),
+
+with s the structure term of SSIM (Wang et al. 2004, equation 10). So the distance to the nearest remembered piece
+asks how alike in structure the good pictures are at best, whatever their light and contrast. Nothing is trained by
+gradients: the pieces are written in the basis of their principal components and kept.
+
+Good pictures differ from each other more in some places than in others. How much is known from the remembered
+ones, each compared with all the rest; what is shown is how far beyond that a place lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from blemish.errors import UsageError
+
+SAMPLE = 40_000
+"""Pieces that the principal components are found from."""
+QUERIES = 512
+"""Pieces that are compared at once where places do not matter."""
+SETTLING = 64
+"""Remembered pictures that tell how unlike each other good pictures are."""
+FLATTENING = 2.0
+"""Times the mean spread, added to that of each place, so that none counts without limit."""
+NOTHING = slice(0, 0)
+BLOCK = 4
+"""Side in steps of the places that are compared at once where they do."""
+
+
+class Pictures(Protocol):
+    """Pictures (C, H, W) in [0, 1] by number; a list of them is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
+    """The structure of each piece of a picture: without its mean, divided by its contrast.
+
+    Parameters
+    ----------
+    x: (N, C, H, W); mirrored at its border.
+    patch: side of a piece in pixels, even.
+    stride: from one piece to the next.
+    floor: contrast below which a piece counts as flat, in units of the mean contrast of the picture's pieces. It
+        makes the result the same for a · x + b, a > 0.
+
+    Returns
+    -------
+    (N, h, w, C · patch²), h = ⌊H / stride⌋ + 1.
+
+    Raises
+    ------
+    UsageError
+        When a side of the pictures is too short to be mirrored by half a piece.
+
+    >>> structure(torch.rand(1, 1, 32, 48), 16, 4, 1.0).shape
+    torch.Size([1, 9, 13, 256])
+    """
+    n, channels, height, width = x.shape
+    if min(height, width) <= patch // 2:
+        raise UsageError(
+            f"a picture of {width} × {height} pixels is too small for a memory of pieces of {patch} × {patch}; it "
+            f"needs more than {patch // 2}"
+        )
+    padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
+    pieces = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
+    pieces = pieces.view(n, channels, patch * patch, -1)
+    pieces = (pieces - pieces.mean(2, keepdim=True)).flatten(1, 2)
+    contrast = pieces.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
+    mean = contrast.mean(2, keepdim=True).clamp(min=1e-6)
+    pieces = pieces / (contrast + floor * mean)
+    return pieces.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
+
+
+class Memory(nn.Module):
+    """The structure of good pictures, piece by piece; :meth:`forward` is how unusually unlike all of it a picture is.
+
+    Parameters
+    ----------
+    patch, stride, floor: as :func:`structure` takes them.
+    dimensions: principal components that are kept of a piece.
+    capacity: pieces that are remembered where places do not matter.
+    pictures: that are remembered where they do.
+    reach: how far around its block of 4 × 4 places a piece is looked for, in steps, where places matter.
+    by_place: whether places matter; None leaves the choice to who fills the memory.
+    share: of the memory in a detector's map, the rest being the network's; None leaves the choice, too.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    bank: Tensor
+    usual: Tensor
+    spread: Tensor
+    size: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1)] = 4,
+        floor: Annotated[float, Field(gt=0)] = 2.0,
+        dimensions: Annotated[int, Field(ge=1)] = 32,
+        capacity: Annotated[int, Field(ge=1)] = 30_000,
+        pictures: Annotated[int, Field(ge=1)] = 400,
+        reach: Annotated[int, Field(ge=0)] = 1,
+        by_place: bool | None = None,
+        share: Annotated[float | None, Field(ge=0, le=1)] = None,
+    ) -> None:
+        super().__init__()
+        self.ways = (False, True) if by_place is None else (by_place,)
+        self.share = share
+        self.patch, self.stride, self.floor = patch, stride, floor
+        self.dimensions, self.capacity, self.pictures, self.reach = dimensions, capacity, pictures, reach
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember nothing, as before :meth:`fill`."""
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("basis", torch.zeros(0, 0))
+        self.register_buffer("bank", torch.zeros(0, 0, dtype=torch.float16))
+        # Mean and standard deviation of the distances of good pictures, by place or of all places.
+        self.register_buffer("usual", torch.zeros(0, 0))
+        self.register_buffer("spread", torch.zeros(0, 0))
+        # (height, width) that every picture is brought to where places matter.
+        self.register_buffer("size", torch.zeros(2, dtype=torch.int64))
+        # Of the network's map and of this one in what a detector shows.
+        self.register_buffer("weights", torch.tensor([1.0, 0.0]))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered yet."""
+        return self.bank.numel() == 0
+
+    @property
+    def by_place(self) -> bool:
+        """Whether a piece is compared with those of the same place only."""
+        return self.bank.ndim == 4
+
+    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> dict[int, slice]:
+        """Remember ``pictures``, (C, H, W) each in [0, 1]; forgets what was remembered before.
+
+        Parameters
+        ----------
+        by_place: whether pieces are kept with their place, which says something where all pictures show the same
+            thing in the same pose. Pictures of several sizes are then all stretched to the median one, as suits
+            parts that were cut out along their outline.
+
+        Returns
+        -------
+        By the number of each picture that is remembered, where it lies in :attr:`bank`.
+        """
+        if by_place:
+            sides = torch.tensor([pictures[number].shape[1:] for number in range(len(pictures))])
+            self.size = sides.median(0).values.to(self.size)
+
+        def seen(number: int) -> Tensor:
+            picture = pictures[number][None]
+            return _stretched(picture, self.size) if by_place else picture
+
+        order = torch.randperm(len(pictures), generator=generator).tolist()
+        sample = torch.cat(
+            [self._drawn(seen(i), math.ceil(SAMPLE / len(pictures)), generator) for i in order]
+        )
+        self.mean = sample.mean(0)
+        _, vectors = torch.linalg.eigh(torch.cov((sample - self.mean).T))
+        self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (C · patch², k)
+        if by_place:
+            kept = [self._described(seen(i))[0] for i in order[: self.pictures]]
+            self.bank = torch.stack(kept, 2).half()  # (h, w, pictures, k)
+            places = {number: slice(place, place + 1) for place, number in enumerate(order[: self.pictures])}
+            self._settle(seen, places)
+            return places
+        each = math.ceil(self.capacity / len(pictures))
+        pieces = [self._projected(self._drawn(seen(i), each, generator)) for i in order]
+        self.bank = torch.cat(pieces)[: self.capacity].half()  # (pieces, k)
+        ends = np.cumsum([len(one) for one in pieces]).tolist()
+        places = {
+            number: slice(end - len(one), end) for number, end, one in zip(order, ends, pieces, strict=True)
+        }
+        self._settle(seen, places)
+        return places
+
+    @torch.no_grad()
+    def _settle(self, seen: Callable[[int], Tensor], places: dict[int, slice]) -> None:
+        """Learn how unlike the others good pictures usually are, from some of those that are remembered."""
+        if len(places) < 2:  # nothing to compare the one picture with
+            self.usual, self.spread = torch.zeros(1, 1), torch.ones(1, 1)
+            return
+        found = [self.distances(seen(number), places[number])[0] for number in list(places)[:SETTLING]]
+        if self.by_place:
+            spread, usual = torch.std_mean(torch.stack(found), 0, correction=0)
+            # Neighbouring places know more of each other than so few pictures tell of one.
+            self.usual, self.spread = _smoothed(usual), _smoothed(spread)
+        else:
+            spread, usual = torch.std_mean(torch.cat([one.flatten() for one in found]), 0, correction=0)
+            self.usual, self.spread = usual.view(1, 1), spread.view(1, 1)
+
+    def forward(self, x: Tensor, without: slice = NOTHING) -> Tensor:
+        """How unusually far each place is from all that is remembered: (N, C, H, W) to (N, 1, H, W), at least 0.
+
+        In standard deviations above the mean of good pictures at that place, or at all places.
+
+        Parameters
+        ----------
+        without: what of the memory is not to count, as :meth:`fill` gives it: how unlike the others is a picture
+            that is remembered itself?
+        """
+        seen = _stretched(x, self.size) if self.by_place else x
+        spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
+        unusual = ((self.distances(seen, without) - self.usual) / spread).clamp(min=0)  # (N, h, w)
+        shown = _upsampled(unusual[:, None], self.stride, (seen.shape[2], seen.shape[3]))
+        return _stretched(shown, torch.tensor(x.shape[2:]))
+
+    def distances(self, x: Tensor, without: slice = NOTHING) -> Tensor:
+        """Distance of each piece of ``x`` (N, C, H, W) to the nearest remembered one: (N, h, w), at least 0.
+
+        In units in which two pieces without any likeness of structure lie 1 apart. Where places matter, ``x`` is of
+        the size that is remembered.
+        """
+        bank = self.bank
+        if without.start != without.stop:
+            bank = torch.cat([bank[..., : without.start, :], bank[..., without.stop :, :]], -2)
+        described = self._described(x)  # (N, h, w, k)
+        if self.by_place:
+            squares = torch.stack([self._by_place(one, bank) for one in described])
+        else:
+            squares = _anywhere(described.flatten(0, 2), bank.float()).view(described.shape[:3])
+        return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
+
+    def _described(self, x: Tensor) -> Tensor:
+        return self._projected(structure(x, self.patch, self.stride, self.floor))
+
+    def _projected(self, pieces: Tensor) -> Tensor:
+        return (pieces - self.mean) @ self.basis
+
+    def _drawn(self, picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        pieces = structure(picture, self.patch, self.stride, self.floor).flatten(0, 2)
+        return pieces[torch.randperm(len(pieces), generator=generator)[:count]]
+
+    def _by_place(self, queries: Tensor, remembered: Tensor) -> Tensor:
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest of ``remembered`` near its place: (h, w)."""
+        height, width, k = queries.shape
+        nearest = torch.empty(height, width, device=queries.device)
+        for top in range(0, height, BLOCK):
+            rows = slice(max(0, top - self.reach), top + BLOCK + self.reach)
+            for left in range(0, width, BLOCK):
+                columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
+                bank = remembered[rows, columns].reshape(-1, k).float()
+                block = queries[top : top + BLOCK, left : left + BLOCK]
+                some = block.reshape(-1, k)
+                nearest[top : top + BLOCK, left : left + BLOCK] = _anywhere(some, bank).view(block.shape[:2])
+        return nearest
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # How much is remembered is not known before the file is read.
+        for name in ("mean", "basis", "bank", "usual", "spread"):
+            value = state_dict.get(prefix + name)
+            if value is not None:
+                setattr(self, name, torch.empty_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
+    """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,)."""
+    lengths = bank.square().sum(1)
+    nearest = [
+        torch.addmm(lengths, some, bank.T, alpha=-2).amin(1) + some.square().sum(1)
+        for some in torch.split(queries, QUERIES)
+    ]
+    return torch.cat(nearest)
+
+
+def _smoothed(values: Tensor) -> Tensor:
+    """Means over 3 × 3 places: (h, w) to (h, w)."""
+    return F.avg_pool2d(F.pad(values[None, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0, 0]
+
+
+def _stretched(x: Tensor, size: Tensor) -> Tensor:
+    """``x`` (N, C, H, W) at ``size`` (height, width)."""
+    shape = (int(size[0]), int(size[1]))
+    if tuple(x.shape[2:]) == shape:
+        return x
+    return F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _upsampled(values: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:
+    """``values`` (N, 1, h, w) of places ``stride`` apart, the first at the picture's corner, at each pixel."""
+    rows, columns = ((side - 1) * stride + 1 for side in values.shape[2:])
+    fine = F.interpolate(values, size=(rows, columns), mode="bilinear", align_corners=True)
+    missing = (0, max(0, shape[1] - columns), 0, max(0, shape[0] - rows))
+    return F.pad(fine, missing, mode="replicate")[..., : shape[0], : shape[1]]

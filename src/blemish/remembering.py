@@ -1,0 +1,251 @@
+"""What a detector remembers of its good pictures, and how much that counts beside its network.
+
+Both are decided on held-out good pictures that synthetic blemishes have spoiled; no defective picture is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blemish.detect import average_precision, image_score, largest, roc_auc
+from blemish.errors import Stopped
+from blemish.inspector import Candidate, Inspector
+from blemish.models.blemishes import Blemishes, changed
+from blemish.models.memory import NOTHING
+from blemish.observer import Observer
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+HELD_OUT = 32
+"""Held-out pictures that are spoiled, at most."""
+SPOILED = 3
+"""Spoiled copies of each of them, beside the good one."""
+GOOD = 0.9
+"""Share of the good held-out pictures whose score is below 1 by each of the two maps."""
+PIXELS = 4
+"""Every so many pixels count for the pixel metric."""
+
+_STOPPED = "stopped while weighing the memory; the trained network is in the checkpoint"
+
+
+class Pictures(Protocol):
+    """Prepared pictures (C, h, w) by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> NDArray[np.float32]: ...
+
+
+class _Tensors:
+    """Pictures of several sources, one after the other; each is read when it is asked for."""
+
+    def __init__(self, *sources: tuple[Pictures, Sequence[int]]) -> None:
+        self._places = [(source, index) for source, indices in sources for index in indices]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int, /) -> Tensor:
+        source, index = self._places[number]
+        return torch.from_numpy(source[index])
+
+
+class Remembered(NamedTuple):
+    """What :func:`remember` gives."""
+
+    candidates: tuple[Candidate, ...]
+    words: str
+    left_out: tuple[int, ...]
+    """Numbers of the training pictures that were forgotten again."""
+
+
+class _Case(NamedTuple):
+    """A held-out picture, good or spoiled, in the eyes of the network and of the memory."""
+
+    spoiled: NDArray[np.bool_]
+    """(h, w)."""
+    by_network: NDArray[np.float32]
+    by_memory: dict[bool, NDArray[np.float32]]
+    """By whether places matter."""
+
+
+def remember(
+    inspector: Inspector,
+    pictures: Pictures,
+    held_out: Pictures,
+    observer: Observer,
+) -> Remembered:
+    """Fill the memory of ``inspector``'s model in place, and weigh it.
+
+    With ``training.trim`` that share of the training pictures, those least like all the others in the chosen memory,
+    is forgotten again.
+
+    Network and memory are each scaled so that most of the held-out good pictures score below 1, which makes
+    their weighted sum a map of one fixed scale. A memory that does not help is emptied.
+
+    Parameters
+    ----------
+    pictures: prepared training pictures (C, h, w).
+    held_out: prepared good pictures that did not train; once the choice is made they are remembered too.
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop.
+    """
+    memory = inspector.model.memory
+    assert memory is not None
+    seed = inspector.recipe.training.seed
+    good = _Tensors((pictures, range(len(pictures))))
+    shown = _cases(inspector, held_out, seed)
+    if not any(spoiled.ravel()[::PIXELS].any() for _, spoiled in shown):
+        memory.forget()
+        said = "The network alone decides; on these pictures no synthetic blemish can be seen to weigh a memory by."
+        return Remembered((), said, ())
+    seen: list[dict[bool, NDArray[np.float32]]] = [{} for _ in shown]
+    for by_place in memory.ways:
+        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
+        for done, (x, _) in enumerate(shown, start=1):
+            if observer.should_stop():
+                raise Stopped(_STOPPED)
+            seen[done - 1][by_place] = inspector.by_memory(x)
+            observer.count(done, len(shown))
+    cases = [
+        _Case(spoiled, inspector.by_network(x)[0], maps)
+        for (x, spoiled), maps in zip(shown, seen, strict=True)
+    ]
+    units = _units(inspector, cases, memory.ways)
+    shares = SHARES if memory.share is None else (memory.share,)
+    candidates = [
+        _tried(inspector, cases, units, by_place, share)
+        for by_place in memory.ways
+        for share in shares
+        if share or by_place == memory.ways[0]
+    ]
+    spoiled = sum(bool(case.spoiled.any()) for case in cases)
+    best = _chosen(candidates, len(cases) - spoiled, spoiled)
+    words = _in_words(best, min(len(held_out), HELD_OUT))
+    if best.by_place is None:
+        memory.forget()
+        memory.weights = torch.tensor([1 / units[None], 0.0])
+        return Remembered(tuple(candidates), words, ())
+    by_place = best.by_place
+
+    def fill(good: _Tensors) -> dict[int, slice]:
+        return memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
+
+    left_out: tuple[int, ...] = ()
+    if inspector.recipe.training.trim and len(good) > 1:
+        observer.stage("Looking for training pictures that are unlike all the others")
+        left_out = largest(_alone(inspector, good, fill(good), observer), inspector.recipe.training.trim)
+    stay = [number for number in range(len(pictures)) if number not in left_out]
+    # What the choice was made on may be remembered now: the decision rests on other pictures still.
+    fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))
+    memory.weights = torch.tensor([(1 - best.share) / units[None], best.share / units[by_place]])
+    return Remembered(tuple(candidates), words, left_out)
+
+
+def _alone(inspector: Inspector, good: _Tensors, places: dict[int, slice], observer: Observer) -> list[float]:
+    """How unlike all other remembered pictures each of ``good`` is."""
+    scores = []
+    for number in range(len(good)):
+        if observer.should_stop():
+            raise Stopped(_STOPPED)
+        shown = inspector.by_memory(good[number].numpy(), places.get(number, NOTHING))
+        scores.append(_score(inspector, shown))
+        observer.count(number + 1, len(good))
+    return scores
+
+
+def _cases(
+    inspector: Inspector, held_out: Pictures, seed: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Each held-out picture as it is, and spoiled; with the mask of what changed."""
+    spoiling = next(part for part in inspector.model.corruptions if isinstance(part, Blemishes))
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for index in range(min(len(held_out), HELD_OUT)):
+        x = torch.from_numpy(held_out[index])[None]
+        cases.append((held_out[index], np.zeros(x.shape[2:], dtype=np.bool_)))
+        others = x.expand(SPOILED, -1, -1, -1)
+        spoiled = spoiling.spoil(others, 0.0, generator)
+        where = changed(spoiled, others)[:, 0] > 0.5
+        cases += [(one.numpy(), mask.numpy()) for one, mask in zip(spoiled, where, strict=True)]
+    return cases
+
+
+def _units(inspector: Inspector, cases: Sequence[_Case], ways: Sequence[bool]) -> dict[bool | None, float]:
+    """The score that most good pictures stay below: by the network under None, by the memory under its way.
+
+    Of scores and not of pixels: a picture is judged by its worst place, and how far that sticks out differs.
+    """
+    good = [case for case in cases if not case.spoiled.any()]
+
+    def most(maps: Sequence[NDArray[np.float32]]) -> float:
+        return max(float(np.quantile([_score(inspector, one) for one in maps], GOOD)), 1e-6)
+
+    found: dict[bool | None, float] = {None: most([case.by_network for case in good])}
+    return found | {way: most([case.by_memory[way] for case in good]) for way in ways}
+
+
+def _score(inspector: Inspector, shown: NDArray[np.float32]) -> float:
+    rule = inspector.recipe.score
+    return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+
+
+def _tried(
+    inspector: Inspector,
+    cases: Sequence[_Case],
+    units: dict[bool | None, float],
+    by_place: bool,
+    share: float,
+) -> Candidate:
+    maps = [
+        (1 - share) / units[None] * case.by_network + share / units[by_place] * case.by_memory[by_place]
+        for case in cases
+    ]
+    scores = np.array([_score(inspector, one) for one in maps])
+    labels = np.array([case.spoiled.any() for case in cases])
+    pixels = np.concatenate([one.ravel()[::PIXELS] for one in maps])
+    truth = np.concatenate([case.spoiled.ravel()[::PIXELS] for case in cases])
+    return Candidate(
+        by_place=by_place if share else None,
+        share=share,
+        image_auroc=roc_auc(labels, scores),
+        pixel_ap=average_precision(truth, pixels),
+    )
+
+
+def _chosen(candidates: Sequence[Candidate], good: int, spoiled: int) -> Candidate:
+    """The candidate with most memory that is as good as the best within one standard error.
+
+    The network was trained on blemishes of the kind that it is tried on here, and the memory was not, so the trial
+    favours the network: in doubt the memory counts.
+    """
+    best = max(candidates, key=lambda one: one.image_auroc)
+    enough = best.image_auroc - _standard_error(best.image_auroc, good, spoiled)
+    near = [one for one in candidates if one.image_auroc >= enough]
+    return max(near, key=lambda one: (one.share, one.image_auroc))
+
+
+def _standard_error(auroc: float, good: int, spoiled: int) -> float:
+    """Of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2)."""
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc) + (spoiled - 1) * (q1 - auroc**2) + (good - 1) * (q2 - auroc**2)
+    return math.sqrt(max(variance, 0) / (good * spoiled))
+
+
+def _in_words(best: Candidate, count: int) -> str:
+    how = f"on synthetic blemishes in {count} held-out good pictures (image AUROC {best.image_auroc:.3f})"
+    if not best.share:
+        return f"The network alone decides; the memory of the good pictures did not help {how}."
+    where = "each place with the same place" if best.by_place else "each place with any place"
+    return (
+        f"The map is {100 * best.share:.0f} % memory, comparing {where} of the good pictures; chosen {how}."
+    )

@@ -1,0 +1,322 @@
+"""The memory against a brute-force search over SSIM's structure term, and what it must not depend on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from blemish.errors import RecipeError, UsageError
+from blemish.models import build
+from blemish.models.memory import BLOCK, Memory, structure
+from blemish.recipes import load_recipe, override
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, channels: int = 1, height: int = 32, width: int = 40, seed: int = 0) -> list[Tensor]:
+    return list(torch.rand(count, channels, height, width, generator=seeded(seed)))
+
+
+def small(**settings: Any) -> Memory:
+    """Pieces of 8 × 8, four pixels apart, of which nothing is left out."""
+    return Memory(**{"patch": 8, "dimensions": 64, "floor": 1e-9, **settings})
+
+
+def filled(good: list[Tensor], *, by_place: bool, **settings: Any) -> tuple[Memory, dict[int, slice]]:
+    memory = small(**settings)
+    return memory, memory.fill(good, seeded(), by_place=by_place)
+
+
+both_ways = pytest.mark.parametrize("by_place", [False, True])
+
+
+# -- pieces --------------------------------------------------------------------------------------------
+
+
+def pieces_of(picture: Tensor, patch: int = 8, stride: int = 4) -> NDArray[np.float64]:
+    """(h, w, C, patch, patch), cut one by one."""
+    x = np.pad(picture.numpy().astype(np.float64), [(0, 0), *[(patch // 2, patch // 2)] * 2], mode="reflect")
+    height, width = picture.shape[1] // stride + 1, picture.shape[2] // stride + 1
+    return np.array(
+        [
+            [x[:, i * stride : i * stride + patch, j * stride : j * stride + patch] for j in range(width)]
+            for i in range(height)
+        ]
+    )
+
+
+def likeness(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """SSIM's structure term of two pieces (C, p, p), each channel about its own mean."""
+    x, y = x - x.mean((1, 2), keepdims=True), y - y.mean((1, 2), keepdims=True)
+    return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pieces_differ_by_twice_what_their_structure_lacks(channels: int) -> None:
+    x, y = pictures(2, channels, 21, 17)
+    one, other = structure(torch.stack([x, y]), 8, 4, 1e-9)
+    assert one.shape == (6, 5, channels * 64)
+    own, others = pieces_of(x), pieces_of(y)
+    for place in np.ndindex(6, 5):
+        difference = float((one[place] - other[place]).square().mean())
+        assert difference == pytest.approx(2 * (1 - likeness(own[place], others[place])), abs=1e-5)
+
+
+def test_flat_pieces_count_the_less_the_flatter_they_are() -> None:
+    x = torch.rand(1, 1, 32, 32, generator=seeded())
+    x[..., :16] = 0.5 + 0.01 * (x[..., :16] - 0.5)
+    length = structure(x, 8, 4, 1.0).square().mean(-1).sqrt()[0]
+    assert length[:, :3].max() < 0.05
+    assert length[:, 6:].min() > 0.4
+    assert structure(torch.full((1, 1, 32, 32), 0.3), 8, 4, 1.0).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.0), (1.0, -0.3), (3.0, 0.7)])
+@both_ways
+def test_a_gain_and_an_offset_change_nothing(a: float, b: float, by_place: bool) -> None:
+    memory, _ = filled(pictures(4), by_place=by_place, floor=1.0)
+    x = pictures(1, seed=9)[0][None]
+    torch.testing.assert_close(memory(a * x + b), memory(x), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(4, 40), (40, 3)])
+def test_a_picture_too_small_to_be_mirrored_is_refused_in_a_line(size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=f"{size[1]} × {size[0]} pixels is too small .* more than 4$"):
+        structure(torch.rand(1, 1, *size), 8, 4, 1.0)
+
+
+# -- the nearest one -----------------------------------------------------------------------------------
+
+
+def nearest(x: Tensor, good: list[Tensor], allowed: Any = lambda i, j, k, m: True) -> NDArray[np.float64]:
+    """Least √(1 - s) of each piece of ``x`` over those of ``good`` at the places ``allowed``."""
+    own, others = pieces_of(x), [pieces_of(picture) for picture in good]
+    height, width = own.shape[:2]
+    least = np.full((height, width), np.inf)
+    for i, j, k, m in np.ndindex(height, width, height, width):
+        if allowed(i, j, k, m):
+            for other in others:
+                likest = likeness(own[i, j], other[k, m])
+                least[i, j] = min(least[i, j], math.sqrt(max(0, 1 - likest)))
+    return least
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_anywhere_it_is_the_brute_force_search(channels: int) -> None:
+    good, x = pictures(3, channels, 16, 20), pictures(1, channels, 16, 20, seed=5)[0]
+    memory, _ = filled(good, by_place=False, dimensions=64 * channels)
+    found = memory.distances(x[None])[0].numpy()
+    np.testing.assert_allclose(found, nearest(x, good), atol=2e-3)  # remembered in half precision
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_by_place_it_is_the_brute_force_search_around_each_block(reach: int) -> None:
+    good, x = pictures(3, 1, 32, 24), pictures(1, 1, 32, 24, seed=5)[0]
+    memory, _ = filled(good, by_place=True, reach=reach)
+
+    def close(i: int, j: int, k: int, m: int) -> bool:
+        return all(-reach <= there - own // BLOCK * BLOCK < BLOCK + reach for own, there in ((i, k), (j, m)))
+
+    np.testing.assert_allclose(memory.distances(x[None])[0].numpy(), nearest(x, good, close), atol=2e-3)
+
+
+@both_ways
+def test_principal_components_keep_a_lower_bound(by_place: bool) -> None:
+    good, x = pictures(4), pictures(1, seed=5)[0][None]
+    whole, few = (filled(good, by_place=by_place, dimensions=k)[0].distances(x) for k in (64, 12))
+    assert (few <= whole + 2e-3).all()
+    assert few.max() > 0
+
+
+@both_ways
+def test_a_remembered_picture_has_no_distance_unless_it_is_left_out(by_place: bool) -> None:
+    good = pictures(5)
+    memory, places = filled(good, by_place=by_place)
+    assert sorted(places) == [0, 1, 2, 3, 4]
+    for number, picture in enumerate(good):
+        assert memory.distances(picture[None]).max() < 0.01
+        without = memory.distances(picture[None], places[number])
+        assert without.min() > 0.1
+        others = [one for other, one in enumerate(good) if other != number]
+        alone, _ = filled(others, by_place=by_place)
+        torch.testing.assert_close(without, alone.distances(picture[None]), atol=3e-3, rtol=0)
+
+
+def test_places_matter_only_where_they_are_asked_to() -> None:
+    good = pictures(4, 1, 64, 64)
+    moved = good[0].roll(32, 2)[None]
+    inner = (slice(5, -5), slice(10, 15))  # off the border and the seam, where the pieces themselves differ
+    anywhere, by_place = (filled(good, by_place=way)[0].distances(moved)[0] for way in (False, True))
+    assert anywhere[inner].max() < 0.01
+    assert by_place[inner].min() > 0.1
+
+
+# -- what is shown -------------------------------------------------------------------------------------
+
+
+@both_ways
+def test_what_is_usual_for_good_pictures_is_not_shown(by_place: bool) -> None:
+    """Standard deviations above what good pictures have, so some few stand out, and a defect far more."""
+    generator = seeded(1)
+    board = (torch.arange(48) // 6 % 2).float()
+    good = [
+        (0.2 + 0.6 * (board[:, None] - board).abs() + 0.05 * torch.randn(48, 48, generator=generator))[None]
+        for _ in range(12)
+    ]
+    memory, _ = filled(good[:11], by_place=by_place, floor=1.0)
+    x = good[11][None]
+    shown = memory(x)
+    assert shown.shape == (1, 1, 48, 48)
+    assert shown.min() >= 0
+    spoiled = x.clone()
+    spoiled[..., 18:30, 18:30] = torch.rand(12, 12, generator=generator)
+    assert memory(spoiled)[..., 20:28, 20:28].mean() > 5 * shown.mean() + 1
+    torch.testing.assert_close(memory(spoiled)[..., :8, :8], shown[..., :8, :8], atol=0.2, rtol=0.2)
+
+
+@both_ways
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (19, 64)])
+def test_a_map_has_the_size_of_its_picture_and_no_neighbours(by_place: bool, size: tuple[int, int]) -> None:
+    memory, _ = filled(pictures(3), by_place=by_place)
+    x = torch.stack(pictures(3, 1, *size, seed=7))
+    together = memory(x)
+    assert together.shape == (3, 1, *size)
+    assert together.isfinite().all()
+    torch.testing.assert_close(together, torch.cat([memory(one[None]) for one in x]), atol=1e-3, rtol=1e-3)
+
+
+def test_by_place_pictures_of_several_sizes_are_stretched_to_the_median() -> None:
+    y, x = torch.meshgrid(torch.linspace(0, 1, 97), torch.linspace(0, 1, 97), indexing="ij")
+    drawn = 0.5 + 0.3 * torch.sin(14 * x + 3 * y) * torch.cos(9 * y)
+    sizes = [(40, 56), (48, 64), (52, 60)]
+    good = [
+        torch.nn.functional.interpolate(drawn[None, None], size, mode="bilinear", antialias=True)[0]
+        for size in sizes
+    ]
+    memory, _ = filled(good, by_place=True, floor=1.0)
+    assert memory.size.tolist() == [48, 60]
+    for picture, size in zip(good, sizes, strict=True):
+        assert memory(picture[None]).shape == (1, 1, *size)
+        brought = torch.nn.functional.interpolate(picture[None], (48, 60), mode="bilinear", antialias=True)
+        assert memory.distances(brought).max() < 0.02
+    assert memory.distances(torch.rand(1, 1, 48, 60, generator=seeded())).mean() > 0.3
+
+
+@both_ways
+def test_one_picture_can_be_remembered(by_place: bool) -> None:
+    (only,) = pictures(1)
+    memory, places = filled([only], by_place=by_place)
+    assert len(places) == 1
+    assert memory(only[None]).max() < 0.02
+    assert memory(pictures(1, seed=3)[0][None]).mean() > 0.1
+
+
+# -- how much, and where it is kept --------------------------------------------------------------------
+
+
+@both_ways
+def test_no_more_is_remembered_than_is_allowed(by_place: bool) -> None:
+    good = pictures(9)
+    memory, places = filled(good, by_place=by_place, capacity=50, pictures=4, dimensions=7)
+    assert memory.by_place is by_place
+    assert memory.bank.shape == ((9, 11, 4, 7) if by_place else (50, 7))
+    assert memory.bank.dtype == torch.float16
+    assert len(places) == (4 if by_place else 9)
+
+
+@both_ways
+def test_the_same_seed_remembers_the_same(by_place: bool) -> None:
+    first, _ = filled(pictures(5), by_place=by_place, capacity=60)
+    again, _ = filled(pictures(5), by_place=by_place, capacity=60)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+@both_ways
+def test_a_memory_comes_back_from_disk_bit_by_bit_into_one_that_is_empty(by_place: bool) -> None:
+    memory, _ = filled(pictures(3), by_place=by_place)
+    memory.weights = torch.tensor([0.3, 0.7])
+    other = small()
+    assert other.is_empty
+    other.load_state_dict(load(save(memory.state_dict())))
+    x = pictures(1, seed=8)[0][None]
+    assert torch.equal(other(x), memory(x))
+    assert torch.equal(other.weights, memory.weights)
+    assert (other.by_place, other.is_empty) == (by_place, False)
+
+
+@both_ways
+def test_what_is_forgotten_leaves_the_memory_as_it_was_made(by_place: bool) -> None:
+    memory, _ = filled(pictures(3), by_place=by_place)
+    memory.weights = torch.tensor([0.3, 0.7])
+    memory.forget()
+    assert memory.is_empty
+    fresh = small().state_dict()
+    assert list(memory.state_dict()) == list(fresh)
+    assert all(torch.equal(value, fresh[name]) for name, value in memory.state_dict().items())
+
+
+def test_nothing_of_it_is_trained() -> None:
+    memory, _ = filled(pictures(3), by_place=False)
+    assert list(memory.parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("memory.patch=7", "memory 'structure': patch is 7"),
+        ("memory.share=1.5", "memory 'structure': share is 1.5"),
+        ("memory.dimension=3", "has no setting 'dimension'; did you mean 'dimensions'"),
+        ("memory.name=structures", "unknown memory 'structures'; did you mean 'structure'"),
+        ("memory.patch=96", "patch.size 96 lets in those of 48; set memory.patch=94 or less"),
+        ("corruption=[]", "memory 'structure' is weighed by the corruption 'blemishes'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_in_a_line(setting: str, words: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        build(override(load_recipe("blemish"), [setting]), 1)
+    assert "\n" not in str(error.value)
+    assert words in str(error.value)
+
+
+# -- how small the shipped detectors are ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "giga"), [("blemish", 20), ("blemish-small", 3)])
+@both_ways
+def test_the_shipped_detectors_are_small_and_quick(name: str, giga: float, by_place: bool) -> None:
+    """Network and a full memory together, for a grey picture of 256 × 256."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from blemish.images import TilePlan
+
+    recipe = load_recipe(name)
+    torch.manual_seed(0)
+    model = build(recipe, 1).eval()
+    memory = model.memory
+    assert memory is not None
+    # Full to capacity with noise in place of pictures, which costs the same.
+    places = (256 // memory.stride + 1,) * 2
+    shape = (*places, memory.pictures) if by_place else (memory.capacity,)
+    memory.mean, memory.basis = torch.zeros(memory.patch**2), torch.randn(memory.patch**2, memory.dimensions)
+    memory.bank = torch.randn(*shape, memory.dimensions).half()
+    memory.usual = memory.spread = torch.ones(places if by_place else (1, 1))
+    memory.size = torch.tensor([256, 256])
+    x = torch.rand(1, 256, 256, generator=seeded())
+    patch, stride = recipe.patch.size, recipe.patch.stride
+    plan = TilePlan((256, 256), (patch, patch), (stride, stride))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for _, tiles in plan.tiles(x.numpy(), batch=16):
+            model.examine(torch.from_numpy(tiles))
+        assert memory(x[None]).isfinite().all()
+    assert 0 < counter.get_total_flops() < giga * 1e9
+    assert sum(parameter.numel() for parameter in model.parameters()) < 10e6

@@ -1,0 +1,231 @@
+"""What becomes of a memory: filled, weighed on spoiled held-out pictures, cleared of what does not belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from blemish.errors import Stopped
+from blemish.inspector import Candidate, Inspector
+from blemish.models import build
+from blemish.observer import Observer
+from blemish.recipes import override
+from blemish.remembering import GOOD, SHARES, _chosen, remember
+
+Array = NDArray[np.float32]
+
+
+def face(seed: int) -> Array:
+    """The same dial (1, 40, 48) each time, in other light and with some noise: every place has its own mark."""
+    rng = np.random.default_rng(seed)
+    marks = np.kron(np.random.default_rng(99).random((10, 12)), np.ones((4, 4)))
+    light = rng.uniform(0.5, 0.8) * marks + rng.uniform(0.05, 0.15)
+    return (light + rng.normal(0, 0.01, marks.shape))[None].astype(np.float32)
+
+
+def weave(seed: int) -> Array:
+    """Waves (1, 40, 48) that begin anywhere: no place is like the same place of another picture."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :48]
+    waves = np.sin(2 * np.pi * (x / 8 + rng.random())) * np.sin(2 * np.pi * (y / 8 + rng.random()))
+    return (0.5 + 0.3 * waves + rng.normal(0, 0.01, (40, 48)))[None].astype(np.float32)
+
+
+def spotted(picture: Array) -> Array:
+    """Four marks of it in each other's place, as no other has them."""
+    spoiled = picture.copy()
+    spoiled[:, 8:24, 12:28] = spoiled[:, 8:24, 12:28][:, ::-1, ::-1]
+    return spoiled
+
+
+@pytest.fixture
+def inspector(posed: tuple[Inspector, Path]) -> Callable[..., Inspector]:
+    """``inspector(*settings)``: with an empty memory of its own."""
+    made = posed[0]  # hardly trained
+
+    def make(*settings: str) -> Inspector:
+        recipe = override(made.recipe, settings)
+        model = build(recipe, 1)
+        weights = {k: v for k, v in made.model.state_dict().items() if not k.startswith("memory.")}
+        model.load_state_dict(weights, strict=False)
+        return Inspector(model, made.file.model_copy(update={"recipe": recipe}))
+
+    return make
+
+
+def filled(inspector: Inspector) -> Any:
+    assert inspector.model.memory is not None
+    return inspector.model.memory
+
+
+def test_places_count_where_all_pictures_show_the_same(inspector: Callable[..., Inspector]) -> None:
+    own = inspector("memory.share=1.0")
+    done = remember(
+        own, [face(seed) for seed in range(12)], [face(seed) for seed in range(20, 24)], Observer()
+    )
+    by_place, anywhere = (
+        next(one for one in done.candidates if one.by_place is way) for way in (True, False)
+    )
+    assert by_place.pixel_ap > anywhere.pixel_ap
+
+
+def test_what_is_used_is_one_of_those_tried_and_spoken_of(inspector: Callable[..., Inspector]) -> None:
+    own = inspector()
+    done = remember(
+        own, [face(seed) for seed in range(12)], [face(seed) for seed in range(20, 24)], Observer()
+    )
+    tried = {(one.by_place, one.share) for one in done.candidates}
+    assert tried == {(None, 0.0), *((way, share) for way in (True, False) for share in SHARES if share)}
+    for one in done.candidates:
+        assert 0 <= one.image_auroc <= 1
+        assert 0 <= one.pixel_ap <= 1
+    network, remembered = filled(own).weights.tolist()
+    assert remembered > 0  # the network has hardly learned anything
+    (used,) = (
+        one
+        for one in done.candidates
+        if one.by_place is filled(own).by_place and f"The map is {100 * one.share:.0f} % memory" in done.words
+    )
+    assert (network > 0) == (used.share < 1)
+    assert f"in 4 held-out good pictures (image AUROC {used.image_auroc:.3f})" in done.words
+    assert used.image_auroc > 0.8
+
+
+def candidate(share: float, image_auroc: float, by_place: bool = True) -> Candidate:
+    return Candidate(by_place=by_place if share else None, share=share, image_auroc=image_auroc, pixel_ap=0.5)
+
+
+def test_the_memory_counts_unless_it_is_clearly_worse() -> None:
+    network, half, whole = candidate(0, 0.9), candidate(0.5, 0.89), candidate(1, 0.6)
+    assert _chosen([network, half, whole], 30, 90) == half
+    assert _chosen([network, candidate(0.5, 0.7), whole], 30, 90) == network
+    assert _chosen([network, half, candidate(1, 0.899)], 30, 90).share == 1
+    anywhere, by_place = candidate(1, 0.89, by_place=False), candidate(1, 0.895)
+    assert _chosen([network, anywhere, by_place], 30, 90) == by_place
+    # The more pictures, the less is put down to chance.
+    assert _chosen([network, half, whole], 30_000, 90_000) == network
+
+
+def test_places_do_not_count_where_none_is_like_itself(inspector: Callable[..., Inspector]) -> None:
+    own = inspector("memory.share=1.0")
+    done = remember(
+        own, [weave(seed) for seed in range(12)], [weave(seed) for seed in range(20, 24)], Observer()
+    )
+    by_place, anywhere = (
+        next(one for one in done.candidates if one.by_place is way) for way in (True, False)
+    )
+    assert anywhere.image_auroc > by_place.image_auroc
+    assert not filled(own).by_place
+    assert "each place with any place" in done.words
+
+
+def test_the_map_is_the_weighted_sum_and_good_ones_lie_below_one(inspector: Callable[..., Inspector]) -> None:
+    own = inspector("memory.share=0.25", "memory.by_place=true")
+    held_out = [face(seed) for seed in range(20, 24)]
+    done = remember(own, [face(seed) for seed in range(12)], held_out, Observer())
+    (candidate,) = done.candidates
+    assert (candidate.by_place, candidate.share) == (True, 0.25)
+    network, remembered = filled(own).weights.tolist()
+    x = face(77)
+    np.testing.assert_allclose(
+        own.examine(x)[0],
+        network * own.by_network(x)[0] + remembered * own.by_memory(x),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    parts = np.concatenate([own.by_network(one)[0].ravel() for one in held_out])
+    assert np.mean(network * parts <= 0.75 + 1e-5) >= GOOD - 1 / len(parts)
+
+
+def test_what_it_was_weighed_on_is_remembered_too(inspector: Callable[..., Inspector]) -> None:
+    own = inspector("memory.share=0.5", "memory.by_place=true")
+    held_out = [face(seed) for seed in range(20, 24)]
+    remember(own, [face(seed) for seed in range(12)], held_out, Observer())
+    assert filled(own).bank.shape[2] == 16
+    for one in held_out:
+        assert filled(own).distances(torch.from_numpy(one)[None]).max() < 0.02
+
+
+@pytest.mark.parametrize("ways", ["memory.by_place=true", "memory.by_place=false", "memory.by_place=null"])
+def test_a_memory_that_does_not_count_is_emptied(inspector: Callable[..., Inspector], ways: str) -> None:
+    own = inspector("memory.share=0.0", ways)
+    done = remember(own, [face(seed) for seed in range(6)], [face(20)], Observer())
+    (candidate,) = done.candidates
+    assert (candidate.by_place, candidate.share) == (None, 0.0)
+    assert filled(own).is_empty
+    assert done.words.startswith("The network alone decides; ")
+    network, remembered = filled(own).weights.tolist()
+    assert remembered == 0
+    np.testing.assert_allclose(own.examine(face(5))[0], network * own.by_network(face(5))[0], rtol=1e-6)
+    assert "remembered" not in own.measure_name
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_planted_blemished_pictures_are_forgotten(
+    inspector: Callable[..., Inspector], by_place: bool
+) -> None:
+    settings = ("memory.share=1.0", f"memory.by_place={str(by_place).lower()}", "memory.capacity=30000")
+    own = inspector(*settings, "training.trim=0.1")
+    pictures = [face(seed) for seed in range(20)]
+    for number in (3, 11):
+        pictures[number] = spotted(pictures[number])
+    done = remember(own, pictures, [face(30), face(31)], Observer())
+    assert done.left_out == (3, 11)
+    for number in (3, 11):
+        assert filled(own).distances(torch.from_numpy(pictures[number])[None]).max() > 0.06
+    assert filled(own).distances(torch.from_numpy(pictures[4])[None]).max() < 0.02
+    kept = inspector(*settings)
+    assert remember(kept, pictures, [face(30), face(31)], Observer()).left_out == ()
+    assert filled(kept).distances(torch.from_numpy(pictures[3])[None]).max() < 0.02
+
+
+def test_the_same_pictures_and_seed_give_the_same_memory(inspector: Callable[..., Inspector]) -> None:
+    pictures, held_out = [weave(seed) for seed in range(6)], [weave(20)]
+    one, other = inspector("memory.capacity=100"), inspector("memory.capacity=100")
+    assert remember(one, pictures, held_out, Observer()) == remember(other, pictures, held_out, Observer())
+    for name, value in filled(one).state_dict().items():
+        assert torch.equal(value, filled(other).state_dict()[name]), name
+
+
+def test_pictures_on_which_no_blemish_can_be_seen_leave_the_network_alone(
+    inspector: Callable[..., Inspector],
+) -> None:
+    own = inspector()
+    flat = np.full((1, 40, 48), 0.5, np.float32)
+    done = remember(own, [flat] * 4, [flat], Observer())
+    assert done.candidates == ()
+    assert "network alone decides" in done.words
+    assert filled(own).is_empty
+    assert np.array_equal(own.examine(flat)[0], own.by_network(flat)[0])
+
+
+@pytest.mark.parametrize("after", [0, 3, 10, 20])
+def test_it_can_be_stopped(inspector: Callable[..., Inspector], recorder: type, after: int) -> None:
+    own = inspector("training.trim=0.1", "memory.share=1.0", "memory.by_place=true")
+    with pytest.raises(Stopped, match="while weighing the memory; the trained network is in the checkpoint"):
+        remember(own, [face(seed) for seed in range(20)], [face(30), face(31)], recorder(after))
+
+
+def test_pictures_are_read_when_they_are_asked_for(inspector: Callable[..., Inspector]) -> None:
+    """As many as memory cannot hold may be remembered."""
+
+    class FromDisk:
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: int, /) -> Array:
+            read.append(index)
+            return face(index)
+
+    read: list[int] = []
+    lazy, eager = inspector("memory.by_place=true"), inspector("memory.by_place=true")
+    done = remember(lazy, FromDisk(), [face(20)], Observer())
+    assert set(read) == set(range(10))
+    assert done == remember(eager, [face(seed) for seed in range(10)], [face(20)], Observer())
+    assert torch.equal(filled(lazy).bank, filled(eager).bank)
