@@ -18,6 +18,7 @@ from blemish.fitting import check_recipe
 from blemish.images.generated import make_sample
 from blemish.jpeg.tuning import TUNES
 from blemish.recipes import load_recipe, override
+from blemish.studies.protocol import spread
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -98,6 +99,11 @@ def readme_rows() -> list[str]:
             f"| `{name}` | {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f}) "
             f"| {pixel['auroc']:.3f} | {pixel['aupro_30']:.3f} "
             f"| {_share(five['false_rejects'])} | {_share(ten['false_rejects'])} |"
+        )
+        detector = _json(f"benchmarks/results/detection-table-{name}.json")["rows"][0]
+        figures = [detector[key] for key in ("image_auroc", "pixel_auroc", "aupro_30")]
+        rows.append(
+            f"| `{name}` | {len(figures[0])} | {' | '.join(spread(values, 3) for values in figures)} |"
         )
     screws = _json("studies/results/kumar2025-mvtec_screw.json")
     published = screws["published"]["tables"]["screw"]

@@ -373,7 +373,7 @@ def test_a_part_in_a_folder_is_as_it_is_alone(
     Image.fromarray(draw_part(700, 120, 90, broken=True)).save(pictures / "broken.png")
     inspect_folder(posed[0], pictures, tmp_path / "found")
     records = read_records(tmp_path / "found" / "inspections.jsonl")
-    assert len(records) == 8
+    assert len(records) == 9
     for record in records:
         alone = posed[0].inspect(pictures / record.path)
         assert (record.score, record.regions) == (alone.score, alone.regions)

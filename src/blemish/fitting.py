@@ -341,8 +341,6 @@ class _Start:
                     "leave --recipe out"
                 )
         budget = own.training.budget
-        if any(change.partition("=")[0].strip() == "training.steps" for change in changes):
-            budget = None
         shorter = own.training.model_copy(
             update={
                 "steps": max(1, own.training.steps // SHORTER),

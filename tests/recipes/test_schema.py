@@ -81,3 +81,13 @@ def test_a_bad_assignment_is_refused_in_one_line(assignment: str, message: str) 
         override(SSIM, [assignment])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_steps_that_are_asked_for_take_the_place_of_a_budget() -> None:
+    recipe = load_recipe("blemish")
+    assert recipe.training.budget is not None
+    assert override(recipe, ["training.batch=4"]).training.budget == recipe.training.budget
+    asked = override(recipe, ["training.steps=7", "training.batch=4"]).training
+    assert (asked.steps, asked.budget) == (7, None)
+    for both in (["training.steps=7", "training.budget=2m"], ["training.budget=2m", "training.steps=7"]):
+        assert override(recipe, both).training.budget == 120

@@ -240,7 +240,8 @@ def _unknown_key(path: list[str], known: list[str]) -> str:
 def override(recipe: R, assignments: list[str]) -> R:
     """``recipe`` with ``key=value`` assignments applied, as ``--set`` takes them.
 
-    Keys are dotted (``training.steps``, ``loss.0.weight``), values are YAML.
+    Keys are dotted (``training.steps``, ``loss.0.weight``), values are YAML. Steps that are asked for take the place of
+    the recipe's budget, unless a budget is asked for too.
 
     Raises
     ------
@@ -254,6 +255,9 @@ def override(recipe: R, assignments: list[str]) -> R:
     100
     """
     data = recipe.model_dump(mode="json")
+    keys = {assignment.partition("=")[0].strip() for assignment in assignments}
+    if "training.steps" in keys and "training.budget" not in keys:
+        assignments = [*assignments, "training.budget=null"]
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
