@@ -88,7 +88,7 @@ class Training(_Record):
     left_out: tuple[str, ...] = ()
     """Training pictures that the second half went without (``training.trim``)."""
     candidates: tuple[Candidate, ...] = ()
-    """What was tried, where a memory stands beside the network; the best one is in use."""
+    """What was tried, where a memory stands beside the network; :mod:`blemish.remembering` says how one is chosen."""
     notes: tuple[str, ...] = ()
     """What a user should know of these pictures and this method, a sentence each."""
 

@@ -719,7 +719,7 @@ def test_the_second_half_goes_without_the_worst(run: Run) -> None:
             drawn.append(index)
             return super().__getitem__(index)
 
-    judging._pictures = Spied(run.items, run.preparation, 32)
+    judging._pictures = Spied(run.items, run.preparation)
     model, state = run(on_progress=lambda p: seen.append((p.step, judging.asked)), **judging.options())
     assert state.left_out == [1]
     assert judging.left_out == [[1]]
