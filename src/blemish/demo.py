@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blemish.comparing import fit_once
 from blemish.detect import roc_auc
 from blemish.errors import FileError, UsageError, nearest
 from blemish.evaluating import Evaluation, evaluate
-from blemish.fitting import fit, is_unfinished, refuse_other_settings, refuse_unwritable
+from blemish.fitting import refuse_unwritable
 from blemish.images.collections import read_mask
 from blemish.images.generated import FAMILIES, write_dataset
 from blemish.images.painting import MASKS, MODALITIES, write_paintings
 from blemish.images.writing import write_json
 from blemish.inspecting import REPORT_FILE
-from blemish.inspector import MODEL_FILE, Inspector, load
+from blemish.inspector import Inspector
 from blemish.observer import Observer
-from blemish.recipes import Recipe, load_recipe, override
+from blemish.recipes import load_recipe, override
 
 if TYPE_CHECKING:
     from blemish.panels import PanelInspection, PanelRecord
@@ -136,7 +137,13 @@ def run_demo(
         "per_blemish": per_blemish, "size": size,
     }  # fmt: skip
     _drawn(dataset, drawing, lambda hidden: write_dataset(hidden, **drawing), observer)
-    inspector = _fitted(dataset / "train" / "good", recipe, out / "model" / family, observer)
+    inspector = fit_once(
+        dataset / "train" / "good",
+        recipe,
+        out / "model" / family,
+        title=f"Fitting {RECIPE}",
+        observer=observer,
+    )
     found = out / "found" / family
     evaluation = evaluate(inspector, dataset, out=found, overwrite=True, observer=observer)
     return Demonstration(inspector, evaluation, found / REPORT_FILE)
@@ -186,7 +193,13 @@ def run_painting_demo(
         return hidden / PAINTING
 
     _drawn(dataset, drawing, draw, observer)
-    inspector = _fitted(dataset / "train", recipe, out / "model" / PAINTING, observer)
+    inspector = fit_once(
+        dataset / "train",
+        recipe,
+        out / "model" / PAINTING,
+        title=f"Fitting {PAINTING_RECIPE}",
+        observer=observer,
+    )
     found = out / "found" / PAINTING
     inspection = inspect_panels(inspector, dataset / "test", found, overwrite=True, observer=observer)
     auroc = _against_the_truth(inspection, dataset / "test")
@@ -219,15 +232,6 @@ def _auroc(truth: Sequence[Any], maps: Sequence[Any]) -> float | None:
 
 def _figure(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
-
-
-def _fitted(pictures: Path, recipe: Recipe, model: Path, observer: Observer) -> Inspector:
-    """The model in the folder ``model``; one that is finished is not fitted again, one that was stopped goes on."""
-    if os.path.exists(model / MODEL_FILE):
-        inspector = load(model)
-        refuse_other_settings(model, inspector.recipe, recipe)
-        return inspector
-    return fit(pictures, recipe, out=model, resume=is_unfinished(model), observer=observer)
 
 
 def _drawn(dataset: Path, drawing: dict[str, Any], draw: Callable[[Path], Path], observer: Observer) -> None:

@@ -331,7 +331,7 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
                 "good ones rejected",
                 "bad ones rejected",
                 [Line(auroc, list(zip(roc.x.tolist(), roc.y.tolist(), strict=True)))],
-                diagonal=True,
+                diagonal="guessing",
             ),
             Curve(
                 "Precision and recall of pictures",

@@ -6,8 +6,8 @@ Both are decided on held-out good pictures that synthetic blemishes have spoiled
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ GOOD = 0.9
 PIXELS = 4
 """Every so many pixels count for the pixel metric."""
 
-_STOPPED = "stopped while weighing the memory; the trained network is in the checkpoint"
+T = TypeVar("T")
 
 
 class Pictures(Protocol):
@@ -108,18 +108,11 @@ def remember(
         memory.forget()
         said = "The network alone decides; on these pictures no synthetic blemish can be seen to weigh a memory by."
         return Remembered((), said, ())
-    seen: list[dict[bool, NDArray[np.float32]]] = [{} for _ in shown]
+    cases = [_Case(spoiled, inspector.by_network(x)[0], {}) for x, spoiled in _watched(shown, observer)]
     for by_place in memory.ways:
         memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
-        for done, (x, _) in enumerate(shown, start=1):
-            if observer.should_stop():
-                raise Stopped(_STOPPED)
-            seen[done - 1][by_place] = inspector.by_memory(x)
-            observer.count(done, len(shown))
-    cases = [
-        _Case(spoiled, inspector.by_network(x)[0], maps)
-        for (x, spoiled), maps in zip(shown, seen, strict=True)
-    ]
+        for case, (x, _) in zip(cases, _watched(shown, observer), strict=True):
+            case.by_memory[by_place] = inspector.by_memory(x)
     units = _units(inspector, cases, memory.ways)
     shares = SHARES if memory.share is None else (memory.share,)
     candidates = [
@@ -153,14 +146,19 @@ def remember(
 
 def _alone(inspector: Inspector, good: _Tensors, places: dict[int, slice], observer: Observer) -> list[float]:
     """How unlike all other remembered pictures each of ``good`` is."""
-    scores = []
-    for number in range(len(good)):
+    return [
+        _score(inspector, inspector.by_memory(good[number].numpy(), places.get(number, NOTHING)))
+        for number in _watched(range(len(good)), observer)
+    ]
+
+
+def _watched(things: Sequence[T], observer: Observer) -> Iterator[T]:
+    """``things`` one by one, counted, until the observer asks to stop."""
+    for done, one in enumerate(things, start=1):
         if observer.should_stop():
-            raise Stopped(_STOPPED)
-        shown = inspector.by_memory(good[number].numpy(), places.get(number, NOTHING))
-        scores.append(_score(inspector, shown))
-        observer.count(number + 1, len(good))
-    return scores
+            raise Stopped("stopped while weighing the memory; the trained network is in the checkpoint")
+        yield one
+        observer.count(done, len(things))
 
 
 def _cases(

@@ -130,6 +130,14 @@ def test_held_out_pictures_are_spoiled_alike_at_every_look() -> None:
     assert torch.equal(network.prepare(x).seen, x)  # what is inspected stays as it is
 
 
+def test_what_is_spoiled_at_inspection_too_is_spoiled_once() -> None:
+    both = model("corruption.0.clean=0", "corruption.0.at_inspection=true").eval()
+    x = pictures(8)
+    once = model("corruption.0.clean=0").eval().prepare(x, for_loss=True).seen
+    assert torch.equal(both.prepare(x, for_loss=True).seen, once)
+    assert not torch.equal(both.prepare(x).seen, x)
+
+
 def test_what_is_not_corrupted_counts_as_clean() -> None:
     network = model("corruption=[]").train()
     terms = network.loss(pictures(3)).terms

@@ -201,6 +201,8 @@ def test_pictures_that_look_like_the_training_follow_the_diagonal(written: Calla
     text = written([record("a", 0.2)], drift=Drift(0.7, 500, 520, 40, ranks))
     assert "score like the good ones" in parse(text).text
     assert "p-values of the accepted pictures" in parse(text).text
+    assert "pictures that are alike" in parse(text).text
+    assert "guessing" not in parse(text).text
     points = polyline(text)
     assert len(points) < 300
     (left, bottom), (right, top) = points[0], points[-1]

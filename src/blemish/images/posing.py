@@ -64,20 +64,33 @@ class Found(NamedTuple):
     """Whether the ground around it has hardly any edges."""
 
 
-def find_object(grey: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """The largest thing with edges: (H, W) in [0, 1] to a mask of the same shape, empty where there is none.
+def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The largest thing with edges, and all edges: (H, W) in [0, 1] to two masks of the same shape.
+
+    The first is empty where there is none.
 
     Edges are where the gradient's magnitude is above Otsu's threshold (Otsu 1979), and above what one grey level of
     255 gives; soft shadows have none. They are closed, filled and smoothed.
 
     >>> picture = np.full((64, 64), 0.8)
     >>> picture[24:40, 8:56] = 0.2
-    >>> mask = find_object(picture)
+    >>> mask, edges = find_object(picture)
     >>> bool(mask[32, 32]), bool(mask[4, 4])
     (True, False)
     """
-    mask, _ = _object_and_edges(grey)
-    return mask
+    unit = max(min(grey.shape) / SIDE, 0.25)
+    gradient = ndimage.gaussian_gradient_magnitude(np.asarray(grey, dtype=np.float64), max(1.5 * unit, 0.7))
+    edges = gradient > max(_otsu(gradient), FAINTEST)
+    reach = max(2, round(6 * unit))
+    closed = ndimage.binary_closing(np.pad(edges, 2 * reach), _disk(reach))
+    inner = (slice(2 * reach, -2 * reach),) * 2
+    mask = ndimage.binary_fill_holes(closed[inner])
+    mask = ndimage.binary_opening(mask, _disk(max(1, round(3 * unit))))
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros(grey.shape, dtype=np.bool_), edges
+    areas = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
+    return np.asarray(labels == 1 + np.argmax(areas)), edges
 
 
 def find_pose(grey: NDArray[np.floating]) -> Found | None:
@@ -89,7 +102,7 @@ def find_pose(grey: NDArray[np.floating]) -> Found | None:
     """
     scale = max(1.0, min(grey.shape) / SIDE)
     small = grey if scale == 1 else resize(grey[None], _rounded(grey.shape, scale))[0]
-    mask, edges = _object_and_edges(small)
+    mask, edges = find_object(small)
     rows, columns = np.nonzero(mask)
     if len(rows) < 3:
         return None
@@ -196,22 +209,6 @@ def uncrop(
         [ndimage.map_coordinates(plane, [row, column], order=1, mode="nearest") for plane in values]
     )
     return np.asarray(np.where(within, back, outside), dtype=np.float32)
-
-
-def _object_and_edges(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    unit = max(min(grey.shape) / SIDE, 0.25)
-    gradient = ndimage.gaussian_gradient_magnitude(np.asarray(grey, dtype=np.float64), max(1.5 * unit, 0.7))
-    edges = gradient > max(_otsu(gradient), FAINTEST)
-    reach = max(2, round(6 * unit))
-    closed = ndimage.binary_closing(np.pad(edges, 2 * reach), _disk(reach))
-    inner = (slice(2 * reach, -2 * reach),) * 2
-    mask = ndimage.binary_fill_holes(closed[inner])
-    mask = ndimage.binary_opening(mask, _disk(max(1, round(3 * unit))))
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros(grey.shape, dtype=np.bool_), edges
-    areas = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
-    return np.asarray(labels == 1 + np.argmax(areas)), edges
 
 
 def _rounded(shape: tuple[int, ...], scale: float) -> tuple[int, int]:

@@ -336,12 +336,14 @@ class Autoencoder(nn.Module):
             for corruption in self.corruptions:
                 x = corruption(x)
             return x
-        if for_loss:
-            generator = torch.Generator().manual_seed(INSPECTION_SEED)
-            for corruption in cast("list[Corruption]", list(self.corruptions)):
-                if corruption.spoils_held_out:
-                    x = corruption(x, generator)
-        chosen = [part for part, wanted in zip(self.corruptions, self.at_inspection, strict=True) if wanted]
+        chosen = []
+        generator = torch.Generator().manual_seed(INSPECTION_SEED)
+        parts = cast("list[Corruption]", list(self.corruptions))
+        for part, at_inspection in zip(parts, self.at_inspection, strict=True):
+            if for_loss and part.spoils_held_out:
+                x = part(x, generator)
+            elif at_inspection:
+                chosen.append(part)
         if not chosen:
             return x
         # Each picture alone, or its noise would depend on which others are inspected with it.

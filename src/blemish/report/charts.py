@@ -165,13 +165,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines over two axes, such as ROC and precision-recall; ``diagonal`` draws the line of chance."""
+    """Lines over two axes, such as ROC and precision-recall; ``diagonal`` names what the line from corner to corner stands for."""
 
     title: str
     x_label: str
     y_label: str
     lines: Sequence[Line]
-    diagonal: bool = False
+    diagonal: str | None = None
 
     def drawing(self) -> dict[str, Any]:
         """Positions of all marks in a picture 440 units wide."""

@@ -225,7 +225,7 @@ def _drift(drift: Drift) -> list[Section]:
     stairs = [(rank, (place + 1) / len(ranks)) for place, rank in enumerate(ranks)]
     step = max(1, len(stairs) // MOST_POINTS)
     points = [(0.0, 0.0), *stairs[step - 1 :: step], (1.0, 1.0)]
-    words = f"{drift.in_words()}\n\nBelow, pictures that are alike follow the dotted line."
+    words = f"{drift.in_words()}"
     return [
         Prose(words, title),
         Curve(
@@ -233,7 +233,7 @@ def _drift(drift: Drift) -> list[Section]:
             "p-value among calibration pictures below the threshold",
             "share of accepted pictures up to it",
             [Line("accepted pictures", points)],
-            diagonal=True,
+            diagonal="pictures that are alike",
         ),
     ]
 
