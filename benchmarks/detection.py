@@ -35,7 +35,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from blemish import fitting
-from blemish.detect import Guarantee, PixelMetrics, conformal_threshold, largest, roc_auc
+from blemish.detect import Guarantee, PixelMetrics, Trim, conformal_threshold, roc_auc, trimmed
 from blemish.fitting import fit
 from blemish.images import (
     Item,
@@ -214,6 +214,13 @@ def above(values: Floats, calibration: Sequence[float], rate: float) -> float | 
 # -- beside other methods ------------------------------------------------------------------------------
 
 FIGURES = ("image_auroc", "pixel_auroc", "aupro_30")
+WITHOUT_WEIGHTS = {"fm-ae": ("loss.1.network=gabor", "loss.1.weight=1")} | {
+    f"{kind}-{network}-{loss}": ("encoder.weights=none",)
+    for kind in ("cae", "dae")
+    for network in ("vgg16", "resnet50")
+    for loss in ("mse", "ssim")
+}
+"""What the papers' recipes are given for want of ImageNet weights."""
 
 
 def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict[str, Any]:
@@ -224,16 +231,15 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
     for bench in benches:
         name = bench.dataset.resolve().name
         settings = [*options.set, *budget]
-        runs = comparison(
-            bench.work, bench.dataset, options.recipes, options.seeds, settings, Observer()
-        ).runs
+        recipes = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in options.recipes}
+        runs = comparison(bench.work, bench.dataset, recipes, options.seeds, settings, Observer()).runs
         for recipe, some in grouped([{"recipe": run.recipe, "run": run} for run in runs], "recipe"):
             evaluations = [one["run"].evaluation for one in some]
             rows.append(
                 {
                     "dataset": name,
                     "name": recipe,
-                    "source": "measured here",
+                    "source": "measured here" + (f": {options.budget} of training" if options.budget else ""),
                     "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
                     "pixel_auroc": [one.pixel.auroc for one in evaluations],
                     "aupro_30": [one.pixel.aupro_30 for one in evaluations],
@@ -250,7 +256,7 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
             rows.append(
                 {"dataset": name, "name": statistic, "source": "looks at nothing", "image_auroc": [auroc]}
             )
-        rows += of_studies(name)
+        rows += [*of_other_tables(options.out, name, options.budget), *of_studies(name)]
         rows += [
             {"dataset": name, **peer, "source": f"{peer['kind']}: {peer['source']}"}
             for peer in peers.get(name, [])
@@ -333,6 +339,19 @@ def pattern(picture: Picture) -> Floats:
     detail = light - ndimage.gaussian_filter(light, 4)
     detail = detail - detail.mean()
     return np.asarray(detail / np.linalg.norm(detail), dtype=np.float64).ravel()
+
+
+def of_other_tables(out: Path, dataset: str, budget: str | None) -> list[dict[str, Any]]:
+    """What the tables in ``out`` with another budget of training have measured on ``dataset``."""
+    paths = sorted(out.glob(f"detection-table-{dataset}*.json"))
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [
+        row
+        for document in documents
+        if document["budget"] != budget
+        for row in document["rows"]
+        if row["dataset"] == dataset and row["source"].startswith("measured here")
+    ]
 
 
 def of_studies(dataset: str) -> list[dict[str, Any]]:
@@ -476,17 +495,15 @@ def contamination(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         tests = [item for item in bench.tests if item.is_good] + spoiling[most:]
         for share in options.shares:
             count = round(share * len(order))
-            for trim in (0.0, share) if options.trim and share else (0.0,):
-                settings = [f"training.trim={trim}", f"threshold.false_reject_rate={options.rate}"]
-                train = [*order[count:], *spoiling[:count]]
-                trial = bench.trial(f"{share:g}-trim-{trim:g}", train, tests, seed, settings)
-                rows += [
-                    contaminated(trial, seed, share, trim, threshold_trim, options.rate)
-                    for threshold_trim in dict.fromkeys((0.0, trim))
-                ]
-    clean = [row for row in rows if not row["share"]]
+            train = [*order[count:], *spoiling[:count]]
+            for name, (training, threshold) in trims(share).items() if options.trim else UNTRIMMED.items():
+                settings = [f"training.trim={training}", f"threshold.false_reject_rate={options.rate}"]
+                trial = bench.trial(f"{share:g}-trim-{training}", train, tests, seed, settings)
+                rows.append(contaminated(trial, seed, share, name, threshold, options.rate))
+    clean = [row for row in rows if not row["share"] and row["trimmed"] == "nothing"]
     lines = {
-        name: [*clean, *(row for row in line if row["share"])] for name, line in grouped(rows, "trimmed")
+        name: line if any(not row["share"] for row in line) else [*clean, *line]
+        for name, line in grouped(rows, "trimmed")
     }
     text = table(
         [
@@ -517,9 +534,8 @@ def contamination(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         by_share = grouped(line, "share")
         shares = [100 * share for share, _ in by_share]
         for axis, key in zip(panels, ("auroc", "rejected_test", "found"), strict=True):
-            if key != "auroc" or not name.endswith("threshold"):  # a threshold changes no AUROC
-                values = [[row[key] for row in some] for _, some in by_share]
-                curve(axis, shares, values, f"trimmed: {name}", COLOURS_OF_TRIMS[name])
+            values = [[row[key] for row in some] for _, some in by_share]
+            curve(axis, shares, values, f"trimmed: {name}")
     panels[1].axhline(
         options.rate, color="black", linestyle="--", label="promised, were the test like the training"
     )
@@ -529,18 +545,28 @@ def contamination(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows, "markdown": text, "figure": figure}
 
 
-COLOURS_OF_TRIMS = {
-    "nothing": "tab:blue",
-    "training": "tab:orange",
-    "training and threshold": "tab:green",
-}
+UNTRIMMED: dict[str, tuple[Trim, Trim]] = {"nothing": (0.0, 0.0)}
+
+
+def trims(share: float) -> dict[str, tuple[Trim, Trim]]:
+    """``training.trim`` and ``threshold.trim`` of each way to deal with a ``share`` of defective pictures."""
+    told: dict[str, tuple[Trim, Trim]] = {
+        "training, as many as there are": (share, 0.0),
+        "both, as many as there are": (share, share),
+    }
+    return {
+        **UNTRIMMED,
+        **(told if share else {}),
+        "threshold, auto": (0.0, "auto"),
+        "both, auto": ("auto", "auto"),
+    }
 
 
 def contaminated(
-    trial: Trial, seed: int, share: float, trim: float, threshold_trim: float, rate: float
+    trial: Trial, seed: int, share: float, name: str, threshold_trim: Trim, rate: float
 ) -> dict[str, Any]:
     """A row of :func:`contamination`; leaving out calibration scores afterwards is what ``threshold.trim`` does."""
-    out = largest(trial.calibration_scores, threshold_trim) if threshold_trim else ()
+    out = trimmed(trial.calibration_scores, threshold_trim)
     stay = [number for number in range(len(trial.calibration_scores)) if number not in out]
     left = trial.model_copy(
         update={
@@ -548,11 +574,11 @@ def contaminated(
             "calibration_peaks": tuple(trial.calibration_peaks[number] for number in stay),
         }
     )
-    trimmed = [*["training"] * bool(trim), *["threshold"] * bool(threshold_trim)]
     return {
         "seed": seed,
         "share": share,
-        "trimmed": " and ".join(trimmed) or "nothing",
+        "trimmed": name,
+        "left_out": len(out),
         "auroc": trial.auroc(),
         "pixel_auroc": trial.pixel_auroc,
         "aupro_30": trial.aupro_30,
@@ -885,9 +911,7 @@ def parsed() -> argparse.Namespace:
     task.add_argument(
         "--shares", type=listed(float), default=[0.0, 0.05, 0.1], help="of the training pictures"
     )
-    task.add_argument(
-        "--trim", action="store_true", help="also with training.trim and threshold.trim at the share"
-    )
+    task.add_argument("--trim", action="store_true", help="also with training.trim and threshold.trim")
     task.add_argument("--rate", type=float, default=RATE, help="of false rejects that is asked for")
     task = tasks.add_parser("rates", parents=[single], help="promised and realised false-reject rates")
     task.add_argument("--rates", type=listed(float), default=[0.01, 0.05, 0.1, 0.2])

@@ -629,12 +629,25 @@ def test_the_largest_calibration_scores_are_left_out_only_when_asked_and_in_word
     assert (again.threshold, again.guarantee) == (inspector.threshold, inspector.guarantee)
 
 
+def test_what_stands_out_is_left_out_without_being_counted_first(mixed: Path, tiny: list[str]) -> None:
+    settings = [*tiny, "training.trim=auto", "threshold.trim=auto"]
+    file = fit(mixed, "l2-ae", settings=settings, false_reject_rate=RATE).file
+    # The pictures with dots are far above the others, and all of them and no others are found.
+    assert set(file.training.left_out) == dots(file.split["train"])
+    assert set(file.calibration.left_out) == dots(file.calibration.left_out)
+    assert not dots(file.split["calibration"])
+    assert "as the outlying of the training pictures" in " ".join(file.training.notes)
+    for wrong in ("0.5", "-0.1", "often"):
+        with pytest.raises(RecipeError, match=f"trim {wrong}: give a share from 0 to less than 0.5, or auto"):
+            fit(mixed, "l2-ae", settings=[f"threshold.trim={wrong}"])
+
+
 def test_pictures_to_be_left_out_are_held_out_on_top_of_those_that_promise() -> None:
     rule = load_recipe("ssim-ae").threshold
-    for trim in (0.0, 0.1, 0.3, 0.49):
+    for trim, share in ((0.0, 0.0), (0.1, 0.1), (0.3, 0.3), (0.49, 0.49), ("auto", 0.25)):
         count = fitting._to_hold_out(rule.model_copy(update={"trim": trim}))
-        assert count - int(trim * count + 1e-9) == 19
-        assert count - 1 - int(trim * (count - 1) + 1e-9) < 19
+        assert count - int(share * count + 1e-9) == 19
+        assert count - 1 - int(share * (count - 1) + 1e-9) < 19
 
 
 def test_scenes_and_other_networks_leave_nothing_out_and_go_on_from_nothing(

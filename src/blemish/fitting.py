@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from blemish._version import __version__
-from blemish.detect import largest, needed
+from blemish.detect import Trim, at_most, needed, trimmed
 from blemish.errors import (
     CalibrationError,
     FileError,
@@ -263,7 +263,7 @@ def _calibrated(
     file: ModelFile, scores: tuple[float, ...], peaks: tuple[float, ...], training_scores: tuple[float, ...]
 ) -> ModelFile:
     """``file`` with its calibration, without the share of largest scores that is taken for blemished."""
-    left_out = largest(scores, file.recipe.threshold.trim) if file.recipe.threshold.trim else ()
+    left_out = trimmed(scores, file.recipe.threshold.trim)
     names = file.split["calibration"]
     stay = [number for number in range(len(scores)) if number not in left_out]
     calibration = Calibration(
@@ -286,14 +286,18 @@ def _left_out(training: Training, recipe: Recipe) -> tuple[str, ...]:
         return ()
     if not training.left_out:
         return (
-            f"training.trim {trim:g} left out no training picture: that share is less than one, or training "
-            "ended before half time.",
+            f"training.trim {trim} left out no training picture: that would be less than one, or training ended "
+            "before half time.",
         )
     return (
-        f"Left out of the second half of training, as the worst {100 * trim:g} % of the training pictures at "
-        f"half time: {', '.join(training.left_out)}. If they are blemished, remove them; if they are all good, "
+        f"Left out of the second half of training, as {_worst_in_words(trim)} of the training pictures at half "
+        f"time: {', '.join(training.left_out)}. If they are blemished, remove them; if they are all good, "
         "fit without training.trim.",
     )
+
+
+def _worst_in_words(trim: Trim) -> str:
+    return "the outlying" if trim == "auto" else f"the worst {100 * trim:g} %"
 
 
 class _Start:
@@ -507,17 +511,15 @@ class _Pictures:
     def trimming(
         self, half_trained: Callable[[], Inspector], recipe: Recipe, observer: Observer
     ) -> Trimming | None:
-        share = recipe.training.trim
-        if not share:
+        trim = recipe.training.trim
+        if not trim:
             return None
 
         def worst() -> tuple[int, ...]:
-            observer.stage(
-                f"Half time: scoring {self.scored('train')} to leave out the worst {100 * share:g} %"
-            )
+            observer.stage(f"Half time: scoring {self.scored('train')} to leave out {_worst_in_words(trim)}")
             doing = "leaving out the worst; the half-trained network"
             scores, _ = _measure(half_trained(), self._parts["train"], observer, doing)
-            return largest(scores, share)
+            return trimmed(scores, trim)
 
         return Trimming(worst, self.patches("train").without)
 
@@ -623,7 +625,7 @@ def _refuse_picture_settings(recipe: Recipe) -> None:
     for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
         if share:
             raise RecipeError(
-                f"{recipe.name}: {key}.trim {share:g} is for pictures, not for scenes; set it to 0"
+                f"{recipe.name}: {key}.trim {share} is for pictures, not for scenes; set it to 0"
             )
     for key, value in (("size", recipe.picture.size), ("channels", recipe.picture.channels)):
         if value is not None:
@@ -785,14 +787,14 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
 def _to_hold_out(rule: ThresholdSettings) -> int:
     """How many calibration pictures carry the promise of ``rule`` once it has left out its share of them."""
     count = least = needed(rule.false_reject_rate)
-    while count - int(rule.trim * count + 1e-9) < least:
+    while count - int(at_most(rule.trim) * count + 1e-9) < least:
         count += 1
     return count
 
 
 def _best(count: int, rule: ThresholdSettings) -> float:
     """The lowest rate that ``count`` calibration pictures can promise."""
-    return 1 / (count - int(rule.trim * count + 1e-9) + 1)
+    return 1 / (count - int(at_most(rule.trim) * count + 1e-9) + 1)
 
 
 def _split_going_on(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blemish.detect import average_precision, image_score, largest, roc_auc
+from blemish.detect import average_precision, image_score, roc_auc, trimmed
 from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models.blemishes import Blemishes, changed
@@ -83,8 +83,8 @@ def remember(
 ) -> Remembered:
     """Fill the memory of ``inspector``'s model in place, and weigh it.
 
-    With ``training.trim`` that share of the training pictures, those least like all the others in the chosen memory,
-    is forgotten again.
+    With ``training.trim`` the training pictures that are least like all the others in the chosen memory, as many as it
+    says, are forgotten again.
 
     Network and memory are each scaled so that most of the held-out good pictures score below 1, which makes
     their weighted sum a map of one fixed scale. A memory that does not help is emptied.
@@ -134,9 +134,10 @@ def remember(
         return memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
 
     left_out: tuple[int, ...] = ()
-    if inspector.recipe.training.trim and len(good) > 1:
+    trim = inspector.recipe.training.trim
+    if trim and len(good) > 1:
         observer.stage("Looking for training pictures that are unlike all the others")
-        left_out = largest(_alone(inspector, good, fill(good), observer), inspector.recipe.training.trim)
+        left_out = trimmed(_alone(inspector, good, fill(good), observer), trim)
     stay = [number for number in range(len(pictures)) if number not in left_out]
     # What the choice was made on may be remembered now: the decision rests on other pictures still.
     fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))

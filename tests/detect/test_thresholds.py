@@ -9,12 +9,15 @@ from scipy import stats
 
 from blemish.detect.thresholds import (
     Guarantee,
+    at_most,
     benjamini_hochberg,
     conformal_threshold,
     largest,
     needed,
+    outlying,
     p_values,
     train_mean_threshold,
+    trimmed,
 )
 from blemish.errors import CalibrationError, UsageError
 
@@ -169,6 +172,29 @@ def test_scores_that_cannot_be_ordered_are_refused() -> None:
         benjamini_hochberg([0.5, 1.5], 0.05)
     with pytest.raises(UsageError, match="test picture"):
         Guarantee(n=99, false_reject_rate=0.05).interval(0)
+
+
+def test_the_outlying_stand_out_on_a_logarithmic_scale_and_are_at_most_a_quarter() -> None:
+    rng = np.random.default_rng(0)
+    good = np.exp(rng.normal(size=4000))
+    # Of a normal distribution a share of 1 - Φ(2.24) = 0.0125 lies above 2.24 standard deviations.
+    assert 0.009 < len(outlying(good)) / 4000 < 0.017
+    assert outlying(7 * good) == outlying(good)
+    defective = np.exp(rng.normal(5, 0.5, size=400))
+    found = outlying(np.concatenate([good, defective]))
+    assert set(range(4000, 4400)) <= set(found)
+    assert len(found) < 400 + 0.02 * 4000
+    assert len(outlying([*range(1, 51), *[1e6] * 40])) == 22  # a quarter of 90
+    assert outlying([1.0, 1.0, 1.0]) == outlying([0.0]) == ()
+
+
+def test_trimming_is_by_a_share_or_by_what_stands_out() -> None:
+    scores = [1.0, 1.1, 0.9, 1.2, 0.8, 3.0]
+    assert trimmed(scores, 0.0) == ()
+    assert trimmed(scores, 0.4) == largest(scores, 0.4) == (3, 5)
+    assert trimmed(scores, "auto") == outlying(scores) == (5,)
+    assert at_most(0.1) == 0.1
+    assert at_most("auto") == 0.25
 
 
 def test_the_largest_are_a_share_rounded_down_and_of_equal_ones_the_first() -> None:

@@ -23,12 +23,16 @@ from blemish.detect.scores import SCORES, image_score
 from blemish.detect.streaming import PIXEL_FIGURES, PixelMetrics, PixelResult
 from blemish.detect.thresholds import (
     Guarantee,
+    Trim,
+    at_most,
     benjamini_hochberg,
     conformal_threshold,
     largest,
     needed,
+    outlying,
     p_values,
     train_mean_threshold,
+    trimmed,
 )
 
 __all__ = [
@@ -42,9 +46,11 @@ __all__ = [
     "PixelMetrics",
     "PixelResult",
     "Region",
+    "Trim",
     "accepted_and_rejected",
     "accuracy_at",
     "append_record",
+    "at_most",
     "aupro",
     "average_precision",
     "benjamini_hochberg",
@@ -58,6 +64,7 @@ __all__ = [
     "iou_auc",
     "largest",
     "needed",
+    "outlying",
     "p_values",
     "pr_curve",
     "read_records",
@@ -65,4 +72,5 @@ __all__ = [
     "roc_auc",
     "roc_curve",
     "train_mean_threshold",
+    "trimmed",
 ]

@@ -10,6 +10,7 @@ Introduction to Conformal Prediction, 2021, sections 1 and 3.2).
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,13 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 from scipy import special
 
 from blemish.errors import CalibrationError, UsageError
+
+Trim = float | Literal["auto"]
+"""Share of the largest scores that is taken for defective; "auto" finds it by :func:`outlying`."""
+OUTLYING = 2.24
+"""Robust standard deviations above the median: √χ²(0.975) of one degree of freedom, the MAD-median rule of Wilcox."""
+MOST_OUTLYING = 0.25
+"""Share that :func:`outlying` finds at most."""
 
 
 def conformal_threshold(calibration: ArrayLike, false_reject_rate: float) -> float:
@@ -78,6 +86,32 @@ def largest(scores: ArrayLike, share: float) -> tuple[int, ...]:
     values = _scores(scores)
     count = math.floor(share * values.size + 1e-9)  # 0.29 of 100 is 29, though their product is less
     return tuple(sorted(int(number) for number in np.argsort(-values, kind="stable")[:count]))
+
+
+def outlying(scores: ArrayLike) -> tuple[int, ...]:
+    """Which scores, shape (n,), above 0, stand out above the others, by rising number; at most a quarter of them.
+
+    Those whose logarithm lies more than 2.24 robust standard deviations above the median (1.4826 times the median
+    absolute deviation; Wilcox, Introduction to Robust Estimation and Hypothesis Testing, 3rd edition, section 3.13.2).
+    Of good pictures alone whose scores are log-normal that is about 1 in 80.
+
+    >>> outlying([1.0, 1.1, 0.9, 1.2, 0.8, 3.0])
+    (5,)
+    """
+    logs = np.log(np.maximum(_scores(scores), np.finfo(np.float64).tiny))
+    above = logs - np.median(logs)
+    cut = OUTLYING * 1.4826 * np.median(np.abs(above))
+    return largest(logs, min(MOST_OUTLYING, float((above > cut).mean())))
+
+
+def trimmed(scores: ArrayLike, trim: Trim) -> tuple[int, ...]:
+    """Which scores, shape (n,), ``trim`` takes for those of defective pictures, by rising number."""
+    return outlying(scores) if trim == "auto" else largest(scores, trim)
+
+
+def at_most(trim: Trim) -> float:
+    """The largest share that ``trim`` may leave out."""
+    return MOST_OUTLYING if trim == "auto" else trim
 
 
 class Guarantee(BaseModel):

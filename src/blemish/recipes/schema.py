@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from blemish.detect.scores import Score
+from blemish.detect.thresholds import Trim
 from blemish.errors import RecipeError, nearest
 from blemish.images.tiles import smallest_side
 
@@ -41,6 +42,12 @@ def _seconds(value: Any) -> Any:
         return seconds_in(value)
     except ValueError as error:
         raise ValueError(f"training.budget {value}: {error}") from None
+
+
+def _share(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, (int, float)) and 0 <= value < 0.5):
+        return value
+    raise ValueError(f"trim {value}: give a share from 0 to less than 0.5, or auto")
 
 
 class Settings(BaseModel):
@@ -112,8 +119,8 @@ class ThresholdSettings(Settings):
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)
     value: float | None = Field(None, description="the threshold itself, with rule 'fixed'")
-    trim: float = Field(
-        0.0, ge=0, lt=0.5, description="share of the largest calibration scores that is taken for defective"
+    trim: Annotated[Trim, BeforeValidator(_share)] = Field(
+        0.0, description="share of the largest calibration scores that is taken for defective, or auto"
     )
 
 
@@ -129,8 +136,8 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(1e-5, ge=0)
     validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")
-    trim: float = Field(
-        0.0, ge=0, lt=0.5, description="share of the training pictures, the worst at half time, to leave out"
+    trim: Annotated[Trim, BeforeValidator(_share)] = Field(
+        0.0, description="share of the training pictures, the worst at half time, to leave out, or auto"
     )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
