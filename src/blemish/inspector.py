@@ -34,7 +34,6 @@ from blemish.images import Blender, Fingerprint, Picture, Preparation, TilePlan,
 from blemish.model_folder import DETECTOR, Document, load_weights, read_document, write_model
 from blemish.model_folder import MODEL_FILE as MODEL_FILE
 from blemish.models import Autoencoder, build
-from blemish.models.memory import NOTHING
 from blemish.recipes import Recipe
 
 FORMAT = DETECTOR.format
@@ -381,8 +380,8 @@ class Inspector:
         both = blended.result()
         return both[0].astype(np.float32), both[1:].astype(np.float32)
 
-    def by_memory(self, x: NDArray[np.float32], without: slice = NOTHING) -> NDArray[np.float32]:
-        """How unlike all remembered pictures but those ``without`` a prepared picture (C, h, w) is: (h, w)."""
+    def by_memory(self, x: NDArray[np.float32], without: int | None = None) -> NDArray[np.float32]:
+        """How unlike all remembered pictures but the one of number ``without`` a prepared picture (C, h, w) is: (h, w)."""
         assert self.model.memory is not None
         with torch.inference_mode():
             distances: NDArray[np.float32] = (

@@ -18,7 +18,6 @@ from blemish.detect import average_precision, image_score, roc_auc, trimmed
 from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models.blemishes import Blemishes, changed
-from blemish.models.memory import NOTHING
 from blemish.observer import Observer
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -126,29 +125,30 @@ def remember(
     words = _in_words(best, min(len(held_out), HELD_OUT))
     if best.by_place is None:
         memory.forget()
-        memory.weights = torch.tensor([1 / units[None], 0.0])
+        memory.weigh(1 / units[None], 0.0)
         return Remembered(tuple(candidates), words, ())
     by_place = best.by_place
 
-    def fill(good: _Tensors) -> dict[int, slice]:
-        return memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
+    def fill(good: _Tensors) -> None:
+        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
 
     left_out: tuple[int, ...] = ()
     trim = inspector.recipe.training.trim
     if trim and len(good) > 1:
         observer.stage("Looking for training pictures that are unlike all the others")
-        left_out = trimmed(_alone(inspector, good, fill(good), observer), trim)
+        fill(good)
+        left_out = trimmed(_alone(inspector, good, observer), trim)
     stay = [number for number in range(len(pictures)) if number not in left_out]
     # What the choice was made on may be remembered now: the decision rests on other pictures still.
     fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))
-    memory.weights = torch.tensor([(1 - best.share) / units[None], best.share / units[by_place]])
+    memory.weigh((1 - best.share) / units[None], best.share / units[by_place])
     return Remembered(tuple(candidates), words, left_out)
 
 
-def _alone(inspector: Inspector, good: _Tensors, places: dict[int, slice], observer: Observer) -> list[float]:
+def _alone(inspector: Inspector, good: _Tensors, observer: Observer) -> list[float]:
     """How unlike all other remembered pictures each of ``good`` is."""
     return [
-        _score(inspector, inspector.by_memory(good[number].numpy(), places.get(number, NOTHING)))
+        _score(inspector, inspector.by_memory(good[number].numpy(), number))
         for number in _watched(range(len(good)), observer)
     ]
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from blemish.errors import RecipeError, UsageError
 from blemish.models import build
-from blemish.models.memory import BLOCK, Memory, structure
+from blemish.models.memory import BLOCK, Memory, contrast, structure
 from blemish.recipes import load_recipe, override
 
 
@@ -31,9 +32,10 @@ def small(**settings: Any) -> Memory:
     return Memory(**{"patch": 8, "dimensions": 64, "floor": 1e-9, **settings})
 
 
-def filled(good: list[Tensor], *, by_place: bool, **settings: Any) -> tuple[Memory, dict[int, slice]]:
+def filled(good: list[Tensor], *, by_place: bool, **settings: Any) -> Memory:
     memory = small(**settings)
-    return memory, memory.fill(good, seeded(), by_place=by_place)
+    memory.fill(good, seeded(), by_place=by_place)
+    return memory
 
 
 both_ways = pytest.mark.parametrize("by_place", [False, True])
@@ -83,7 +85,7 @@ def test_flat_pieces_count_the_less_the_flatter_they_are() -> None:
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.0), (1.0, -0.3), (3.0, 0.7)])
 @both_ways
 def test_a_gain_and_an_offset_change_nothing(a: float, b: float, by_place: bool) -> None:
-    memory, _ = filled(pictures(4), by_place=by_place, floor=1.0)
+    memory = filled(pictures(4), by_place=by_place, floor=1.0)
     x = pictures(1, seed=9)[0][None]
     torch.testing.assert_close(memory(a * x + b), memory(x), atol=1e-3, rtol=1e-3)
 
@@ -113,7 +115,7 @@ def nearest(x: Tensor, good: list[Tensor], allowed: Any = lambda i, j, k, m: Tru
 @pytest.mark.parametrize("channels", [1, 2])
 def test_anywhere_it_is_the_brute_force_search(channels: int) -> None:
     good, x = pictures(3, channels, 16, 20), pictures(1, channels, 16, 20, seed=5)[0]
-    memory, _ = filled(good, by_place=False, dimensions=64 * channels)
+    memory = filled(good, by_place=False, dimensions=64 * channels)
     found = memory.distances(x[None])[0].numpy()
     np.testing.assert_allclose(found, nearest(x, good), atol=2e-3)  # remembered in half precision
 
@@ -121,7 +123,7 @@ def test_anywhere_it_is_the_brute_force_search(channels: int) -> None:
 @pytest.mark.parametrize("reach", [0, 1])
 def test_by_place_it_is_the_brute_force_search_around_each_block(reach: int) -> None:
     good, x = pictures(3, 1, 32, 24), pictures(1, 1, 32, 24, seed=5)[0]
-    memory, _ = filled(good, by_place=True, reach=reach)
+    memory = filled(good, by_place=True, reach=reach)
 
     def close(i: int, j: int, k: int, m: int) -> bool:
         return all(-reach <= there - own // BLOCK * BLOCK < BLOCK + reach for own, there in ((i, k), (j, m)))
@@ -132,7 +134,7 @@ def test_by_place_it_is_the_brute_force_search_around_each_block(reach: int) -> 
 @both_ways
 def test_principal_components_keep_a_lower_bound(by_place: bool) -> None:
     good, x = pictures(4), pictures(1, seed=5)[0][None]
-    whole, few = (filled(good, by_place=by_place, dimensions=k)[0].distances(x) for k in (64, 12))
+    whole, few = (filled(good, by_place=by_place, dimensions=k).distances(x) for k in (64, 12))
     assert (few <= whole + 2e-3).all()
     assert few.max() > 0
 
@@ -140,14 +142,14 @@ def test_principal_components_keep_a_lower_bound(by_place: bool) -> None:
 @both_ways
 def test_a_remembered_picture_has_no_distance_unless_it_is_left_out(by_place: bool) -> None:
     good = pictures(5)
-    memory, places = filled(good, by_place=by_place)
-    assert sorted(places) == [0, 1, 2, 3, 4]
+    memory = filled(good, by_place=by_place)
+    assert sorted(memory.places) == [0, 1, 2, 3, 4]
     for number, picture in enumerate(good):
         assert memory.distances(picture[None]).max() < 0.01
-        without = memory.distances(picture[None], places[number])
+        without = memory.distances(picture[None], number)
         assert without.min() > 0.1
         others = [one for other, one in enumerate(good) if other != number]
-        alone, _ = filled(others, by_place=by_place)
+        alone = filled(others, by_place=by_place)
         torch.testing.assert_close(without, alone.distances(picture[None]), atol=3e-3, rtol=0)
 
 
@@ -155,7 +157,7 @@ def test_places_matter_only_where_they_are_asked_to() -> None:
     good = pictures(4, 1, 64, 64)
     moved = good[0].roll(32, 2)[None]
     inner = (slice(5, -5), slice(10, 15))  # off the border and the seam, where the pieces themselves differ
-    anywhere, by_place = (filled(good, by_place=way)[0].distances(moved)[0] for way in (False, True))
+    anywhere, by_place = (filled(good, by_place=way).distances(moved)[0] for way in (False, True))
     assert anywhere[inner].max() < 0.01
     assert by_place[inner].min() > 0.1
 
@@ -172,7 +174,7 @@ def test_what_is_usual_for_good_pictures_is_not_shown(by_place: bool) -> None:
         (0.2 + 0.6 * (board[:, None] - board).abs() + 0.05 * torch.randn(48, 48, generator=generator))[None]
         for _ in range(12)
     ]
-    memory, _ = filled(good[:11], by_place=by_place, floor=1.0)
+    memory = filled(good[:11], by_place=by_place, floor=1.0)
     x = good[11][None]
     shown = memory(x)
     assert shown.shape == (1, 1, 48, 48)
@@ -186,7 +188,7 @@ def test_what_is_usual_for_good_pictures_is_not_shown(by_place: bool) -> None:
 @both_ways
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (19, 64)])
 def test_a_map_has_the_size_of_its_picture_and_no_neighbours(by_place: bool, size: tuple[int, int]) -> None:
-    memory, _ = filled(pictures(3), by_place=by_place)
+    memory = filled(pictures(3), by_place=by_place)
     x = torch.stack(pictures(3, 1, *size, seed=7))
     together = memory(x)
     assert together.shape == (3, 1, *size)
@@ -202,7 +204,7 @@ def test_by_place_pictures_of_several_sizes_are_stretched_to_the_median() -> Non
         torch.nn.functional.interpolate(drawn[None, None], size, mode="bilinear", antialias=True)[0]
         for size in sizes
     ]
-    memory, _ = filled(good, by_place=True, floor=1.0)
+    memory = filled(good, by_place=True, floor=1.0)
     assert memory.size.tolist() == [48, 60]
     for picture, size in zip(good, sizes, strict=True):
         assert memory(picture[None]).shape == (1, 1, *size)
@@ -214,8 +216,8 @@ def test_by_place_pictures_of_several_sizes_are_stretched_to_the_median() -> Non
 @both_ways
 def test_one_picture_can_be_remembered(by_place: bool) -> None:
     (only,) = pictures(1)
-    memory, places = filled([only], by_place=by_place)
-    assert len(places) == 1
+    memory = filled([only], by_place=by_place)
+    assert len(memory.places) == 1
     assert memory(only[None]).max() < 0.02
     assert memory(pictures(1, seed=3)[0][None]).mean() > 0.1
 
@@ -226,24 +228,24 @@ def test_one_picture_can_be_remembered(by_place: bool) -> None:
 @both_ways
 def test_no_more_is_remembered_than_is_allowed(by_place: bool) -> None:
     good = pictures(9)
-    memory, places = filled(good, by_place=by_place, capacity=50, pictures=4, dimensions=7)
+    memory = filled(good, by_place=by_place, capacity=50, pictures=4, dimensions=7)
     assert memory.by_place is by_place
     assert memory.bank.shape == ((9, 11, 4, 7) if by_place else (50, 7))
     assert memory.bank.dtype == torch.float16
-    assert len(places) == (4 if by_place else 9)
+    assert len(memory.places) == (4 if by_place else 9)
 
 
 @both_ways
 def test_the_same_seed_remembers_the_same(by_place: bool) -> None:
-    first, _ = filled(pictures(5), by_place=by_place, capacity=60)
-    again, _ = filled(pictures(5), by_place=by_place, capacity=60)
+    first = filled(pictures(5), by_place=by_place, capacity=60)
+    again = filled(pictures(5), by_place=by_place, capacity=60)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 
 
 @both_ways
 def test_a_memory_comes_back_from_disk_bit_by_bit_into_one_that_is_empty(by_place: bool) -> None:
-    memory, _ = filled(pictures(3), by_place=by_place)
+    memory = filled(pictures(3), by_place=by_place)
     memory.weights = torch.tensor([0.3, 0.7])
     other = small()
     assert other.is_empty
@@ -256,7 +258,7 @@ def test_a_memory_comes_back_from_disk_bit_by_bit_into_one_that_is_empty(by_plac
 
 @both_ways
 def test_what_is_forgotten_leaves_the_memory_as_it_was_made(by_place: bool) -> None:
-    memory, _ = filled(pictures(3), by_place=by_place)
+    memory = filled(pictures(3), by_place=by_place)
     memory.weights = torch.tensor([0.3, 0.7])
     memory.forget()
     assert memory.is_empty
@@ -266,7 +268,7 @@ def test_what_is_forgotten_leaves_the_memory_as_it_was_made(by_place: bool) -> N
 
 
 def test_nothing_of_it_is_trained() -> None:
-    memory, _ = filled(pictures(3), by_place=False)
+    memory = filled(pictures(3), by_place=False)
     assert list(memory.parameters()) == []
 
 
@@ -288,6 +290,75 @@ def test_settings_that_do_not_fit_are_refused_in_a_line(setting: str, words: str
     assert words in str(error.value)
 
 
+# -- local contrast ------------------------------------------------------------------------------------
+
+
+def rough(count: int, side: int = 128, seed: int = 3) -> list[Tensor]:
+    """Fine noise, everywhere alike."""
+    return [0.5 + 0.05 * torch.randn(1, side, side, generator=seeded(seed + k)) for k in range(count)]
+
+
+def test_contrast_is_the_logarithm_of_the_deviation_in_a_window() -> None:
+    x = torch.rand(1, 2, 50, 64, generator=seeded())
+    planes = []
+    for plane in x[0].double().numpy():
+        mean, square = (gaussian_filter(values, 4, truncate=3) for values in (plane, plane * plane))
+        sigma = np.sqrt(square - mean * mean)
+        planes.append(np.log(sigma + 0.3 * sigma.mean()))
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(np.stack(planes))[None], (12, 16), mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(contrast(x).double(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(contrast(3 * x + 0.2), contrast(x) + math.log(3), atol=1e-3, rtol=0)
+    assert contrast(torch.full((1, 1, 32, 32), 0.7)).isfinite().all()
+
+
+@both_ways
+def test_an_area_of_another_contrast_is_found_though_its_structure_is_usual(by_place: bool) -> None:
+    good = rough(12)
+    x, spoiled = good[11][None], good[11][None].clone()
+    spoiled[..., 40:88, 40:88] = 0.5 + (spoiled[..., 40:88, 40:88] - 0.5) / 4
+    ratios = []
+    for contrasts in (False, True):
+        memory = Memory(contrast=contrasts)
+        memory.fill(good[:11], seeded(), by_place=by_place)
+        inside = memory(spoiled)[..., 48:80, 48:80].mean()
+        ratios.append(float(inside / memory(x)[..., 48:80, 48:80].mean()))
+    assert ratios[0] < 1 < 5 < ratios[1], ratios
+
+
+@both_ways
+def test_with_contrasts_light_changes_nothing_and_the_disk_keeps_them(by_place: bool) -> None:
+    good = rough(4)
+    memory, other = Memory(), Memory()
+    memory.fill(good[:3], seeded(), by_place=by_place)
+    assert memory.contrasts is not None
+    assert not memory.contrasts.is_empty
+    x = good[3][None]
+    torch.testing.assert_close(memory(0.7 * x + 0.1), memory(x), atol=2e-2, rtol=2e-2)
+    other.load_state_dict(load(save(memory.state_dict())))
+    assert torch.equal(other(x), memory(x))
+    # A remembered picture is as unlike the others as if it had not been remembered.
+    left_out, without = memory(good[1][None], 1), memory(good[1][None])
+    assert left_out.mean() > without.mean() + 0.1
+    memory.forget()
+    assert memory.contrasts.is_empty
+
+
+def test_small_pictures_are_compared_in_structure_alone() -> None:
+    small_ones, both = Memory(), Memory()
+    small_ones.fill([one[:, :127] for one in rough(3)], seeded(), by_place=True)
+    both.fill(rough(3), seeded(), by_place=False)
+    assert small_ones.contrasts is not None
+    assert small_ones.contrasts.is_empty
+    assert not small_ones.is_empty
+    assert both(rough(1)[0][None, :, :36, :40]).shape == (1, 1, 36, 40)
+    with pytest.raises(
+        UsageError, match="a picture of 40 × 35 pixels is too small to be compared in local contr"
+    ):
+        both(rough(1)[0][None, :, :35, :40])
+
+
 # -- how small the shipped detectors are ---------------------------------------------------------------
 
 
@@ -304,13 +375,16 @@ def test_the_shipped_detectors_are_small_and_quick(name: str, giga: float, by_pl
     model = build(recipe, 1).eval()
     memory = model.memory
     assert memory is not None
+    assert memory.contrasts is not None
     # Full to capacity with noise in place of pictures, which costs the same.
-    places = (256 // memory.stride + 1,) * 2
-    shape = (*places, memory.pictures) if by_place else (memory.capacity,)
-    memory.mean, memory.basis = torch.zeros(memory.patch**2), torch.randn(memory.patch**2, memory.dimensions)
-    memory.bank = torch.randn(*shape, memory.dimensions).half()
-    memory.usual = memory.spread = torch.ones(places if by_place else (1, 1))
-    memory.size = torch.tensor([256, 256])
+    for pieces, side in ((memory, 256), (memory.contrasts, 64)):
+        places = (side // pieces.stride + 1,) * 2
+        shape = (*places, pieces.pictures) if by_place else (pieces.capacity,)
+        pieces.mean = torch.zeros(pieces.patch**2)
+        pieces.basis = torch.randn(pieces.patch**2, pieces.dimensions)
+        pieces.bank = torch.randn(*shape, pieces.dimensions).half()
+        pieces.usual = pieces.spread = torch.ones(places if by_place else (1, 1))
+        pieces.size = torch.tensor([side, side])
     x = torch.rand(1, 256, 256, generator=seeded())
     patch, stride = recipe.patch.size, recipe.patch.stride
     plan = TilePlan((256, 256), (patch, patch), (stride, stride))

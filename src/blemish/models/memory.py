@@ -10,6 +10,9 @@ gradients: the pieces are written in the basis of their principal components and
 
 Good pictures differ from each other more in some places than in others. How much is known from the remembered
 ones, each compared with all the rest; what is shown is how far beyond that a place lies.
+
+A rough or smooth area among pieces whose structure is as usual has another local contrast, SSIM's second term. So the
+logarithm of local contrast is a picture, too, which is remembered in the same way, at a quarter of the size.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
+from blemish.similarity.windows import Window, window_mean
 
 SAMPLE = 40_000
 """Pieces that the principal components are found from."""
@@ -34,7 +38,14 @@ SETTLING = 64
 """Remembered pictures that tell how unlike each other good pictures are."""
 FLATTENING = 2.0
 """Times the mean spread, added to that of each place, so that none counts without limit."""
-NOTHING = slice(0, 0)
+CONTRAST = Window(size=25, sigma=4.0)
+"""Over which local contrast is taken."""
+COARSER = 4
+"""Pixels of a picture to one of its local contrast."""
+ROOM = 128
+"""Shorter side in pixels from which on pictures are compared in local contrast: two pieces of 16, coarser."""
+QUIET = 0.3
+"""Local contrast, in units of the picture's mean, below which differences fade."""
 BLOCK = 4
 """Side in steps of the places that are compared at once where they do."""
 
@@ -86,8 +97,32 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     return pieces.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
 
 
-class Memory(nn.Module):
-    """The structure of good pictures, piece by piece; :meth:`forward` is how unusually unlike all of it a picture is.
+def contrast(x: Tensor) -> Tensor:
+    """Logarithm of the local contrast of pictures, at a quarter of their size.
+
+    log(σ_x + 0.3 mean(σ_x)) with σ_x the standard deviation in a Gaussian window of 4 pixels (Wang et al. 2004,
+    equation 15), of each channel by itself. A gain adds a constant, an offset nothing.
+
+    Parameters
+    ----------
+    x: (N, C, H, W); each side at least 25.
+
+    Returns
+    -------
+    (N, C, ⌊H / 4⌋, ⌊W / 4⌋).
+
+    >>> contrast(torch.rand(1, 3, 130, 160)).shape
+    torch.Size([1, 3, 32, 40])
+    """
+    x = x - x.mean((2, 3), keepdim=True)
+    mu_x = window_mean(x, CONTRAST)
+    sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
+    logarithm = (sigma_x + QUIET * sigma_x.mean((2, 3), keepdim=True) + 1e-6).log()
+    return _stretched(logarithm, torch.tensor(x.shape[2:]) // COARSER)
+
+
+class Pieces(nn.Module):
+    """Small pieces of good pictures; :meth:`forward` is how unusually unlike all of them those of a picture are.
 
     Parameters
     ----------
@@ -96,8 +131,6 @@ class Memory(nn.Module):
     capacity: pieces that are remembered where places do not matter.
     pictures: that are remembered where they do.
     reach: how far around its block of 4 × 4 places a piece is looked for, in steps, where places matter.
-    by_place: whether places matter; None leaves the choice to who fills the memory.
-    share: of the memory in a detector's map, the rest being the network's; None leaves the choice, too.
     """
 
     mean: Tensor
@@ -106,40 +139,37 @@ class Memory(nn.Module):
     usual: Tensor
     spread: Tensor
     size: Tensor
-    weights: Tensor
 
     def __init__(
         self,
         *,
-        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
-        stride: Annotated[int, Field(ge=1)] = 4,
-        floor: Annotated[float, Field(gt=0)] = 2.0,
-        dimensions: Annotated[int, Field(ge=1)] = 32,
-        capacity: Annotated[int, Field(ge=1)] = 30_000,
-        pictures: Annotated[int, Field(ge=1)] = 400,
-        reach: Annotated[int, Field(ge=0)] = 1,
-        by_place: bool | None = None,
-        share: Annotated[float | None, Field(ge=0, le=1)] = None,
+        patch: int,
+        stride: int,
+        floor: float,
+        dimensions: int,
+        capacity: int,
+        pictures: int,
+        reach: int,
     ) -> None:
         super().__init__()
-        self.ways = (False, True) if by_place is None else (by_place,)
-        self.share = share
         self.patch, self.stride, self.floor = patch, stride, floor
         self.dimensions, self.capacity, self.pictures, self.reach = dimensions, capacity, pictures, reach
-        self.forget()
+        self.register_buffer("bank", torch.zeros(0, 0, dtype=torch.float16))
+        Pieces.forget(self)
 
     def forget(self) -> None:
         """Remember nothing, as before :meth:`fill`."""
-        self.register_buffer("mean", torch.zeros(0))
-        self.register_buffer("basis", torch.zeros(0, 0))
-        self.register_buffer("bank", torch.zeros(0, 0, dtype=torch.float16))
+        device = self.bank.device
+        self.bank = torch.zeros(0, 0, dtype=torch.float16, device=device)
+        self.register_buffer("mean", torch.zeros(0, device=device))
+        self.register_buffer("basis", torch.zeros(0, 0, device=device))
         # Mean and standard deviation of the distances of good pictures, by place or of all places.
-        self.register_buffer("usual", torch.zeros(0, 0))
-        self.register_buffer("spread", torch.zeros(0, 0))
+        self.register_buffer("usual", torch.zeros(0, 0, device=device))
+        self.register_buffer("spread", torch.zeros(0, 0, device=device))
         # (height, width) that every picture is brought to where places matter.
-        self.register_buffer("size", torch.zeros(2, dtype=torch.int64))
-        # Of the network's map and of this one in what a detector shows.
-        self.register_buffer("weights", torch.tensor([1.0, 0.0]))
+        self.register_buffer("size", torch.zeros(2, dtype=torch.int64, device=device))
+        self.places: dict[int, slice] = {}
+        """Where each remembered picture of the last :meth:`fill` lies in :attr:`bank`; not kept on disk."""
 
     @property
     def is_empty(self) -> bool:
@@ -151,7 +181,7 @@ class Memory(nn.Module):
         """Whether a piece is compared with those of the same place only."""
         return self.bank.ndim == 4
 
-    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> dict[int, slice]:
+    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
         """Remember ``pictures``, (C, H, W) each in [0, 1]; forgets what was remembered before.
 
         Parameters
@@ -159,17 +189,13 @@ class Memory(nn.Module):
         by_place: whether pieces are kept with their place, which says something where all pictures show the same
             thing in the same pose. Pictures of several sizes are then all stretched to the median one, as suits
             parts that were cut out along their outline.
-
-        Returns
-        -------
-        By the number of each picture that is remembered, where it lies in :attr:`bank`.
         """
+        self.forget()
         if by_place:
-            sides = torch.tensor([pictures[number].shape[1:] for number in range(len(pictures))])
-            self.size = sides.median(0).values.to(self.size)
+            self.size = _sides(pictures).median(0).values.to(self.size)
 
         def seen(number: int) -> Tensor:
-            picture = pictures[number][None]
+            picture = pictures[number][None].to(self.bank.device)
             return _stretched(picture, self.size) if by_place else picture
 
         order = torch.randperm(len(pictures), generator=generator).tolist()
@@ -182,26 +208,26 @@ class Memory(nn.Module):
         if by_place:
             kept = [self._described(seen(i))[0] for i in order[: self.pictures]]
             self.bank = torch.stack(kept, 2).half()  # (h, w, pictures, k)
-            places = {number: slice(place, place + 1) for place, number in enumerate(order[: self.pictures])}
-            self._settle(seen, places)
-            return places
-        each = math.ceil(self.capacity / len(pictures))
-        pieces = [self._projected(self._drawn(seen(i), each, generator)) for i in order]
-        self.bank = torch.cat(pieces)[: self.capacity].half()  # (pieces, k)
-        ends = np.cumsum([len(one) for one in pieces]).tolist()
-        places = {
-            number: slice(end - len(one), end) for number, end, one in zip(order, ends, pieces, strict=True)
-        }
-        self._settle(seen, places)
-        return places
+            self.places = {number: slice(at, at + 1) for at, number in enumerate(order[: self.pictures])}
+        else:
+            each = math.ceil(self.capacity / len(pictures))
+            pieces = [self._projected(self._drawn(seen(i), each, generator)) for i in order]
+            self.bank = torch.cat(pieces)[: self.capacity].half()  # (pieces, k)
+            ends = np.cumsum([len(one) for one in pieces]).tolist()
+            self.places = {
+                number: slice(end - len(one), end)
+                for number, end, one in zip(order, ends, pieces, strict=True)
+            }
+        self._settle(seen)
 
     @torch.no_grad()
-    def _settle(self, seen: Callable[[int], Tensor], places: dict[int, slice]) -> None:
+    def _settle(self, seen: Callable[[int], Tensor]) -> None:
         """Learn how unlike the others good pictures usually are, from some of those that are remembered."""
-        if len(places) < 2:  # nothing to compare the one picture with
-            self.usual, self.spread = torch.zeros(1, 1), torch.ones(1, 1)
+        if len(self.places) < 2:  # nothing to compare the one picture with
+            self.usual = torch.zeros(1, 1, device=self.bank.device)
+            self.spread = torch.ones_like(self.usual)
             return
-        found = [self.distances(seen(number), places[number])[0] for number in list(places)[:SETTLING]]
+        found = [self.distances(seen(number), number)[0] for number in list(self.places)[:SETTLING]]
         if self.by_place:
             spread, usual = torch.std_mean(torch.stack(found), 0, correction=0)
             # Neighbouring places know more of each other than so few pictures tell of one.
@@ -210,15 +236,15 @@ class Memory(nn.Module):
             spread, usual = torch.std_mean(torch.cat([one.flatten() for one in found]), 0, correction=0)
             self.usual, self.spread = usual.view(1, 1), spread.view(1, 1)
 
-    def forward(self, x: Tensor, without: slice = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """How unusually far each place is from all that is remembered: (N, C, H, W) to (N, 1, H, W), at least 0.
 
         In standard deviations above the mean of good pictures at that place, or at all places.
 
         Parameters
         ----------
-        without: what of the memory is not to count, as :meth:`fill` gives it: how unlike the others is a picture
-            that is remembered itself?
+        without: number of the picture that is not to count, where the last :meth:`fill` was of this object: how
+            unlike the others is a picture that is remembered itself?
         """
         seen = _stretched(x, self.size) if self.by_place else x
         spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
@@ -226,15 +252,16 @@ class Memory(nn.Module):
         shown = _upsampled(unusual[:, None], self.stride, (seen.shape[2], seen.shape[3]))
         return _stretched(shown, torch.tensor(x.shape[2:]))
 
-    def distances(self, x: Tensor, without: slice = NOTHING) -> Tensor:
+    def distances(self, x: Tensor, without: int | None = None) -> Tensor:
         """Distance of each piece of ``x`` (N, C, H, W) to the nearest remembered one: (N, h, w), at least 0.
 
         In units in which two pieces without any likeness of structure lie 1 apart. Where places matter, ``x`` is of
         the size that is remembered.
         """
         bank = self.bank
-        if without.start != without.stop:
-            bank = torch.cat([bank[..., : without.start, :], bank[..., without.stop :, :]], -2)
+        if without in self.places:
+            place = self.places[without]
+            bank = torch.cat([bank[..., : place.start, :], bank[..., place.stop :, :]], -2)
         described = self._described(x)  # (N, h, w, k)
         if self.by_place:
             squares = torch.stack([self._by_place(one, bank) for one in described])
@@ -275,6 +302,89 @@ class Memory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class Memory(Pieces):
+    """The structure of good pictures, and that of their local contrast.
+
+    Parameters
+    ----------
+    patch, stride, floor, dimensions, capacity, pictures, reach: as :class:`Pieces` takes them.
+    by_place: whether places matter; None leaves the choice to who fills the memory.
+    share: of the memory in a detector's map, the rest being the network's; None leaves the choice, too.
+    contrast: whether local contrast is remembered beside the picture itself, where every remembered picture has a
+        shorter side of 128 pixels or more.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1)] = 4,
+        floor: Annotated[float, Field(gt=0)] = 2.0,
+        dimensions: Annotated[int, Field(ge=1)] = 32,
+        capacity: Annotated[int, Field(ge=1)] = 30_000,
+        pictures: Annotated[int, Field(ge=1)] = 400,
+        reach: Annotated[int, Field(ge=0)] = 1,
+        by_place: bool | None = None,
+        share: Annotated[float | None, Field(ge=0, le=1)] = None,
+        contrast: bool = True,
+    ) -> None:
+        settings: dict[str, Any] = {
+            "patch": patch,
+            "stride": stride,
+            "floor": floor,
+            "dimensions": dimensions,
+            "capacity": capacity,
+            "pictures": pictures,
+            "reach": reach,
+        }
+        super().__init__(**settings)
+        self.contrasts = Pieces(**settings) if contrast else None
+        self.ways = (False, True) if by_place is None else (by_place,)
+        self.share = share
+        # Of the network's map and of this one in what a detector shows.
+        self.register_buffer("weights", torch.tensor([1.0, 0.0]))
+
+    def weigh(self, network: float, memory: float) -> None:
+        """Set what the network's map and this one count in what a detector shows."""
+        self.weights = torch.tensor([network, memory], device=self.weights.device)
+
+    def forget(self) -> None:
+        """Remember nothing and count for nothing, as before :meth:`fill` and :meth:`weigh`."""
+        super().forget()
+        if self.contrasts is not None:
+            self.contrasts.forget()
+        self.weigh(1.0, 0.0)
+
+    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
+        """As :meth:`Pieces.fill`."""
+        super().fill(pictures, generator, by_place=by_place)
+        if self.contrasts is not None and _sides(pictures).min() >= ROOM:
+            coarse = [contrast(pictures[number][None])[0] for number in range(len(pictures))]
+            self.contrasts.fill(coarse, generator, by_place=by_place)
+
+    def forward(self, x: Tensor, without: int | None = None) -> Tensor:
+        """As :meth:`Pieces.forward`; with local contrast, the root of the sum of both squares.
+
+        Raises
+        ------
+        UsageError
+            When a side of the pictures is too short.
+        """
+        shown = super().forward(x, without)
+        if self.contrasts is None or self.contrasts.is_empty:
+            return shown
+        least = max(CONTRAST.size, COARSER * (self.patch // 2 + 1))
+        if min(x.shape[2:]) < least:
+            raise UsageError(
+                f"a picture of {x.shape[3]} × {x.shape[2]} pixels is too small to be compared in local contrast; it "
+                f"needs at least {least}"
+            )
+        coarse: Tensor = self.contrasts(contrast(x), without)
+        return torch.hypot(shown, _stretched(coarse, torch.tensor(x.shape[2:])))
+
+
 def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
     """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,)."""
     lengths = bank.square().sum(1)
@@ -283,6 +393,11 @@ def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
         for some in torch.split(queries, QUERIES)
     ]
     return torch.cat(nearest)
+
+
+def _sides(pictures: Pictures) -> Tensor:
+    """Height and width of each of ``pictures``: (N, 2)."""
+    return torch.tensor([pictures[number].shape[1:] for number in range(len(pictures))])
 
 
 def _smoothed(values: Tensor) -> Tensor:
