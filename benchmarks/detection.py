@@ -64,6 +64,7 @@ VARIANTS: dict[str, list[str]] = {
     "all": [],
     "without pose": ["picture.pose=never"],
     "memory anywhere": ["memory.by_place=false"],
+    "structure alone": ["memory.contrast=false"],
     "memory only": ["memory.share=1.0"],
     "network only": ["memory.share=0.0"],
     "patch 8": ["memory.patch=8"],
@@ -73,6 +74,9 @@ VARIANTS: dict[str, list[str]] = {
     "reach 0": ["memory.reach=0"],
     "reach 2": ["memory.reach=2"],
     "stride 8": ["memory.stride=8"],
+    "no reconstruction": ["loss=[{name: segmentation}]"],
+    "no exposure": ["augmentation=[]"],
+    "small blemishes": ["corruption=[{name: blemishes, smallest: 0.03, largest: 0.1}]"],
 }
 UNSEEN = "unseen"
 """Label of good pictures of the training folder that a fit has not seen."""

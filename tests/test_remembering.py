@@ -80,6 +80,7 @@ def test_what_is_used_is_one_of_those_tried_and_spoken_of(inspector: Callable[..
     done = remember(
         own, [face(seed) for seed in range(12)], [face(seed) for seed in range(20, 24)], Observer()
     )
+    assert [one.is_chosen for one in done.candidates].count(True) == 1
     tried = {(one.by_place, one.share) for one in done.candidates}
     assert tried == {(None, 0.0), *((way, share) for way in (True, False) for share in SHARES if share)}
     for one in done.candidates:

@@ -71,6 +71,7 @@ class Candidate(_Record):
     """What the choice is made by."""
     pixel_ap: float
     """For comparison: the network was trained to find just such pixels, so it favours the network."""
+    is_chosen: bool = False
 
 
 class Training(_Record):

@@ -122,6 +122,7 @@ def remember(
     ]
     spoiled = sum(bool(case.spoiled.any()) for case in cases)
     best = _chosen(candidates, len(cases) - spoiled, spoiled)
+    candidates = [one.model_copy(update={"is_chosen": one is best}) for one in candidates]
     words = _in_words(best, min(len(held_out), HELD_OUT))
     if best.by_place is None:
         memory.forget()
