@@ -105,6 +105,15 @@ def readme_rows() -> list[str]:
         rows.append(
             f"| `{name}` | {len(figures[0])} | {' | '.join(spread(values, 3) for values in figures)} |"
         )
+    trims = _json("benchmarks/results/detection-contamination-mvtec_screw.json")["rows"]
+    for name in ("nothing", "both, auto"):
+        runs = [[row for row in trims if (row["trimmed"], row["share"]) == (name, s)] for s in (0, 0.05, 0.1)]
+        cells = (
+            f"{100 * fmean(row['rejected_test'] for row in some):.1f} %, "
+            f"{100 * fmean(row['found'] for row in some):.0f} %"
+            for some in runs
+        )
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     screws = _json("studies/results/kumar2025-mvtec_screw.json")
     published = screws["published"]["tables"]["screw"]
     for recipe in published:
