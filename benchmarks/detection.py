@@ -2,6 +2,7 @@
 
     python benchmarks/detection.py table DATA/mvtec_screw DATA/magnetic_tile --recipes blemish,ssim-ae --seeds 0,1,2
     python benchmarks/detection.py ablation DATA/mvtec_screw
+    python benchmarks/detection.py parts DATA/mvtec_screw
     python benchmarks/detection.py contamination DATA/mvtec_screw --shares 0,0.05,0.1 --trim
     python benchmarks/detection.py few DATA/mvtec_screw --counts 5,10,20,40,80,160
     python benchmarks/detection.py rates DATA/mvtec_screw --rates 0.01,0.05,0.1,0.2
@@ -27,6 +28,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from blemish import fitting
-from blemish.detect import Guarantee, PixelMetrics, Trim, conformal_threshold, roc_auc, trimmed
+from blemish.detect import Guarantee, PixelMetrics, Trim, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.fitting import fit
 from blemish.images import (
     Item,
@@ -48,11 +50,14 @@ from blemish.images import (
     read_picture,
     resize,
 )
+from blemish.images.generated import FAMILIES
 from blemish.images.writing import atomic_path, write_json, write_text
 from blemish.inspector import Candidate, Inspector, versions
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.studies.protocol import brightness_auroc, comparison, spread, table
+from blemish.similarity import ssim_map
+from blemish.similarity.msgms import msgms_map
+from blemish.studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
 from blemish.training import choose_machine
 
 Floats = NDArray[np.float64]
@@ -140,7 +145,7 @@ class Bench:
         self.dataset = dataset
         self.settings = [*(FAST if options.fast else ()), *options.set]
         self.recipe = load_recipe(options.recipe)
-        self.work = options.work / options.task / dataset.resolve().name
+        self.work = options.work / options.task / dataset.resolve().stem
         labelled = read_labelled(dataset).items
         self.train = [item for item in labelled if item.split == "train" and item.is_good]
         self.tests = [item for item in labelled if item.split == "test"]
@@ -233,7 +238,7 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
     peers = json.loads(PEERS.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = []
     for bench in benches:
-        name = bench.dataset.resolve().name
+        name = bench.dataset.resolve().stem
         settings = [*options.set, *budget]
         recipes = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in options.recipes}
         runs = comparison(bench.work, bench.dataset, recipes, options.seeds, settings, Observer()).runs
@@ -798,6 +803,110 @@ def ranked(rows: Sequence[dict[str, Any]], proxy: str, real: str) -> dict[str, f
     }
 
 
+# -- what each map of one fit is worth ----------------------------------------------------------------
+
+UNITS = 24
+"""Calibration pictures that say how high a map goes on good pictures."""
+WHOLE = "network and memory, as fitted"
+
+
+def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    """The maps that one fit can give, alone and added: head, memory, residuals of the reconstruction, flips.
+
+    Sums with anything but the memory give each map the weight that brings nine of ten good pictures below 1.
+    """
+    settings = [*options.set, *([f"training.budget={options.budget}"] if options.budget else [])]
+    name = bench.dataset.resolve().stem
+    work = options.work / "table" / name
+    runs = comparison(work, bench.dataset, [options.recipe], options.seeds, settings, Observer()).runs
+    rows = []
+    for run in runs:
+        inspector = fitted(work, run.recipe, run.seed)
+        begun = time.perf_counter()
+        held_out = {Path(name).name for name in inspector.file.split["calibration"]}
+        calibrating = [item for item in bench.train if item.path.name in held_out][:UNITS]
+        good = [maps(inspector, read_picture(item.path)) for item in calibrating]
+        units = {
+            way: max(float(np.quantile([score_of(inspector, one[way]) for one in good], 0.9)), 1e-6)
+            for way in good[0]
+        }
+        scores: dict[str, list[float]] = {}
+        pixels: dict[str, PixelMetrics] = {}
+        for item in bench.tests:
+            picture = read_picture(item.path)
+            placed = inspector.file.preparation.place(picture)
+            mask = read_mask(item.mask, size=picture.size) if item.mask else None
+            alone = maps(inspector, picture)
+            sums = {
+                f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
+                for way in alone
+                if way.endswith("reconstruction")
+            }
+            for way, shown in {**alone, **sums}.items():
+                scores.setdefault(way, []).append(score_of(inspector, shown))
+                if item.is_good or (mask is not None and mask.any()):
+                    pixels.setdefault(way, PixelMetrics(resamples=0)).update(placed.map_back(shown), mask)
+        defective = [not item.is_good for item in bench.tests]
+        for way, values in scores.items():
+            result = pixels[way].result()
+            rows.append(
+                {
+                    "way": way,
+                    "seed": run.seed,
+                    "image_auroc": roc_auc(defective, values),
+                    "pixel_auroc": result.auroc,
+                    "aupro_30": result.aupro_30,
+                }
+            )
+        bench.seconds += run.training_seconds + time.perf_counter() - begun
+        print(f"{name}, seed {run.seed}: {time.perf_counter() - begun:.0f} s", flush=True)
+    text = table(
+        ["map", "image AUROC", "pixel AUROC", "AUPRO 30 %"],
+        [
+            [way, *(spread([row[key] for row in some]) for key in FIGURES)]
+            for way, some in grouped(rows, "way")
+        ],
+    )
+    figure, panels = axes(2)
+    for axis, key in zip(panels, ("image_auroc", "aupro_30"), strict=True):
+        for place, (way, some) in enumerate(reversed(grouped(rows, "way"))):
+            values = [row[key] for row in some]
+            axis.barh(place, fmean(values), color="tab:blue" if way == WHOLE else "tab:cyan")
+            axis.plot([min(values), max(values)], [place, place], color="black", linewidth=1.5)
+        axis.set_yticks(range(len(grouped(rows, "way"))), [way for way, _ in reversed(grouped(rows, "way"))])
+        axis.set_xlim(0, 1)
+        axis.set_xlabel({"image_auroc": "image AUROC", "aupro_30": "AUPRO 30 %"}[key])
+    figure.set_figwidth(13)
+    return {"budget": options.budget, "rows": rows, "markdown": text, "figure": figure}
+
+
+def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32]]:
+    """Every map that the network and the memory of ``inspector`` can give of a prepared picture, (h, w) each."""
+    x = inspector.file.preparation.prepare(picture)
+    head, reconstruction = inspector.by_network(x)
+    both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
+    flipped = [
+        np.flip(inspector.by_network(np.ascontiguousarray(np.flip(x, axis)))[0], axis - 1) for axis in (1, 2)
+    ]
+    found = {
+        "head": head,
+        "head, flipped both ways": np.mean([head, *flipped], axis=0),
+        "SSIM of the reconstruction": 1 - ssim_map(*both, data_range=1.0).mean(1)[0].numpy(),
+        "MSGMS of the reconstruction": 1 - msgms_map(*both, data_range=1.0).mean((0, 1)).numpy(),
+    }
+    memory = inspector.model.memory
+    if memory is not None and not memory.is_empty:
+        network, remembered = memory.weights.tolist()
+        found["memory"] = inspector.by_memory(x)
+        found[WHOLE] = network * head + remembered * found["memory"]
+    return found
+
+
+def score_of(inspector: Inspector, shown: NDArray[np.float32]) -> float:
+    rule = inspector.recipe.score
+    return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+
+
 # -- what all tasks share ------------------------------------------------------------------------------
 
 
@@ -831,6 +940,15 @@ def finish_axes(all_axes: Sequence[Axes], labels: Sequence[str]) -> None:
         axis.legend(fontsize=8)
 
 
+def drawn(dataset: Path, work: Path) -> Path:
+    """``dataset``, or the folder of a generated one where it only names a family."""
+    if dataset.exists() or str(dataset) not in FAMILIES:
+        return dataset
+    return generated(
+        work, str(dataset), good=120, test_good=40, per_blemish=12, size=256, observer=Observer()
+    )
+
+
 def command(options: argparse.Namespace) -> str:
     """The line that repeats this, but for where data sets, work and results lie."""
     words: list[str] = ["python", "benchmarks/detection.py"]
@@ -848,6 +966,7 @@ CURVES: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
     "ablation": ablation,
     "contamination": contamination,
     "few": few,
+    "parts": parts,
     "rates": rates,
 }
 
@@ -858,13 +977,14 @@ def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 def main() -> None:
     options = parsed()
-    benches = [Bench(options, dataset) for dataset in options.datasets]
+    datasets = [drawn(dataset, options.work) for dataset in options.datasets]
+    benches = [Bench(options, dataset) for dataset in datasets]
     keep_poses(options.work)
     if options.task == "table":
         found, asked = beside_others(benches, options), beside_others.__doc__
     else:
         found, asked = CURVES[options.task](benches[0], options), CURVES[options.task].__doc__
-    names = [bench.dataset.resolve().name for bench in benches]
+    names = [bench.dataset.resolve().stem for bench in benches]
     stem = "-".join(["detection", options.task, *names, *filter(None, [found.get("budget")])])
     text, figure = found.pop("markdown"), found.pop("figure")
     document = {
@@ -911,6 +1031,12 @@ def parsed() -> argparse.Namespace:
         "--variants", type=Path, help="JSON, a list of settings by name; the first is compared with"
     )
     task.add_argument("--leave-out", type=listed(str), default=[], help="variants")
+    task = tasks.add_parser("parts", parents=[common], help="what each map of one fit is worth")
+    task.add_argument(
+        "datasets", metavar="dataset", type=Path, nargs=1, help="as above, or a generated family"
+    )
+    task.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
+    task.set_defaults(recipe="blemish", fast=False)
     task = tasks.add_parser("contamination", parents=[single], help="against defective training pictures")
     task.add_argument(
         "--shares", type=listed(float), default=[0.0, 0.05, 0.1], help="of the training pictures"
