@@ -346,12 +346,21 @@ def test_with_contrasts_light_changes_nothing_and_the_disk_keeps_them(by_place: 
 
 
 def test_small_pictures_are_compared_in_structure_alone() -> None:
-    small_ones, both = Memory(), Memory()
-    small_ones.fill([one[:, :127] for one in rough(3)], seeded(), by_place=True)
+    def filled_with(*sizes: int) -> Memory:
+        memory = Memory()
+        memory.fill(
+            [one[:, :size] for one, size in zip(rough(3), sizes, strict=True)], seeded(), by_place=True
+        )
+        assert not memory.is_empty
+        assert memory.contrasts is not None
+        return memory
+
+    # The median picture counts, as long as each is large enough for one piece.
+    assert filled_with(127, 127, 128).contrasts.is_empty
+    assert filled_with(35, 128, 128).contrasts.is_empty
+    assert not filled_with(36, 128, 128).contrasts.is_empty
+    both = Memory()
     both.fill(rough(3), seeded(), by_place=False)
-    assert small_ones.contrasts is not None
-    assert small_ones.contrasts.is_empty
-    assert not small_ones.is_empty
     assert both(rough(1)[0][None, :, :36, :40]).shape == (1, 1, 36, 40)
     with pytest.raises(
         UsageError, match="a picture of 40 × 35 pixels is too small to be compared in local contr"

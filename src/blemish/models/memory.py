@@ -43,7 +43,7 @@ CONTRAST = Window(size=25, sigma=4.0)
 COARSER = 4
 """Pixels of a picture to one of its local contrast."""
 ROOM = 128
-"""Shorter side in pixels from which on pictures are compared in local contrast: two pieces of 16, coarser."""
+"""Shorter side in pixels of the median picture from which on local contrast is compared: two pieces of 16, coarser."""
 QUIET = 0.3
 """Local contrast, in units of the picture's mean, below which differences fade."""
 BLOCK = 4
@@ -310,8 +310,8 @@ class Memory(Pieces):
     patch, stride, floor, dimensions, capacity, pictures, reach: as :class:`Pieces` takes them.
     by_place: whether places matter; None leaves the choice to who fills the memory.
     share: of the memory in a detector's map, the rest being the network's; None leaves the choice, too.
-    contrast: whether local contrast is remembered beside the picture itself, where every remembered picture has a
-        shorter side of 128 pixels or more.
+    contrast: whether local contrast is remembered beside the picture itself, where the median picture's shorter side
+        has 128 pixels or more, and no picture is smaller than a piece.
     """
 
     weights: Tensor
@@ -346,6 +346,11 @@ class Memory(Pieces):
         # Of the network's map and of this one in what a detector shows.
         self.register_buffer("weights", torch.tensor([1.0, 0.0]))
 
+    @property
+    def _least(self) -> int:
+        """Pixels of a side that local contrast needs."""
+        return max(CONTRAST.size, COARSER * (self.patch // 2 + 1))
+
     def weigh(self, network: float, memory: float) -> None:
         """Set what the network's map and this one count in what a detector shows."""
         self.weights = torch.tensor([network, memory], device=self.weights.device)
@@ -360,7 +365,9 @@ class Memory(Pieces):
     def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
         """As :meth:`Pieces.fill`."""
         super().fill(pictures, generator, by_place=by_place)
-        if self.contrasts is not None and _sides(pictures).min() >= ROOM:
+        sides = _sides(pictures)
+        has_room = sides.min() >= self._least and sides.median(0).values.min() >= ROOM
+        if self.contrasts is not None and has_room:
             coarse = [contrast(pictures[number][None])[0] for number in range(len(pictures))]
             self.contrasts.fill(coarse, generator, by_place=by_place)
 
@@ -375,11 +382,10 @@ class Memory(Pieces):
         shown = super().forward(x, without)
         if self.contrasts is None or self.contrasts.is_empty:
             return shown
-        least = max(CONTRAST.size, COARSER * (self.patch // 2 + 1))
-        if min(x.shape[2:]) < least:
+        if min(x.shape[2:]) < self._least:
             raise UsageError(
                 f"a picture of {x.shape[3]} × {x.shape[2]} pixels is too small to be compared in local contrast; it "
-                f"needs at least {least}"
+                f"needs at least {self._least}"
             )
         coarse: Tensor = self.contrasts(contrast(x), without)
         return torch.hypot(shown, _stretched(coarse, torch.tensor(x.shape[2:])))
