@@ -37,7 +37,8 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from blemish import fitting
-from blemish.detect import Guarantee, PixelMetrics, Trim, conformal_threshold, image_score, roc_auc, trimmed
+from blemish.detect import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
+from blemish.detect.thresholds import Trim
 from blemish.fitting import fit
 from blemish.images import (
     Item,

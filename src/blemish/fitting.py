@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from blemish._version import __version__
-from blemish.detect import Trim, at_most, needed, trimmed
+from blemish.detect import at_most, needed, trimmed
+from blemish.detect.thresholds import Trim
 from blemish.errors import (
     CalibrationError,
     FileError,

@@ -23,7 +23,6 @@ from blemish.detect.scores import SCORES, image_score
 from blemish.detect.streaming import PIXEL_FIGURES, PixelMetrics, PixelResult
 from blemish.detect.thresholds import (
     Guarantee,
-    Trim,
     at_most,
     benjamini_hochberg,
     conformal_threshold,
@@ -46,7 +45,6 @@ __all__ = [
     "PixelMetrics",
     "PixelResult",
     "Region",
-    "Trim",
     "accepted_and_rejected",
     "accuracy_at",
     "append_record",
