@@ -249,7 +249,7 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
                 {
                     "dataset": name,
                     "name": recipe,
-                    "source": "measured here" + (f": {options.budget} of training" if options.budget else ""),
+                    "source": measured_here(options.budget),
                     "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
                     "pixel_auroc": [one.pixel.auroc for one in evaluations],
                     "aupro_30": [one.pixel.aupro_30 for one in evaluations],
@@ -351,6 +351,11 @@ def pattern(picture: Picture) -> Floats:
     return np.asarray(detail / np.linalg.norm(detail), dtype=np.float64).ravel()
 
 
+def measured_here(budget: str | None) -> str:
+    """The source of a row, as a table names it."""
+    return "measured here" + (f": {budget} of training" if budget else "")
+
+
 def of_other_tables(out: Path, dataset: str, budget: str | None) -> list[dict[str, Any]]:
     """What the tables in ``out`` with another budget of training have measured on ``dataset``."""
     paths = sorted(out.glob(f"detection-table-{dataset}*.json"))
@@ -360,7 +365,8 @@ def of_other_tables(out: Path, dataset: str, budget: str | None) -> list[dict[st
         for document in documents
         if document["budget"] != budget
         for row in document["rows"]
-        if row["dataset"] == dataset and row["source"].startswith("measured here")
+        # Its own rows and not those that it took from others.
+        if row["dataset"] == dataset and row["source"] == measured_here(document["budget"])
     ]
 
 
