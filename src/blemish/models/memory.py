@@ -91,9 +91,9 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     pieces = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
     pieces = pieces.view(n, channels, patch * patch, -1)
     pieces = (pieces - pieces.mean(2, keepdim=True)).flatten(1, 2)
-    contrast = pieces.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
-    mean = contrast.mean(2, keepdim=True).clamp(min=1e-6)
-    pieces = pieces / (contrast + floor * mean)
+    deviation = pieces.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
+    mean = deviation.mean(2, keepdim=True).clamp(min=1e-6)
+    pieces = pieces / (deviation + floor * mean)
     return pieces.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
 
 
