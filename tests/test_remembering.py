@@ -113,6 +113,15 @@ def test_the_memory_counts_unless_it_is_clearly_worse() -> None:
     assert _chosen([network, half, whole], 30_000, 90_000) == network
 
 
+def test_the_memory_may_be_a_little_behind_the_best_but_not_behind_the_network() -> None:
+    whole = candidate(1, 0.85)  # the standard error of 0.9 is 0.028 here
+    assert _chosen([candidate(0, 0.8), candidate(0.5, 0.9), whole], 30, 90) == whole
+    half = candidate(0.5, 0.9)
+    assert _chosen([candidate(0, 0.8), half, candidate(1, 0.83)], 30, 90) == half
+    assert _chosen([candidate(0, 0.89), half, whole], 30, 90) == half
+    assert _chosen([half, whole], 30, 90) == whole  # of a recipe that has no network alone to choose
+
+
 def test_places_do_not_count_where_none_is_like_itself(inspector: Callable[..., Inspector]) -> None:
     own = inspector("memory.share=1.0")
     done = remember(

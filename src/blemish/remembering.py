@@ -223,13 +223,19 @@ def _tried(
 
 
 def _chosen(candidates: Sequence[Candidate], good: int, spoiled: int) -> Candidate:
-    """The candidate with most memory that is as good as the best within one standard error.
+    """The candidate with most memory that is not clearly worse than the best, nor worse than the network alone.
 
-    The network was trained on blemishes of the kind that it is tried on here, and the memory was not, so the trial
-    favours the network: in doubt the memory counts.
+    Clearly is by two standard errors, and as good as the network alone is within one. The network has learned to
+    find blemishes of the kind that it is tried on here, and real ones are of other kinds; whatever is unlike the good
+    pictures is unlike the memory. So the trial says how far the memory can be trusted, but not how much the network
+    can: in doubt the memory counts.
     """
+
+    def within(one: Candidate, errors: int) -> float:
+        return one.image_auroc - errors * _standard_error(one.image_auroc, good, spoiled)
+
     best = max(candidates, key=lambda one: one.image_auroc)
-    enough = best.image_auroc - _standard_error(best.image_auroc, good, spoiled)
+    enough = max([within(best, 2), *(within(one, 1) for one in candidates if not one.share)])
     near = [one for one in candidates if one.image_auroc >= enough]
     return max(near, key=lambda one: (one.share, one.image_auroc))
 
