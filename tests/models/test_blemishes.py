@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from blemish.errors import RecipeError
+from blemish.errors import FileError, PictureError, RecipeError
+from blemish.images import write_picture
 from blemish.models import Autoencoder, build, contact_sheet
 from blemish.models.blemishes import (
     FILLINGS,
@@ -22,6 +24,7 @@ from blemish.models.blemishes import (
     mixed,
     perlin,
     places,
+    read_textures,
     regions,
     seamless,
     spoil,
@@ -310,6 +313,59 @@ def test_half_precision_training_draws_the_same() -> None:
 def test_sizes_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"smallest 0\.3 exceeds largest 0\.1"):
         Blemishes(smallest=0.3, largest=0.1)
+
+
+def stripes(height: int, width: int, channels: int = 1) -> Tensor:
+    """Black and white lines, which no grey picture has."""
+    return (torch.arange(width) // 2 % 2).float().expand(channels, height, width)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("size", [(80, 90), (40, 200), (7, 9)])
+def test_textures_lend_what_the_pictures_do_not_have(channels: int, size: tuple[int, int]) -> None:
+    x = 0.5 + 0.02 * textures(120, channels)
+    own = spoil(x, clean=0.0, generator=seeded())
+    lent = spoil(x, clean=0.0, textures=[stripes(*size, channels)], generator=seeded())
+    torch.testing.assert_close(spoil(x, clean=0.0, textures=[], generator=seeded()), own)
+
+    def striped(y: Tensor) -> Tensor:
+        """Pictures with black beside white: no change of tone goes as far."""
+        return (y.flatten(1).amin(1) < 0.1) & (y.flatten(1).amax(1) > 0.9)
+
+    assert not striped(own).any()
+    assert striped(lent).float().mean() > 0.04  # of opaque plain ones among two fillings of eleven
+    assert lent.min() >= 0
+    assert lent.max() <= 1
+
+
+def test_a_folder_of_textures_is_read_when_a_picture_is_spoiled(tmp_path: Path) -> None:
+    folder = tmp_path / "textures"
+    blemishes = Blemishes(clean=0.0, textures=str(folder))  # as where only the model was brought
+    x = 0.5 + 0.02 * textures(40)
+    with pytest.raises(FileError, match=r"textures: does not exist; check the path"):
+        blemishes(x, seeded())
+    folder.mkdir()
+    with pytest.raises(FileError, match="holds no picture"):
+        blemishes(x, seeded())
+    write_picture(folder / "a.png", (255 * stripes(70, 90, 3)).byte().numpy())
+    lent = blemishes(x, seeded())
+    torch.testing.assert_close(
+        lent, spoil(x, clean=0.0, textures=[stripes(70, 90)], generator=seeded()), atol=1e-5, rtol=0
+    )
+    (folder / "a.png").unlink()
+    torch.testing.assert_close(blemishes(x, seeded()), lent)
+    (folder / "b.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"b\.png"):
+        read_textures(str(folder), 1)
+
+
+def test_textures_are_of_the_pictures_channels_and_no_larger_than_needed(tmp_path: Path) -> None:
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.png", (200 * stripes(1200, 600, 3) + number).byte().numpy())
+    for channels in (1, 3, 5):
+        found = read_textures(str(tmp_path), channels)
+        assert [tuple(one.shape) for one in found] == [(channels, 1024, 512)] * 3
+        assert all((one[0] == one[-1]).all() for one in found)
 
 
 def test_a_contact_sheet_shows_good_spoiled_and_label() -> None:

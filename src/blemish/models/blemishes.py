@@ -1,15 +1,16 @@
 """Synthetic blemishes: what a network learns to find before it has seen a real one.
 
 Regions follow Perlin noise (Zavrtanik et al. 2021, DRAEM, section 3.3), ellipses, boxes and scratches. They are
-filled with pieces of the good pictures themselves, pasted plainly, seamlessly or by their stronger detail
-(Schlüter et al. 2022, Natural Synthetic Anomalies), or with tones, noise, blur and stains. Everything is measured
+filled with pieces of the good pictures themselves or of textures, pasted plainly, seamlessly or by their stronger
+detail (Schlüter et al. 2022, Natural Synthetic Anomalies), or with tones, noise, blur and stains. Everything is measured
 by the picture's own contrast; regions by its size, fine detail by pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from blemish.errors import RecipeError
+from blemish.images import find_pictures, read_picture, resize
+from blemish.images.reading import select_channels
 from blemish.models.autoencoder import Autoencoder, Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
@@ -31,6 +34,10 @@ PLACE = 8
 """Side in pixels of the cells in which :func:`places` looks for structure."""
 EVERYWHERE = 0.15
 """Chance of a cell without structure, in units of the mean cell's."""
+TEXTURES = 200
+"""Pictures of a folder of textures that are used, at most."""
+FINEST = 512
+"""Shorter side in pixels that larger textures are brought to."""
 GAP = 4
 """Pixels between the pictures of a contact sheet."""
 
@@ -305,10 +312,29 @@ def _joined(x: Tensor, patch: Tensor, region: Region, draws: Draws) -> Tensor:
 
 
 def _far(x: Tensor, good: Tensor, region: Region, draws: Draws) -> Tensor:
-    """Another place of the same picture or of another one; in half of them turned, scaled or mirrored."""
+    """Another place of the same picture or of another one."""
     n = len(x)
     other = good[draws.integers(n, below=len(good))]
-    source = torch.where(draws.chance(n, 1, 1, 1), x, other)
+    return _piece(x, torch.where(draws.chance(n, 1, 1, 1), x, other), region, draws)
+
+
+def _foreign(x: Tensor, good: Tensor, region: Region, draws: Draws, *, textures: Sequence[Tensor]) -> Tensor:
+    """A texture that the pictures do not have; ``textures`` (C, h, w) of any size."""
+    rows, columns = _pixels(x)
+    windows = []
+    for _ in range(len(x)):
+        texture = textures[int(draws.integers(1, below=len(textures)))].to(x.device)
+        top, left = (
+            int(draws.integers(1, below=max(1, have - want + 1)))
+            for have, want in zip(texture.shape[1:], x.shape[2:], strict=True)
+        )
+        windows.append(_sampled(texture[None], rows + top, columns + left))
+    return _piece(x, torch.cat(windows), region, draws)
+
+
+def _piece(x: Tensor, source: Tensor, region: Region, draws: Draws) -> Tensor:
+    """Some place of ``source``, shaped like ``x``; in half of the pictures turned, scaled or mirrored."""
+    n = len(x)
     origin = places(source, draws.generator).view(n, 2, 1, 1)
     posed = draws.chance(n, 1, 1)
     angle = torch.where(posed, draws.uniform(n, 1, 1, high=2 * math.pi), 0.0)
@@ -379,7 +405,8 @@ def _deleted(x: Tensor, good: Tensor, region: Region, draws: Draws) -> Tensor:
     return membrane(x, (region.mask <= 0).to(x.dtype))
 
 
-FILLINGS: tuple[Callable[[Tensor, Tensor, Region, Draws], Tensor], ...] = (
+Filling = Callable[[Tensor, Tensor, Region, Draws], Tensor]
+FILLINGS: tuple[Filling, ...] = (
     _far,
     _far,
     _near,
@@ -400,6 +427,7 @@ def spoil(
     most: int = 3,
     smallest: float = 0.02,
     largest: float = 0.25,
+    textures: Sequence[Tensor] = (),
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Good pictures with blemishes from obvious to barely visible; what is absent (NaN) stays so.
@@ -412,6 +440,7 @@ def spoil(
     clean: share of the pictures that stay as they are, in [0, 1].
     most: blemishes of one picture, each number from 1 as likely.
     smallest, largest: diameter in units of the shorter side; see :func:`regions`.
+    textures: (C, h, w) in [0, 1] each, of any size; where there are some, two fillings of eleven are pieces of them.
     generator: to draw from; torch's global one without it.
 
     >>> x = torch.rand(8, 1, 64, 64)
@@ -423,19 +452,22 @@ def spoil(
     counts = (1 + draws.integers(n, below=most)) * ~draws.chance(n, of=clean)
     good = x.nan_to_num()
     spoiled = good.clone()
+    fillings = FILLINGS + (partial(_foreign, textures=textures),) * (2 if textures else 0)
     for already in range(most):
         k = (counts > already).nonzero()[:, 0]
         if len(k):
-            spoiled[k] = _with_one_blemish(spoiled[k], good, smallest, largest, draws)
+            spoiled[k] = _with_one_blemish(spoiled[k], good, fillings, smallest, largest, draws)
     return torch.where(x.isnan(), x, spoiled)
 
 
-def _with_one_blemish(x: Tensor, good: Tensor, smallest: float, largest: float, draws: Draws) -> Tensor:
+def _with_one_blemish(
+    x: Tensor, good: Tensor, fillings: Sequence[Filling], smallest: float, largest: float, draws: Draws
+) -> Tensor:
     n = len(x)
     region = regions(x, smallest, largest, draws.generator)
     filled = torch.empty_like(x)
-    kind = draws.integers(n, below=len(FILLINGS))
-    for index, filling in enumerate(FILLINGS):
+    kind = draws.integers(n, below=len(fillings))
+    for index, filling in enumerate(fillings):
         k = (kind == index).nonzero()[:, 0]
         if len(k):
             filled[k] = filling(x[k], good, region.of(k), draws)
@@ -446,6 +478,12 @@ def _with_one_blemish(x: Tensor, good: Tensor, smallest: float, largest: float, 
 @register(CORRUPTIONS, "blemishes")
 class Blemishes(Corruption):
     """:func:`spoil` by one share, number and size; the label is :func:`changed`.
+
+    Parameters
+    ----------
+    clean, most, smallest, largest: as :func:`spoil` takes them.
+    textures: folder of pictures that lend their textures, beside the good ones. It is read when the first picture is
+        spoiled, never at inspection.
 
     Raises
     ------
@@ -462,6 +500,7 @@ class Blemishes(Corruption):
         most: Annotated[int, Field(ge=1)] = 3,
         smallest: Annotated[float, Field(gt=0, le=1)] = 0.02,
         largest: Annotated[float, Field(gt=0, le=1)] = 0.25,
+        textures: str | None = None,
     ) -> None:
         super().__init__()
         if smallest > largest:
@@ -469,13 +508,23 @@ class Blemishes(Corruption):
                 f"corruption 'blemishes': smallest {smallest:g} exceeds largest {largest:g}; make it less"
             )
         self.clean, self.most, self.smallest, self.largest = clean, most, smallest, largest
+        self.textures = textures
+        self._read: list[Tensor] = []
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.spoil(x, self.clean, generator)
 
     @torch.no_grad()
     def spoil(self, x: Tensor, clean: float, generator: torch.Generator | None = None) -> Tensor:
-        """As :meth:`forward` does it, with another share of clean pictures."""
+        """As :meth:`forward` does it, with another share of clean pictures.
+
+        Raises
+        ------
+        FileError, PictureError
+            When the textures cannot be read.
+        """
+        if self.textures is not None and not self._read:
+            self._read = read_textures(self.textures, x.shape[1])
         # Half precision would band the noise.
         with torch.autocast(x.device.type, enabled=False):
             return spoil(
@@ -484,8 +533,30 @@ class Blemishes(Corruption):
                 most=self.most,
                 smallest=self.smallest,
                 largest=self.largest,
+                textures=self._read,
                 generator=generator,
             )
+
+
+def read_textures(folder: str, channels: int) -> list[Tensor]:
+    """Pictures of ``folder`` as (C, h, w) in [0, 1]; of very many some, evenly chosen, and large ones made smaller.
+
+    For other numbers of channels than 1 and 3 they are grey, the same in each.
+
+    Raises
+    ------
+    FileError, PictureError
+        When there is no picture, or one cannot be read.
+    """
+    items = find_pictures(folder)
+    textures = []
+    for index in np.unique(np.linspace(0, len(items) - 1, TEXTURES).round().astype(int)):
+        pixels = read_picture(items[index].path).floats()
+        scale = min(1.0, FINEST / min(pixels.shape[1:]))
+        height, width = (max(1, round(side * scale)) for side in pixels.shape[1:])
+        pixels = select_channels(resize(pixels, (height, width)), 3 if channels == 3 else 1)
+        textures.append(torch.from_numpy(pixels).expand(3 if channels == 3 else channels, -1, -1))
+    return textures
 
 
 @torch.no_grad()
