@@ -186,6 +186,17 @@ def test_what_is_usual_for_good_pictures_is_not_shown(by_place: bool) -> None:
 
 
 @both_ways
+def test_most_good_pictures_stay_below_one_everywhere(by_place: bool) -> None:
+    good = [one + 0.3 * torch.rand(one.shape, generator=seeded(5)) for one in pictures(40)]
+    memory = filled(good[:20], by_place=by_place)
+    peaks = torch.stack([memory(one[None], number).max() for number, one in enumerate(good[:20])])
+    assert (peaks <= 1.001).sum() == 18
+    assert peaks.max() > 1.01
+    unseen = torch.stack([memory(one[None]).max() for one in good[20:]])
+    assert 0.4 < unseen.median() < 1.6
+
+
+@both_ways
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (19, 64)])
 def test_a_map_has_the_size_of_its_picture_and_no_neighbours(by_place: bool, size: tuple[int, int]) -> None:
     memory = filled(pictures(3), by_place=by_place)

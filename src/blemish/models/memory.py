@@ -36,6 +36,8 @@ QUERIES = 512
 """Pieces that are compared at once where places do not matter."""
 SETTLING = 64
 """Remembered pictures that tell how unlike each other good pictures are."""
+MOST = 0.9
+"""Share of them whose most unusual place lies below 1."""
 FLATTENING = 2.0
 """Times the mean spread, added to that of each place, so that none counts without limit."""
 CONTRAST = Window(size=25, sigma=4.0)
@@ -138,6 +140,7 @@ class Pieces(nn.Module):
     bank: Tensor
     usual: Tensor
     spread: Tensor
+    unit: Tensor
     size: Tensor
 
     def __init__(
@@ -166,6 +169,8 @@ class Pieces(nn.Module):
         # Mean and standard deviation of the distances of good pictures, by place or of all places.
         self.register_buffer("usual", torch.zeros(0, 0, device=device))
         self.register_buffer("spread", torch.zeros(0, 0, device=device))
+        # Spreads beyond the mean that most good pictures stay below at their most unusual place.
+        self.register_buffer("unit", torch.ones((), device=device))
         # (height, width) that every picture is brought to where places matter.
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64, device=device))
         self.places: dict[int, slice] = {}
@@ -235,11 +240,20 @@ class Pieces(nn.Module):
         else:
             spread, usual = torch.std_mean(torch.cat([one.flatten() for one in found]), 0, correction=0)
             self.usual, self.spread = usual.view(1, 1), spread.view(1, 1)
+        peaks = torch.stack([self._beyond(one).max() for one in found])
+        unit = peaks.quantile(MOST)
+        self.unit = torch.where(unit > 0, unit, 1)
+
+    def _beyond(self, distances: Tensor) -> Tensor:
+        """Spreads by which ``distances`` (..., h, w) go beyond the mean of good pictures, at least 0."""
+        spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
+        return ((distances - self.usual) / spread).clamp(min=0)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """How unusually far each place is from all that is remembered: (N, C, H, W) to (N, 1, H, W), at least 0.
 
-        In standard deviations above the mean of good pictures at that place, or at all places.
+        As far as a place goes beyond the mean of good pictures at that place, or at all places, measured by their
+        standard deviation; and that in units which nine of ten good pictures stay below everywhere.
 
         Parameters
         ----------
@@ -247,8 +261,7 @@ class Pieces(nn.Module):
             unlike the others is a picture that is remembered itself?
         """
         seen = _stretched(x, self.size) if self.by_place else x
-        spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
-        unusual = ((self.distances(seen, without) - self.usual) / spread).clamp(min=0)  # (N, h, w)
+        unusual = self._beyond(self.distances(seen, without)) / self.unit  # (N, h, w)
         shown = _upsampled(unusual[:, None], self.stride, (seen.shape[2], seen.shape[3]))
         return _stretched(shown, torch.tensor(x.shape[2:]))
 
