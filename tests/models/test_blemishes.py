@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch import Tensor
 
@@ -356,6 +357,12 @@ def test_a_folder_of_textures_is_read_when_a_picture_is_spoiled(tmp_path: Path) 
     torch.testing.assert_close(blemishes(x, seeded()), lent)
     (folder / "b.png").write_bytes(b"no picture")
     with pytest.raises(PictureError, match=r"b\.png"):
+        read_textures(str(folder), 1)
+    (folder / "b.png").unlink()
+    tifffile.imwrite(folder / "c.tif", np.zeros((5, 9, 9), np.uint8), metadata={"axes": "CYX"})
+    with pytest.raises(
+        PictureError, match=r"c\.tif: a picture of 5 channels .*; remove it from the textures"
+    ):
         read_textures(str(folder), 1)
 
 

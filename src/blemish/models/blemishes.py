@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from blemish.errors import RecipeError
+from blemish.errors import PictureError, RecipeError, UsageError
 from blemish.images import find_pictures, read_picture, resize
 from blemish.images.reading import select_channels
 from blemish.models.autoencoder import Autoencoder, Corruption
@@ -546,7 +546,7 @@ def read_textures(folder: str, channels: int) -> list[Tensor]:
     Raises
     ------
     FileError, PictureError
-        When there is no picture, or one cannot be read.
+        When there is no picture, or one cannot be read or turned into grey or RGB.
     """
     items = find_pictures(folder)
     textures = []
@@ -554,8 +554,11 @@ def read_textures(folder: str, channels: int) -> list[Tensor]:
         pixels = read_picture(items[index].path).floats()
         scale = min(1.0, FINEST / min(pixels.shape[1:]))
         height, width = (max(1, round(side * scale)) for side in pixels.shape[1:])
-        pixels = select_channels(resize(pixels, (height, width)), 3 if channels == 3 else 1)
-        textures.append(torch.from_numpy(pixels).expand(3 if channels == 3 else channels, -1, -1))
+        try:
+            pixels = select_channels(resize(pixels, (height, width)), 3 if channels == 3 else 1)
+        except UsageError as error:
+            raise PictureError(items[index].path, str(error), "remove it from the textures") from None
+        textures.append(torch.from_numpy(pixels).expand(channels, -1, -1))
     return textures
 
 
