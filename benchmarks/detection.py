@@ -80,6 +80,11 @@ VARIANTS: dict[str, list[str]] = {
     "reach 0": ["memory.reach=0"],
     "reach 2": ["memory.reach=2"],
     "stride 8": ["memory.stride=8"],
+    "every picture": ["memory.alike=100000"],
+    "25 pictures alike": ["memory.alike=25"],
+    "200 pictures": ["memory.pictures=200"],
+    "8 dimensions": ["memory.dimensions=8"],
+    "32 dimensions": ["memory.dimensions=32"],
     "no reconstruction": ["loss=[{name: segmentation}]"],
     "no exposure": ["augmentation=[]"],
     "small blemishes": ["corruption=[{name: blemishes, smallest: 0.03, largest: 0.1}]"],
@@ -905,9 +910,9 @@ def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32
     }
     memory = inspector.model.memory
     if memory is not None and not memory.is_empty:
-        network, remembered = memory.weights.tolist()
+        found["head, beyond what it usually shows"] = memory.network(torch.from_numpy(head)).numpy()
         found["memory"] = inspector.by_memory(x)
-        found[WHOLE] = network * head + remembered * found["memory"]
+        found[WHOLE] = inspector.examine(x)[0]
     return found
 
 

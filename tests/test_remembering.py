@@ -16,7 +16,7 @@ from blemish.inspector import Candidate, Inspector
 from blemish.models import build
 from blemish.observer import Observer
 from blemish.recipes import override
-from blemish.remembering import GOOD, SHARES, _chosen, remember
+from blemish.remembering import SHARES, _chosen, remember
 
 Array = NDArray[np.float32]
 
@@ -135,22 +135,31 @@ def test_places_do_not_count_where_none_is_like_itself(inspector: Callable[..., 
     assert "each place with any place" in done.words
 
 
-def test_the_map_is_the_weighted_sum_and_good_ones_lie_below_one(inspector: Callable[..., Inspector]) -> None:
+def test_the_map_is_made_up_of_both_and_good_ones_lie_below_one(inspector: Callable[..., Inspector]) -> None:
     own = inspector("memory.share=0.25", "memory.by_place=true")
-    held_out = [face(seed) for seed in range(20, 24)]
+    held_out = [face(seed) for seed in range(20, 40)]
     done = remember(own, [face(seed) for seed in range(12)], held_out, Observer())
     (candidate,) = done.candidates
     assert (candidate.by_place, candidate.share) == (True, 0.25)
-    network, remembered = filled(own).weights.tolist()
-    x = face(77)
-    np.testing.assert_allclose(
-        own.examine(x)[0],
-        network * own.by_network(x)[0] + remembered * own.by_memory(x),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    parts = np.concatenate([own.by_network(one)[0].ravel() for one in held_out])
-    assert np.mean(network * parts <= 0.75 + 1e-5) >= GOOD - 1 / len(parts)
+    memory, x = filled(own), face(77)
+    network, remembered = memory.units.tolist()
+    n = memory.network(torch.from_numpy(own.by_network(x)[0])).numpy() / network
+    expected = 0.75 * 2 * n / (1 + n) + 0.25 * own.by_memory(x) / remembered
+    np.testing.assert_allclose(own.examine(x)[0], expected, rtol=1e-5, atol=1e-6)
+    scores = [own.examine(face(seed))[0].max() for seed in range(50, 70)]
+    assert 0.2 < np.median(scores) < 1.5
+
+
+def test_what_the_network_usually_shows_is_known_by_place(inspector: Callable[..., Inspector]) -> None:
+    held_out = [face(seed) for seed in range(20, 40)]
+    good = [face(seed) for seed in range(12)]
+    by_place, anywhere = inspector("memory.by_place=true"), inspector("memory.by_place=false")
+    for own in (by_place, anywhere):
+        remember(own, good, held_out, Observer())
+        shown = torch.stack([torch.from_numpy(own.by_network(one)[0]) for one in held_out])
+        torch.testing.assert_close(filled(own).network.mean.mean(), shown.mean(), rtol=0.02, atol=1e-6)
+    assert filled(by_place).network.mean.shape == (10, 12)
+    assert filled(anywhere).network.mean.shape == (1, 1)
 
 
 def test_what_it_was_weighed_on_is_remembered_too(inspector: Callable[..., Inspector]) -> None:
@@ -170,9 +179,10 @@ def test_a_memory_that_does_not_count_is_emptied(inspector: Callable[..., Inspec
     assert (candidate.by_place, candidate.share) == (None, 0.0)
     assert filled(own).is_empty
     assert done.words.startswith("The network alone decides; ")
-    network, remembered = filled(own).weights.tolist()
-    assert remembered == 0
-    np.testing.assert_allclose(own.examine(face(5))[0], network * own.by_network(face(5))[0], rtol=1e-6)
+    assert filled(own).weights.tolist() == [1, 0]
+    shown, raw = own.examine(face(5))[0], own.by_network(face(5))[0]
+    assert np.array_equal(np.argmax(shown), np.argmax(raw))
+    assert 0 <= shown.min() < shown.max() < 2
     assert "remembered" not in own.measure_name
 
 
@@ -212,7 +222,7 @@ def test_pictures_on_which_no_blemish_can_be_seen_leave_the_network_alone(
     assert done.candidates == ()
     assert "network alone decides" in done.words
     assert filled(own).is_empty
-    assert np.array_equal(own.examine(flat)[0], own.by_network(flat)[0])
+    assert filled(own).weights.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("after", [0, 3, 10, 20])

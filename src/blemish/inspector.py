@@ -348,7 +348,7 @@ class Inspector:
     def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Map (h, w) and reconstruction (C, h, w) of a prepared picture (C, h, w), blended from tiles.
 
-        Where the model remembers good pictures, the map is the weighted sum of the network's and the memory's.
+        Where the model remembers good pictures, the map is made up of the network's and the memory's.
 
         The tiles of one picture form the batches, never those of several: so a picture's score does not
         depend on which others are inspected with it.
@@ -362,10 +362,12 @@ class Inspector:
         shown, reconstruction = self.by_network(x)
         memory = self.model.memory
         if memory is not None:
-            network, remembered = memory.weights.tolist()
-            shown = network * shown
-            if not memory.is_empty:
-                shown += remembered * self.by_memory(x)
+            remembered = None if memory.is_empty else torch.from_numpy(self.by_memory(x)).to(self._device)
+            with torch.inference_mode():
+                joint: NDArray[np.float32] = (
+                    memory.join(torch.from_numpy(shown).to(self._device), remembered).cpu().numpy()
+                )
+            return joint, reconstruction
         return shown, reconstruction
 
     def by_network(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

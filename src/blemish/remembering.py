@@ -18,6 +18,8 @@ from blemish.detect import average_precision, image_score, roc_auc, trimmed
 from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models.blemishes import Blemishes, changed
+from blemish.models.memory import joined
+from blemish.models.usual import Usual
 from blemish.observer import Observer
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -29,6 +31,10 @@ GOOD = 0.9
 """Share of the good held-out pictures whose score is below 1 by each of the two maps."""
 PIXELS = 4
 """Every so many pixels count for the pixel metric."""
+LEARNING = 256
+"""Held-out pictures that tell what the network's map usually shows, at most."""
+COARSER = 4
+"""Pixels of a picture to one place of that."""
 
 T = TypeVar("T")
 
@@ -65,12 +71,16 @@ class Remembered(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """A held-out picture, good or spoiled, in the eyes of the network and of the memory."""
+    """A held-out picture, good or spoiled, in the eyes of the network and of the memory; (h, w) each."""
 
+    picture: int
+    """Its number among those held out."""
     spoiled: NDArray[np.bool_]
-    """(h, w)."""
-    by_network: NDArray[np.float32]
-    by_memory: dict[bool, NDArray[np.float32]]
+    raw: NDArray[np.float32]
+    """The network's map as it is."""
+    by_network: dict[bool, Tensor]
+    """That beyond what it shows of the other held-out pictures, by whether places matter."""
+    by_memory: dict[bool, Tensor]
     """By whether places matter."""
 
 
@@ -85,8 +95,9 @@ def remember(
     With ``training.trim`` the training pictures that are least like all the others in the chosen memory, as many as it
     says, are forgotten again.
 
-    Network and memory are each scaled so that most of the held-out good pictures score below 1, which makes
-    their weighted sum a map of one fixed scale. A memory that does not help is emptied.
+    The network's map is read by what it shows of held-out good pictures, at each place where places matter. Network
+    and memory are each scaled so that most of these pictures score below 1, which makes them together
+    (:func:`~blemish.models.memory.joined`) a map of one fixed scale. A memory that does not help is emptied.
 
     Parameters
     ----------
@@ -103,22 +114,31 @@ def remember(
     seed = inspector.recipe.training.seed
     good = _Tensors((pictures, range(len(pictures))))
     shown = _cases(inspector, held_out, seed)
-    if not any(spoiled.ravel()[::PIXELS].any() for _, spoiled in shown):
+    if not any(spoiled.ravel()[::PIXELS].any() for _, _, spoiled in shown):
         memory.forget()
         said = "The network alone decides; on these pictures no synthetic blemish can be seen to weigh a memory by."
         return Remembered((), said, ())
-    cases = [_Case(spoiled, inspector.by_network(x)[0], {}) for x, spoiled in _watched(shown, observer)]
+    cases = [
+        _Case(picture, spoiled, inspector.by_network(x)[0], {}, {})
+        for picture, x, spoiled in _watched(shown, observer)
+    ]
+    usually = [case.raw for case in cases[:: 1 + SPOILED]]
+    more = range(len(usually), min(len(held_out), LEARNING))
+    usually += [inspector.by_network(held_out[index])[0] for index in _watched(more, observer)]
+    for by_place in {False, *memory.ways}:
+        for case in cases:
+            others = usually[: case.picture] + usually[case.picture + 1 :]
+            case.by_network[by_place] = _learned(Usual(), others, by_place)(torch.from_numpy(case.raw))
     for by_place in memory.ways:
         memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
-        for case, (x, _) in zip(cases, _watched(shown, observer), strict=True):
-            case.by_memory[by_place] = inspector.by_memory(x)
-    units = _units(inspector, cases, memory.ways)
+        for case, (_, x, _) in zip(cases, _watched(shown, observer), strict=True):
+            case.by_memory[by_place] = torch.from_numpy(inspector.by_memory(x))
+    units = {by_place: _units(inspector, cases, by_place) for by_place in {False, *memory.ways}}
     shares = SHARES if memory.share is None else (memory.share,)
     candidates = [
-        _tried(inspector, cases, units, by_place, share)
-        for by_place in memory.ways
+        _tried(inspector, cases, by_place, share, units[by_place])
         for share in shares
-        if share or by_place == memory.ways[0]
+        for by_place in (memory.ways if share else (False,))
     ]
     spoiled = sum(bool(case.spoiled.any()) for case in cases)
     best = _chosen(candidates, len(cases) - spoiled, spoiled)
@@ -126,7 +146,8 @@ def remember(
     words = _in_words(best, min(len(held_out), HELD_OUT))
     if best.by_place is None:
         memory.forget()
-        memory.weigh(1 / units[None], 0.0)
+        _learned(memory.network, usually, False)
+        memory.weigh(units[False], 0.0)
         return Remembered(tuple(candidates), words, ())
     by_place = best.by_place
 
@@ -142,14 +163,21 @@ def remember(
     stay = [number for number in range(len(pictures)) if number not in left_out]
     # What the choice was made on may be remembered now: the decision rests on other pictures still.
     fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))
-    memory.weigh((1 - best.share) / units[None], best.share / units[by_place])
+    _learned(memory.network, usually, by_place)
+    memory.weigh(units[by_place], best.share)
     return Remembered(tuple(candidates), words, left_out)
+
+
+def _learned(usual: Usual, maps: Sequence[NDArray[np.float32]], by_place: bool) -> Usual:
+    """``usual``, having learned these maps of the network."""
+    usual.learn([torch.from_numpy(one) for one in maps], by_place=by_place, coarser=COARSER)
+    return usual
 
 
 def _alone(inspector: Inspector, good: _Tensors, observer: Observer) -> list[float]:
     """How unlike all other remembered pictures each of ``good`` is."""
     return [
-        _score(inspector, inspector.by_memory(good[number].numpy(), number))
+        _score(inspector, torch.from_numpy(inspector.by_memory(good[number].numpy(), number)))
         for number in _watched(range(len(good)), observer)
     ]
 
@@ -165,54 +193,47 @@ def _watched(things: Sequence[T], observer: Observer) -> Iterator[T]:
 
 def _cases(
     inspector: Inspector, held_out: Pictures, seed: int
-) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Each held-out picture as it is, and spoiled; with the mask of what changed."""
+) -> list[tuple[int, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Each held-out picture by number, as it is and then spoiled; with the mask of what changed."""
     spoiling = next(part for part in inspector.model.corruptions if isinstance(part, Blemishes))
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for index in range(min(len(held_out), HELD_OUT)):
         x = torch.from_numpy(held_out[index])[None]
-        cases.append((held_out[index], np.zeros(x.shape[2:], dtype=np.bool_)))
+        cases.append((index, held_out[index], np.zeros(x.shape[2:], dtype=np.bool_)))
         others = x.expand(SPOILED, -1, -1, -1)
         spoiled = spoiling.spoil(others, 0.0, generator)
         where = changed(spoiled, others)[:, 0] > 0.5
-        cases += [(one.numpy(), mask.numpy()) for one, mask in zip(spoiled, where, strict=True)]
+        cases += [(index, one.numpy(), mask.numpy()) for one, mask in zip(spoiled, where, strict=True)]
     return cases
 
 
-def _units(inspector: Inspector, cases: Sequence[_Case], ways: Sequence[bool]) -> dict[bool | None, float]:
-    """The score that most good pictures stay below: by the network under None, by the memory under its way.
+def _units(inspector: Inspector, cases: Sequence[_Case], by_place: bool) -> tuple[float, float]:
+    """The score that most good pictures stay below by the network, and by the memory, if that was asked.
 
     Of scores and not of pixels: a picture is judged by its worst place, and how far that sticks out differs.
     """
     good = [case for case in cases if not case.spoiled.any()]
 
-    def most(maps: Sequence[NDArray[np.float32]]) -> float:
+    def most(maps: Sequence[Tensor]) -> float:
         return max(float(np.quantile([_score(inspector, one) for one in maps], GOOD)), 1e-6)
 
-    found: dict[bool | None, float] = {None: most([case.by_network for case in good])}
-    return found | {way: most([case.by_memory[way] for case in good]) for way in ways}
+    asked = [case.by_memory[by_place] for case in good if case.by_memory.get(by_place) is not None]
+    return most([case.by_network[by_place] for case in good]), most(asked) if asked else 1.0
 
 
-def _score(inspector: Inspector, shown: NDArray[np.float32]) -> float:
+def _score(inspector: Inspector, shown: Tensor) -> float:
     rule = inspector.recipe.score
-    return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+    return image_score(shown.numpy(), kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
 
 
 def _tried(
-    inspector: Inspector,
-    cases: Sequence[_Case],
-    units: dict[bool | None, float],
-    by_place: bool,
-    share: float,
+    inspector: Inspector, cases: Sequence[_Case], by_place: bool, share: float, units: tuple[float, float]
 ) -> Candidate:
-    maps = [
-        (1 - share) / units[None] * case.by_network + share / units[by_place] * case.by_memory[by_place]
-        for case in cases
-    ]
+    maps = [joined(case.by_network[by_place], case.by_memory.get(by_place), units, share) for case in cases]
     scores = np.array([_score(inspector, one) for one in maps])
     labels = np.array([case.spoiled.any() for case in cases])
-    pixels = np.concatenate([one.ravel()[::PIXELS] for one in maps])
+    pixels = np.concatenate([one.numpy().ravel()[::PIXELS] for one in maps])
     truth = np.concatenate([case.spoiled.ravel()[::PIXELS] for case in cases])
     return Candidate(
         by_place=by_place if share else None,

@@ -18,7 +18,7 @@ logarithm of local contrast is a picture, too, which is remembered in the same w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
+from blemish.models.usual import Usual, stretched
 from blemish.similarity.windows import Window, window_mean
 
 SAMPLE = 40_000
@@ -36,10 +37,6 @@ QUERIES = 512
 """Pieces that are compared at once where places do not matter."""
 SETTLING = 64
 """Remembered pictures that tell how unlike each other good pictures are."""
-MOST = 0.9
-"""Share of them whose most unusual place lies below 1."""
-FLATTENING = 2.0
-"""Times the mean spread, added to that of each place, so that none counts without limit."""
 CONTRAST = Window(size=25, sigma=4.0)
 """Over which local contrast is taken."""
 COARSER = 4
@@ -120,7 +117,7 @@ def contrast(x: Tensor) -> Tensor:
     mu_x = window_mean(x, CONTRAST)
     sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
     logarithm = (sigma_x + QUIET * sigma_x.mean((2, 3), keepdim=True) + 1e-6).log()
-    return _stretched(logarithm, torch.tensor(x.shape[2:]) // COARSER)
+    return stretched(logarithm, (x.shape[2] // COARSER, x.shape[3] // COARSER))
 
 
 class Pieces(nn.Module):
@@ -132,15 +129,13 @@ class Pieces(nn.Module):
     dimensions: principal components that are kept of a piece.
     capacity: pieces that are remembered where places do not matter.
     pictures: that are remembered where they do.
+    alike: of these, those that a new picture is compared with: the most alike ones as a whole.
     reach: how far around its block of 4 × 4 places a piece is looked for, in steps, where places matter.
     """
 
     mean: Tensor
     basis: Tensor
     bank: Tensor
-    usual: Tensor
-    spread: Tensor
-    unit: Tensor
     size: Tensor
 
     def __init__(
@@ -152,12 +147,15 @@ class Pieces(nn.Module):
         dimensions: int,
         capacity: int,
         pictures: int,
+        alike: int,
         reach: int,
     ) -> None:
         super().__init__()
         self.patch, self.stride, self.floor = patch, stride, floor
-        self.dimensions, self.capacity, self.pictures, self.reach = dimensions, capacity, pictures, reach
+        self.dimensions, self.capacity, self.pictures = dimensions, capacity, pictures
+        self.alike, self.reach = alike, reach
         self.register_buffer("bank", torch.zeros(0, 0, dtype=torch.float16))
+        self.usual = Usual()
         Pieces.forget(self)
 
     def forget(self) -> None:
@@ -166,11 +164,7 @@ class Pieces(nn.Module):
         self.bank = torch.zeros(0, 0, dtype=torch.float16, device=device)
         self.register_buffer("mean", torch.zeros(0, device=device))
         self.register_buffer("basis", torch.zeros(0, 0, device=device))
-        # Mean and standard deviation of the distances of good pictures, by place or of all places.
-        self.register_buffer("usual", torch.zeros(0, 0, device=device))
-        self.register_buffer("spread", torch.zeros(0, 0, device=device))
-        # Spreads beyond the mean that most good pictures stay below at their most unusual place.
-        self.register_buffer("unit", torch.ones((), device=device))
+        self.usual.forget()
         # (height, width) that every picture is brought to where places matter.
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64, device=device))
         self.places: dict[int, slice] = {}
@@ -185,6 +179,11 @@ class Pieces(nn.Module):
     def by_place(self) -> bool:
         """Whether a piece is compared with those of the same place only."""
         return self.bank.ndim == 4
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        height, width = self.size.tolist()
+        return height, width
 
     def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
         """Remember ``pictures``, (C, H, W) each in [0, 1]; forgets what was remembered before.
@@ -201,7 +200,7 @@ class Pieces(nn.Module):
 
         def seen(number: int) -> Tensor:
             picture = pictures[number][None].to(self.bank.device)
-            return _stretched(picture, self.size) if by_place else picture
+            return stretched(picture, self._shape) if by_place else picture
 
         order = torch.randperm(len(pictures), generator=generator).tolist()
         sample = torch.cat(
@@ -228,42 +227,25 @@ class Pieces(nn.Module):
     @torch.no_grad()
     def _settle(self, seen: Callable[[int], Tensor]) -> None:
         """Learn how unlike the others good pictures usually are, from some of those that are remembered."""
-        if len(self.places) < 2:  # nothing to compare the one picture with
-            self.usual = torch.zeros(1, 1, device=self.bank.device)
-            self.spread = torch.ones_like(self.usual)
-            return
-        found = [self.distances(seen(number), number)[0] for number in list(self.places)[:SETTLING]]
-        if self.by_place:
-            spread, usual = torch.std_mean(torch.stack(found), 0, correction=0)
-            # Neighbouring places know more of each other than so few pictures tell of one.
-            self.usual, self.spread = _smoothed(usual), _smoothed(spread)
-        else:
-            spread, usual = torch.std_mean(torch.cat([one.flatten() for one in found]), 0, correction=0)
-            self.usual, self.spread = usual.view(1, 1), spread.view(1, 1)
-        peaks = torch.stack([self._beyond(one).max() for one in found])
-        unit = peaks.quantile(MOST)
-        self.unit = torch.where(unit > 0, unit, 1)
-
-    def _beyond(self, distances: Tensor) -> Tensor:
-        """Spreads by which ``distances`` (..., h, w) go beyond the mean of good pictures, at least 0."""
-        spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
-        return ((distances - self.usual) / spread).clamp(min=0)
+        if len(self.places) > 1:  # or there is nothing to compare the one picture with
+            found = [self.distances(seen(number), number)[0] for number in list(self.places)[:SETTLING]]
+            self.usual.learn(found, by_place=self.by_place)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """How unusually far each place is from all that is remembered: (N, C, H, W) to (N, 1, H, W), at least 0.
 
         As far as a place goes beyond the mean of good pictures at that place, or at all places, measured by their
-        standard deviation; and that in units which nine of ten good pictures stay below everywhere.
+        standard deviation.
 
         Parameters
         ----------
         without: number of the picture that is not to count, where the last :meth:`fill` was of this object: how
             unlike the others is a picture that is remembered itself?
         """
-        seen = _stretched(x, self.size) if self.by_place else x
-        unusual = self._beyond(self.distances(seen, without)) / self.unit  # (N, h, w)
+        seen = stretched(x, self._shape) if self.by_place else x
+        unusual = self.usual(self.distances(seen, without))  # (N, h, w)
         shown = _upsampled(unusual[:, None], self.stride, (seen.shape[2], seen.shape[3]))
-        return _stretched(shown, torch.tensor(x.shape[2:]))
+        return stretched(shown, (x.shape[2], x.shape[3]))
 
     def distances(self, x: Tensor, without: int | None = None) -> Tensor:
         """Distance of each piece of ``x`` (N, C, H, W) to the nearest remembered one: (N, h, w), at least 0.
@@ -271,14 +253,14 @@ class Pieces(nn.Module):
         In units in which two pieces without any likeness of structure lie 1 apart. Where places matter, ``x`` is of
         the size that is remembered.
         """
-        bank = self.bank
-        if without in self.places:
-            place = self.places[without]
-            bank = torch.cat([bank[..., : place.start, :], bank[..., place.stop :, :]], -2)
+        left_out = self.places.get(without) if without is not None else None
         described = self._described(x)  # (N, h, w, k)
         if self.by_place:
-            squares = torch.stack([self._by_place(one, bank) for one in described])
+            squares = torch.stack([self._by_place(one, left_out) for one in described])
         else:
+            bank = self.bank
+            if left_out is not None:
+                bank = torch.cat([bank[: left_out.start], bank[left_out.stop :]])
             squares = _anywhere(described.flatten(0, 2), bank.float()).view(described.shape[:3])
         return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
 
@@ -292,9 +274,25 @@ class Pieces(nn.Module):
         pieces = structure(picture, self.patch, self.stride, self.floor).flatten(0, 2)
         return pieces[torch.randperm(len(pieces), generator=generator)[:count]]
 
-    def _by_place(self, queries: Tensor, remembered: Tensor) -> Tensor:
-        """Squared distance of each of ``queries`` (h, w, k) to the nearest of ``remembered`` near its place: (h, w)."""
+    def _most_alike(self, queries: Tensor, left_out: slice | None) -> Tensor:
+        """Which remembered pictures are most like ``queries`` (h, w, k) in the mean of every other place: (n,).
+
+        As Cohen and Hoshen 2020 do it (Sub-Image Anomaly Detection with Deep Pyramid Correspondences, section 3.2).
+        """
+        rows = []
+        for some, row in zip(queries[::2, ::2], self.bank[::2, ::2], strict=True):  # (w, k), (w, pictures, k)
+            squares = (row.float() - some[:, None]).square().sum(2)
+            rows.append(squares.sqrt().sum(0))
+        unlike = torch.stack(rows).sum(0)
+        if left_out is not None:
+            unlike[left_out] = math.inf
+        others = len(unlike) - (left_out is not None)
+        return unlike.topk(min(self.alike, others), largest=False).indices
+
+    def _by_place(self, queries: Tensor, left_out: slice | None) -> Tensor:
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest remembered near its place: (h, w)."""
         height, width, k = queries.shape
+        remembered = self.bank[:, :, self._most_alike(queries, left_out)]
         nearest = torch.empty(height, width, device=queries.device)
         for top in range(0, height, BLOCK):
             rows = slice(max(0, top - self.reach), top + BLOCK + self.reach)
@@ -308,7 +306,7 @@ class Pieces(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # How much is remembered is not known before the file is read.
-        for name in ("mean", "basis", "bank", "usual", "spread"):
+        for name in ("mean", "basis", "bank"):
             value = state_dict.get(prefix + name)
             if value is not None:
                 setattr(self, name, torch.empty_like(value))
@@ -316,17 +314,18 @@ class Pieces(nn.Module):
 
 
 class Memory(Pieces):
-    """The structure of good pictures, and that of their local contrast.
+    """The structure of good pictures, and that of their local contrast; what a network's map counts beside it.
 
     Parameters
     ----------
-    patch, stride, floor, dimensions, capacity, pictures, reach: as :class:`Pieces` takes them.
+    patch, stride, floor, dimensions, capacity, pictures, alike, reach: as :class:`Pieces` takes them.
     by_place: whether places matter; None leaves the choice to who fills the memory.
     share: of the memory in a detector's map, the rest being the network's; None leaves the choice, too.
     contrast: whether local contrast is remembered beside the picture itself, where the median picture's shorter side
         has 128 pixels or more, and no picture is smaller than a piece.
     """
 
+    units: Tensor
     weights: Tensor
 
     def __init__(
@@ -335,9 +334,10 @@ class Memory(Pieces):
         patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
         stride: Annotated[int, Field(ge=1)] = 4,
         floor: Annotated[float, Field(gt=0)] = 2.0,
-        dimensions: Annotated[int, Field(ge=1)] = 32,
+        dimensions: Annotated[int, Field(ge=1)] = 16,
         capacity: Annotated[int, Field(ge=1)] = 30_000,
-        pictures: Annotated[int, Field(ge=1)] = 400,
+        pictures: Annotated[int, Field(ge=1)] = 1000,
+        alike: Annotated[int, Field(ge=1)] = 50,
         reach: Annotated[int, Field(ge=0)] = 1,
         by_place: bool | None = None,
         share: Annotated[float | None, Field(ge=0, le=1)] = None,
@@ -350,13 +350,17 @@ class Memory(Pieces):
             "dimensions": dimensions,
             "capacity": capacity,
             "pictures": pictures,
+            "alike": alike,
             "reach": reach,
         }
         super().__init__(**settings)
         self.contrasts = Pieces(**settings) if contrast else None
         self.ways = (False, True) if by_place is None else (by_place,)
         self.share = share
+        self.network = Usual()
+        """What the network's map usually shows of good pictures."""
         # Of the network's map and of this one in what a detector shows.
+        self.register_buffer("units", torch.tensor([1.0, 1.0]))
         self.register_buffer("weights", torch.tensor([1.0, 0.0]))
 
     @property
@@ -364,16 +368,28 @@ class Memory(Pieces):
         """Pixels of a side that local contrast needs."""
         return max(CONTRAST.size, COARSER * (self.patch // 2 + 1))
 
-    def weigh(self, network: float, memory: float) -> None:
-        """Set what the network's map and this one count in what a detector shows."""
-        self.weights = torch.tensor([network, memory], device=self.weights.device)
+    def weigh(self, units: tuple[float, float], share: float) -> None:
+        """Set how what a detector shows is made up; see :func:`joined`."""
+        self.units = torch.tensor(units, device=self.units.device)
+        self.weights = torch.tensor([1 - share, share], device=self.weights.device)
 
     def forget(self) -> None:
         """Remember nothing and count for nothing, as before :meth:`fill` and :meth:`weigh`."""
         super().forget()
         if self.contrasts is not None:
             self.contrasts.forget()
-        self.weigh(1.0, 0.0)
+        self.network.forget()
+        self.weigh((1.0, 1.0), 0.0)
+
+    def join(self, network: Tensor, memory: Tensor | None) -> Tensor:
+        """What a detector shows, by the map of its network and by :meth:`forward`, (h, w) each.
+
+        Parameters
+        ----------
+        memory: None where nothing is remembered.
+        """
+        units, share = self.units.tolist(), float(self.weights[1])
+        return joined(self.network(network), memory, units, share)
 
     def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
         """As :meth:`Pieces.fill`."""
@@ -385,7 +401,7 @@ class Memory(Pieces):
             self.contrasts.fill(coarse, generator, by_place=by_place)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
-        """As :meth:`Pieces.forward`; with local contrast, the root of the sum of both squares.
+        """As :meth:`Pieces.forward`; with local contrast, the sum of both.
 
         Raises
         ------
@@ -401,7 +417,21 @@ class Memory(Pieces):
                 f"needs at least {self._least}"
             )
         coarse: Tensor = self.contrasts(contrast(x), without)
-        return torch.hypot(shown, _stretched(coarse, torch.tensor(x.shape[2:])))
+        return shown + stretched(coarse, (x.shape[2], x.shape[3]))
+
+
+def joined(network: Tensor, memory: Tensor | None, units: Sequence[float], share: float) -> Tensor:
+    """(1 - share) · 2 n / (1 + n) + share · m, with n and m the two maps, each divided by its unit.
+
+    Both are 1 at their unit. A network is easily sure of itself where a picture is unlike those that it was trained
+    on in some harmless way; so it counts at most twice what it does at its unit, and the memory without limit.
+
+    >>> joined(torch.tensor([0.0, 3.0, 1e9]), torch.tensor([5.0, 5.0, 5.0]), (3.0, 5.0), 0.5)
+    tensor([0.5000, 1.0000, 1.5000])
+    """
+    n = network / units[0]
+    shown = (1 - share) * 2 * n / (1 + n)
+    return shown if memory is None else shown + share / units[1] * memory
 
 
 def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
@@ -417,19 +447,6 @@ def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
 def _sides(pictures: Pictures) -> Tensor:
     """Height and width of each of ``pictures``: (N, 2)."""
     return torch.tensor([pictures[number].shape[1:] for number in range(len(pictures))])
-
-
-def _smoothed(values: Tensor) -> Tensor:
-    """Means over 3 × 3 places: (h, w) to (h, w)."""
-    return F.avg_pool2d(F.pad(values[None, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0, 0]
-
-
-def _stretched(x: Tensor, size: Tensor) -> Tensor:
-    """``x`` (N, C, H, W) at ``size`` (height, width)."""
-    shape = (int(size[0]), int(size[1]))
-    if tuple(x.shape[2:]) == shape:
-        return x
-    return F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
 
 
 def _upsampled(values: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:
