@@ -3,6 +3,7 @@
     python benchmarks/detection.py table DATA/mvtec_screw DATA/magnetic_tile --recipes blemish,ssim-ae --seeds 0,1,2
     python benchmarks/detection.py ablation DATA/mvtec_screw
     python benchmarks/detection.py parts DATA/mvtec_screw
+    python benchmarks/detection.py ensemble DATA/mvtec_screw --seeds 0,1,2
     python benchmarks/detection.py contamination DATA/mvtec_screw --shares 0,0.05,0.1 --trim
     python benchmarks/detection.py few DATA/mvtec_screw --counts 5,10,20,40,80,160
     python benchmarks/detection.py rates DATA/mvtec_screw --rates 0.01,0.05,0.1,0.2
@@ -37,6 +38,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from blemish import fitting
+from blemish.comparing import Run
 from blemish.detect import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.detect.thresholds import Trim
 from blemish.fitting import fit
@@ -829,10 +831,8 @@ def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
     Sums with anything but the memory give each map the weight that brings nine of ten good pictures below 1.
     """
-    settings = [*options.set, *([f"training.budget={options.budget}"] if options.budget else [])]
-    name = bench.dataset.resolve().stem
-    work = options.work / "table" / name
-    runs = comparison(work, bench.dataset, [options.recipe], options.seeds, settings, Observer()).runs
+    work, runs = fits(bench, options)
+    name = work.name
     rows = []
     for run in runs:
         inspector = fitted(work, run.recipe, run.seed)
@@ -892,6 +892,55 @@ def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         axis.set_xlabel({"image_auroc": "image AUROC", "aupro_30": "AUPRO 30 %"}[key])
     figure.set_figwidth(13)
     return {"budget": options.budget, "rows": rows, "markdown": text, "figure": figure}
+
+
+def ensemble(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    """What the mean over fits with several seeds is worth, beside each alone: of scores, and of maps for pixels.
+
+    The maps have one scale, so that no weights are needed. Its cost is that of inspecting with every fit.
+    """
+    work, runs = fits(bench, options)
+    begun = time.perf_counter()
+    inspectors = {f"seed {run.seed}": fitted(work, run.recipe, run.seed) for run in runs}
+    scores: dict[str, list[float]] = {}
+    pixels: dict[str, PixelMetrics] = {}
+    for item in bench.tests:
+        picture = read_picture(item.path)
+        mask = read_mask(item.mask, size=picture.size) if item.mask else None
+        found = {way: inspector.measure(picture) for way, inspector in inspectors.items()}
+        judged = {way: (one.score, one.map) for way, one in found.items()}
+        judged["mean of all"] = (
+            fmean(one.score for one in found.values()),
+            np.mean([one.map for one in found.values()], axis=0),
+        )
+        for way, (score, shown) in judged.items():
+            scores.setdefault(way, []).append(score)
+            if item.is_good or (mask is not None and mask.any()):
+                pixels.setdefault(way, PixelMetrics(resamples=0)).update(shown, mask)
+    bench.seconds += sum(run.training_seconds for run in runs) + time.perf_counter() - begun
+    defective = [not item.is_good for item in bench.tests]
+    rows = []
+    for way, values in scores.items():
+        result = pixels[way].result()
+        figures = (roc_auc(defective, values), result.auroc, result.aupro_30)
+        rows.append({"way": way, **dict(zip(FIGURES, figures, strict=True))})
+    text = table(
+        ["fit", "image AUROC", "pixel AUROC", "AUPRO 30 %"],
+        [[row["way"], *(spread([row[key]]) for key in FIGURES)] for row in rows],
+    )
+    figure, panels = axes(2)
+    for axis, key in zip(panels, ("image_auroc", "aupro_30"), strict=True):
+        axis.barh([row["way"] for row in reversed(rows)], [row[key] for row in reversed(rows)])
+        axis.set_xlim(0, 1)
+        axis.set_xlabel({"image_auroc": "image AUROC", "aupro_30": "AUPRO 30 %"}[key])
+    return {"budget": options.budget, "rows": rows, "markdown": text, "figure": figure}
+
+
+def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ...]]:
+    """Where the fits of ``options.recipe`` on the whole of ``bench`` lie that the table has too, and what they are."""
+    settings = [*options.set, *([f"training.budget={options.budget}"] if options.budget else [])]
+    work = options.work / "table" / bench.dataset.resolve().stem
+    return work, comparison(work, bench.dataset, [options.recipe], options.seeds, settings, Observer()).runs
 
 
 def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32]]:
@@ -979,6 +1028,7 @@ def command(options: argparse.Namespace) -> str:
 CURVES: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
     "ablation": ablation,
     "contamination": contamination,
+    "ensemble": ensemble,
     "few": few,
     "parts": parts,
     "rates": rates,
@@ -1050,6 +1100,10 @@ def parsed() -> argparse.Namespace:
         "datasets", metavar="dataset", type=Path, nargs=1, help="as above, or a generated family"
     )
     task.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
+    task.set_defaults(recipe="blemish", fast=False)
+    task = tasks.add_parser("ensemble", parents=[common], help="the mean over seeds")
+    task.add_argument("datasets", metavar="dataset", type=Path, nargs=1, help="as for parts")
+    task.add_argument("--budget", help="as for parts")
     task.set_defaults(recipe="blemish", fast=False)
     task = tasks.add_parser("contamination", parents=[single], help="against defective training pictures")
     task.add_argument(

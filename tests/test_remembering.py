@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from blemish.detect import image_score
 from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models import build
@@ -160,6 +161,21 @@ def test_what_the_network_usually_shows_is_known_by_place(inspector: Callable[..
         torch.testing.assert_close(filled(own).network.mean.mean(), shown.mean(), rtol=0.02, atol=1e-6)
     assert filled(by_place).network.mean.shape == (10, 12)
     assert filled(anywhere).network.mean.shape == (1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17])
+def test_good_pictures_lie_below_one_by_the_network_however_few_were_held_out(
+    inspector: Callable[..., Inspector], count: int
+) -> None:
+    own = inspector("memory.share=0.0")
+    held_out = [face(seed) for seed in range(20, 20 + count)]
+    remember(own, [face(seed) for seed in range(12)], held_out, Observer())
+    rule = own.recipe.score
+    scores = [
+        image_score(own.examine(one)[0], kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+        for one in held_out
+    ]
+    assert 0.3 < np.median(scores) < 1.1, scores
 
 
 def test_what_it_was_weighed_on_is_remembered_too(inspector: Callable[..., Inspector]) -> None:

@@ -19,7 +19,7 @@ from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models.blemishes import Blemishes, changed
 from blemish.models.memory import joined
-from blemish.models.usual import Usual
+from blemish.models.usual import FEWEST, Usual
 from blemish.observer import Observer
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -127,8 +127,9 @@ def remember(
     usually += [inspector.by_network(held_out[index])[0] for index in _watched(more, observer)]
     for by_place in {False, *memory.ways}:
         for case in cases:
-            others = usually[: case.picture] + usually[case.picture + 1 :]
-            case.by_network[by_place] = _learned(Usual(), others, by_place)(torch.from_numpy(case.raw))
+            usual = Usual()
+            _learn(usual, usually, by_place, without=case.picture)
+            case.by_network[by_place] = usual(torch.from_numpy(case.raw))
     for by_place in memory.ways:
         memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
         for case, (_, x, _) in zip(cases, _watched(shown, observer), strict=True):
@@ -146,7 +147,7 @@ def remember(
     words = _in_words(best, min(len(held_out), HELD_OUT))
     if best.by_place is None:
         memory.forget()
-        _learned(memory.network, usually, False)
+        _learn(memory.network, usually, False)
         memory.weigh(units[False], 0.0)
         return Remembered(tuple(candidates), words, ())
     by_place = best.by_place
@@ -163,15 +164,18 @@ def remember(
     stay = [number for number in range(len(pictures)) if number not in left_out]
     # What the choice was made on may be remembered now: the decision rests on other pictures still.
     fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))
-    _learned(memory.network, usually, by_place)
+    _learn(memory.network, usually, by_place)
     memory.weigh(units[by_place], best.share)
     return Remembered(tuple(candidates), words, left_out)
 
 
-def _learned(usual: Usual, maps: Sequence[NDArray[np.float32]], by_place: bool) -> Usual:
-    """``usual``, having learned these maps of the network."""
-    usual.learn([torch.from_numpy(one) for one in maps], by_place=by_place, coarser=COARSER)
-    return usual
+def _learn(
+    usual: Usual, maps: Sequence[NDArray[np.float32]], by_place: bool, without: int | None = None
+) -> None:
+    """Let ``usual`` learn the network's maps but that of number ``without``, in the same manner with and without it."""
+    others = [torch.from_numpy(one) for number, one in enumerate(maps) if number != without]
+    if len(maps) > 1:
+        usual.learn(others, by_place=by_place and len(maps) > FEWEST, coarser=COARSER)
 
 
 def _alone(inspector: Inspector, good: _Tensors, observer: Observer) -> list[float]:
