@@ -5,7 +5,8 @@
 Each tile was photographed under up to six exposures, one after the other: ``exp3_num_853.jpg`` is the third
 exposure of some tile, picture 853 of all, so a tile is a run of numbers with rising exposures. A split by picture puts
 exposures of one good tile on both sides, and a method that remembers pictures profits. Here a fifth of the tiles without
-any defect are for the test, and every picture of a tile with a defect is, too.
+any defect are for the test, and every picture of a tile with a defect is, too. The column ``group`` names the tile, so
+that no tile both trains and calibrates either.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(options.out) as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "split", "label", "mask"])
+        writer.writerow(["path", "split", "label", "mask", "group"])
         for number, tile in enumerate(found):
             split = "train" if number in trained else "test"
             for item in tile:
                 mask = item.mask.resolve() if item.mask else ""
-                writer.writerow([item.path.resolve(), split, item.label, mask])
+                writer.writerow([item.path.resolve(), split, item.label, mask, f"tile {number}"])
     print(f"{len(found)} tiles, {len(trained)} of them for training: {options.out}")
 
 

@@ -110,6 +110,44 @@ def test_too_few_pictures_are_refused_before_training(good: Path, tiny: list[str
     assert message.endswith("--false-reject-rate 0.077")
 
 
+def listed(folder: Path, groups: dict[str, str], path: Path) -> Path:
+    rows = [f"{one},{groups.get(one.name, '')}" for one in sorted(folder.iterdir())]
+    path.write_text("path,group\n" + "\n".join(rows), encoding="utf-8")
+    return path
+
+
+def test_groups_stay_together_and_weaken_the_promise(
+    good: Path, tmp_path: Path, tiny: list[str], draw: Callable[..., np.ndarray], save: Callable[..., Path]
+) -> None:
+    groups = {path.name: f"part {number // 3}" for number, path in enumerate(sorted(good.iterdir()))}
+    source = listed(good, groups, tmp_path / "good.csv")
+    inspector = fit(source, SMALL, settings=tiny, false_reject_rate=RATE, out=tmp_path / "model")
+    parts = [{groups[Path(name).name] for name in names} for names in inspector.file.split.values()]
+    assert sum(len(one) for one in parts) == 8
+    held_out = inspector.file.split["calibration"]
+    assert f"{len(held_out)} held-out pictures of {len(held_out) // 3} groups" in inspector.guarantee
+    assert (
+        "Pictures of one group resemble each other, so this is a guide for other groups"
+        in inspector.guarantee
+    )
+    assert load(tmp_path / "model").guarantee == inspector.guarantee
+    # A new picture of a group that the model knows goes where the others of it are.
+    more = tmp_path / "more"
+    shutil.copytree(good, more)
+    for number, name in enumerate(held_out):
+        save(more / f"new {number}.png", draw(700 + number))
+        groups[f"new {number}.png"] = groups[Path(name).name]
+    for number in range(6):
+        save(more / f"other {number}.png", draw(800 + number))
+    again = fit(listed(more, groups, tmp_path / "more.csv"), continue_from=tmp_path / "model")
+    new = {Path(name).name for name in again.file.split["calibration"]}
+    assert {name for name in groups if name.startswith("new")} <= new
+    # Each by itself, the promise is one.
+    alone = fit(listed(good, {}, tmp_path / "alone.csv"), SMALL, settings=tiny, false_reject_rate=RATE)
+    assert alone.file.calibration.groups is None
+    assert "guide" not in alone.guarantee
+
+
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 24])
 def test_the_rate_that_the_refusal_offers_can_be_had(good: Path, tmp_path: Path, count: int) -> None:
     from blemish.images import Item

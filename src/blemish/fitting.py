@@ -188,7 +188,7 @@ def fit(
         versions=versions(),
         recipe=chosen,
         preparation=preparation,
-        calibration=Calibration(scores=(), peaks=(), square=material.square),
+        calibration=Calibration(scores=(), peaks=(), square=material.square, groups=material.groups),
         fingerprint=material.fingerprint,
         split=material.split,
         training=_UNTRAINED,
@@ -273,6 +273,7 @@ def _calibrated(
         training_scores=training_scores,
         left_out={names[number]: scores[number] for number in left_out},
         square=file.calibration.square,
+        groups=file.calibration.groups,
     )
     if left_out:
         split = {**file.split, "calibration": tuple(names[number] for number in stay)}
@@ -395,6 +396,10 @@ class _Material(Protocol):
     def square(self) -> int | None:
         """Side of the squares that are scored; None where whole pictures are."""
 
+    @property
+    def groups(self) -> int | None:
+        """How many groups the calibration pictures are of; None where each is one by itself."""
+
     def announced(self) -> str:
         """How much of it does what, for the user."""
 
@@ -437,10 +442,12 @@ class _Pictures:
             start.check(source, self.fingerprint)
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
-            self.split = _split_going_on(source, list(usable), known, recipe)
+            self.split = _split_going_on(source, usable, known, recipe)
             self.notes = (_new_and_old(self.split, known),)
         self.seen = _seen(self.split, sha256, before)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
+        calibrating = [item.group or item.name for item in self._parts["calibration"]]
+        self.groups = len(set(calibrating)) if len(set(calibrating)) < len(calibrating) else None
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
 
@@ -527,6 +534,8 @@ class _Pictures:
 
 class _Scenes:
     """Panels of several sensors; of each, some columns train, some validate and some calibrate."""
+
+    groups = None
 
     def __init__(self, source: Path, recipe: Recipe, observer: Observer) -> None:
         observer.stage(f"Opening the scenes in {source}")
@@ -780,9 +789,17 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
             f"--false-reject-rate {_rounded_up(_best(most, rule))}"
         )
     split = split_good(
-        list(usable), seed=recipe.training.seed, validation=validation, calibration=calibration
+        list(usable),
+        seed=recipe.training.seed,
+        validation=validation,
+        calibration=calibration,
+        groups=_groups(usable),
     )
     return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
+
+
+def _groups(usable: dict[str, Item]) -> dict[str, str]:
+    return {name: item.group for name, item in usable.items() if item.group is not None}
 
 
 def _to_hold_out(rule: ThresholdSettings) -> int:
@@ -799,17 +816,24 @@ def _best(count: int, rule: ThresholdSettings) -> float:
 
 
 def _split_going_on(
-    source: Path, names: Sequence[str], known: dict[str, str], recipe: Recipe
+    source: Path, usable: dict[str, Item], known: dict[str, str], recipe: Recipe
 ) -> dict[str, tuple[str, ...]]:
-    """:func:`_split` where the pictures in ``known`` have their part already."""
-    rule, new = recipe.threshold, [name for name in names if name not in known]
+    """:func:`_split` where the pictures in ``known``, and with them their groups, have their part already."""
+    groups = _groups(usable)
+    settled = {groups[name]: part for name, part in known.items() if name in groups}
+    joining = {name: settled[group] for name, group in groups.items() if group in settled}
+    rule, new = recipe.threshold, [name for name in usable if name not in known]
     if not new:
         raise UsageError(f"{source}: holds no picture that is new to the model; add new good ones")
+    known = {**joining, **known}
+    new = [name for name in new if name not in known]
     parts = {part: [name for name in known if known[name] == part] for part in PARTS}
     least = _to_hold_out(rule)
     if len(new) >= 3:
         _, validation, calibration = plan_split(len(new), needed=max(1, least - len(parts["calibration"])))
-        drawn = split_good(new, seed=recipe.training.seed, validation=validation, calibration=calibration)
+        drawn = split_good(
+            new, seed=recipe.training.seed, validation=validation, calibration=calibration, groups=groups
+        )
         for part in PARTS:
             parts[part] += getattr(drawn, part)
     else:

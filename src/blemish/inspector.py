@@ -58,6 +58,8 @@ class Calibration(_Record):
     """Held-out pictures that were taken for blemished (``threshold.trim``), with their scores."""
     square: int | None = None
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
+    groups: int | None = None
+    """How many groups the pictures are of, where several are of one."""
 
 
 class Candidate(_Record):
@@ -235,14 +237,19 @@ class Inspector:
             )
         left_out = len(self.file.calibration.left_out)
         promise = Guarantee(n=count, false_reject_rate=self.rule.false_reject_rate, left_out=left_out)
-        square = self.file.calibration.square
-        if square is None:
+        square, groups = self.file.calibration.square, self.file.calibration.groups
+        if square is None and groups is None:
             return promise.in_words()
+        what, each, whole = (
+            (f"squares of {square} × {square} pixels", "Squares", "scene")
+            if square
+            else (f"pictures of {groups} groups", "Pictures", "group")
+        )
         return (
-            f"The threshold is number {promise.rank} of the scores of {count} held-out squares of {square} × "
-            f"{square} pixels, ordered by rising score. Were squares independent of each other, a new good one "
-            f"would be rejected with a chance of at most {100 * promise.bound:.3g} %. Squares of one scene "
-            "resemble each other, so this is a guide for other scenes, and no promise."
+            f"The threshold is number {promise.rank} of the scores of {count} held-out {what}, ordered by rising "
+            f"score. Were {each.lower()} independent of each other, a new good one would be rejected with a chance "
+            f"of at most {100 * promise.bound:.3g} %. {each} of one {whole} resemble each other, so this is a guide "
+            f"for other {whole}s, and no promise."
         )
 
     def with_false_reject_rate(self, rate: float) -> Inspector:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -126,10 +127,11 @@ def remember(
     more = range(len(usually), min(len(held_out), LEARNING))
     usually += [inspector.by_network(held_out[index])[0] for index in _watched(more, observer)]
     for by_place in {False, *memory.ways}:
-        for case in cases:
+        for picture, some in groupby(cases, lambda case: case.picture):
             usual = Usual()
-            _learn(usual, usually, by_place, without=case.picture)
-            case.by_network[by_place] = usual(torch.from_numpy(case.raw))
+            _learn(usual, usually, by_place, without=picture)
+            for case in some:
+                case.by_network[by_place] = usual(torch.from_numpy(case.raw))
     for by_place in memory.ways:
         memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
         for case, (_, x, _) in zip(cases, _watched(shown, observer), strict=True):

@@ -170,6 +170,12 @@ def test_a_csv_list(tmp_path: Path, encoding: str) -> None:
     ]
 
 
+def test_a_list_may_name_groups(tmp_path: Path) -> None:
+    source = write_list(tmp_path, "path,label,group\na.png,good,tile 1\nb.png,good,\n")
+    assert [item.group for item in find_pictures(source)] == ["tile 1", None]
+    assert [item.group for item in read_labelled(source).items] == ["tile 1", None]
+
+
 def test_a_list_of_paths_alone(tmp_path: Path) -> None:
     assert names(find_pictures(write_list(tmp_path, "path\na.png\nb.png\n"))) == ["a.png", "b.png"]
 

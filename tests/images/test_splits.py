@@ -39,6 +39,36 @@ def test_a_name_twice_is_refused() -> None:
         split_good([*NAMES, "7.png"], seed=0, calibration=5, validation=5)
 
 
+def test_a_group_goes_into_one_part_as_a_whole() -> None:
+    groups = {
+        name: f"part {int(name[:-4]) // 4}" for name in NAMES[:40]
+    }  # ten groups of four, and ten by themselves
+    for seed in range(20):
+        split = split_good(NAMES, seed=seed, calibration=12, validation=5, groups=groups)
+        assert sorted(split.train + split.validation + split.calibration) == sorted(NAMES)
+        assert 12 <= len(split.calibration) < 16
+        assert 5 <= len(split.validation) < 9
+        parts = [{groups[name] for name in part if name in groups} for part in vars(split).values()]
+        assert sum(len(some) for some in parts) == len(set.union(*parts)) == 10
+
+
+def test_a_name_is_not_taken_for_the_group_of_the_same_name() -> None:
+    split = split_good(["a", "b", "c"], seed=0, calibration=1, validation=1, groups={"b": "a"})
+    assert [len(part) for part in vars(split).values()] == [1, 1, 1]
+
+
+def test_groups_of_one_change_nothing() -> None:
+    alone = {name: f"part {name}" for name in NAMES}
+    split = split_good(NAMES, seed=3, calibration=12, validation=5, groups=alone)
+    assert split == split_good(NAMES, seed=3, calibration=12, validation=5)
+
+
+def test_too_few_groups_are_refused() -> None:
+    groups = {name: str(int(name[:-4]) // 25) for name in NAMES}
+    with pytest.raises(UsageError, match="2 groups of 50 good pictures cannot give 12 pictures to calibrate"):
+        split_good(NAMES, seed=0, calibration=12, validation=5, groups=groups)
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 9, 10, 37, 38, 39, 95, 100, 1000])
 @pytest.mark.parametrize("needed", [1, 9, 19, 99])
 def test_every_part_gets_something_and_nothing_is_lost(n: int, needed: int) -> None:

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal, cast
 
@@ -24,7 +24,8 @@ class Item:
     """One picture of a collection.
 
     ``name`` is its path within the collection, with ``/`` between folders: unique there, and what identifies
-    the picture in records. ``label`` is ``"good"``, a type of defect, or None when unknown.
+    the picture in records. ``label`` is ``"good"``, a type of defect, or None when unknown. Pictures of one
+    ``group`` show the same thing, such as one part under several lights, and stay together where a set is split.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Item:
     label: str | None = None
     mask: Path | None = None
     split: Literal["train", "test"] | None = None
+    group: str | None = None
 
     @property
     def is_good(self) -> bool | None:
@@ -64,7 +66,7 @@ def find_pictures(source: str | Path) -> list[Item]:
 
     A folder is searched with all folders below it, in natural order; hidden files, hidden folders and other
     suffixes are passed over. A CSV file has a header line with a column ``path`` and, where wanted,
-    ``label``, ``mask`` and ``split`` (train or test); its paths are relative to its own folder.
+    ``label``, ``mask``, ``split`` (train or test) and ``group``; its paths are relative to its own folder.
 
     Raises
     ------
@@ -246,7 +248,7 @@ def _labelled_list(source: Path) -> Labelled:
             problem = "is a test picture without a label"
             labelled.problems.append(PictureError(item.path, problem, f"give it one in {source}"))
         else:
-            labelled.items.append(Item(item.path, item.name, item.label, item.mask, split))
+            labelled.items.append(replace(item, split=split))
     return labelled
 
 
@@ -309,6 +311,7 @@ def _list_item(source: Path, line: int, row: dict[str, str]) -> Item:
         label=label,
         mask=source.parent / row["mask"] if row.get("mask") else None,
         split=cast(Literal["train", "test"], split) if split else None,
+        group=row.get("group") or None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,10 +60,22 @@ def plan_split(n: int, *, needed: int) -> SplitCounts:
     return SplitCounts(n - validation - calibration, validation, calibration)
 
 
-def split_good(names: Sequence[str], *, seed: int, calibration: int, validation: int) -> Split:
+def split_good(
+    names: Sequence[str],
+    *,
+    seed: int,
+    calibration: int,
+    validation: int,
+    groups: Mapping[str, str] | None = None,
+) -> Split:
     """Split names at random; the same names, seed and counts give the same parts, whatever the names' order.
 
     Pictures of equal content under different names may fall into different parts.
+
+    Parameters
+    ----------
+    calibration, validation: least number of names in these parts; the last group may bring more.
+    groups: that of a name, where it has one; a group goes into one part as a whole.
 
     Raises
     ------
@@ -78,11 +90,22 @@ def split_good(names: Sequence[str], *, seed: int, calibration: int, validation:
             f"{len(ordered)} good pictures cannot give {calibration} to calibrate, {validation} to validate"
             " and some to train; add pictures"
         )
-    order = np.random.default_rng(seed).permutation(len(ordered))
-    shuffled = [ordered[index] for index in order]
-    held_out = calibration + validation
-    return Split(
-        train=tuple(sorted(shuffled[held_out:])),
-        validation=tuple(sorted(shuffled[calibration:held_out])),
-        calibration=tuple(sorted(shuffled[:calibration])),
-    )
+    together: dict[tuple[str, bool], list[str]] = {}  # a name of its own may be that of a group
+    for name in ordered:
+        group = (groups or {}).get(name)
+        together.setdefault((name, False) if group is None else (group, True), []).append(name)
+    wholes = list(together.values())
+    parts: dict[str, list[str]] = {"calibration": [], "validation": [], "train": []}
+    for index in np.random.default_rng(seed).permutation(len(wholes)):
+        short = [
+            part
+            for part, least in (("calibration", calibration), ("validation", validation))
+            if len(parts[part]) < least
+        ]
+        parts[short[0] if short else "train"] += wholes[index]
+    if not parts["train"]:
+        raise UsageError(
+            f"{len(wholes)} groups of {len(ordered)} good pictures cannot give {calibration} pictures to calibrate, "
+            f"{validation} to validate and some to train, with each group in one part; add groups"
+        )
+    return Split(**{part: tuple(sorted(some)) for part, some in parts.items()})
