@@ -56,6 +56,7 @@ from blemish.images import (
 from blemish.images.generated import FAMILIES
 from blemish.images.writing import atomic_path, write_json, write_text
 from blemish.inspector import Candidate, Inspector, versions
+from blemish.models.memory import joined
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from blemish.similarity import ssim_map
@@ -959,7 +960,10 @@ def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32
     }
     memory = inspector.model.memory
     if memory is not None and not memory.is_empty:
-        found["head, beyond what it usually shows"] = memory.network(torch.from_numpy(head)).numpy()
+        beyond = memory.network(torch.from_numpy(head))
+        found["head, as it counts beside the memory"] = joined(
+            beyond, None, memory.units.tolist(), 0.0
+        ).numpy()
         found["memory"] = inspector.by_memory(x)
         found[WHOLE] = inspector.examine(x)[0]
     return found

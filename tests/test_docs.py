@@ -102,6 +102,7 @@ def readme_rows() -> list[str]:
         )
     for table, recipe in (
         ("mvtec_screw", "blemish"),
+        ("mvtec_screw_even_light", "blemish"),
         ("magnetic_tile", "blemish"),
         ("magnetic_tile_by_tile", "blemish"),
         ("mvtec_screw-1h", "ssim-ae, an hour"),

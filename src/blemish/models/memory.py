@@ -421,16 +421,15 @@ class Memory(Pieces):
 
 
 def joined(network: Tensor, memory: Tensor | None, units: Sequence[float], share: float) -> Tensor:
-    """(1 - share) · 2 n / (1 + n) + share · m, with n and m the two maps, each divided by its unit.
+    """(1 - share) · log₂(1 + n) + share · m, with n and m the two maps, each divided by its unit.
 
-    Both are 1 at their unit. A network is easily sure of itself where a picture is unlike those that it was trained
-    on in some harmless way; so it counts at most twice what it does at its unit, and the memory without limit.
+    Both are 1 at their unit. Beyond it only doublings of n count: a network is surest of itself by hundreds of units, now
+    and then on a good picture that is merely lit in another way, where the distances of a memory reach two or three.
 
-    >>> joined(torch.tensor([0.0, 3.0, 1e9]), torch.tensor([5.0, 5.0, 5.0]), (3.0, 5.0), 0.5)
+    >>> joined(torch.tensor([0.0, 3.0, 9.0]), torch.tensor([5.0, 5.0, 5.0]), (3.0, 5.0), 0.5)
     tensor([0.5000, 1.0000, 1.5000])
     """
-    n = network / units[0]
-    shown = (1 - share) * 2 * n / (1 + n)
+    shown = (1 - share) * torch.log2(1 + network / units[0])
     return shown if memory is None else shown + share / units[1] * memory
 
 
