@@ -25,9 +25,11 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="folder in the MVTec layout")
     parser.add_argument("--out", type=Path, default=Path("runs/mvtec_screw_even_light"))
     options = parser.parse_args()
+    if options.out.exists():
+        raise SystemExit(f"{options.out}: is there already; remove it, or choose another --out")
     items = read_labelled(options.dataset).items
     level = np.mean([read_picture(item.path).floats().mean() for item in items if item.split == "train"])
-    options.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True)
     for part in ("train", "ground_truth"):
         (options.out / part).symlink_to((options.dataset / part).resolve(), target_is_directory=True)
     tests = [item for item in items if item.split == "test"]

@@ -15,9 +15,10 @@ from blemish.detect import image_score
 from blemish.errors import Stopped
 from blemish.inspector import Candidate, Inspector
 from blemish.models import build
+from blemish.models.usual import FEWEST, Usual
 from blemish.observer import Observer
 from blemish.recipes import override
-from blemish.remembering import SHARES, _chosen, remember
+from blemish.remembering import SHARES, _chosen, _learn, remember
 
 Array = NDArray[np.float32]
 
@@ -94,14 +95,13 @@ def test_what_is_used_is_one_of_those_tried_and_spoken_of(inspector: Callable[..
     for one in done.candidates:
         assert 0 <= one.image_auroc <= 1
         assert 0 <= one.pixel_ap <= 1
-    network, remembered = filled(own).weights.tolist()
-    assert remembered > 0  # the network has hardly learned anything
+    assert filled(own).counts > 0  # the network has hardly learned anything
     (used,) = (
         one
         for one in done.candidates
         if one.by_place is filled(own).by_place and f"The map is {100 * one.share:.0f} % memory" in done.words
     )
-    assert (network > 0) == (used.share < 1)
+    assert filled(own).counts == used.share
     assert f"in 4 held-out good pictures (image AUROC {used.image_auroc:.3f})" in done.words
     assert used.image_auroc > 0.8
 
@@ -157,6 +157,20 @@ def test_the_map_is_made_up_of_both_and_good_ones_lie_below_one(inspector: Calla
     assert 0.2 < np.median([score(own, face(seed)) for seed in range(50, 70)]) < 1.2
 
 
+@pytest.mark.parametrize("count", [5, FEWEST, FEWEST + 1])
+def test_the_network_is_read_alike_with_one_picture_left_out(count: int) -> None:
+    maps = [face(seed)[0] for seed in range(count)]
+    others = [torch.from_numpy(one) for number, one in enumerate(maps) if number != 3]
+    expected, found, whole = Usual(), Usual(), Usual()
+    expected.learn(others, by_place=count > FEWEST, coarser=4)
+    _learn(found, maps, by_place=True, without=3)
+    _learn(whole, maps, by_place=True)
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.spread, expected.spread)
+    assert found.mean.shape == whole.mean.shape  # or the trial would measure in other units
+    assert not torch.equal(found.mean, whole.mean)
+
+
 def test_what_the_network_usually_shows_is_known_by_place(inspector: Callable[..., Inspector]) -> None:
     held_out = [face(seed) for seed in range(20, 40)]
     good = [face(seed) for seed in range(12)]
@@ -196,7 +210,7 @@ def test_a_memory_that_does_not_count_is_emptied(inspector: Callable[..., Inspec
     assert (candidate.by_place, candidate.share) == (None, 0.0)
     assert filled(own).is_empty
     assert done.words.startswith("The network alone decides; ")
-    assert filled(own).weights.tolist() == [1, 0]
+    assert filled(own).counts == 0
     shown, raw = own.examine(face(5))[0], own.by_network(face(5))[0]
     assert np.array_equal(np.argmax(shown), np.argmax(raw))
     assert 0 <= shown.min() < shown.max()
@@ -239,7 +253,7 @@ def test_pictures_on_which_no_blemish_can_be_seen_leave_the_network_alone(
     assert done.candidates == ()
     assert "network alone decides" in done.words
     assert filled(own).is_empty
-    assert filled(own).weights.tolist() == [1, 0]
+    assert filled(own).counts == 0
 
 
 @pytest.mark.parametrize("after", [0, 3, 10, 20])

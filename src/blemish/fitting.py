@@ -267,13 +267,13 @@ def _calibrated(
     left_out = trimmed(scores, file.recipe.threshold.trim)
     names = file.split["calibration"]
     stay = [number for number in range(len(scores)) if number not in left_out]
-    calibration = Calibration(
-        scores=tuple(scores[number] for number in stay),
-        peaks=tuple(peaks[number] for number in stay),
-        training_scores=training_scores,
-        left_out={names[number]: scores[number] for number in left_out},
-        square=file.calibration.square,
-        groups=file.calibration.groups,
+    calibration = file.calibration.model_copy(
+        update={
+            "scores": tuple(scores[number] for number in stay),
+            "peaks": tuple(peaks[number] for number in stay),
+            "training_scores": training_scores,
+            "left_out": {names[number]: scores[number] for number in left_out},
+        }
     )
     if left_out:
         split = {**file.split, "calibration": tuple(names[number] for number in stay)}
@@ -446,8 +446,9 @@ class _Pictures:
             self.notes = (_new_and_old(self.split, known),)
         self.seen = _seen(self.split, sha256, before)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
-        calibrating = [item.group or item.name for item in self._parts["calibration"]]
-        self.groups = len(set(calibrating)) if len(set(calibrating)) < len(calibrating) else None
+        calibrating = self._parts["calibration"]
+        groups = len({item.group or item.name for item in calibrating})
+        self.groups = groups if groups < len(calibrating) else None
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
 
@@ -822,12 +823,12 @@ def _split_going_on(
     groups = _groups(usable)
     settled = {groups[name]: part for name, part in known.items() if name in groups}
     joining = {name: settled[group] for name, group in groups.items() if group in settled}
-    rule, new = recipe.threshold, [name for name in usable if name not in known]
-    if not new:
+    if all(name in known for name in usable):
         raise UsageError(f"{source}: holds no picture that is new to the model; add new good ones")
-    known = {**joining, **known}
-    new = [name for name in new if name not in known]
-    parts = {part: [name for name in known if known[name] == part] for part in PARTS}
+    fixed = {**joining, **known}
+    new = [name for name in usable if name not in fixed]
+    parts = {part: [name for name in fixed if fixed[name] == part] for part in PARTS}
+    rule = recipe.threshold
     least = _to_hold_out(rule)
     if len(new) >= 3:
         _, validation, calibration = plan_split(len(new), needed=max(1, least - len(parts["calibration"])))

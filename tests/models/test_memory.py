@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blemish.errors import RecipeError, UsageError
 from blemish.models import build
-from blemish.models.memory import BLOCK, Memory, contrast, structure
+from blemish.models.memory import BLOCK, Memory, Pieces, contrast, structure
 from blemish.recipes import load_recipe, override
 
 
@@ -345,6 +345,20 @@ def test_an_area_of_another_contrast_is_found_though_its_structure_is_usual(by_p
         inside = memory(spoiled)[..., 48:80, 48:80].mean()
         ratios.append(float(inside / memory(x)[..., 48:80, 48:80].mean()))
     assert ratios[0] < 1 < 5 < ratios[1], ratios
+
+
+@both_ways
+def test_structure_and_contrast_are_added(by_place: bool) -> None:
+    good = rough(4)
+    memory = Memory()
+    memory.fill(good[:3], seeded(), by_place=by_place)
+    assert memory.contrasts is not None
+    x = good[3][None]
+    coarse = torch.nn.functional.interpolate(
+        memory.contrasts(contrast(x)), x.shape[2:], mode="bilinear", antialias=True
+    )
+    assert coarse.max() > 0
+    torch.testing.assert_close(memory(x), Pieces.forward(memory, x) + coarse)
 
 
 @both_ways

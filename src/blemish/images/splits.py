@@ -95,17 +95,19 @@ def split_good(
         group = (groups or {}).get(name)
         together.setdefault((name, False) if group is None else (group, True), []).append(name)
     wholes = list(together.values())
-    parts: dict[str, list[str]] = {"calibration": [], "validation": [], "train": []}
+    calibrating: list[str] = []
+    validating: list[str] = []
+    training: list[str] = []
     for index in np.random.default_rng(seed).permutation(len(wholes)):
-        short = [
-            part
-            for part, least in (("calibration", calibration), ("validation", validation))
-            if len(parts[part]) < least
-        ]
-        parts[short[0] if short else "train"] += wholes[index]
-    if not parts["train"]:
+        if len(calibrating) < calibration:
+            calibrating += wholes[index]
+        elif len(validating) < validation:
+            validating += wholes[index]
+        else:
+            training += wholes[index]
+    if not training:
         raise UsageError(
             f"{len(wholes)} groups of {len(ordered)} good pictures cannot give {calibration} pictures to calibrate, "
             f"{validation} to validate and some to train, with each group in one part; add groups"
         )
-    return Split(**{part: tuple(sorted(some)) for part, some in parts.items()})
+    return Split(tuple(sorted(training)), tuple(sorted(validating)), tuple(sorted(calibrating)))

@@ -326,7 +326,7 @@ class Memory(Pieces):
     """
 
     units: Tensor
-    weights: Tensor
+    counts: Tensor
 
     def __init__(
         self,
@@ -359,9 +359,9 @@ class Memory(Pieces):
         self.share = share
         self.network = Usual()
         """What the network's map usually shows of good pictures."""
-        # Of the network's map and of this one in what a detector shows.
+        # Of the network's map and of this one, and the share of this one in what a detector shows.
         self.register_buffer("units", torch.tensor([1.0, 1.0]))
-        self.register_buffer("weights", torch.tensor([1.0, 0.0]))
+        self.register_buffer("counts", torch.tensor(0.0))
 
     @property
     def _least(self) -> int:
@@ -371,7 +371,7 @@ class Memory(Pieces):
     def weigh(self, units: tuple[float, float], share: float) -> None:
         """Set how what a detector shows is made up; see :func:`joined`."""
         self.units = torch.tensor(units, device=self.units.device)
-        self.weights = torch.tensor([1 - share, share], device=self.weights.device)
+        self.counts = torch.tensor(share, device=self.counts.device)
 
     def forget(self) -> None:
         """Remember nothing and count for nothing, as before :meth:`fill` and :meth:`weigh`."""
@@ -388,8 +388,7 @@ class Memory(Pieces):
         ----------
         memory: None where nothing is remembered.
         """
-        units, share = self.units.tolist(), float(self.weights[1])
-        return joined(self.network(network), memory, units, share)
+        return joined(self.network(network), memory, self.units.tolist(), self.counts.item())
 
     def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
         """As :meth:`Pieces.fill`."""

@@ -33,7 +33,8 @@ class Usual(nn.Module):
 
     def forget(self) -> None:
         """Know nothing, as before :meth:`learn`."""
-        self.mean, self.spread = torch.zeros_like(self.mean[:1, :1]), torch.ones_like(self.spread[:1, :1])
+        device = self.mean.device
+        self.mean, self.spread = torch.zeros(1, 1, device=device), torch.ones(1, 1, device=device)
 
     def learn(self, maps: Sequence[Tensor], *, by_place: bool, coarser: int = 1) -> None:
         """Take mean and spread of ``maps``, (h, w) each; forgets those from before, and without any map knows nothing.
