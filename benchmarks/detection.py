@@ -23,6 +23,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -845,54 +846,28 @@ def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
             way: max(float(np.quantile([score_of(inspector, one[way]) for one in good], 0.9)), 1e-6)
             for way in good[0]
         }
-        scores: dict[str, list[float]] = {}
-        pixels: dict[str, PixelMetrics] = {}
-        for item in bench.tests:
-            picture = read_picture(item.path)
-            placed = inspector.file.preparation.place(picture)
-            mask = read_mask(item.mask, size=picture.size) if item.mask else None
-            alone = maps(inspector, picture)
-            sums = {
-                f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
-                for way in alone
-                if way.endswith("reconstruction")
-            }
-            for way, shown in {**alone, **sums}.items():
-                scores.setdefault(way, []).append(score_of(inspector, shown))
-                if item.is_good or (mask is not None and mask.any()):
-                    pixels.setdefault(way, PixelMetrics(resamples=0)).update(placed.map_back(shown), mask)
-        defective = [not item.is_good for item in bench.tests]
-        for way, values in scores.items():
-            result = pixels[way].result()
-            rows.append(
-                {
-                    "way": way,
-                    "seed": run.seed,
-                    "image_auroc": roc_auc(defective, values),
-                    "pixel_auroc": result.auroc,
-                    "aupro_30": result.aupro_30,
-                }
-            )
+        rows += [
+            {**row, "seed": run.seed} for row in tested(bench, partial(alone_and_added, inspector, units))
+        ]
         bench.seconds += run.training_seconds + time.perf_counter() - begun
         print(f"{name}, seed {run.seed}: {time.perf_counter() - begun:.0f} s", flush=True)
-    text = table(
-        ["map", "image AUROC", "pixel AUROC", "AUPRO 30 %"],
-        [
-            [way, *(spread([row[key] for row in some]) for key in FIGURES)]
-            for way, some in grouped(rows, "way")
-        ],
-    )
-    figure, panels = axes(2)
-    for axis, key in zip(panels, ("image_auroc", "aupro_30"), strict=True):
-        for place, (way, some) in enumerate(reversed(grouped(rows, "way"))):
-            values = [row[key] for row in some]
-            axis.barh(place, fmean(values), color="tab:blue" if way == WHOLE else "tab:cyan")
-            axis.plot([min(values), max(values)], [place, place], color="black", linewidth=1.5)
-        axis.set_yticks(range(len(grouped(rows, "way"))), [way for way, _ in reversed(grouped(rows, "way"))])
-        axis.set_xlim(0, 1)
-        axis.set_xlabel({"image_auroc": "image AUROC", "aupro_30": "AUPRO 30 %"}[key])
-    figure.set_figwidth(13)
-    return {"budget": options.budget, "rows": rows, "markdown": text, "figure": figure}
+    return {"budget": options.budget, "rows": rows, **by_way(rows, "map", WHOLE)}
+
+
+def alone_and_added(
+    inspector: Inspector, units: dict[str, float], picture: Picture
+) -> dict[str, tuple[float, NDArray[np.float32]]]:
+    """Score and map (H, W) of ``picture`` by each of :func:`maps`, and by the head with each of the reconstruction."""
+    placed = inspector.file.preparation.place(picture)
+    alone = maps(inspector, picture)
+    sums = {
+        f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
+        for way in alone
+        if way.endswith("reconstruction")
+    }
+    return {
+        way: (score_of(inspector, shown), placed.map_back(shown)) for way, shown in {**alone, **sums}.items()
+    }
 
 
 def ensemble(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
@@ -903,38 +878,61 @@ def ensemble(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     work, runs = fits(bench, options)
     begun = time.perf_counter()
     inspectors = {f"seed {run.seed}": fitted(work, run.recipe, run.seed) for run in runs}
+    together = "mean of all"
+
+    def judged(picture: Picture) -> dict[str, tuple[float, NDArray[np.float32]]]:
+        measured = {way: inspector.measure(picture) for way, inspector in inspectors.items()}
+        found = {way: (one.score, one.map) for way, one in measured.items()}
+        scores, shown = zip(*found.values(), strict=True)
+        return {**found, together: (fmean(scores), np.mean(shown, axis=0))}
+
+    rows = tested(bench, judged)
+    bench.seconds += sum(run.training_seconds for run in runs) + time.perf_counter() - begun
+    return {"budget": options.budget, "rows": rows, **by_way(rows, "fit", together)}
+
+
+def tested(
+    bench: Bench, judged: Callable[[Picture], dict[str, tuple[float, NDArray[np.float32]]]]
+) -> list[dict[str, Any]]:
+    """The figures of each way to judge the test pictures, which gives a score and a map (H, W) of a picture."""
     scores: dict[str, list[float]] = {}
     pixels: dict[str, PixelMetrics] = {}
     for item in bench.tests:
         picture = read_picture(item.path)
         mask = read_mask(item.mask, size=picture.size) if item.mask else None
-        found = {way: inspector.measure(picture) for way, inspector in inspectors.items()}
-        judged = {way: (one.score, one.map) for way, one in found.items()}
-        judged["mean of all"] = (
-            fmean(one.score for one in found.values()),
-            np.mean([one.map for one in found.values()], axis=0),
-        )
-        for way, (score, shown) in judged.items():
+        for way, (score, shown) in judged(picture).items():
             scores.setdefault(way, []).append(score)
             if item.is_good or (mask is not None and mask.any()):
                 pixels.setdefault(way, PixelMetrics(resamples=0)).update(shown, mask)
-    bench.seconds += sum(run.training_seconds for run in runs) + time.perf_counter() - begun
     defective = [not item.is_good for item in bench.tests]
     rows = []
     for way, values in scores.items():
         result = pixels[way].result()
         figures = (roc_auc(defective, values), result.auroc, result.aupro_30)
         rows.append({"way": way, **dict(zip(FIGURES, figures, strict=True))})
+    return rows
+
+
+def by_way(rows: Sequence[dict[str, Any]], title: str, highlighted: str) -> dict[str, Any]:
+    """Table and bars of ``rows`` by their way, over seeds where a way has several rows."""
+    ways = grouped(rows, "way")
     text = table(
-        ["fit", "image AUROC", "pixel AUROC", "AUPRO 30 %"],
-        [[row["way"], *(spread([row[key]]) for key in FIGURES)] for row in rows],
+        [title, "image AUROC", "pixel AUROC", "AUPRO 30 %"],
+        [[way, *(spread([row[key] for row in some]) for key in FIGURES)] for way, some in ways],
     )
     figure, panels = axes(2)
-    for axis, key in zip(panels, ("image_auroc", "aupro_30"), strict=True):
-        axis.barh([row["way"] for row in reversed(rows)], [row[key] for row in reversed(rows)])
+    for axis, (key, label) in zip(
+        panels, (("image_auroc", "image AUROC"), ("aupro_30", "AUPRO 30 %")), strict=True
+    ):
+        for place, (way, some) in enumerate(reversed(ways)):
+            values = [row[key] for row in some]
+            axis.barh(place, fmean(values), color="tab:blue" if way == highlighted else "tab:cyan")
+            axis.plot([min(values), max(values)], [place, place], color="black", linewidth=1.5)
+        axis.set_yticks(range(len(ways)), [way for way, _ in reversed(ways)])
         axis.set_xlim(0, 1)
-        axis.set_xlabel({"image_auroc": "image AUROC", "aupro_30": "AUPRO 30 %"}[key])
-    return {"budget": options.budget, "rows": rows, "markdown": text, "figure": figure}
+        axis.set_xlabel(label)
+    figure.set_figwidth(13)
+    return {"markdown": text, "figure": figure}
 
 
 def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ...]]:
@@ -1099,16 +1097,13 @@ def parsed() -> argparse.Namespace:
         "--variants", type=Path, help="JSON, a list of settings by name; the first is compared with"
     )
     task.add_argument("--leave-out", type=listed(str), default=[], help="variants")
-    task = tasks.add_parser("parts", parents=[common], help="what each map of one fit is worth")
-    task.add_argument(
-        "datasets", metavar="dataset", type=Path, nargs=1, help="as above, or a generated family"
-    )
-    task.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
-    task.set_defaults(recipe="blemish", fast=False)
-    task = tasks.add_parser("ensemble", parents=[common], help="the mean over seeds")
-    task.add_argument("datasets", metavar="dataset", type=Path, nargs=1, help="as for parts")
-    task.add_argument("--budget", help="as for parts")
-    task.set_defaults(recipe="blemish", fast=False)
+    for name, asked in (("parts", "what each map of one fit is worth"), ("ensemble", "the mean over seeds")):
+        task = tasks.add_parser(name, parents=[common], help=asked)
+        task.add_argument(
+            "datasets", metavar="dataset", type=Path, nargs=1, help="as above, or a generated family"
+        )
+        task.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
+        task.set_defaults(recipe="blemish", fast=False)
     task = tasks.add_parser("contamination", parents=[single], help="against defective training pictures")
     task.add_argument(
         "--shares", type=listed(float), default=[0.0, 0.05, 0.1], help="of the training pictures"
