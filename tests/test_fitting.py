@@ -841,6 +841,26 @@ def test_planted_blemished_pictures_are_not_remembered_and_named(
     assert said in inspector.card()
 
 
+def test_what_is_usual_is_told_between_the_groups_of_a_list(
+    bolts: Path, tmp_path: Path, quick: list[str]
+) -> None:
+    """Each bolt is there three times, as if it had been photographed again."""
+    folder, groups = tmp_path / "parts", {}
+    folder.mkdir()
+    for path in sorted(bolts.iterdir())[:8]:
+        for number in range(3):
+            shutil.copy(path, folder / f"{path.stem} {number}.png")
+            groups[f"{path.stem} {number}.png"] = path.stem
+    usual = {}
+    for told in (groups, {}):
+        source = listed(folder, told, tmp_path / "parts.csv")
+        settings = [*quick, "memory.by_place=true", "memory.share=1"]
+        memory = fit(source, settings=settings, false_reject_rate=RATE).model.memory
+        assert memory is not None
+        usual[bool(told)] = memory.usual.mean.mean()
+    assert usual[False] < 0.5 * usual[True]
+
+
 def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
     posed: tuple[Inspector, Path], bolts: Path, quick: list[str], tmp_path: Path, recorder: type
 ) -> None:

@@ -163,12 +163,38 @@ def test_the_network_is_read_alike_with_one_picture_left_out(count: int) -> None
     others = [torch.from_numpy(one) for number, one in enumerate(maps) if number != 3]
     expected, found, whole = Usual(), Usual(), Usual()
     expected.learn(others, by_place=count > FEWEST, coarser=4)
-    _learn(found, maps, by_place=True, without=3)
-    _learn(whole, maps, by_place=True)
+    _learn(found, maps, range(count), by_place=True, without=3)
+    _learn(whole, maps, range(count), by_place=True)
     assert torch.equal(found.mean, expected.mean)
     assert torch.equal(found.spread, expected.spread)
     assert found.mean.shape == whole.mean.shape  # or the trial would measure in other units
     assert not torch.equal(found.mean, whole.mean)
+
+
+@pytest.mark.parametrize("count", [5, FEWEST + 1, FEWEST + 2])
+def test_the_network_is_read_alike_with_a_group_left_out(count: int) -> None:
+    maps, groups = [face(seed)[0] for seed in range(count)], [number // 2 for number in range(count)]
+    others = [torch.from_numpy(one) for number, one in enumerate(maps) if number not in (2, 3)]
+    expected, found, whole = Usual(), Usual(), Usual()
+    expected.learn(others, by_place=count > FEWEST + 1, coarser=4)
+    _learn(found, maps, groups, by_place=True, without=3)
+    _learn(whole, maps, groups, by_place=True)
+    assert torch.equal(found.mean, expected.mean)
+    assert found.mean.shape == whole.mean.shape
+    # Where all are of one group, each is by itself.
+    alone, together = Usual(), Usual()
+    _learn(alone, maps, range(count), by_place=True, without=3)
+    _learn(together, maps, [0] * count, by_place=True, without=3)
+    assert torch.equal(alone.mean, together.mean)
+
+
+def test_what_is_usual_is_told_between_groups(inspector: Callable[..., Inspector]) -> None:
+    good = [one + seed * 1e-4 for one in (weave(7), weave(8), weave(9)) for seed in range(2)]
+    of = [number // 2 for number in range(6)]
+    each, between = inspector("memory.share=1.0"), inspector("memory.share=1.0")
+    remember(each, good, [weave(20), weave(21)], Observer())
+    remember(between, good, [weave(20), weave(21)], Observer(), (of, [3, 3]))
+    assert filled(each).usual.mean.mean() < 0.5 * filled(between).usual.mean.mean()
 
 
 def test_what_the_network_usually_shows_is_known_by_place(inspector: Callable[..., Inspector]) -> None:

@@ -447,7 +447,7 @@ class _Pictures:
         self.seen = _seen(self.split, sha256, before)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
         calibrating = self._parts["calibration"]
-        groups = len({item.group or item.name for item in calibrating})
+        groups = len({_of(item) for item in calibrating})
         self.groups = groups if groups < len(calibrating) else None
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
@@ -510,7 +510,11 @@ class _Pictures:
     ) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
         names = self.split["train"]
         observer.stage(f"Remembering {len(names)} training pictures")
-        done = remember(inspector, self.patches("train"), self.patches("validation"), observer)
+        groups = (
+            [_of(item) for item in self._parts["train"]],
+            [_of(item) for item in self._parts["validation"]],
+        )
+        done = remember(inspector, self.patches("train"), self.patches("validation"), observer, groups)
         if not done.left_out:
             return done.candidates, (done.words,)
         forgotten = ", ".join(names[number] for number in done.left_out)
@@ -797,6 +801,11 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
         groups=_groups(usable),
     )
     return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
+
+
+def _of(item: Item) -> tuple[str, bool]:
+    """What ``item`` is of: its group, else itself."""
+    return (item.name, False) if item.group is None else (item.group, True)
 
 
 def _groups(usable: dict[str, Item]) -> dict[str, str]:

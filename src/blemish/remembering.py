@@ -6,7 +6,8 @@ Both are decided on held-out good pictures that synthetic blemishes have spoiled
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -90,6 +91,7 @@ def remember(
     pictures: Pictures,
     held_out: Pictures,
     observer: Observer,
+    groups: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> Remembered:
     """Fill the memory of ``inspector``'s model in place, and weigh it.
 
@@ -104,6 +106,8 @@ def remember(
     ----------
     pictures: prepared training pictures (C, h, w).
     held_out: prepared good pictures that did not train; once the choice is made they are remembered too.
+    groups: what each of ``pictures`` and each of ``held_out`` is of: what is usual is told between groups, unless all
+        are of one. Without it each picture is by itself.
 
     Raises
     ------
@@ -114,6 +118,8 @@ def remember(
     assert memory is not None
     seed = inspector.recipe.training.seed
     good = _Tensors((pictures, range(len(pictures))))
+    if groups is None:
+        groups = range(len(pictures)), range(len(pictures), len(good) + len(held_out))
     shown = _cases(inspector, held_out, seed)
     if not any(spoiled.ravel()[::PIXELS].any() for _, _, spoiled in shown):
         memory.forget()
@@ -129,11 +135,11 @@ def remember(
     for by_place in {False, *memory.ways}:
         for picture, some in groupby(cases, lambda case: case.picture):
             usual = Usual()
-            _learn(usual, usually, by_place, without=picture)
+            _learn(usual, usually, groups[1], by_place, without=picture)
             for case in some:
                 case.by_network[by_place] = usual(torch.from_numpy(case.raw))
     for by_place in memory.ways:
-        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
+        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place, groups=groups[0])
         for case, (_, x, _) in zip(cases, _watched(shown, observer), strict=True):
             case.by_memory[by_place] = torch.from_numpy(inspector.by_memory(x))
     units = {by_place: _units(inspector, cases, by_place) for by_place in {False, *memory.ways}}
@@ -149,35 +155,51 @@ def remember(
     words = _in_words(best, min(len(held_out), HELD_OUT))
     if best.by_place is None:
         memory.forget()
-        _learn(memory.network, usually, False)
+        _learn(memory.network, usually, groups[1], False)
         memory.weigh(units[False], 0.0)
         return Remembered(tuple(candidates), words, ())
     by_place = best.by_place
 
-    def fill(good: _Tensors) -> None:
-        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place)
+    def fill(good: _Tensors, of: Sequence[Hashable]) -> None:
+        memory.fill(good, torch.Generator().manual_seed(seed), by_place=by_place, groups=of)
 
     left_out: tuple[int, ...] = ()
     trim = inspector.recipe.training.trim
     if trim and len(good) > 1:
         observer.stage("Looking for training pictures that are unlike all the others")
-        fill(good)
+        fill(good, groups[0])
         left_out = trimmed(_alone(inspector, good, observer), trim)
     stay = [number for number in range(len(pictures)) if number not in left_out]
     # What the choice was made on may be remembered now: the decision rests on other pictures still.
-    fill(_Tensors((pictures, stay), (held_out, range(len(held_out)))))
-    _learn(memory.network, usually, by_place)
+    both = _Tensors((pictures, stay), (held_out, range(len(held_out))))
+    fill(both, [*(groups[0][number] for number in stay), *groups[1]])
+    _learn(memory.network, usually, groups[1], by_place)
     memory.weigh(units[by_place], best.share)
     return Remembered(tuple(candidates), words, left_out)
 
 
 def _learn(
-    usual: Usual, maps: Sequence[NDArray[np.float32]], by_place: bool, without: int | None = None
+    usual: Usual,
+    maps: Sequence[NDArray[np.float32]],
+    groups: Sequence[Hashable],
+    by_place: bool,
+    without: int | None = None,
 ) -> None:
-    """Let ``usual`` learn the network's maps but that of number ``without``, in the same manner with and without it."""
-    others = [torch.from_numpy(one) for number, one in enumerate(maps) if number != without]
-    if len(maps) > 1:
-        usual.learn(others, by_place=by_place and len(maps) > FEWEST, coarser=COARSER)
+    """Let ``usual`` learn the network's maps but those of the group of number ``without``, in the same manner with and
+    without them.
+    """
+    together = Counter(groups[: len(maps)])
+    if len(together) == 1:  # or nothing would be left
+        groups = range(len(maps))
+        together = Counter(groups)
+    others = [
+        torch.from_numpy(one)
+        for number, one in enumerate(maps)
+        if without is None or groups[number] != groups[without]
+    ]
+    fewest = len(maps) - max(together.values())
+    if fewest:
+        usual.learn(others, by_place=by_place and fewest >= FEWEST, coarser=COARSER)
 
 
 def _alone(inspector: Inspector, good: _Tensors, observer: Observer) -> list[float]:

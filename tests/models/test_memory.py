@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,11 @@ def small(**settings: Any) -> Memory:
     return Memory(**{"patch": 8, "dimensions": 64, "floor": 1e-9, **settings})
 
 
-def filled(good: list[Tensor], *, by_place: bool, **settings: Any) -> Memory:
+def filled(
+    good: list[Tensor], *, by_place: bool, groups: Sequence[int] | None = None, **settings: Any
+) -> Memory:
     memory = small(**settings)
-    memory.fill(good, seeded(), by_place=by_place)
+    memory.fill(good, seeded(), by_place=by_place, groups=groups)
     return memory
 
 
@@ -160,7 +163,7 @@ def test_principal_components_keep_a_lower_bound(by_place: bool) -> None:
 def test_a_remembered_picture_has_no_distance_unless_it_is_left_out(by_place: bool) -> None:
     good = pictures(5)
     memory = filled(good, by_place=by_place)
-    assert sorted(memory.places) == [0, 1, 2, 3, 4]
+    assert sorted(memory.kin) == [0, 1, 2, 3, 4]
     for number, picture in enumerate(good):
         assert memory.distances(picture[None]).max() < 0.01
         without = memory.distances(picture[None], number)
@@ -168,6 +171,34 @@ def test_a_remembered_picture_has_no_distance_unless_it_is_left_out(by_place: bo
         others = [one for other, one in enumerate(good) if other != number]
         alone = filled(others, by_place=by_place)
         torch.testing.assert_close(without, alone.distances(picture[None]), atol=3e-3, rtol=0)
+
+
+@both_ways
+def test_a_picture_is_left_out_with_its_group(by_place: bool) -> None:
+    """Of four things there are two nearly equal pictures each."""
+    good = [one + 0.01 * noise for one in pictures(4) for noise in pictures(2, seed=7)]
+    of = [number // 2 for number in range(8)]
+    memory = filled(good, by_place=by_place, groups=of)
+    without = memory.distances(good[0][None], 0)
+    alone = filled(good[2:], by_place=by_place)
+    torch.testing.assert_close(without, alone.distances(good[0][None]), atol=3e-3, rtol=0)
+    each = filled(good, by_place=by_place)
+    assert each.distances(good[0][None], 0).max() < 0.1 < without.min()
+    assert each.usual.mean.max() < 0.1 < memory.usual.mean.min()
+    # What is remembered is the same, and where all is of one thing each picture is by itself.
+    assert torch.equal(each.bank, memory.bank)
+    one = filled(good, by_place=by_place, groups=[0] * 8)
+    assert torch.equal(one.usual.mean, each.usual.mean)
+
+
+@both_ways
+def test_a_group_is_left_out_as_far_as_it_is_remembered(by_place: bool) -> None:
+    good = pictures(9)
+    memory = filled(
+        good, by_place=by_place, capacity=50, pictures=4, groups=[number % 3 for number in range(9)]
+    )
+    for number in memory.kin:
+        assert memory.distances(good[number][None], number).isfinite().all()
 
 
 def test_places_matter_only_where_they_are_asked_to() -> None:
@@ -234,7 +265,7 @@ def test_by_place_pictures_of_several_sizes_are_stretched_to_the_median() -> Non
 def test_one_picture_can_be_remembered(by_place: bool) -> None:
     (only,) = pictures(1)
     memory = filled([only], by_place=by_place)
-    assert len(memory.places) == 1
+    assert len(memory.kin) == 1
     assert memory(only[None]).max() < 0.02
     assert memory(pictures(1, seed=3)[0][None]).mean() > 0.1
 
@@ -249,7 +280,7 @@ def test_no_more_is_remembered_than_is_allowed(by_place: bool) -> None:
     assert memory.by_place is by_place
     assert memory.bank.shape == ((9, 11, 4, 7) if by_place else (50, 7))
     assert memory.bank.dtype == torch.float16
-    assert len(memory.places) == (4 if by_place else 9)
+    assert len(memory.kin) == (4 if by_place else 9)
 
 
 @both_ways

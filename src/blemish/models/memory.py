@@ -18,10 +18,9 @@ logarithm of local contrast is a picture, too, which is remembered in the same w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -167,8 +166,8 @@ class Pieces(nn.Module):
         self.usual.forget()
         # (height, width) that every picture is brought to where places matter.
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64, device=device))
-        self.places: dict[int, slice] = {}
-        """Where each remembered picture of the last :meth:`fill` lies in :attr:`bank`; not kept on disk."""
+        self.kin: dict[int, Tensor] = {}
+        """Where in :attr:`bank` the group of each picture of the last :meth:`fill` lies; not kept on disk."""
 
     @property
     def is_empty(self) -> bool:
@@ -185,7 +184,14 @@ class Pieces(nn.Module):
         height, width = self.size.tolist()
         return height, width
 
-    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
+    def fill(
+        self,
+        pictures: Pictures,
+        generator: torch.Generator,
+        *,
+        by_place: bool,
+        groups: Sequence[Hashable] | None = None,
+    ) -> None:
         """Remember ``pictures``, (C, H, W) each in [0, 1]; forgets what was remembered before.
 
         Parameters
@@ -193,6 +199,8 @@ class Pieces(nn.Module):
         by_place: whether pieces are kept with their place, which says something where all pictures show the same
             thing in the same pose. Pictures of several sizes are then all stretched to the median one, as suits
             parts that were cut out along their outline.
+        groups: what each picture is of. How unlike good pictures are is told between groups, unless all are of one:
+            two pictures of one thing are more alike than a new thing will be. Without it each is by itself.
         """
         self.forget()
         if by_place:
@@ -212,23 +220,21 @@ class Pieces(nn.Module):
         if by_place:
             kept = [self._described(seen(i))[0] for i in order[: self.pictures]]
             self.bank = torch.stack(kept, 2).half()  # (h, w, pictures, k)
-            self.places = {number: slice(at, at + 1) for at, number in enumerate(order[: self.pictures])}
+            own = torch.split(torch.arange(len(kept)), 1)
         else:
             each = math.ceil(self.capacity / len(pictures))
             pieces = [self._projected(self._drawn(seen(i), each, generator)) for i in order]
             self.bank = torch.cat(pieces)[: self.capacity].half()  # (pieces, k)
-            ends = np.cumsum([len(one) for one in pieces]).tolist()
-            self.places = {
-                number: slice(end - len(one), end)
-                for number, end, one in zip(order, ends, pieces, strict=True)
-            }
+            lie = torch.split(torch.arange(sum(map(len, pieces))), [len(one) for one in pieces])
+            own = tuple(one[one < len(self.bank)] for one in lie)
+        self.kin = _kin(dict(zip(order, own, strict=False)), groups or range(len(pictures)))
         self._settle(seen)
 
     @torch.no_grad()
     def _settle(self, seen: Callable[[int], Tensor]) -> None:
         """Learn how unlike the others good pictures usually are, from some of those that are remembered."""
-        if len(self.places) > 1:  # or there is nothing to compare the one picture with
-            found = [self.distances(seen(number), number)[0] for number in list(self.places)[:SETTLING]]
+        if len(self.kin) > 1:  # or there is nothing to compare the one picture with
+            found = [self.distances(seen(number), number)[0] for number in list(self.kin)[:SETTLING]]
             self.usual.learn(found, by_place=self.by_place)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
@@ -239,8 +245,8 @@ class Pieces(nn.Module):
 
         Parameters
         ----------
-        without: number of the picture that is not to count, where the last :meth:`fill` was of this object: how
-            unlike the others is a picture that is remembered itself?
+        without: number of a picture that is not to count, nor its group, where the last :meth:`fill` was of this
+            object: how unlike the others is a picture that is remembered itself?
         """
         seen = stretched(x, self._shape) if self.by_place else x
         unusual = self.usual(self.distances(seen, without))  # (N, h, w)
@@ -253,14 +259,16 @@ class Pieces(nn.Module):
         In units in which two pieces without any likeness of structure lie 1 apart. Where places matter, ``x`` is of
         the size that is remembered.
         """
-        left_out = self.places.get(without) if without is not None else None
+        left_out = self.kin.get(without) if without is not None else None
         described = self._described(x)  # (N, h, w, k)
         if self.by_place:
             squares = torch.stack([self._by_place(one, left_out) for one in described])
         else:
             bank = self.bank
             if left_out is not None:
-                bank = torch.cat([bank[: left_out.start], bank[left_out.stop :]])
+                stays = torch.ones(len(bank), dtype=torch.bool, device=bank.device)
+                stays[left_out] = False
+                bank = bank[stays]
             squares = _anywhere(described.flatten(0, 2), bank.float()).view(described.shape[:3])
         return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
 
@@ -274,7 +282,7 @@ class Pieces(nn.Module):
         pieces = structure(picture, self.patch, self.stride, self.floor).flatten(0, 2)
         return pieces[torch.randperm(len(pieces), generator=generator)[:count]]
 
-    def _most_alike(self, queries: Tensor, left_out: slice | None) -> Tensor:
+    def _most_alike(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
         """Which remembered pictures are most like ``queries`` (h, w, k) in the mean of every other place: (n,).
 
         As Cohen and Hoshen 2020 do it (Sub-Image Anomaly Detection with Deep Pyramid Correspondences, section 3.2).
@@ -286,10 +294,10 @@ class Pieces(nn.Module):
         unlike = torch.stack(rows).sum(0)
         if left_out is not None:
             unlike[left_out] = math.inf
-        others = len(unlike) - (left_out is not None)
+        others = len(unlike) - (0 if left_out is None else len(left_out))
         return unlike.topk(min(self.alike, others), largest=False).indices
 
-    def _by_place(self, queries: Tensor, left_out: slice | None) -> Tensor:
+    def _by_place(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
         """Squared distance of each of ``queries`` (h, w, k) to the nearest remembered near its place: (h, w)."""
         height, width, k = queries.shape
         remembered = self.bank[:, :, self._most_alike(queries, left_out)]
@@ -390,14 +398,21 @@ class Memory(Pieces):
         """
         return joined(self.network(network), memory, self.units.tolist(), self.counts.item())
 
-    def fill(self, pictures: Pictures, generator: torch.Generator, *, by_place: bool) -> None:
+    def fill(
+        self,
+        pictures: Pictures,
+        generator: torch.Generator,
+        *,
+        by_place: bool,
+        groups: Sequence[Hashable] | None = None,
+    ) -> None:
         """As :meth:`Pieces.fill`."""
-        super().fill(pictures, generator, by_place=by_place)
+        super().fill(pictures, generator, by_place=by_place, groups=groups)
         sides = _sides(pictures)
         has_room = sides.min() >= self._least and sides.median(0).values.min() >= ROOM
         if self.contrasts is not None and has_room:
             coarse = [contrast(pictures[number][None])[0] for number in range(len(pictures))]
-            self.contrasts.fill(coarse, generator, by_place=by_place)
+            self.contrasts.fill(coarse, generator, by_place=by_place, groups=groups)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """As :meth:`Pieces.forward`; with local contrast, the sum of both.
@@ -430,6 +445,16 @@ def joined(network: Tensor, memory: Tensor | None, units: Sequence[float], share
     """
     shown = (1 - share) * torch.log2(1 + network / units[0])
     return shown if memory is None else shown + share / units[1] * memory
+
+
+def _kin(own: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, Tensor]:
+    """Where the group of each picture lies, by where the pictures lie; that of itself alone where all are of one."""
+    members: dict[Hashable, list[Tensor]] = {}
+    for number, lies in own.items():
+        members.setdefault(groups[number], []).append(lies)
+    if len(members) == 1:
+        return own
+    return {number: torch.cat(members[groups[number]]) for number in own}
 
 
 def _anywhere(queries: Tensor, bank: Tensor) -> Tensor:
