@@ -168,7 +168,8 @@ class Bench:
         """Fit on ``train``, whatever their labels say, and measure ``shown``, unless that has been done."""
         changes = [*self.settings, *settings, f"training.seed={seed}"]
         recipe = override(self.recipe, changes)
-        told = [recipe.model_dump_json(), *(item.name for item in train), "shown", *(i.name for i in shown)]
+        names = [f"{item.name} of {item.group}" if item.group else item.name for item in train]
+        told = [recipe.model_dump_json(), *names, "shown", *(item.name for item in shown)]
         identity = hashlib.sha256("\n".join(told).encode()).hexdigest()
         path = self.work / f"{name}-{seed}.json"
         kept = Trial.model_validate_json(path.read_bytes()) if path.exists() else None
@@ -176,7 +177,8 @@ class Bench:
             pictures = self.work / f"{name}-{seed}.csv"
             pictures.parent.mkdir(parents=True, exist_ok=True)
             with pictures.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([["path"], *([item.path.resolve()] for item in train)])
+                rows = [(item.path.resolve(), item.group) for item in train]
+                csv.writer(file).writerows([("path", "group"), *rows])
             begun = time.perf_counter()
             inspector = fit(pictures, recipe)
             fitted = time.perf_counter()
