@@ -827,6 +827,8 @@ def ranked(rows: Sequence[dict[str, Any]], proxy: str, real: str) -> dict[str, f
 
 UNITS = 24
 """Calibration pictures that say how high a map goes on good pictures."""
+DARK = 1e-3
+"""Least such height: a head may show nothing at all on good pictures."""
 WHOLE = "network and memory, as fitted"
 
 
@@ -845,7 +847,7 @@ def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         calibrating = [item for item in bench.train if item.path.name in held_out][:UNITS]
         good = [maps(inspector, read_picture(item.path)) for item in calibrating]
         units = {
-            way: max(float(np.quantile([score_of(inspector, one[way]) for one in good], 0.9)), 1e-6)
+            way: max(float(np.quantile([score_of(inspector, one[way]) for one in good], 0.9)), DARK)
             for way in good[0]
         }
         rows += [

@@ -119,7 +119,8 @@ def remember(
     seed = inspector.recipe.training.seed
     good = _Tensors((pictures, range(len(pictures))))
     if groups is None:
-        groups = range(len(pictures)), range(len(pictures), len(good) + len(held_out))
+        count = len(pictures)
+        groups = range(count), range(count, count + len(held_out))
     shown = _cases(inspector, held_out, seed)
     if not any(spoiled.ravel()[::PIXELS].any() for _, _, spoiled in shown):
         memory.forget()
