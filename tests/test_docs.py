@@ -105,6 +105,8 @@ def readme_rows() -> list[str]:
         ("mvtec_screw_even_light", "blemish"),
         ("magnetic_tile", "blemish"),
         ("magnetic_tile_by_tile", "blemish"),
+        ("crackforest_patches", "blemish"),
+        ("mvtec_screw-5m", "blemish-small"),
         ("mvtec_screw-1h", "ssim-ae, an hour"),
     ):
         detector = _json(f"benchmarks/results/detection-table-{table}.json")["rows"][0]
