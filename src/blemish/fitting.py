@@ -447,7 +447,7 @@ class _Pictures:
         self.seen = _seen(self.split, sha256, before)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
         calibrating = self._parts["calibration"]
-        groups = len({_of(item) for item in calibrating})
+        groups = len({item.thing for item in calibrating})
         self.groups = groups if groups < len(calibrating) else None
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
@@ -511,8 +511,8 @@ class _Pictures:
         names = self.split["train"]
         observer.stage(f"Remembering {len(names)} training pictures")
         groups = (
-            [_of(item) for item in self._parts["train"]],
-            [_of(item) for item in self._parts["validation"]],
+            [item.thing for item in self._parts["train"]],
+            [item.thing for item in self._parts["validation"]],
         )
         done = remember(inspector, self.patches("train"), self.patches("validation"), observer, groups)
         if not done.left_out:
@@ -798,18 +798,13 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
         seed=recipe.training.seed,
         validation=validation,
         calibration=calibration,
-        groups=_groups(usable),
+        groups=_things(usable),
     )
     return {"train": split.train, "validation": split.validation, "calibration": split.calibration}
 
 
-def _of(item: Item) -> tuple[str, bool]:
-    """What ``item`` is of: its group, else itself."""
-    return (item.name, False) if item.group is None else (item.group, True)
-
-
-def _groups(usable: dict[str, Item]) -> dict[str, str]:
-    return {name: item.group for name, item in usable.items() if item.group is not None}
+def _things(usable: dict[str, Item]) -> dict[str, tuple[str, bool]]:
+    return {name: item.thing for name, item in usable.items()}
 
 
 def _to_hold_out(rule: ThresholdSettings) -> int:
@@ -829,9 +824,9 @@ def _split_going_on(
     source: Path, usable: dict[str, Item], known: dict[str, str], recipe: Recipe
 ) -> dict[str, tuple[str, ...]]:
     """:func:`_split` where the pictures in ``known``, and with them their groups, have their part already."""
-    groups = _groups(usable)
-    settled = {groups[name]: part for name, part in known.items() if name in groups}
-    joining = {name: settled[group] for name, group in groups.items() if group in settled}
+    things = _things(usable)
+    settled = {things[name]: part for name, part in known.items()}
+    joining = {name: settled[thing] for name, thing in things.items() if thing in settled}
     if all(name in known for name in usable):
         raise UsageError(f"{source}: holds no picture that is new to the model; add new good ones")
     fixed = {**joining, **known}
@@ -842,7 +837,7 @@ def _split_going_on(
     if len(new) >= 3:
         _, validation, calibration = plan_split(len(new), needed=max(1, least - len(parts["calibration"])))
         drawn = split_good(
-            new, seed=recipe.training.seed, validation=validation, calibration=calibration, groups=groups
+            new, seed=recipe.training.seed, validation=validation, calibration=calibration, groups=things
         )
         for part in PARTS:
             parts[part] += getattr(drawn, part)

@@ -176,6 +176,13 @@ def test_a_list_may_name_groups(tmp_path: Path) -> None:
     assert [item.group for item in read_labelled(source).items] == ["tile 1", None]
 
 
+def test_a_picture_is_not_taken_for_the_group_of_the_same_name(tmp_path: Path) -> None:
+    source = write_list(tmp_path, "path,group\na.png,\nb.png,a.png\nc.png,a.png\nd.png,\n")
+    a, b, c, d = (item.thing for item in find_pictures(source))
+    assert b == c
+    assert len({a, b, d}) == 3
+
+
 def test_a_list_of_paths_alone(tmp_path: Path) -> None:
     assert names(find_pictures(write_list(tmp_path, "path\na.png\nb.png\n"))) == ["a.png", "b.png"]
 

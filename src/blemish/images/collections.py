@@ -36,6 +36,11 @@ class Item:
     group: str | None = None
 
     @property
+    def thing(self) -> tuple[str, bool]:
+        """What it shows: the same for all pictures of a group, and for any other its own."""
+        return (self.name, False) if self.group is None else (self.group, True)
+
+    @property
     def is_good(self) -> bool | None:
         """Whether the label says good; None without a label."""
         return None if self.label is None else self.label == GOOD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def split_good(
     seed: int,
     calibration: int,
     validation: int,
-    groups: Mapping[str, str] | None = None,
+    groups: Mapping[str, Hashable] | None = None,
 ) -> Split:
     """Split names at random; the same names, seed and counts give the same parts, whatever the names' order.
 
@@ -75,7 +75,7 @@ def split_good(
     Parameters
     ----------
     calibration, validation: least number of names in these parts; the last group may bring more.
-    groups: that of a name, where it has one; a group goes into one part as a whole.
+    groups: that of each name; a group goes into one part as a whole. Without it each name is by itself.
 
     Raises
     ------
@@ -90,10 +90,9 @@ def split_good(
             f"{len(ordered)} good pictures cannot give {calibration} to calibrate, {validation} to validate"
             " and some to train; add pictures"
         )
-    together: dict[tuple[str, bool], list[str]] = {}  # a name of its own may be that of a group
+    together: dict[Hashable, list[str]] = {}
     for name in ordered:
-        group = (groups or {}).get(name)
-        together.setdefault((name, False) if group is None else (group, True), []).append(name)
+        together.setdefault(groups[name] if groups else name, []).append(name)
     wholes = list(together.values())
     calibrating: list[str] = []
     validating: list[str] = []
