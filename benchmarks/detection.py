@@ -11,6 +11,9 @@
 Each names folders of data sets in the MVTec layout and writes JSON, Markdown and a plot to ``--out``. Fits and what
 was measured with them are kept in ``--work``, from which a stopped run goes on; remove it when the detector has
 changed. For curves there is ``--fast``: no network to speak of, only the memory.
+
+A table that takes days, such as every recipe for an hour, grows: ``table … --keep`` adds recipes and seeds to what the
+same table in ``--out`` has measured before, perhaps on another machine.
 """
 
 from __future__ import annotations
@@ -248,6 +251,7 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
     """Every recipe on every data set, beside what looks at nothing, the papers' recipes, and other methods."""
     budget = [f"training.budget={options.budget}"] if options.budget else []
     peers = json.loads(PEERS.read_text(encoding="utf-8"))
+    measured_before = before(options) if options.keep else []
     rows: list[dict[str, Any]] = []
     for bench in benches:
         name = bench.dataset.resolve().stem
@@ -255,20 +259,25 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
         recipes = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in options.recipes}
         runs = comparison(bench.work, bench.dataset, recipes, options.seeds, settings, Observer()).runs
         for recipe, some in grouped([{"recipe": run.recipe, "run": run} for run in runs], "recipe"):
-            evaluations = [one["run"].evaluation for one in some]
-            rows.append(
-                {
-                    "dataset": name,
-                    "name": recipe,
-                    "source": measured_here(options.budget),
-                    "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
-                    "pixel_auroc": [one.pixel.auroc for one in evaluations],
-                    "aupro_30": [one.pixel.aupro_30 for one in evaluations],
-                    "seconds": [one["run"].training_seconds for one in some],
-                    "machine": evaluations[0].training.machine,
-                }
-            )
-            bench.seconds += sum(rows[-1]["seconds"]) + sum(one.seconds for one in evaluations)
+            of_seeds = [one["run"] for one in some]
+            evaluations = [run.evaluation for run in of_seeds]
+            row = {
+                "dataset": name,
+                "name": recipe,
+                "source": measured_here(options.budget),
+                "seeds": [run.seed for run in of_seeds],
+                "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
+                "pixel_auroc": [one.pixel.auroc for one in evaluations],
+                "aupro_30": [one.pixel.aupro_30 for one in evaluations],
+                "seconds": [run.training_seconds for run in of_seeds],
+                "steps": [run.training_steps for run in of_seeds],
+                "machines": [one.training.machine for one in evaluations],
+                "commands": [command(options)] * len(of_seeds),
+            }
+            bench.seconds += sum(row["seconds"]) + sum(one.seconds for one in evaluations)
+            rows.append(with_seeds_before(row, measured_before))
+        own = {row["name"] for row in rows if row["dataset"] == name}
+        rows += [row for row in measured_before if row["dataset"] == name and row["name"] not in own]
         for statistic, auroc in (
             ("mean grey level alone", brightness_auroc(bench.dataset)),
             ("size of the picture alone", size_auroc(bench.dataset)),
@@ -285,18 +294,29 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
     parts = [
         f"## {name}\n\n"
         + table(
-            ["method", "from", "seeds", "image AUROC", "pixel AUROC", "AUPRO 30 %", "seconds of training"],
+            [
+                "method",
+                "from",
+                "computed in",
+                "seeds",
+                "image AUROC",
+                "pixel AUROC",
+                "AUPRO 30 %",
+                "seconds of training",
+                "steps",
+            ],
             [
                 [
                     row["name"],
                     row["source"],
+                    ", ".join(dict.fromkeys(map(precision, row.get("machines", [])))) or "–",
                     str(len(row.get("seconds", []) or "–")),
                     *(spread(row.get(key, [None])) for key in FIGURES),
-                    spread(row.get("seconds", [None]), 0),
+                    *(spread(row.get(key, [None]), 0) for key in ("seconds", "steps")),
                 ]
                 for row in some
             ],
-            left=2,
+            left=3,
         )
         for name, some in grouped(rows, "dataset")
     ]
@@ -367,18 +387,51 @@ def measured_here(budget: str | None) -> str:
     return "measured here" + (f": {budget} of training" if budget else "")
 
 
+def precision(machine: str) -> str:
+    """What a :class:`~blemish.training.Machine` in words computes in.
+
+    >>> precision("CPU, 1 of 2 cores; bfloat16 (native here); channels_last; torch 2.13.0+cpu")
+    'bfloat16'
+    """
+    return machine.split("; ")[1].partition(" ")[0]
+
+
+def own_rows(path: Path) -> list[dict[str, Any]]:
+    """What a table in ``path`` has measured itself, without what it took from others."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for row in document["rows"]:
+        if row["source"] != measured_here(document["budget"]):
+            continue
+        if "machine" in row:  # of a table from before rows could be of several runs
+            count = len(row["seconds"])
+            machines, commands = [row.pop("machine")] * count, [document["command"]] * count
+            row |= {"seeds": document["seeds"], "steps": [None] * count}
+            row |= {"machines": machines, "commands": commands}
+        rows.append(row)
+    return rows
+
+
 def of_other_tables(out: Path, dataset: str, budget: str | None) -> list[dict[str, Any]]:
     """What the tables in ``out`` with another budget of training have measured on ``dataset``."""
-    paths = sorted(out.glob(f"detection-table-{dataset}*.json"))
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return [
-        row
-        for document in documents
-        if document["budget"] != budget
-        for row in document["rows"]
-        # Its own rows and not those that it took from others.
-        if row["dataset"] == dataset and row["source"] == measured_here(document["budget"])
-    ]
+    rows = [row for path in sorted(out.glob(f"detection-table-{dataset}*.json")) for row in own_rows(path)]
+    return [row for row in rows if row["dataset"] == dataset and row["source"] != measured_here(budget)]
+
+
+def before(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the table that is about to be replaced has measured."""
+    path = options.out / f"{stem_of(options)}.json"
+    return own_rows(path) if path.exists() else []
+
+
+def with_seeds_before(row: dict[str, Any], rows_before: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """``row`` with what ``rows_before`` have of the same recipe with other seeds."""
+    for other in rows_before:
+        if (other["dataset"], other["name"]) == (row["dataset"], row["name"]):
+            stay = [place for place, seed in enumerate(other["seeds"]) if seed not in row["seeds"]]
+            of_seeds = [key for key, values in row.items() if isinstance(values, list)]
+            return row | {key: [other[key][place] for place in stay] + row[key] for key in of_seeds}
+    return row
 
 
 def of_studies(dataset: str) -> list[dict[str, Any]]:
@@ -1031,6 +1084,12 @@ def command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def stem_of(options: argparse.Namespace) -> str:
+    """The name of what is written, without its ending."""
+    names = [dataset.resolve().stem for dataset in options.datasets]
+    return "-".join(["detection", options.task, *names, *filter(None, [getattr(options, "budget", None)])])
+
+
 CURVES: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
     "ablation": ablation,
     "contamination": contamination,
@@ -1055,7 +1114,7 @@ def main() -> None:
     else:
         found, asked = CURVES[options.task](benches[0], options), CURVES[options.task].__doc__
     names = [bench.dataset.resolve().stem for bench in benches]
-    stem = "-".join(["detection", options.task, *names, *filter(None, [found.get("budget")])])
+    stem = stem_of(options)
     text, figure = found.pop("markdown"), found.pop("figure")
     document = {
         "command": command(options),
@@ -1095,6 +1154,7 @@ def parsed() -> argparse.Namespace:
     task.add_argument("datasets", type=Path, nargs="+", help="folders in the MVTec layout")
     task.add_argument("--recipes", type=listed(str), default=["blemish"])
     task.add_argument("--budget", help="of every training, such as 5m, instead of the recipes' lengths")
+    task.add_argument("--keep", action="store_true", help="what this table had of other recipes and seeds")
     task.set_defaults(recipe="blemish", fast=False)
     task = tasks.add_parser("ablation", parents=[single], help="what each part brings")
     task.add_argument(

@@ -142,6 +142,12 @@ def test_groups_stay_together_and_weaken_the_promise(
     again = fit(listed(more, groups, tmp_path / "more.csv"), continue_from=tmp_path / "model")
     new = {Path(name).name for name in again.file.split["calibration"]}
     assert {name for name in groups if name.startswith("new")} <= new
+    # Without a list the pictures that are known keep their groups.
+    again = fit(more, continue_from=tmp_path / "model", out=tmp_path / "again")
+    calibrating = again.file.split["calibration"]
+    others = set(calibrating) - {Path(name).name for name in held_out}
+    assert f"{len(calibrating)} held-out pictures of {len(others) + len(held_out) // 3}" in again.guarantee
+    assert load(tmp_path / "again").file.groups == inspector.file.groups
     # Each by itself, the promise is one.
     alone = fit(listed(good, {}, tmp_path / "alone.csv"), SMALL, settings=tiny, false_reject_rate=RATE)
     assert alone.file.calibration.groups is None
@@ -678,6 +684,18 @@ def test_what_stands_out_is_left_out_without_being_counted_first(mixed: Path, ti
     for wrong in ("0.5", "-0.1", "often"):
         with pytest.raises(RecipeError, match=f"trim {wrong}: give a share from 0 to less than 0.5, or auto"):
             fit(mixed, "l2-ae", settings=[f"threshold.trim={wrong}"])
+
+
+def test_a_group_that_is_left_out_is_not_counted(mixed: Path, tiny: list[str], tmp_path: Path) -> None:
+    pairs = {
+        path.name: f"part {path.stem}"[:-1] for path in mixed.iterdir() if not path.name.startswith("dot")
+    }
+    source = listed(mixed, pairs, tmp_path / "mixed.csv")
+    inspector = fit(source, "l2-ae", settings=[*tiny, "threshold.trim=0.2"], false_reject_rate=RATE)
+    assert dots(Path(name).name for name in inspector.file.calibration.left_out)
+    names = [Path(name).name for name in inspector.file.split["calibration"]]
+    groups = {pairs.get(name, name) for name in names}
+    assert f"{len(names)} held-out pictures of {len(groups)} groups" in inspector.guarantee
 
 
 def test_pictures_to_be_left_out_are_held_out_on_top_of_those_that_promise() -> None:

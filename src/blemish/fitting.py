@@ -10,6 +10,7 @@ import stat
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -188,11 +189,12 @@ def fit(
         versions=versions(),
         recipe=chosen,
         preparation=preparation,
-        calibration=Calibration(scores=(), peaks=(), square=material.square, groups=material.groups),
+        calibration=Calibration(scores=(), peaks=(), square=material.square),
         fingerprint=material.fingerprint,
         split=material.split,
         training=_UNTRAINED,
         seen=material.seen,
+        groups=material.groups,
         lineage=start.lineage if start else (),
         weights_sha256="",
     )
@@ -241,7 +243,7 @@ def fit(
     if chosen.threshold.rule == "train-mean":
         observer.stage(f"Scoring {material.scored('train')}, whose mean is the threshold")
         training_scores, _ = material.measure(inspector, "train", observer)
-    inspector = Inspector(model, _calibrated(file, scores, peaks, training_scores))
+    inspector = Inspector(model, _calibrated(file, scores, peaks, training_scores, material.count_groups))
     if folder is not None:
         finish(inspector, folder, _sheet(model, material.patches("train"), chosen))
     return inspector
@@ -261,7 +263,11 @@ def _seconds(budget: str | float) -> float:
 
 
 def _calibrated(
-    file: ModelFile, scores: tuple[float, ...], peaks: tuple[float, ...], training_scores: tuple[float, ...]
+    file: ModelFile,
+    scores: tuple[float, ...],
+    peaks: tuple[float, ...],
+    training_scores: tuple[float, ...],
+    count_groups: Callable[[Sequence[str]], int | None],
 ) -> ModelFile:
     """``file`` with its calibration, without the share of largest scores that is taken for blemished."""
     left_out = trimmed(scores, file.recipe.threshold.trim)
@@ -273,6 +279,7 @@ def _calibrated(
             "peaks": tuple(peaks[number] for number in stay),
             "training_scores": training_scores,
             "left_out": {names[number]: scores[number] for number in left_out},
+            "groups": count_groups([names[number] for number in stay]),
         }
     )
     if left_out:
@@ -323,6 +330,7 @@ class _Start:
             self.model.memory.forget()
         self.preparation = file.preparation
         self.seen = file.seen
+        self.groups = file.groups
         self.weights_sha256 = file.weights_sha256
         this = Ancestor(
             weights_sha256=file.weights_sha256, steps=file.training.steps, pictures=len(file.split["train"])
@@ -364,6 +372,10 @@ class _Start:
                 )
         return chosen
 
+    def grouped(self, item: Item, sha256: str) -> Item:
+        """``item`` in the group that an earlier list gave it, where it has none now."""
+        return replace(item, group=self.groups.get(sha256)) if item.group is None else item
+
     def of_full_length(self, chosen: Recipe) -> Recipe:
         """``chosen`` with the length of the first training, of which the next fifth is taken."""
         own = self._recipe.training
@@ -389,6 +401,8 @@ class _Material(Protocol):
     split: dict[str, tuple[str, ...]]
     seen: dict[str, str]
     """SHA-256 of each picture, also of those before, and its part."""
+    groups: dict[str, str]
+    """SHA-256 of each picture of a group, also of those before, and that group."""
     notes: tuple[str, ...]
     """What the model card is to say of it."""
 
@@ -396,9 +410,8 @@ class _Material(Protocol):
     def square(self) -> int | None:
         """Side of the squares that are scored; None where whole pictures are."""
 
-    @property
-    def groups(self) -> int | None:
-        """How many groups the calibration pictures are of; None where each is one by itself."""
+    def count_groups(self, names: Sequence[str]) -> int | None:
+        """How many groups pictures are of, by their names; None where each is one by itself."""
 
     def announced(self) -> str:
         """How much of it does what, for the user."""
@@ -440,15 +453,16 @@ class _Pictures:
             self.split = _split(usable, recipe)
         else:
             start.check(source, self.fingerprint)
+            usable = {name: start.grouped(item, sha256[name]) for name, item in usable.items()}
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
             self.split = _split_going_on(source, usable, known, recipe)
             self.notes = (_new_and_old(self.split, known),)
         self.seen = _seen(self.split, sha256, before)
+        now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
+        self.groups = {**(start.groups if start else {}), **now}
+        self._things = _things(usable)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
-        calibrating = self._parts["calibration"]
-        groups = len({item.thing for item in calibrating})
-        self.groups = groups if groups < len(calibrating) else None
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
 
@@ -483,6 +497,10 @@ class _Pictures:
         observer.stage(told)
         self.notes = (*self.notes, told)
         return preparation.model_copy(update={"crop": crop})
+
+    def count_groups(self, names: Sequence[str]) -> int | None:
+        count = len({self._things[name] for name in names})
+        return count if count < len(names) else None
 
     def announced(self) -> str:
         return (
@@ -540,8 +558,6 @@ class _Pictures:
 class _Scenes:
     """Panels of several sensors; of each, some columns train, some validate and some calibrate."""
 
-    groups = None
-
     def __init__(self, source: Path, recipe: Recipe, observer: Observer) -> None:
         observer.stage(f"Opening the scenes in {source}")
         _refuse_picture_settings(recipe)
@@ -549,6 +565,7 @@ class _Scenes:
         self._panels, self._patch = opened.panels, recipe.patch.size
         self.fingerprint = opened.fingerprint
         self.seen: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
         self.notes = tuple(f"{panel.name}: {notice}." for panel in self._panels for notice in panel.notices)
         self.preparation = Preparation(
             channels=opened.fingerprint.channels,
@@ -577,6 +594,9 @@ class _Scenes:
             _, self._squares["train"] = calibration_squares(
                 self._panels, self._columns["train"], sides=(self.square,), needed=1
             )
+
+    def count_groups(self, names: Sequence[str]) -> int | None:
+        return None
 
     def announced(self) -> str:
         return (

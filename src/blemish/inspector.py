@@ -116,6 +116,8 @@ class ModelFile(Document):
     training: Training
     seen: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of every picture file that this model or one before it was fitted on, and its part for good."""
+    groups: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of those of them that a list gave a group, and that group."""
     lineage: tuple[Ancestor, ...] = ()
     """The models that this one goes on from, the first one first; ``recipe`` tells the length of its training."""
 
