@@ -331,7 +331,7 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
             values = row["image_auroc"]
             axis.barh(place, fmean(values), color=COLOURS[kind])
             axis.plot([min(values), max(values)], [place, place], color="black", linewidth=1.5)
-        axis.set_yticks(range(len(known)), [row["name"] for row in known], fontsize=8)
+        axis.set_yticks(range(len(known)), [labelled_by_length(row) for row in known], fontsize=8)
         axis.axvline(0.5, color="black", linestyle=":")
         axis.set_xlim(0, 1)
         axis.set_xlabel("image AUROC")
@@ -385,6 +385,12 @@ def pattern(picture: Picture) -> Floats:
 def measured_here(budget: str | None) -> str:
     """The source of a row, as a table names it."""
     return "measured here" + (f": {budget} of training" if budget else "")
+
+
+def labelled_by_length(row: dict[str, Any]) -> str:
+    """The method of a row, with how long it was trained where a table set one length for all."""
+    length = row["source"].removeprefix("measured here: ").removesuffix(" of training")
+    return row["name"] if length == row["source"] else f"{row['name']}, {length}"
 
 
 def precision(machine: str) -> str:

@@ -4,7 +4,8 @@
 
 The good test pictures of the screws are darker than all others, so the mean grey level alone tells good from defective,
 and a method that hears the light seems to see defects. Here each test picture has a gain that gives it the mean grey
-level of the training pictures; these and the masks are the same files.
+level of the training pictures; these and the masks are the same files. So a fit on one is a fit on the other: copied
+between their folders in the ``--work`` of ``detection.py``, it is only tested again.
 """
 
 from __future__ import annotations

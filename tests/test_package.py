@@ -54,6 +54,23 @@ def test_without_torch_the_line_that_installs_it_is_told() -> None:
     assert out.splitlines() == [f"MissingExtraError {line}"] * 3 + [f"blemish: {line}", "2"]
 
 
+@pytest.mark.parametrize("asked", [None, "ACTIVE"])
+def test_threads_of_the_command_line_sleep_while_they_wait_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    out = python(
+        "import os, sys\n"
+        "sys.argv = ['blemish', '--help']\n"
+        "from blemish.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    assert out.splitlines()[-1] == f"False {asked or 'PASSIVE'}"
+
+
 def test_public_names() -> None:
     assert sorted(blemish.__all__) == blemish.__all__ == dir(blemish)
     for name in blemish.__all__:

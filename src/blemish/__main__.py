@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -12,6 +13,9 @@ TYPER_INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; exit code 0 on success, 1 on failure, 2 on wrong usage."""
+    # Read when torch is loaded: threads that spin while they wait for each other keep a core from other programs, and
+    # training from the one that could finish (benchmarks/waiting.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from blemish.cli import app
 
     # Pillow warns of damaged metadata in pictures that it can read; a user can do nothing with that.
