@@ -12,8 +12,9 @@ Each names folders of data sets in the MVTec layout and writes JSON, Markdown an
 was measured with them are kept in ``--work``, from which a stopped run goes on; remove it when the detector has
 changed. For curves there is ``--fast``: no network to speak of, only the memory.
 
-A table that takes days, such as every recipe for an hour, grows: ``table … --keep`` adds recipes and seeds to what the
-same table in ``--out`` has measured before, perhaps on another machine.
+A table that takes days, such as ``table DATA --recipes papers --budget 1h``, grows with ``--keep``: what the same table in
+``--out`` has of other recipes and seeds stays, perhaps measured on another machine, and each recipe is added when it is
+done. Every row in the JSON names its command and machine.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ from blemish.images.writing import atomic_path, write_json, write_text
 from blemish.inspector import Candidate, Inspector, versions
 from blemish.models.memory import joined
 from blemish.observer import Observer
-from blemish.recipes import load_recipe, override
+from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import ssim_map
 from blemish.similarity.msgms import msgms_map
 from blemish.studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
@@ -245,9 +246,13 @@ WITHOUT_WEIGHTS = {"fm-ae": ("loss.1.network=gabor", "loss.1.weight=1")} | {
     for loss in ("mse", "ssim")
 }
 """What the papers' recipes are given for want of ImageNet weights."""
+NOT_OF_PICTURES = ("our own", "Xie")
+"""How the source of a recipe begins that is not one of the papers' for single pictures."""
 
 
-def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict[str, Any]:
+def beside_others(
+    benches: Sequence[Bench], recipes: Sequence[str], options: argparse.Namespace
+) -> dict[str, Any]:
     """Every recipe on every data set, beside what looks at nothing, the papers' recipes, and other methods."""
     budget = [f"training.budget={options.budget}"] if options.budget else []
     peers = json.loads(PEERS.read_text(encoding="utf-8"))
@@ -256,8 +261,8 @@ def beside_others(benches: Sequence[Bench], options: argparse.Namespace) -> dict
     for bench in benches:
         name = bench.dataset.resolve().stem
         settings = [*options.set, *budget]
-        recipes = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in options.recipes}
-        runs = comparison(bench.work, bench.dataset, recipes, options.seeds, settings, Observer()).runs
+        chosen = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in recipes}
+        runs = comparison(bench.work, bench.dataset, chosen, options.seeds, settings, Observer()).runs
         for recipe, some in grouped([{"recipe": run.recipe, "run": run} for run in runs], "recipe"):
             of_seeds = [one["run"] for one in some]
             evaluations = [run.evaluation for run in of_seeds]
@@ -1110,15 +1115,30 @@ def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: [kind(word) for word in text.split(",")]
 
 
+def recipes_listed(text: str) -> list[str]:
+    if text != "papers":
+        return text.split(",")
+    return [name for name in recipe_names() if not load_recipe(name).paper.startswith(NOT_OF_PICTURES)]
+
+
 def main() -> None:
     options = parsed()
     datasets = [drawn(dataset, options.work) for dataset in options.datasets]
     benches = [Bench(options, dataset) for dataset in datasets]
     keep_poses(options.work)
     if options.task == "table":
-        found, asked = beside_others(benches, options), beside_others.__doc__
+        # One that grows is written after each recipe, so that a stop costs nothing that is done.
+        for recipes in [[recipe] for recipe in options.recipes] if options.keep else [options.recipes]:
+            write(beside_others(benches, recipes, options), beside_others.__doc__, benches, options)
     else:
-        found, asked = CURVES[options.task](benches[0], options), CURVES[options.task].__doc__
+        task = CURVES[options.task]
+        write(task(benches[0], options), task.__doc__, benches, options)
+
+
+def write(
+    found: dict[str, Any], asked: str | None, benches: Sequence[Bench], options: argparse.Namespace
+) -> None:
+    """JSON, Markdown and plot of what was ``found`` when it was ``asked``."""
     names = [bench.dataset.resolve().stem for bench in benches]
     stem = stem_of(options)
     text, figure = found.pop("markdown"), found.pop("figure")
@@ -1135,6 +1155,8 @@ def main() -> None:
     write_json(options.out / f"{stem}.json", document)
     words = " ".join(str(asked).split())
     how = f"Means of {len(options.seeds)} seeds, with their range." if len(options.seeds) > 1 else "One seed."
+    if getattr(options, "keep", False):
+        how = "Means over the seeds of each row, with their range."
     text = f"# {options.task}: {', '.join(names)}\n\n{words} {how}\n\n    {document['command']}\n\n{text}"
     write_text(options.out / f"{stem}.md", text)
     with atomic_path(options.out / f"{stem}.png") as path:
@@ -1158,7 +1180,9 @@ def parsed() -> argparse.Namespace:
     tasks = parser.add_subparsers(dest="task", required=True)
     task = tasks.add_parser("table", parents=[common], help="beside other methods")
     task.add_argument("datasets", type=Path, nargs="+", help="folders in the MVTec layout")
-    task.add_argument("--recipes", type=listed(str), default=["blemish"])
+    task.add_argument(
+        "--recipes", type=recipes_listed, default=["blemish"], help="names; papers for all of the papers'"
+    )
     task.add_argument("--budget", help="of every training, such as 5m, instead of the recipes' lengths")
     task.add_argument("--keep", action="store_true", help="what this table had of other recipes and seeds")
     task.set_defaults(recipe="blemish", fast=False)
