@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -902,6 +904,33 @@ def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration
+
+
+def test_pictures_that_do_not_fit_in_memory_are_prepared_once_and_give_the_same_model(
+    posed: tuple[Inspector, Path],
+    bolts: Path,
+    quick: list[str],
+    read: list[Path],
+    recorder: type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fitting, "PreparedPictures", partial(patches.PreparedPictures, memory_limit=0))
+    told = recorder()
+    file = fit(bolts, settings=quick, false_reject_rate=RATE, observer=told).file
+    assert file.weights_sha256 == posed[0].file.weights_sha256
+    assert file.calibration == posed[0].file.calibration
+    opened = Counter(path.name for path in read)
+    # To be checked, to be prepared and, of those that train, to see what they show.
+    assert {opened[name] for name in file.split["train"]} == {3}
+    assert {opened[name] for name in file.split["validation"]} == {2}
+    assert any(said.startswith("Preparing 17 pictures of train") for said in told.stages)
+
+    class Stopping(recorder):  # type: ignore[misc]
+        def should_stop(self) -> bool:
+            return any(said.startswith("Preparing") for said in self.stages)
+
+    with pytest.raises(Stopped, match="stopped after preparing 1 of 17 pictures, before training"):
+        fit(bolts, settings=quick, false_reject_rate=RATE, observer=Stopping())
 
 
 def test_the_mean_of_scores_known_by_heart_is_no_threshold(bolts: Path, quick: list[str]) -> None:

@@ -465,6 +465,20 @@ class _Pictures:
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
+        for part in ("train", "validation"):
+            if self.patches(part).on_disk:
+                self._prepare(part, observer)
+
+    def _prepare(self, part: str, observer: Observer) -> None:
+        """Once, and before the clock of a budget runs, since training and memory ask for each many times."""
+        count = len(self._parts[part])
+        observer.stage(
+            f"Preparing {count} pictures of {part}; more than fit in memory, so a temporary file keeps them"
+        )
+        for done in self.patches(part).prepare_all():
+            observer.count(done, count)
+            if observer.should_stop():
+                raise Stopped(f"stopped after preparing {done} of {count} pictures, before training")
 
     def _prepared(self, recipe: Recipe, observer: Observer) -> Preparation:
         """How these pictures are to be seen, by the recipe and by what they show."""

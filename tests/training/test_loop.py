@@ -52,7 +52,7 @@ class Run:
         self.preparation = preparation
 
     def pictures(self, limit: int = 2**30) -> PreparedPictures:
-        return PreparedPictures(self.items, self.preparation, memory_limit=limit)
+        return PreparedPictures(self.items, self.preparation, memory_limit=limit, disk_limit=0)
 
     def __call__(
         self,

@@ -82,7 +82,7 @@ def first(patch: Tensor) -> NDArray[np.int64]:
 def test_by_windows_as_from_memory(panels: list[Panel]) -> None:
     needed = 2 * 2 * 4 * H * 26
     kept, read = source(panels, memory_limit=needed), source(panels, memory_limit=needed - 1)
-    assert (kept.in_memory, read.in_memory) == (True, False)
+    assert (kept.at_hand, read.at_hand) == (True, False)
     torch.testing.assert_close(drawn(kept), drawn(read), equal_nan=True, rtol=0, atol=0)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from blemish.errors import PictureError
 from blemish.images import Item, Preparation
 from blemish.images.writing import write_picture
 from blemish.training import PreparedPictures
+from blemish.training import patches as patches_room
 from blemish.training.patches import RandomPatches, make_loader, raising
+from blemish.training.shelf import Place, Shelf
 
 
 def draw(
@@ -49,23 +52,62 @@ def test_patches_are_cut_from_the_pictures(tmp_path: Path, preparation: Preparat
     assert seen == {(number, top, left) for number in range(2) for top in range(2) for left in range(5)}
 
 
-def test_from_disk_gives_what_memory_gives_and_keeps_nothing(
-    items: list[Item], preparation: Preparation
-) -> None:
+def test_wherever_pictures_are_kept_they_are_the_same(items: list[Item], preparation: Preparation) -> None:
     kept = PreparedPictures(items, preparation)
-    read = PreparedPictures(items, preparation, memory_limit=0)
-    assert torch.equal(draw(kept), draw(read))
-    assert (kept.in_memory, read.in_memory) == (True, False)
-    assert (len(kept._kept), len(read._kept)) == (3, 0)
-    assert len(kept) == len(read) == 3
+    shelved = PreparedPictures(items, preparation, memory_limit=0)
+    read = PreparedPictures(items, preparation, memory_limit=0, disk_limit=0)
+    for pictures in (shelved, read):
+        assert torch.equal(draw(pictures), draw(kept))
+        assert torch.equal(draw(pictures), draw(kept))  # some are on disk now
+    assert [one.at_hand for one in (kept, shelved, read)] == [True, True, False]
+    assert [one.on_disk for one in (kept, shelved, read)] == [False, True, False]
+    assert [len(one._kept) for one in (kept, shelved, read)] == [3, 3, 0]
+    assert len(kept) == len(shelved) == len(read) == 3
+
+
+def test_no_more_than_half_of_the_room_is_taken(
+    items: list[Item], preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 3 * 4 * 40 * 44
+    for room, fits in ((2 * needed, True), (2 * needed - 2, False), (0, False)):
+        monkeypatch.setattr(patches_room, "room", lambda room=room: room)
+        assert PreparedPictures(items, preparation, memory_limit=0).at_hand is fits
+
+
+def test_all_can_be_prepared_before_they_are_asked_for(items: list[Item], preparation: Preparation) -> None:
+    pictures = PreparedPictures(items, preparation, memory_limit=0)
+    expected = draw(PreparedPictures(items, preparation))
+    assert list(pictures.prepare_all()) == [1, 2, 3]
+    for item in items:
+        item.path.unlink()
+    assert torch.equal(draw(pictures), expected)
+    assert torch.equal(draw(pictures.without([1])), draw(pictures.without([1])))
+
+
+def test_a_disk_that_fills_up_costs_time_alone(
+    items: list[Item], preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = PreparedPictures(items, preparation, memory_limit=0)
+    put = Shelf.put
+
+    def full(self: Shelf, values: np.ndarray) -> Place:
+        if self._end:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(self, values)
+
+    monkeypatch.setattr(Shelf, "put", full)
+    assert list(pictures.prepare_all()) == [1]
+    assert not pictures.at_hand
+    assert torch.equal(draw(pictures), draw(PreparedPictures(items, preparation)))
 
 
 def test_the_limit_counts_the_bytes_of_all_prepared_pictures(items: list[Item]) -> None:
     own = Preparation(channels=1, convert=False, kind="uint8", size=None)
     larger = Preparation(channels=3, convert=True, kind="uint8", size=80)
     for preparation, size in [(own, 3 * 4 * 40 * 44), (larger, 3 * 4 * 3 * 80 * 88)]:
-        assert PreparedPictures(items, preparation, memory_limit=size).in_memory
-        assert not PreparedPictures(items, preparation, memory_limit=size - 1).in_memory
+        assert not PreparedPictures(items, preparation, memory_limit=size).on_disk
+        assert PreparedPictures(items, preparation, memory_limit=size - 1, disk_limit=size).on_disk
+        assert not PreparedPictures(items, preparation, memory_limit=0, disk_limit=size - 1).at_hand
 
 
 def test_pictures_in_memory_are_read_once(items: list[Item], preparation: Preparation) -> None:
@@ -94,7 +136,7 @@ def test_a_picture_smaller_than_a_patch_is_filled_up(
 def test_an_unreadable_picture_reaches_the_user_as_its_own_line(
     items: list[Item], preparation: Preparation, workers: int
 ) -> None:
-    pictures = PreparedPictures(items, preparation, memory_limit=0)
+    pictures = PreparedPictures(items, preparation, memory_limit=0, disk_limit=0)
     items[1].path.write_bytes(b"no picture")
     patches = RandomPatches(pictures, 32, seed=0, start=0, stop=12)
     with pytest.raises(PictureError) as caught:

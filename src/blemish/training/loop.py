@@ -189,8 +189,8 @@ def train(
                     stop=course.steps() * settings.batch,
                 ),
                 settings.batch,
-                # Pictures in memory are cheaper to cut than to send between processes.
-                workers=0 if drawn.in_memory else 2,
+                # Pictures that are kept are cheaper to cut than to send between processes.
+                workers=0 if drawn.at_hand else 2,
             )
             for batch in raising(fabric.setup_dataloaders(loader)):
                 yield batch

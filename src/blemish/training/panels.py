@@ -44,7 +44,7 @@ class PanelPatches:
             panel.channels * panel.height * (band.stop - band.start)
             for panel, band in zip(panels, columns, strict=True)
         )
-        self.in_memory = 4 * values <= memory_limit
+        self.at_hand = 4 * values <= memory_limit
         self._kept: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class PanelPatches:
     def _window(self, number: int, top: int, left: int, patch: int) -> NDArray[np.float32]:
         """``left`` counts from the first of the panel's columns."""
         panel, band = self._panels[number], self._columns[number]
-        if not self.in_memory:
+        if not self.at_hand:
             return panel.read(top, band.start + left, patch, patch)
         if number not in self._kept:
             with panel:

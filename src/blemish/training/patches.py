@@ -6,6 +6,8 @@ import copy
 import math
 import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,16 +18,19 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from blemish.errors import BlemishError
 from blemish.images import Item, Preparation, TilePlan, picture_info, read_picture
+from blemish.training.shelf import Place, Shelf, room
 
 MEMORY_LIMIT = 2**30
+DISK_LIMIT = 2**33
+THREADS = 2
 
 
 class PatchSource(Protocol):
     """What patches are drawn from."""
 
     @property
-    def in_memory(self) -> bool:
-        """Whether a patch costs no reading."""
+    def at_hand(self) -> bool:
+        """Whether a patch costs no decoding."""
 
     def __len__(self) -> int:
         """How many pictures or panels there are."""
@@ -35,10 +40,11 @@ class PatchSource(Protocol):
 
 
 class PreparedPictures:
-    """Prepared pictures by index; kept in memory while they all fit in ``memory_limit`` bytes.
+    """Prepared pictures by index; each is prepared when it is first asked for, and then kept.
 
-    Past the limit each picture is read from disk when it is asked for, so memory stays bounded whatever
-    the size of the data set.
+    In memory while they all fit in ``memory_limit`` bytes; past it in a temporary file, while they fit in ``disk_limit``
+    bytes and in half of the room that there is. Past that too, each is read and prepared anew whenever it is asked for,
+    so memory and disk stay bounded whatever the size of the data set.
     """
 
     def __init__(
@@ -47,11 +53,27 @@ class PreparedPictures:
         preparation: Preparation,
         *,
         memory_limit: int = MEMORY_LIMIT,
+        disk_limit: int = DISK_LIMIT,
     ) -> None:
         self._items = items
         self._preparation = preparation
-        self.in_memory = self._bytes() <= memory_limit
-        self._kept: dict[int, NDArray[np.float32]] = {}
+        needed = self._bytes()
+        self._in_memory = needed <= memory_limit
+        self._shelf: Shelf | None = None
+        if not self._in_memory and needed <= min(disk_limit, room() // 2):
+            with suppress(OSError):
+                self._shelf = Shelf()
+        self._kept: dict[int, NDArray[np.float32] | Place] = {}
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether pictures that were asked for once are kept."""
+        return self._in_memory or self.on_disk
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether they are kept in a temporary file."""
+        return self._shelf is not None
 
     def _bytes(self) -> int:
         sides = (picture_info(item.path) for item in self._items)
@@ -64,15 +86,47 @@ class PreparedPictures:
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         """(C, h, w) floats in [0, 1]."""
         kept = self._kept.get(index)
-        if kept is not None:
+        if isinstance(kept, np.ndarray):
             return kept
-        pixels = self._preparation.prepare(read_picture(self._items[index].path))
-        if self.in_memory:
-            self._kept[index] = pixels
+        if kept is not None and self._shelf is not None:
+            return self._shelf.get(kept)
+        pixels = self._prepared(index)
+        self._keep(index, pixels)
         return pixels
 
+    def prepare_all(self) -> Iterator[int]:
+        """Prepare all pictures that can be kept now, two at a time; how many are done, after each.
+
+        Raises
+        ------
+        PictureError
+            When a picture cannot be read.
+        """
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            for index, pixels in enumerate(pool.map(self._prepared, range(len(self)))):
+                self._keep(index, pixels)
+                if not self.at_hand:
+                    return
+                yield index + 1
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepared(self, index: int) -> NDArray[np.float32]:
+        return self._preparation.prepare(read_picture(self._items[index].path))
+
+    def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
+        if self._in_memory:
+            self._kept[index] = pixels
+        elif self._shelf is not None:
+            try:
+                self._kept[index] = self._shelf.put(pixels)
+            except OSError:  # somebody else has filled the disk
+                self._shelf = None
+                self._kept.clear()
+
     def without(self, left_out: Collection[int]) -> PreparedPictures:
-        """The pictures but those of the numbers ``left_out``; what is in memory is shared."""
+        """The pictures but those of the numbers ``left_out``; what is kept is shared."""
         stay = [index for index in range(len(self)) if index not in left_out]
         others = copy.copy(self)
         others._items = [self._items[index] for index in stay]
