@@ -467,9 +467,9 @@ class _Pictures:
         self._patches: dict[str, PreparedPictures] = {}
         for part in ("train", "validation"):
             if self.patches(part).on_disk:
-                self._prepare(part, observer)
+                self._prepare_all(part, observer)
 
-    def _prepare(self, part: str, observer: Observer) -> None:
+    def _prepare_all(self, part: str, observer: Observer) -> None:
         """Once, and before the clock of a budget runs, since training and memory ask for each many times."""
         count = len(self._parts[part])
         observer.stage(
