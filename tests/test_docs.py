@@ -107,6 +107,7 @@ def readme_rows() -> list[str]:
         ("magnetic_tile_by_tile", "blemish", ""),
         ("crackforest_patches", "blemish", ""),
         ("mvtec_screw-5m", "blemish-small", ""),
+        ("magnetic_tile_by_tile-1h", "blemish", ", an hour"),
         ("mvtec_screw-1h", "ssim-ae", ", an hour"),
         ("mvtec_screw-1h", "dae-vgg16-ssim", ", an hour"),
         ("mvtec_screw-1h", "cae-vgg16-ssim", ", an hour"),
