@@ -267,7 +267,7 @@ def _calibrated(
     scores: tuple[float, ...],
     peaks: tuple[float, ...],
     training_scores: tuple[float, ...],
-    count_groups: Callable[[Sequence[str]], int | None],
+    count_groups: Callable[[Sequence[int]], int | None],
 ) -> ModelFile:
     """``file`` with its calibration, without the share of largest scores that is taken for blemished."""
     left_out = trimmed(scores, file.recipe.threshold.trim)
@@ -279,7 +279,7 @@ def _calibrated(
             "peaks": tuple(peaks[number] for number in stay),
             "training_scores": training_scores,
             "left_out": {names[number]: scores[number] for number in left_out},
-            "groups": count_groups([names[number] for number in stay]),
+            "groups": count_groups(stay),
         }
     )
     if left_out:
@@ -410,8 +410,8 @@ class _Material(Protocol):
     def square(self) -> int | None:
         """Side of the squares that are scored; None where whole pictures are."""
 
-    def count_groups(self, names: Sequence[str]) -> int | None:
-        """How many groups pictures are of, by their names; None where each is one by itself."""
+    def count_groups(self, numbers: Sequence[int]) -> int | None:
+        """How many groups some calibration pictures are of, by number; None where each is one by itself."""
 
     def announced(self) -> str:
         """How much of it does what, for the user."""
@@ -461,7 +461,6 @@ class _Pictures:
         self.seen = _seen(self.split, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
         self.groups = {**(start.groups if start else {}), **now}
-        self._things = _things(usable)
         self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreparedPictures] = {}
@@ -512,9 +511,10 @@ class _Pictures:
         self.notes = (*self.notes, told)
         return preparation.model_copy(update={"crop": crop})
 
-    def count_groups(self, names: Sequence[str]) -> int | None:
-        count = len({self._things[name] for name in names})
-        return count if count < len(names) else None
+    def count_groups(self, numbers: Sequence[int]) -> int | None:
+        calibrating = self._parts["calibration"]
+        count = len({calibrating[number].thing for number in numbers})
+        return count if count < len(numbers) else None
 
     def announced(self) -> str:
         return (
@@ -609,7 +609,7 @@ class _Scenes:
                 self._panels, self._columns["train"], sides=(self.square,), needed=1
             )
 
-    def count_groups(self, names: Sequence[str]) -> int | None:
+    def count_groups(self, numbers: Sequence[int]) -> int | None:
         return None
 
     def announced(self) -> str:
