@@ -1,11 +1,12 @@
-# Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all.
+# Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all,
+# `make docs` builds the documentation site into build/docs; a warning fails it, and it needs no network.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # The pins are those of Python 3.11 and newer; 3.10 takes the newest versions that still support it.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: demo test format clean
+.PHONY: demo test docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/blemish demo --out demo
@@ -16,12 +17,15 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+docs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -q -W --keep-going -b html -d build/doctrees docs build/docs
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build docs/reference
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,30 +1,58 @@
-"""The README's examples: Python blocks are run on small pictures, command lines must be understood."""
+"""The documentation: examples are run, command lines parsed, links followed, figures read from committed results."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import re
 import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.main
+import yaml
 from PIL import Image
+from pydantic import BaseModel
 
-from blemish import cli
+from blemish import __version__, cli
 from blemish.fitting import check_recipe
-from blemish.images.generated import make_sample
+from blemish.images.generated import write_dataset
+from blemish.jpeg.deep.recipe import deep_recipe_names
 from blemish.jpeg.tuning import TUNES
-from blemish.recipes import load_recipe, override
+from blemish.recipes import Recipe, load_recipe, override, recipe_names
 from blemish.studies.protocol import spread
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The README's lengths are for real work; the same code must run at these.
+DOCS = ROOT / "docs"
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+        *(path for path in sorted(DOCS.rglob("*.md")) if DOCS / "reference" not in path.parents),
+    )
+}
+README = PAGES["README.md"]
+RESULTS = "\n".join(text for name, text in PAGES.items() if name.startswith("docs/results/"))
+# The lengths on the pages are for real work; the same code must run at these.
+TINY = '"training.steps=4", "patch.size=32", "patch.stride=16", "encoder.latent=8", "training.device=cpu"'
+QUICK = (
+    '"picture.size=96", "patch.size=32", "patch.stride=32", "encoder.widths=[4, 8, 8]", "memory.patch=8", '
+    '"memory.dimensions=16", "memory.capacity=2000", "training.batch=4", "training.steps=2", '
+    '"training.validate_every=2", "training.device=cpu", "training.precision=float32"'
+)
+SCENES = '"training.batch=4", "training.steps=4", "training.validate_every=2", "training.device=cpu"'
 SMALLER = {
-    '"training.steps=2000"': '"training.steps=4", "patch.size=32", "patch.stride=16", "encoder.latent=8"',
+    'budget="5m"': f"settings=[{QUICK}]",
+    'recipe="ssim-ae", settings=["training.steps=2000"]': f'recipe="ssim-ae", settings=[{TINY}]',
+    'recipe="fp-cae-concat", settings=["training.steps=2000"]': (
+        f'recipe="fp-cae-concat", settings=[{SCENES}], false_reject_rate=0.1'
+    ),
 }
 TURNED = {
     "stn-ae-unaligned": "plain",
@@ -33,52 +61,108 @@ TURNED = {
     "stn-ae-finetuned": "finetuned",
 }
 """Recipes and what the study calls their columns."""
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+BLOCKS = {name: re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) for name, text in PAGES.items()}
+BLOCKS = {name: blocks for name, blocks in BLOCKS.items() if blocks}
+CONSOLE = "\n".join(
+    block for text in PAGES.values() for block in re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+)
+MENTIONED = {line for text in PAGES.values() for line in re.findall(r"`(blemish [a-z][^`…]*)`", text)}
 LINES = sorted(
     {
         line.split("#")[0].strip().removeprefix(".venv/bin/")
-        for line in re.findall(r"^(?:\.venv/bin/)?blemish .*$", README, flags=re.MULTILINE)
+        for line in re.findall(r"^(?:\.venv/bin/)?blemish .*$", CONSOLE, flags=re.MULTILINE)
     }
-    | set(re.findall(r"`(blemish (?:inspect|fit|evaluate|study|recipes)[^`]*)`", README))
+    | MENTIONED
 )
+INCLUDING = {"docs/results/tables-detection.md", "docs/results/tables-studies.md"}
+"""Pages that include tables which benchmarks and studies wrote."""
+AVOIDED = r"pictures?|mend(?:s|ed)?|told|kin|spoil(?:ed)?|alike|weighed|likeness"
+"""Words for which the field has another."""
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_example_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "good").mkdir()
-    for seed in range(48):
-        sample = make_sample("checkerboard", "good", seed=seed, size=64)
-        Image.fromarray(sample.picture[0]).save(f"good/{seed}.png")
-    Image.fromarray(make_sample("checkerboard", "stroke", seed=99, size=64).picture[0]).save("part.png")
-    for long, short in SMALLER.items():
-        block = block.replace(long, short)
-    exec(compile(block, "README.md", "exec"), {})
+# -- examples ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders and files that the examples name, small."""
+    root = tmp_path_factory.mktemp("examples")
+    dataset = write_dataset(root, family="checkerboard", seed=0, good=48, test_good=4, per_blemish=2, size=64)
+    dataset.rename(root / "screw")
+    shutil.copytree(root / "screw" / "train" / "good", root / "good")
+    shutil.copytree(root / "screw" / "test" / "stroke", root / "parts")
+    shutil.copy(root / "parts" / "000.png", root / "part.png")
+    rng = np.random.default_rng(0)
+    for name in ("first", "second", "third"):
+        scene = root / "paintings" / name
+        scene.mkdir(parents=True)
+        y, x = np.mgrid[:96, :160] / 96
+        grey = 0.5 + 0.2 * np.sin(9 * x + 7 * y + 6 * rng.random()) + 0.02 * rng.standard_normal(x.shape)
+        rgb = np.stack([grey, grey**2, 1 - grey], axis=-1)
+        for file, values in (("rgb.png", rgb), ("infrared.png", grey)):
+            Image.fromarray((255 * np.clip(values, 0, 1)).astype(np.uint8)).save(scene / file)
+    return root
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_python_examples_run(
+    name: str, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(material, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    namespace: dict[str, Any] = {}
+    for block in BLOCKS[name]:  # of one page, one after the other, as a reader would type them
+        for long, short in SMALLER.items():
+            block = block.replace(long, short)
+        exec(compile(block, name, "exec"), namespace)
+
+
+def test_every_shortened_length_is_on_a_page() -> None:
+    code = "\n".join(block for blocks in BLOCKS.values() for block in blocks)
+    assert [long for long in SMALLER if long not in code] == []
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_command_line_is_understood(line: str) -> None:
-    program, command, *arguments = shlex.split(line)
+    program, *words = shlex.split(line)
     assert program == "blemish"
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert command in commands, f"there is no command '{command}'"
-    commands[command].make_context(command, arguments)  # raises on an unknown option or a missing argument
+    command: Any = typer.main.get_command(cli.app)
+    while words and hasattr(command, "commands"):
+        name = words.pop(0)
+        assert name in command.commands, f"there is no command '{name}'"
+        command = command.commands[name]
+    if words or line not in MENTIONED:  # a page may speak of a command without its arguments
+        command.make_context(command.name, words)  # raises on an unknown option or a missing argument
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "--set '" in line])
+@pytest.mark.parametrize("line", [line for line in LINES if "--set " in line and "textures/" not in line])
 def test_the_settings_of_a_command_line_fit_its_recipe(line: str) -> None:
     words = shlex.split(line)
-    recipe = load_recipe(words[words.index("--recipe") + 1])
+    recipe = load_recipe(words[words.index("--recipe") + 1] if "--recipe" in words else "blemish")
     check_recipe(override(recipe, [words[place + 1] for place, word in enumerate(words) if word == "--set"]))
 
 
-def test_the_readme_has_examples_of_both_kinds() -> None:
-    assert len(BLOCKS) >= 2
-    assert len(LINES) >= 5
+def test_the_pages_have_examples_of_both_kinds() -> None:
+    assert len(BLOCKS["README.md"]) >= 1
+    assert sum(map(len, BLOCKS.values())) >= 8
+    assert len([line for line in LINES if line in README]) >= 5
+    assert len(LINES) >= 40
+
+
+# -- figures -------------------------------------------------------------------------------------------
 
 
 def _json(path: str) -> Any:
     return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def _detection(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _json(f"benchmarks/results/detection-{name}.json")["rows"]
+    return rows
+
+
+def _named(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(row for row in rows if row["name"] == name)
 
 
 def _share(rejects: dict[str, float]) -> str:
@@ -89,8 +173,8 @@ def _over_seeds(values: list[float]) -> str:
     return f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def readme_rows() -> list[str]:
-    """The README's tables of figures, made from the committed results."""
+def result_rows() -> list[str]:
+    """The tables of figures of the results, made from the committed files."""
     rows = []
     for name in ("magnetic_tile", "mvtec_screw"):
         five, ten = (_json(f"studies/results/{name}-ssim-ae{suffix}.json") for suffix in ("", "-10"))
@@ -197,12 +281,212 @@ def readme_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("row", readme_rows())
+def result_phrases() -> Iterator[str]:
+    """Figures in the sentences of the page on detection."""
+    alone = "likeness to one training picture alone"
+    for table, words in (
+        ("magnetic_tile", "has an image AUROC of"),
+        ("magnetic_tile_by_tile", "similarity alone has"),
+    ):
+        yield f"{words} {_named(_detection(f'table-{table}'), alone)['image_auroc'][0]:.3f}"
+    vgg = [
+        _named(_detection(f"table-{table}-1h"), recipe)["image_auroc"][0]
+        for table in ("mvtec_screw", "mvtec_screw_even_light")
+        for recipe in ("dae-vgg16-ssim", "cae-vgg16-ssim")
+    ]
+    yield f"have {vgg[0]:.3f} and {vgg[1]:.3f} after an hour"
+    yield f"the same networks have {vgg[2]:.3f} and {vgg[3]:.3f}"
+    for table, words in (
+        ("mvtec_screw-5m", "{:.3f} on the"),
+        ("magnetic_tile_by_tile-5m", "{:.3f} on the"),
+        ("magnetic_tile_by_tile-1h", "[{:.3f}]"),
+    ):
+        yield words.format(_named(_detection(f"table-{table}"), "blemish")["image_auroc"][0])
+
+    def part(table: str, way: str) -> float:
+        return fmean(row["image_auroc"] for row in _detection(f"parts-{table}") if row["way"] == way)
+
+    yield f"the network alone has {part('mvtec_screw', 'head'):.3f} and the memory bank alone {part('mvtec_screw', 'memory'):.3f}"
+    yield f"{part('weave', 'head'):.3f} and {part('weave', 'memory'):.3f}"
+    for table, words in (("mvtec_screw", "three fits has"), ("magnetic_tile", "and")):
+        mean = next(row for row in _detection(f"ensemble-{table}") if row["way"] == "mean of all")
+        yield f"{words} {mean['image_auroc']:.3f} on the"
+    few = [
+        fmean(row["auroc"] for row in _detection("few-mvtec_screw") if row["good"] == good)
+        for good in (5, 20, 80)
+    ]
+    yield f"{few[0]:.2f} with 5 good images, {few[1]:.2f} with 20 and {few[2]:.2f} with 80"
+    yield f"{_realised()} were rejected where 5 % were promised"
+
+
+def _realised() -> str:
+    rows = [
+        row for row in _detection("rates-mvtec_screw") if row["kind"] == "pictures" and row["rate"] == 0.05
+    ]
+    return f"{100 * fmean(row['realised_test'] for row in rows):.1f} %"
+
+
+def readme_rows() -> Iterator[str]:
+    """The README's one table of figures."""
+    for table, first in (
+        ("mvtec_screw", "| find defects of parts, 5 minutes of one core | MVTec screw |"),
+        ("mvtec_screw_even_light", "| the same, the light evened out | MVTec screw |"),
+        ("magnetic_tile_by_tile", "| the same, parts never seen before | magnetic tiles, split by tile |"),
+        ("crackforest_patches", "| the same, no two images of one thing | cracks in roads |"),
+    ):
+        row = _named(_detection(f"table-{table}"), "blemish")
+        image, pixel = (spread(row[key], 3) for key in ("image_auroc", "pixel_auroc"))
+        yield f"{first} image AUROC {image}, pixel AUROC {pixel} |"
+    yield f"| MVTec screw, good test images, memory bank alone | {_realised()} rejected |"
+    trimmed = [
+        row
+        for row in _detection("contamination-mvtec_screw")
+        if (row["trimmed"], row["share"]) == ("both, auto", 0.1)
+    ]
+    good, found = (100 * fmean(row[key] for row in trimmed) for key in ("rejected_test", "found"))
+    yield f"| {good:.1f} % of good and {found:.0f} % of defective images rejected |"
+    rates = {
+        (rate["encoder"], rate["measure"]): f"{rate['mean']:+.1f} %"
+        for rate in _json("studies/results/jpeg-kodak.json")["rates"]
+        if rate["anchor"] == "pillow-420"
+    }
+    own = ", ".join(
+        rates[f"blemish-{tune}", measure]
+        for tune, measure in (("psnr", "psnr_rgb"), ("ms-ssim", "ms_ssim"), ("ssimulacra2", "ssimulacra2"))
+    )
+    yield f"| Kodak, against Pillow | {own}, each with its own `--tune` |"
+    largest = max(_json("benchmarks/results/panels.json")["runs"][0]["panels"], key=lambda size: size["side"])
+    yield f"| generated panel | {largest['peak_mib']:.0f} MiB of memory |"
+
+
+@pytest.mark.parametrize("row", result_rows())
+def test_every_figure_of_the_results_is_one_of_a_committed_file(row: str) -> None:
+    assert row in RESULTS
+
+
+@pytest.mark.parametrize("phrase", list(result_phrases()))
+def test_figures_in_sentences_are_those_of_committed_files(phrase: str) -> None:
+    assert phrase in " ".join(PAGES["docs/results/detection.md"].split())
+
+
+@pytest.mark.parametrize("row", list(readme_rows()))
 def test_every_figure_of_the_readme_is_one_of_a_committed_result(row: str) -> None:
     assert row in README
 
 
-def test_links_and_pictures_of_the_documentation_exist() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_every_written_table_of_results_is_on_a_page() -> None:
+    included = set(re.findall(r"^```\{include\} ../../(.*)$", RESULTS, flags=re.MULTILINE))
+    written = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("benchmarks/results", "studies/results")
+        for path in (ROOT / folder).glob("*.md")
+    }
+    assert included == written
+
+
+# -- links ---------------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """The names that a link into a page can end with: slugs of its headings, and ``(name)=``."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r"^\(([\w.-]+)\)=$", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_images_exist(name: str) -> None:
+    page = ROOT / name
+    prose = re.sub(r"^```(?!\{).*?^```$", "", PAGES[name], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)]+)\)", prose):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), f"{name} links to {target}"
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding="utf-8")), f"{name} links to {target}"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = {"docs/index.md"}
+    for name, text in PAGES.items():
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+            entries = [line for line in block.split("\n") if line and not line.startswith(":")]
+            listed |= {((Path(name).parent / entry).with_suffix(".md")).as_posix() for entry in entries}
+    assert {name for name in PAGES if name.startswith("docs/")} == listed - {"docs/reference/index.md"}
+
+
+# -- what pages state about the package ----------------------------------------------------------------
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/recipes.md"])
+def test_every_recipe_is_in_the_table_of_methods(name: str) -> None:
+    listed = re.findall(r"`([\w-]+…?)`", PAGES[name])
+    for recipe in (*recipe_names(), *deep_recipe_names()):
+        assert any(
+            recipe == entry or (entry.endswith("…") and recipe.startswith(entry[:-1])) for entry in listed
+        ), recipe
+
+
+def test_every_setting_on_the_page_of_recipes_is_one() -> None:
+    table = PAGES["docs/recipes.md"].partition("## Settings")[2]
+    settings = [
+        key
+        for row in re.findall(r"^\| (`[^|]+) \|", table, flags=re.MULTILINE)
+        for key in row.split("`")[1::2]
+    ]
+    assert len(settings) >= 20
+    for setting in settings:
+        model: Any = Recipe
+        for key in setting.split("."):
+            assert issubclass(model, BaseModel)
+            assert key in model.model_fields, f"there is no setting {setting}"
+            model = model.model_fields[key].annotation
+
+
+def test_every_message_of_the_troubleshooting_is_one_of_the_package() -> None:
+    literals = {
+        node.value
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    table = PAGES["docs/troubleshooting.md"].partition("## Questions")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)
+    assert len(messages) >= 15
+    assert [message for message in messages if not any(message in text for text in literals)] == []
+
+
+def test_every_module_has_a_room_in_the_reference() -> None:
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "_ext" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    rooms = yaml.safe_load((DOCS / "rooms.yaml").read_text(encoding="utf-8"))
+    modules = reference.package_modules(ROOT / "src" / "blemish")
+    found = reference.modules_by_room(rooms, modules)  # raises for a module without a room, and the reverse
+    assert sorted(module for some in found.values() for module in some) == modules
+    with pytest.raises(ValueError, match="no room for the module elsewhere"):
+        reference.modules_by_room(rooms, [*modules, "elsewhere"])
+
+
+@pytest.mark.parametrize("name", sorted(set(PAGES) - INCLUDING))
+def test_the_pages_use_the_words_of_the_field(name: str) -> None:
+    prose = re.sub(r"^```.*?^```$|`[^`]*`", "", PAGES[name], flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(rf"\b(?:{AVOIDED})\b", prose, flags=re.IGNORECASE) == []
+
+
+def test_the_citation_file_is_complete() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["type"] in {"software", "dataset"}
