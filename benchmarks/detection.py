@@ -42,32 +42,25 @@ from pydantic import BaseModel
 from scipy import ndimage
 from scipy.stats import spearmanr
 
-from blemish import fitting
-from blemish.comparing import Run
-from blemish.detect import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
-from blemish.detect.thresholds import Trim
-from blemish.fitting import fit
-from blemish.images import (
-    Item,
-    Picture,
-    picture_info,
-    posing,
-    preparing,
-    read_labelled,
-    read_mask,
-    read_picture,
-    resize,
-)
-from blemish.images.generated import FAMILIES
-from blemish.images.writing import atomic_path, write_json, write_text
-from blemish.inspector import Candidate, Inspector, versions
-from blemish.models.memory import joined
+from blemish.data.datasets import Item, read_labelled, read_mask
+from blemish.data.image import LoadedImage, image_info, read_image, resize
+from blemish.decision import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
+from blemish.decision.conformal import Trim
+from blemish.demo.generated import FAMILIES
+from blemish.detectors.memory_bank import joined
+from blemish.evaluation.compare import Run
+from blemish.inspection.detector import Detector, EnsembleCandidate, versions
 from blemish.observer import Observer
+from blemish.preprocessing import pose as posing
+from blemish.preprocessing import transform as preparing
 from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import ssim_map
 from blemish.similarity.msgms import msgms_map
-from blemish.studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
-from blemish.training import choose_machine
+from blemish.storage.atomic import atomic_path, write_json, write_text
+from blemish.training import fit as fitting
+from blemish.training.device import choose_machine
+from blemish.training.fit import fit
+from studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
 
 Floats = NDArray[np.float64]
 RATE = 0.05
@@ -76,7 +69,7 @@ PEERS = Path(__file__).with_name("detection-peers.json")
 STUDIES = Path(__file__).parents[1] / "studies" / "results"
 VARIANTS: dict[str, list[str]] = {
     "all": [],
-    "without pose": ["picture.pose=never"],
+    "without pose": ["image.pose=never"],
     "memory anywhere": ["memory.by_place=false"],
     "structure alone": ["memory.contrast=false"],
     "memory only": ["memory.share=1.0"],
@@ -88,9 +81,9 @@ VARIANTS: dict[str, list[str]] = {
     "reach 0": ["memory.reach=0"],
     "reach 2": ["memory.reach=2"],
     "stride 8": ["memory.stride=8"],
-    "every picture": ["memory.alike=100000"],
-    "25 pictures alike": ["memory.alike=25"],
-    "200 pictures": ["memory.pictures=200"],
+    "every image": ["memory.alike=100000"],
+    "25 images alike": ["memory.alike=25"],
+    "200 images": ["memory.images=200"],
     "8 dimensions": ["memory.dimensions=8"],
     "32 dimensions": ["memory.dimensions=32"],
     "no reconstruction": ["loss=[{name: segmentation}]"],
@@ -98,14 +91,14 @@ VARIANTS: dict[str, list[str]] = {
     "small blemishes": ["corruption=[{name: blemishes, smallest: 0.03, largest: 0.1}]"],
 }
 UNSEEN = "unseen"
-"""Label of good pictures of the training folder that a fit has not seen."""
+"""Label of good images of the training folder that a fit has not seen."""
 
 
 # -- one fit and what it measures ----------------------------------------------------------------------
 
 
 class Shown(BaseModel):
-    """A picture that a detector has not seen before."""
+    """An image that a detector has not seen before."""
 
     label: str
     score: float
@@ -114,17 +107,17 @@ class Shown(BaseModel):
 
 
 class Trial(BaseModel):
-    """A fit, and what it makes of other pictures."""
+    """A fit, and what it makes of other images."""
 
     identity: str
-    """Changes with the settings, the pictures and their order."""
+    """Changes with the settings, the images and their order."""
     fit_seconds: float
     test_seconds: float
     split: dict[str, int]
-    """How many pictures trained, validated and calibrated."""
+    """How many images trained, validated and calibrated."""
     calibration_scores: tuple[float, ...]
     calibration_peaks: tuple[float, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[EnsembleCandidate, ...]
     notes: tuple[str, ...]
     shown: tuple[Shown, ...]
     pixel_auroc: float | None
@@ -142,12 +135,12 @@ class Trial(BaseModel):
         return tuple({one.label for one in self.shown} - {"good", UNSEEN})
 
     def auroc(self) -> float:
-        """Of the test pictures."""
+        """Of the test images."""
         good, defective = self.scores("good"), self.scores(*self.defects)
         labels = np.repeat([False, True], [len(good), len(defective)])
         return roc_auc(labels, np.concatenate([good, defective]))
 
-    def proxy(self) -> Candidate | None:
+    def proxy(self) -> EnsembleCandidate | None:
         """The best candidate on synthetic blemishes; the one in use is as good but for chance."""
         return max(self.candidates, key=lambda one: one.image_auroc, default=None)
 
@@ -178,36 +171,36 @@ class Bench:
         path = self.work / f"{name}-{seed}.json"
         kept = Trial.model_validate_json(path.read_bytes()) if path.exists() else None
         if kept is None or kept.identity != identity:
-            pictures = self.work / f"{name}-{seed}.csv"
-            pictures.parent.mkdir(parents=True, exist_ok=True)
-            with pictures.open("w", encoding="utf-8", newline="") as file:
+            images = self.work / f"{name}-{seed}.csv"
+            images.parent.mkdir(parents=True, exist_ok=True)
+            with images.open("w", encoding="utf-8", newline="") as file:
                 rows = [(item.path.resolve(), item.group) for item in train]
                 csv.writer(file).writerows([("path", "group"), *rows])
             begun = time.perf_counter()
-            inspector = fit(pictures, recipe)
+            detector = fit(images, recipe)
             fitted = time.perf_counter()
-            kept = measured(inspector, shown, identity, fitted - begun)
+            kept = measured(detector, shown, identity, fitted - begun)
             write_json(path, kept.model_dump(mode="json"))
         self.seconds += kept.fit_seconds + kept.test_seconds
         print(f"{name}, seed {seed}: AUROC {kept.auroc():.3f}, fit {kept.fit_seconds:.0f} s", flush=True)
         return kept
 
 
-def measured(inspector: Inspector, items: Sequence[Item], identity: str, fit_seconds: float) -> Trial:
-    """What ``inspector`` makes of ``items``; those of the training split count for unseen good ones."""
+def measured(detector: Detector, items: Sequence[Item], identity: str, fit_seconds: float) -> Trial:
+    """What ``detector`` makes of ``items``; those of the training split count for unseen good ones."""
     begun = time.perf_counter()
     pixels = PixelMetrics(resamples=0)
     shown = []
     for item in items:
-        picture = read_picture(item.path)
-        found = inspector.measure(picture)
+        image = read_image(item.path)
+        found = detector.measure(image)
         label = UNSEEN if item.split == "train" else str(item.label)
         shown.append(Shown(label=label, score=found.score, peak=float(found.map.max())))
         if label == "good":
             pixels.update(found.map)
-        elif item.mask and (mask := read_mask(item.mask, size=picture.size)).any():
+        elif item.mask and (mask := read_mask(item.mask, size=image.size)).any():
             pixels.update(found.map, mask)
-    file = inspector.file
+    file = detector.file
     result = pixels.result()
     return Trial(
         identity=identity,
@@ -226,7 +219,7 @@ def measured(inspector: Inspector, items: Sequence[Item], identity: str, fit_sec
 
 
 def keep_poses(work: Path) -> None:
-    """Find the pose of each picture once for all fits; it is what a fit without training mostly does."""
+    """Find the pose of each image once for all fits; it is what a fit without training mostly does."""
     found = joblib.Memory(work / "poses", verbose=0).cache(posing.find_pose)
     fitting.find_pose = preparing.find_pose = found  # type: ignore[attr-defined]
 
@@ -246,8 +239,8 @@ WITHOUT_WEIGHTS = {"fm-ae": ("loss.1.network=gabor", "loss.1.weight=1")} | {
     for loss in ("mse", "ssim")
 }
 """What the papers' recipes are given for want of ImageNet weights."""
-NOT_OF_PICTURES = ("our own", "Xie")
-"""How the source of a recipe begins that is not one of the papers' for single pictures."""
+NOT_OF_IMAGES = ("our own", "Xie")
+"""How the source of a recipe begins that is not one of the papers' for single images."""
 
 
 def beside_others(
@@ -285,8 +278,8 @@ def beside_others(
         rows += [row for row in measured_before if row["dataset"] == name and row["name"] not in own]
         for statistic, auroc in (
             ("mean grey level alone", brightness_auroc(bench.dataset)),
-            ("size of the picture alone", size_auroc(bench.dataset)),
-            ("likeness to one training picture alone", twin_auroc(bench.dataset)),
+            ("size of the image alone", size_auroc(bench.dataset)),
+            ("likeness to one training image alone", twin_auroc(bench.dataset)),
         ):
             rows.append(
                 {"dataset": name, "name": statistic, "source": "looks at nothing", "image_auroc": [auroc]}
@@ -357,9 +350,9 @@ COLOURS = {
 
 
 def size_auroc(dataset: Path) -> float:
-    """Image AUROC of the distance in (log width, log height) to the nearest training picture alone."""
+    """Image AUROC of the distance in (log width, log height) to the nearest training image alone."""
     labelled = read_labelled(dataset).items
-    infos = [picture_info(item.path) for item in labelled]
+    infos = [image_info(item.path) for item in labelled]
     sizes = np.log([(info.width, info.height) for info in infos])  # (K, 2)
     trained = np.array([item.split == "train" for item in labelled])
     distances = np.linalg.norm(sizes[~trained, None] - sizes[None, trained], axis=2).min(1)
@@ -367,21 +360,21 @@ def size_auroc(dataset: Path) -> float:
 
 
 def twin_auroc(dataset: Path) -> float:
-    """Image AUROC of the correlation with the most alike training picture alone, at 64 × 64 and without shading.
+    """Image AUROC of the correlation with the most alike training image alone, at 64 × 64 and without shading.
 
-    Far above that of the picture's size, it says that parts of the training set were photographed again for the test's
-    good pictures, as the tiles were under several lights; a method that remembers pictures profits.
+    Far above that of the image's size, it says that parts of the training set were photographed again for the test's
+    good images, as the tiles were under several lights; a method that remembers images profits.
     """
     labelled = read_labelled(dataset).items
-    patterns = np.stack([pattern(read_picture(item.path)) for item in labelled])  # (K, 64²)
+    patterns = np.stack([pattern(read_image(item.path)) for item in labelled])  # (K, 64²)
     trained = np.array([item.split == "train" for item in labelled])
     likeness = (patterns[~trained] @ patterns[trained].T).max(1)
     return roc_auc([not item.is_good for item in labelled if item.split != "train"], -likeness)
 
 
-def pattern(picture: Picture) -> Floats:
-    """What is left of a picture without shading and light, (64²,), of length 1."""
-    light = np.log(resize(picture.floats().mean(0, keepdims=True), (64, 64))[0] + 0.02)
+def pattern(image: LoadedImage) -> Floats:
+    """What is left of an image without shading and light, (64²,), of length 1."""
+    light = np.log(resize(image.floats().mean(0, keepdims=True), (64, 64))[0] + 0.02)
     detail = light - ndimage.gaussian_filter(light, 4)
     detail = detail - detail.mean()
     return np.asarray(detail / np.linalg.norm(detail), dtype=np.float64).ravel()
@@ -399,7 +392,7 @@ def labelled_by_length(row: dict[str, Any]) -> str:
 
 
 def precision(machine: str) -> str:
-    """What a :class:`~blemish.training.Machine` in words computes in.
+    """What a :class:`~blemish.training.device.Machine` in words computes in.
 
     >>> precision("CPU, 1 of 2 cores; bfloat16 (native here); channels_last; torch 2.13.0+cpu")
     'bfloat16'
@@ -472,14 +465,14 @@ def of_studies(dataset: str) -> list[dict[str, Any]]:
     return rows
 
 
-# -- few good pictures ---------------------------------------------------------------------------------
+# -- few good images ---------------------------------------------------------------------------------
 
 
 def few(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Figures against the number of good pictures, and the promise they can carry beside what is realised."""
+    """Figures against the number of good images, and the promise they can carry beside what is realised."""
     rows = []
     for count in options.counts:
-        # What calibrates is at most half of the pictures; they promise 1 / (n + 1) at best.
+        # What calibrates is at most half of the images; they promise 1 / (n + 1) at best.
         rate = max(RATE, -(-1000 // (count // 2 + 1)) / 1000)
         for seed in options.seeds:
             order = np.random.default_rng(seed).permutation(len(bench.train))
@@ -510,7 +503,7 @@ def few(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     columns = ["auroc", "pixel_auroc", "aupro_30", "promised", "promised_95", *REALISED]
     text = table(
         [
-            "good pictures",
+            "good images",
             "AUROC",
             "pixel AUROC",
             "AUPRO 30 %",
@@ -544,8 +537,8 @@ def few(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         axis.set_xscale("log")
         axis.set_xticks(counts, [str(count) for count in counts])
         axis.minorticks_off()
-        axis.set_xlabel("good pictures")
-    finish_axes([left, right], ["", "good pictures rejected"])
+        axis.set_xlabel("good images")
+    finish_axes([left, right], ["", "good images rejected"])
     return {"rows": rows, "markdown": text, "figure": figure}
 
 
@@ -559,7 +552,7 @@ REALISED = (
 
 
 def realised(trial: Trial, rate: float) -> dict[str, float | None]:
-    """Shares of good pictures rejected or with regions, and of defective ones rejected, at ``rate``."""
+    """Shares of good images rejected or with regions, and of defective ones rejected, at ``rate``."""
     scores, peaks = trial.calibration_scores, trial.calibration_peaks
     return {
         "rejected_unseen": above(trial.scores(UNSEEN), scores, rate),
@@ -570,11 +563,11 @@ def realised(trial: Trial, rate: float) -> dict[str, float | None]:
     }
 
 
-# -- defective pictures among the good -----------------------------------------------------------------
+# -- defective images among the good -----------------------------------------------------------------
 
 
 def contamination(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Figures against the share of the training pictures that is defective, unnoticed.
+    """Figures against the share of the training images that is defective, unnoticed.
 
     The defective ones come from the test; those that go into any fit of a seed are in no test of that seed.
     """
@@ -633,8 +626,8 @@ def contamination(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         options.rate, color="black", linestyle="--", label="promised, were the test like the training"
     )
     for axis in panels:
-        axis.set_xlabel("defective among the training pictures, %")
-    finish_axes(panels, ["image AUROC", "good test pictures rejected", "defective test pictures rejected"])
+        axis.set_xlabel("defective among the training images, %")
+    finish_axes(panels, ["image AUROC", "good test images rejected", "defective test images rejected"])
     return {"rows": rows, "markdown": text, "figure": figure}
 
 
@@ -642,7 +635,7 @@ UNTRIMMED: dict[str, tuple[Trim, Trim]] = {"nothing": (0.0, 0.0)}
 
 
 def trims(share: float) -> dict[str, tuple[Trim, Trim]]:
-    """``training.trim`` and ``threshold.trim`` of each way to deal with a ``share`` of defective pictures."""
+    """``training.trim`` and ``threshold.trim`` of each way to deal with a ``share`` of defective images."""
     told: dict[str, tuple[Trim, Trim]] = {
         "training, as many as there are": (share, 0.0),
         "both, as many as there are": (share, share),
@@ -684,12 +677,12 @@ def contaminated(
 
 
 def rates(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Promised against realised false-reject rates, over random splits of good pictures that no fit has seen.
+    """Promised against realised false-reject rates, over random splits of good images that no fit has seen.
 
-    A fit is given half of the good training pictures. Those of them that calibrate, and the other half, are alike:
+    A fit is given half of the good training images. Those of them that calibrate, and the other half, are alike:
     they are split at random, many times, into some to calibrate on and others to count. Their mean must be what was
     promised, so it checks the arithmetic, and the spread shows what one calibration set is worth. On the good test
-    pictures the same thresholds are counted, though nothing says that those are like the training folder's.
+    images the same thresholds are counted, though nothing says that those are like the training folder's.
     """
     rows = []
     for seed in options.seeds:
@@ -699,7 +692,7 @@ def rates(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         settings = [f"threshold.false_reject_rate={max(options.rates)}"]
         trial = bench.trial("half", train, [*bench.tests, *unseen], seed, settings)
         for kind, calibration, fresh, test in (
-            ("pictures", trial.calibration_scores, trial.scores(UNSEEN), trial.scores("good")),
+            ("images", trial.calibration_scores, trial.scores(UNSEEN), trial.scores("good")),
             ("regions", trial.calibration_peaks, trial.peaks(UNSEEN), trial.peaks("good")),
         ):
             pool = np.concatenate([calibration, fresh])
@@ -725,7 +718,7 @@ def rates(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
                         "realised_test_90": np.quantile(beyond, [0.05, 0.95]).tolist(),
                     }
                 )
-    kinds = {"pictures": "pictures rejected", "regions": "pictures with regions"}
+    kinds = {"images": "images rejected", "regions": "images with regions"}
     text = table(
         [
             "good",
@@ -890,32 +883,32 @@ def ranked(rows: Sequence[dict[str, Any]], proxy: str, real: str) -> dict[str, f
 # -- what each map of one fit is worth ----------------------------------------------------------------
 
 UNITS = 24
-"""Calibration pictures that say how high a map goes on good pictures."""
+"""Calibration images that say how high a map goes on good images."""
 DARK = 1e-3
-"""Least such height: a head may show nothing at all on good pictures."""
+"""Least such height: a head may show nothing at all on good images."""
 WHOLE = "network and memory, as fitted"
 
 
 def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """The maps that one fit can give, alone and added: head, memory, residuals of the reconstruction, flips.
 
-    Sums with anything but the memory give each map the weight that brings nine of ten good pictures below 1.
+    Sums with anything but the memory give each map the weight that brings nine of ten good images below 1.
     """
     work, runs = fits(bench, options)
     name = work.name
     rows = []
     for run in runs:
-        inspector = fitted(work, run.recipe, run.seed)
+        detector = fitted(work, run.recipe, run.seed)
         begun = time.perf_counter()
-        held_out = {Path(name).name for name in inspector.file.split["calibration"]}
+        held_out = {Path(name).name for name in detector.file.split["calibration"]}
         calibrating = [item for item in bench.train if item.path.name in held_out][:UNITS]
-        good = [maps(inspector, read_picture(item.path)) for item in calibrating]
+        good = [maps(detector, read_image(item.path)) for item in calibrating]
         units = {
-            way: max(float(np.quantile([score_of(inspector, one[way]) for one in good], 0.9)), DARK)
+            way: max(float(np.quantile([score_of(detector, one[way]) for one in good], 0.9)), DARK)
             for way in good[0]
         }
         rows += [
-            {**row, "seed": run.seed} for row in tested(bench, partial(alone_and_added, inspector, units))
+            {**row, "seed": run.seed} for row in tested(bench, partial(alone_and_added, detector, units))
         ]
         bench.seconds += run.training_seconds + time.perf_counter() - begun
         print(f"{name}, seed {run.seed}: {time.perf_counter() - begun:.0f} s", flush=True)
@@ -923,18 +916,18 @@ def parts(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def alone_and_added(
-    inspector: Inspector, units: dict[str, float], picture: Picture
+    detector: Detector, units: dict[str, float], image: LoadedImage
 ) -> dict[str, tuple[float, NDArray[np.float32]]]:
-    """Score and map (H, W) of ``picture`` by each of :func:`maps`, and by the head with each of the reconstruction."""
-    placed = inspector.file.preparation.place(picture)
-    alone = maps(inspector, picture)
+    """Score and map (H, W) of ``image`` by each of :func:`maps`, and by the head with each of the reconstruction."""
+    placed = detector.file.preparation.place(image)
+    alone = maps(detector, image)
     sums = {
         f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
         for way in alone
         if way.endswith("reconstruction")
     }
     return {
-        way: (score_of(inspector, shown), placed.map_back(shown)) for way, shown in {**alone, **sums}.items()
+        way: (score_of(detector, shown), placed.map_back(shown)) for way, shown in {**alone, **sums}.items()
     }
 
 
@@ -945,11 +938,11 @@ def ensemble(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """
     work, runs = fits(bench, options)
     begun = time.perf_counter()
-    inspectors = {f"seed {run.seed}": fitted(work, run.recipe, run.seed) for run in runs}
+    detectors = {f"seed {run.seed}": fitted(work, run.recipe, run.seed) for run in runs}
     together = "mean of all"
 
-    def judged(picture: Picture) -> dict[str, tuple[float, NDArray[np.float32]]]:
-        measured = {way: inspector.measure(picture) for way, inspector in inspectors.items()}
+    def judged(image: LoadedImage) -> dict[str, tuple[float, NDArray[np.float32]]]:
+        measured = {way: detector.measure(image) for way, detector in detectors.items()}
         found = {way: (one.score, one.map) for way, one in measured.items()}
         scores, shown = zip(*found.values(), strict=True)
         return {**found, together: (fmean(scores), np.mean(shown, axis=0))}
@@ -960,15 +953,15 @@ def ensemble(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tested(
-    bench: Bench, judged: Callable[[Picture], dict[str, tuple[float, NDArray[np.float32]]]]
+    bench: Bench, judged: Callable[[LoadedImage], dict[str, tuple[float, NDArray[np.float32]]]]
 ) -> list[dict[str, Any]]:
-    """The figures of each way to judge the test pictures, which gives a score and a map (H, W) of a picture."""
+    """The figures of each way to judge the test images, which gives a score and a map (H, W) of an image."""
     scores: dict[str, list[float]] = {}
     pixels: dict[str, PixelMetrics] = {}
     for item in bench.tests:
-        picture = read_picture(item.path)
-        mask = read_mask(item.mask, size=picture.size) if item.mask else None
-        for way, (score, shown) in judged(picture).items():
+        image = read_image(item.path)
+        mask = read_mask(item.mask, size=image.size) if item.mask else None
+        for way, (score, shown) in judged(image).items():
             scores.setdefault(way, []).append(score)
             if item.is_good or (mask is not None and mask.any()):
                 pixels.setdefault(way, PixelMetrics(resamples=0)).update(shown, mask)
@@ -1010,13 +1003,13 @@ def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ..
     return work, comparison(work, bench.dataset, [options.recipe], options.seeds, settings, Observer()).runs
 
 
-def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32]]:
-    """Every map that the network and the memory of ``inspector`` can give of a prepared picture, (h, w) each."""
-    x = inspector.file.preparation.prepare(picture)
-    head, reconstruction = inspector.by_network(x)
+def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
+    """Every map that the network and the memory of ``detector`` can give of a prepared image, (h, w) each."""
+    x = detector.file.preparation.prepare(image)
+    head, reconstruction = detector.by_network(x)
     both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
     flipped = [
-        np.flip(inspector.by_network(np.ascontiguousarray(np.flip(x, axis)))[0], axis - 1) for axis in (1, 2)
+        np.flip(detector.by_network(np.ascontiguousarray(np.flip(x, axis)))[0], axis - 1) for axis in (1, 2)
     ]
     found = {
         "head": head,
@@ -1024,19 +1017,19 @@ def maps(inspector: Inspector, picture: Picture) -> dict[str, NDArray[np.float32
         "SSIM of the reconstruction": 1 - ssim_map(*both, data_range=1.0).mean(1)[0].numpy(),
         "MSGMS of the reconstruction": 1 - msgms_map(*both, data_range=1.0).mean((0, 1)).numpy(),
     }
-    memory = inspector.model.memory
+    memory = detector.model.memory
     if memory is not None and not memory.is_empty:
         beyond = memory.network(torch.from_numpy(head))
         found["head, as it counts beside the memory"] = joined(
             beyond, None, memory.units.tolist(), 0.0
         ).numpy()
-        found["memory"] = inspector.by_memory(x)
-        found[WHOLE] = inspector.examine(x)[0]
+        found["memory"] = detector.by_memory(x)
+        found[WHOLE] = detector.examine(x)[0]
     return found
 
 
-def score_of(inspector: Inspector, shown: NDArray[np.float32]) -> float:
-    rule = inspector.recipe.score
+def score_of(detector: Detector, shown: NDArray[np.float32]) -> float:
+    rule = detector.recipe.score
     return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
 
 
@@ -1118,7 +1111,7 @@ def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 def recipes_listed(text: str) -> list[str]:
     if text != "papers":
         return text.split(",")
-    return [name for name in recipe_names() if not load_recipe(name).paper.startswith(NOT_OF_PICTURES)]
+    return [name for name in recipe_names() if not load_recipe(name).paper.startswith(NOT_OF_IMAGES)]
 
 
 def main() -> None:
@@ -1198,19 +1191,17 @@ def parsed() -> argparse.Namespace:
         )
         task.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
         task.set_defaults(recipe="blemish", fast=False)
-    task = tasks.add_parser("contamination", parents=[single], help="against defective training pictures")
-    task.add_argument(
-        "--shares", type=listed(float), default=[0.0, 0.05, 0.1], help="of the training pictures"
-    )
+    task = tasks.add_parser("contamination", parents=[single], help="against defective training images")
+    task.add_argument("--shares", type=listed(float), default=[0.0, 0.05, 0.1], help="of the training images")
     task.add_argument("--trim", action="store_true", help="also with training.trim and threshold.trim")
     task.add_argument("--rate", type=float, default=RATE, help="of false rejects that is asked for")
     task = tasks.add_parser("rates", parents=[single], help="promised and realised false-reject rates")
     task.add_argument("--rates", type=listed(float), default=[0.01, 0.05, 0.1, 0.2])
     task.add_argument("--splits", type=int, default=1000)
-    task.add_argument("--calibration", type=int, default=100, help="pictures that calibrate in each split")
-    task = tasks.add_parser("few", parents=[single], help="against the number of good pictures")
+    task.add_argument("--calibration", type=int, default=100, help="images that calibrate in each split")
+    task = tasks.add_parser("few", parents=[single], help="against the number of good images")
     task.add_argument("--counts", type=listed(int), default=[5, 10, 20, 40, 80, 160])
-    task.add_argument("--unseen", type=int, default=80, help="good training pictures to keep for the test")
+    task.add_argument("--unseen", type=int, default=80, help="good training images to keep for the test")
     return parser.parse_args()
 
 

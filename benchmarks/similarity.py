@@ -31,7 +31,7 @@ Contender = Callable[[Tensor, Tensor], Tensor]
 
 
 def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
-    """What each installed peer offers (a value a picture, or a map of the inner pixels), and who is missing."""
+    """What each installed peer offers (a value an image, or a map of the inner pixels), and who is missing."""
     found: dict[str, dict[str, Contender]] = {}
     missing: list[str] = []
     try:

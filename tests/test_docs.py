@@ -1,4 +1,4 @@
-"""The README's examples: Python blocks are run on small pictures, command lines must be understood."""
+"""The README's examples: Python blocks are run on small images, command lines must be understood."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import typer.main
 from PIL import Image
 
-from blemish import cli
-from blemish.fitting import check_recipe
-from blemish.images.generated import make_sample
-from blemish.jpeg.tuning import TUNES
+from blemish.cli import app as cli
+from blemish.demo.generated import make_sample
+from blemish.jpeg.distortion import TUNES
 from blemish.recipes import load_recipe, override
-from blemish.studies.protocol import spread
+from blemish.training.fit import check_recipe
+from studies.protocol import spread
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,8 +49,8 @@ def test_python_example_runs(block: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "good").mkdir()
     for seed in range(48):
         sample = make_sample("checkerboard", "good", seed=seed, size=64)
-        Image.fromarray(sample.picture[0]).save(f"good/{seed}.png")
-    Image.fromarray(make_sample("checkerboard", "stroke", seed=99, size=64).picture[0]).save("part.png")
+        Image.fromarray(sample.image[0]).save(f"good/{seed}.png")
+    Image.fromarray(make_sample("checkerboard", "stroke", seed=99, size=64).image[0]).save("part.png")
     for long, short in SMALLER.items():
         block = block.replace(long, short)
     exec(compile(block, "README.md", "exec"), {})
@@ -202,7 +202,7 @@ def test_every_figure_of_the_readme_is_one_of_a_committed_result(row: str) -> No
     assert row in README
 
 
-def test_links_and_pictures_of_the_documentation_exist() -> None:
+def test_links_and_images_of_the_documentation_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -32,7 +32,8 @@ def test_importing_blemish_costs_neither_torch_nor_numpy() -> None:
 
 def test_rooms_that_run_without_torch() -> None:
     out = python(
-        BLOCK_TORCH + "import blemish.images, blemish.detect, blemish.report, blemish.cli, blemish.recipes\n"
+        BLOCK_TORCH
+        + "import blemish.images, blemish.decision, blemish.report, blemish.cli.app, blemish.recipes\n"
         "from blemish.recipes import load_recipe; print(load_recipe('ssim-ae').name)"
     )
     assert out == "ssim-ae\n"
@@ -75,7 +76,7 @@ def test_public_names() -> None:
     assert sorted(blemish.__all__) == blemish.__all__ == dir(blemish)
     for name in blemish.__all__:
         assert getattr(blemish, name) is not None
-    assert blemish.fit.__module__ == "blemish.fitting"
+    assert blemish.fit.__module__ == "blemish.training.fit"
     assert blemish.similarity.__name__ == "blemish.similarity"
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = blemish.fitt

@@ -16,9 +16,9 @@ def main() -> None:
     # Read when torch is loaded: threads that spin while they wait for each other keep a core from other programs, and
     # training from the one that could finish (benchmarks/waiting.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from blemish.cli import app
+    from blemish.cli.app import app
 
-    # Pillow warns of damaged metadata in pictures that it can read; a user can do nothing with that.
+    # Pillow warns of damaged metadata in images that it can read; a user can do nothing with that.
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()

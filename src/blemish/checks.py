@@ -146,7 +146,7 @@ def _weights() -> Iterator[Check]:
 def _machine() -> Check:
     name = "Training would run on"
     try:
-        from blemish.training.machine import choose_machine
+        from blemish.training.device import choose_machine
 
         return Check(name, str(choose_machine()))
     except (ImportError, OSError, RuntimeError) as error:

@@ -40,8 +40,8 @@ class FileError(BlemishError):
         return type(self), (self.path, self.problem, self.mend)
 
 
-class PictureError(FileError):
-    """A picture or mask that cannot be used."""
+class ImageError(FileError):
+    """An image or mask that cannot be used."""
 
 
 class ModelError(FileError):
@@ -53,7 +53,7 @@ class RecipeError(UsageError):
 
 
 class CalibrationError(UsageError):
-    """Too few good pictures to carry the promised false-reject rate."""
+    """Too few good images to carry the promised false-reject rate."""
 
 
 class MissingExtraError(UsageError):

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the step or picture in hand is finished first."""
+"""Ctrl-C as a request: the step or image in hand is finished first."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blemish.errors import BlemishError
 
 if TYPE_CHECKING:
-    from blemish.training import Progress
+    from blemish.training.trainer import Progress
 
 
 class Observer:
@@ -17,7 +17,7 @@ class Observer:
         """A new part of the work begins."""
 
     def count(self, done: int, total: int) -> None:
-        """So many pictures of the present stage are done."""
+        """So many images of the present stage are done."""
 
     def training(self, progress: Progress) -> None:
         """Training has made some steps."""
@@ -26,5 +26,5 @@ class Observer:
         """One file could not be used; the work goes on with the others."""
 
     def should_stop(self) -> bool:
-        """Asked after every training step and every picture; True ends the work in good order."""
+        """Asked after every training step and every image; True ends the work in good order."""
         return False

@@ -14,11 +14,11 @@ from PIL.JpegImagePlugin import get_sampling
 
 from blemish import jpeg
 from blemish.errors import BlemishError, FileError, ModelError, Stopped, UsageError
-from blemish.journal import Journal
 from blemish.jpeg import Coefficients, Plane, batch, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.batch import JOURNAL_FILE, Batch, BatchSettings, EncodedFile, encode_folder
-from blemish.jpeg.tuning import TUNES
+from blemish.jpeg.distortion import TUNES
 from blemish.observer import Observer
+from blemish.storage.records_log import RecordsLog
 
 Pixels = NDArray[np.uint8]
 
@@ -101,7 +101,7 @@ def exif(orientation: int = 6, artist: str = "Ada") -> Image.Exif:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """a.png, b.jpg of high quality with metadata, below/c.bmp."""
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     save(root / "a.png", 0)
     save(root / "b.jpg", 1, quality=97, exif=exif(), comment=b"made by hand")
     save(root / "below" / "c.bmp", 2)
@@ -126,7 +126,7 @@ def decoded(path: Path) -> Pixels:
 # -- a folder --------------------------------------------------------------------------------------------
 
 
-def test_every_picture_becomes_a_jpeg(folder: Path, tmp_path: Path) -> None:
+def test_every_image_becomes_a_jpeg(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = encode_folder(folder, out)
     assert files(out) == ["a.jpg", "b.jpg", "below/c.jpg", JOURNAL_FILE]
@@ -149,14 +149,14 @@ def test_several_sources_keep_apart(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "more" / "a.png", 3)
     encode_folder([folder, tmp_path / "more", folder / "a.png"], tmp_path / "out")
     assert files(tmp_path / "out") == [
-        "a.jpg", JOURNAL_FILE, "more/a.jpg", "pictures/a.jpg", "pictures/b.jpg", "pictures/below/c.jpg",
+        "a.jpg", JOURNAL_FILE, "more/a.jpg", "images/a.jpg", "images/b.jpg", "images/below/c.jpg",
     ]  # fmt: skip
 
 
 def test_names_that_would_meet(tmp_path: Path) -> None:
     for name in ("a.png", "a.JPG", "a.tif", "b.png"):
-        save(tmp_path / "pictures" / name)
-    encode_folder(tmp_path / "pictures", tmp_path / "out")
+        save(tmp_path / "images" / name)
+    encode_folder(tmp_path / "images", tmp_path / "out")
     assert files(tmp_path / "out") == ["a.JPG", "a.png.jpg", "a.tif.jpg", "b.jpg", JOURNAL_FILE]
 
 
@@ -220,9 +220,9 @@ def test_out_or_in_place(folder: Path, tmp_path: Path) -> None:
     for options in ({}, {"out": tmp_path / "out", "in_place": True}):
         with pytest.raises(UsageError, match="give either --out"):
             encode_folder(folder, **options)
-    with pytest.raises(UsageError, match="holds the pictures themselves"):
+    with pytest.raises(UsageError, match="holds the images themselves"):
         encode_folder(folder, folder)
-    with pytest.raises(UsageError, match="no pictures are named"):
+    with pytest.raises(UsageError, match="no images are named"):
         encode_folder([], tmp_path / "out")
 
 
@@ -243,7 +243,7 @@ def test_what_has_changed_is_done_again(folder: Path, tmp_path: Path, encoder: S
     out = tmp_path / "out"
     encode_folder(folder, out)
     encoder.asked.clear()
-    save(folder / "a.png", 9)  # another picture
+    save(folder / "a.png", 9)  # another image
     (out / "below" / "c.jpg").unlink()
     assert encode_folder(folder, out).done_before == 1
     assert len(encoder.asked) == 2
@@ -254,7 +254,7 @@ def test_what_has_changed_is_done_again(folder: Path, tmp_path: Path, encoder: S
     assert len(encoder.asked) == 3
 
 
-def test_outputs_below_the_pictures_are_no_pictures(folder: Path) -> None:
+def test_outputs_below_the_images_are_no_images(folder: Path) -> None:
     encode_folder(folder, folder / "small")
     assert encode_folder(folder, folder / "small").done_before == 3
     assert not (folder / "small" / "small").exists()
@@ -295,7 +295,7 @@ def test_a_file_of_someone_else_stays(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_jpeg_never_gets_larger(tmp_path: Path) -> None:
-    path = save(tmp_path / "pictures" / "a.jpg", quality=10, optimize=True, comment=b"made by hand")
+    path = save(tmp_path / "images" / "a.jpg", quality=10, optimize=True, comment=b"made by hand")
     done = encode_folder(path, tmp_path / "out", settings=BatchSettings(quality=99))
     assert (tmp_path / "out" / "a.jpg").read_bytes() == path.read_bytes()
     assert done.files[0].action == "kept"
@@ -314,7 +314,7 @@ def test_metadata_is_dropped_though_the_pixels_are_kept(tmp_path: Path, subsampl
     assert new.stat().st_size < path.stat().st_size
     assert np.array_equal(decoded(new), decoded(path))
     with Image.open(new) as image:
-        assert dict(image.getexif()) == {0x0112: 6}  # without it the picture would lie on its side
+        assert dict(image.getexif()) == {0x0112: 6}  # without it the image would lie on its side
 
 
 def test_nothing_to_drop_is_kept(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_in_place_through_a_link(folder: Path, tmp_path: Path) -> None:
 def test_bad_files_are_a_line_each_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
     (folder / "empty.png").touch()
     (folder / "half.png").write_bytes((folder / "a.png").read_bytes()[:600])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "deep.png")
     Image.new("CMYK", (4, 4)).save(folder / "cmyk.jpg")
     told = Told()
@@ -471,17 +471,17 @@ def test_a_name_that_is_no_text_is_a_line(folder: Path, tmp_path: Path) -> None:
     assert "has a name that is not valid text; rename it" in told.problems[0]
 
 
-def test_in_place_a_file_of_several_pictures_keeps_them(tmp_path: Path) -> None:
+def test_in_place_a_file_of_several_images_keeps_them(tmp_path: Path) -> None:
     first, second = (Image.fromarray(pixels(seed)) for seed in (0, 1))
     path = tmp_path / "stereo.jpg"
     first.save(path, format="MPO", save_all=True, append_images=[second])
     before = path.read_bytes()
     told = Told()
     assert encode_folder(path, in_place=True, observer=told).files == ()
-    assert "holds 2 pictures, and in place all but one would be lost; use --out" in told.problems[0]
+    assert "holds 2 images, and in place all but one would be lost; use --out" in told.problems[0]
     assert path.read_bytes() == before
     done = encode_folder(path, tmp_path / "out")
-    assert "holds 2 pictures; a JPEG holds one, the first" in done.files[0].notices[0]
+    assert "holds 2 images; a JPEG holds one, the first" in done.files[0].notices[0]
 
 
 def test_the_record_vouches_for_the_bytes_that_were_encoded(
@@ -589,7 +589,7 @@ def test_a_full_disk_leaves_no_half_file(
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")]
 )
-def test_a_picture_too_large_for_the_memory_is_a_line(
+def test_an_image_too_large_for_the_memory_is_a_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(*_: object) -> Any:
@@ -609,7 +609,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
 
 def test_the_journal_tells_all(folder: Path, tmp_path: Path) -> None:
     done = encode_folder(folder, tmp_path / "out")
-    assert tuple(Journal(tmp_path / "out" / JOURNAL_FILE, EncodedFile).records) == done.files
+    assert tuple(RecordsLog(tmp_path / "out" / JOURNAL_FILE, EncodedFile).records) == done.files
 
 
 def test_what_is_wrong_with_the_encoder_ends_the_batch(
@@ -622,7 +622,7 @@ def test_what_is_wrong_with_the_encoder_ends_the_batch(
     told = Told()
     with pytest.raises(UsageError, match="no tables"):
         encode_folder(folder, tmp_path / "out", observer=told)
-    assert told.problems == []  # it is no fault of a picture's
+    assert told.problems == []  # it is no fault of an image's
 
 
 @pytest.mark.parametrize("tune", TUNES)

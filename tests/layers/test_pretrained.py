@@ -303,7 +303,7 @@ def test_the_first_layers_of_the_deeper_networks() -> None:
 @pytest.mark.parametrize(
     ("name", "least"), [("vgg16", 0.1), ("resnet50", 0.01), ("vgg19", 0.1), ("resnet152", 0.01)]
 )
-def test_without_weights_two_pictures_stay_apart_and_do_not_swell(name: str, least: float) -> None:
+def test_without_weights_two_images_stay_apart_and_do_not_swell(name: str, least: float) -> None:
     torch.manual_seed(0)
     network = load(name, "none").eval()
     x, y = torch.randn(2, 2, 3, 64, 64)

@@ -24,7 +24,7 @@ from blemish.layers.rotation import (
 
 
 def smooth(count: int, channels: int, side: int, *, seed: int = 0) -> Tensor:
-    """Pictures in [0, 1] without anything finer than about 8 pixels."""
+    """Images in [0, 1] without anything finer than about 8 pixels."""
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.standard_normal((count, channels, side, side)), (0, 0, 2.5, 2.5))
     return torch.from_numpy((0.5 + noise).clip(0, 1)).float()
@@ -58,7 +58,7 @@ def test_agrees_with_a_cubic_spline_and_the_grid_of_equation_8() -> None:
     assert np.abs(turned - spline)[inside].max() < 0.02
 
 
-def test_each_picture_has_its_own_angle() -> None:
+def test_each_image_has_its_own_angle() -> None:
     x = smooth(3, 2, 33)
     angles = torch.tensor([0.3, -1.2, 2.5])
     together = rotate(x, angles)
@@ -90,7 +90,7 @@ def test_45_degrees_and_back_leave_little_and_less_than_bilinear_sampling() -> N
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, math.pi / 4, 2.0, -3.0])
 @pytest.mark.parametrize("side", [64, 65])
-def test_the_canvas_keeps_the_whole_picture_up_to_its_edge(angle: float, side: int) -> None:
+def test_the_canvas_keeps_the_whole_image_up_to_its_edge(angle: float, side: int) -> None:
     x = smooth(1, 2, side)
     angles = torch.tensor([angle])
     back = from_canvas(onto_canvas(x, angles), angles)
@@ -98,7 +98,7 @@ def test_the_canvas_keeps_the_whole_picture_up_to_its_edge(angle: float, side: i
     assert (back - x)[..., 0].abs().mean() < 2 / 255
 
 
-def test_beyond_the_picture_the_canvas_is_zero() -> None:
+def test_beyond_the_image_the_canvas_is_zero() -> None:
     angle = torch.tensor([0.5])
     canvas = onto_canvas(torch.ones(1, 1, 64, 64), angle)
     assert canvas[canvas_mask(angle, 64, margin=-2.0) == 0].abs().max() == 0
@@ -118,8 +118,8 @@ def test_gradients_by_pixels_and_angle_agree_with_finite_differences() -> None:
     x = smooth(1, 1, 24)
     weight = smooth(1, 1, 24, seed=1) - 0.5
 
-    def value(picture: Tensor, angle: Tensor) -> Tensor:
-        return (weight * rotate(picture, angle)).sum()
+    def value(image: Tensor, angle: Tensor) -> Tensor:
+        return (weight * rotate(image, angle)).sum()
 
     x.requires_grad_()
     angle = torch.tensor([0.37], requires_grad=True)
@@ -155,7 +155,7 @@ def test_the_loss_is_the_same_after_a_half_turn() -> None:
     torch.testing.assert_close(gradient_loss(x, angle), gradient_loss(x, angle + math.pi), rtol=1e-3, atol=0)
 
 
-def test_the_loss_is_that_of_the_picture_turned_first() -> None:
+def test_the_loss_is_that_of_the_image_turned_first() -> None:
     """Equation (7) written out with scipy, on the canvas as it is."""
     x, angle = smooth(1, 1, 64), torch.tensor([0.7])
     canvas = onto_canvas(x, angle)[0, 0].double().numpy()

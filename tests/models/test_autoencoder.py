@@ -13,8 +13,8 @@ from blemish.models.autoencoder import (
     Alignment,
     Bottleneck,
     Corruption,
-    Decoder,
-    Encoder,
+    ImageDecoder,
+    ImageEncoder,
     Pass,
     Posterior,
     Residual,
@@ -25,7 +25,7 @@ from blemish.models.autoencoder import (
 from blemish.similarity import MSE
 
 
-class Through(Encoder):
+class Through(ImageEncoder):
     stride = 16
     patch = 32
     latent_shape = (1, 32, 32)
@@ -34,7 +34,7 @@ class Through(Encoder):
         return x
 
 
-class Back(Decoder):
+class Back(ImageDecoder):
     latent_grid = (32, 32)
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -42,14 +42,14 @@ class Back(Decoder):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (50, 20), (31, 64)])
-def test_the_reconstruction_is_cropped_where_the_picture_was(size: tuple[int, int]) -> None:
+def test_the_reconstruction_is_cropped_where_the_image_was(size: tuple[int, int]) -> None:
     model = Autoencoder(Through(), Back(), {"mse": (1.0, MSE(data_range=1.0))}, MSE(data_range=1.0))
     x = torch.rand(2, 3, *size)
     reconstruction, latent, *_ = model(x)
     assert torch.equal(reconstruction, x)
     assert all(side >= 32 and side % 16 == 0 for side in latent.shape[-2:])
     assert model.residual(x).max() == 0
-    # The filling repeats the border, so it brings no value that the picture does not have.
+    # The filling repeats the border, so it brings no value that the image does not have.
     assert (latent.amin((2, 3)) == x.amin((2, 3))).all()
     assert (latent.amax((2, 3)) == x.amax((2, 3))).all()
 
@@ -74,7 +74,7 @@ def test_corruption_spoils_the_input_and_leaves_the_target_clean() -> None:
     assert model.eval().loss(x).total == 0
 
 
-def test_corruption_at_inspection_is_the_same_for_every_picture_at_every_time() -> None:
+def test_corruption_at_inspection_is_the_same_for_every_image_at_every_time() -> None:
     model = Autoencoder(
         Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), True)]
     ).eval()
@@ -127,12 +127,10 @@ class OneSize(Bottleneck):
         return h
 
 
-def test_a_part_for_one_size_takes_smaller_pictures_and_refuses_larger_ones() -> None:
+def test_a_part_for_one_size_takes_smaller_images_and_refuses_larger_ones() -> None:
     model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[OneSize()])
     assert model(torch.rand(1, 1, 20, 32)).reconstruction.shape == (1, 1, 20, 32)
-    with pytest.raises(
-        UsageError, match=r"dense bottleneck was built for pictures of 32 × 32 .* not 40 × 20"
-    ):
+    with pytest.raises(UsageError, match=r"dense bottleneck was built for images of 32 × 32 .* not 40 × 20"):
         model(torch.rand(1, 1, 20, 40))
 
 
@@ -158,7 +156,7 @@ def test_a_stochastic_latent_is_drawn_in_training_and_the_mean_otherwise() -> No
 
 
 class Quarter(Alignment):
-    """Turns every picture by 90°."""
+    """Turns every image by 90°."""
 
     def forward(self, x: Tensor) -> Aligned:
         return Aligned(x.rot90(1, (2, 3)), x.new_full((len(x),), torch.pi / 2))
@@ -176,7 +174,7 @@ def test_alignment_turns_before_the_encoder_and_back_after_the_decoder() -> None
     assert output.latent.shape == (2, 1, 32, 32)
     # Filled up by one row above and below, then turned.
     torch.testing.assert_close(output.latent[..., 1:31], x.rot90(1, (2, 3)))
-    with pytest.raises(UsageError, match="alignment was built for pictures of 32 × 32"):
+    with pytest.raises(UsageError, match="alignment was built for images of 32 × 32"):
         model(torch.rand(1, 1, 33, 32))
 
 
@@ -187,10 +185,10 @@ def test_what_was_prepared_is_restored_to_where_it_was(alignment: Alignment | No
     ).eval()
     x = torch.rand(2, 1, 30, 27)
     prepared = model.prepare(x)
-    assert prepared.picture.shape == (2, 1, 32, 32)
-    torch.testing.assert_close(model.restore(prepared.picture, prepared), model.corrupt(x))
+    assert prepared.image.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(model.restore(prepared.image, prepared), model.corrupt(x))
     # Another latent goes the same way back.
-    torch.testing.assert_close(model.restore(2 * prepared.picture, prepared), 2 * model.corrupt(x))
+    torch.testing.assert_close(model.restore(2 * prepared.image, prepared), 2 * model.corrupt(x))
     torch.testing.assert_close(model.reconstruct(prepared).reconstruction, model(x).reconstruction)
 
 

@@ -48,9 +48,7 @@ def test_the_code_starts_with_the_size_of_the_features() -> None:
 def test_a_dense_bottleneck_serves_one_size_and_says_so() -> None:
     model = build(SMALL, 1).eval()
     assert model(torch.rand(1, 1, 20, 30)).reconstruction.shape == (1, 1, 20, 30)
-    with pytest.raises(
-        UsageError, match="dense bottleneck was built for pictures of 32 × 32 pixels"
-    ) as caught:
+    with pytest.raises(UsageError, match="dense bottleneck was built for images of 32 × 32 pixels") as caught:
         model(torch.rand(1, 1, 32, 48))
     assert "\n" not in str(caught.value)
 

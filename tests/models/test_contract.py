@@ -72,7 +72,7 @@ each_recipe = pytest.mark.parametrize("name", RECIPES, scope="module")
 each_recipe_and_channels = pytest.mark.parametrize(("name", "channels"), PAIRS, scope="module")
 
 
-def pictures(count: int, channels: int, height: int = PATCH, width: int = PATCH) -> Tensor:
+def images(count: int, channels: int, height: int = PATCH, width: int = PATCH) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(count, channels, height, width, generator=generator)
 
@@ -85,10 +85,10 @@ def losses(model: Autoencoder, x: Tensor) -> list[Loss]:
 @each_recipe_and_channels
 @pytest.mark.parametrize("size", [(32, 32), (17, 30), (11, 13), (33, 47), (17, 64)])
 def test_shapes_are_kept(name: str, channels: int, size: tuple[int, int]) -> None:
-    x = pictures(2, channels, *size)
+    x = images(2, channels, *size)
     model = small(name, channels).eval()
     if has_one_size(name) and max(size) > PATCH:
-        with pytest.raises(UsageError, match="built for pictures of 32 × 32 pixels") as caught:
+        with pytest.raises(UsageError, match="built for images of 32 × 32 pixels") as caught:
             model(x)
         assert "\n" not in str(caught.value)
         return
@@ -113,7 +113,7 @@ def test_an_aligned_recipe_refuses_several_modalities(name: str) -> None:
 
 @each_recipe
 def test_the_map_is_measured_on_the_reconstruction(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+    x = images(2, 3, *odd_sides(name))
     model = small(name, 3).eval()
     with torch.no_grad():
         residual, reconstruction = model.examine(x)
@@ -125,7 +125,7 @@ def test_the_map_is_measured_on_the_reconstruction(name: str) -> None:
 @each_recipe_and_channels
 def test_loss_terms_are_named_and_sum_to_the_total(name: str, channels: int) -> None:
     model = small(name, channels).train()
-    for total, terms in losses(model, pictures(2, channels)):
+    for total, terms in losses(model, images(2, channels)):
         assert all(term.ndim == 0 for term in terms.values())
         torch.testing.assert_close(total, torch.stack(list(terms.values())).sum())
     asked = [term.name for term in load_recipe(name).loss]
@@ -140,7 +140,7 @@ def test_loss_terms_are_named_and_sum_to_the_total(name: str, channels: int) -> 
 def test_every_parameter_receives_a_gradient(name: str, channels: int, dtype: torch.dtype) -> None:
     model = small(name, channels).train()
     model.zero_grad()
-    x = pictures(2, channels).to(memory_format=torch.channels_last)  # as training gives them
+    x = images(2, channels).to(memory_format=torch.channels_last)  # as training gives them
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
         total = torch.stack([loss.total for loss in losses(model, x)]).sum()
     total.backward()  # type: ignore[no-untyped-call]
@@ -155,7 +155,7 @@ def test_every_parameter_receives_a_gradient(name: str, channels: int, dtype: to
 @each_recipe
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_constant_pictures_give_finite_values_and_gradients(name: str, value: float, autocast: bool) -> None:
+def test_constant_images_give_finite_values_and_gradients(name: str, value: float, autocast: bool) -> None:
     model = small(name, 3).train()
     model.zero_grad()
     x = torch.full((2, 3, PATCH, PATCH), value)
@@ -173,7 +173,7 @@ def test_constant_pictures_give_finite_values_and_gradients(name: str, value: fl
 
 @each_recipe
 def test_evaluation_is_deterministic_and_leaves_the_input_alone(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+    x = images(2, 3, *odd_sides(name))
     before = x.clone()
     model = small(name, 3).eval()
     with torch.no_grad():
@@ -184,20 +184,18 @@ def test_evaluation_is_deterministic_and_leaves_the_input_alone(name: str) -> No
 
 
 @each_recipe
-def test_a_picture_alone_is_as_in_a_batch(name: str) -> None:
-    x = pictures(3, 3, *odd_sides(name))
-    model = untrained(
-        name, 3
-    ).eval()  # constant pictures leave batch normalisation dividing by almost nothing
+def test_an_image_alone_is_as_in_a_batch(name: str) -> None:
+    x = images(3, 3, *odd_sides(name))
+    model = untrained(name, 3).eval()  # constant images leave batch normalisation dividing by almost nothing
     with torch.no_grad():
         together = model.residual(x)
-        alone = torch.cat([model.residual(picture[None]) for picture in x])
+        alone = torch.cat([model.residual(image[None]) for image in x])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @each_recipe
 def test_absent_values_are_taken_whole_or_refused_in_one_line(name: str) -> None:
-    x = pictures(2, 3)
+    x = images(2, 3)
     x[0, 1, :9] = torch.nan
     before = x.clone()
     model = small(name, 3).eval()
@@ -217,7 +215,7 @@ def test_absent_values_are_taken_whole_or_refused_in_one_line(name: str) -> None
 
 @each_recipe
 def test_save_and_load_give_the_same_bits(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+    x = images(2, 3, *odd_sides(name))
     model = small(name, 3).eval()
     other = untrained(name, 3, seed=99).eval()
     with torch.no_grad():
@@ -240,6 +238,6 @@ def test_one_batch_can_be_learned(name: str) -> None:
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        # The first term compares pictures; a penalty may well rise while that is learned.
+        # The first term compares images; a penalty may well rise while that is learned.
         losses.append(next(iter(terms.values())).item())
     assert losses[-1] < 0.4 * losses[0]

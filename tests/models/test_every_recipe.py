@@ -1,4 +1,4 @@
-"""Every recipe from pictures to an inspector and back from disk."""
+"""Every recipe from images to a detector and back from disk."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blemish.fitting import fit
-from blemish.inspector import load
+from blemish.inspection.detector import load
 from blemish.recipes import load_recipe, recipe_names
-from blemish.training import loop
+from blemish.training import trainer as loop
+from blemish.training.fit import fit
 
 
 def settings_of(name: str) -> list[str]:
@@ -19,7 +19,7 @@ def settings_of(name: str) -> list[str]:
     # Batch normalisation needs more than one place in the features of the one patch that is tried first.
     patch = 64 if recipe.encoder.name == "resnet50" else 32
     settings = [
-        f"picture.size={patch}",
+        f"image.size={patch}",
         f"patch.size={patch}",
         f"patch.stride={patch}",
         "training.batch=2",
@@ -48,21 +48,21 @@ def test_it_fits_inspects_and_comes_back_from_disk(
     name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "VALIDATION_PATCHES", 4)
-    pictures = tmp_path / "good"
-    pictures.mkdir()
+    images = tmp_path / "good"
+    images.mkdir()
     for path in sorted(good.iterdir())[:10]:
-        (pictures / path.name).symlink_to(path)
-    fitted = fit(pictures, name, settings=settings_of(name), out=tmp_path / "model")
-    picture = sorted(good.iterdir())[10]  # none of those that a memory may know by heart
-    found = fitted.inspect(picture)
+        (images / path.name).symlink_to(path)
+    fitted = fit(images, name, settings=settings_of(name), out=tmp_path / "model")
+    image = sorted(good.iterdir())[10]  # none of those that a memory may know by heart
+    found = fitted.inspect(image)
     assert np.isfinite(found.score)
     assert np.isfinite(found.threshold)
     assert found.map.shape == (40, 48)
     assert found.map.max() > 0
-    again = load(tmp_path / "model").inspect(picture)
+    again = load(tmp_path / "model").inspect(image)
     assert again.score == found.score
     assert again.threshold == found.threshold
     assert np.array_equal(again.map, found.map)
     if load_recipe(name).threshold.rule == "train-mean":
         names = fitted.file.split["train"]
-        assert found.threshold == np.mean([fitted.inspect(pictures / each).score for each in names])
+        assert found.threshold == np.mean([fitted.inspect(images / each).score for each in names])

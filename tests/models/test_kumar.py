@@ -103,7 +103,7 @@ def test_the_papers_twelve_recipes_and_settings() -> None:
     for name in TWELVE:
         recipe = load_recipe(name)
         kind, *network, loss = name.split("-")
-        assert recipe.picture.size == recipe.patch.size == recipe.patch.stride == 256
+        assert recipe.image.size == recipe.patch.size == recipe.patch.stride == 256
         assert (recipe.training.batch, recipe.training.learning_rate) == (32, 1e-4)
         assert (recipe.encoder.name, recipe.decoder.name) == ((network or ["kumar"])[0], "kumar")
         # The threshold is the mean of the error that was trained.

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from blemish.errors import RecipeError
 from blemish.models import DECODERS, ENCODERS, build, register
-from blemish.models.autoencoder import Bottleneck, Encoder
+from blemish.models.autoencoder import Bottleneck, ImageEncoder
 from blemish.models.registry import BOTTLENECKS
 from blemish.recipes import load_recipe, override
 
 SMALL = override(load_recipe("ssim-ae"), ["patch.size=32", "patch.stride=16", "encoder.latent=8"])
 
 
-class CoarseEncoder(Encoder):
+class CoarseEncoder(ImageEncoder):
     """Keeps a grid of 2×2, which no decoder here expects."""
 
     stride = 16

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.detect import roc_auc
+from blemish.decision import roc_auc
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build
-from blemish.models.blemishes import blur, changed, spoil
 from blemish.models.segmentation import Segmentation, dice, focal
+from blemish.models.synthetic_anomalies import anomaly_mask, blur, spoil
 from blemish.recipes import load_recipe, override, parse_recipe
 
 RECIPE = parse_recipe(
@@ -40,7 +40,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(count: int, seed: int = 1) -> Tensor:
+def images(count: int, seed: int = 1) -> Tensor:
     """Stripes under soft noise."""
     stripes = 0.5 + 0.2 * torch.sin(torch.arange(32.0) * 0.8)
     return (stripes + 0.1 * blur(torch.randn(count, 1, 32, 32, generator=seeded(seed)), 1)).clamp(0, 1)
@@ -53,7 +53,7 @@ def head_of(network: Autoencoder) -> Segmentation:
 
 def test_the_map_is_the_negative_log_of_being_clean() -> None:
     network = model().eval()
-    x = pictures(2)[..., :29, :27]  # sides that have to be padded
+    x = images(2)[..., :29, :27]  # sides that have to be padded
     with torch.no_grad():
         found = network.examine(x)
         prepared = network.prepare(x)
@@ -64,7 +64,7 @@ def test_the_map_is_the_negative_log_of_being_clean() -> None:
 
 def test_the_head_begins_with_few_spoiled_pixels() -> None:
     with torch.no_grad():
-        p = 1 - (-model().eval().residual(pictures(4))).exp()
+        p = 1 - (-model().eval().residual(images(4))).exp()
     assert 0.02 < p.mean() < 0.1
 
 
@@ -102,12 +102,12 @@ def test_dice_goes_from_nothing_to_one() -> None:
 
 def test_the_label_is_what_the_corruption_changed() -> None:
     network = model().train()
-    x = pictures(4)
+    x = images(4)
     torch.manual_seed(2)
     terms = network.loss(x).terms
     torch.manual_seed(2)
     prepared = network.prepare(x)
-    label = changed(prepared.seen, x)
+    label = anomaly_mask(prepared.seen, x)
     assert 0 < label.mean() < 0.5
     logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
     assert list(terms) == ["mse", "segmentation-focal", "segmentation-dice"]
@@ -115,15 +115,15 @@ def test_the_label_is_what_the_corruption_changed() -> None:
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, label).mean())
 
 
-def test_held_out_pictures_are_spoiled_alike_at_every_look() -> None:
+def test_held_out_images_are_spoiled_alike_at_every_look() -> None:
     network = model("corruption.0.clean=0").eval()
-    x = pictures(8)
+    x = images(8)
     with torch.no_grad():
         terms = network.loss(x).terms
         again = network.loss(x).terms
         prepared = network.prepare(x, for_loss=True)
         logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
-    label = changed(prepared.seen, x)
+    label = anomaly_mask(prepared.seen, x)
     assert label.flatten(1).any(1).sum() > 4
     assert terms == again
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, label).mean())
@@ -132,7 +132,7 @@ def test_held_out_pictures_are_spoiled_alike_at_every_look() -> None:
 
 def test_what_is_spoiled_at_inspection_too_is_spoiled_once() -> None:
     both = model("corruption.0.clean=0", "corruption.0.at_inspection=true").eval()
-    x = pictures(8)
+    x = images(8)
     once = model("corruption.0.clean=0").eval().prepare(x, for_loss=True).seen
     assert torch.equal(both.prepare(x, for_loss=True).seen, once)
     assert not torch.equal(both.prepare(x).seen, x)
@@ -140,8 +140,8 @@ def test_what_is_spoiled_at_inspection_too_is_spoiled_once() -> None:
 
 def test_what_is_not_corrupted_counts_as_clean() -> None:
     network = model("corruption=[]").train()
-    terms = network.loss(pictures(3)).terms
-    prepared = network.prepare(pictures(3))
+    terms = network.loss(images(3)).terms
+    prepared = network.prepare(images(3))
     logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, torch.zeros_like(logit)).mean())
 
@@ -168,28 +168,28 @@ def test_the_loss_needs_the_head() -> None:
         load_recipe("l2-ae"), ["patch.size=32", "patch.stride=32", "loss=[{name: segmentation}]"]
     )
     with pytest.raises(UsageError, match=r"set residual=\{name: segmentation\}") as caught:
-        build(recipe, 1).loss(pictures(2))
+        build(recipe, 1).loss(images(2))
     assert "\n" not in str(caught.value)
 
 
-def test_blemishes_are_learned_from_good_pictures_alone() -> None:
+def test_blemishes_are_learned_from_good_images_alone() -> None:
     network = model().train()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    good = pictures(64)
+    good = images(64)
     for step in range(70):
         torch.manual_seed(step)
         loss = network.loss(good[torch.randperm(64)[:16]])
         optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    new = pictures(40, seed=9)
+    new = images(40, seed=9)
     seen = spoil(new, clean=0.0, smallest=0.15, generator=seeded(5))
-    label = changed(seen, new).bool()
+    label = anomaly_mask(seen, new).bool()
     with torch.no_grad():
         network.eval()
         found, clean = network.residual(seen), network.residual(new)
     pixels = roc_auc(label.flatten().numpy(), found.flatten().numpy())
     scores = torch.cat([clean.amax((1, 2, 3)), found.amax((1, 2, 3))])
-    images = roc_auc((torch.arange(80) >= 40).numpy(), scores.numpy())
+    by_image = roc_auc((torch.arange(80) >= 40).numpy(), scores.numpy())
     assert pixels > 0.85
-    assert images > 0.75
+    assert by_image > 0.75

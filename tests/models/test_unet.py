@@ -34,7 +34,7 @@ def model(*settings: str, channels: int = 1) -> Autoencoder:
     return build(override(RECIPE, list(settings)), channels).eval()
 
 
-def pictures(count: int = 2, channels: int = 1, side: int = 32) -> Tensor:
+def images(count: int = 2, channels: int = 1, side: int = 32) -> Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1)) / 2
 
 
@@ -43,7 +43,7 @@ def test_the_default_is_as_small_as_its_docstring_says() -> None:
     size = sum(parameter.numel() for parameter in network.encoder.parameters())
     assert round(size / 1000) == 407
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(pictures(1, side=256))
+        network(images(1, side=256))
     assert 3.7e9 < counter.get_total_flops() < 4e9
 
 
@@ -51,16 +51,16 @@ def test_every_pixel_has_features() -> None:
     encoder = UNet(channels=3, patch=32, widths=(4, 6, 8)).eval()
     assert encoder.stride == 4
     assert encoder.latent_shape == (4, 32, 32)
-    assert encoder(pictures(2, 3)).shape == (2, 4, 32, 32)
-    assert encoder(pictures(2, 3, 44)).shape == (2, 4, 44, 44)
+    assert encoder(images(2, 3)).shape == (2, 4, 32, 32)
+    assert encoder(images(2, 3, 44)).shape == (2, 4, 44, 44)
 
 
 def test_one_level_is_a_plain_network() -> None:
-    assert model("encoder.widths=[5]")(pictures()).latent.shape == (2, 5, 32, 32)
+    assert model("encoder.widths=[5]")(images()).latent.shape == (2, 5, 32, 32)
 
 
-def test_moments_are_those_of_the_whole_picture_and_never_vanish() -> None:
-    x = pictures(2, 3)
+def test_moments_are_those_of_the_whole_image_and_never_vanish() -> None:
+    x = images(2, 3)
     mean, deviation = moments(x)
     assert mean.shape == deviation.shape == (2, 1, 1, 1)
     assert mean[1].item() == pytest.approx(x[1].numpy().mean(), abs=1e-6)
@@ -69,7 +69,7 @@ def test_moments_are_those_of_the_whole_picture_and_never_vanish() -> None:
 
 
 def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> None:
-    network, x = model(), pictures()
+    network, x = model(), images()
     with torch.no_grad():
         plain, lit = network(x), network(0.1 + 1.5 * x)
     torch.testing.assert_close(lit.latent, plain.latent, atol=1e-4, rtol=1e-4)
@@ -79,7 +79,7 @@ def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> No
         assert (bare(0.1 + 1.5 * x).latent - bare(x).latent).abs().max() > 0.01
 
 
-def test_a_constant_picture_is_at_its_own_level() -> None:
+def test_a_constant_image_is_at_its_own_level() -> None:
     with torch.no_grad():
         y = model()(torch.full((1, 1, 32, 32), 0.7)).reconstruction
     assert (y - 0.7).abs().max() < 10 / 255
@@ -87,7 +87,7 @@ def test_a_constant_picture_is_at_its_own_level() -> None:
 
 def test_what_lies_a_skip_away_is_kept_sharp_and_what_lies_deep_is_seen_from_afar() -> None:
     encoder = UNet(channels=1, patch=64, widths=(4, 6, 8), normalise=False).eval()
-    x = pictures(1, side=64).requires_grad_()
+    x = images(1, side=64).requires_grad_()
     (gradient,) = torch.autograd.grad(encoder(x)[0, :, 32, 32].sum(), x)
     rows = gradient[0, 0].abs().sum(1).nonzero().flatten()
     assert gradient[0, 0, 32, 32] != 0

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from blemish.report.charts import Curve, Histogram, Line, Series, ticks
+from blemish.report.charts import CurveChart, Histogram, Line, Series, ticks
 
 
 def test_counts_equal_numpys_over_shared_edges(rng: np.random.Generator) -> None:
@@ -49,7 +49,7 @@ def test_bar_heights_follow_the_counts() -> None:
     assert low["height"] / high["height"] == pytest.approx(1 / 2, abs=1e-3)
 
 
-def test_one_picture_among_thousands_still_shows() -> None:
+def test_one_image_among_thousands_still_shows() -> None:
     values = np.append(np.zeros(5000), 1.0)
     bars = Histogram("t", [Series("a", values)]).drawing()["strips"][0]["bars"]
     assert min(bar["height"] for bar in bars) >= 1
@@ -57,7 +57,7 @@ def test_one_picture_among_thousands_still_shows() -> None:
 
 def test_a_chart_without_series_can_be_drawn() -> None:
     assert Histogram("t", []).drawing()["strips"] == []
-    assert Curve("t", "x", "y", []).drawing()["lines"] == []
+    assert CurveChart("t", "x", "y", []).drawing()["lines"] == []
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (0.0831, 0.0839), (1e-7, 4e-6), (0, 1e9)])
@@ -71,7 +71,7 @@ def test_ticks_are_even_round_and_inside(low: float, high: float) -> None:
 
 
 def test_ratios_are_drawn_on_the_unit_square_with_y_upwards() -> None:
-    drawing = Curve("ROC", "x", "y", [Line("a", [(0.0, 0.0), (0.5, 0.8), (1.0, 1.0)])]).drawing()
+    drawing = CurveChart("ROC", "x", "y", [Line("a", [(0.0, 0.0), (0.5, 0.8), (1.0, 1.0)])]).drawing()
     (line,) = drawing["lines"]
     first, middle, last = line["points"]
     assert (first["x"], first["y"]) == (drawing["left"], drawing["bottom"])
@@ -81,5 +81,5 @@ def test_ratios_are_drawn_on_the_unit_square_with_y_upwards() -> None:
 
 
 def test_points_that_are_not_finite_are_left_out() -> None:
-    (line,) = Curve("t", "x", "y", [Line("a", [(0.0, math.nan), (0.5, 0.8)])]).drawing()["lines"]
+    (line,) = CurveChart("t", "x", "y", [Line("a", [(0.0, math.nan), (0.5, 0.8)])]).drawing()["lines"]
     assert len(line["points"]) == 1

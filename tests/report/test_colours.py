@@ -59,12 +59,12 @@ def test_a_level_that_is_none_is_refused(level: float) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 11])
 def test_any_channel_count_becomes_rgb(rng: np.random.Generator, channels: int) -> None:
-    picture = rng.uniform(0, 1, (channels, 5, 7)).astype(np.float32)
-    shown = displayable(picture)
+    image = rng.uniform(0, 1, (channels, 5, 7)).astype(np.float32)
+    shown = displayable(image)
     assert shown.shape == (5, 7, 3)
     assert shown.dtype == np.uint8
-    expected = {1: picture[[0, 0, 0]], 2: picture[[0, 0, 0]], 3: picture, 4: picture[:3]}.get(
-        channels, np.broadcast_to(picture.mean(axis=0), (3, 5, 7))
+    expected = {1: image[[0, 0, 0]], 2: image[[0, 0, 0]], 3: image, 4: image[:3]}.get(
+        channels, np.broadcast_to(image.mean(axis=0), (3, 5, 7))
     )
     assert np.abs(shown / 255 - expected.transpose(1, 2, 0)).max() <= 0.5 / 255 + 1e-6
 
@@ -97,29 +97,29 @@ def test_the_longer_side_is_as_asked(shape: tuple[int, int], size: tuple[int, in
 
 
 def test_overlay_changes_nothing_at_or_below_the_level(rng: np.random.Generator) -> None:
-    picture = rng.uniform(0, 1, (3, 31, 45))
+    image = rng.uniform(0, 1, (3, 31, 45))
     residual = rng.uniform(0, 0.1, (31, 45))
     residual[5, 6] = 0.1
-    assert (overlay(picture, residual, 0.1) == displayable(picture)).all()
+    assert (overlay(image, residual, 0.1) == displayable(image)).all()
     residual[10:12, 20:23] = 0.3
-    changed = (overlay(picture, residual, 0.1) != displayable(picture)).any(axis=-1)
+    changed = (overlay(image, residual, 0.1) != displayable(image)).any(axis=-1)
     assert changed[10:12, 20:23].all()
     assert changed.sum() == 6
 
 
 def test_overlay_draws_a_box_around_the_region_and_leaves_its_inside() -> None:
-    picture, residual = np.full((1, 80, 120), 0.5), np.zeros((80, 120))
-    drawn = overlay(picture, residual, 1.0, [Box(40, 30, 20, 10)])
-    changed = (drawn != displayable(picture)).any(axis=-1)
+    image, residual = np.full((1, 80, 120), 0.5), np.zeros((80, 120))
+    drawn = overlay(image, residual, 1.0, [Box(40, 30, 20, 10)])
+    changed = (drawn != displayable(image)).any(axis=-1)
     assert not changed[30:40, 40:60].any()
     for rows, columns in (((40, 45), (40, 60)), ((30, 40), (33, 40)), ((30, 40), (60, 66))):
         assert changed[slice(*rows), slice(*columns)].any()
 
 
 def test_overlay_outlines_the_true_blemish_outside_it() -> None:
-    picture, mask = np.full((1, 40, 40), 0.5), np.zeros((40, 40), dtype=bool)
+    image, mask = np.full((1, 40, 40), 0.5), np.zeros((40, 40), dtype=bool)
     mask[10:20, 10:20] = True
-    changed = (overlay(picture, np.zeros((40, 40)), 1.0, mask=mask) != displayable(picture)).any(axis=-1)
+    changed = (overlay(image, np.zeros((40, 40)), 1.0, mask=mask) != displayable(image)).any(axis=-1)
     assert not changed[mask].any()
     assert changed[9, 10:20].all()
     assert changed[20, 10:20].all()

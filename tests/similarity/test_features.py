@@ -64,7 +64,7 @@ def test_an_octave_up_the_next_level_answers() -> None:
     assert fine[0, 0, 16, 16] < 0.1
 
 
-def test_the_map_lies_over_the_picture() -> None:
+def test_the_map_lies_over_the_image() -> None:
     x = torch.full((1, 1, 64, 64), 0.5)
     y = x.clone()
     y[..., 29:33, 37:41] = 1
@@ -197,7 +197,7 @@ def test_a_depth_out_of_range_is_refused(depth: int) -> None:
         FeatureDistance(data_range=1.0, depth=depth)
 
 
-def test_a_picture_smaller_than_the_poolings_is_refused() -> None:
+def test_an_image_smaller_than_the_poolings_is_refused() -> None:
     x, y = pair(side=7)
     with pytest.raises(UsageError, match="at least 8 pixels"):
         untrained(4).distance(x, y)

@@ -50,13 +50,13 @@ def test_symmetric(measure: Measure) -> None:
     torch.testing.assert_close(measure.distance_map(x, y), measure.distance_map(y, x))
 
 
-def test_nothing_from_a_picture_to_itself(measure: Measure) -> None:
+def test_nothing_from_an_image_to_itself(measure: Measure) -> None:
     x, _ = pair()
     assert measure.distance(x, x.clone()).abs().max() < 1e-6
     assert measure.distance_map(x, x.clone()).abs().max() < 1e-6
 
 
-def test_map_lights_up_where_the_pictures_differ(measure: Measure) -> None:
+def test_map_lights_up_where_the_images_differ(measure: Measure) -> None:
     x, _ = pair()
     y = x.clone()
     y[:, :, 15:19, 12:16] = 1 - y[:, :, 15:19, 12:16]
@@ -64,7 +64,7 @@ def test_map_lights_up_where_the_pictures_differ(measure: Measure) -> None:
     assert where[..., 15:19, 12:16].mean() > 5 * where.mean()
 
 
-def test_a_picture_counts_the_same_alone_and_in_a_batch(measure: Measure) -> None:
+def test_an_image_counts_the_same_alone_and_in_a_batch(measure: Measure) -> None:
     x, y = pair()
     for n in range(2):
         torch.testing.assert_close(measure.distance(x[n : n + 1], y[n : n + 1])[0], measure.distance(x, y)[n])
@@ -73,11 +73,11 @@ def test_a_picture_counts_the_same_alone_and_in_a_batch(measure: Measure) -> Non
 
 
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("other", [0.0, 0.4, "picture"])
-def test_finite_gradient_on_constant_pictures(measure: Measure, level: float, other: float | str) -> None:
-    picture, _ = pair()
-    x = torch.full_like(picture, level).requires_grad_()
-    y = (picture if isinstance(other, str) else torch.full_like(picture, other)).requires_grad_()
+@pytest.mark.parametrize("other", [0.0, 0.4, "image"])
+def test_finite_gradient_on_constant_images(measure: Measure, level: float, other: float | str) -> None:
+    image, _ = pair()
+    x = torch.full_like(image, level).requires_grad_()
+    y = (image if isinstance(other, str) else torch.full_like(image, other)).requires_grad_()
     (measure(x, y) + measure.distance_map(x, y).mean()).backward()
     for batch in (x, y):
         assert batch.grad is not None
@@ -87,9 +87,9 @@ def test_finite_gradient_on_constant_pictures(measure: Measure, level: float, ot
 @pytest.mark.parametrize("options", [{"gamma": 0.5}, {"alpha": 2, "beta": 0.5}], ids=str)
 @pytest.mark.parametrize("name", ["ssim", "log-ssim"])
 def test_finite_gradient_with_exponents(name: str, options: dict[str, float]) -> None:
-    picture, _ = pair()
-    for other in (torch.full_like(picture, 0.4), picture, 1 - picture):
-        y = torch.full_like(picture, 0.4).requires_grad_()
+    image, _ = pair()
+    for other in (torch.full_like(image, 0.4), image, 1 - image):
+        y = torch.full_like(image, 0.4).requires_grad_()
         MEASURES[name](data_range=1.0, **options)(other, y).backward()
         assert y.grad is not None
         assert y.grad.isfinite().all()
@@ -145,7 +145,7 @@ def test_scale_of_the_values_does_not_matter() -> None:
         )
 
 
-def test_pictures_are_left_as_they_were(measure: Measure) -> None:
+def test_images_are_left_as_they_were(measure: Measure) -> None:
     x, y = pair()
     before = x.clone(), y.clone()
     measure(x, y.requires_grad_()).backward()
@@ -176,7 +176,7 @@ def test_refuses_to_guess_the_data_range(name: str, data_range: float | None) ->
         (torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1, 3, 32, 32).byte(), "uint8"),
         (torch.zeros(0, 3, 32, 32), torch.zeros(0, 3, 32, 32), "at least one pixel"),
     ],
-    ids=["size", "channels", "one picture", "bytes", "empty"],
+    ids=["size", "channels", "one image", "bytes", "empty"],
 )
 def test_refuses_what_does_not_fit(measure: Measure, x: Tensor, y: Tensor, words: str) -> None:
     for call in (measure.distance, measure.distance_map):

@@ -81,7 +81,7 @@ def test_gradient() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scales": 5}, "at least 16 pixels, the picture has 15×30"),
+        ({"scales": 5}, "at least 16 pixels, the image has 15×30"),
         ({"scales": 0}, "scales"),
         ({"c": 0}, "c is 0"),
     ],
@@ -93,6 +93,6 @@ def test_refuses_settings_that_make_no_sense(options, words) -> None:
 
 
 @pytest.mark.parametrize(("options", "words"), [({"scales": 0}, "scales"), ({"c": 0}, "c is 0")])
-def test_module_refuses_settings_before_any_picture(options, words) -> None:
+def test_module_refuses_settings_before_any_image(options, words) -> None:
     with pytest.raises(UsageError, match=words):
         MSGMS(data_range=1.0, **options)

@@ -83,7 +83,7 @@ def test_float32_stays_close_to_float64() -> None:
     assert (ssim_map(x.float(), y.float(), data_range=1.0) - exact).abs().max() < 5e-4
 
 
-def test_large_pictures_and_many_channels_go_through_in_chunks() -> None:
+def test_large_images_and_many_channels_go_through_in_chunks() -> None:
     x = random(2, 11, 150, 170)
     y = noisy(x)
     together = ssim_map(x, y, data_range=1.0)
@@ -189,7 +189,7 @@ def test_constants() -> None:
     ):
         expected = torch.full((1,), c1 / (0.25 + c1)).double()
         torch.testing.assert_close(ssim(x, y, data_range=1.0, **options), expected)
-    # of equal mean and no structure only c2 is left: a flat picture against a checkerboard of variance 0.25
+    # of equal mean and no structure only c2 is left: a flat image against a checkerboard of variance 0.25
     board = (torch.arange(16)[:, None] + torch.arange(16)).remainder(2).double()[None, None]
     flat = torch.full_like(board, 0.5)
     for options, c2 in (
@@ -209,14 +209,14 @@ def test_scale_of_the_values_does_not_matter(constants) -> None:
     torch.testing.assert_close(scaled, ssim_map(x, y, data_range=1.0, constants=constants))
 
 
-def test_equal_pictures_give_exactly_one() -> None:
+def test_equal_images_give_exactly_one() -> None:
     for dtype in (torch.float32, torch.float64):
         x = random(2, 3, 40, 41, dtype=dtype)
         assert (ssim_map(x, x, data_range=1.0) == 1).all()
         assert (ssim(x, x, data_range=1.0) == 1).all()
 
 
-def test_near_equal_pictures_differ_after_all() -> None:
+def test_near_equal_images_differ_after_all() -> None:
     # the shortfall grows with the square of the difference, also where float32 cannot tell 1 - 1e-9 from 1
     x = random(1, 1, 32, 32)
     shortfall = [1 - ssim(x, x + step, data_range=1.0).item() for step in (1e-4, 2e-4)]
@@ -259,7 +259,7 @@ def test_first_use_in_inference_mode_does_not_spoil_training() -> None:
     ("options", "words"),
     [
         ({"window": 10}, "odd"),
-        ({"window": 19}, "larger than the picture of 18×20"),
+        ({"window": 19}, "larger than the image of 18×20"),
         ({"sigma": 0}, "sigma"),
         ({"kind": "round"}, "'gaussian' or 'uniform'"),
         ({"padding": "zero"}, "'symmetric' or 'valid'"),
@@ -285,7 +285,7 @@ def test_refuses_options_that_make_no_sense(options, words) -> None:
         ({"constants": "foo"}, "constants 'foo'"),
     ],
 )
-def test_module_refuses_them_before_any_picture(options, words) -> None:
+def test_module_refuses_them_before_any_image(options, words) -> None:
     for module in (SSIM, LogSSIM):
         with pytest.raises(UsageError, match=words):
             module(data_range=1.0, **options)

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
-from blemish.jpeg.anchors import PILLOW_420, PILLOW_444
+from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
+from blemish.jpeg.benchmark.run import BdRate, CodecRecord, evaluate, summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
-from blemish.jpeg.evaluating import Rate, Record, evaluate, summarise
 from blemish.recipes import override
-from blemish.studies import liu2022, protocol, run_study
-from blemish.studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
-from blemish.studies.protocol import Request
-from blemish.training import Machine
+from blemish.training.device import Machine
+from studies import liu2022, protocol, run_study
+from studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
+from studies.protocol import Request
 
 TINY = Length(
-    pictures={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
+    images={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
     settings=(
         "tables.initial=annex-k",
         "tables.pace=50",
@@ -58,7 +58,7 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-hub"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 1)
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 1)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_seeds_are_fits_of_their_own() -> None:
 @pytest.mark.usefixtures("tiny_study")
 def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
     out = tmp_path / "out"
-    settings = ["tables.pace=40", "picture.sampling='4:2:0'"]
+    settings = ["tables.pace=40", "image.sampling='4:2:0'"]
     result = run_study("liu2022", out, data=holiday, settings=settings)
     stem = "liu2022-holiday"
     assert [path.name for path in result.files] == [
@@ -136,7 +136,7 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
     assert [row["name"] for row in written["rows"]] == [*RECIPES, "jpeg-tables, α = 1"]
     assert [row["steps"] for row in written["rows"]] == [4, 2, 2, 2, 2, 2, 4]
     assert {row["settings"]["tables"]["pace"] for row in written["rows"]} == {40}
-    assert {row["settings"]["picture"]["sampling"] for row in written["rows"]} == {"4:2:0"}
+    assert {row["settings"]["image"]["sampling"] for row in written["rows"]} == {"4:2:0"}
     starts = {row["recipe"]: row["attention_from"] for row in written["rows"]}
     assert starts == {
         "jpeg-tables": "–",
@@ -166,8 +166,8 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
         "our training is shorter, on smaller crops, with a larger learning rate and from JPEG's own" in page
     )
     for path in result.files[2:]:
-        with Image.open(path) as picture:
-            assert picture.width > 400
+        with Image.open(path) as image:
+            assert image.width > 400
 
     told = recorder()
     again = run_study("liu2022", out, data=holiday, settings=settings, observer=told)
@@ -181,7 +181,7 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
 
 @pytest.mark.usefixtures("tiny_study")
 def test_rates_are_of_the_files_as_they_are_now(holiday: Path, tmp_path: Path) -> None:
-    """The journal keeps files of fits and pictures that are gone; they count for nothing."""
+    """The journal keeps files of fits and images that are gone; they count for nothing."""
     request = Request("liu2022", tmp_path, holiday)
     work = request.work / "evaluation"
     ladder = {"qualities": (5, 50), "ssimulacra2": False, "lpips": False, "crops": 0}
@@ -197,9 +197,9 @@ def test_rates_are_of_the_files_as_they_are_now(holiday: Path, tmp_path: Path) -
     assert {one.encoder for one in liu2022._records(request, other)} == {"pillow-444"}
 
 
-def record(encoder: str, quality: int, size: int, psnr: float) -> Record:
-    return Record(
-        picture="a", picture_sha256="", encoder=encoder, description="", quality=quality, width=100, height=80,
+def record(encoder: str, quality: int, size: int, psnr: float) -> CodecRecord:
+    return CodecRecord(
+        image="a", image_sha256="", encoder=encoder, description="", quality=quality, width=100, height=80,
         bytes=size, seconds=1.0, measures={"psnr_rgb": psnr},
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_a_claim_about_low_rates_is_judged_at_low_rates(tmp_path: Path) -> None:
 
 
 def test_a_figure_without_any_measure_says_so(tmp_path: Path) -> None:
-    """Of pictures that come back exactly, PSNR has no value; small ones have no MS-SSIM."""
+    """Of images that come back exactly, PSNR has no value; small ones have no MS-SSIM."""
     records = [
         record(name, quality, 100 * quality, 30.0).model_copy(update={"measures": {"psnr_rgb": None}})
         for name in ("pillow-420", "pillow-444")
@@ -245,13 +245,13 @@ def test_a_figure_without_any_measure_says_so(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_rate_in_words_says_what_its_interval_says(low: float, high: float, words: str) -> None:
     mean = (low + high) / 2
-    rate = Rate(anchor="a", encoder="b", measure="ms_ssim", mean=mean, low=low, high=high, pictures=24)
+    rate = BdRate(anchor="a", encoder="b", measure="ms_ssim", mean=mean, low=low, high=high, images=24)
     figures, verdict = words.rsplit(", ", 1)
     assert in_words(rate, 24) == words
     assert in_words(rate, 24, judged=False) == figures
-    assert in_words(rate, 48) == f"{figures} (24 of 48 pictures), {verdict}"
-    assert in_words(rate, 49) == f"{figures} (24 of 49 pictures)"
-    assert in_words(rate.model_copy(update={"pictures": 1}), 1) == figures
+    assert in_words(rate, 48) == f"{figures} (24 of 48 images), {verdict}"
+    assert in_words(rate, 49) == f"{figures} (24 of 49 images)"
+    assert in_words(rate.model_copy(update={"images": 1}), 1) == figures
 
 
 def test_training_like_the_papers_is_not_said_to_differ(tmp_path: Path) -> None:
@@ -293,6 +293,6 @@ def test_what_was_asked_is_checked_before_any_fit(holiday: Path, tmp_path: Path)
     with pytest.raises(FileError, match="has no test folder"):
         run_study("liu2022", out, data=holiday)
     (holiday / "test").mkdir()
-    with pytest.raises(FileError, match="holds no picture"):
+    with pytest.raises(FileError, match="holds no image"):
         run_study("liu2022", out, data=holiday)
     assert not out.exists()

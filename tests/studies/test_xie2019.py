@@ -13,16 +13,16 @@ import tifffile
 import torch
 from torch import Tensor, nn
 
+from blemish.data.scene_reader import SceneReader
+from blemish.data.scenes import Modality, find_scenes
+from blemish.demo.painting import MODALITIES, write_paintings
 from blemish.errors import FileError, RecipeError, Stopped
-from blemish.images import Modality, find_scenes
-from blemish.images.painting import MODALITIES, write_paintings
-from blemish.inspector import load
+from blemish.inspection.detector import load
 from blemish.models.autoencoder import Output
 from blemish.observer import Observer
-from blemish.panels import Panel
 from blemish.recipes import load_recipe, override
-from blemish.studies import run_study, xie2019
-from blemish.studies.xie2019 import (
+from studies import run_study, xie2019
+from studies.xie2019 import (
     CLAIMS,
     CROSSED,
     FULL,
@@ -59,7 +59,7 @@ TINY = Length(
 def tiny_study(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FULL", "WITHOUT_GPU", "QUICK"):
         monkeypatch.setattr(xie2019, name, TINY)
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 1)
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 1)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_means_by_distance_are_those_of_the_windows() -> None:
 
 
 class Spoiling(nn.Module):
-    """Gives pictures back with noise in the top left corner."""
+    """Gives images back with noise in the top left corner."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def test_a_comparison_says_what_its_interval_allows() -> None:
 
 
 def test_patches_are_of_the_columns_that_were_asked_for_and_whole(altar: Path) -> None:
-    panels = [Panel(scene) for scene in find_scenes(altar / "train")]
+    panels = [SceneReader(scene) for scene in find_scenes(altar / "train")]
     patches = cut([(panel, slice(96, 192)) for panel in panels], 32, 100)
     assert patches.pixels.shape == (2 * 6 * 3, 11, 32, 32)
     assert patches.panel.tolist() == [0] * 18 + [1] * 18
@@ -239,7 +239,7 @@ def test_patches_with_absent_values_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
     (scene,) = find_scenes(tmp_path)
-    patches = cut([(Panel(scene), slice(0, 96))], 32, 100)
+    patches = cut([(SceneReader(scene), slice(0, 96))], 32, 100)
     assert len(patches.pixels) == 5
     assert np.isfinite(patches.pixels).all()
 
@@ -250,7 +250,7 @@ def test_left_halves_are_the_left_halves(altar: Path, tmp_path: Path) -> None:
     scenes = find_scenes(folder)
     assert [scene.name for scene in scenes] == [panel.name for panel in panels]
     for scene, whole in zip(scenes, panels, strict=True):
-        with Panel(scene) as half:
+        with SceneReader(scene) as half:
             assert [(one.name, one.channels) for one in half.modalities] == list(MODALITIES.items())
             assert (half.height, half.width) == (192, 96)
             np.testing.assert_array_equal(half.read(0, 0, 192, 96), whole.read(0, 0, 192, 96))
@@ -303,13 +303,13 @@ def test_all_rows_on_generated_paintings(
         assert (claim["of_seeds"], claim["of_panels"]) == (1, 2)
 
     # What is finished is not done again, and gives the same figures.
-    monkeypatch.setattr("blemish.comparing.fit", None)
+    monkeypatch.setattr("blemish.evaluation.compare.fit", None)
     again = run_study("xie2019", out, quick=True, observer=recorder())
     assert again.figures == first.figures
 
 
 @pytest.mark.usefixtures("tiny_study")
-def test_a_data_set_keeps_its_pictures_to_itself(
+def test_a_data_set_keeps_its_images_to_itself(
     altar: Path, tmp_path: Path, recorder: Callable[..., Any]
 ) -> None:
     out = tmp_path / "out"

@@ -5,26 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blemish.images import Item, Preparation
-from blemish.images.writing import write_picture
+from blemish.data.datasets import Item
+from blemish.preprocessing.transform import Preprocessing
+from blemish.storage.atomic import write_image
 
-PREPARATION = Preparation(channels=1, convert=False, kind="uint8", size=None)
+PREPARATION = Preprocessing(channels=1, convert=False, kind="uint8", size=None)
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> list[Item]:
-    """Three grey pictures of soft stripes, 40 × 44 pixels."""
-    folder = tmp_path / "pictures"
+    """Three grey images of soft stripes, 40 × 44 pixels."""
+    folder = tmp_path / "images"
     folder.mkdir()
     found = []
     for number in range(3):
         stripes = 0.5 + 0.3 * np.sin(np.arange(44) / (3 + number))
         path = folder / f"{number}.png"
-        write_picture(path, np.broadcast_to(stripes, (1, 40, 44)))
+        write_image(path, np.broadcast_to(stripes, (1, 40, 44)))
         found.append(Item(path, path.name))
     return found
 
 
 @pytest.fixture
-def preparation() -> Preparation:
+def preparation() -> Preprocessing:
     return PREPARATION

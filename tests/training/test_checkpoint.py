@@ -15,7 +15,7 @@ from blemish.errors import FileError, ModelError
 from blemish.training import checkpoint as room
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 
-IDENTITY: dict[str, Any] = {"name": "l2-ae", "training.batch": 4, "set of pictures": "abc"}
+IDENTITY: dict[str, Any] = {"name": "l2-ae", "training.batch": 4, "set of images": "abc"}
 
 
 def make(seed: int = 0, steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -122,13 +122,13 @@ def test_a_kill_between_the_two_files_leaves_the_older_pair(
     ("identity", "key"),
     [
         ({**IDENTITY, "training.batch": 8}, "training.batch"),
-        ({**IDENTITY, "set of pictures": "xyz"}, "set of pictures"),
-        ({**IDENTITY, "name": "ssim-ae", "set of pictures": "xyz"}, "name"),
+        ({**IDENTITY, "set of images": "xyz"}, "set of images"),
+        ({**IDENTITY, "name": "ssim-ae", "set of images": "xyz"}, "name"),
         ({**IDENTITY, "new": 1}, "new"),
-        ({"name": "l2-ae", "set of pictures": "abc"}, "training.batch"),
+        ({"name": "l2-ae", "set of images": "abc"}, "training.batch"),
     ],
 )
-def test_another_recipe_or_other_pictures_are_refused_by_name(
+def test_another_recipe_or_other_images_are_refused_by_name(
     tmp_path: Path, identity: dict[str, Any], key: str
 ) -> None:
     saved(tmp_path)

@@ -1,6 +1,6 @@
 """Smaller standard JPEG files: coefficients and tables of our own choice, written so that any decoder reads them.
 
-Encoding runs without torch; only ``blemish.jpeg.decoding`` and the networks of ``blemish.jpeg.deep`` import it.
+Encoding runs without torch; only ``blemish.jpeg.differentiable_decoder`` and the networks of ``blemish.jpeg.deep`` import it.
 The names below are imported when they are first used, so that the command line's help waits for no compiler.
 """
 

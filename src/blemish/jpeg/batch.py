@@ -1,7 +1,7 @@
-"""Many pictures into smaller JPEG files: a folder beside them, or each file in its place.
+"""Many images into smaller JPEG files: a folder beside them, or each file in its place.
 
 What is done is known from a journal, ``blemish-jpeg.jsonl``, in the output folder (in place: in the folder of
-the pictures). Its line for a file holds the SHA-256 of what was read and of what was to be written, and the
+the images). Its line for a file holds the SHA-256 of what was read and of what was to be written, and the
 settings. A line is written before its file, so a file without a line is not ours, and a line without its file
 only means that the work is done again.
 """
@@ -22,38 +22,38 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
-from blemish.errors import FileError, PictureError, UsageError
-from blemish.images import Item, find_pictures
-from blemish.images.writing import atomic_path
-from blemish.journal import Journal
-from blemish.jpeg.aims import check_aims
+from blemish.data.datasets import Item, find_images
+from blemish.errors import FileError, ImageError, UsageError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, recode
-from blemish.jpeg.pictures import (
-    SourcePicture,
+from blemish.jpeg.protection import (
+    DEFAULT_STRENGTH,
+    Protection,
+    RegionOfInterest,
+    decisions_changed,
+    detector,
+    encode_protected,
+)
+from blemish.jpeg.rate_targets import check_aims
+from blemish.jpeg.source_image import (
+    SourceImage,
     decode,
     file_bytes,
     orientation_segment,
     read_source,
     within_memory,
 )
-from blemish.jpeg.protection import (
-    DEFAULT_STRENGTH,
-    Guard,
-    Protection,
-    decisions_changed,
-    detector,
-    encode_protected,
-)
 from blemish.jpeg.tables import shipped_sha256
-from blemish.jpeg.workers import each
-from blemish.model_folder import MODEL_FILE, WEIGHTS_FILE
 from blemish.observer import Observer
 from blemish.report.numbers import counted
+from blemish.storage.atomic import atomic_path
+from blemish.storage.model_folder import MODEL_FILE, WEIGHTS_FILE
+from blemish.storage.records_log import RecordsLog
+from blemish.workers import each
 
 if TYPE_CHECKING:
+    from blemish.jpeg.distortion import Tune
     from blemish.jpeg.encoder import Encoded, Encoder
-    from blemish.jpeg.tuning import Tune
 
 JOURNAL_FILE = "blemish-jpeg.jsonl"
 PROTECTION_FILE = "blemish-jpeg.html"
@@ -65,7 +65,7 @@ _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How every picture of a batch is encoded.
+    """How every image of a batch is encoded.
 
     quality: 1 to 100, the encoder's own where neither this nor a target is given. target_bpp: bits per pixel.
     target_ssim: SSIM of luma, below 1. tune, sampling: "balanced" and "4:2:0" where they are not given.
@@ -165,7 +165,7 @@ class EncodedFile(BaseModel):
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of the pictures that could be used; ``done_before`` of them by an earlier run.
+    """What became of the images that could be used; ``done_before`` of them by an earlier run.
 
     ``pages``: of the protection, one beside each journal.
     """
@@ -180,7 +180,7 @@ class Batch:
         after = sum(file.bytes_after for file in self.files)
         kept = sum(file.action == "kept" for file in self.files)
         change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
-        words = f"{counted(len(self.files), 'picture')}: {_megabytes(before)} before, {_megabytes(after)} now{change}"
+        words = f"{counted(len(self.files), 'image')}: {_megabytes(before)} before, {_megabytes(after)} now{change}"
         if self.done_before:
             words += f"; {self.done_before} done by an earlier run"
         if kept:
@@ -197,7 +197,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to encode: ``output`` is the name of its file within ``root``."""
+    """One image to encode: ``output`` is the name of its file within ``root``."""
 
     item: Item
     root: Path
@@ -213,7 +213,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """What a worker made of a job; ``data`` is what the output must hold."""
 
     job: Job
@@ -231,7 +231,7 @@ def encode_folder(
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Batch:
-    """Encode pictures, each into a file of its own; what an earlier run did with the same settings is skipped.
+    """Encode images, each into a file of its own; what an earlier run did with the same settings is skipped.
 
     A file counts as done when the journal has a line for it with these settings (version and shipped data
     included), the input's SHA-256 is the line's and the output's too; in place, when the file has the SHA-256
@@ -241,7 +241,7 @@ def encode_folder(
 
     Parameters
     ----------
-    sources: pictures, folders and CSV lists. From one folder names are kept as they are below it; of several
+    sources: images, folders and CSV lists. From one folder names are kept as they are below it; of several
         each is a folder of its own in ``out``.
     out: folder for the files; JPEG files keep their names, others end in .jpg (``a.png.jpg`` where ``a.jpg``
         would be taken).
@@ -254,7 +254,7 @@ def encode_folder(
     UsageError
         Options that exclude each other, sources that share an output.
     FileError
-        A source that does not exist, an output folder that cannot be written. Pictures that cannot be used
+        A source that does not exist, an output folder that cannot be written. Images that cannot be used
         are told to the observer and the others go on; so are, in place, files that cannot be replaced.
     Stopped
         When the observer asked to stop; finished files stay.
@@ -269,10 +269,10 @@ def encode_folder(
     jobs = _plan(
         [Path(source) for source in given], None if out is None else Path(out), settings, fingerprint
     )
-    journals = {root: Journal(root / JOURNAL_FILE, EncodedFile) for root in {job.root for job in jobs}}
+    journals = {root: RecordsLog(root / JOURNAL_FILE, EncodedFile) for root in {job.root for job in jobs}}
     done, left = _split(jobs, journals, fingerprint)
     earlier = f", {len(done)} already done" if done else ""
-    observer.stage(f"Encoding {counted(len(left), 'picture')}{earlier}")
+    observer.stage(f"Encoding {counted(len(left), 'image')}{earlier}")
     finished = dict(done)
     for result in each(encode_one, left, workers=workers, observer=observer):
         if isinstance(result, FileError):
@@ -280,7 +280,7 @@ def encode_folder(
             continue
         try:
             _write(result, journals[result.job.root], overwrite)
-        except PictureError as problem:
+        except ImageError as problem:
             observer.problem(problem)
         except FileError as problem:
             if not in_place:
@@ -308,16 +308,16 @@ def _load_models(settings: BatchSettings) -> None:
 
 def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings, fingerprint: str) -> list[Job]:
     if not sources:
-        raise UsageError("no pictures are named; give files or folders")
+        raise UsageError("no images are named; give files or folders")
     jobs: list[Job] = []
     for source in sources:
-        items = find_pictures(source)
+        items = find_images(source)
         if out is None:
             root = source if source.is_dir() else source.parent
             jobs += [Job(item, root, item.name, settings, True, fingerprint) for item in items]
             continue
         if source.is_dir() and out.resolve() == source.resolve():
-            raise UsageError(f"{out}: holds the pictures themselves; give another --out, or --in-place")
+            raise UsageError(f"{out}: holds the images themselves; give another --out, or --in-place")
         if len(sources) > 1 and source.is_dir():
             folder = source.resolve().name
             items = [Item(item.path, f"{folder}/{item.name}") for item in items]
@@ -331,7 +331,7 @@ def _plan(sources: Sequence[Path], out: Path | None, settings: BatchSettings, fi
         return list({job.path: job for job in jobs}.values())
     jobs = _apart(jobs)
     if not jobs:
-        raise FileError(sources[0], "holds no picture beside the output", "name a folder with pictures")
+        raise FileError(sources[0], "holds no image beside the output", "name a folder with images")
     return jobs
 
 
@@ -363,7 +363,7 @@ def _apart(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _split(
-    jobs: Sequence[Job], journals: dict[Path, Journal[EncodedFile]], fingerprint: str
+    jobs: Sequence[Job], journals: dict[Path, RecordsLog[EncodedFile]], fingerprint: str
 ) -> tuple[dict[Job, EncodedFile], list[Job]]:
     """The jobs that an earlier run has done, with their records, and those that are left."""
     records: dict[tuple[Path, str], list[EncodedFile]] = {}
@@ -385,10 +385,10 @@ def _split(
     return done, left
 
 
-# -- one picture -----------------------------------------------------------------------------------------
+# -- one image -----------------------------------------------------------------------------------------
 
 
-def encode_one(job: Job) -> Outcome | FileError:
+def encode_one(job: Job) -> BatchOutcome | FileError:
     """Read, encode, verify; runs in a worker process and writes nothing."""
     try:
         with within_memory(job.item.path):
@@ -397,22 +397,20 @@ def encode_one(job: Job) -> Outcome | FileError:
         return error
 
 
-def _encode(job: Job) -> Outcome:
+def _encode(job: Job) -> BatchOutcome:
     path, settings = job.item.path, job.settings
     _refuse_unwritable(job)
     before = file_bytes(path)  # once: what is encoded is what the record vouches for
     source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
     is_jpeg = before.startswith(b"\xff\xd8\xff")
     if job.in_place and not is_jpeg:
-        raise PictureError(path, "is no JPEG, and in place a file keeps its format", "use --out")
+        raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
     if job.in_place and source.frames > 1:
-        raise PictureError(
-            path, f"holds {source.frames} pictures, and in place all but one would be lost", "use --out"
+        raise ImageError(
+            path, f"holds {source.frames} images, and in place all but one would be lost", "use --out"
         )
     if settings.lossless and not is_jpeg:
-        raise PictureError(
-            path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out"
-        )
+        raise ImageError(path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out")
     notices = list(source.notices)
     quality = None
     guard, encoded = None, None
@@ -421,7 +419,7 @@ def _encode(job: Job) -> Outcome:
         action, data = "recoded", _recoded(path, before, source.segments, settings)
     else:
         if settings.protect is not None:
-            guard = Guard(detector(settings.protect), source, settings.strength)
+            guard = RegionOfInterest(detector(settings.protect), source, settings.strength)
         encoded = _encoded(source, settings, guard)
         action, data, quality = "encoded", encoded.data, encoded.quality
         if encoded.notice:
@@ -437,12 +435,12 @@ def _encode(job: Job) -> Outcome:
             action, data = "recoded", _recoded(path, before, b"", settings)
             notices.append(f"{path}: only its metadata is dropped, for the new file would not be smaller")
         if len(data) > len(before):
-            raise PictureError(path, "would grow without its metadata", "use --keep-metadata")
+            raise ImageError(path, "would grow without its metadata", "use --keep-metadata")
     protection = None
     if guard is not None and encoded is not None and action == "encoded":
         protection = guard.judge(encoded, _plain(source, settings, encoded.bits_per_pixel))
     height, width = source.pixels.shape[:2]
-    return Outcome(
+    return BatchOutcome(
         job,
         EncodedFile(
             input=job.item.name,
@@ -466,11 +464,11 @@ def _refuse_unwritable(job: Job) -> None:
     try:
         f"{job.item.name}{job.output}".encode()
     except UnicodeEncodeError:
-        raise PictureError(job.item.path, "has a name that is not valid text", "rename it") from None
+        raise ImageError(job.item.path, "has a name that is not valid text", "rename it") from None
 
 
-def _encoded(source: SourcePicture, settings: BatchSettings, guard: Guard | None) -> Encoded:
-    """The picture by the encoder that the settings name, at their quality or target."""
+def _encoded(source: SourceImage, settings: BatchSettings, guard: RegionOfInterest | None) -> Encoded:
+    """The image by the encoder that the settings name, at their quality or target."""
     aims: dict[str, Any] = {
         "quality": settings.quality,
         "target_bpp": settings.target_bpp,
@@ -493,7 +491,7 @@ def _encoded(source: SourcePicture, settings: BatchSettings, guard: Guard | None
     return _encoder().encode(source.pixels, **aims, tune=tune, sampling=sampling, segments=source.segments)
 
 
-def _plain(source: SourcePicture, settings: BatchSettings, bpp: float) -> Encoded:
+def _plain(source: SourceImage, settings: BatchSettings, bpp: float) -> Encoded:
     """The same without protection, at as many bits per pixel."""
     at_this_size = replace(settings, quality=None, target_bpp=bpp, target_ssim=None)
     return _encoded(source, at_this_size, None)
@@ -521,8 +519,8 @@ def _verify(path: Path, data: bytes, meant: Coefficients) -> None:
         raise _differs(path)
 
 
-def _differs(path: Path) -> PictureError:
-    return PictureError(
+def _differs(path: Path) -> ImageError:
+    return ImageError(
         path, "its new file does not decode to what was meant and is not written", "report this as a defect"
     )
 
@@ -530,16 +528,16 @@ def _differs(path: Path) -> PictureError:
 # -- writing -----------------------------------------------------------------------------------------------
 
 
-def _write(outcome: Outcome, journal: Journal[EncodedFile], overwrite: bool) -> None:
+def _write(outcome: BatchOutcome, journal: RecordsLog[EncodedFile], overwrite: bool) -> None:
     job, record, path = outcome.job, outcome.record, outcome.job.path
     there = _sha256(path)
     if job.in_place:
         if there != record.input_sha256:
-            raise PictureError(path, "has changed in the meantime and is left alone", "run again")
+            raise ImageError(path, "has changed in the meantime and is left alone", "run again")
     elif there is not None and not overwrite:
         ours = {old.output_sha256 for old in journal.records if old.output == record.output}
         if there not in ours | {record.output_sha256}:
-            raise PictureError(path, "is there already and not of an earlier run", "use --overwrite")
+            raise ImageError(path, "is there already and not of an earlier run", "use --overwrite")
     journal.append(record)
     if there == record.output_sha256:
         return

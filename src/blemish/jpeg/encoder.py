@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError, nearest
-from blemish.jpeg.aims import check_aims
 from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.distortion import TUNES, Tune, luma_ssim
 from blemish.jpeg.file import to_bytes
-from blemish.jpeg.pictures import decode
-from blemish.jpeg.selection import assemble, check_importance, prepare, select
+from blemish.jpeg.rate_distortion import assemble, check_importance, prepare, select
+from blemish.jpeg.rate_targets import check_aims
+from blemish.jpeg.source_image import decode
 from blemish.jpeg.tables import read_ladder, shipped_ladder
 from blemish.jpeg.transform import luma_of
-from blemish.jpeg.tuning import TUNES, Tune, luma_ssim
 
 TOLERANCE = 0.01
 """How near a target is met: relative to the bits per pixel, and to 1 - SSIM."""
@@ -47,13 +47,13 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes pictures as standard JPEG files that any decoder opens.
+    """Encodes images as standard JPEG files that any decoder opens.
 
-    Takes memory in proportion to the picture: about 35 bytes a pixel at 4:2:0 and 52 at 4:4:4, its own 3 included.
+    Takes memory in proportion to the image: about 35 bytes a pixel at 4:2:0 and 52 at 4:4:4, its own 3 included.
 
     Parameters
     ----------
-    tables: a file that ``blemish.jpeg.learning`` wrote; the ladder in the package by default.
+    tables: a file that ``blemish.jpeg.learn_tables`` wrote; the ladder in the package by default.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Encoder:
         segments: bytes = b"",
         importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
-        """One picture as a file, at a quality or as near as possible to a target.
+        """One image as a file, at a quality or as near as possible to a target.
 
         Parameters
         ----------
@@ -107,19 +107,17 @@ class Encoder:
             pixels that are none, or an importance of another shape.
         """
         _check(tune, sampling)
-        picture = prepare(pixels, sampling)
+        image = prepare(pixels, sampling)
         if importance is not None:
-            check_importance(importance, picture)
+            check_importance(importance, image)
 
         def at(chosen: float) -> Encoded:
-            tables = self.ladder.at(chosen, tune, picture.sampling)
-            return encoded(
-                assemble(picture, select(picture, tables, tune, importance), tables), chosen, segments
-            )
+            tables = self.ladder.at(chosen, tune, image.sampling)
+            return encoded(assemble(image, select(image, tables, tune, importance), tables), chosen, segments)
 
         return aim(
             at,
-            picture.luma,
+            image.luma,
             quality=quality,
             target_bpp=target_bpp,
             target_ssim=target_ssim,
@@ -145,7 +143,7 @@ def aim(
     Parameters
     ----------
     at: the file at a quality of 1 to 100; better and larger the higher it is.
-    luma: (H, W), level-shifted, of the picture.
+    luma: (H, W), level-shifted, of the image.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Bits where defects are: a detector's map says what errors count for, and what compression changed for it.
 
 The map (H, W) becomes an importance for each block of 8 × 8 pixels, between 1/strength where nothing is
-suspicious and ``strength`` where the map reaches the level that a good picture seldom reaches. What all blocks
-of a picture have in common is a matter of quality, not of where the bits go: it moves the quality, and only
+suspicious and ``strength`` where the map reaches the level that a good image seldom reaches. What all blocks
+of an image have in common is a matter of quality, not of where the bits go: it moves the quality, and only
 what differs between blocks is left to the trellis, whose λ fits its tables then.
 """
 
@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from blemish.errors import ModelError, PictureError
-from blemish.images import Picture, read_picture
+from blemish.data.image import LoadedImage, read_image
+from blemish.errors import ImageError, ModelError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.entropy import bits_per_block
-from blemish.jpeg.file import temporary_picture
-from blemish.jpeg.measuring import psnr
-from blemish.jpeg.pictures import SourcePicture, as_stored, upright
+from blemish.jpeg.file import temporary_image
+from blemish.jpeg.quality import psnr
+from blemish.jpeg.source_image import SourceImage, as_stored, upright
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
-    from blemish.inspector import Found, Inspector
+    from blemish.inspection.detector import Detection, Detector
+    from blemish.jpeg.distortion import Tune
     from blemish.jpeg.encoder import Encoded, Encoder
-    from blemish.jpeg.tuning import Tune
 
 Floats: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -42,18 +42,18 @@ MARGIN = 8
 """Pixels around a suspicious one that keep more than half of its importance; at twice as many it has none."""
 
 
-class _Record(BaseModel):
+class _ProtectionRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Verdict(_Record):
-    """What the detector says of a picture."""
+class DecisionChange(_ProtectionRecord):
+    """What the detector says of an image."""
 
     score: float
     is_anomalous: bool
 
 
-class Spent(_Record):
+class RateSplit(_ProtectionRecord):
     """A file as the detector sees it, and where its bits went.
 
     bits_inside, bits_outside: of the entropy-coded data, in a baseline file with Huffman tables made for it;
@@ -61,7 +61,7 @@ class Spent(_Record):
     or no error.
     """
 
-    verdict: Verdict
+    verdict: DecisionChange
     bits_per_pixel: float
     bits_inside: float
     bits_outside: float
@@ -69,26 +69,26 @@ class Spent(_Record):
     psnr_outside: float | None
 
 
-class Protection(_Record):
-    """What protecting one picture brought.
+class Protection(_ProtectionRecord):
+    """What protecting one image brought.
 
     threshold: of the score. inside: share of the blocks whose errors count for more than without protection.
-    before: the picture itself. after: the file. plain: what the encoder makes without protection at the same
+    before: the image itself. after: the file. plain: what the encoder makes without protection at the same
     size.
     """
 
     threshold: float
     strength: float
     inside: float
-    before: Verdict
-    after: Spent
-    plain: Spent
+    before: DecisionChange
+    after: RateSplit
+    plain: RateSplit
 
 
 def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
-    """On how many pictures compression changed the detector's decision: with protection, and without."""
+    """On how many images compression changed the detector's decision: with protection, and without."""
 
-    def changed(spent: Spent, protection: Protection) -> bool:
+    def changed(spent: RateSplit, protection: Protection) -> bool:
         return spent.verdict.is_anomalous != protection.before.is_anomalous
 
     return sum(changed(each.after, each) for each in found), sum(changed(each.plain, each) for each in found)
@@ -103,7 +103,7 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
     Parameters
     ----------
     residual_map: (H, W), at least 0.
-    level: that a good picture seldom reaches (``Inspector.level``).
+    level: that a good image seldom reaches (``Detector.level``).
 
     Returns
     -------
@@ -120,7 +120,7 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
 
     if level > 0:
         share = np.minimum(residual_map / np.float32(level), np.float32(1))
-    else:  # the calibration pictures' maps are 0 everywhere
+    else:  # the calibration images' maps are 0 everywhere
         share = (residual_map > 0).astype(np.float32)
     around = 2 * MARGIN + 1
     # The mean of what has spread so far is a tent: without steps, along which bits would be moved in vain.
@@ -199,34 +199,34 @@ def _quality_of(encoder: Encoder, tune: Tune, lam: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def detector(folder: Path) -> Inspector:
+def detector(folder: Path) -> Detector:
     """The detector in a model folder, loaded once a process.
 
     Raises
     ------
     ModelError
-        The folder holds no detector that ``blemish fit`` wrote, or one for pictures that no JPEG holds.
+        The folder holds no detector that ``blemish fit`` wrote, or one for images that no JPEG holds.
     MissingExtraError
         torch is not installed.
     """
     from blemish.checks import explain_missing
 
     with explain_missing():
-        from blemish.inspector import load
+        from blemish.inspection.detector import load
 
-    inspector = load(folder)
-    preparation = inspector.file.preparation
+    detector = load(folder)
+    preparation = detector.file.preparation
     if preparation.channels not in (1, 3) or preparation.kind != "uint8":
         raise ModelError(
             folder,
-            f"was fitted on {preparation.kind} pictures of {counted(preparation.channels, 'channel')}, which no JPEG holds",
-            "protect with a model fitted on 8-bit pictures in grey or RGB",
+            f"was fitted on {preparation.kind} images of {counted(preparation.channels, 'channel')}, which no JPEG holds",
+            "protect with a model fitted on 8-bit images in grey or RGB",
         )
-    return inspector
+    return detector
 
 
-class Guard:
-    """Protects one picture: looks at it before it is encoded, and at the file.
+class RegionOfInterest:
+    """Protects one image: looks at it before it is encoded, and at the file.
 
     Parameters
     ----------
@@ -235,19 +235,19 @@ class Guard:
 
     Raises
     ------
-    PictureError
-        The picture is not of the kind that the detector was fitted on.
+    ImageError
+        The image is not of the kind that the detector was fitted on.
     """
 
-    def __init__(self, inspector: Inspector, source: SourcePicture, strength: float) -> None:
-        self.inspector = inspector
+    def __init__(self, detector: Detector, source: SourceImage, strength: float) -> None:
+        self.detector = detector
         self.source = source
         self.strength = strength
-        self.found = inspector.inspect(picture_of(source.data, source.path))
+        self.found = detector.inspect(image_of(source.data, source.path))
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
-            raise PictureError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
-        self.suspicion = suspicion(stored, inspector.level)
+            raise ImageError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
+        self.suspicion = suspicion(stored, detector.level)
 
     @property
     def importance(self) -> Floats:
@@ -260,7 +260,7 @@ class Guard:
         return self.suspicion > 0.5
 
     def judge(self, encoded: Encoded, plain: Encoded) -> Protection:
-        """What became of the picture in its file, and in the one without protection."""
+        """What became of the image in its file, and in the one without protection."""
         return Protection(
             threshold=self.found.threshold,
             strength=self.strength,
@@ -270,13 +270,13 @@ class Guard:
             plain=self._spent(plain),
         )
 
-    def _spent(self, encoded: Encoded) -> Spent:
-        decoded = picture_of(encoded.data, self.source.path)
+    def _spent(self, encoded: Encoded) -> RateSplit:
+        decoded = image_of(encoded.data, self.source.path)
         bits = bits_per_block(encoded.coefficients)
         error = self._squared_error(decoded)
         inside = _to_pixels(self.inside, error.shape)
-        return Spent(
-            verdict=_verdict(self.inspector.inspect(decoded)),
+        return RateSplit(
+            verdict=_verdict(self.detector.inspect(decoded)),
             bits_per_pixel=encoded.bits_per_pixel,
             bits_inside=float(bits[self.inside].sum()),
             bits_outside=float(bits[~self.inside].sum()),
@@ -284,7 +284,7 @@ class Guard:
             psnr_outside=_psnr(error[~inside]),
         )
 
-    def _squared_error(self, decoded: Picture) -> Floats:
+    def _squared_error(self, decoded: LoadedImage) -> Floats:
         """(H, W): the mean over channels, in squared levels, as the pixels lie in the file."""
         pixels = self.source.pixels
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # (C, H, W)
@@ -294,14 +294,14 @@ class Guard:
         return error
 
 
-def picture_of(data: bytes, path: Path) -> Picture:
+def image_of(data: bytes, path: Path) -> LoadedImage:
     """A file's pixels as ``blemish inspect`` would read them; ``path`` is what errors call it."""
-    with temporary_picture() as file:
+    with temporary_image() as file:
         file.write_bytes(data)
         try:
-            return Picture(path, read_picture(file).pixels)
-        except PictureError as error:
-            raise PictureError(path, error.problem, error.mend) from error
+            return LoadedImage(path, read_image(file).pixels)
+        except ImageError as error:
+            raise ImageError(path, error.problem, error.mend) from error
 
 
 def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:
@@ -319,5 +319,5 @@ def _psnr(squared_errors: Floats) -> float | None:
     return psnr(float(squared_errors.mean(dtype=np.float64))) if squared_errors.size else None
 
 
-def _verdict(found: Found) -> Verdict:
-    return Verdict(score=found.score, is_anomalous=found.is_anomalous)
+def _verdict(found: Detection) -> DecisionChange:
+    return DecisionChange(score=found.score, is_anomalous=found.is_anomalous)

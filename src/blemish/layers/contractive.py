@@ -1,7 +1,7 @@
-"""The contractive penalty: how much the latent moves when the picture does.
+"""The contractive penalty: how much the latent moves when the image does.
 
 Rifai, Vincent, Muller, Glorot, Bengio 2011, Contractive Auto-Encoders, equation 4: the squared Frobenius norm
-of the Jacobian J of the latent with respect to the picture, the sum of the squares of all its entries.
+of the Jacobian J of the latent with respect to the image, the sum of the squares of all its entries.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def jacobian_norm_exact(encode: Encode, x: Tensor) -> Tensor:
-    """‖J‖_F² of each picture, one row of J for each latent variable: (N,), at least 0.
+    """‖J‖_F² of each image, one row of J for each latent variable: (N,), at least 0.
 
     Differentiable by whatever ``encode`` depends on, where gradients are enabled. Time and memory grow with
     the number of latent variables; beyond some tens :func:`jacobian_norm_estimate` is the affordable one.
 
     Parameters
     ----------
-    encode: (N, C, H, W) to (N, …), each picture by itself: batch normalisation has to be in evaluation mode.
+    encode: (N, C, H, W) to (N, …), each image by itself: batch normalisation has to be in evaluation mode.
     x: (N, C, H, W).
 
     Examples
@@ -42,11 +42,11 @@ def jacobian_norm_exact(encode: Encode, x: Tensor) -> Tensor:
 def jacobian_norm_estimate(
     encode: Encode, x: Tensor, projections: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """An unbiased estimate of ‖J‖_F² of each picture from random projections of J: (N,), at least 0.
+    """An unbiased estimate of ‖J‖_F² of each image from random projections of J: (N,), at least 0.
 
     The mean of ‖Jᵀ v‖² over vectors v of random signs (Hutchinson 1990). With A = J Jᵀ its variance is
     2 (‖A‖_F² − Σ A_ii²) / ``projections``: smaller than the 2 ‖A‖_F² of normal v, and 0 where the latent
-    variables depend on the picture in orthogonal directions. Signs on the picture's side, ‖J u‖², would put
+    variables depend on the image in orthogonal directions. Signs on the image's side, ‖J u‖², would put
     JᵀJ in the place of A, whose diagonal is longer and its share of the norm smaller.
 
     Each projection costs a backward pass through ``encode``, and about two more when the estimate itself is
@@ -55,7 +55,7 @@ def jacobian_norm_estimate(
     Parameters
     ----------
     encode, x: as of :func:`jacobian_norm_exact`, and differentiable likewise.
-    projections: vectors v for each picture, at least 1.
+    projections: vectors v for each image, at least 1.
     generator: to draw the signs from; torch's global one without it.
 
     Raises
@@ -87,7 +87,7 @@ def _latent(encode: Encode, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _squared_products(x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-    """Σ_k ‖Jᵀ v_k‖² of each picture, with ``z`` (N, d) and ``v`` (K, N, d): (N,)."""
+    """Σ_k ‖Jᵀ v_k‖² of each image, with ``z`` (N, d) and ``v`` (K, N, d): (N,)."""
     total = x.new_zeros(len(x))
     # One after the other: in one batched pass (vmap) the convolutions take up to three times as long.
     for v_k in v:

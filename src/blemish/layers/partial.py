@@ -10,7 +10,7 @@ part of the input, by a mask (Liu et al. 2018, Image Inpainting for Irregular Ho
 equations 1 and 2); what lies there influences nothing, and may be NaN.
 
 max(M) is taken as what a window gives that misses nothing. That is the paper's maximum wherever the input
-has room for such a window; where it has not, or holes leave none, a picture's scale still does not depend on
+has room for such a window; where it has not, or holes leave none, an image's scale still does not depend on
 how large it is, nor on where its other holes are.
 """
 

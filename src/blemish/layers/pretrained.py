@@ -34,7 +34,7 @@ ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where torchvision publishes the weights of one network."""
 
     title: str
@@ -51,19 +51,19 @@ class Source:
 
 
 # The first weights of ResNets come from the plain training of its paper; the second, stronger as a classifier,
-# from one with label smoothing, mixed and erased pictures. Either file serves.
+# from one with label smoothing, mixed and erased images. Either file serves.
 SOURCES = {
-    "vgg16": Source("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", ("classifier.",)),
-    "resnet50": Source(
+    "vgg16": WeightsSource("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", ("classifier.",)),
+    "resnet50": WeightsSource(
         "ResNet50", ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), "IMAGENET1K_V1", ("fc.",)
     ),
-    "vgg19": Source(
+    "vgg19": WeightsSource(
         "VGG19",
         ("vgg19-dcbb9e9d.pth",),
         "IMAGENET1K_V1",
         ("classifier.", *(f"features.{place}." for place in (19, 21, 23, 25, 28, 30, 32, 34))),
     ),
-    "resnet152": Source(
+    "resnet152": WeightsSource(
         "ResNet152",
         ("resnet152-394f9c45.pth", "resnet152-f82ba261.pth"),
         "IMAGENET1K_V1",
@@ -169,7 +169,7 @@ def _download(name: str, without: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _read(path: Path, source: Source) -> Any:
+def _read(path: Path, source: WeightsSource) -> Any:
     try:
         path.open("rb").close()
     except OSError as error:
@@ -193,11 +193,11 @@ def _read(path: Path, source: Source) -> Any:
         raise FileError(path, "is damaged or not a file of weights", f"give {source.url}") from None
 
 
-def _used(source: Source, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _used(source: WeightsSource, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(source.unused)}
 
 
-def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
+def _fill(network: nn.Module, source: WeightsSource, path: Path, state: Any) -> None:
     """Take over ``state``, which was read from ``path``; all that is used must fit."""
 
     def refuse(found: str) -> FileError:

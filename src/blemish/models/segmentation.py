@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError, UsageError
-from blemish.models.autoencoder import Autoencoder, Pass, Prepared, Residual, ResidualRule, Term
-from blemish.models.blemishes import changed
-from blemish.models.initialising import keep_variance
+from blemish.models.autoencoder import Autoencoder, EncoderInput, Pass, Residual, ResidualRule, Term
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import RESIDUALS, TERMS, register
+from blemish.models.synthetic_anomalies import anomaly_mask
 
 PRIOR = 0.05
 """Probability that the head begins with, about the share of spoiled pixels: so the clean ones do not drown the rest."""
@@ -59,7 +59,7 @@ class Segmentation(ResidualRule):
             if self.head.bias is not None:
                 self.head.bias.fill_(math.log(PRIOR / (1 - PRIOR)))
 
-    def logit(self, model: Autoencoder, latent: Tensor, prepared: Prepared) -> Tensor:
+    def logit(self, model: Autoencoder, latent: Tensor, prepared: EncoderInput) -> Tensor:
         """log(p / (1 - p)) in float32, in pose and size of the input: (N, 1, H, W)."""
         return model.place_back(self.head(latent), prepared).float()
 
@@ -85,9 +85,9 @@ def focal(logit: Tensor, label: Tensor, gamma: float = 2.0, balance: float = 0.7
 
 
 def dice(logit: Tensor, label: Tensor) -> Tensor:
-    """1 - Dice of each picture, (N, 1, H, W) twice to (N,) in [0, 1) (Milletari et al. 2016, V-Net, section 3).
+    """1 - Dice of each image, (N, 1, H, W) twice to (N,) in [0, 1) (Milletari et al. 2016, V-Net, section 3).
 
-    One pixel is added above and below, so that a clean picture has its least value, 0, where nothing is found.
+    One pixel is added above and below, so that a clean image has its least value, 0, where nothing is found.
     """
     p, label = logit.sigmoid().flatten(1), label.flatten(1)
     return 1 - (2 * (p * label).sum(1) + 1) / (p.sum(1) + label.sum(1) + 1)
@@ -95,10 +95,10 @@ def dice(logit: Tensor, label: Tensor) -> Tensor:
 
 @register(TERMS, "segmentation")
 class SegmentationLoss(Term):
-    """:func:`focal` and :func:`dice` of the residual's head against :func:`~blemish.models.blemishes.changed`.
+    """:func:`focal` and :func:`dice` of the residual's head against :func:`~blemish.models.synthetic_anomalies.anomaly_mask`.
 
     Two terms, ``segmentation-focal`` and ``segmentation-dice``. The label needs a corruption that spoils, such as
-    ``blemishes``, which spoils held-out pictures too, always alike; what is not corrupted counts as clean.
+    ``blemishes``, which spoils held-out images too, always alike; what is not corrupted counts as clean.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class SegmentationLoss(Term):
                 "set residual={name: segmentation}, or choose another loss"
             )
         with torch.autocast(done.target.device.type, enabled=False):
-            label = changed(done.seen.float(), done.target.float())
+            label = anomaly_mask(done.seen.float(), done.target.float())
         logit = rule.logit(done.model, done.output.latent, done.prepared)
         return {
             "focal": focal(logit, label, self.gamma, self.balance).mean(),

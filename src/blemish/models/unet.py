@@ -1,6 +1,6 @@
 """A small U-Net (Ronneberger et al. 2015) in which the corruption, not a bottleneck, keeps it from copying.
 
-Skips carry fine detail past the narrow middle, so the picture comes back sharp; what was spoiled it has to find.
+Skips carry fine detail past the narrow middle, so the image comes back sharp; what was spoiled it has to find.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import Decoder, Encoder, moments
-from blemish.models.initialising import keep_variance
+from blemish.models.autoencoder import ImageDecoder, ImageEncoder, moments
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import DECODERS, ENCODERS, register
 
 WIDTHS = (16, 32, 48, 64, 64)
@@ -32,7 +32,7 @@ def _convolutions(c_in: int, c_out: int) -> nn.Sequential:
 
 
 @register(ENCODERS, "unet")
-class UNet(Encoder):
+class UNet(ImageEncoder):
     """(N, C, H, W) to features (N, widths[0], H, W) of every pixel::
 
         x ─► down[0] ────────────────────────────► cat ─► up[-1] ─► latent
@@ -42,15 +42,15 @@ class UNet(Encoder):
                ...                    ...
 
     As it is set, and with one channel, it has 407 thousand parameters and takes 3.8 GFLOP (1.9 G multiply-adds) at
-    256 × 256. The features are those of the standardised picture (:func:`~blemish.models.autoencoder.moments`), so
+    256 × 256. The features are those of the standardised image (:func:`~blemish.models.autoencoder.moments`), so
     they do not depend on a gain or an offset.
 
     Parameters
     ----------
-    channels: of the pictures.
+    channels: of the images.
     patch: side of the training patch in pixels, a multiple of 2^(levels - 1), 16 as it is set.
     widths: channels of each level, the finest first; each further one has half the side.
-    normalise: whether pictures are standardised; without it, light and contrast are features too.
+    normalise: whether images are standardised; without it, light and contrast are features too.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class UNet(Encoder):
 
 
 @register(DECODERS, "pointwise")
-class Pointwise(Decoder):
-    """A 1×1 convolution from the features of every pixel to the picture: (N, d, H, W) to (N, C, H, W)."""
+class Pointwise(ImageDecoder):
+    """A 1×1 convolution from the features of every pixel to the image: (N, d, H, W) to (N, C, H, W)."""
 
     def __init__(self, *, channels: int, latent: int, patch: int = 256) -> None:
         super().__init__()
@@ -107,5 +107,5 @@ class Pointwise(Decoder):
         keep_variance(self.layer)
 
     def forward(self, latent: Tensor) -> Tensor:
-        picture: Tensor = self.layer(latent)
-        return picture
+        image: Tensor = self.layer(latent)
+        return image

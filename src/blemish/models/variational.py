@@ -18,15 +18,15 @@ from blemish.errors import UsageError
 from blemish.models.autoencoder import (
     INSPECTION_SEED,
     Autoencoder,
+    EncoderInput,
     Pass,
     Posterior,
-    Prepared,
     Residual,
     ResidualRule,
     StochasticBottleneck,
     Term,
 )
-from blemish.models.initialising import keep_variance
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import BOTTLENECKS, RESIDUALS, TERMS, register
 
 BOUND = 12.0
@@ -83,7 +83,7 @@ def kl_divergence(mu: Tensor, log_var: Tensor) -> Tensor:
 
 @register(TERMS, "kl")
 class KullbackLeibler(Term):
-    """KL(Q(z | x) ‖ N(0, I)), summed over the latent and divided by the picture's C · H · W values.
+    """KL(Q(z | x) ‖ N(0, I)), summed over the latent and divided by the image's C · H · W values.
 
     So the loss is per pixel value, as ``mse`` is, and a weight means the same at any patch size: with noise of
     standard deviation σ on the pixels and the factor β of the beta-VAE (Higgins et al. 2017), ``mse`` and
@@ -117,7 +117,7 @@ class ReconstructionProbability(ResidualRule):
     constant (2πσ²)^(C/2), so the map is at least 0 whatever σ. One sample without spread gives the squared
     error times C / 2σ².
 
-    The draws are the same for every picture, on every device. The samples are decoded one after the other, so
+    The draws are the same for every image, on every device. The samples are decoded one after the other, so
     memory does not grow with their number; the time does, by one decoder each. The reconstruction that is
     shown is that of the posterior's mean.
 
@@ -154,8 +154,10 @@ class ReconstructionProbability(ResidualRule):
         return Residual((math.log(self.samples) - log_p).clamp(min=0), output.reconstruction.float())
 
 
-def _samples(model: Autoencoder, prepared: Prepared, posterior: Posterior, count: int) -> Iterator[Tensor]:
-    """Reconstructions (N, C, H, W) from draws of the latent, the same draws for every picture."""
+def _samples(
+    model: Autoencoder, prepared: EncoderInput, posterior: Posterior, count: int
+) -> Iterator[Tensor]:
+    """Reconstructions (N, C, H, W) from draws of the latent, the same draws for every image."""
     mu, sigma = posterior.mu, (posterior.log_var / 2).exp()
     generator = torch.Generator().manual_seed(INSPECTION_SEED)
     for _ in range(count):

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from blemish.detect.scores import Score
-from blemish.detect.thresholds import Trim
+from blemish.decision.conformal import Trim
+from blemish.decision.scores import Score
 from blemish.errors import RecipeError, nearest
-from blemish.images.tiles import smallest_side
+from blemish.preprocessing.tiling import smallest_side
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -50,13 +50,13 @@ def _share(value: Any) -> Any:
     raise ValueError(f"trim {value}: give a share from 0 to less than 0.5, or auto")
 
 
-class Settings(BaseModel):
+class RecipeSettings(BaseModel):
     """Keys that are all known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-R = TypeVar("R", bound=Settings)
+R = TypeVar("R", bound=RecipeSettings)
 
 
 class Part(BaseModel):
@@ -80,41 +80,41 @@ class LossTerm(Part):
 class CorruptionPart(Part):
     """A corruption by name; further keys are its settings."""
 
-    at_inspection: bool = Field(False, description="whether inspected pictures are corrupted too")
+    at_inspection: bool = Field(False, description="whether inspected images are corrupted too")
 
 
-class PictureSettings(Settings):
-    """How a picture file becomes what the network sees."""
+class ImageSettings(RecipeSettings):
+    """How an image file becomes what the network sees."""
 
     size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
     scale: Literal["each", "common"] = Field(
         "each",
-        description="whether each picture is resized to `size`, or all by the factor that brings their median to it",
+        description="whether each image is resized to `size`, or all by the factor that brings their median to it",
     )
     pose: Literal["never", "auto"] = Field(
         "never",
-        description="bring an object on a plain ground into one pose; auto: where the pictures show one",
+        description="bring an object on a plain ground into one pose; auto: where the images show one",
     )
     channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
 
 
-class PatchSettings(Settings):
+class PatchSettings(RecipeSettings):
     """Training crops and inspection tiles, in pixels after resizing."""
 
     size: int = Field(128, ge=16)
     stride: int = Field(64, ge=1, description="step between overlapping tiles at inspection")
 
 
-class ScoreSettings(Settings):
-    """How the map becomes one number for the picture."""
+class ScoreSettings(RecipeSettings):
+    """How the map becomes one number for the image."""
 
     name: Score = "smoothed-max"
     quantile: float = Field(0.99, gt=0, lt=1)
     sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
 
 
-class ThresholdSettings(Settings):
-    """How the reject decision is made from good pictures alone."""
+class ThresholdSettings(RecipeSettings):
+    """How the reject decision is made from good images alone."""
 
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)
@@ -124,7 +124,7 @@ class ThresholdSettings(Settings):
     )
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(RecipeSettings):
     steps: int = Field(2_500, ge=1)
     budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
         None, gt=0, description="seconds of training instead of steps; --set also takes 90s, 5m or 1h"
@@ -134,10 +134,10 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "cosine", "inverse"] = "constant"
     decay: float = Field(0.0, ge=0, description="of schedule 'inverse': learning_rate / (1 + decay · step)")
     weight_decay: float = Field(1e-5, ge=0)
-    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
+    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good images")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")
     trim: Annotated[Trim, BeforeValidator(_share)] = Field(
-        0.0, description="share of the training pictures, the worst at half time, to leave out, or auto"
+        0.0, description="share of the training images, the worst at half time, to leave out, or auto"
     )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -153,7 +153,7 @@ class TrainingSettings(Settings):
         return self
 
 
-class Recipe(Settings):
+class Recipe(RecipeSettings):
     """One method: its parts, settings, source and what to expect of it."""
 
     version: Literal[1] = 1
@@ -162,7 +162,7 @@ class Recipe(Settings):
     paper: str
     needs: tuple[str, ...] = ("train",)
     expect: str
-    picture: PictureSettings = PictureSettings()
+    image: ImageSettings = ImageSettings()
     patch: PatchSettings = PatchSettings()
     augmentation: tuple[Part, ...] = ()
     corruption: tuple[CorruptionPart, ...] = ()
@@ -185,9 +185,9 @@ class Recipe(Settings):
                 "use at most patch.size"
             )
         least = smallest_side(self.patch.size)
-        if self.picture.size is not None and self.picture.size < least:
+        if self.image.size is not None and self.image.size < least:
             raise ValueError(
-                f"picture.size {self.picture.size} is less than half of patch.size {self.patch.size}; "
+                f"image.size {self.image.size} is less than half of patch.size {self.patch.size}; "
                 f"use at least {least}, or a smaller patch.size"
             )
         if self.threshold.rule == "fixed" and self.threshold.value is None:

@@ -19,7 +19,7 @@ from blemish.report.numbers import aligned, number
 
 @dataclass(frozen=True)
 class Series:
-    """Values of one kind of picture, for a histogram."""
+    """Values of one kind of image, for a histogram."""
 
     name: str
     values: Sequence[float] | npt.NDArray[np.floating]
@@ -83,7 +83,7 @@ class Histogram:
         return np.where(steps == 0, edge, edge + width * steps)
 
     def counts(self) -> list[npt.NDArray[np.intp]]:
-        """Pictures in each bin, one array a series."""
+        """Images in each bin, one array a series."""
         edges = self.edges()
         return [np.histogram(values, edges)[0] for values in self._finite()]
 
@@ -92,7 +92,7 @@ class Histogram:
         return [a[np.isfinite(a)] for a in arrays]
 
     def drawing(self) -> dict[str, Any]:
-        """Positions of all marks in a picture 880 units wide."""
+        """Positions of all marks in an image 880 units wide."""
         left, right, strip, head, gap = 14.0, 866.0, 74.0, 24.0, 10.0
         top = 30.0 if self.marks else 6.0
         edges, counts = self.edges(), self.counts()
@@ -106,7 +106,7 @@ class Histogram:
         for i, (series, count) in enumerate(zip(self.series, counts, strict=True)):
             base = top + (i + 1) * (head + strip) + i * gap
             most = int(count.max(initial=0))
-            # A single picture beside thousands still shows.
+            # A single image beside thousands still shows.
             heights = np.maximum(count / max(most, 1) * strip, 1.5)
             bars = [
                 {
@@ -136,7 +136,7 @@ class Histogram:
         bottom = top + len(strips) * (head + strip + gap) - gap if strips else top
         marks = []
         for value, label in self.marks:
-            end = x(value) > (left + right) * 0.6  # keep the label inside the picture
+            end = x(value) > (left + right) * 0.6  # keep the label inside the image
             marks.append(
                 {
                     "x": x(value),
@@ -156,7 +156,7 @@ class Histogram:
             "marks": marks,
             "ticks": _axis("x", x, ticks(low, high, 8)),
             "summary": "; ".join(
-                f"{s['name']}: {s['total']} pictures"
+                f"{s['name']}: {s['total']} images"
                 + (f", {s['beyond']} beyond the threshold" if s["beyond"] is not None else "")
                 for s in strips
             ),
@@ -164,7 +164,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CurveChart:
     """Lines over two axes, such as ROC and precision-recall; ``diagonal`` names what the line from corner to corner stands for."""
 
     title: str
@@ -174,7 +174,7 @@ class Curve:
     diagonal: str | None = None
 
     def drawing(self) -> dict[str, Any]:
-        """Positions of all marks in a picture 440 units wide."""
+        """Positions of all marks in an image 440 units wide."""
         left, right, top, bottom = 52.0, 428.0, 12.0, 312.0
         lines = [(line.name, [p for p in line.points if all(map(math.isfinite, p))]) for line in self.lines]
         points = [p for _, finite in lines for p in finite]

@@ -1,8 +1,8 @@
-"""Pictures for people: residual maps as heat on one fixed scale, overlays with numbered regions.
+"""Images for people: residual maps as heat on one fixed scale, overlays with numbered regions.
 
-The scale never depends on the picture shown. A value v is drawn at v / (2 · level), clipped to [0, 1], so the
+The scale never depends on the image shown. A value v is drawn at v / (2 · level), clipped to [0, 1], so the
 calibrated level sits exactly at mid-scale everywhere: what good parts reach stays dark, what lies above the
-level glows, and the same value has the same colour in every picture of every report.
+level glows, and the same value has the same colour in every image of every report.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _STEPS = 255  # odd, so that one entry is mid-scale; at most 256, so that a heat
 _TRUTH = (52, 226, 190)  # outline of a known blemish
 _LIGHT = (255, 255, 255)
 _DARK = (12, 12, 18)
-_NUMBERED = 9  # further regions get a box without a number: more numbers hide the picture
+_NUMBERED = 9  # further regions get a box without a number: more numbers hide the image
 
 
 class Box(Protocol):
-    """What :func:`overlay` needs of a region: its box in pixels of the picture."""
+    """What :func:`overlay` needs of a region: its box in pixels of the image."""
 
     @property
     def x(self) -> int: ...
@@ -108,24 +108,24 @@ def _position(residual_map: Floats, level: float) -> Floats:
 def heat(residual_map: Floats, level: float) -> Pixels:
     """Colour a residual map (H, W) on the fixed scale; uint8 (H, W, 3).
 
-    ``level`` is the calibrated per-picture level of the map: it gets the colour of mid-scale. Raises
+    ``level`` is the calibrated per-image level of the map: it gets the colour of mid-scale. Raises
     ``UsageError`` for a negative or non-finite level.
 
     >>> import numpy as np
-    >>> picture = heat(np.array([[0.0, 0.1, 0.2, 9.0]]), level=0.1)
-    >>> [bool((colour == HEAT[i]).all()) for colour, i in zip(picture[0], (0, 127, 254, 254))]
+    >>> image = heat(np.array([[0.0, 0.1, 0.2, 9.0]]), level=0.1)
+    >>> [bool((colour == HEAT[i]).all()) for colour, i in zip(image[0], (0, 127, 254, 254))]
     [True, True, True, True]
     """
     return HEAT[np.rint(_position(residual_map, level) * (_STEPS - 1)).astype(np.intp)]
 
 
-def displayable(picture: Floats) -> Pixels:
-    """A picture (C, H, W) in [0, 1] as uint8 (H, W, 3); values outside are clipped.
+def displayable(image: Floats) -> Pixels:
+    """An image (C, H, W) in [0, 1] as uint8 (H, W, 3); values outside are clipped.
 
     One channel is shown as grey, two as grey without the alpha channel, three as RGB, four as RGB without the
     alpha channel, and any other number as the mean of the channels.
     """
-    values = np.clip(np.asarray(picture, dtype=np.float32), 0.0, 1.0)
+    values = np.clip(np.asarray(image, dtype=np.float32), 0.0, 1.0)
     channels = values.shape[0]
     if channels == 2:
         values = values[:1]
@@ -140,7 +140,7 @@ def displayable(picture: Floats) -> Pixels:
 def fit_map(residual_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDArray[Value]:
     """A map or mask (H, W) at another size (height, width), keeping the maximum of what falls on each pixel.
 
-    A blemish of a few pixels in a large picture is as bright in the small map as in the large one; averaging
+    A blemish of a few pixels in a large image is as bright in the small map as in the large one; averaging
     would hide it.
     """
     for axis, (length, wanted) in enumerate(zip(residual_map.shape, size, strict=True)):
@@ -152,7 +152,7 @@ def fit_map(residual_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDAr
     return residual_map
 
 
-def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Pixels (H, W, 3) at another size (height, width): smooth when reduced, hard pixels when enlarged."""
     height, width = size
     smaller = height < pixels.shape[0] or width < pixels.shape[1]
@@ -161,14 +161,14 @@ def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def size_within(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of a picture of ``shape`` drawn with its longer side at ``side`` pixels."""
+    """(height, width) of an image of ``shape`` drawn with its longer side at ``side`` pixels."""
     scale = side / max(shape)
     height, width = (max(1, round(length * scale)) for length in shape)
     return height, width
 
 
 def overlay(
-    picture: Floats,
+    image: Floats,
     residual_map: Floats,
     level: float,
     regions: Sequence[Box] = (),
@@ -176,18 +176,18 @@ def overlay(
     mask: Mask | None = None,
     side: int | None = None,
 ) -> Pixels:
-    """The picture with heat where the map exceeds the level, and a numbered box around each region.
+    """The image with heat where the map exceeds the level, and a numbered box around each region.
 
-    ``picture`` is (C, H, W) in [0, 1], ``residual_map`` and ``mask`` are (H, W); returns uint8 (H, W, 3). A
+    ``image`` is (C, H, W) in [0, 1], ``residual_map`` and ``mask`` are (H, W); returns uint8 (H, W, 3). A
     known ``mask`` is outlined in turquoise. Pixels at or below the level, outside lines and numbers, keep the
-    picture's own values. With ``side`` the result is drawn with its longer side at so many pixels, which
-    keeps lines crisp in small pictures and visible in large ones.
+    image's own values. With ``side`` the result is drawn with its longer side at so many pixels, which
+    keeps lines crisp in small images and visible in large ones.
     """
-    height, width = picture.shape[1:]
-    pixels = displayable(picture)
+    height, width = image.shape[1:]
+    pixels = displayable(image)
     size = (height, width) if side is None else size_within((height, width), side)
     if side is not None:
-        pixels = fit_picture(pixels, size)
+        pixels = fit_image(pixels, size)
         residual_map = fit_map(residual_map, size)
         mask = None if mask is None else fit_map(mask, size)
 
@@ -195,15 +195,15 @@ def overlay(
     strength = 0.45 + 0.3 * (2 * _position(residual_map, level)[above, None] - 1)
     blended = pixels.astype(np.float64)
     blended[above] += strength * (heat(residual_map, level)[above] - blended[above])
-    image = Image.fromarray(np.rint(blended).astype(np.uint8))
+    drawn = Image.fromarray(np.rint(blended).astype(np.uint8))
 
     line = max(1, round(max(size) / 320))
     if mask is not None:
         inner = _grow(mask, line) & ~mask
-        _paint(image, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
-        _paint(image, inner, _TRUTH)
-    _draw_boxes(image, regions, (size[1] / width, size[0] / height), line)
-    return np.asarray(image)
+        _paint(drawn, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
+        _paint(drawn, inner, _TRUTH)
+    _draw_boxes(drawn, regions, (size[1] / width, size[0] / height), line)
+    return np.asarray(drawn)
 
 
 def _grow(mask: Mask, pixels: int) -> Mask:

@@ -1,4 +1,4 @@
-"""The report of an inspection: what was rejected, how sure that is, and pictures of why."""
+"""The report of an inspection: what was rejected, how sure that is, and images of why."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish._version import __version__
-from blemish.detect.drift import Drift
-from blemish.detect.records import Inspection
-from blemish.detect.regions import Region
+from blemish.decision.drift import Drift
+from blemish.decision.records import Inspection
+from blemish.decision.regions import Region
 from blemish.errors import BlemishError
-from blemish.report.charts import Curve, Histogram, Line, Series
+from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import (
+    FigurePanel,
     Figures,
     Gallery,
-    Panel,
-    PictureRow,
+    ImageRow,
     Prose,
     Scale,
     Section,
-    Settings,
-    Table,
+    SettingsSection,
+    TableSection,
     Tone,
     write_page,
 )
@@ -36,12 +36,12 @@ from blemish.report.page import (
 Scores: TypeAlias = Sequence[float] | npt.NDArray[np.floating]
 
 HANDFUL = 5
-"""How many of the most normal pictures, and of the mistakes of each kind, are shown."""
+"""How many of the most normal images, and of the mistakes of each kind, are shown."""
 
 MOST_POINTS = 200
 """Of the chart of p-values, about."""
 
-_SIDE = 320  # longer side of a picture in the page, in pixels
+_SIDE = 320  # longer side of an image in the page, in pixels
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
-class Panels:
-    """The pictures of one inspection, all at the picture's own size.
+class ImageViews:
+    """The images of one inspection, all at the image's own size.
 
-    ``picture`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is (H, W) and not negative; ``mask``
+    ``image`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is (H, W) and not negative; ``mask``
     is the true blemish, (H, W), where it is known.
     """
 
-    picture: npt.NDArray[np.floating]
+    image: npt.NDArray[np.floating]
     reconstruction: npt.NDArray[np.floating] | None
     map: npt.NDArray[np.floating]
     mask: npt.NDArray[np.bool_] | None = None
@@ -75,7 +75,7 @@ def most_suspicious_first(records: Sequence[Inspection]) -> list[Inspection]:
 
 
 def mistakes(records: Sequence[Inspection]) -> tuple[list[Inspection], list[Inspection]]:
-    """(good pictures rejected, blemished pictures accepted), the worst of each first.
+    """(good images rejected, blemished images accepted), the worst of each first.
 
     Only records with a label can be mistakes.
     """
@@ -89,7 +89,7 @@ def write_inspection_report(
     *,
     model: ModelSummary,
     records: Sequence[Inspection],
-    panels: Callable[[Inspection], Panels],
+    panels: Callable[[Inspection], ImageViews],
     calibration_scores: Scores,
     level: float,
     guarantee: str,
@@ -102,11 +102,11 @@ def write_inspection_report(
 ) -> None:
     """Write ``report.html`` of an inspection, one file that opens offline.
 
-    ``panels`` is asked for one shown picture at a time, the most suspicious ``limit`` and a handful of
+    ``panels`` is asked for one shown image at a time, the most suspicious ``limit`` and a handful of
     others. ``level`` anchors the scale of every map. ``guarantee`` is printed as it is and
     ``false_reject_rate`` stands among the headline figures; ``problems`` are files that could not be
-    inspected, one line each; ``sections`` (curves, metrics) stand after the pictures. ``drift`` says whether
-    the pictures look like those of the training.
+    inspected, one line each; ``sections`` (curves, metrics) stand after the images. ``drift`` says whether
+    the images look like those of the training.
 
     Raises ``FileError`` when the page cannot be written.
     """
@@ -114,7 +114,7 @@ def write_inspection_report(
     wrongly_rejected, missed = mistakes(records)
     suspicious, rest = order[:limit], order[limit:]
     normal = rest[-HANDFUL:][::-1]
-    scale = Scale(level, f"{model.measure}, one scale for all pictures: what lies above the level glows")
+    scale = Scale(level, f"{model.measure}, one scale for all images: what lies above the level glows")
 
     def gallery(title: str, chosen: Sequence[Inspection], note: str) -> list[Section]:
         if not chosen:
@@ -122,7 +122,7 @@ def write_inspection_report(
         return [Gallery(title, (_row(record, panels, level) for record in chosen), note, scale, _SIDE)]
 
     def part(chosen: Sequence[Inspection], of: int, first: str) -> str:
-        count = counted(of, "picture")
+        count = counted(of, "image")
         if len(chosen) < of:
             count = f"{len(chosen)} of {count}"
         return f"{count}, {first} first."
@@ -138,14 +138,14 @@ def write_inspection_report(
     content += gallery("Blemishes missed", chosen, part(chosen, len(missed), "lowest score"))
     note = part(suspicious, len(records), "lowest p-value and highest score")
     content += gallery("Most suspicious", suspicious, note)
-    content += gallery("Most normal", normal, "The least suspicious pictures: good parts stay dark.")
+    content += gallery("Most normal", normal, "The least suspicious images: good parts stay dark.")
     content += sections
     if problems:
         rows = [[line] for line in problems]
-        content.append(Table("Not inspected", ["file, problem and mend"], rows))
+        content.append(TableSection("Not inspected", ["file, problem and mend"], rows))
     if records:
         content.append(_decisions(order))
-    content.append(Settings("Settings", {**_model_settings(model), **settings}))
+    content.append(SettingsSection("SettingsSection", {**_model_settings(model), **settings}))
     write_page(
         path,
         title=_headline(records),
@@ -158,9 +158,9 @@ def write_inspection_report(
 
 def _headline(records: Sequence[Inspection]) -> str:
     if not records:
-        return "No picture was inspected"
+        return "No image was inspected"
     rejected = sum(record.is_anomalous for record in records)
-    inspected = counted(len(records), "picture")
+    inspected = counted(len(records), "image")
     if not rejected:
         return f"None of {inspected} is rejected"
     return f"{rejected} of {inspected} {'is' if rejected == 1 else 'are'} rejected"
@@ -182,7 +182,7 @@ def _figures(records: Sequence[Inspection], calibration: Scores, rate: float | N
         promise = f"of good ones rejected, by {len(calibration)} for calibration"
         items.append(("promised at most", f"{number(100 * rate)} %", promise))
     elif len(calibration):
-        items.append(("calibrated on", len(calibration), "good pictures not trained on"))
+        items.append(("calibrated on", len(calibration), "good images not trained on"))
     good = [r for r in records if r.label == "good"]
     blemished = [r for r in records if r.label not in ("good", None)]
     if good:
@@ -213,12 +213,12 @@ def _histogram(
     if not series:
         return []
     marks = [(record.threshold, "threshold") for record in records[:1]]
-    return [Histogram("Scores", series, marks, f"score of a picture, from {model.measure}")]
+    return [Histogram("Scores", series, marks, f"score of an image, from {model.measure}")]
 
 
 def _drift(drift: Drift) -> list[Section]:
     """What was found, and where it can tell, the p-values that it rests on."""
-    title = "Like the training pictures?"
+    title = "Like the training images?"
     if not drift.can_tell:
         return [Prose(drift.in_words(), title)]
     ranks = drift.ranks
@@ -228,17 +228,17 @@ def _drift(drift: Drift) -> list[Section]:
     words = f"{drift.in_words()}"
     return [
         Prose(words, title),
-        Curve(
-            "p-values of the accepted pictures",
-            "p-value among calibration pictures below the threshold",
-            "share of accepted pictures up to it",
-            [Line("accepted pictures", points)],
-            diagonal="pictures that are alike",
+        CurveChart(
+            "p-values of the accepted images",
+            "p-value among calibration images below the threshold",
+            "share of accepted images up to it",
+            [Line("accepted images", points)],
+            diagonal="images that are alike",
         ),
     ]
 
 
-def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: float) -> PictureRow:
+def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], level: float) -> ImageRow:
     badges: list[tuple[str, Tone]] = [
         ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"),
         (f"score {number(record.score)}", "plain"),
@@ -249,8 +249,8 @@ def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: floa
     try:
         found = panels(record)
     except BlemishError as error:
-        return PictureRow(record.path, f"Cannot be shown: {error}", badges)
-    return PictureRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
+        return ImageRow(record.path, f"Cannot be shown: {error}", badges)
+    return ImageRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
 
 
 def _regions_in_words(regions: Sequence[Region]) -> str:
@@ -263,22 +263,22 @@ def _regions_in_words(regions: Sequence[Region]) -> str:
     )
 
 
-def _panels(found: Panels, record: Inspection, level: float) -> list[Panel]:
+def _panels(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
     # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a blemish of a few
     # pixels and the lines around it would fade.
     size = size_within(found.map.shape, _SIDE)
     small = size if max(found.map.shape) > _SIDE else found.map.shape
-    panels = [Panel("picture", displayable(found.picture))]
+    panels = [FigurePanel("image", displayable(found.image))]
     if found.reconstruction is not None:
-        panels.append(Panel("reconstruction", displayable(found.reconstruction)))
-    panels.append(Panel("map", heat(fit_map(found.map, small), level), "map"))
-    drawn = overlay(found.picture, found.map, level, record.regions, mask=found.mask, side=_SIDE)
-    panels.append(Panel("regions" if found.mask is None else "regions, true blemish outlined", drawn))
+        panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
+    panels.append(FigurePanel("map", heat(fit_map(found.map, small), level), "map"))
+    drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
+    panels.append(FigurePanel("regions" if found.mask is None else "regions, true blemish outlined", drawn))
     return panels
 
 
-def _decisions(order: Sequence[Inspection]) -> Table:
-    columns = ["picture", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
+def _decisions(order: Sequence[Inspection]) -> TableSection:
+    columns = ["image", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
     labelled = any(r.label is not None for r in order)
     rows: list[list[str | float | None]] = []
     for r in order:
@@ -286,8 +286,8 @@ def _decisions(order: Sequence[Inspection]) -> Table:
         decision = "rejected" if r.is_anomalous else "accepted"
         row: list[str | float | None] = [r.path, decision, r.score, r.threshold, r.p_value]
         rows.append([*row, len(r.regions), peak, r.seconds] + ([r.label] if labelled else []))
-    note = "Every picture, most suspicious first. Click a column to sort."
-    return Table("Decisions", columns + (["known label"] if labelled else []), rows, note)
+    note = "Every image, most suspicious first. Click a column to sort."
+    return TableSection("Decisions", columns + (["known label"] if labelled else []), rows, note)
 
 
 def _model_settings(model: ModelSummary) -> dict[str, str]:

@@ -24,8 +24,8 @@ def number(value: float, digits: int = 3) -> str:
 def counted(count: int, what: str) -> str:
     """A count and what is counted, in the plural where it is not one.
 
-    >>> counted(1, "picture"), counted(0, "picture"), counted(2, "process")
-    ('1 picture', '0 pictures', '2 processes')
+    >>> counted(1, "image"), counted(0, "image"), counted(2, "process")
+    ('1 image', '0 images', '2 processes')
     """
     plural = "es" if what.endswith("s") else "s"
     return f"{count} {what}{plural * (count != 1)}"

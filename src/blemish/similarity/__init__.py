@@ -1,4 +1,4 @@
-"""How alike two batches of pictures are: one file a measure, each a map, a mean and a thin module."""
+"""How alike two batches of images are: one file a measure, each a map, a mean and a thin module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances between the features of two pictures, instead of between their pixels.
+"""Distances between the features of two images, instead of between their pixels.
 
 Bergmann et al. 2018, equation 3, after Dosovitskiy & Brox 2016: ‖F(x) − F(x̂)‖², F the first layers of a CNN
 trained on ImageNet. With deeper layers it is the feature reconstruction loss of Johnson, Alahi, Fei-Fei 2016
@@ -79,7 +79,7 @@ class GaborFeatures(nn.Module):
 class VGG16Features(nn.Module):
     """What the first ``depth`` blocks of VGG16 give before their pooling: relu1_2, relu2_2, relu3_3, relu4_3.
 
-    Three channels are taken as red, green and blue; of any other number each is taken as a grey picture.
+    Three channels are taken as red, green and blue; of any other number each is taken as a grey image.
     The weights are buffers, so nothing trains them, and a saved model brings them.
     """
 
@@ -111,7 +111,7 @@ class VGG16Features(nn.Module):
         least = 2 ** (len(self.blocks) - 1)
         if min(x.shape[2:]) < least:
             raise UsageError(
-                f"features of depth {len(self.blocks)} need sides of at least {least} pixels, the picture has "
+                f"features of depth {len(self.blocks)} need sides of at least {least} pixels, the image has "
                 f"{x.shape[2]}×{x.shape[3]}; give a smaller depth"
             )
         if c != 3:

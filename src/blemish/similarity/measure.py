@@ -10,11 +10,11 @@ from blemish.similarity.pairs import check_range
 
 
 class Measure(nn.Module):
-    """How far apart two batches of pictures (N, C, H, W) are; symmetric, and 0 between a picture and itself.
+    """How far apart two batches of images (N, C, H, W) are; symmetric, and 0 between an image and itself.
 
     A measure has no parameters. It works in float64 where either batch is float64, otherwise in float32, also
     under autocast, and its gradients are finite everywhere. ``data_range`` is the span of the values (1.0 for
-    pictures in [0, 1]) and must be given.
+    images in [0, 1]) and must be given.
     """
 
     title: str

@@ -16,14 +16,8 @@ from torch.nn import functional as F
 from blemish.errors import UsageError
 from blemish.similarity.measure import Measure
 from blemish.similarity.pairs import as_working
-from blemish.similarity.ssim import (
-    Constants,
-    SSIMOptions,
-    make_settings,
-    plane_means,
-    ssim_parts,
-)
-from blemish.similarity.windows import Kind
+from blemish.similarity.ssim import Constants, SSIMOptions, make_settings, plane_means, ssim_parts
+from blemish.similarity.windows import WindowKind
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,7 +31,7 @@ class MSSSIMOptions(TypedDict, total=False):
     weights: Sequence[float]
     window: int
     sigma: float
-    kind: Kind
+    kind: WindowKind
     constants: Constants
     k1: float
     k2: float
@@ -63,7 +57,7 @@ def _check_scales(size: torch.Size, window: int, weights: Sequence[float]) -> No
         fitting = sum((window - 1) * 2**scale < min(height, width) for scale in range(len(weights)))
         raise UsageError(
             f"MS-SSIM with {len(weights)} scales and a window of {window} needs sides of at least "
-            f"{smallest} pixels, the picture has {height}×{width}; give "
+            f"{smallest} pixels, the image has {height}×{width}; give "
             + (f"at most {fitting} weights or a smaller window" if fitting else "a smaller window")
         )
 
@@ -87,22 +81,22 @@ def ms_ssim(
     weights: Sequence[float] = WEIGHTS,
     window: int = 11,
     sigma: float = 1.5,
-    kind: Kind = "gaussian",
+    kind: WindowKind = "gaussian",
     constants: Constants = "wang",
     k1: float = 0.01,
     k2: float = 0.03,
 ) -> Tensor:
-    """The multi-scale structural similarity of each pair of pictures (N, C, H, W): (N,), in [0, 1].
+    """The multi-scale structural similarity of each pair of images (N, C, H, W): (N,), in [0, 1].
 
     The product over the scales of the mean contrast × structure, at the coarsest scale of the mean SSIM, each
     under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative
-    counts as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The
+    counts as 0. Windows that leave the image are left out; each scale halves the last by 2 × 2 means. The
     other options are those of ``ssim``.
 
     Raises
     ------
     UsageError
-        As ``ssim``, for weights that are none or below 0, and for pictures with a side of less than
+        As ``ssim``, for weights that are none or below 0, and for images with a side of less than
         (window − 1) 2^(scales − 1) + 1 pixels: 161 for the usual window and weights.
 
     Examples
@@ -171,7 +165,7 @@ class MSSSIM(Measure):
         weights: Sequence[float] = WEIGHTS,
         window: int = 11,
         sigma: float = 1.5,
-        kind: Kind = "gaussian",
+        kind: WindowKind = "gaussian",
         constants: Constants = "wang",
         k1: float = 0.01,
         k2: float = 0.03,
@@ -186,7 +180,7 @@ class MSSSIM(Measure):
             k1=k1,
             k2=k2,
         )
-        # a wrong option is refused here, not at the first picture
+        # a wrong option is refused here, not at the first image
         _, ssim_options = _split(self.options)
         make_settings(self.data_range, **ssim_options)
 

@@ -34,7 +34,7 @@ def _check_settings(scales: int, c: float) -> None:
     if scales < 1:
         raise UsageError(f"scales is {scales}; give at least 1")
     if not c > 0:
-        raise UsageError(f"c is {c}; give a positive constant, it keeps flat pictures from 0/0")
+        raise UsageError(f"c is {c}; give a positive constant, it keeps flat images from 0/0")
 
 
 def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: float) -> Iterator[Tensor]:
@@ -44,7 +44,7 @@ def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: 
     x, y = as_working(x, y)
     if min(x.shape[-2:]) < 2 ** (scales - 1):
         raise UsageError(
-            f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the picture has "
+            f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the image has "
             f"{x.shape[-2]}×{x.shape[-1]}; give fewer scales"
         )
     constant = c * span**2
@@ -54,7 +54,7 @@ def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: 
             x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
         g_x, g_y = _gradient_magnitude(x), _gradient_magnitude(y)
         difference = g_x - g_y
-        # equals (2 g_x g_y + c) / (g_x² + g_y² + c), equation 4, and is exactly 1 for equal pictures
+        # equals (2 g_x g_y + c) / (g_x² + g_y² + c), equation 4, and is exactly 1 for equal images
         yield 1 - difference * difference / (g_x * g_x + g_y * g_y + constant)
 
 
@@ -108,7 +108,7 @@ class MSGMS(Measure):
 
     def __init__(self, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026) -> None:
         super().__init__(data_range=data_range)
-        _check_settings(scales, c)  # refused here, not at the first picture
+        _check_settings(scales, c)  # refused here, not at the first image
         self.scales, self.c = scales, c
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:

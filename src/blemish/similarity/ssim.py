@@ -17,7 +17,15 @@ from blemish.errors import UsageError
 from blemish.similarity.measure import Measure
 from blemish.similarity.pairs import as_working, check_pair, check_range, working_dtype
 from blemish.similarity.threads import side_by_side
-from blemish.similarity.windows import Filter, Kind, Padding, Window, full_precision, make_filter, window_mean
+from blemish.similarity.windows import (
+    Filter,
+    Padding,
+    Window,
+    WindowKind,
+    full_precision,
+    make_filter,
+    window_mean,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,7 +38,7 @@ class SSIMOptions(TypedDict, total=False):
 
     window: int
     sigma: float
-    kind: Kind
+    kind: WindowKind
     padding: Padding
     constants: Constants
     k1: float
@@ -50,7 +58,7 @@ class SSIMParts(NamedTuple):
     structure: Tensor
 
 
-class Settings(NamedTuple):
+class SSIMSettings(NamedTuple):
     """The options with their defaults filled in and checked."""
 
     window: Window
@@ -64,7 +72,7 @@ def make_settings(
     *,
     window: int = 11,
     sigma: float = 1.5,
-    kind: Kind = "gaussian",
+    kind: WindowKind = "gaussian",
     padding: Padding = "symmetric",
     constants: Constants = "wang",
     k1: float = 0.01,
@@ -74,7 +82,7 @@ def make_settings(
     alpha: float = 1,
     beta: float = 1,
     gamma: float = 1,
-) -> Settings:
+) -> SSIMSettings:
     span = check_range(data_range)
     if constants not in ("wang", "bergmann"):
         raise UsageError(f"constants {constants!r} are unknown; choose 'wang' or 'bergmann'")
@@ -84,13 +92,13 @@ def make_settings(
         c2 = (k2 * span) ** 2 if constants == "wang" else k2 * span**2
     for name, value in (("c1 (from k1)", c1), ("c2 (from k2)", c2)):
         if not value > 0:
-            raise UsageError(f"{name} is {value}; give a positive constant, it keeps flat pictures from 0/0")
+            raise UsageError(f"{name} is {value}; give a positive constant, it keeps flat images from 0/0")
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if not value >= 0:
             raise UsageError(f"{name} is {value}; give an exponent of at least 0")
     under = Window(window, sigma, kind, padding)
     under.check()
-    return Settings(under, c1, c2, (alpha, beta, gamma))
+    return SSIMSettings(under, c1, c2, (alpha, beta, gamma))
 
 
 # The quick road, for exponents of 1. With d = x - y and four means under the window
@@ -102,14 +110,14 @@ def make_settings(
 #     a1 = 2 mu_x mu_y + c1      b1 = a1 + (mu_x - mu_y)²
 #     a2 = p - a1                b2 = a2 + q - (mu_x - mu_y)²
 #
-# so that equal pictures give exactly 1 and near-equal ones keep 1 - SSIM above rounding. With lum = a1 / b1
+# so that equal images give exactly 1 and near-equal ones keep 1 - SSIM above rounding. With lum = a1 / b1
 # and cs = a2 / b2 (luminance; contrast × structure), the derivatives of lum cs by the means of y, xy and y² are
 #
 #     by mean(y)     2 [ (cs / b1) (mu_x - lum mu_y) - (lum / b2) (mu_x - cs mu_y) ]
 #     by mean(xy)    2 lum / b2
 #     by mean(y²)    - lum cs / b2
 #
-# and the gradient by y is the sum of their adjoint filterings times 1, x and 2 y. Pictures go through in chunks
+# and the gradient by y is the sum of their adjoint filterings times 1, x and 2 y. Images go through in chunks
 # whose working memory fits the processor's cache; a mean's gradient is made in the same visit as its value.
 
 
@@ -120,14 +128,14 @@ _CHUNK_ELSEWHERE = 1 << 24
 
 
 class _Chunk(NamedTuple):
-    """Some pictures of a batch, or some channels of one."""
+    """Some images of a batch, or some channels of one."""
 
-    pictures: slice
+    images: slice
     channels: slice
 
     def of(self, batch: Tensor) -> Tensor:
         """The chunk's part of a batch (N, C, H, W) as (H, n, c, W)."""
-        return batch[self.pictures, self.channels].permute(2, 0, 1, 3)
+        return batch[self.images, self.channels].permute(2, 0, 1, 3)
 
 
 def _chunks(x: Tensor) -> list[_Chunk]:
@@ -137,18 +145,18 @@ def _chunks(x: Tensor) -> list[_Chunk]:
         planes = min(planes, -(-count * channels // torch.get_num_threads()))
     if planes < channels:
         return [
-            _Chunk(slice(picture, picture + 1), slice(start, start + planes))
-            for picture in range(count)
+            _Chunk(slice(image, image + 1), slice(start, start + planes))
+            for image in range(count)
             for start in range(0, channels, planes)
         ]
     step = planes // channels
     return [_Chunk(slice(start, start + step), slice(None)) for start in range(0, count, step)]
 
 
-class _Work:
+class _SSIMWork:
     """Working memory for chunks of ``x`` and ``y``, and the arithmetic on it; a chunk overwrites the last one."""
 
-    def __init__(self, x: Tensor, y: Tensor, settings: Settings) -> None:
+    def __init__(self, x: Tensor, y: Tensor, settings: SSIMSettings) -> None:
         self.x, self.y = x, y
         self.dtype = working_dtype(x, y)
         self.c1 = torch.tensor(settings.c1, dtype=self.dtype, device=x.device)
@@ -166,12 +174,12 @@ class _Work:
         return held[:length].view(shape)
 
     def load(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        """The chunk's pictures as (H, planes, W), in the memory that ``compare`` filters."""
+        """The chunk's images as (H, planes, W), in the memory that ``compare`` filters."""
         x = chunk.of(self.x)
-        height, pictures, channels, width = x.shape
-        self.fields = self.take("fields", height, 4, pictures * channels, width)
+        height, images, channels, width = x.shape
+        self.fields = self.take("fields", height, 4, images * channels, width)
         self.loaded = self.fields[:, 0], self.fields[:, 1]
-        as_loaded = self.fields.view(height, 4, pictures, channels, width)
+        as_loaded = self.fields.view(height, 4, images, channels, width)
         as_loaded[:, 0].copy_(x)
         as_loaded[:, 1].copy_(chunk.of(self.y))
         return self.loaded
@@ -271,20 +279,20 @@ class _PlaneMeans(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, settings: Settings, luminance: bool, gradient: bool
+        ctx: Any, x: Tensor, y: Tensor, settings: SSIMSettings, luminance: bool, gradient: bool
     ) -> Tensor:
         by_x, by_y = (gradient and needed for needed in ctx.needs_input_grad[:2])
         into = _Gradients.like(x, by_x, by_y, working_dtype(x, y))
         means = torch.empty(x.shape[:2], dtype=working_dtype(x, y), device=x.device)
 
         def visit(chunks: Iterator[_Chunk]) -> None:
-            work = _Work(x, y, settings)
+            work = _SSIMWork(x, y, settings)
             for chunk in chunks:
                 terms = work.compare(chunk)
                 similar = terms.cs
                 if luminance:
                     similar = torch.mul(terms.lum, terms.cs, out=work.take("map", *terms.cs.shape))
-                part = means[chunk.pictures, chunk.channels]
+                part = means[chunk.images, chunk.channels]
                 part.copy_(similar.mean((0, 2)).view_as(part))
                 if by_x or by_y:
                     derivatives = work.derivatives(terms, luminance, 2 if by_x else 1)
@@ -312,14 +320,14 @@ class _Map(torch.autograd.Function):
     """The SSIM of every pixel, (N, C, H', W')."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, settings: Settings, gradient: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, settings: SSIMSettings, gradient: bool) -> Tensor:
         by_x, by_y = (gradient and needed for needed in ctx.needs_input_grad[:2])
         size = (settings.window.outputs(side) for side in x.shape[-2:])
         similarity = torch.empty(*x.shape[:2], *size, dtype=working_dtype(x, y), device=x.device)
         kept: list[tuple[_Chunk, Tensor]] = []
 
         def visit(chunks: Iterator[_Chunk]) -> None:
-            work = _Work(x, y, settings)
+            work = _SSIMWork(x, y, settings)
             for chunk in chunks:
                 terms = work.compare(chunk)
                 part = chunk.of(similarity)
@@ -342,7 +350,7 @@ class _Map(torch.autograd.Function):
         into = _Gradients.like(x, by_x, by_y, working_dtype(x, y))
 
         def visit(chunks: Iterator[tuple[_Chunk, Tensor]]) -> None:
-            work = _Work(x, y, ctx.settings)
+            work = _SSIMWork(x, y, ctx.settings)
             for chunk, derivatives in chunks:
                 weight = chunk.of(gradient).mul(-2).flatten(1, 2)[:, None]  # (H', 1, planes, W')
                 weighted = torch.mul(derivatives, weight, out=work.take("derivatives", *derivatives.shape))
@@ -358,7 +366,7 @@ class _Map(torch.autograd.Function):
         )
 
 
-def plane_means(x: Tensor, y: Tensor, settings: Settings, *, luminance: bool = True) -> Tensor:
+def plane_means(x: Tensor, y: Tensor, settings: SSIMSettings, *, luminance: bool = True) -> Tensor:
     """The mean over each plane of SSIM or, without ``luminance``, of contrast × structure alone: (N, C)."""
     settings.window.check_fits(*x.shape[-2:])
     means: Tensor = _PlaneMeans.apply(*_free_first(x, y), settings, luminance, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
@@ -366,11 +374,11 @@ def plane_means(x: Tensor, y: Tensor, settings: Settings, *, luminance: bool = T
 
 
 def _free_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    # SSIM is symmetric, and the gradient by the second picture alone takes one filtering less
+    # SSIM is symmetric, and the gradient by the second image alone takes one filtering less
     return (y, x) if x.requires_grad and not y.requires_grad else (x, y)
 
 
-def _map(x: Tensor, y: Tensor, settings: Settings) -> Tensor:
+def _map(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
     settings.window.check_fits(*x.shape[-2:])
     if settings.exponents == (1, 1, 1):
         similarity: Tensor = _Map.apply(*_free_first(x, y), settings, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
@@ -380,7 +388,7 @@ def _map(x: Tensor, y: Tensor, settings: Settings) -> Tensor:
     return _power(luminance, alpha) * _power(contrast, beta) * _power(structure, gamma)
 
 
-def _parts(x: Tensor, y: Tensor, settings: Settings) -> SSIMParts:
+def _parts(x: Tensor, y: Tensor, settings: SSIMSettings) -> SSIMParts:
     window, c1, c2, _ = settings
     mu_x, mu_y = window_mean(x, window), window_mean(y, window)
     square_x, square_y, product = (window_mean(pair, window) for pair in (x * x, y * y, x * y))
@@ -427,7 +435,7 @@ def ssim_map(
 ) -> Tensor:
     """The SSIM of every pixel and channel: (N, C, H, W), at most 1.
 
-    With "symmetric" padding the map has the pictures' size and equals scikit-image's full map; with "valid"
+    With "symmetric" padding the map has the images' size and equals scikit-image's full map; with "valid"
     padding it is smaller by window - 1. Takes the options of ``ssim`` and raises its errors.
 
     Examples
@@ -444,10 +452,10 @@ def ssim_map(
 
 
 def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]) -> Tensor:
-    """The mean structural similarity of each pair of pictures (N, C, H, W): (N,), 1 for equal ones, never more.
+    """The mean structural similarity of each pair of images (N, C, H, W): (N,), 1 for equal ones, never more.
 
     Local means and variances are taken under a window of ``window`` × ``window`` pixels, "gaussian" with
-    standard deviation ``sigma`` or "uniform". At the border the picture is mirrored, edge pixel included ("symmetric",
+    standard deviation ``sigma`` or "uniform". At the border the image is mirrored, edge pixel included ("symmetric",
     as scikit-image's full map), or windows that leave it are left out ("valid", as scikit-image's mean).
 
     The constants follow the data range L: "wang" takes c1 = (k1 L)², c2 = (k2 L)², as the SSIM paper and
@@ -462,7 +470,7 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Un
 
     Parameters
     ----------
-    data_range: the span L of the values, 1.0 for pictures in [0, 1]; must be given.
+    data_range: the span L of the values, 1.0 for images in [0, 1]; must be given.
     window, sigma, kind: 11 pixels, 1.5 pixels and "gaussian" by default.
     padding: "symmetric" by default.
     constants, k1, k2: "wang", 0.01 and 0.03 by default.
@@ -473,7 +481,7 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Un
     ------
     UsageError
         For a missing or non-positive ``data_range``, batches that are no float (N, C, H, W) of one shape, an
-        even window, a window larger than the picture, and any other option out of range.
+        even window, a window larger than the image, and any other option out of range.
 
     Examples
     --------
@@ -506,12 +514,12 @@ def log_ssim(
 
 
 def _minus_log(similarity: Tensor) -> Tensor:
-    # at SSIM = -1, which only opposite pictures of no mean reach, the logarithm has no value
+    # at SSIM = -1, which only opposite images of no mean reach, the logarithm has no value
     return -((similarity + 1) / 2).clamp_min(torch.finfo(similarity.dtype).eps).log()
 
 
 class SSIM(Measure):
-    """1 − SSIM as a measure; takes the options of ``ssim``. Its map always has the pictures' own size."""
+    """1 − SSIM as a measure; takes the options of ``ssim``. Its map always has the images' own size."""
 
     title = "1 − SSIM"
 
@@ -521,7 +529,7 @@ class SSIM(Measure):
         data_range: float | None = None,
         window: int = 11,
         sigma: float = 1.5,
-        kind: Kind = "gaussian",
+        kind: WindowKind = "gaussian",
         padding: Padding = "symmetric",
         constants: Constants = "wang",
         k1: float = 0.01,
@@ -547,7 +555,7 @@ class SSIM(Measure):
             beta=beta,
             gamma=gamma,
         )
-        # a wrong option is refused here, not at the first picture
+        # a wrong option is refused here, not at the first image
         make_settings(self.data_range, **self.options)
 
     def _map(self, x: Tensor, y: Tensor) -> Tensor:

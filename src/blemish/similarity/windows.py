@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 
-Kind = Literal["gaussian", "uniform"]
+WindowKind = Literal["gaussian", "uniform"]
 Padding = Literal["symmetric", "valid"]
 
 
@@ -27,11 +27,11 @@ class Window(NamedTuple):
 
     size: int = 11
     sigma: float = 1.5
-    kind: Kind = "gaussian"
+    kind: WindowKind = "gaussian"
     padding: Padding = "symmetric"
 
     def check(self) -> None:
-        """Raise a ``UsageError`` where the window makes no sense on a picture of any size."""
+        """Raise a ``UsageError`` where the window makes no sense on an image of any size."""
         if self.kind not in ("gaussian", "uniform"):
             raise UsageError(f"window kind {self.kind!r} is unknown; choose 'gaussian' or 'uniform'")
         if self.padding not in ("symmetric", "valid"):
@@ -44,10 +44,10 @@ class Window(NamedTuple):
             raise UsageError(f"window sigma is {self.sigma}; give a positive number of pixels")
 
     def check_fits(self, height: int, width: int) -> None:
-        """Raise a ``UsageError`` where the window is larger than the picture."""
+        """Raise a ``UsageError`` where the window is larger than the image."""
         if self.size > min(height, width):
             raise UsageError(
-                f"window of {self.size} pixels is larger than the picture of {height}×{width}; "
+                f"window of {self.size} pixels is larger than the image of {height}×{width}; "
                 f"give an odd window of at most {min(height, width)}"
             )
 
@@ -166,7 +166,7 @@ def make_filter(
     adjoint: bool = False,
     tile: int | None = None,
 ) -> Filter:
-    """The filter of ``window`` on pictures of ``size`` (H, W), or its adjoint (its transpose as a matrix).
+    """The filter of ``window`` on images of ``size`` (H, W), or its adjoint (its transpose as a matrix).
 
     ``tile`` is how many outputs are made at once along an axis; by default what the device does quickest.
     """

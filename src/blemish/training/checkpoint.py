@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from blemish.errors import ModelError
-from blemish.images.writing import write_bytes, write_json
+from blemish.storage.atomic import write_bytes, write_json
 
 STATE_FILE = "state.json"
 
@@ -34,7 +34,7 @@ class TrainingState:
     """Steps of pretraining that were made; None until they are done."""
     pretraining_seconds: float = 0.0
     left_out: list[int] | None = None
-    """Training pictures that the rest of the training goes without, by number; None until that is decided."""
+    """Training images that the rest of the training goes without, by number; None until that is decided."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ def load_checkpoint(
     Raises
     ------
     ModelError
-        When there is no checkpoint, it is damaged, or it belongs to another recipe or other pictures
+        When there is no checkpoint, it is damaged, or it belongs to another recipe or other images
         (``identity`` differs: the first differing key is named).
     """
     path = folder / STATE_FILE
@@ -99,7 +99,7 @@ def load_checkpoint(
             raise ModelError(
                 folder,
                 f"the checkpoint was made with another {key}",
-                "resume with the settings and pictures it was started with, or fit again with --overwrite",
+                "resume with the settings and images it was started with, or fit again with --overwrite",
             )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
     slots: dict[int, dict[str, Tensor]] = {}

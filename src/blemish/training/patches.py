@@ -1,4 +1,4 @@
-"""Random patches of the training pictures, each a function of the seed and its place in the order."""
+"""Random patches of the training images, each a function of the seed and its place in the order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from blemish.data.datasets import Item
+from blemish.data.image import image_info, read_image
 from blemish.errors import BlemishError
-from blemish.images import Item, Preparation, TilePlan, picture_info, read_picture
-from blemish.training.shelf import Place, Shelf, room
+from blemish.preprocessing.tiling import TilePlan
+from blemish.preprocessing.transform import Preprocessing
+from blemish.training.disk_cache import CacheSlot, DiskCache, room
 
 MEMORY_LIMIT = 2**30
 DISK_LIMIT = 2**33
@@ -33,14 +36,14 @@ class PatchSource(Protocol):
         """Whether a patch costs no decoding."""
 
     def __len__(self) -> int:
-        """How many pictures or panels there are."""
+        """How many images or panels there are."""
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
-        """A random patch (C, P, P) in [0, 1], that ``rng`` determines; NaN where a picture is absent."""
+        """A random patch (C, P, P) in [0, 1], that ``rng`` determines; NaN where an image is absent."""
 
 
-class PreparedPictures:
-    """Prepared pictures by index; each is prepared when it is first asked for, and then kept.
+class PreprocessedImages:
+    """Prepared images by index; each is prepared when it is first asked for, and then kept.
 
     In memory while they all fit in ``memory_limit`` bytes; past it in a temporary file, while they fit in ``disk_limit``
     bytes and in half of the room that there is. Past that too, each is read and prepared anew whenever it is asked for,
@@ -50,7 +53,7 @@ class PreparedPictures:
     def __init__(
         self,
         items: Sequence[Item],
-        preparation: Preparation,
+        preparation: Preprocessing,
         *,
         memory_limit: int = MEMORY_LIMIT,
         disk_limit: int = DISK_LIMIT,
@@ -59,15 +62,15 @@ class PreparedPictures:
         self._preparation = preparation
         needed = self._bytes()
         self._in_memory = needed <= memory_limit
-        self._shelf: Shelf | None = None
+        self._shelf: DiskCache | None = None
         if not self._in_memory and needed <= min(disk_limit, room() // 2):
             with suppress(OSError):
-                self._shelf = Shelf()
-        self._kept: dict[int, NDArray[np.float32] | Place] = {}
+                self._shelf = DiskCache()
+        self._kept: dict[int, NDArray[np.float32] | CacheSlot] = {}
 
     @property
     def at_hand(self) -> bool:
-        """Whether pictures that were asked for once are kept."""
+        """Whether images that were asked for once are kept."""
         return self._in_memory or self.on_disk
 
     @property
@@ -76,7 +79,7 @@ class PreparedPictures:
         return self._shelf is not None
 
     def _bytes(self) -> int:
-        sides = (picture_info(item.path) for item in self._items)
+        sides = (image_info(item.path) for item in self._items)
         pixels = sum(math.prod(self._preparation.scaled(info.height, info.width)) for info in sides)
         return 4 * self._preparation.channels * pixels
 
@@ -95,12 +98,12 @@ class PreparedPictures:
         return pixels
 
     def prepare_all(self) -> Iterator[int]:
-        """Prepare all pictures that can be kept now, two at a time; how many are done, after each.
+        """Prepare all images that can be kept now, two at a time; how many are done, after each.
 
         Raises
         ------
-        PictureError
-            When a picture cannot be read.
+        ImageError
+            When an image cannot be read.
         """
         pool = ThreadPoolExecutor(THREADS)
         try:
@@ -113,7 +116,7 @@ class PreparedPictures:
             pool.shutdown(cancel_futures=True)
 
     def _prepared(self, index: int) -> NDArray[np.float32]:
-        return self._preparation.prepare(read_picture(self._items[index].path))
+        return self._preparation.prepare(read_image(self._items[index].path))
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:
@@ -125,8 +128,8 @@ class PreparedPictures:
                 self._shelf = None
                 self._kept.clear()
 
-    def without(self, left_out: Collection[int]) -> PreparedPictures:
-        """The pictures but those of the numbers ``left_out``; what is kept is shared."""
+    def without(self, left_out: Collection[int]) -> PreprocessedImages:
+        """The images but those of the numbers ``left_out``; what is kept is shared."""
         stay = [index for index in range(len(self)) if index not in left_out]
         others = copy.copy(self)
         others._items = [self._items[index] for index in stay]
@@ -134,7 +137,7 @@ class PreparedPictures:
         return others
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
-        """A patch (C, P, P) of a picture drawn uniformly, at a position drawn uniformly."""
+        """A patch (C, P, P) of an image drawn uniformly, at a position drawn uniformly."""
         pixels = self[int(rng.integers(len(self)))]
         pixels = TilePlan(pixels.shape[1:], (patch, patch), (patch, patch)).pad(pixels)
         top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
@@ -147,12 +150,12 @@ class RandomPatches(Dataset["Tensor | BlemishError"]):
     Because every patch depends on (seed, index) alone, a run resumed at step k sees exactly what an
     uninterrupted one would have seen.
 
-    The error of a picture that cannot be read is given in place of its patch: what a loader's worker raises
+    The error of an image that cannot be read is given in place of its patch: what a loader's worker raises
     would reach the user as a traceback.
     """
 
-    def __init__(self, pictures: PatchSource, patch: int, *, seed: int, start: int, stop: int) -> None:
-        self._pictures = pictures
+    def __init__(self, images: PatchSource, patch: int, *, seed: int, start: int, stop: int) -> None:
+        self._images = images
         self._patch = patch
         self._seed = seed
         self._start = start
@@ -164,7 +167,7 @@ class RandomPatches(Dataset["Tensor | BlemishError"]):
     def __getitem__(self, index: int) -> Tensor | BlemishError:
         rng = np.random.default_rng((self._seed, self._start + index))
         try:
-            return torch.from_numpy(self._pictures.draw(rng, self._patch))
+            return torch.from_numpy(self._images.draw(rng, self._patch))
         except BlemishError as error:
             return error
 

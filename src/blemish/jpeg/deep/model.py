@@ -1,4 +1,4 @@
-"""A trained network as an encoder of pictures, and the folder that it is kept in."""
+"""A trained network as an encoder of images, and the folder that it is kept in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.images import Fingerprint
-from blemish.inspector import Training
+from blemish.data.fingerprint import Fingerprint
+from blemish.inspection.detector import Training
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, aim, encoded
 from blemish.jpeg.transform import luma_of
-from blemish.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
-from blemish.training.loop import term_key
+from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
+from blemish.training.trainer import term_key
 
 
 class DeepModelFile(Document):
@@ -31,7 +31,7 @@ class DeepModelFile(Document):
 
 
 class DeepEncoder:
-    """Encodes pictures as a trained network chooses: made by ``fit_jpeg`` or :func:`load`.
+    """Encodes images as a trained network chooses: made by ``fit_jpeg`` or :func:`load`.
 
     A network of several λ stands at a place among them, 0 to ``places`` - 1 in rising order of λ; quality 1 is
     the first, the smallest files, and quality 100 the last. A network of one λ has one place, and every
@@ -61,7 +61,7 @@ class DeepEncoder:
         target_ssim: float | None = None,
         segments: bytes = b"",
     ) -> Encoded:
-        """One picture as a file, at a quality or as near as possible to a target.
+        """One image as a file, at a quality or as near as possible to a target.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class DeepEncoder:
         return found
 
     def encode_at(self, pixels: NDArray[np.uint8], place: float, *, segments: bytes = b"") -> Encoded:
-        """One picture as a file, as the network chooses at ``place``, 0 to ``places`` - 1."""
+        """One image as a file, as the network chooses at ``place``, 0 to ``places`` - 1."""
         quality = 1 + 99 * place / max(self.places - 1, 1)
         return encoded(self.model.coefficients(pixels, place), quality, segments)
 
@@ -145,7 +145,7 @@ class DeepEncoder:
             f"{recipe.expect}\n\n"
             f"λ: {', '.join(f'{value:g}' for value in sorted(recipe.lambdas))}; quality 1 is the smallest, "
             f"quality 100 the largest.\n\n"
-            f"## The photographs\n\n{file.fingerprint.count} pictures; SHA-256 {file.fingerprint.sha256}. "
+            f"## The photographs\n\n{file.fingerprint.count} images; SHA-256 {file.fingerprint.sha256}. "
             f"Split: {split}.\n\n"
             f"## Training\n\nBest of {training.steps} steps at step {training.best_step}, "
             f"{training.seconds:.0f} s on {training.machine}. The terms are held-out means as they enter the "

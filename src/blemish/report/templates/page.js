@@ -34,21 +34,21 @@ for (const filter of document.querySelectorAll(".filter")) {
     filter.querySelector("output").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
   });
 }
-// Enlarge a picture; the arrow keys go on through all pictures.
+// Enlarge an image; the arrow keys go on through all images.
 const dialog = document.querySelector("dialog");
 const large = dialog.querySelector("img");
-const pictures = [...document.querySelectorAll(".panels img")];
+const images = [...document.querySelectorAll(".panels img")];
 let current = 0;
 function show(index) {
-  current = (index + pictures.length) % pictures.length;
-  const picture = pictures[current];
-  large.src = picture.src;
-  large.alt = picture.alt;
-  large.className = picture.className;
-  dialog.querySelector("p").textContent = picture.alt;
+  current = (index + images.length) % images.length;
+  const image = images[current];
+  large.src = image.src;
+  large.alt = image.alt;
+  large.className = image.className;
+  dialog.querySelector("p").textContent = image.alt;
   if (!dialog.open) dialog.showModal();
 }
-pictures.forEach((picture, index) => picture.parentElement.addEventListener("click", () => show(index)));
+images.forEach((image, index) => image.parentElement.addEventListener("click", () => show(index)));
 dialog.addEventListener("click", () => dialog.close());
 dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") show(current + 1);

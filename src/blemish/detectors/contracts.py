@@ -1,0 +1,111 @@
+"""Contracts of detectors: anomaly models, readers of images, and the data that models are fitted on.
+
+Arrays are numpy on both sides of every contract, so that whatever stands around a model (decision, inspection,
+evaluation, reports) needs no torch, and a model may run in torch, ONNX Runtime or anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from blemish.observer import Observer
+
+Floats = NDArray[np.float32]
+
+
+class AnomalyMaps(NamedTuple):
+    """Maps of a preprocessed image, or of a window of it; NaN where a scene has no values."""
+
+    anomaly: Floats
+    """(h, w), at least 0; larger is less like the good images."""
+    reconstruction: Floats | None
+    """(C, h, w); None of a model that reconstructs nothing."""
+    own: Floats | None = None
+    """(M, h, w) of scenes: 1 − SSIM of each modality and its own reconstruction."""
+    cross: Floats | None = None
+    """(M, h, w) of scenes: 1 − SSIM of each modality and its reconstruction from the other modalities."""
+
+
+class AnomalyModel(Protocol):
+    """Preprocessed image in, anomaly map out. The only seam to torch and to other runtimes."""
+
+    @property
+    def title(self) -> str:
+        """Quantity that the anomaly map holds, as a report names it."""
+
+    @property
+    def takes_absent(self) -> bool:
+        """Whether values may be absent (NaN)."""
+
+    def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
+        """Rows and columns of an image of ``size`` (height, width) that the maps on ``rows`` × ``columns`` depend on.
+
+        Raises
+        ------
+        UsageError
+            When an image of that size is too small for the model.
+        """
+
+    def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
+        """Anomaly maps of ``x`` (C, h, w) in [0, 1], NaN where absent.
+
+        Parameters
+        ----------
+        hidden: channels that the model is not shown, of a model that :attr:`takes_absent`; its ``cross`` maps
+            compare with them.
+
+        Raises
+        ------
+        UsageError
+            When ``x`` is too small, or has absent values that the model cannot take.
+        """
+
+
+class ImageReader(Protocol):
+    """An image in memory, or a scene of gigapixels on disk."""
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, top: int, left: int, height: int, width: int) -> Floats:
+        """The window (C, height, width) whose first pixel is (top, left), in [0, 1]; NaN where absent."""
+
+
+class ImageSequence(Protocol):
+    """Preprocessed images (C, h, w) by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Floats: ...
+
+
+class GoodImages(NamedTuple):
+    """Good images of one part of the split, and the group of each: images of one group show the same thing."""
+
+    images: ImageSequence
+    groups: Sequence[Hashable]
+
+
+class TrainingSource(Protocol):
+    """Good images or scenes that a model is fitted on, in the parts ``train`` and ``validation``."""
+
+    def whole(self, part: str) -> GoodImages:
+        """All preprocessed images of ``part``; only of single images, not of scenes."""
+
+
+class FittingRun(Protocol):
+    """The surroundings of a fit: progress, interruption, and the trainer for whatever learns by gradients."""
+
+    @property
+    def observer(self) -> Observer: ...

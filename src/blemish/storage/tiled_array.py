@@ -1,0 +1,311 @@
+"""Arrays of any size on disk, written block by block: a finished block stays, whatever happens to the next.
+
+A tiled file is a Zarr group, ``NAME.zarr``, beside a journal, ``NAME.blocks.jsonl``. Every array is cut into
+the same blocks, one chunk each, and a block's line is added to the journal after its last chunk: so a chunk is
+never half old and half new, and what has a line is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from blemish.errors import FileError, UsageError
+from blemish.storage.atomic import write_json
+from blemish.storage.records_log import RecordsLog, unwritable
+
+TILED, JOURNAL = ".zarr", ".blocks.jsonl"
+
+
+class BlockRecord(BaseModel):
+    """The line of a finished block; ``row`` and ``column`` count blocks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    column: int
+
+
+R = TypeVar("R", bound=BlockRecord)
+
+
+class Block(NamedTuple):
+    """One block of an area: its place among the blocks, and the rows and columns of the area that it takes."""
+
+    row: int
+    column: int
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def within(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """Its rows and columns counted from the first ones of a window around it."""
+        return (
+            slice(self.rows.start - rows.start, self.rows.stop - rows.start),
+            slice(self.columns.start - columns.start, self.columns.stop - columns.start),
+        )
+
+    def reduced(self, factor: int) -> Block:
+        """The same block of an area of which each ``factor`` × ``factor`` pixels are one."""
+        rows, columns = (slice(at.start // factor, -(-at.stop // factor)) for at in (self.rows, self.columns))
+        return self._replace(rows=rows, columns=columns)
+
+
+def blocks(size: tuple[int, int], side: int) -> Iterator[Block]:
+    """The blocks of ``side`` × ``side`` that cover an area (height, width), row by row; the last are smaller.
+
+    Examples
+    --------
+    >>> [(block.rows.stop, block.columns.stop) for block in blocks((5, 7), 4)]
+    [(4, 4), (4, 7), (5, 4), (5, 7)]
+    """
+    height, width = size
+    for row, top in enumerate(range(0, height, side)):
+        for column, left in enumerate(range(0, width, side)):
+            yield Block(
+                row, column, slice(top, min(top + side, height)), slice(left, min(left + side, width))
+            )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One array of a tiled file: (*leading, height, width) of the area, divided by ``reduction``.
+
+    A chunk is one block of one plane, or of all planes where they are wanted ``together``.
+    """
+
+    leading: tuple[int, ...] = ()
+    reduction: int = 1
+    dtype: str = "float16"
+    together: bool = False
+
+
+class TiledFile(Generic[R]):
+    """Layers of one area (height, width) in blocks of ``side``; NaN where nothing was written.
+
+    Parameters
+    ----------
+    path: without its suffix; an unfinished file is gone on with, ``records`` are of what it has.
+    record: the type of a block's line.
+    attributes: kept with the file, in JSON; a file made with others is refused.
+
+    Raises
+    ------
+    FileError
+        When it cannot be read or written.
+    UsageError
+        When the file that is there is of another area, or was made with other attributes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: type[R],
+        layers: Mapping[str, Layer],
+        *,
+        size: tuple[int, int],
+        side: int,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        self.path = tiled(path)
+        self.size, self.side, self.layers = size, side, dict(layers)
+        self.attributes: dict[str, Any] = json.loads(json.dumps({"size": size, "block": side, **attributes}))
+        fresh = not os.path.isdir(self.path)
+        with _writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                _remove_file(_journal_of(self.path))
+        self._journal = RecordsLog(_journal_of(self.path), record)
+        if not self._journal.records:  # nothing is finished: a file that a kill left half made is made anew
+            with _writing(self.path):
+                shutil.rmtree(self.path, ignore_errors=True)
+                self._create()
+        self._arrays = self._opened()
+        self.done = {(record.row, record.column) for record in self._journal.records}
+
+    @property
+    def records(self) -> list[R]:
+        """Of the finished blocks, in the order in which they were finished."""
+        return self._journal.records
+
+    def _create(self) -> None:
+        group = zarr.open_group(str(self.path), mode="w")
+        for name, layer in self.layers.items():
+            planes = layer.leading if layer.together else (1,) * len(layer.leading)
+            height, width = (-(-length // layer.reduction) for length in self.size)
+            side = self.side // layer.reduction
+            zarr.open_array(
+                str(self.path / name),
+                mode="w",
+                shape=(*layer.leading, height, width),
+                chunks=(*planes, side, side),
+                dtype=layer.dtype,
+                fill_value=np.nan,
+            )
+        group.attrs.update(self.attributes)
+
+    def _opened(self) -> dict[str, Any]:
+        there, wanted = dict(open_tiled(self.path).attrs), self.attributes
+        for key in sorted({*wanted, *there}):
+            if there.get(key) != wanted.get(key):
+                raise UsageError(
+                    f"{self.path}: was made with {key} {there.get(key)}, not {wanted.get(key)}; "
+                    f"use --overwrite or another --out"
+                )
+        with reading(self.path):
+            return {name: zarr.open_array(str(self.path / name), mode="r+") for name in self.layers}
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        return math.prod(-(-length // self.side) for length in self.size)
+
+    def unfinished(self) -> Iterator[Block]:
+        """The blocks that are still to be made, row by row."""
+        return (block for block in blocks(self.size, self.side) if (block.row, block.column) not in self.done)
+
+    def write(self, layer: str, block: Block, values: NDArray[Any]) -> None:
+        """Write one block, (*leading, h, w) at the layer's own reduction."""
+        array, part = self._arrays[layer], block.reduced(self.layers[layer].reduction)
+        if array.dtype == np.float16:
+            values = np.clip(values, -65504, 65504)  # the largest float16; beyond it lies infinity
+        with _writing(self.path):
+            array[..., part.rows, part.columns] = values.astype(array.dtype)
+
+    def finish(self, record: R) -> None:
+        """Call the block finished."""
+        self._journal.append(record)
+        self.done.add((record.row, record.column))
+
+    def read(self, layer: str, index: Any = ...) -> NDArray[Any]:
+        """What a layer holds at ``index``."""
+        with reading(self.path):
+            values: NDArray[Any] = self._arrays[layer][index]
+        return values
+
+
+def tiled(path: Path) -> Path:
+    """Where the arrays of the tiled file at ``path``, without suffix, lie."""
+    return path.with_name(path.name + TILED)
+
+
+def open_tiled(path: Path) -> Any:
+    """The Zarr group at ``path``, read-only.
+
+    Raises
+    ------
+    FileError
+        When there is none, or it cannot be read.
+    """
+    if not os.path.isdir(path):
+        raise FileError(path, "does not exist", "check the path")
+    with reading(path):
+        return zarr.open_group(str(path), mode="r")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tell what a damaged file raises in one line."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise FileError(path, f"cannot be read ({reason})", "make it again with --overwrite") from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def claim(
+    folder: Path,
+    settings_file: str,
+    settings: Mapping[str, Any],
+    *,
+    below: str,
+    command: str,
+    remove: tuple[str, ...] = (),
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Make ``folder`` the output of ``command``, or go on with what it holds.
+
+    Tiled files lie in the folder ``below`` it, ``settings`` in ``settings_file``, which is written first and so
+    says that there is something. Overwriting removes these and the names to ``remove``, and nothing else.
+
+    Raises
+    ------
+    UsageError
+        For a folder that holds results and neither ``resume`` nor ``overwrite``, or both, or that was made with
+        other settings.
+    FileError
+        When the folder cannot be used.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
+    path = folder / settings_file
+    known = json.loads(json.dumps(settings))
+    if os.path.exists(path):
+        if resume:
+            _refuse_other(path, known)
+            return
+        if not overwrite:
+            raise UsageError(
+                f"{folder}: already holds what blemish {command} made; replace it with --overwrite, choose "
+                f"another --out, or go on with an unfinished one by --resume"
+            )
+        with _writing(folder):
+            for journal in (folder / below).rglob(f"*{JOURNAL}"):
+                shutil.rmtree(_tiled_of(journal), ignore_errors=True)
+                _remove_file(journal)
+            for name in (*remove, settings_file):
+                _remove_file(folder / name)
+    write_json(path, known)
+
+
+def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FileError(path, "cannot be read, so this cannot be gone on with", "use --overwrite") from None
+    for key, value in settings.items():
+        if before.get(key) != value:
+            raise UsageError(
+                f"{path.parent}: was made with another {key.removesuffix('_sha256').replace('_', ' ')}; "
+                f"use --overwrite or another --out"
+            )
+
+
+def _remove_file(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _journal_of(tiled: Path) -> Path:
+    return tiled.with_name(tiled.name.removesuffix(TILED) + JOURNAL)
+
+
+def _tiled_of(journal: Path) -> Path:
+    return journal.with_name(journal.name.removesuffix(JOURNAL) + TILED)

@@ -1,0 +1,45 @@
+"""What every command does around its work."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import typer
+
+from blemish.cli.session import end, integers, print_json, working
+from blemish.errors import FileError, Stopped, UsageError
+
+
+def test_integers_are_separated_by_commas() -> None:
+    assert integers("--seeds", "0,1, 2") == [0, 1, 2]
+    with pytest.raises(UsageError, match=r"--seeds 0;1: write whole numbers separated by commas"):
+        integers("--seeds", "0;1")
+
+
+def test_json_is_escaped_so_that_any_terminal_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "Kratzer ä"})
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed) == {"name": "Kratzer ä"}
+
+
+def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["blemish", "fit", "my parts", "--resume", "--overwrite"])
+    with (
+        pytest.raises(Stopped, match=r"stopped; go on with: blemish fit 'my parts' --resume$"),
+        working(quiet=True, after_stop=lambda: ("--resume",)),
+    ):
+        raise Stopped("stopped")
+
+
+def test_skipped_files_are_told_last_and_end_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with working(quiet=True) as observer:
+        end(observer)
+        observer.problem(FileError("a.png", "cannot be read", "check it"))
+        observer.problem(FileError("b.png", "cannot be read", "check it"))
+    with pytest.raises(typer.Exit) as exit_:
+        end(observer)
+    assert exit_.value.exit_code == 1
+    assert "finished, but 2 files were skipped" in capsys.readouterr().err
