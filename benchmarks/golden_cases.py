@@ -37,7 +37,7 @@ TRAINING = (
     "training.precision=float32",
 )
 DEFAULT = (
-    "picture.size=64",
+    "image.size=64",
     "patch.size=32",
     "patch.stride=24",
     "encoder.widths=[4, 8, 8]",
@@ -68,8 +68,8 @@ def tiny_settings(recipe: dict[str, Any]) -> list[str]:
     # Batch normalisation needs more than one place in the features of a single patch.
     patch = 64 if recipe["encoder"]["name"] == "resnet50" else 32
     settings = [f"patch.size={patch}", f"patch.stride={patch // 2}", *TRAINING]
-    if recipe["picture"]["size"] is not None:
-        settings.append(f"picture.size={3 * patch // 2}")
+    if recipe["image"]["size"] is not None:
+        settings.append(f"image.size={3 * patch // 2}")
     if (recipe["alignment"] or {}).get("pretraining"):
         settings.append("alignment.pretraining=2")
     if recipe["threshold"]["rule"] == "conformal":

@@ -18,8 +18,8 @@ from PIL import Image
 
 # Where results say when, how fast, by what and in which words they were made.
 LEFT_OUT = {
-    "time", "seconds", "training_seconds", "milliseconds_per_picture", "command", "machine", "versions", "settings",
-    "paper", "expect", "title", "pictures", "notices", "notes", "guarantee", "features", "path",
+    "time", "seconds", "training_seconds", "milliseconds_per_image", "command", "machine", "versions", "settings",
+    "paper", "expect", "title", "images", "notices", "notes", "guarantee", "features", "path",
 }  # fmt: skip
 
 
