@@ -9,7 +9,6 @@ and perhaps others in ``test/``, of which nothing is trained on.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +34,7 @@ from blemish.models.xie import LUMA, modal_residuals, modal_ssim
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted
-from blemish.storage.atomic import atomic_path, write_text
+from blemish.storage.atomic import atomic_folder, atomic_path, write_text
 from blemish.training.device import choose_machine
 from blemish.training.fit import check_recipe
 from studies.protocol import Request, document, draw_curves, finish, save, spread, table
@@ -241,19 +240,10 @@ def _generated(work: Path, length: Length, observer: Observer) -> Path:
     folder = work / f"paintings-{length.paintings}-{length.unseen}-{length.size}"
     if not folder.exists():
         observer.stage(f"Drawing {length.paintings + length.unseen} paintings")
-        hidden = work / ".part"
-        shutil.rmtree(hidden, ignore_errors=True)
-        write_paintings(hidden / "train", length.paintings, size=length.size)
-        write_paintings(hidden / "test", length.unseen, seed=length.paintings, size=length.size)
-        _take_name(hidden, folder)
+        with atomic_folder(folder) as temporary:
+            write_paintings(temporary / "train", length.paintings, size=length.size)
+            write_paintings(temporary / "test", length.unseen, seed=length.paintings, size=length.size)
     return folder
-
-
-def _take_name(hidden: Path, folder: Path) -> None:
-    try:
-        hidden.rename(folder)
-    except OSError as error:
-        raise FileError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
 
 
 def _recipe(row: Row, settings: Sequence[str]) -> Recipe:
@@ -313,22 +303,15 @@ def _left_halves(folder: Path, panels: Sequence[SceneReader], observer: Observer
     if folder.exists():
         return folder
     observer.stage("Writing the left halves, which are trained on")
-    hidden = folder.with_name(f".part-{folder.name}")
-    shutil.rmtree(hidden, ignore_errors=True)
-    for done, panel in enumerate(panels, start=1):
-        _write_half(hidden / panel.name, panel)
-        observer.count(done, len(panels))
     listed = [
-        {
-            "name": one.name,
-            "file": f"{place}.tif",
-            "channels": one.channels,
-            "grey": one.grey,
-        }
+        {"name": one.name, "file": f"{place}.tif", "channels": one.channels, "grey": one.grey}
         for place, one in enumerate(panels[0].modalities)
     ]
-    write_text(hidden / MODALITIES_FILE, yaml.safe_dump({"modalities": listed}, sort_keys=False))
-    _take_name(hidden, folder)
+    with atomic_folder(folder) as temporary:
+        for done, panel in enumerate(panels, start=1):
+            _write_half(temporary / panel.name, panel)
+            observer.count(done, len(panels))
+        write_text(temporary / MODALITIES_FILE, yaml.safe_dump({"modalities": listed}, sort_keys=False))
     return folder
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from blemish.data.image import read_image
 from blemish.errors import FileError, ImageError
 from blemish.storage.atomic import (
+    atomic_folder,
     atomic_path,
     read_map,
     write_bytes,
@@ -208,3 +209,41 @@ def test_other_channel_counts_are_shown_by_their_mean(tmp_path: Path) -> None:
 def test_values_outside_the_range_are_clipped(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.array([[[-1.0, 2.0]]]))
     assert read_image(tmp_path / "a.png").pixels.tolist() == [[[0, 255]]]
+
+
+def test_a_folder_appears_with_all_its_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "set"
+    with atomic_folder(path) as temporary:
+        assert (temporary.name, list(temporary.iterdir())) == ("set", [])
+        (temporary / "a.txt").write_text("a")
+        assert not path.exists()
+    assert (path / "a.txt").read_text() == "a"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_finished_leaves_nothing_and_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    (tmp_path / ".part-set" / "set").mkdir(parents=True)
+    (tmp_path / ".part-set" / "set" / "old.txt").touch()
+
+    def break_off() -> None:
+        with atomic_folder(path) as temporary:
+            assert list(temporary.iterdir()) == []
+            (temporary / "a.txt").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = r"set: cannot be made \(Not a directory\); choose another --out"
+    with pytest.raises(FileError, match=words), atomic_folder(tmp_path / "file" / "set"):
+        pass
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").touch()
+    with pytest.raises(FileError, match="set: cannot be made"), atomic_folder(tmp_path / "set"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "set"]

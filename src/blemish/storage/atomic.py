@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,37 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder of the same name that becomes ``path`` when the block ends well.
+
+    It is empty and lies in a hidden folder beside ``path``, which a run that was killed leaves and the next one
+    clears. Missing folders above ``path`` are made.
+
+    Raises
+    ------
+    FileError
+        When the folder cannot be made, or cannot take its name.
+    """
+    path = Path(path)
+    hidden = path.parent / f".part-{path.name}"
+    temporary = hidden / path.name
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        _make(path, lambda: temporary.mkdir(parents=True))
+        yield temporary
+        _make(path, lambda: temporary.rename(path))
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _make(path: Path, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except OSError as error:
+        raise FileError(path, f"cannot be made ({error.strerror})", "choose another --out") from None
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import FileError, UsageError
-from blemish.storage.atomic import write_json
 from blemish.storage.records_log import RecordsLog, unwritable
+from blemish.storage.run_folder import RunFolder, RunMark
 
 TILED, JOURNAL = ".zarr", ".blocks.jsonl"
 
@@ -247,11 +247,11 @@ def claim(
     remove: tuple[str, ...] = (),
     resume: bool,
     overwrite: bool,
-) -> None:
-    """Make ``folder`` the output of ``command``, or go on with what it holds.
+) -> RunFolder:
+    """Make ``folder`` the output of ``command``, or resume the run that it holds.
 
     Tiled files lie in the folder ``below`` it, ``settings`` in ``settings_file``, which is written first and so
-    says that there is something. Overwriting removes these and the names to ``remove``, and nothing else.
+    marks that there is something. Overwriting removes these and the names to ``remove``, and nothing else.
 
     Raises
     ------
@@ -261,39 +261,20 @@ def claim(
     FileError
         When the folder cannot be used.
     """
-    if resume and overwrite:
-        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-    path = folder / settings_file
-    known = json.loads(json.dumps(settings))
-    if os.path.exists(path):
-        if resume:
-            _refuse_other(path, known)
-            return
-        if not overwrite:
-            raise UsageError(
-                f"{folder}: already holds what blemish {command} made; replace it with --overwrite, choose "
-                f"another --out, or go on with an unfinished one by --resume"
-            )
-        with _writing(folder):
-            for journal in (folder / below).rglob(f"*{JOURNAL}"):
-                shutil.rmtree(_tiled_of(journal), ignore_errors=True)
-                _remove_file(journal)
-            for name in (*remove, settings_file):
-                _remove_file(folder / name)
-    write_json(path, known)
+    refusal = (
+        f"already holds what blemish {command} made; replace it with --overwrite, choose another --out, or go on "
+        f"with an unfinished one by --resume"
+    )
+    run = RunFolder(folder, [RunMark(settings_file, refusal)], settings_file=settings_file)
 
+    def written() -> Iterator[str | Path]:
+        for journal in list((folder / below).rglob(f"*{JOURNAL}")):
+            yield _tiled_of(journal).relative_to(folder)
+            yield journal.relative_to(folder)
+        yield from remove
 
-def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileError(path, "cannot be read, so this cannot be gone on with", "use --overwrite") from None
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise UsageError(
-                f"{path.parent}: was made with another {key.removesuffix('_sha256').replace('_', ' ')}; "
-                f"use --overwrite or another --out"
-            )
+    run.claim(settings, resume=resume, overwrite=overwrite, written=written)
+    return run
 
 
 def _remove_file(path: Path) -> None:
