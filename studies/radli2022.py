@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from blemish.data.datasets import read_labelled, read_mask
 from blemish.data.image import read_image, resize
+from blemish.data.maps import write_image
 from blemish.decision import PixelMetrics
 from blemish.demo.generated import strokes_and_dots
 from blemish.errors import FileError, Stopped
@@ -33,7 +34,6 @@ from blemish.observer import Observer
 from blemish.preprocessing.tiling import TilePlan
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.similarity import MSE, SSIM
-from blemish.storage.atomic import write_image
 from studies.protocol import (
     Example,
     PublishedTraining,

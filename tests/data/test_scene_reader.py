@@ -20,7 +20,7 @@ from blemish.data.image import resize
 from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_reader import Probed, SceneReader
 from blemish.data.scenes import MODALITIES_FILE, Modality, Scene, find_scenes
-from blemish.data.windowed import Kept, open_windows
+from blemish.data.windowed import DecodedCache, open_windowed
 from blemish.errors import ImageError
 from blemish.observer import Observer
 
@@ -292,7 +292,7 @@ def test_what_must_be_decoded_whole_is_limited(scene: Scene, monkeypatch: pytest
 
 
 def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    segment = open_windows(scene.folder / "infrared.tif").__class__._segment  # type: ignore[attr-defined]
+    segment = open_windowed(scene.folder / "infrared.tif").__class__._segment  # type: ignore[attr-defined]
     decoded: list[int] = []
 
     def spy(self: Any, file: Any, page: Any, index: int) -> Any:
@@ -300,8 +300,8 @@ def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest
         return segment(self, file, page, index)
 
     monkeypatch.setattr("blemish.data.windowed._Tiff._segment", spy)
-    kept = Kept(2**20)
-    panel = SceneReader(scene, kept=kept)
+    cache = DecodedCache(2**20)
+    panel = SceneReader(scene, cache=cache)
     panel.read(30, 40, 10, 10)  # tiles of 32: rows 0 and 1, column 1, of five columns
     panel.read(31, 41, 4, 4)
     assert decoded == [1, 6]

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from blemish.data.maps import write_image
 from blemish.data.scenes import (
     MODALITIES_FILE,
     Modality,
@@ -17,7 +18,6 @@ from blemish.data.scenes import (
     scene_files,
 )
 from blemish.errors import FileError, ImageError
-from blemish.storage.atomic import write_image
 
 
 def image(path: Path, channels: int = 1) -> Path:

@@ -11,6 +11,7 @@ import tifffile
 import torch
 from torch import Tensor
 
+from blemish.data.maps import write_image
 from blemish.errors import FileError, ImageError, RecipeError
 from blemish.models import Autoencoder, build, contact_sheet
 from blemish.models.synthetic_anomalies import (
@@ -31,7 +32,6 @@ from blemish.models.synthetic_anomalies import (
     spread,
 )
 from blemish.recipes import parse_recipe
-from blemish.storage.atomic import write_image
 
 NAN = float("nan")
 

@@ -14,7 +14,7 @@ from blemish.data.fingerprint import Fingerprint, Spread, sampled_sha256
 from blemish.data.scene_reader import WHOLE_LIMIT, Probed, SceneReader
 from blemish.data.scene_splits import Bands, divided
 from blemish.data.scenes import Modality, Scene, find_scenes, scene_files
-from blemish.data.windowed import Kept
+from blemish.data.windowed import DecodedCache
 from blemish.errors import FileError, ImageError, Stopped
 from blemish.observer import Observer
 
@@ -49,18 +49,18 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
         When the observer asked to stop.
     """
     scenes = find_scenes(source)
-    kept = Kept(WHOLE_LIMIT)
+    cache = DecodedCache(WHOLE_LIMIT)
     panels: list[SceneReader] = []
     for done, scene in enumerate(scenes, start=1):
         if observer.should_stop():
             raise Stopped(f"stopped after opening {done - 1} of {len(scenes)} scenes, before training")
         try:
-            panels.append(_opened(scene, kept, observer))
+            panels.append(_opened(scene, cache, observer))
         except ImageError as error:
             observer.problem(error)
         observer.count(done, len(scenes))
     if panels:
-        panels = _on_one_grid(panels, patch, kept, observer)
+        panels = _on_one_grid(panels, patch, cache, observer)
     if not panels:
         raise FileError(source, "holds no scene that can be used", "mend the files above, or add others")
 
@@ -81,7 +81,7 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
                 for one in panel.modalities
                 if one.name in present
             ],
-            kept,
+            cache,
         )
         for panel in panels
     ]
@@ -119,14 +119,14 @@ def open_useful(scene: Scene, observer: Observer) -> SceneReader:
     return _useful(panel, probed, observer)
 
 
-def _opened(scene: Scene, kept: Kept, observer: Observer) -> SceneReader:
-    panel = SceneReader(scene, kept=kept)
+def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
+    panel = SceneReader(scene, cache=cache)
     panel.check()
-    return _useful(panel, panel.probed(), observer, kept)
+    return _useful(panel, panel.probed(), observer, cache)
 
 
 def _useful(
-    panel: SceneReader, probed: Mapping[str, Probed], observer: Observer, kept: Kept | None = None
+    panel: SceneReader, probed: Mapping[str, Probed], observer: Observer, cache: DecodedCache | None = None
 ) -> SceneReader:
     files = scene_files(panel.scene)
     constant = {
@@ -150,20 +150,20 @@ def _useful(
     if not constant and not absent:
         return panel
     scene = replace(panel.scene, notices=(*panel.scene.notices, *absent))
-    return SceneReader(scene, without=[*constant], kept=kept)
+    return SceneReader(scene, without=[*constant], cache=cache)
 
 
 def _percent(share: float) -> str:
     return "all" if share == 1 else f"{100 * share:.2g} %"
 
 
-def _changed(panel: SceneReader, modalities: Sequence[Modality], kept: Kept) -> SceneReader:
+def _changed(panel: SceneReader, modalities: Sequence[Modality], cache: DecodedCache) -> SceneReader:
     without = [one.name for one in modalities if one.name in panel.missing]
-    return SceneReader(replace(panel.scene, modalities=tuple(modalities)), without=without, kept=kept)
+    return SceneReader(replace(panel.scene, modalities=tuple(modalities)), without=without, cache=cache)
 
 
 def _on_one_grid(
-    panels: Sequence[SceneReader], patch: int, kept: Kept, observer: Observer
+    panels: Sequence[SceneReader], patch: int, cache: DecodedCache, observer: Observer
 ) -> list[SceneReader]:
     """The panels on the grid of one modality, and those without it at the scale of the others."""
     said = (one.name for one in panels[0].modalities if one.grid)
@@ -175,7 +175,7 @@ def _on_one_grid(
             one.model_copy(update={"grid": one.name == grid, "scale": scales.get(one.name)})
             for one in panel.modalities
         ]
-        return _changed(panel, modalities, kept)
+        return _changed(panel, modalities, cache)
 
     scales = _scales([placed(panel, {}) for panel in panels if grid not in panel.missing])
     found: list[SceneReader] = []

@@ -20,7 +20,7 @@ class ResamplingAxis:
 
     Examples
     --------
-    >>> axis = Axis(of=2, to=4, start=1, stop=3)
+    >>> axis = ResamplingAxis(of=2, to=4, start=1, stop=3)
     >>> axis.first, axis.last
     (0, 2)
     >>> axis.weights.toarray().tolist()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blemish.data.image import DEPTH_WORDS
 from blemish.data.resampling import ResamplingAxis, resample
 from blemish.data.scenes import Modality, Scene, modality_files
-from blemish.data.windowed import Kept, Mosaic, Windows, open_windows, same_field
+from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
 from blemish.errors import ImageError
 
 PART_LIMIT = 256 * 2**20
@@ -53,7 +53,7 @@ class SceneReader:
     ----------
     scene: what to open.
     without: names of modalities that are taken for missing although they are there.
-    kept: where decoded parts are kept; several panels may share one. Its own by default.
+    cache: where decoded parts are kept; several panels may share one. Its own by default.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class SceneReader:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from blemish.data.scenes import find_scenes
-    >>> from blemish.storage.atomic import write_image
+    >>> from blemish.data.maps import write_image
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = write_image(folder / "visible.png", np.ones((3, 40, 60)))
     >>> _ = write_image(folder / "infrared.png", np.zeros((1, 20, 30)))
@@ -78,7 +78,9 @@ class SceneReader:
     [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]
     """
 
-    def __init__(self, scene: Scene, *, without: Collection[str] = (), kept: Kept | None = None) -> None:
+    def __init__(
+        self, scene: Scene, *, without: Collection[str] = (), cache: DecodedCache | None = None
+    ) -> None:
         self.scene = scene
         self.modalities: tuple[Modality, ...] = scene.modalities
         self.channels = sum(modality.channels for modality in self.modalities)
@@ -92,9 +94,9 @@ class SceneReader:
         for windows in present.values():
             # A grid that is said need not be the finest; then both are of that one, and rounded.
             _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
-        whole = sum(windows.kept_bytes for windows in present.values())
+        whole = sum(windows.cached_bytes for windows in present.values())
         if whole > WHOLE_LIMIT:
-            largest = max(present.values(), key=lambda windows: windows.kept_bytes)
+            largest = max(present.values(), key=lambda windows: windows.cached_bytes)
             raise ImageError(
                 largest.path,
                 f"can only be decoded whole, and {scene.name} would take {whole / 2**30:.1f} GiB so",
@@ -109,8 +111,8 @@ class SceneReader:
             raise ImageError(scene.folder, "has no modality left", "keep one")
         self.notices = (*scene.notices, *self._told(present))
         self._windows = {name: windows for name, windows in present.items() if name not in self.missing}
-        self._shared = kept is not None
-        self._kept = kept if kept is not None else Kept(PART_LIMIT + whole)
+        self._shared = cache is not None
+        self._cache = cache if cache is not None else DecodedCache(PART_LIMIT + whole)
 
     @property
     def name(self) -> str:
@@ -188,10 +190,10 @@ class SceneReader:
     ) -> None:
         """Drop what was decoded; files are open only while they are read."""
         if not self._shared:
-            self._kept.clear()
+            self._cache.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.scene, self._without, self._kept if self._shared else None)
+        return _reopened, (self.scene, self._without, self._cache if self._shared else None)
 
     @property
     def finest(self) -> str:
@@ -206,7 +208,7 @@ class SceneReader:
             for name, windows in self._windows.items()
         }
 
-    def _grid(self, present: dict[str, Windows]) -> tuple[Windows, float]:
+    def _grid(self, present: dict[str, WindowedImage]) -> tuple[WindowedImage, float]:
         """A modality that is there, and how many of its pixels along a side are one of the panel's."""
         for modality in self.modalities:
             if modality.grid and modality.name in present:
@@ -216,7 +218,7 @@ class SceneReader:
         name = max(present, key=lambda name: (name in scales, _pixels(present[name])))
         return present[name], scales.get(name, 1.0)
 
-    def _told(self, present: dict[str, Windows]) -> list[str]:
+    def _told(self, present: dict[str, WindowedImage]) -> list[str]:
         """A line for all that a user might not expect of the files."""
         told = []
         for modality in self.modalities:
@@ -243,7 +245,7 @@ class SceneReader:
         return told
 
     def _read(
-        self, windows: Windows, modality: Modality, top: int, left: int, height: int, width: int
+        self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
         if (windows.height, windows.width) == (self.height, self.width):
             return self._scaled(windows, modality, top, left, height, width)
@@ -253,10 +255,10 @@ class SceneReader:
         return resample(self._scaled(windows, modality, *source), rows, columns)
 
     def _scaled(
-        self, windows: Windows, modality: Modality, top: int, left: int, height: int, width: int
+        self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
         """The window of one modality at its own resolution, in [0, 1] or NaN."""
-        values, absent = windows.read(top, left, height, width, self._kept)
+        values, absent = windows.read(top, left, height, width, self._cache)
         nowhere = np.zeros((height, width), np.bool_) if absent is None else absent.copy()
         if modality.no_data is not None:
             nowhere |= (values == modality.no_data).all(axis=0)
@@ -273,7 +275,7 @@ class SceneReader:
         return pixels
 
     def _by_depth(
-        self, windows: Windows, values: NDArray[Any], there: NDArray[np.bool_]
+        self, windows: WindowedImage, values: NDArray[Any], there: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         if windows.full_scale is None:
             raise _without_range(windows)
@@ -288,15 +290,15 @@ class SceneReader:
         return pixels
 
 
-def _reopened(scene: Scene, without: tuple[str, ...], kept: Kept | None) -> SceneReader:
-    return SceneReader(scene, without=without, kept=kept)
+def _reopened(scene: Scene, without: tuple[str, ...], cache: DecodedCache | None) -> SceneReader:
+    return SceneReader(scene, without=without, cache=cache)
 
 
-def _open(scene: Scene, modality: Modality) -> Windows | None:
+def _open(scene: Scene, modality: Modality) -> WindowedImage | None:
     files = modality_files(scene.folder, modality)
     if not files:
         return None
-    windows = Mosaic(files) if len(files) > 1 else open_windows(next(iter(files.values())))
+    windows = Mosaic(files) if len(files) > 1 else open_windowed(next(iter(files.values())))
     if windows.channels != modality.channels:
         problem = (
             f"has {windows.channels} channel{'s' * (windows.channels != 1)} where "
@@ -308,11 +310,11 @@ def _open(scene: Scene, modality: Modality) -> Windows | None:
     return windows
 
 
-def _pixels(windows: Windows) -> int:
+def _pixels(windows: WindowedImage) -> int:
     return windows.height * windows.width
 
 
-def _check_field(windows: Windows, grid: Windows, *, rounded: bool) -> None:
+def _check_field(windows: WindowedImage, grid: WindowedImage, *, rounded: bool) -> None:
     own, whole = (windows.height, windows.width), (grid.height, grid.width)
     coarse, fine = sorted((own, whole))
     if own != whole and not same_field(coarse, fine, rounded=rounded):
@@ -324,7 +326,7 @@ def _check_field(windows: Windows, grid: Windows, *, rounded: bool) -> None:
         )
 
 
-def _without_range(windows: Windows) -> ImageError:
+def _without_range(windows: WindowedImage) -> ImageError:
     problem = f"holds values of the type {windows.dtype}, whose full range is not said"
     return ImageError(windows.path, problem, "give its 'range' in modalities.yaml")
 

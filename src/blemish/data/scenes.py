@@ -44,7 +44,7 @@ from pydantic import (
 
 from blemish.data.datasets import natural_key
 from blemish.data.image import SUFFIXES
-from blemish.data.windowed import Windows, open_windows
+from blemish.data.windowed import WindowedImage, open_windowed
 from blemish.errors import FileError, ImageError, nearest
 
 MODALITIES_FILE = "modalities.yaml"
@@ -521,7 +521,7 @@ def _channels(files: Sequence[Path]) -> int:
     """Of the first file whose header can be read."""
     opened = [_tried(path) for path in files]
     for windows in opened:
-        if isinstance(windows, Windows):
+        if isinstance(windows, WindowedImage):
             return windows.channels
     assert isinstance(opened[0], ImageError)
     raise opened[0]
@@ -530,12 +530,12 @@ def _channels(files: Sequence[Path]) -> int:
 def _kinds(folder: Path) -> set[tuple[int, str]]:
     """(channels, type) of the images whose headers can be read."""
     opened = [_tried(path) for path in _images_in(folder)]
-    return {(one.channels, one.dtype.name) for one in opened if isinstance(one, Windows)}
+    return {(one.channels, one.dtype.name) for one in opened if isinstance(one, WindowedImage)}
 
 
-def _tried(path: Path) -> Windows | ImageError:
+def _tried(path: Path) -> WindowedImage | ImageError:
     try:
-        return open_windows(path)
+        return open_windowed(path)
     except ImageError as error:
         return error
 

@@ -23,6 +23,7 @@ from blemish._version import __version__
 from blemish.data.datasets import Item, find_images
 from blemish.data.fingerprint import Fingerprint, file_sha256, fingerprint
 from blemish.data.image import DEPTH_WORDS, image_info, read_image
+from blemish.data.maps import write_image
 from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_splits import calibration_squares, sides_for
 from blemish.data.scenes import MODALITIES_FILE, Modality, holds_scenes
@@ -61,7 +62,6 @@ from blemish.preprocessing.tiling import smallest_side
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.recipes.schema import ThresholdSettings, seconds_in
-from blemish.storage.atomic import write_image
 from blemish.storage.model_folder import MODEL_FILE, weights_sha256
 from blemish.training.checkpoint import STATE_FILE
 from blemish.training.device import Machine, choose_machine
