@@ -22,9 +22,11 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blemish.data.modality import Modality
 from blemish.data.open_scenes import open_scenes
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import MODALITIES_FILE, Modality, find_scenes
+from blemish.data.scenes import find_scenes
 from blemish.demo.painting import write_paintings
 from blemish.errors import FileError, Stopped
 from blemish.evaluation.compare import fit_once
@@ -267,7 +269,7 @@ def _opened(
             source, "has no train folder", "lay it out as train/ and perhaps test/, with scenes in each"
         )
     opened = open_scenes(source / "train", patch=patch, observer=observer)
-    for panel in opened.panels:
+    for panel in opened.readers:
         _refuse_incomplete(panel)
         if panel.width // 2 < 3 * patch:
             raise FileError(
@@ -275,7 +277,7 @@ def _opened(
                 f"is {panel.width} pixels wide, too few for patches of {patch} in each of three parts of a half",
                 f"give panels of {6 * patch} pixels at least, or leave it out",
             )
-    return opened.panels, opened.modalities, opened.fingerprint.sha256
+    return opened.readers, opened.modalities, opened.fingerprint.sha256
 
 
 def _refuse_incomplete(panel: SceneReader) -> None:

@@ -9,14 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from blemish.data.maps import write_image
-from blemish.data.scenes import (
-    MODALITIES_FILE,
-    Modality,
-    find_scenes,
-    holds_scenes,
-    modality_files,
-    scene_files,
-)
+from blemish.data.modality import Modality, modality_files
+from blemish.data.scene_description import MODALITIES_FILE
+from blemish.data.scenes import find_scenes, holds_scenes, scene_files
 from blemish.errors import FileError, ImageError
 
 

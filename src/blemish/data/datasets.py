@@ -25,7 +25,7 @@ class Item:
 
     ``name`` is its path within the collection, with ``/`` between folders: unique there, and what identifies
     the image in records. ``label`` is ``"good"``, a type of defect, or None when unknown. Images of one
-    ``group`` show the same thing, such as one part under several lights, and stay together where a set is split.
+    ``group`` show the same object, such as one part under several lights, and stay together where a set is split.
     """
 
     path: Path
@@ -36,8 +36,8 @@ class Item:
     group: str | None = None
 
     @property
-    def thing(self) -> tuple[str, bool]:
-        """What it shows: the same for all images of a group, and for any other its own."""
+    def group_key(self) -> tuple[str, bool]:
+        """Key that all images of a group share; that of an image without a group is its own."""
         return (self.name, False) if self.group is None else (self.group, True)
 
     @property

@@ -1,4 +1,4 @@
-"""A panel: a scene whose sensors are read together, by windows, on one grid of pixels."""
+"""Reading a scene by windows: the images of all its modalities together, on one grid of pixels."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import DEPTH_WORDS
+from blemish.data.modality import Modality, modality_files
 from blemish.data.resampling import ResamplingAxis, resample
-from blemish.data.scenes import Modality, Scene, modality_files
+from blemish.data.scenes import Scene
 from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
 from blemish.errors import ImageError
 
 PART_LIMIT = 256 * 2**20
-"""Bytes of decoded tiles and strips that an open panel keeps."""
+"""Bytes of decoded tiles and strips that an open scene keeps."""
 WHOLE_LIMIT = 2**30
-"""Bytes of a panel's images that can only be decoded whole; with more it is refused."""
+"""Bytes of a scene's images that can only be decoded whole; a scene with more is refused."""
 
 _PROBES, _PROBE_SIDE = 4, 64
 
 
 class Probed(NamedTuple):
-    """What some windows show of a modality."""
+    """Coverage and constancy of a modality in a sample of windows."""
 
     covered: float
-    """The share of their pixels on which it is there."""
+    """Share of the windows' pixels on which the modality is present."""
     constant: float | None
-    """Its value, if it is the same on all of these."""
+    """Its value where all of these have the same one, else None."""
 
 
 class SceneReader:
     """An opened scene: images of several sensors as one image of all their channels, read by windows.
 
-    Opening reads headers only; so does unpickling. The grid is that of the modality that says so
-    (``grid``). Where that one is missing it is made up from another and the ``scale`` at which a model was
-    fitted on it; where nothing is known of this, the modality with most pixels gives the grid. Others are
-    brought to it by bilinear resampling with the outer edges of the pixels aligned, the same whatever the
-    window.
+    Opening reads headers only; so does unpickling. The grid is that of the modality marked ``grid``. Where that
+    one is missing, the grid is derived from another modality and the ``scale`` at which a model was fitted on it;
+    without such a scale the modality with most pixels gives the grid. Others are brought to it by bilinear
+    resampling with the outer edges of the pixels aligned, the same whatever the window.
 
     Values are scaled by the full range of the file's own depth, or by the modality's ``range``. A pixel is
     NaN in all channels of a modality where this is absent: the sensor was never used, the file has no-data
@@ -52,8 +52,8 @@ class SceneReader:
     Parameters
     ----------
     scene: what to open.
-    without: names of modalities that are taken for missing although they are there.
-    cache: where decoded parts are kept; several panels may share one. Its own by default.
+    without: names of modalities that are treated as missing although they have files.
+    cache: of decoded parts; several scenes may share one. Its own by default.
 
     Raises
     ------
@@ -71,9 +71,9 @@ class SceneReader:
     >>> _ = write_image(folder / "visible.png", np.ones((3, 40, 60)))
     >>> _ = write_image(folder / "infrared.png", np.zeros((1, 20, 30)))
     >>> (scene,) = find_scenes(folder)
-    >>> with SceneReader(scene) as panel:
-    ...     panel.channels, panel.height, panel.width, panel.notices
-    ...     panel.read(10, 20, 2, 2)[:2].tolist()
+    >>> with SceneReader(scene) as reader:
+    ...     reader.channels, reader.height, reader.width, reader.notices
+    ...     reader.read(10, 20, 2, 2)[:2].tolist()
     (4, 40, 60, ('infrared: brought from 30 × 20 to 60 × 40 pixels',))
     [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]
     """
@@ -92,7 +92,7 @@ class SceneReader:
         grid, scale = self._grid(present)
         self.height, self.width = (max(1, round(side / scale)) for side in (grid.height, grid.width))
         for windows in present.values():
-            # A grid that is said need not be the finest; then both are of that one, and rounded.
+            # A marked grid need not be the finest; then both are of the finest one, and rounded.
             _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
         whole = sum(windows.cached_bytes for windows in present.values())
         if whole > WHOLE_LIMIT:
@@ -109,7 +109,7 @@ class SceneReader:
         )
         if len(self.missing) == len(self.modalities):
             raise ImageError(scene.folder, "has no modality left", "keep one")
-        self.notices = (*scene.notices, *self._told(present))
+        self.notices = (*scene.notices, *self._notices(present))
         self._windows = {name: windows for name, windows in present.items() if name not in self.missing}
         self._shared = cache is not None
         self._cache = cache if cache is not None else DecodedCache(PART_LIMIT + whole)
@@ -130,7 +130,7 @@ class SceneReader:
         Raises
         ------
         ValueError
-            The window is empty or leaves the panel.
+            The window is empty or leaves the scene.
         ImageError
             A file is damaged where the window needs it, or holds values outside 0..1 and has no range.
         """
@@ -155,7 +155,7 @@ class SceneReader:
             windows.check()
 
     def probed(self) -> dict[str, Probed]:
-        """What 16 windows, spread over the panel, show of each modality that is there.
+        """Coverage and constancy of each present modality in 16 windows, spread over the scene.
 
         Raises
         ------
@@ -202,14 +202,14 @@ class SceneReader:
 
     @property
     def scales(self) -> dict[str, float]:
-        """Pixels along a side, for each of the panel's, of each modality that is there."""
+        """Of each present modality, its pixels along a side for each pixel of the scene."""
         return {
             name: math.sqrt(_pixels(windows) / (self.height * self.width))
             for name, windows in self._windows.items()
         }
 
     def _grid(self, present: dict[str, WindowedImage]) -> tuple[WindowedImage, float]:
-        """A modality that is there, and how many of its pixels along a side are one of the panel's."""
+        """The modality that gives the grid, and how many of its pixels along a side are one of the scene's."""
         for modality in self.modalities:
             if modality.grid and modality.name in present:
                 return present[modality.name], 1.0
@@ -218,31 +218,33 @@ class SceneReader:
         name = max(present, key=lambda name: (name in scales, _pixels(present[name])))
         return present[name], scales.get(name, 1.0)
 
-    def _told(self, present: dict[str, WindowedImage]) -> list[str]:
-        """A line for all that a user might not expect of the files."""
-        told = []
+    def _notices(self, present: dict[str, WindowedImage]) -> list[str]:
+        """A line for each property of the files that a user may not expect."""
+        notices = []
         for modality in self.modalities:
             name, windows = modality.name, present.get(modality.name)
             if windows is None:
-                told.append(f"{name}: missing" + (f", there is no {modality.file}" if modality.file else ""))
+                notices.append(
+                    f"{name}: missing" + (f", there is no {modality.file}" if modality.file else "")
+                )
                 continue
             if name in self._without:
-                told.append(f"{name}: left out")
+                notices.append(f"{name}: left out")
                 continue
             if (windows.height, windows.width) != (self.height, self.width):
-                told.append(
+                notices.append(
                     f"{name}: brought from {windows.width} × {windows.height} "
                     f"to {self.width} × {self.height} pixels"
                 )
             if modality.depth not in (None, windows.dtype.name) and modality.range is None:
-                told.append(
+                notices.append(
                     f"{name}: {_in_words(windows.dtype.name)} here, {_in_words(modality.depth)} in most of what "
                     "the model is fitted on; each is scaled by its own full range"
                 )
             if isinstance(windows, Mosaic) and windows.missing:
                 places = ", ".join(f"row {row} column {column}" for row, column in windows.missing)
-                told.append(f"{name}: no file for {places}, taken as absent")
-        return told
+                notices.append(f"{name}: no file for {places}, taken as absent")
+        return notices
 
     def _read(
         self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int

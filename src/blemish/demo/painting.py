@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage, spatial
 
-from blemish.data.scenes import MODALITIES_FILE
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.errors import FileError, UsageError
 from blemish.storage.atomic import atomic_path, write_text
 

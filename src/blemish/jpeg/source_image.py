@@ -1,4 +1,4 @@
-"""Reading what is to be encoded: 8-bit grey or RGB pixels and the metadata that goes with them."""
+"""Reading images to encode: 8-bit grey or RGB pixels and the metadata that goes with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLOUR = {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr"}
 _DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
-# TIFF tags that tell about the image and not about the layout of its file (TIFF 6.0, section 8).
+# TIFF tags that describe the image and not the layout of its file (TIFF 6.0, section 8).
 _TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 
 _PAYLOAD = 65533  # bytes that a segment holds: its length has 16 bits and counts itself
@@ -48,7 +48,7 @@ class SourceImage:
     pixels: uint8 (H, W) or (H, W, 3).
     segments: the metadata, ready for :func:`blemish.jpeg.to_bytes`; empty when it was dropped.
     notices: what was changed or left out on the way, a line each, naming the file.
-    orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; what ``segments`` tell, 1 is upright.
+    orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; as in ``segments``, 1 is upright.
     frames: images that the file holds, of which this is the first.
     data: the file's bytes.
     """
@@ -66,7 +66,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     """Read any file that Pillow decodes by itself as the 8-bit grey or RGB image that a JPEG can hold.
 
     Palettes become RGB; transparency is composed over white, with a notice; of an animation the first frame is
-    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF tells the orientation; with
+    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF gives the orientation; with
     metadata dropped, or EXIF too long for a JPEG, they are turned upright.
 
     Parameters
@@ -127,7 +127,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def orientation_segment(data: bytes) -> bytes:
-    """EXIF that tells a JPEG file's orientation alone; empty for an image that lies upright in its file."""
+    """EXIF with a JPEG file's orientation alone; empty for an image that lies upright in its file."""
     with _opened_jpeg(data) as image:
         orientation = exif_orientation(image)
     if orientation == 1:
@@ -253,7 +253,7 @@ def _segment(marker: int, name: bytes, content: object) -> bytes | None:
 
 
 def _jfif(image: Image.Image) -> bytes | None:
-    """The JFIF header of the density in dots per inch, where the image tells one (JFIF 1.02, page 5)."""
+    """The JFIF header of the density in dots per inch, where the image has one (JFIF 1.02, page 5)."""
     dpi = image.info.get("dpi")
     if not (isinstance(dpi, tuple) and len(dpi) == 2):
         return None

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError
 from blemish.layers import ConvTranspose2d, PartialConv2d, PartialConvTranspose2d
 from blemish.models.autoencoder import (

@@ -131,7 +131,7 @@ def append_line(path: str | Path, line: bytes) -> None:
                 if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                # A device has no end to cut back to; the failure to write is the one to tell.
+                # A device has no end to cut back to; the failure to write is the one to report.
                 with suppress(OSError):
                     file.truncate(end)
                 raise

@@ -1,8 +1,8 @@
 """Arrays of any size on disk, written block by block: a finished block stays, whatever happens to the next.
 
-A tiled file is a Zarr group, ``NAME.zarr``, beside a journal, ``NAME.blocks.jsonl``. Every array is cut into
-the same blocks, one chunk each, and a block's line is added to the journal after its last chunk: so a chunk is
-never half old and half new, and what has a line is whole.
+A tiled file is a Zarr group, ``NAME.zarr``, beside a log of its blocks, ``NAME.blocks.jsonl``. Every array is cut
+into the same blocks, one chunk each, and a block's line is added to the log after its last chunk: a chunk is never
+half old and half new, and a block that has a line is whole.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class TiledFile(Generic[R]):
 
     Parameters
     ----------
-    path: without its suffix; an unfinished file is gone on with, ``records`` are of what it has.
+    path: without its suffix; an unfinished file is continued, its ``records`` are those of its finished blocks.
     record: the type of a block's line.
-    attributes: kept with the file, in JSON; a file made with others is refused.
+    attributes: stored with the file, in JSON; a file with others is refused.
 
     Raises
     ------
@@ -189,12 +189,12 @@ class TiledFile(Generic[R]):
             array[..., part.rows, part.columns] = values.astype(array.dtype)
 
     def finish(self, record: R) -> None:
-        """Call the block finished."""
+        """Record that the block is finished."""
         self._journal.append(record)
         self.done.add((record.row, record.column))
 
     def read(self, layer: str, index: Any = ...) -> NDArray[Any]:
-        """What a layer holds at ``index``."""
+        """The values of a layer at ``index``."""
         with reading(self.path):
             values: NDArray[Any] = self._arrays[layer][index]
         return values
@@ -221,7 +221,7 @@ def open_tiled(path: Path) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tell what a damaged file raises in one line."""
+    """Turn any error of a damaged file into a FileError of one line."""
     try:
         yield
     except (OSError, ValueError, LookupError, RuntimeError) as error:
