@@ -58,7 +58,7 @@ def fingerprint(
     channels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Fingerprint, list[Item], list[ImageError]]:
-    """Read every image once: the fingerprint of those that fit together, those, and the others' faults.
+    """Read every image once: fingerprint and items of those that fit together, and the faults of the others.
 
     Every file is hashed and decoded, so that a truncated one is found before training; no pixels are kept.
     The channels and kind that most images have are the rule, and the others are faults. With ``channels``

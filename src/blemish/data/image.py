@@ -83,7 +83,7 @@ _CONVERT = "convert it to PNG or TIFF with 8 or 16 bits a channel"
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header of an image file says about the image as ``read_image`` gives it."""
+    """Channels, type and size of an image as ``read_image`` gives it, from the header of its file."""
 
     channels: int
     kind: PixelKind
@@ -100,13 +100,13 @@ class LoadedImage:
 
     @property
     def kind(self) -> PixelKind:
-        """The type of the pixels."""
+        """Type of the pixels."""
         kinds: dict[str, PixelKind] = {"uint8": "uint8", "uint16": "uint16", "float32": "float32"}
         return kinds[self.pixels.dtype.name]
 
     @property
     def channels(self) -> int:
-        """How many channels each pixel has."""
+        """Channels of each pixel."""
         return int(self.pixels.shape[0])
 
     @property
@@ -175,7 +175,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage
 
 
 def image_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Channels, kind, width and height of what ``read_image`` would give, from the header alone.
+    """Read channels, kind, width and height of an image from its header alone.
 
     Raises
     ------

@@ -41,7 +41,7 @@ ModalityRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_risin
 
 
 class Modality(BaseModel):
-    """One sensor's share of the channels of an image; the modalities of a list take theirs in turn.
+    """The channels of an image that one sensor took; those of a list of modalities follow each other.
 
     Where a sensor saw nothing, its channels hold NaN: it was never taken, or does not cover that region.
 
@@ -89,12 +89,12 @@ def channel_slices(modalities: Sequence[Modality]) -> tuple[slice, ...]:
 
 
 def modality_files(folder: Path, modality: Modality) -> dict[tuple[int, int], Path]:
-    """The files of ``modality`` in ``folder`` that are there, by (row, column) as their names count them.
+    """Find the files of ``modality`` in ``folder``, by (row, column) as their names count them.
 
     Raises
     ------
     ImageError
-        Two names give the same place, as ``x_1.tif`` and ``x_01.tif`` do.
+        Two names give the same row and column, as ``x_1.tif`` and ``x_01.tif`` do.
     """
     if not modality.file:
         return {}

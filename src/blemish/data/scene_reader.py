@@ -116,16 +116,16 @@ class SceneReader:
 
     @property
     def name(self) -> str:
-        """Of the scene."""
+        """Name of the scene."""
         return self.scene.name
 
     @property
     def depths(self) -> dict[str, str]:
-        """Type of the pixels of each modality that is there, as NumPy names it."""
+        """Type of the pixels of each present modality, as NumPy names it."""
         return {name: windows.dtype.name for name, windows in self._windows.items()}
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
-        """The window whose first pixel is (top, left): (C, height, width) in [0, 1], NaN where absent.
+        """Read the window whose first pixel is (top, left): (C, height, width) in [0, 1], NaN where absent.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class SceneReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop what was decoded; files are open only while they are read."""
+        """Empty the cache; files are open only while they are read."""
         if not self._shared:
             self._cache.clear()
 

@@ -56,7 +56,7 @@ class Scene:
 
 
 def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list[Scene]:
-    """The scenes that ``source`` names, in natural order; of files only headers are read.
+    """List the scenes that ``source`` names, in natural order; of files only headers are read.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list
 
 
 def holds_scenes(source: str | Path) -> bool:
-    """Whether ``source`` is meant as scenes rather than as images, each for itself.
+    """Whether ``source`` holds scenes rather than independent images.
 
     It is where there is a ``modalities.yaml``, where all subfolders with images hold from two to 64 of
     them, and where the images of a folder without such subfolders differ in channels or depth.
@@ -328,7 +328,7 @@ def _counted(channels: int) -> str:
 
 
 def _channels(files: Sequence[Path]) -> int:
-    """Of the first file whose header can be read."""
+    """Channels of the first file whose header can be read."""
     opened = [_tried(path) for path in files]
     for windows in opened:
         if isinstance(windows, WindowedImage):

@@ -1,4 +1,4 @@
-"""Reading an image file by windows, so that an image larger than the memory can be worked on.
+"""Reading an image file by windows, so that an image larger than the memory can be used.
 
 A TIFF gives up the tiles, strips or rows that a window touches. Other formats have no such parts: they are
 decoded whole and kept while they are in use.
@@ -57,7 +57,7 @@ class DecodedCache:
         self._bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The part kept under ``key``, or what ``decode`` gives."""
+        """The part stored under ``key``, decoded by ``decode`` where there is none."""
         part = self._parts.pop(key, None)
         if part is None:
             part = decode()
@@ -69,7 +69,7 @@ class DecodedCache:
         return part
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all parts."""
         self._parts.clear()
         self._bytes = 0
 
@@ -98,16 +98,16 @@ class WindowedImage(ABC):
     full_scale: float | None
     """The value that means 1; None where the type does not say."""
     cached_bytes: int
-    """What stays in memory once a window was read."""
+    """Bytes that stay in the cache once a window was read."""
 
     @abstractmethod
     def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
-        """The window whose first pixel is (top, left), which lies within the image.
+        """Read the window whose first pixel is (top, left), which lies within the image.
 
         Raises
         ------
         ImageError
-            What the window needs cannot be read or decoded.
+            A part of the file that the window needs cannot be read or decoded.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class WindowedImage(ABC):
 
 
 def open_windowed(path: str | Path) -> WindowedImage:
-    """Any image that ``read_image`` reads, and TIFFs of any numeric type, BigTIFFs and pyramids besides.
+    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs and pyramids.
 
     Of a pyramid the largest level is read. Values are the file's own. Alpha is no channel: where it is 0,
     the image is absent.
@@ -153,7 +153,7 @@ class _Whole(WindowedImage):
         return ReadWindow(values[: self.channels], values[-1] == 0 if self._has_alpha else None)
 
     def check(self) -> None:
-        """That a compressed file is complete shows only when it is decoded."""
+        """Do nothing: whether a compressed file is complete shows only when it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class _Tiff(WindowedImage):
 
     @property
     def segment_bytes(self) -> int:
-        """Of a tile or strip, decoded; 0 where rows are read."""
+        """Bytes of a decoded tile or strip; 0 where rows are read."""
         if self._rows is not None:
             return 0
         height, width = self._tile

@@ -85,7 +85,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     data = file_bytes(path) if data is None else data
     try:
         with within_memory(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of them is refused or noticed here
+            warnings.simplefilter("ignore")  # those that matter are refused or noticed here
             with open_with_pillow(data) as image:
                 _check(path, image)
                 image.load()
@@ -100,7 +100,7 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
 
 @contextmanager
 def within_memory(path: Path) -> Iterator[None]:
-    """Refuse with a ImageError the image at ``path`` when the memory is too small for what the block does."""
+    """Turn a lack of memory in the block into an ImageError for the image at ``path``."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -118,7 +118,7 @@ def _opened_jpeg(data: bytes) -> Iterator[JpegImageFile]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """uint8 (H, W) or (H, W, 3): what Pillow makes of a JPEG file, of several images the first.
+    """Decode a JPEG file with Pillow to uint8 (H, W) or (H, W, 3); of several images the first.
 
     Of any size: the limit that Pillow sets itself is for files that others made.
     """
@@ -154,7 +154,7 @@ def metadata_segments(image: Image.Image) -> bytes:
 
 
 def _check(path: Path, image: Image.Image) -> None:
-    """Refuse by the header what a JPEG of ours cannot hold."""
+    """Refuse by its header an image that our JPEG files cannot hold."""
     width, height = image.size
     if width * height == 0:
         raise without_pixels(path)

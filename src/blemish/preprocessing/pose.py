@@ -30,7 +30,7 @@ FAINTEST = 1e-3
 
 
 class Pose(NamedTuple):
-    """Where an object lies, in pixels of its image."""
+    """Position and direction of an object, in pixels of its image."""
 
     centre: tuple[float, float]
     """(y, x), halfway between its ends."""
@@ -39,7 +39,7 @@ class Pose(NamedTuple):
 
 
 class Crop(BaseModel):
-    """The part of the plane that every image is brought to, in pixels at the network's scale."""
+    """Size of the crop around the object, in pixels at the network's scale."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,7 +94,7 @@ def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[
 
 
 def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
-    """The object in an image (H, W) in [0, 1] and how it lies; None where there is none.
+    """Find the object in an image (H, W) in [0, 1] and its pose; None where there is none.
 
     Parameters
     ----------

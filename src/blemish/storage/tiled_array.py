@@ -42,7 +42,7 @@ R = TypeVar("R", bound=BlockRecord)
 
 
 class Block(NamedTuple):
-    """One block of an area: its place among the blocks, and the rows and columns of the area that it takes."""
+    """One block of an area: its row and column among the blocks, and the rows and columns of the area in it."""
 
     row: int
     column: int
@@ -141,7 +141,7 @@ class TiledFile(Generic[R]):
 
     @property
     def records(self) -> list[R]:
-        """Of the finished blocks, in the order in which they were finished."""
+        """Records of the finished blocks, in the order in which they were finished."""
         return self._journal.records
 
     def _create(self) -> None:
@@ -173,7 +173,7 @@ class TiledFile(Generic[R]):
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return math.prod(-(-length // self.side) for length in self.size)
 
     def unfinished(self) -> Iterator[Block]:
@@ -201,7 +201,7 @@ class TiledFile(Generic[R]):
 
 
 def tiled(path: Path) -> Path:
-    """Where the arrays of the tiled file at ``path``, without suffix, lie."""
+    """Path of the arrays of the tiled file at ``path``, which is without suffix."""
     return path.with_name(path.name + TILED)
 
 
