@@ -12,6 +12,7 @@ import torch
 from blemish.models.contact_sheet import GAP
 from torch import Tensor
 
+from blemish.data.maps import write_image
 from blemish.errors import FileError, ImageError, RecipeError
 from blemish.models import Autoencoder, build, contact_sheet
 from blemish.models.anomaly_fillings import blur, membrane, mixed, seamless
@@ -24,7 +25,6 @@ from blemish.models.synthetic_anomalies import (
     spoil,
 )
 from blemish.recipes import parse_recipe
-from blemish.storage.atomic import write_image
 
 NAN = float("nan")
 

@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build, modal_residuals
 from blemish.models.autoencoder import Output, Pass

@@ -28,7 +28,7 @@ import yaml
 from PIL import Image
 from scipy import ndimage, spatial
 
-from blemish.data.scenes import MODALITIES_FILE
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.demo.painting_layers import (
     Floats,
     Mask,

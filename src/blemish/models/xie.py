@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError
 from blemish.layers import ConvTranspose2d, PartialConv2d, PartialConvTranspose2d
 from blemish.models.autoencoder import (
