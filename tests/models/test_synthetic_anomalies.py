@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from blemish.models.contact_sheet import GAP
 from torch import Tensor
 
 from blemish.data.maps import write_image
@@ -17,6 +16,7 @@ from blemish.errors import FileError, ImageError, RecipeError
 from blemish.models import Autoencoder, build, contact_sheet
 from blemish.models.anomaly_fillings import blur, membrane, mixed, seamless
 from blemish.models.anomaly_shapes import Draws, perlin, places, regions, spread
+from blemish.models.contact_sheet import GAP
 from blemish.models.synthetic_anomalies import (
     FILLINGS,
     SyntheticAnomalies,
