@@ -76,7 +76,7 @@ class _Scale(NamedTuple):
     ratio: Tensor
     """R, (1 or N, 1 or D, …)."""
     reached: Tensor | None
-    """Where M is not 0, shaped like R; None where it is 0 nowhere."""
+    """Mask of outputs where M is not 0, in the shape of R; None if M is never 0."""
 
 
 def _scale_of(m: Tensor, whole: int, dtype: torch.dtype) -> _Scale:
