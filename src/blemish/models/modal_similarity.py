@@ -22,7 +22,7 @@ from blemish.models.autoencoder import (
 from blemish.models.registry import RESIDUALS, TERMS, register
 from blemish.models.xie import SeparatedDecoder, SeparatedEncoder
 from blemish.similarity import ssim, ssim_map
-from blemish.similarity.ssim import make_settings
+from blemish.similarity.ssim_settings import make_settings
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
