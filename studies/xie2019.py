@@ -32,7 +32,7 @@ from blemish.errors import FileError, Stopped
 from blemish.evaluation.compare import fit_once
 from blemish.inspection.detector import Detector
 from blemish.models import Autoencoder
-from blemish.models.xie import LUMA, modal_residuals, modal_ssim
+from blemish.models.modal_similarity import LUMA, modal_residuals, modal_ssim
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted

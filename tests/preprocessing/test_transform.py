@@ -43,7 +43,7 @@ def test_an_image_that_does_not_fit_is_refused_by_its_name(
     preparation: Preprocessing, given: LoadedImage, words: str
 ) -> None:
     with pytest.raises(ImageError, match=words) as refusal:
-        preparation.apply(given).pixels
+        _ = preparation.apply(given).pixels
     assert str(refusal.value).startswith("part.tif: ")
 
 
