@@ -26,7 +26,7 @@ from blemish.inspection.folder import REPORT_FILE
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from blemish.storage.atomic import write_json
-from blemish.training.fit import refuse_unwritable
+from blemish.training.runs import refuse_unwritable
 
 if TYPE_CHECKING:
     from blemish.inspection.scenes import SceneInspection, SceneRecord

@@ -429,6 +429,7 @@ class ModalLogSSIM(Term):
     """
 
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
@@ -466,6 +467,7 @@ class ModalSSIM(ResidualRule):
 
     title = "1 − SSIM, mean over the modalities"
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
