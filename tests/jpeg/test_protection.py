@@ -23,9 +23,9 @@ from blemish.jpeg.protection import (
     MARGIN,
     RegionOfInterest,
     bits_map,
-    detector,
     encode_protected,
     importance,
+    load_detector,
     suspicion,
 )
 from blemish.jpeg.source_image import read_source
@@ -85,7 +85,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(model: Path) -> Detector:
-    return detector(model)
+    return load_detector(model)
 
 
 @pytest.fixture
@@ -405,9 +405,9 @@ def test_a_detector_for_images_that_no_jpeg_holds_is_refused(
 
     original = home.load
     monkeypatch.setattr(home, "load", load)
-    detector.cache_clear()
+    load_detector.cache_clear()
     with pytest.raises(ModelError, match="which no JPEG holds; protect with a model fitted on 8-bit"):
-        detector(model)
+        load_detector(model)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 
 from blemish.data.datasets import Item
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.maps import write_image
 from blemish.inspection.detector import Detector
 from blemish.preprocessing.transform import Preprocessing
-from blemish.storage.atomic import write_image
 from blemish.training import image_source, patches
 
 PREPARATION = Preprocessing(channels=1, convert=False, kind="uint8", size=None)

@@ -30,7 +30,7 @@ def test_the_whole_of_a_part_is_its_columns_of_each_scene(painting: Painting, tm
     (tmp_path / "eve" / "xray.tif").unlink()
     recipe = override(load_recipe("fp-cae-add"), ["threshold.false_reject_rate=0.3"])
     source = SceneSource(tmp_path, recipe, Observer())
-    scenes = open_scenes(tmp_path, patch=recipe.patch.size, observer=Observer()).panels
+    scenes = open_scenes(tmp_path, patch=recipe.patch.size, observer=Observer()).readers
     for number, scene in enumerate(scenes):
         pixels = scene.read(0, 0, scene.height, scene.width)
         images = [source.whole(part).images[number] for part in PARTS]

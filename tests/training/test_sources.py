@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.models.autoencoder import Pass, Term
 from blemish.models.registry import TERMS
 from blemish.observer import Observer

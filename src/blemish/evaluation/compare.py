@@ -18,8 +18,9 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
+from blemish.storage.run_folder import refuse_unwritable
 from blemish.training.fit import fit
-from blemish.training.runs import fitted_once, refuse_unwritable
+from blemish.training.runs import fitted_once
 from blemish.training.sources import images_sha256
 from blemish.training.try_recipe import check_recipe
 

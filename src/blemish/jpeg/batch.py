@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
 from blemish.data.datasets import Item, find_images
+from blemish.data.opening import file_bytes, image_format
 from blemish.errors import FileError, ImageError, UsageError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, recode
@@ -31,14 +32,13 @@ from blemish.jpeg.protection import (
     Protection,
     RegionOfInterest,
     decisions_changed,
-    detector,
     encode_protected,
+    load_detector,
 )
 from blemish.jpeg.rate_targets import check_aims
 from blemish.jpeg.source_image import (
     SourceImage,
     decode,
-    file_bytes,
     orientation_segment,
     read_source,
     within_memory,
@@ -298,10 +298,10 @@ def encode_folder(
 
 def _load_models(settings: BatchSettings) -> None:
     """Refuse a model that is none before anything is done; with one worker it is the one that works."""
-    detector.cache_clear()  # a folder may hold another model than in an earlier batch of this process
+    load_detector.cache_clear()  # a folder may hold another model than in an earlier batch of this process
     _learned.cache_clear()
     if settings.protect is not None:
-        detector(settings.protect)
+        load_detector(settings.protect)
     if settings.model is not None:
         _learned(settings.model)
 
@@ -402,7 +402,7 @@ def _encode(job: Job) -> BatchOutcome:
     _refuse_unwritable(job)
     before = file_bytes(path)  # once: what is encoded is what the record vouches for
     source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
-    is_jpeg = before.startswith(b"\xff\xd8\xff")
+    is_jpeg = image_format(before) == "JPEG"
     if job.in_place and not is_jpeg:
         raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
     if job.in_place and source.frames > 1:
@@ -419,7 +419,7 @@ def _encode(job: Job) -> BatchOutcome:
         action, data = "recoded", _recoded(path, before, source.segments, settings)
     else:
         if settings.protect is not None:
-            guard = RegionOfInterest(detector(settings.protect), source, settings.strength)
+            guard = RegionOfInterest(load_detector(settings.protect), source, settings.strength)
         encoded = _encoded(source, settings, guard)
         action, data, quality = "encoded", encoded.data, encoded.quality
         if encoded.notice:
@@ -601,7 +601,7 @@ def _write_pages(
             if job.root == root and record.protection is not None
         ]
         if shown and (anew or not path.exists()):
-            write_protection_page(path, shown, detector(settings.protect), observer)
+            write_protection_page(path, shown, load_detector(settings.protect), observer)
         if shown:
             pages.append(path)
     return tuple(pages)

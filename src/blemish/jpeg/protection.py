@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import as_stored, upright
 from blemish.errors import ImageError, ModelError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.entropy import bits_per_block
 from blemish.jpeg.file import temporary_image
 from blemish.jpeg.quality import psnr
-from blemish.jpeg.source_image import SourceImage, as_stored, upright
+from blemish.jpeg.source_image import SourceImage
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _quality_of(encoder: Encoder, tune: Tune, lam: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def detector(folder: Path) -> Detector:
+def load_detector(folder: Path) -> Detector:
     """The detector in a model folder, loaded once a process.
 
     Raises

@@ -136,7 +136,8 @@ def load_checkpoint(
 def _upgraded_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """``state`` with the looks of its history as records, which were flat before."""
     looks = [
-        look if "terms" in look else TrainingLook.from_history(look) for look in dict(state).get("history", [])
+        look if "terms" in look else TrainingLook.from_history(look)
+        for look in dict(state).get("history", [])
     ]
     return {**state, "history": looks}
 

@@ -119,7 +119,7 @@ class ImageSource:
         return self._patches[part]
 
     def whole(self, part: str) -> GoodImages:
-        return GoodImages(self.patches(part), [item.thing for item in self._parts[part]])
+        return GoodImages(self.patches(part), [item.group_key for item in self._parts[part]])
 
     def scores(self, detector: Detector, part: str, observer: Observer) -> PartScores:
         items = self._parts[part]
@@ -136,7 +136,7 @@ class ImageSource:
 
     def calibration_unit(self, numbers: Sequence[int]) -> CalibrationUnit:
         calibrating = self._parts["calibration"]
-        count = len({calibrating[number].thing for number in numbers})
+        count = len({calibrating[number].group_key for number in numbers})
         return CalibrationUnit(groups=count if count < len(numbers) else None)
 
 

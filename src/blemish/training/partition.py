@@ -44,7 +44,7 @@ def split_images(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str
 
 
 def _group_keys(usable: dict[str, Item]) -> dict[str, tuple[str, bool]]:
-    return {name: item.thing for name, item in usable.items()}
+    return {name: item.group_key for name, item in usable.items()}
 
 
 def images_to_hold_out(rule: ThresholdSettings) -> int:

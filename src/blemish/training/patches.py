@@ -119,7 +119,7 @@ class PreprocessedImages:
             pool.shutdown(cancel_futures=True)
 
     def _preprocessed(self, index: int) -> NDArray[np.float32]:
-        return self._preprocessing.prepare(read_image(self._items[index].path))
+        return self._preprocessing.apply(read_image(self._items[index].path)).pixels
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:

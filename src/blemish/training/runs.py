@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from blemish.data.fingerprint import Fingerprint
+from blemish.data.maps import write_image
 from blemish.errors import ModelError, RecipeError, UsageError
 from blemish.inspection.detector import SHEET_FILE, Detector
 from blemish.observer import Observer
 from blemish.recipes import Recipe
-from blemish.storage.atomic import write_image
 from blemish.storage.model_folder import MODEL_FILE
+from blemish.storage.run_folder import refuse_contradiction, refuse_unwritable
 from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
 from blemish.training.contracts import Trainable, Trimming
@@ -45,8 +45,7 @@ def output_folder(out: str | Path | None, *, resume: bool, overwrite: bool) -> P
     UsageError
         For options that contradict each other.
     """
-    if resume and overwrite:
-        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
+    refuse_contradiction(resume=resume, overwrite=overwrite)
     if resume and out is None:
         raise UsageError("resume needs the folder that holds the checkpoint; give out")
     return None if out is None else Path(out)
@@ -65,7 +64,7 @@ def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     UsageError, ModelError
         Naming the folder and the option.
     """
-    refuse_unwritable(folder)
+    refuse_unwritable(folder, ModelError)
     unfinished = is_unfinished(folder)
     if overwrite:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
@@ -79,28 +78,6 @@ def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise UsageError(
             f"{folder}: holds the checkpoint of an unfinished fit; go on with --resume or pass --overwrite"
         )
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Refuse an output folder that could not be made or written to, before any work.
-
-    Raises
-    ------
-    ModelError
-        Naming the folder, or the nearest one above it that is there.
-    """
-    for there in (folder, *folder.absolute().parents):
-        try:
-            is_folder = stat.S_ISDIR(there.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise ModelError(there, f"cannot be used ({error.strerror})", "choose another --out") from None
-        if not is_folder:
-            raise ModelError(there, "is a file, so nothing can be written here", "choose another --out")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise ModelError(there, "no permission to write here", "choose another --out")
-        return
 
 
 def train_for(

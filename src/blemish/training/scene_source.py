@@ -42,7 +42,7 @@ class SceneSource:
         observer.stage(f"Opening the scenes in {path}")
         _refuse_image_settings(recipe)
         opened = open_scenes(path, patch=recipe.patch.size, observer=observer)
-        self._scenes, self._patch = opened.panels, recipe.patch.size
+        self._scenes, self._patch = opened.readers, recipe.patch.size
         self.fingerprint = opened.fingerprint
         self.seen: dict[str, str] = {}
         self.groups: dict[str, str] = {}

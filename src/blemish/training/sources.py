@@ -8,7 +8,8 @@ from typing import Protocol
 
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.open_scenes import open_scenes
-from blemish.data.scenes import MODALITIES_FILE, holds_scenes
+from blemish.data.scene_description import MODALITIES_FILE
+from blemish.data.scenes import holds_scenes
 from blemish.detectors.contracts import GoodImages
 from blemish.errors import UsageError
 from blemish.inspection.detector import Detector

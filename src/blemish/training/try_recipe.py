@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build
 from blemish.recipes import Recipe
