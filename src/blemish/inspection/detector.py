@@ -38,6 +38,8 @@ from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import DETECTOR, Document, load_weights, read_document, write_model
 from blemish.storage.model_folder import MODEL_FILE as MODEL_FILE
+from blemish.storage.training_record import EnsembleCandidate as EnsembleCandidate
+from blemish.storage.training_record import Training as Training
 
 FORMAT = DETECTOR.format
 SHEET_FILE = "blemishes.png"
@@ -63,39 +65,6 @@ class Calibration(_Record):
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
     groups: int | None = None
     """How many groups the images are of, where several are of one."""
-
-
-class EnsembleCandidate(_Record):
-    """A way to put network and memory together, and how it did on synthetic blemishes in held-out good images."""
-
-    by_place: bool | None
-    """Whether the memory knows places; None without a memory."""
-    share: float
-    """Of the memory in the map, 0 to 1; the rest is the network's."""
-    image_auroc: float
-    """What the choice is made by."""
-    pixel_ap: float
-    """For comparison: the network was trained to find just such pixels, so it favours the network."""
-    is_chosen: bool = False
-
-
-class Training(_Record):
-    """How the weights came to be."""
-
-    steps: int
-    best_step: int
-    best_loss: float | None
-    seconds: float
-    machine: str
-    history: tuple[dict[str, float], ...]
-    budget: float | None = None
-    """Seconds that were set instead of steps."""
-    left_out: tuple[str, ...] = ()
-    """Training images that the second half went without (``training.trim``)."""
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    """What was tried, where a memory stands beside the network; :mod:`blemish.detectors.ensemble_selection` says how one is chosen."""
-    notes: tuple[str, ...] = ()
-    """What a user should know of these images and this method, a sentence each."""
 
 
 class Ancestor(_Record):
@@ -419,7 +388,7 @@ class Detector:
         data = file.fingerprint
         split = _split_in_words(file)
         curve = "\n".join(
-            f"| {look['step']:.0f} | {look['training']:.5f} | {look['validation']:.5f} |"
+            f"| {look.step} | {look.training:.5f} | {look.validation:.5f} |"
             for look in file.training.history
         )
         return (
@@ -431,7 +400,7 @@ class Detector:
             f"Level of regions on the map: {self.level:.6g}.\n\n"
             f"## The images\n\n{_described(data, file.preparation)}\n\nSplit: {split}\n\n"
             f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
-            f"{file.training.seconds:.0f} s on {file.training.machine}"
+            f"{file.training.seconds:.0f} s on {file.training.machine_words}"
             + (f", in a budget of {file.training.budget:.0f} s" if file.training.budget else "")
             + ".\n\n"
             + "".join(

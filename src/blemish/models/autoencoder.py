@@ -189,6 +189,8 @@ class Term(nn.Module):
 
     takes_absent: bool = False
     """Whether the target may have absent values (NaN)."""
+    for_modalities: bool = False
+    """Whether a recipe with it is made for scenes of several modalities."""
 
     @abstractmethod
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
@@ -218,6 +220,8 @@ class ResidualRule(nn.Module):
     """What the map holds, as a report writes it."""
     takes_absent: bool = False
     """Whether the image may have absent values (NaN)."""
+    for_modalities: bool = False
+    """Whether a recipe with it is made for scenes of several modalities."""
 
     @abstractmethod
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:

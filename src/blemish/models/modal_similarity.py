@@ -120,6 +120,7 @@ class ModalLogSSIM(Term):
     """
 
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
@@ -157,6 +158,7 @@ class ModalSSIM(ResidualRule):
 
     title = "1 − SSIM, mean over the modalities"
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
