@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from blemish.data.datasets import read_labelled
 from blemish.errors import UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate, items_sha256
-from blemish.inspection.detector import Detector, load, versions
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import versions
 from blemish.inspection.folder import EVALUATION_FILE
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
-from blemish.training.fit import check_recipe, fit, fitted_once, images_sha256, refuse_unwritable
 
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
@@ -102,6 +102,8 @@ def compare(
     UsageError, RecipeError, FileError
         In one line, before anything is fitted where that can be known.
     """
+    from blemish.training.fit import check_recipe, refuse_unwritable
+
     observer = observer or Observer()
     if not recipes:
         raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
@@ -161,21 +163,23 @@ def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: O
     Parameters
     ----------
     good: a folder of good images, or a CSV list.
-    title: what the observer is told before anything is fitted.
+    title: of the stage that the observer hears before anything is fitted.
 
     Raises
     ------
     UsageError
         When the finished fit has other settings, or is of other images.
     """
-    return fitted_once(
+    from blemish.training import fit as fitting
+
+    return fitting.fitted_once(
         model,
         recipe,
         title=title,
         observer=observer,
         load=load,
-        fit=lambda resume: fit(good, recipe, out=model, resume=resume, observer=observer),
-        sha256=lambda: images_sha256(good, recipe),
+        fit=lambda resume: fitting.fit(good, recipe, out=model, resume=resume, observer=observer),
+        sha256=lambda: fitting.images_sha256(good, recipe),
     )
 
 
@@ -189,7 +193,7 @@ def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:
 
 
 def _finished(path: Path, detector: Detector, tests: str) -> Evaluation | None:
-    """The evaluation in ``path``, if it is of this detector and of the test images as they are now."""
+    """The evaluation in ``path``, if it is of this detector and of the present test images."""
     try:
         evaluation = Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):

@@ -15,7 +15,8 @@ from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.image import SUFFIXES, read_image
 from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError
-from blemish.inspection.detector import Detection, Detector
+from blemish.inspection.detection import Detection
+from blemish.inspection.detector import Detector
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
@@ -93,15 +94,15 @@ class InspectionFolder:
         return {record.path for record in self.records}
 
     def add(self, found: Detection, label: str | None = None) -> Inspection:
-        """Write what was found in one image."""
+        """Write maps, overlay and record of one image."""
         write_map(
             self._place("maps", found.name),
             found.map,
-            full_scale=FULL_SCALE_LEVELS * found.level or 1.0,
+            full_scale=FULL_SCALE_LEVELS * found.pixel_threshold or 1.0,
             measure=self.detector.measure_name,
         )
         write_image(self._place("reconstructions", found.name), found.reconstruction)
-        drawn = overlay(found.image, found.map, found.level, found.regions)  # (H, W, 3)
+        drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         record = found.record(label)
         append_record(self.folder / RECORDS_FILE, record)
@@ -109,9 +110,25 @@ class InspectionFolder:
         return record
 
     def drift(self) -> Drift:
-        """Whether the images look like those of the calibration; without those known to be blemished."""
+        """Whether the images look like those of the calibration; without those known to be defective."""
         scores = [record.score for record in self.records if record.label in ("good", None)]
-        return find_drift(self.detector.file.calibration.scores, scores, self.detector.threshold)
+        decision = self.detector.decision
+        return find_drift(decision.calibration.scores, scores, decision.threshold)
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / REPORT_FILE
+
+    def in_words(self) -> str:
+        """One line for people."""
+        rejected = sum(record.is_anomalous is True for record in self.records)
+        return f"{rejected} of {len(self.records)} images rejected."
+
+    def remarks(self) -> list[str]:
+        """Lines beside :meth:`in_words`: a drift, if there is one."""
+        drift = self.drift().in_words()
+        return [drift] if drift else []
 
     def _place(self, kind: str, name: str) -> Path:
         """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
@@ -137,7 +154,7 @@ class InspectionFolder:
                 mask,
             )
 
-        detector, recipe = self.detector, self.detector.recipe
+        detector, recipe, decision = self.detector, self.detector.recipe, self.detector.decision
         training = detector.file.training
         write_inspection_report(
             self.folder / REPORT_FILE,
@@ -151,14 +168,14 @@ class InspectionFolder:
             ),
             records=[record for record in self.records if record.path in by_name],
             panels=panels,
-            calibration_scores=np.array(detector.file.calibration.scores),
-            level=detector.level,
-            guarantee=detector.guarantee,
+            calibration_scores=np.array(decision.calibration.scores),
+            level=decision.pixel_threshold,
+            guarantee=decision.guarantee,
             settings={key.replace("_", " "): str(value) for key, value in _settings(detector).items()},
             problems=[str(problem) for problem in self.problems],
             sections=sections,
             drift=self.drift(),
-            false_reject_rate=detector.rule.false_reject_rate if detector.rule.rule == "conformal" else None,
+            false_reject_rate=decision.promised_rate,
         )
 
 
@@ -173,7 +190,7 @@ def inspect_folder(
 ) -> InspectionFolder:
     """Inspect every image in ``images`` and write records, maps, overlays and the report to ``out``.
 
-    An image that cannot be used is told to the observer and the others go on.
+    An image that cannot be used is reported to the observer, and the others go on.
 
     Raises
     ------
@@ -183,6 +200,7 @@ def inspect_folder(
         When ``images`` holds no image or ``out`` cannot be written.
     """
     observer = observer or Observer()
+    detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
     items = find_images(Path(images))
     output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
     finished = output.done()
@@ -193,7 +211,7 @@ def inspect_folder(
         for item, found in inspections(detector, items, observer, finished, output.problems):
             output.add(found, item.label)
     except BlemishError:
-        with suppress(FileError):  # on a full disk the first failure is the one to tell
+        with suppress(FileError):  # on a full disk the first failure is the one to report
             output.write_report(items)
         raise
     output.write_report(items)
@@ -207,7 +225,7 @@ def inspections(
     finished: Container[str] = (),
     problems: list[BlemishError] | None = None,
 ) -> Iterator[tuple[Item, Detection]]:
-    """Inspect ``items`` one by one, skipping ``finished`` names; what cannot be used joins ``problems``."""
+    """Inspect ``items`` one by one, skipping ``finished`` names; errors of unusable images join ``problems``."""
     for count, item in enumerate(items, start=1):
         if item.name in finished:
             continue
@@ -240,23 +258,23 @@ def _duration(seconds: float) -> str:
 
 
 def _settings(detector: Detector) -> dict[str, Any]:
-    """What an inspection was made with; ``inspection.json``, and the report's last section."""
-    recipe, file = detector.recipe, detector.file
+    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
+    recipe, file, decision = detector.recipe, detector.file, detector.decision
     return {
         "recipe": recipe.name,
         "score": recipe.score.name,
-        "threshold_rule": detector.rule.rule,
-        "false_reject_rate": detector.rule.false_reject_rate if detector.rule.rule == "conformal" else None,
-        "threshold": detector.threshold,
-        "level": detector.level,
+        "threshold_rule": decision.rule,
+        "false_reject_rate": decision.promised_rate,
+        "threshold": decision.threshold,
+        "level": decision.pixel_threshold,
         "patch": recipe.patch.size,
         "stride": recipe.patch.stride,
-        "resized_to": file.preparation.size,
-        "channels": file.preparation.channels,
-        "calibration_images": len(file.calibration.scores),
+        "resized_to": file.preprocessing.size,
+        "channels": file.preprocessing.channels,
+        "calibration_images": len(decision.calibration.scores),
         "training_images": len(file.split["train"]),
         "training_steps": file.training.steps,
-        "trained_on": file.training.machine,
+        "trained_on": file.training.machine_words,
         "images_sha256": file.fingerprint.sha256,
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",
