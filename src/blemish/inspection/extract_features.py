@@ -28,7 +28,7 @@ from blemish.data.scenes import Scene, find_scenes
 from blemish.errors import BlemishError, ImageError, Stopped
 from blemish.inspection.features import LAYER, Features, read_features
 from blemish.models import Autoencoder
-from blemish.models.autoencoder import Bottleneck, ImageEncoder
+from blemish.models.contracts import Bottleneck, ImageEncoder
 from blemish.observer import Observer
 from blemish.preprocessing.tiling import smallest_side
 from blemish.preprocessing.transform import Preprocessing
