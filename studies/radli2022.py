@@ -472,7 +472,7 @@ def _reconstruct(detector: Detector, images: Floats) -> Floats:
     """(N, C, P, P) in [0, 1]."""
     with torch.inference_mode():
         done = [
-            detector.model(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(0, 1)
+            detector.autoencoder(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(0, 1)
             for first in range(0, len(images), BATCH)
         ]
     reconstructions: Floats = torch.cat(done).numpy()
@@ -558,7 +558,7 @@ def pose(detector: Detector, images: Floats, angles: Floats | None) -> Pose:
 
 
 def _aligner(detector: Detector) -> Rotation:
-    aligner = detector.model.alignment
+    aligner = detector.autoencoder.alignment
     assert isinstance(aligner, Rotation)
     return aligner
 

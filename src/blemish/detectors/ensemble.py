@@ -29,7 +29,6 @@ from blemish.detectors.map_normaliser import MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
 
-
 M = TypeVar("M")
 
 
@@ -98,7 +97,9 @@ class Ensemble(nn.Module):
     @property
     def others(self) -> dict[int, AnomalyModel]:
         """All other members, by their number."""
-        return {number: model for number, model in enumerate(self.models) if not isinstance(model, MemoryBank)}
+        return {
+            number: model for number, model in enumerate(self.models) if not isinstance(model, MemoryBank)
+        }
 
     # -- the anomaly model -------------------------------------------------------------------------
 

@@ -163,9 +163,7 @@ class _Selection:
             for bank in self.banks.values():
                 bank.reset()
             self.ensemble.reset_weights()
-            note = (
-                "The network alone decides; on these images no synthetic anomaly can be seen to weight a memory bank by."
-            )
+            note = "The network alone decides; on these images no synthetic anomaly can be seen to weight a memory bank by."
             return FitRecord((), (note,))
         self._show_others(cases)
         self._show_banks(cases)

@@ -20,7 +20,8 @@ from blemish.models import Autoencoder, build
 from blemish.models.registry import CORRUPTIONS, RESIDUALS, TERMS, make_part
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.preprocessing.tiling import smallest_side
-from blemish.recipes import Part, Recipe
+from blemish.recipes import Recipe
+from blemish.recipes.schema import MemoryPart
 
 MEMORY_BANKS: dict[str, type[MemoryBank]] = {"structure": StructureMemoryBank, "features": MemoryBank}
 ANOMALIES = "synthetic-anomalies"
@@ -120,9 +121,7 @@ def least_side(recipe: Recipe) -> int:
             extractors = [_extractor(own) for own in bank.banks]
             always = [own for own in extractors if type(own).has_room is FeatureExtractor.has_room]
             sides.append(
-                max(own.least_side for own in always)
-                if always
-                else min(own.least_side for own in extractors)
+                max(own.least_side for own in always) if always else min(own.least_side for own in extractors)
             )
     return max(sides)
 
@@ -194,26 +193,12 @@ def _members(
     return models, names
 
 
-def _memory_bank(part: Part, *, channels: int, pretrained: bool) -> MemoryBank:
-    if part.name != "features":
+def _memory_bank(part: MemoryPart, *, channels: int, pretrained: bool) -> MemoryBank:
+    if not part.features:
         return make_part("memory", MEMORY_BANKS, part)
-    settings = part.settings
-    listed = settings.pop("features", None)
-    if not isinstance(listed, (list, tuple)) or not listed:
-        raise RecipeError("memory.features is missing; list extractors, such as [{name: structure}]")
-    extractors = [
-        make_part(
-            "feature extractor",
-            FEATURE_EXTRACTORS,
-            Part.model_validate(one),
-            channels=channels,
-            pretrained=pretrained,
-        )
-        for one in listed
-    ]
-    return make_part(
-        "memory", MEMORY_BANKS, Part.model_validate({"name": "features", **settings}), extractors=extractors
-    )
+    images = {"channels": channels, "pretrained": pretrained}
+    extractors = [make_part("feature extractor", FEATURE_EXTRACTORS, one, **images) for one in part.features]
+    return make_part("memory", MEMORY_BANKS, part, extractors=extractors)
 
 
 def _extractor(bank: object) -> FeatureExtractor:

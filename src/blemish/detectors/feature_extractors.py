@@ -33,7 +33,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn

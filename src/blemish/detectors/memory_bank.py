@@ -13,7 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from blemish.detectors.contracts import AnomalyMaps, FitRecord, FittingRun, Floats, ImageSequence, TrainingSource
+from blemish.detectors.contracts import (
+    AnomalyMaps,
+    FitRecord,
+    FittingRun,
+    Floats,
+    ImageSequence,
+    TrainingSource,
+)
 from blemish.detectors.feature_extractors import FeatureExtractor, LocalContrast, Structure
 from blemish.detectors.patch_bank import PatchBank, TensorSequence, image_sizes
 from blemish.errors import UsageError

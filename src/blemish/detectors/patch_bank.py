@@ -156,7 +156,9 @@ class PatchBank(nn.Module):
     def _fit_normaliser(self, view: Callable[[int], Tensor]) -> None:
         """Measure the distance of good images to the others, on some of those in the bank."""
         if len(self.group_rows) > 1:  # or there is nothing to compare the one image with
-            found = [self._distances(view(number), number)[0] for number in list(self.group_rows)[:NORMALISING]]
+            found = [
+                self._distances(view(number), number)[0] for number in list(self.group_rows)[:NORMALISING]
+            ]
             self.normaliser.fit(found, by_place=self.by_place)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
@@ -243,7 +245,9 @@ class PatchBank(nn.Module):
                 bank = images[rows, columns].reshape(-1, k).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 rows_of_block = block.reshape(-1, k)
-                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank).view(block.shape[:2])
+                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank).view(
+                    block.shape[:2]
+                )
         return nearest
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

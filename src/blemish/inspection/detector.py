@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,9 +30,12 @@ from blemish.decision import (
     region_mask,
     train_mean_threshold,
 )
+from blemish.detectors.contracts import EnsembleCandidate
+from blemish.detectors.ensemble import Ensemble, for_inspection
+from blemish.detectors.factory import build_model, networks
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import ImageError, UsageError
-from blemish.models import Autoencoder, build
-from blemish.preprocessing.tiling import Blender, TilePlan
+from blemish.models import Autoencoder
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import DETECTOR, Document, load_weights, read_document, write_model
@@ -42,7 +44,6 @@ from blemish.storage.model_folder import MODEL_FILE as MODEL_FILE
 FORMAT = DETECTOR.format
 SHEET_FILE = "blemishes.png"
 """In a model folder: what the network was trained to find, where that was synthetic blemishes."""
-TILES_AT_ONCE = 16
 
 
 class _Record(BaseModel):
@@ -63,20 +64,6 @@ class Calibration(_Record):
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
     groups: int | None = None
     """How many groups the images are of, where several are of one."""
-
-
-class EnsembleCandidate(_Record):
-    """A way to put network and memory together, and how it did on synthetic blemishes in held-out good images."""
-
-    by_place: bool | None
-    """Whether the memory knows places; None without a memory."""
-    share: float
-    """Of the memory in the map, 0 to 1; the rest is the network's."""
-    image_auroc: float
-    """What the choice is made by."""
-    pixel_ap: float
-    """For comparison: the network was trained to find just such pixels, so it favours the network."""
-    is_chosen: bool = False
 
 
 class Training(_Record):
@@ -131,8 +118,8 @@ class ScoredImage(NamedTuple):
     score: float
     map: NDArray[np.float32]
     """(H, W), at least 0."""
-    reconstruction: NDArray[np.float32]
-    """(C, H, W) in [0, 1]."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +140,8 @@ class Detection:
     regions: tuple[Region, ...]
     image: NDArray[np.float32]
     """(C, H, W) as read, in [0, 1]."""
-    reconstruction: NDArray[np.float32]
-    """(C, H, W)."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W); None of a model that reconstructs nothing."""
     seconds: float
 
     @property
@@ -185,10 +172,10 @@ class Detector:
     :meth:`with_false_reject_rate`, :meth:`with_threshold`.
     """
 
-    def __init__(self, model: Autoencoder, file: ModelFile, *, device: str = "cpu") -> None:
-        self.model = model.eval().to(device)
-        # In this layout convolutions run up to twice as fast on CPUs.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(
+        self, model: ReconstructionModel | Ensemble, file: ModelFile, *, device: str = "cpu"
+    ) -> None:
+        self.model = for_inspection(model, device)
         self.file = file
         self.recipe = file.recipe
         self._device = device
@@ -197,13 +184,12 @@ class Detector:
     @property
     def measure_name(self) -> str:
         """What the map measures, as a report writes it."""
-        title: str = self.model.measure.title
-        memory = self.model.memory
-        return (
-            title
-            if memory is None or memory.is_empty
-            else f"{title}, with distance to the remembered structure"
-        )
+        return self.model.title
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The network of a model that has one."""
+        return next(iter(networks(self.model).values()))
 
     # -- the decision ------------------------------------------------------------------------------
 
@@ -348,7 +334,9 @@ class Detector:
             return ScoredImage(
                 score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),
                 map=np.maximum(placed.map_back(raw_map), 0),
-                reconstruction=np.clip(placed.image_back(reconstruction), 0, 1),
+                reconstruction=(
+                    None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
+                ),
             )
         except UsageError as error:
             raise ImageError(
@@ -357,52 +345,16 @@ class Detector:
         except MemoryError:
             raise ImageError(image.path, "does not fit into memory", "cut it into smaller images") from None
 
-    def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Map (h, w) and reconstruction (C, h, w) of a prepared image (C, h, w), blended from tiles.
-
-        Where the model remembers good images, the map is made up of the network's and the memory's.
-
-        The tiles of one image form the batches, never those of several: so an image's score does not
-        depend on which others are inspected with it.
+    def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Anomaly map (h, w) and reconstruction (C, h, w), if the model has one, of a preprocessed image (C, h, w).
 
         Raises
         ------
         UsageError
-            When the image is less than half a patch high or wide, or has absent values (NaN) that the
-            network cannot take.
+            When the image is too small for the model, or has absent values (NaN) that it cannot take.
         """
-        shown, reconstruction = self.by_network(x)
-        memory = self.model.memory
-        if memory is not None:
-            remembered = None if memory.is_empty else torch.from_numpy(self.by_memory(x)).to(self._device)
-            with torch.inference_mode():
-                joint: NDArray[np.float32] = (
-                    memory.join(torch.from_numpy(shown).to(self._device), remembered).cpu().numpy()
-                )
-            return joint, reconstruction
-        return shown, reconstruction
-
-    def by_network(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """:meth:`examine` of the network alone."""
-        patch, stride = self.recipe.patch.size, self.recipe.patch.stride
-        plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
-        blended = Blender(plan, 1 + len(x))
-        with torch.inference_mode():
-            for where, tiles in plan.tiles(x, batch=TILES_AT_ONCE):
-                result = self.model.examine(torch.from_numpy(tiles).to(self._device))
-                values = torch.cat([result.map, result.reconstruction], dim=1)  # (n, 1 + C, P, P)
-                blended.add(where, values.cpu().numpy())
-        both = blended.result()
-        return both[0].astype(np.float32), both[1:].astype(np.float32)
-
-    def by_memory(self, x: NDArray[np.float32], without: int | None = None) -> NDArray[np.float32]:
-        """How unlike all remembered images but the one of number ``without`` a prepared image (C, h, w) is: (h, w)."""
-        assert self.model.memory is not None
-        with torch.inference_mode():
-            distances: NDArray[np.float32] = (
-                self.model.memory(torch.from_numpy(x)[None].to(self._device), without)[0, 0].cpu().numpy()
-            )
-        return distances
+        maps = self.model.maps(x)
+        return maps.anomaly, maps.reconstruction
 
     # -- on disk -----------------------------------------------------------------------------------
 
@@ -532,6 +484,6 @@ def load(folder: str | Path, *, device: str = "cpu") -> Detector:
     model = load_weights(
         folder,
         file,
-        lambda: build(file.recipe, preparation.channels, modalities=preparation.modalities, pretrained=False),
+        lambda: build_model(file.recipe, preparation.channels, preparation.modalities, pretrained=False),
     )
     return Detector(model, file, device=device)

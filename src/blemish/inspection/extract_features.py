@@ -269,7 +269,7 @@ def extract_features(
     else:
         works = [_ImageWork(item.name, item.path, preparation) for item in find_images(Path(source))]
     grid = encoder_grid(
-        detector.model, preparation.channels, patch=recipe.patch.size, stride=recipe.patch.stride
+        detector.autoencoder, preparation.channels, patch=recipe.patch.size, stride=recipe.patch.stride
     )
     claim(
         folder,
@@ -422,13 +422,13 @@ def _extract_block(
     pixels = source.read(rows.start, columns.start, rows.length, columns.length)
     pixels = np.pad(pixels, [(0, 0), rows.added, columns.added], mode="edge")
     there = np.isfinite(pixels)
-    if not there.all() and not detector.model.encoder.takes_absent:
+    if not there.all() and not detector.autoencoder.encoder.takes_absent:
         raise ImageError(
             opened.path,
             f"has absent values, which {detector.recipe.name} cannot take",
             "fit fp-cae-add or fp-cae-concat, or fill them",
         )
-    device = next(detector.model.parameters()).device
+    device = next(detector.autoencoder.parameters()).device
     with torch.inference_mode():
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         features = grid.encode(tensor, *places).cpu().numpy()  # (d, h, w)

@@ -241,8 +241,8 @@ class SceneScorer:
 
     def __init__(self, detector: Detector, panel: SceneReader, hidden: Sequence[str] = ()) -> None:
         self.panel = panel
-        self._model = detector.model
-        self._device = next(detector.model.parameters()).device
+        self._model = detector.autoencoder
+        self._device = next(detector.autoencoder.parameters()).device
         self._score = detector.recipe.score
         self.square = square_side(detector)
         patch, stride = detector.recipe.patch.size, detector.recipe.patch.stride
@@ -410,7 +410,7 @@ def inspect_scenes(
     for name in hide:
         if name not in names:
             raise UsageError(f"--hide {name}: the model knows no such modality; {nearest(name, names)}")
-    if hide and not detector.model.encoder.takes_absent:
+    if hide and not detector.autoencoder.encoder.takes_absent:
         raise UsageError(
             f"--hide: {detector.recipe.name} cannot do without a modality; fit fp-cae-concat or fp-cae-add"
         )

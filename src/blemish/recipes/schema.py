@@ -82,13 +82,16 @@ class MemoryPart(Part):
     """A memory bank: ``name: structure``, or the ``features`` of any extractors; further keys are its settings."""
 
     name: str = "features"
+    features: tuple[Part, ...] = Field((), description="extractors by name, with their settings")
 
     @model_validator(mode="after")
     def _names_or_lists(self) -> MemoryPart:
-        if self.name != "features" and "features" in self.settings:
+        if self.name != "features" and self.features:
             raise ValueError(
                 f"memory.name '{self.name}' and memory.features both say what to compare; leave one out"
             )
+        if self.name == "features" and not self.features:
+            raise ValueError("memory.features is missing; list extractors, such as [{name: structure}]")
         return self
 
 
@@ -218,19 +221,30 @@ class Recipe(RecipeSettings):
                 f"patch.stride {self.patch.stride} leaves gaps between patches of {self.patch.size}; "
                 "use at most patch.size"
             )
+        self._check_image(self.image.size)
+        return self
+
+    def _check_image(self, size: int | None) -> None:
+        """Refuse images that are resized to less than half a patch of a network."""
         least = smallest_side(self.patch.size)
-        if self.image.size is not None and self.image.size < least:
+        if self.encoder is not None and size is not None and size < least:
             raise ValueError(
-                f"image.size {self.image.size} is less than half of patch.size {self.patch.size}; "
+                f"image.size {size} is less than half of patch.size {self.patch.size}; "
                 f"use at least {least}, or a smaller patch.size"
             )
-        return self
+        for member in self.members:
+            member._check_image(size)
 
     def _check_kind(self) -> bool:
         """Refuse parts that do not belong together; whether there is an autoencoder."""
         if self.threshold.rule == "fixed" and self.threshold.value is None:
             raise ValueError("threshold.rule 'fixed' needs threshold.value, the threshold itself")
-        needed = {"encoder": self.encoder, "decoder": self.decoder, "loss": self.loss, "residual": self.residual}
+        needed = {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "loss": self.loss,
+            "residual": self.residual,
+        }
         optional = {
             "augmentation": self.augmentation,
             "alignment": self.alignment,
@@ -242,6 +256,8 @@ class Recipe(RecipeSettings):
                 given.append("memory")
             if given:
                 raise ValueError(f"'{given[0]}' has no use beside members; write it in a member's recipe")
+            for member in self.members:
+                member._check_image(self.image.size)
             return False
         if self.memory is not None and not given:
             return False

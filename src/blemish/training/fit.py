@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import shutil
@@ -29,7 +28,18 @@ from blemish.data.scenes import MODALITIES_FILE, Modality, holds_scenes
 from blemish.data.splits import plan_split, split_good
 from blemish.decision import at_most, needed, trimmed
 from blemish.decision.conformal import Trim
-from blemish.detectors.ensemble_selection import select_ensemble
+from blemish.detectors.contracts import GoodImages
+from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.factory import (
+    build_model,
+    has_memory_bank,
+    is_for_modalities,
+    least_side,
+    needs_whole_images,
+    networks,
+    training_recipes,
+)
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import (
     CalibrationError,
     FileError,
@@ -45,7 +55,6 @@ from blemish.inspection.detector import (
     Ancestor,
     Calibration,
     Detector,
-    EnsembleCandidate,
     ModelFile,
     Training,
     check_rate,
@@ -53,8 +62,7 @@ from blemish.inspection.detector import (
     versions,
 )
 from blemish.inspection.scoring import score_squares
-from blemish.models import Autoencoder, build, contact_sheet
-from blemish.models.registry import RESIDUALS, TERMS
+from blemish.models import Autoencoder, contact_sheet
 from blemish.observer import Observer
 from blemish.preprocessing.pose import find_pose, plan_crop
 from blemish.preprocessing.tiling import smallest_side
@@ -170,7 +178,7 @@ def fit(
     length = f" for {chosen.training.budget:.0f} s" if chosen.training.budget else ""
     observer.stage(f"Training {chosen.name}{length} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
-    model = start.model if start else build(chosen, preparation.channels, modalities=preparation.modalities)
+    model = start.model if start else build_model(chosen, preparation.channels, preparation.modalities)
     file = ModelFile(
         format=FORMAT,
         blemish=__version__,
@@ -190,28 +198,36 @@ def fit(
     def half_trained() -> Detector:
         return Detector(model, file, device=machine.device)
 
-    training = train_for(
-        folder,
-        model,
-        chosen,
-        material.patches("train"),
-        material.patches("validation"),
-        machine=machine,
-        data=material.fingerprint,
-        split=material.split,
-        resume=resume,
-        observer=observer,
-        trimming=material.trimming(half_trained, chosen, observer),
-        going_on_from=start.weights_sha256 if start else None,
-    )
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    remembered: tuple[str, ...] = ()
-    if model.memory is not None:
-        candidates, remembered = material.remember(Detector(model, file), observer)
+    recipes = training_recipes(chosen)
+
+    def train_network(autoencoder: Autoencoder, name: str) -> Training:
+        return train_for(
+            None if name else folder,
+            autoencoder,
+            recipes[name],
+            material.patches("train"),
+            material.patches("validation"),
+            machine=machine,
+            data=material.fingerprint,
+            split=material.split,
+            resume=resume,
+            observer=observer,
+            trimming=None if name else material.trimming(half_trained, chosen, observer),
+            going_on_from=start.weights_sha256 if start else None,
+        )
+
+    run = _Run(observer, chosen.training.seed, train_network)
+    record = model.fit(material, run)
+    training = next(iter(run.trainings.values()), _UNTRAINED)
     notes = (
         *_left_out(training, chosen),
-        *remembered,
-        *_notes(model, material.patches("calibration"), chosen),
+        *record.notes,
+        *_left_out_of_bank(record.left_out, material.split["train"]),
+        *(
+            note
+            for name, autoencoder in networks(model).items()
+            for note in _notes(autoencoder, material.patches("calibration"), recipes[name])
+        ),
     )
     for note in notes:
         observer.stage(note)
@@ -219,7 +235,7 @@ def fit(
         update={
             "recipe": start.of_full_length(chosen) if start else chosen,
             "training": training.model_copy(
-                update={"notes": (*material.notes, *notes), "candidates": candidates}
+                update={"notes": (*material.notes, *notes), "candidates": record.candidates}
             ),
             "weights_sha256": weights_sha256(model),
         }
@@ -235,6 +251,27 @@ def fit(
     if folder is not None:
         finish(detector, folder, _sheet(model, material.patches("train"), chosen))
     return detector
+
+
+class _Run:
+    """Surroundings of the fit of one model; :attr:`trainings` records that of each network."""
+
+    def __init__(
+        self, observer: Observer, seed: int, train_network: Callable[[Autoencoder, str], Training]
+    ) -> None:
+        self.observer, self.seed = observer, seed
+        self.trainings: dict[str, Training] = {}
+        self._train_network = train_network
+
+    def train(self, autoencoder: Autoencoder, name: str) -> None:
+        self.trainings[name] = self._train_network(autoencoder, name)
+
+
+def _left_out_of_bank(numbers: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    if not numbers:
+        return ()
+    left_out = ", ".join(names[number] for number in numbers)
+    return (f"Not in the memory bank, as the training images farthest from all others: {left_out}.",)
 
 
 _UNTRAINED = Training(steps=0, best_step=0, best_loss=None, seconds=0, machine="", history=())
@@ -314,8 +351,7 @@ class _Start:
                 "fit a new model"
             )
         self.model = detector.model
-        if self.model.memory is not None:  # or half-time scores would favour the images that it holds
-            self.model.memory.forget()
+        self.model.reset()  # or half-time scores would favour the images that a memory bank holds
         self.preparation = file.preparation
         self.seen = file.seen
         self.groups = file.groups
@@ -415,10 +451,8 @@ class _Material(Protocol):
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Scores and map maxima of ``part``."""
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        """Fill the memory of ``detector``'s model; what was tried, and what came of it in words."""
+    def whole(self, part: str) -> GoodImages:
+        """All preprocessed images of ``part``; only of single images."""
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
@@ -491,7 +525,7 @@ class _Images:
             found.append(find_pose(shown.floats().mean(0)))
             scales.append(preparation.scale_of(shown.height, shown.width))
             observer.count(done, len(looked_at))
-        crop, reason = plan_crop(found, scales, least=smallest_side(recipe.patch.size))
+        crop, reason = plan_crop(found, scales, least=least_side(recipe))
         told = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
         observer.stage(told)
         self.notes = (*self.notes, told)
@@ -523,21 +557,8 @@ class _Images:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return _measure(detector, self._parts[part], observer)
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        names = self.split["train"]
-        observer.stage(f"Remembering {len(names)} training images")
-        groups = (
-            [item.thing for item in self._parts["train"]],
-            [item.thing for item in self._parts["validation"]],
-        )
-        done = select_ensemble(detector, self.patches("train"), self.patches("validation"), observer, groups)
-        if not done.left_out:
-            return done.candidates, (done.words,)
-        forgotten = ", ".join(names[number] for number in done.left_out)
-        said = f"Not remembered, as the training images least like all others: {forgotten}."
-        return done.candidates, (done.words, said)
+    def whole(self, part: str) -> GoodImages:
+        return GoodImages(self.patches(part), [item.thing for item in self._parts[part]])
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
@@ -618,20 +639,18 @@ class _Scenes:
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return score_squares(detector, self._panels, self._columns[part], self._squares[part], observer)
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        raise AssertionError("recipes with a memory are refused for scenes")
+    def whole(self, part: str) -> GoodImages:
+        raise UsageError("scenes are not fitted on as whole images; choose a recipe of one network")
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
     ) -> Trimming | None:
         return None
 
-    def _refuse_missing(self, recipe: Recipe, model: Autoencoder) -> None:
+    def _refuse_missing(self, recipe: Recipe, model: ReconstructionModel | Ensemble) -> None:
         """Say before training what the network would refuse at its first patch of such a panel."""
         lacking = next((panel for panel in self._panels if panel.missing), None)
-        if lacking is None or model.encoder.takes_absent:
+        if lacking is None or model.takes_absent:
             return
         raise UsageError(
             f"{lacking.scene.folder}: has no {', '.join(lacking.missing)}, which {recipe.name} cannot do "
@@ -643,9 +662,7 @@ def _are_scenes(source: Path, recipe: Recipe) -> bool:
     """Whether ``source`` is opened as scenes, by what is there and what ``recipe`` is made for."""
     if _describes_scenes(source):
         return True
-    parts = [RESIDUALS.get(recipe.residual.name), *(TERMS.get(term.name) for term in recipe.loss)]
-    for_sensors = any("modalities" in inspect.signature(part).parameters for part in parts if part)
-    return for_sensors and holds_scenes(source)
+    return is_for_modalities(recipe) and holds_scenes(source)
 
 
 def _describes_scenes(source: Path) -> bool:
@@ -655,8 +672,9 @@ def _describes_scenes(source: Path) -> bool:
 
 
 def _refuse_image_settings(recipe: Recipe) -> None:
-    if recipe.memory is not None:
-        raise RecipeError(f"{recipe.name}: has a memory, which is for images; fit scenes with fp-cae-add")
+    if needs_whole_images(recipe):
+        kind = "is an ensemble" if recipe.members else "has a memory"
+        raise RecipeError(f"{recipe.name}: {kind}, which is for images; fit scenes with fp-cae-add")
     for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
         if share:
             raise RecipeError(f"{recipe.name}: {key}.trim {share} is for images, not for scenes; set it to 0")
@@ -699,10 +717,10 @@ def _notes(model: Autoencoder, images: PatchSource, recipe: Recipe) -> tuple[str
     )
 
 
-def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoencoder:
+def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> ReconstructionModel | Ensemble:
     """Try the parts of ``recipe`` on empty patches, so that what does not fit is found before hours of work.
 
-    The untrained network is returned. Without ``modalities`` the patches are images of as many channels as the
+    The untrained model is returned. Without ``modalities`` the patches are images of as many channels as the
     recipe says, or three.
 
     Raises
@@ -711,18 +729,21 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
         Naming the recipe, the part and the mend.
     """
     channels = sum(modality.channels for modality in modalities) or recipe.image.channels or 3
-    # Two, where training has as many: batch normalisation cannot learn from one.
-    patches = torch.zeros(min(2, recipe.training.batch), channels, recipe.patch.size, recipe.patch.size)
+    recipes = training_recipes(recipe)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model = build(recipe, channels, modalities=modalities)
-            model.loss(patches)
-            model.examine(patches)
-            if model.pretraining:
-                model.pretraining_loss(patches)
+            model = build_model(recipe, channels, modalities)
+            for name, autoencoder in networks(model).items():
+                own = recipes[name]
+                # Two, where training has as many: batch normalisation cannot learn from one.
+                patches = torch.zeros(min(2, own.training.batch), channels, own.patch.size, own.patch.size)
+                autoencoder.loss(patches)
+                autoencoder.examine(patches)
+                if autoencoder.pretraining:
+                    autoencoder.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
-    if recipe.memory is not None and recipe.threshold.rule == "train-mean":
+    if has_memory_bank(recipe) and recipe.threshold.rule == "train-mean":
         raise RecipeError(
             f"{recipe.name}: threshold.rule train-mean scores the training images, which its memory knows by heart; "
             "set threshold.rule=conformal"
@@ -730,13 +751,18 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
     return model
 
 
-def _sheet(model: Autoencoder, images: PatchSource, recipe: Recipe) -> NDArray[np.uint8] | None:
+def _sheet(
+    model: ReconstructionModel | Ensemble, images: PatchSource, recipe: Recipe
+) -> NDArray[np.uint8] | None:
     """Training patches with and without their synthetic blemishes, where ``model`` is trained on such."""
-    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
-        return None
-    patches = RandomPatches(images, recipe.patch.size, seed=recipe.training.seed, start=0, stop=SHOWN)
-    batch = torch.stack(list(raising(patches[index] for index in range(SHOWN))))
-    return contact_sheet(model, batch, recipe.training.seed)
+    recipes = training_recipes(recipe)
+    for name, autoencoder in networks(model).items():
+        own = recipes[name]
+        if any(corruption.name == "synthetic-anomalies" for corruption in own.corruption):
+            patches = RandomPatches(images, own.patch.size, seed=own.training.seed, start=0, stop=SHOWN)
+            batch = torch.stack(list(raising(patches[index] for index in range(SHOWN))))
+            return contact_sheet(autoencoder, batch, own.training.seed)
+    return None
 
 
 def _read(
@@ -746,7 +772,8 @@ def _read(
 
     ``scale`` is that of the model to go on from, where it has one.
     """
-    patch, image = recipe.patch.size, recipe.image
+    patch = recipe.patch.size if recipe.encoder else 2 * least_side(recipe)
+    image = recipe.image
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
         scale = scale or _common_scale(_good_images(images), image.size, patch)
