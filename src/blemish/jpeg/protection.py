@@ -199,7 +199,7 @@ def _quality_of(encoder: Encoder, tune: Tune, lam: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def detector(folder: Path) -> Detector:
+def load_detector(folder: Path) -> Detector:
     """The detector in a model folder, loaded once a process.
 
     Raises
