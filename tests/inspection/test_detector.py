@@ -315,7 +315,7 @@ def test_an_edit_is_noticed_although_its_trace_is_removed(model: Path) -> None:
 
 def test_posed_calibration_scores_are_what_inspect_gives(posed: tuple[Detector, Path], bolts: Path) -> None:
     detector = posed[0]
-    assert detector.file.preparation.crop is not None
+    assert detector.file.preprocessing.crop is not None
     names = detector.file.split["calibration"]
     found = [detector.inspect(bolts / name) for name in reversed(names)][::-1]
     assert [one.score for one in found] == list(detector.file.calibration.scores)

@@ -125,7 +125,7 @@ def test_an_image_that_cannot_be_converted_is_left_out_and_the_others_are_inspec
 ) -> None:
     five = np.zeros((5, 40, 48), np.uint8)
     tifffile.imwrite(parts / "five.tif", five, photometric="minisblack", metadata={"axes": "CYX"})
-    preparation = detector.file.preparation.model_copy(update={"convert": True})
+    preparation = detector.file.preprocessing.model_copy(update={"convert": True})
     file = detector.file.model_copy(update={"preparation": preparation})
     output = inspect_folder(Detector(detector.model, file), parts, tmp_path / "found")
     (problem,) = map(str, output.problems)

@@ -161,7 +161,7 @@ def test_blocks_stitched_are_one_run_over_the_whole(
 ) -> None:
     source = with_hole(scenes, tmp_path) if hole else scenes
     detector = make_detector(source, recipe, STRIDE)
-    with SceneReader(find_scenes(source, detector.file.preparation.modalities)[-1]) as panel:
+    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as panel:
         examiner = SceneScorer(detector, panel)
         expected = whole(detector, panel)
         stitched = {name: np.full_like(values, np.inf) for name, values in expected.items()}
@@ -359,7 +359,7 @@ def test_without_the_grids_own_sensor_the_maps_have_the_models_scale(
     painting(tmp_path / "in" / "eve")
     model = open_scenes(tmp_path / "in", patch=32, observer=Observer()).modalities
     detector = make_detector(tmp_path / "in", "fp-cae-add", STRIDE)
-    preparation = detector.file.preparation.model_copy(update={"modalities": model})
+    preparation = detector.file.preprocessing.model_copy(update={"modalities": model})
     detector = Detector(detector.model, detector.file.model_copy(update={"preparation": preparation}))
     for name in ("infrared.tif", "rgb.png"):
         (tmp_path / "in" / "eve" / name).unlink()
@@ -635,6 +635,6 @@ def test_a_model_of_images_is_sent_to_the_other_command(
     scenes: Path, detector: Detector, tmp_path: Path
 ) -> None:
     file = detector.file
-    plain = file.model_copy(update={"preparation": file.preparation.model_copy(update={"modalities": ()})})
+    plain = file.model_copy(update={"preparation": file.preprocessing.model_copy(update={"modalities": ()})})
     with pytest.raises(UsageError, match="inspect_folder"):
         inspect_scenes(Detector(detector.model, plain), scenes, tmp_path)

@@ -149,7 +149,7 @@ def test_several_sources_keep_apart(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "more" / "a.png", 3)
     encode_folder([folder, tmp_path / "more", folder / "a.png"], tmp_path / "out")
     assert files(tmp_path / "out") == [
-        "a.jpg", JOURNAL_FILE, "more/a.jpg", "images/a.jpg", "images/b.jpg", "images/below/c.jpg",
+        "a.jpg", JOURNAL_FILE, "images/a.jpg", "images/b.jpg", "images/below/c.jpg", "more/a.jpg",
     ]  # fmt: skip
 
 

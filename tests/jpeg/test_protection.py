@@ -23,7 +23,7 @@ from blemish.jpeg.protection import (
     MARGIN,
     RegionOfInterest,
     bits_map,
-    detector,
+    load_detector,
     encode_protected,
     importance,
     suspicion,
@@ -85,7 +85,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(model: Path) -> Detector:
-    return detector(model)
+    return load_detector(model)
 
 
 @pytest.fixture
@@ -400,14 +400,14 @@ def test_a_detector_for_images_that_no_jpeg_holds_is_refused(
 
     def load(folder: Path) -> Detector:
         found = original(folder)
-        preparation = found.file.preparation.model_copy(update={"channels": channels, "kind": kind})
+        preparation = found.file.preprocessing.model_copy(update={"channels": channels, "kind": kind})
         return type(found)(found.model, found.file.model_copy(update={"preparation": preparation}))
 
     original = home.load
     monkeypatch.setattr(home, "load", load)
-    detector.cache_clear()
+    load_detector.cache_clear()
     with pytest.raises(ModelError, match="which no JPEG holds; protect with a model fitted on 8-bit"):
-        detector(model)
+        load_detector(model)
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_a_model_goes_on_with_what_is_new_and_what_it_knew(
     assert again.file.weights_sha256 != detector.file.weights_sha256
     assert again.file.training.steps == 1  # a fifth of six, rounded down
     assert again.recipe == detector.recipe
-    assert again.file.preparation == detector.file.preparation
+    assert again.file.preprocessing == detector.file.preprocessing
     (ancestor,) = again.file.lineage
     assert (ancestor.weights_sha256, ancestor.steps, ancestor.images) == (
         detector.file.weights_sha256,
@@ -744,7 +744,7 @@ def test_what_is_looked_at_is_said_and_on_the_card(
     posed: tuple[Detector, Path], good: Path, quick: list[str], recorder: type
 ) -> None:
     detector, folder = posed
-    crop = detector.file.preparation.crop
+    crop = detector.file.preprocessing.crop
     assert crop is not None
     said = (
         "Looking at one object on a plain ground, each turned into one pose, "
@@ -756,7 +756,7 @@ def test_what_is_looked_at_is_said_and_on_the_card(
     assert 64 <= crop.width <= 80
     told = recorder()
     whole = fit(good, settings=quick, false_reject_rate=RATE, observer=told)
-    assert whole.file.preparation.crop is None
+    assert whole.file.preprocessing.crop is None
     assert [stage for stage in told.stages if stage.startswith("Looking at whole images: ")]
     assert "Looking at whole images: " in whole.card()
     assert "Remembering 17 training images" in told.stages
@@ -772,8 +772,8 @@ def test_a_thin_object_is_given_a_crop_that_tiles_fit(
         save(tmp_path / f"{seed}.png", needle)
     settings = [*quick, "patch.size=64", "patch.stride=64"]
     detector = fit(tmp_path, settings=settings, false_reject_rate=RATE)
-    assert detector.file.preparation.crop is not None
-    assert detector.file.preparation.crop.height == 32
+    assert detector.file.preprocessing.crop is not None
+    assert detector.file.preprocessing.crop.height == 32
     assert detector.inspect(tmp_path / "0.png").map.shape == (96, 103)
 
 
@@ -786,8 +786,8 @@ def test_all_images_keep_one_scale_and_one_far_too_small_for_it_is_left_out(
     told = recorder()
     settings = [*quick, "image.size=60"]  # the others have 40
     detector = fit(images, settings=settings, false_reject_rate=RATE, observer=told)
-    assert detector.file.preparation.scale == 1.5
-    assert detector.file.preparation.scaled(100, 120) == (150, 180)
+    assert detector.file.preprocessing.scale == 1.5
+    assert detector.file.preprocessing.scaled(100, 120) == (150, 180)
     (problem,) = told.problems
     assert str(problem).startswith(f"{images / 'small.png'}: is 60 × 10 pixels")
     assert str(problem).endswith("leave it out, or fit with --set image.scale=each")
@@ -838,7 +838,7 @@ def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
     with pytest.raises(RecipeError, match=r"was fitted with memory\.share"):
         fit(more, settings=settings, continue_from=folder)
     again = fit(more, continue_from=folder, out=tmp_path / "model")
-    assert again.file.preparation == detector.file.preparation
+    assert again.file.preprocessing == detector.file.preprocessing
     assert again.file.training.steps == 1
     assert again.file.training.candidates
     assert again.model.memory is not None

@@ -52,7 +52,7 @@ def folder(paintings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fit_on_scenes_survives_saving(paintings: Path, folder: Path) -> None:
     detector = load(folder)
     file = detector.file
-    assert [(one.name, one.channels) for one in file.preparation.modalities] == [
+    assert [(one.name, one.channels) for one in file.preprocessing.modalities] == [
         ("infrared", 1),
         ("rgb", 3),
         ("xray", 1),
@@ -136,13 +136,13 @@ def test_any_recipe_fits_scenes_that_a_yaml_describes(
     )
     settings = [*tiny, "threshold.false_reject_rate=0.2"]
     detector = fit(tmp_path, "l2-ae", settings=settings)
-    assert detector.file.preparation.channels == 4
+    assert detector.file.preprocessing.channels == 4
     assert len(detector.file.calibration.scores) == 4
 
 
 def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
     detector = fit(good, "fp-cae-add", settings=[*TINY, "threshold.false_reject_rate=0.2"])
-    assert detector.file.preparation.modalities == ()
+    assert detector.file.preprocessing.modalities == ()
     assert np.isfinite(detector.inspect(good / "0.png").score)
 
 

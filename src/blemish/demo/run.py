@@ -29,7 +29,8 @@ from blemish.storage.atomic import write_json
 from blemish.training.fit import refuse_unwritable
 
 if TYPE_CHECKING:
-    from blemish.inspection.scenes import SceneInspection, SceneRecord
+    from blemish.inspection.scene_records import SceneRecord
+    from blemish.inspection.scenes import SceneInspection
 
 RECIPE = "ssim-ae"
 DRAWING_FILE = "drawing.json"

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blemish.detectors.contracts import AnomalyModel, Floats
-from blemish.errors import UsageError
+from blemish.detectors.contracts import Floats
 from blemish.models import Autoencoder
-from blemish.models.autoencoder import Bottleneck, ImageEncoder
+from blemish.models.contracts import Bottleneck, ImageEncoder
 
 _PATCHES_AT_ONCE = 16
 _PROBE_SEED = 0
@@ -157,22 +156,6 @@ def latent_shape(model: Autoencoder) -> tuple[int, int, int]:
     """(d, h, w) of the latent of one patch."""
     last = cast(ImageEncoder | Bottleneck, model.bottlenecks[-1] if model.bottlenecks else model.encoder)
     return last.latent_shape
-
-
-def feature_grid(model: AnomalyModel, channels: int, *, patch: int, stride: int) -> Grid:
-    """:func:`encoder_grid` of the encoder of an anomaly model.
-
-    Raises
-    ------
-    UsageError
-        When the model has no encoder.
-    """
-    members = [model, *getattr(model, "models", ())]
-    for member in members:
-        autoencoder = getattr(member, "autoencoder", None)
-        if autoencoder is not None:
-            return encoder_grid(autoencoder, channels, patch=patch, stride=stride)
-    raise UsageError("the model has no encoder whose features could be written; fit a recipe with an encoder")
 
 
 def encoder_grid(model: Autoencoder, channels: int, *, patch: int, stride: int) -> Grid:

@@ -88,5 +88,7 @@ def score_blocks(
         read = time.perf_counter()
         maps = model.maps(window, hidden=hidden)
         inside = (..., *block.within(rows, columns))
-        cropped = AnomalyMaps(*(plane if plane is None else plane[inside] for plane in maps))
+        cropped = AnomalyMaps(
+            maps.anomaly[inside], *(plane if plane is None else plane[inside] for plane in maps[1:])
+        )
         yield BlockMaps(block, window[inside], cropped, read - begun, time.perf_counter() - read)

@@ -307,14 +307,17 @@ def _calibrate_images(detector: Detector, source: Path, observer: Observer) -> M
         observer.stage(f"Scoring {len(parts['train'])} training images, whose mean is the threshold")
         training = list(parts["train"].values())
         training_scores = score_images(detector, training, observer, AGAIN).scores
-    items, scores, maxima = zip(*kept.values(), strict=True) if kept else ((), (), ())
+    usable = [item for item, _, _ in kept.values()]
+    scored = Scored(
+        tuple(score for _, score, _ in kept.values()), tuple(maximum for _, _, maximum in kept.values())
+    )
     seen = {**dict.fromkeys(kept, "calibration"), **file.seen}
-    split = {**file.split, "calibration": tuple(item.name for item in items)}
+    split = {**file.split, "calibration": tuple(item.name for item in usable)}
     return calibrated(
         file.model_copy(update={"seen": seen, "split": split}),
-        Scored(scores, maxima),
+        scored,
         training_scores,
-        lambda stay: unit_of_images([items[number] for number in stay]),
+        lambda stay: unit_of_images([usable[number] for number in stay]),
     )
 
 

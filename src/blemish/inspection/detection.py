@@ -19,8 +19,8 @@ class ScoredImage(NamedTuple):
     score: float
     map: NDArray[np.float32]
     """(H, W), at least 0."""
-    reconstruction: NDArray[np.float32]
-    """(C, H, W) in [0, 1]; the image itself, of a model that reconstructs nothing."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Detection:
     regions: tuple[Region, ...]
     image: NDArray[np.float32]
     """(C, H, W) as read, in [0, 1]."""
-    reconstruction: NDArray[np.float32]
-    """(C, H, W)."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W); None of a model that reconstructs nothing."""
     seconds: float
 
     @property

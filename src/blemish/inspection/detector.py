@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score
-from blemish.detectors.contracts import AnomalyModel
+from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
 from blemish.errors import ImageError, ModelError, UsageError
 from blemish.inspection.card import model_card
@@ -20,7 +20,12 @@ from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
-from blemish.storage.model_folder import DETECTOR, read_document, write_model
+from blemish.storage.model_folder import DETECTOR, load_weights, read_document, write_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from blemish.models import Autoencoder
 
 
 class Detector:
@@ -53,6 +58,22 @@ class Detector:
     def measure_name(self) -> str:
         """Quantity that the anomaly map holds, as a report names it."""
         return self.model.title
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The first network of the model.
+
+        Raises
+        ------
+        UsageError
+            When the model has none.
+        """
+        from blemish.detectors.factory import networks
+
+        found = networks(self.model) if isinstance(self.model, TrainableModel) else {}
+        if not found:
+            raise UsageError("the model has no network; fit a recipe with an encoder")
+        return next(iter(found.values()))
 
     # -- the decision ------------------------------------------------------------------------------
 
@@ -193,13 +214,13 @@ class Detector:
         )
         try:
             placed = self.file.preprocessing.place(image)
-            anomaly, reconstruction = self.maps(placed.pixels)
+            anomaly, reconstruction = self.examine(placed.pixels)
             return ScoredImage(
                 score=self.score(anomaly),
                 map=np.maximum(placed.map_back(anomaly), 0),
-                reconstruction=placed.own
-                if reconstruction is None
-                else np.clip(placed.image_back(reconstruction), 0, 1),
+                reconstruction=(
+                    None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
+                ),
             )
         except UsageError as error:
             raise ImageError(
@@ -208,7 +229,7 @@ class Detector:
         except MemoryError:
             raise ImageError(image.path, "does not fit into memory", "cut it into smaller images") from None
 
-    def maps(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Anomaly map (h, w) and reconstruction (C, h, w), if there is one, of a preprocessed image (C, h, w).
 
         Raises
@@ -235,10 +256,8 @@ class Detector:
         FileError
             When they cannot be written.
         """
-        from blemish.detectors.legacy import stored
-
         has_sheet = (Path(folder) / SHEET_FILE).is_file()
-        return write_model(folder, self.file, stored(self.model), self.card(has_sheet=has_sheet))
+        return write_model(folder, self.file, _module(self.model), self.card(has_sheet=has_sheet))
 
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
@@ -283,10 +302,23 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
             f"was calibrated by Blemish {file.blemish} on scores of scenes that inspection no longer gives",
             f"run blemish calibrate {folder} {file.subject.upper()} --out NEW, which does not train",
         )
-    from blemish.detectors.legacy import load_model
+    from blemish.detectors.ensemble import for_inspection
+    from blemish.detectors.factory import build_model, upgrade_state_dict
 
     preprocessing = file.preprocessing
-    model = load_model(
-        folder, file, file.recipe, preprocessing.channels, preprocessing.modalities, device=device
+    model = load_weights(
+        folder,
+        file,
+        lambda: build_model(
+            file.recipe, preprocessing.channels, preprocessing.modalities, pretrained=False
+        ),
+        lambda weights: upgrade_state_dict(weights, file.recipe),
     )
-    return Detector(model, file)
+    return Detector(for_inspection(model, device), file)
+
+
+def _module(model: AnomalyModel) -> nn.Module:
+    """The torch module that ``model`` is."""
+    if not hasattr(model, "state_dict"):
+        raise UsageError("only detectors whose model is a torch module can be saved")
+    return cast("nn.Module", model)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from blemish._version import __version__
 from blemish.data.fingerprint import Fingerprint
 from blemish.decision import Calibration, Decision
+from blemish.detectors.contracts import EnsembleCandidate
 from blemish.errors import UsageError
 from blemish.inspection.upgrade import upgrade_v1
 from blemish.preprocessing.transform import Preprocessing
@@ -59,6 +60,8 @@ class ModelFile(Document):
     split: dict[str, tuple[str | SceneColumns, ...]]
     """Of each part the names of its images, or its columns of each scene."""
     training: Training
+    candidates: tuple[EnsembleCandidate, ...] = ()
+    """Ensembles that were tried; :mod:`blemish.detectors.ensemble_selection` says how one is chosen."""
     seen: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of every image file that this model or one before it was fitted on, and its part for good."""
     groups: dict[str, str] = Field(default_factory=dict)

@@ -68,13 +68,13 @@ def extract_features(
         When ``source`` holds nothing to read, or ``out`` cannot be used.
     """
     observer = observer or Observer()
-    from blemish.detectors.feature_grid import feature_grid
+    from blemish.detectors.feature_grid import encoder_grid
 
     recipe, preprocessing = detector.recipe, detector.file.preprocessing
     folder, subject = Path(out), detector.file.subject
     works = _WORKS[subject](Path(source), preprocessing)
-    grid = feature_grid(
-        detector.model, preprocessing.channels, patch=recipe.patch.size, stride=recipe.patch.stride
+    grid = encoder_grid(
+        detector.autoencoder, preprocessing.channels, patch=recipe.patch.size, stride=recipe.patch.stride
     )
     claim(
         folder,

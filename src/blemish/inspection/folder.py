@@ -101,7 +101,8 @@ class InspectionFolder:
             full_scale=FULL_SCALE_LEVELS * found.pixel_threshold or 1.0,
             measure=self.detector.measure_name,
         )
-        write_image(self._place("reconstructions", found.name), found.reconstruction)
+        if found.reconstruction is not None:
+            write_image(self._place("reconstructions", found.name), found.reconstruction)
         drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         record = found.record(label)
@@ -147,9 +148,10 @@ class InspectionFolder:
             if item.mask is not None:
                 with suppress(ImageError):  # evaluating has said so, and the image is worth showing
                     mask = read_mask(item.mask, size=image.size)
+            reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
                 image.floats(),
-                read_image(self._place("reconstructions", record.path)).floats(),
+                read_image(reconstruction).floats() if os.path.exists(reconstruction) else None,
                 read_map(self._place("maps", record.path)),
                 mask,
             )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from blemish.recipes.compat import upgrade_recipe
 from blemish.storage.training_record import upgrade_training_v1
 
 
@@ -27,7 +28,7 @@ def upgrade_v1(content: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = dict(content)
     calibration = upgraded.pop("calibration")
     upgraded["preprocessing"] = upgraded.pop("preparation")
-    split = upgraded["split"]
+    training, split = upgraded["training"], upgraded["split"]
     if calibration.get("square") is not None:
         upgraded["calibration"] = None
         upgraded["split"] = {part: [_columns(place) for place in places] for part, places in split.items()}
@@ -37,21 +38,10 @@ def upgrade_v1(content: Mapping[str, Any]) -> dict[str, Any]:
         **upgraded,
         "kind": "detector",
         "format": 2,
-        "recipe": _recipe(upgraded["recipe"]),
-        "training": upgrade_training_v1(upgraded["training"]),
+        "recipe": upgrade_recipe(upgraded["recipe"]),
+        "training": upgrade_training_v1(training),
+        "candidates": training.get("candidates", []),
     }
-
-
-def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        from blemish.recipes.compat import upgrade_recipe
-    except ImportError:
-        upgraded = dict(recipe)
-        if "picture" in upgraded:
-            upgraded["image"] = upgraded.pop("picture")
-        return upgraded
-    result: dict[str, Any] = upgrade_recipe(recipe)
-    return result
 
 
 def _calibration(before: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from blemish.jpeg.protection import (
     Protection,
     RegionOfInterest,
     decisions_changed,
-    detector,
+    load_detector,
     encode_protected,
 )
 from blemish.jpeg.rate_targets import check_aims
@@ -298,10 +298,10 @@ def encode_folder(
 
 def _load_models(settings: BatchSettings) -> None:
     """Refuse a model that is none before anything is done; with one worker it is the one that works."""
-    detector.cache_clear()  # a folder may hold another model than in an earlier batch of this process
+    load_detector.cache_clear()  # a folder may hold another model than in an earlier batch of this process
     _learned.cache_clear()
     if settings.protect is not None:
-        detector(settings.protect)
+        load_detector(settings.protect)
     if settings.model is not None:
         _learned(settings.model)
 
@@ -419,7 +419,7 @@ def _encode(job: Job) -> BatchOutcome:
         action, data = "recoded", _recoded(path, before, source.segments, settings)
     else:
         if settings.protect is not None:
-            guard = RegionOfInterest(detector(settings.protect), source, settings.strength)
+            guard = RegionOfInterest(load_detector(settings.protect), source, settings.strength)
         encoded = _encoded(source, settings, guard)
         action, data, quality = "encoded", encoded.data, encoded.quality
         if encoded.notice:
@@ -601,7 +601,7 @@ def _write_pages(
             if job.root == root and record.protection is not None
         ]
         if shown and (anew or not path.exists()):
-            write_protection_page(path, shown, detector(settings.protect), observer)
+            write_protection_page(path, shown, load_detector(settings.protect), observer)
         if shown:
             pages.append(path)
     return tuple(pages)

@@ -23,7 +23,8 @@ from torch import Tensor
 from blemish.data.datasets import find_images
 from blemish.data.image import read_image, resize, select_channels
 from blemish.errors import ImageError, RecipeError, UsageError
-from blemish.models.autoencoder import Autoencoder, Corruption
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
 VISIBLE = 0.15
@@ -479,7 +480,7 @@ def _with_one_blemish(
     return (x + opacity * region.mask * (filled - x)).clamp(0, 1)
 
 
-@register(CORRUPTIONS, "blemishes")
+@register(CORRUPTIONS, "synthetic-anomalies")
 class SyntheticAnomalies(Corruption):
     """:func:`spoil` by one share, number and size; the label is :func:`anomaly_mask`.
 
@@ -495,7 +496,7 @@ class SyntheticAnomalies(Corruption):
         When ``smallest`` exceeds ``largest``.
     """
 
-    spoils_held_out = True
+    corrupts_held_out = True
 
     def __init__(
         self,
@@ -509,7 +510,7 @@ class SyntheticAnomalies(Corruption):
         super().__init__()
         if smallest > largest:
             raise RecipeError(
-                f"corruption 'blemishes': smallest {smallest:g} exceeds largest {largest:g}; make it less"
+                f"corruption 'synthetic-anomalies': smallest {smallest:g} exceeds largest {largest:g}; make it less"
             )
         self.clean, self.most, self.smallest, self.largest = clean, most, smallest, largest
         self.textures = textures
@@ -579,7 +580,7 @@ def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArr
 
     Returns
     -------
-    (3 H + 2 gaps, N W + gaps, 3), or None where the model's corruptions have no ``blemishes``.
+    (3 H + 2 gaps, N W + gaps, 3), or None where the model's corruptions have no ``synthetic-anomalies``.
     """
     if not any(isinstance(corruption, SyntheticAnomalies) for corruption in model.corruptions):
         return None

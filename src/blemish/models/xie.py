@@ -24,15 +24,8 @@ from torch import Tensor, nn
 from blemish.data.scenes import Modality
 from blemish.errors import RecipeError, UsageError
 from blemish.layers import ConvTranspose2d, PartialConv2d, PartialConvTranspose2d
-from blemish.models.autoencoder import (
-    Autoencoder,
-    ImageDecoder,
-    ImageEncoder,
-    Pass,
-    Residual,
-    ResidualRule,
-    Term,
-)
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import ImageDecoder, ImageEncoder, Pass, Residual, ResidualRule, Term
 from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, RESIDUALS, TERMS, register
 from blemish.similarity import ssim, ssim_map
@@ -429,6 +422,7 @@ class ModalLogSSIM(Term):
     """
 
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
@@ -466,6 +460,7 @@ class ModalSSIM(ResidualRule):
 
     title = "1 − SSIM, mean over the modalities"
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blemish._version import __version__
 from blemish.errors import ModelError, RecipeError
 from blemish.storage.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "model.safetensors", "card.md"
 
@@ -69,6 +69,8 @@ class Document(BaseModel):
     weights_sha256: str
     content_sha256: str | None = None
     """Of everything else, so that an edit by hand is noticed; None until it is saved."""
+    stored_format: int = Field(0, exclude=True)
+    """Format of the folder that was read, where it is older; 0 otherwise. Not kept on disk."""
 
     @classmethod
     def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def read_document(folder: Path, kind: ModelKind, schema: type[DocumentT]) -> Doc
         if not _is_unedited(content):
             raise edited
         try:
-            content = schema.upgraded(content)
+            content = {**schema.upgraded(content), "stored_format": 1}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ModelError(path, "is no complete document of format 1", remedy) from None
     try:
@@ -205,8 +207,17 @@ def _read_json(folder: Path, kind: ModelKind) -> dict[str, Any]:
     return content
 
 
-def load_weights(folder: Path, document: Document, build: Callable[[], ModuleT]) -> ModuleT:
+def load_weights(
+    folder: Path,
+    document: Document,
+    build: Callable[[], ModuleT],
+    upgrade: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> ModuleT:
     """The module that ``build`` makes, with the weights in ``folder`` that ``document`` vouches for.
+
+    Parameters
+    ----------
+    upgrade: gives weights of format 1 their present names.
 
     Raises
     ------
@@ -231,7 +242,10 @@ def load_weights(folder: Path, document: Document, build: Callable[[], ModuleT])
         )
     try:
         model = build()
-        model.load_state_dict(load(weights))
+        tensors = load(weights)
+        if upgrade is not None and document.stored_format == 1:
+            tensors = upgrade(tensors)
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, RecipeError) as error:
         raise ModelError(
             path,

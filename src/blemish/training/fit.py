@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import shutil
 import stat
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,12 +23,23 @@ from blemish.data.datasets import Item, find_images
 from blemish.data.fingerprint import Fingerprint, file_sha256, fingerprint
 from blemish.data.image import DEPTH_WORDS, image_info, read_image
 from blemish.data.open_scenes import open_scenes
-from blemish.data.scene_splits import calibration_squares, sides_for
 from blemish.data.scenes import MODALITIES_FILE, Modality, holds_scenes
 from blemish.data.splits import plan_split, split_good
-from blemish.decision import at_most, needed, trimmed
+from blemish.decision import SceneSquares, at_most, check_rate, needed, trimmed
 from blemish.decision.conformal import Trim
-from blemish.detectors.ensemble_selection import select_ensemble
+from blemish.decision.decision import Unit
+from blemish.detectors.contracts import GoodImages
+from blemish.detectors.ensemble import Ensemble, for_inspection
+from blemish.detectors.factory import (
+    build_model,
+    has_memory_bank,
+    is_for_modalities,
+    least_side,
+    needs_whole_images,
+    networks,
+    training_recipes,
+)
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import (
     CalibrationError,
     FileError,
@@ -39,22 +49,26 @@ from blemish.errors import (
     Stopped,
     UsageError,
 )
-from blemish.inspection.detector import (
+from blemish.inspection.calibration import (
+    Scored,
+    calibrated,
+    choose_squares,
+    least_squares,
+    refuse_too_few,
+    score_images,
+    score_squares,
+    unit_of_images,
+)
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import (
     FORMAT,
     SHEET_FILE,
     Ancestor,
-    Calibration,
-    Detector,
-    EnsembleCandidate,
     ModelFile,
-    Training,
-    check_rate,
-    load,
+    SceneColumns,
     versions,
 )
-from blemish.inspection.scoring import score_squares
-from blemish.models import Autoencoder, build, contact_sheet
-from blemish.models.registry import RESIDUALS, TERMS
+from blemish.models import Autoencoder, contact_sheet
 from blemish.observer import Observer
 from blemish.preprocessing.pose import find_pose, plan_crop
 from blemish.preprocessing.tiling import smallest_side
@@ -63,8 +77,9 @@ from blemish.recipes import Recipe, load_recipe, override
 from blemish.recipes.schema import ThresholdSettings, seconds_in
 from blemish.storage.atomic import write_image
 from blemish.storage.model_folder import MODEL_FILE, weights_sha256
+from blemish.storage.training_record import Machine, Training, TrainingLook
 from blemish.training.checkpoint import STATE_FILE
-from blemish.training.device import Machine, choose_machine
+from blemish.training.device import choose_machine
 from blemish.training.patches import PatchSource, PreprocessedImages, RandomPatches, raising
 from blemish.training.scene_patches import ScenePatches
 from blemish.training.trainer import Trainable, Trimming, train
@@ -74,6 +89,8 @@ if TYPE_CHECKING:
     from blemish.jpeg.deep.recipe import DeepRecipe
 
     Fitted = TypeVar("Fitted", Detector, DeepEncoder)
+
+Split = dict[str, tuple[str | SceneColumns, ...]]
 
 DEFAULT_RECIPE = "blemish"
 DEFAULT_FOR_SCENES = "fp-cae-add"
@@ -170,17 +187,20 @@ def fit(
     length = f" for {chosen.training.budget:.0f} s" if chosen.training.budget else ""
     observer.stage(f"Training {chosen.name}{length} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
-    model = start.model if start else build(chosen, preparation.channels, modalities=preparation.modalities)
+    model = start.model if start else build_model(chosen, preparation.channels, preparation.modalities)
+    untrained = Training(
+        steps=0, best_step=0, best_loss=None, seconds=0, machine=machine, history=()
+    )
     file = ModelFile(
         format=FORMAT,
         blemish=__version__,
         versions=versions(),
         recipe=chosen,
-        preparation=preparation,
-        calibration=Calibration(scores=(), peaks=(), square=material.square),
+        preprocessing=preparation,
+        calibration=None,
         fingerprint=material.fingerprint,
         split=material.split,
-        training=_UNTRAINED,
+        training=untrained,
         seen=material.seen,
         groups=material.groups,
         lineage=start.lineage if start else (),
@@ -188,56 +208,81 @@ def fit(
     )
 
     def half_trained() -> Detector:
-        return Detector(model, file, device=machine.device)
+        return Detector(for_inspection(model, machine.device), file)
 
-    training = train_for(
-        folder,
-        model,
-        chosen,
-        material.patches("train"),
-        material.patches("validation"),
-        machine=machine,
-        data=material.fingerprint,
-        split=material.split,
-        resume=resume,
-        observer=observer,
-        trimming=material.trimming(half_trained, chosen, observer),
-        going_on_from=start.weights_sha256 if start else None,
-    )
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    remembered: tuple[str, ...] = ()
-    if model.memory is not None:
-        candidates, remembered = material.remember(Detector(model, file), observer)
+    recipes = training_recipes(chosen)
+
+    def train_network(autoencoder: Autoencoder, name: str) -> Training:
+        return train_for(
+            None if name else folder,
+            autoencoder,
+            recipes[name],
+            material.patches("train"),
+            material.patches("validation"),
+            machine=machine,
+            data=material.fingerprint,
+            split=material.split,
+            resume=resume,
+            observer=observer,
+            trimming=None if name else material.trimming(half_trained, chosen, observer),
+            going_on_from=start.weights_sha256 if start else None,
+        )
+
+    run = _Run(observer, chosen.training.seed, train_network)
+    record = model.fit(material, run)
+    training = next(iter(run.trainings.values()), untrained)
     notes = (
         *_left_out(training, chosen),
-        *remembered,
-        *_notes(model, material.patches("calibration"), chosen),
+        *record.notes,
+        *_left_out_of_bank(record.left_out, material.split["train"]),
+        *(
+            note
+            for name, autoencoder in networks(model).items()
+            for note in _notes(autoencoder, material.patches("calibration"), recipes[name])
+        ),
     )
     for note in notes:
         observer.stage(note)
     file = file.model_copy(
         update={
             "recipe": start.of_full_length(chosen) if start else chosen,
-            "training": training.model_copy(
-                update={"notes": (*material.notes, *notes), "candidates": candidates}
-            ),
+            "training": training.model_copy(update={"notes": (*material.notes, *notes)}),
+            "candidates": record.candidates,
             "weights_sha256": weights_sha256(model),
         }
     )
-    detector = Detector(model, file)
+    detector = Detector(for_inspection(model), file)
     observer.stage(f"Calibrating the decision on {material.scored('calibration')}")
-    scores, peaks = material.measure(detector, "calibration", observer)
+    scored = material.measure(detector, "calibration", observer)
     training_scores: tuple[float, ...] = ()
     if chosen.threshold.rule == "train-mean":
         observer.stage(f"Scoring {material.scored('train')}, whose mean is the threshold")
-        training_scores, _ = material.measure(detector, "train", observer)
-    detector = Detector(model, _calibrated(file, scores, peaks, training_scores, material.count_groups))
+        training_scores = material.measure(detector, "train", observer).scores
+    detector = detector.with_file(calibrated(file, scored, training_scores, material.unit))
     if folder is not None:
         finish(detector, folder, _sheet(model, material.patches("train"), chosen))
     return detector
 
 
-_UNTRAINED = Training(steps=0, best_step=0, best_loss=None, seconds=0, machine="", history=())
+class _Run:
+    """Surroundings of the fit of one model; :attr:`trainings` records that of each network."""
+
+    def __init__(
+        self, observer: Observer, seed: int, train_network: Callable[[Autoencoder, str], Training]
+    ) -> None:
+        self.observer, self.seed = observer, seed
+        self.trainings: dict[str, Training] = {}
+        self._train_network = train_network
+
+    def train(self, autoencoder: Autoencoder, name: str) -> None:
+        self.trainings[name] = self._train_network(autoencoder, name)
+
+
+def _left_out_of_bank(numbers: Sequence[int], names: Sequence[object]) -> tuple[str, ...]:
+    if not numbers:
+        return ()
+    left_out = ", ".join(str(names[number]) for number in numbers)
+    return (f"Not in the memory bank, as the training images farthest from all others: {left_out}.",)
 
 
 def _seconds(budget: str | float) -> float:
@@ -248,32 +293,6 @@ def _seconds(budget: str | float) -> float:
     if not 0 < seconds < float("inf"):
         raise UsageError(f"--budget {budget}: give more than 0 seconds")
     return seconds
-
-
-def _calibrated(
-    file: ModelFile,
-    scores: tuple[float, ...],
-    peaks: tuple[float, ...],
-    training_scores: tuple[float, ...],
-    count_groups: Callable[[Sequence[int]], int | None],
-) -> ModelFile:
-    """``file`` with its calibration, without the share of largest scores that is taken for blemished."""
-    left_out = trimmed(scores, file.recipe.threshold.trim)
-    names = file.split["calibration"]
-    stay = [number for number in range(len(scores)) if number not in left_out]
-    calibration = file.calibration.model_copy(
-        update={
-            "scores": tuple(scores[number] for number in stay),
-            "peaks": tuple(peaks[number] for number in stay),
-            "training_scores": training_scores,
-            "left_out": {names[number]: scores[number] for number in left_out},
-            "groups": count_groups(stay),
-        }
-    )
-    if left_out:
-        split = {**file.split, "calibration": tuple(names[number] for number in stay)}
-        file = file.model_copy(update={"split": split})
-    return file.model_copy(update={"calibration": calibration})
 
 
 def _left_out(training: Training, recipe: Recipe) -> tuple[str, ...]:
@@ -302,21 +321,19 @@ class _Start:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        detector = load(self.folder)
+        detector = load(self.folder, calibrated=False)
         file = detector.file
-        if file.preparation.modalities:
-            raise UsageError(
-                f"{folder}: was fitted on scenes, and going on from a model is for images; fit a new model"
-            )
+        file.check_subject(
+            "images", f"{folder}: going on from a model is for images", "fit a new model"
+        )
         if not file.seen:
             raise UsageError(
                 f"{folder}: was made by Blemish {file.blemish}, which did not note which images it saw; "
                 "fit a new model"
             )
-        self.model = detector.model
-        if self.model.memory is not None:  # or half-time scores would favour the images that it holds
-            self.model.memory.forget()
-        self.preparation = file.preparation
+        self.model = cast("ReconstructionModel | Ensemble", detector.model)
+        self.model.reset()  # or half-time scores would favour the images that a memory bank holds
+        self.preparation = file.preprocessing
         self.seen = file.seen
         self.groups = file.groups
         self.weights_sha256 = file.weights_sha256
@@ -386,7 +403,7 @@ class _Material(Protocol):
 
     fingerprint: Fingerprint
     preparation: Preprocessing
-    split: dict[str, tuple[str, ...]]
+    split: Split
     seen: dict[str, str]
     """SHA-256 of each image, also of those before, and its part."""
     groups: dict[str, str]
@@ -394,12 +411,8 @@ class _Material(Protocol):
     notes: tuple[str, ...]
     """What the model card is to say of it."""
 
-    @property
-    def square(self) -> int | None:
-        """Side of the squares that are scored; None where whole images are."""
-
-    def count_groups(self, numbers: Sequence[int]) -> int | None:
-        """How many groups some calibration images are of, by number; None where each is one by itself."""
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        """The thing that the scores of some calibration images or squares are measured on, by number."""
 
     def announced(self) -> str:
         """How much of it does what, for the user."""
@@ -410,15 +423,11 @@ class _Material(Protocol):
     def patches(self, part: str) -> PatchSource:
         """To draw patches of ``part`` from."""
 
-    def measure(
-        self, detector: Detector, part: str, observer: Observer
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def measure(self, detector: Detector, part: str, observer: Observer) -> Scored:
         """Scores and map maxima of ``part``."""
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        """Fill the memory of ``detector``'s model; what was tried, and what came of it in words."""
+    def whole(self, part: str) -> GoodImages:
+        """All preprocessed images of ``part``; only of single images."""
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
@@ -429,8 +438,6 @@ class _Material(Protocol):
 class _Images:
     """Good images, each for itself; whole ones train, validate or calibrate."""
 
-    square = None
-
     def __init__(self, source: Path, recipe: Recipe, observer: Observer, start: _Start | None) -> None:
         observer.stage(f"Reading the good images in {source}")
         self.fingerprint, usable = _read(source, recipe, observer, start.preparation.scale if start else None)
@@ -438,14 +445,15 @@ class _Images:
         self.notes: tuple[str, ...] = ()
         before: dict[str, str] = {}
         if start is None:
-            self.split = _split(usable, recipe)
+            self.split: Split = {**_split(usable, recipe)}
         else:
             start.check(source, self.fingerprint)
             usable = {name: start.grouped(item, sha256[name]) for name, item in usable.items()}
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
-            self.split = _split_going_on(source, usable, known, recipe)
-            self.notes = (_new_and_old(self.split, known),)
+            parts = _split_going_on(source, usable, known, recipe)
+            self.split = {**parts}
+            self.notes = (_new_and_old(parts, known),)
         self.seen = _seen(self.split, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
         self.groups = {**(start.groups if start else {}), **now}
@@ -491,16 +499,14 @@ class _Images:
             found.append(find_pose(shown.floats().mean(0)))
             scales.append(preparation.scale_of(shown.height, shown.width))
             observer.count(done, len(looked_at))
-        crop, reason = plan_crop(found, scales, least=smallest_side(recipe.patch.size))
+        crop, reason = plan_crop(found, scales, least=least_side(recipe))
         told = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
         observer.stage(told)
         self.notes = (*self.notes, told)
         return preparation.model_copy(update={"crop": crop})
 
-    def count_groups(self, numbers: Sequence[int]) -> int | None:
-        calibrating = self._parts["calibration"]
-        count = len({calibrating[number].thing for number in numbers})
-        return count if count < len(numbers) else None
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        return unit_of_images([self._parts["calibration"][number] for number in numbers])
 
     def announced(self) -> str:
         return (
@@ -518,26 +524,11 @@ class _Images:
             self._patches[part] = PreprocessedImages(self._parts[part], self.preparation)
         return self._patches[part]
 
-    def measure(
-        self, detector: Detector, part: str, observer: Observer
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return _measure(detector, self._parts[part], observer)
+    def measure(self, detector: Detector, part: str, observer: Observer) -> Scored:
+        return score_images(detector, self._parts[part], observer)
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        names = self.split["train"]
-        observer.stage(f"Remembering {len(names)} training images")
-        groups = (
-            [item.thing for item in self._parts["train"]],
-            [item.thing for item in self._parts["validation"]],
-        )
-        done = select_ensemble(detector, self.patches("train"), self.patches("validation"), observer, groups)
-        if not done.left_out:
-            return done.candidates, (done.words,)
-        forgotten = ", ".join(names[number] for number in done.left_out)
-        said = f"Not remembered, as the training images least like all others: {forgotten}."
-        return done.candidates, (done.words, said)
+    def whole(self, part: str) -> GoodImages:
+        return GoodImages(self.patches(part), [item.thing for item in self._parts[part]])
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
@@ -548,9 +539,9 @@ class _Images:
 
         def worst() -> tuple[int, ...]:
             observer.stage(f"Half time: scoring {self.scored('train')} to leave out {_worst_in_words(trim)}")
-            doing = "leaving out the worst; the half-trained network"
-            scores, _ = _measure(half_trained(), self._parts["train"], observer, doing)
-            return trimmed(scores, trim)
+            doing = "leaving out the worst; the half-trained network is in the checkpoint"
+            scored = score_images(half_trained(), self._parts["train"], observer, doing)
+            return trimmed(scored.scores, trim)
 
         return Trimming(worst, self.patches("train").without)
 
@@ -576,27 +567,26 @@ class _Scenes:
         )
         self._refuse_missing(recipe, check_recipe(recipe, opened.modalities))
         self._columns = {part: [getattr(bands, part) for bands in opened.bands] for part in PARTS}
-        self.split = {
+        self.split: Split = {
             part: tuple(
-                f"{panel.name}, columns {band.start} to {band.stop - 1}"
+                SceneColumns(scene=panel.name, start=band.start, stop=band.stop)
                 for panel, band in zip(self._panels, columns, strict=True)
             )
             for part, columns in self._columns.items()
         }
-        least = needed(recipe.threshold.false_reject_rate) if recipe.threshold.rule == "conformal" else 1
-        self.square, found = calibration_squares(
-            self._panels, self._columns["calibration"], sides=sides_for(self._patch), needed=least
+        rule = recipe.threshold
+        self._side, found = choose_squares(
+            self._panels, self._columns["calibration"], recipe, least=least_squares(rule)
         )
-        if len(found) < least:
-            raise _too_few_squares(source, len(found), self.square, recipe.threshold.false_reject_rate)
+        refuse_too_few(source, len(found), self._side, rule)
         self._squares = {"calibration": found}
-        if recipe.threshold.rule == "train-mean":
-            _, self._squares["train"] = calibration_squares(
-                self._panels, self._columns["train"], sides=(self.square,), needed=1
+        if rule.rule == "train-mean":
+            _, self._squares["train"] = choose_squares(
+                self._panels, self._columns["train"], recipe, sides=(self._side,)
             )
 
-    def count_groups(self, numbers: Sequence[int]) -> int | None:
-        return None
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        return SceneSquares(side=self._side)
 
     def announced(self) -> str:
         return (
@@ -608,30 +598,26 @@ class _Scenes:
 
     def scored(self, part: str) -> str:
         which = {"calibration": "held-out squares", "train": "training squares"}[part]
-        return f"{len(self._squares[part])} {which} of {self.square} × {self.square} pixels"
+        return f"{len(self._squares[part])} {which} of {self._side} × {self._side} pixels"
 
     def patches(self, part: str) -> PatchSource:
         return ScenePatches(self._panels, self._columns[part], flips=part == "train")
 
-    def measure(
-        self, detector: Detector, part: str, observer: Observer
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return score_squares(detector, self._panels, self._columns[part], self._squares[part], observer)
+    def measure(self, detector: Detector, part: str, observer: Observer) -> Scored:
+        return score_squares(detector, self._panels, self._squares[part], observer)
 
-    def remember(
-        self, detector: Detector, observer: Observer
-    ) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-        raise AssertionError("recipes with a memory are refused for scenes")
+    def whole(self, part: str) -> GoodImages:
+        raise UsageError("scenes are not fitted on as whole images; choose a recipe of one network")
 
     def trimming(
         self, half_trained: Callable[[], Detector], recipe: Recipe, observer: Observer
     ) -> Trimming | None:
         return None
 
-    def _refuse_missing(self, recipe: Recipe, model: Autoencoder) -> None:
+    def _refuse_missing(self, recipe: Recipe, model: ReconstructionModel | Ensemble) -> None:
         """Say before training what the network would refuse at its first patch of such a panel."""
         lacking = next((panel for panel in self._panels if panel.missing), None)
-        if lacking is None or model.encoder.takes_absent:
+        if lacking is None or model.takes_absent:
             return
         raise UsageError(
             f"{lacking.scene.folder}: has no {', '.join(lacking.missing)}, which {recipe.name} cannot do "
@@ -643,9 +629,7 @@ def _are_scenes(source: Path, recipe: Recipe) -> bool:
     """Whether ``source`` is opened as scenes, by what is there and what ``recipe`` is made for."""
     if _describes_scenes(source):
         return True
-    parts = [RESIDUALS.get(recipe.residual.name), *(TERMS.get(term.name) for term in recipe.loss)]
-    for_sensors = any("modalities" in inspect.signature(part).parameters for part in parts if part)
-    return for_sensors and holds_scenes(source)
+    return is_for_modalities(recipe) and holds_scenes(source)
 
 
 def _describes_scenes(source: Path) -> bool:
@@ -655,8 +639,9 @@ def _describes_scenes(source: Path) -> bool:
 
 
 def _refuse_image_settings(recipe: Recipe) -> None:
-    if recipe.memory is not None:
-        raise RecipeError(f"{recipe.name}: has a memory, which is for images; fit scenes with fp-cae-add")
+    if needs_whole_images(recipe):
+        kind = "is an ensemble" if recipe.members else "has a memory"
+        raise RecipeError(f"{recipe.name}: {kind}, which is for images; fit scenes with fp-cae-add")
     for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
         if share:
             raise RecipeError(f"{recipe.name}: {key}.trim {share} is for images, not for scenes; set it to 0")
@@ -666,17 +651,6 @@ def _refuse_image_settings(recipe: Recipe) -> None:
                 f"{recipe.name}: image.{key} {value} is for images, and scenes are read as they are; "
                 f"leave it out"
             )
-
-
-def _too_few_squares(source: Path, count: int, side: int, rate: float) -> CalibrationError:
-    have = f"{_counted(count, 'square')} of {side} × {side} pixels"
-    if count == 0:
-        return CalibrationError(f"{source}: the scenes give {have} to calibrate on; add scenes")
-    return CalibrationError(
-        f"{source}: the scenes give {have} to calibrate on, which can promise a false-reject rate of "
-        f"{100 / (count + 1):.3g} % at best; {100 * rate:.3g} % needs {needed(rate)}: add scenes, or pass "
-        f"--false-reject-rate {_rounded_up(1 / (count + 1))}"
-    )
 
 
 def _counted(count: int, one: str, many: str | None = None) -> str:
@@ -699,10 +673,10 @@ def _notes(model: Autoencoder, images: PatchSource, recipe: Recipe) -> tuple[str
     )
 
 
-def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoencoder:
+def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> ReconstructionModel | Ensemble:
     """Try the parts of ``recipe`` on empty patches, so that what does not fit is found before hours of work.
 
-    The untrained network is returned. Without ``modalities`` the patches are images of as many channels as the
+    The untrained model is returned. Without ``modalities`` the patches are images of as many channels as the
     recipe says, or three.
 
     Raises
@@ -711,18 +685,21 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
         Naming the recipe, the part and the mend.
     """
     channels = sum(modality.channels for modality in modalities) or recipe.image.channels or 3
-    # Two, where training has as many: batch normalisation cannot learn from one.
-    patches = torch.zeros(min(2, recipe.training.batch), channels, recipe.patch.size, recipe.patch.size)
+    recipes = training_recipes(recipe)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model = build(recipe, channels, modalities=modalities)
-            model.loss(patches)
-            model.examine(patches)
-            if model.pretraining:
-                model.pretraining_loss(patches)
+            model = build_model(recipe, channels, modalities)
+            for name, autoencoder in networks(model).items():
+                own = recipes[name]
+                # Two, where training has as many: batch normalisation cannot learn from one.
+                patches = torch.zeros(min(2, own.training.batch), channels, own.patch.size, own.patch.size)
+                autoencoder.loss(patches)
+                autoencoder.examine(patches)
+                if autoencoder.pretraining:
+                    autoencoder.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
-    if recipe.memory is not None and recipe.threshold.rule == "train-mean":
+    if has_memory_bank(recipe) and recipe.threshold.rule == "train-mean":
         raise RecipeError(
             f"{recipe.name}: threshold.rule train-mean scores the training images, which its memory knows by heart; "
             "set threshold.rule=conformal"
@@ -730,13 +707,18 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Autoenc
     return model
 
 
-def _sheet(model: Autoencoder, images: PatchSource, recipe: Recipe) -> NDArray[np.uint8] | None:
+def _sheet(
+    model: ReconstructionModel | Ensemble, images: PatchSource, recipe: Recipe
+) -> NDArray[np.uint8] | None:
     """Training patches with and without their synthetic blemishes, where ``model`` is trained on such."""
-    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
-        return None
-    patches = RandomPatches(images, recipe.patch.size, seed=recipe.training.seed, start=0, stop=SHOWN)
-    batch = torch.stack(list(raising(patches[index] for index in range(SHOWN))))
-    return contact_sheet(model, batch, recipe.training.seed)
+    recipes = training_recipes(recipe)
+    for name, autoencoder in networks(model).items():
+        own = recipes[name]
+        if any(corruption.name == "synthetic-anomalies" for corruption in own.corruption):
+            patches = RandomPatches(images, own.patch.size, seed=own.training.seed, start=0, stop=SHOWN)
+            batch = torch.stack(list(raising(patches[index] for index in range(SHOWN))))
+            return contact_sheet(autoencoder, batch, own.training.seed)
+    return None
 
 
 def _read(
@@ -746,7 +728,8 @@ def _read(
 
     ``scale`` is that of the model to go on from, where it has one.
     """
-    patch, image = recipe.patch.size, recipe.image
+    patch = recipe.patch.size if recipe.encoder else 2 * least_side(recipe)
+    image = recipe.image
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
         scale = scale or _common_scale(_good_images(images), image.size, patch)
@@ -896,25 +879,6 @@ def _rounded_up(rate: float) -> float:
     return -(-rate * 1000 // 1) / 1000
 
 
-def _measure(
-    detector: Detector,
-    items: Sequence[Item],
-    observer: Observer,
-    doing: str = "calibrating; the trained network",
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scores and map maxima of ``items``; ``doing`` says what for, and what is in the checkpoint if it stops."""
-    scores: list[float] = []
-    peaks: list[float] = []
-    for done, item in enumerate(items, start=1):
-        if observer.should_stop():
-            raise Stopped(f"stopped while {doing} is in the checkpoint")
-        measured = detector.measure(read_image(item.path))
-        scores.append(measured.score)
-        peaks.append(float(measured.map.max()))
-        observer.count(done, len(items))
-    return tuple(scores), tuple(peaks)
-
-
 # -- what fits of detectors and of JPEG encoders share -------------------------------------------------
 
 
@@ -1037,7 +1001,7 @@ def train_for(
     *,
     machine: Machine,
     data: Fingerprint,
-    split: dict[str, tuple[str, ...]],
+    split: Mapping[str, Sequence[object]],
     resume: bool,
     observer: Observer,
     trimming: Trimming | None = None,
@@ -1084,14 +1048,14 @@ def train_for(
         best_step=state.best_step,
         best_loss=state.best_loss,
         seconds=state.seconds,
-        machine=str(machine),
-        history=tuple(state.history),
+        machine=machine,
+        history=tuple(TrainingLook.from_history(look) for look in state.history),
         budget=recipe.training.budget,
-        left_out=tuple(split["train"][number] for number in state.left_out or ()),
+        left_out=tuple(str(split["train"][number]) for number in state.left_out or ()),
     )
 
 
-def _identity(recipe: BaseModel, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
+def _identity(recipe: BaseModel, data: Fingerprint, split: Mapping[str, Sequence[object]]) -> dict[str, object]:
     """What a checkpoint must share with a run that resumes it."""
     later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
     return {

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from blemish.errors import BlemishError, Stopped
 from blemish.models import Loss
 from blemish.recipes.schema import TrainingSettings
+from blemish.storage.training_record import Machine
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from blemish.training.device import Machine
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
 
 VALIDATION_PATCHES = 256
