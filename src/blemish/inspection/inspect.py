@@ -11,7 +11,6 @@ from blemish.errors import UsageError
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
 from blemish.inspection.folder import inspect_folder
-from blemish.inspection.scenes import inspect_scenes
 from blemish.observer import Observer
 
 
@@ -85,6 +84,8 @@ def _images(
 def _scenes(
     detector: Detector, source: str | Path, out: str | Path, of_scenes: Options, common: Options
 ) -> InspectionResult:
+    from blemish.inspection.scenes import inspect_scenes  # needs the extra [large], which images do without
+
     return inspect_scenes(detector, source, out, **of_scenes, **common)
 
 

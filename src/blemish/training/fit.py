@@ -445,19 +445,19 @@ class _Images:
         self.notes: tuple[str, ...] = ()
         before: dict[str, str] = {}
         if start is None:
-            self.split: Split = {**_split(usable, recipe)}
+            parts = _split(usable, recipe)
         else:
             start.check(source, self.fingerprint)
             usable = {name: start.grouped(item, sha256[name]) for name, item in usable.items()}
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
             parts = _split_going_on(source, usable, known, recipe)
-            self.split = {**parts}
             self.notes = (_new_and_old(parts, known),)
-        self.seen = _seen(self.split, sha256, before)
+        self.split: Split = {**parts}
+        self.seen = _seen(parts, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
         self.groups = {**(start.groups if start else {}), **now}
-        self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
+        self._parts = {part: [usable[name] for name in names] for part, names in parts.items()}
         self.preparation = start.preparation if start else self._prepared(recipe, observer)
         self._patches: dict[str, PreprocessedImages] = {}
         for part in ("train", "validation"):
