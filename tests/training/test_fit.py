@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 from blemish.data.image import LoadedImage, read_image
-from blemish.decision import train_mean_threshold
+from blemish.decision import IndependentImages, train_mean_threshold
 from blemish.errors import CalibrationError, FileError, ModelError, RecipeError, Stopped, UsageError
-from blemish.inspection.detector import MODEL_FILE, Detector, load
+from blemish.inspection import calibration
+from blemish.inspection.detector import Detector, load
 from blemish.recipes import load_recipe, override
+from blemish.storage.model_folder import MODEL_FILE
 from blemish.training import fit as fitting
 from blemish.training import patches
 from blemish.training.fit import CHECKPOINT, fit
@@ -35,7 +37,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(Path(path))
         return read_image(path, **options)
 
-    for module in (fitting, patches, __import__("blemish.data.fingerprint", fromlist=["read_image"])):
+    for module in (fitting, calibration, patches, __import__("blemish.data.fingerprint", fromlist=["read_image"])):
         monkeypatch.setattr(module, "read_image", spy)
     return opened
 
@@ -151,7 +153,7 @@ def test_groups_stay_together_and_weaken_the_promise(
     assert load(tmp_path / "again").file.groups == detector.file.groups
     # Each by itself, the promise is one.
     alone = fit(listed(good, {}, tmp_path / "alone.csv"), SMALL, settings=tiny, false_reject_rate=RATE)
-    assert alone.file.calibration.groups is None
+    assert alone.file.calibration.unit == IndependentImages()
     assert "guide" not in alone.guarantee
 
 
@@ -729,7 +731,7 @@ def test_scenes_and_other_networks_leave_nothing_out_and_go_on_from_nothing(
 def test_without_a_recipe_images_take_blemish(posed: tuple[Detector, Path]) -> None:
     detector = posed[0]
     assert detector.recipe.name == "blemish"
-    assert detector.file.training.candidates
+    assert detector.file.candidates
 
 
 @pytest.mark.parametrize("described", ["modalities.yaml", "panels.yaml"])
@@ -840,7 +842,7 @@ def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
     again = fit(more, continue_from=folder, out=tmp_path / "model")
     assert again.file.preprocessing == detector.file.preprocessing
     assert again.file.training.steps == 1
-    assert again.file.training.candidates
+    assert again.file.candidates
     assert again.model.memory is not None
     assert load(tmp_path / "model").inspect(more / "0.png").score == again.inspect(more / "0.png").score
 
