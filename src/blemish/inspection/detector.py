@@ -294,6 +294,8 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         When the folder is no model, incomplete, edited, damaged, from a newer version of Blemish, or to be
         calibrated again.
     """
+    from blemish.checks import explain_missing
+
     folder = Path(folder)
     file = read_document(folder, DETECTOR, ModelFile)
     if calibrated and file.calibration is None:
@@ -302,8 +304,9 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
             f"was calibrated by Blemish {file.blemish} on scores of scenes that inspection no longer gives",
             f"run blemish calibrate {folder} {file.subject.upper()} --out NEW, which does not train",
         )
-    from blemish.detectors.ensemble import for_inspection
-    from blemish.detectors.factory import build_model, upgrade_state_dict
+    with explain_missing():
+        from blemish.detectors.ensemble import for_inspection
+        from blemish.detectors.factory import build_model, upgrade_state_dict
 
     preprocessing = file.preprocessing
     model = load_weights(
