@@ -111,7 +111,7 @@ def test_all_squares_of_a_scene_have_the_scores_of_an_inspection(
     detector = make_detector(
         tmp_path / "in", recipe, *settings, *(("encoder.latent=8",) if recipe == "ssim-ae" else ())
     )
-    opened = open_scenes(tmp_path / "in", patch=32, observer=Observer()).panels
+    opened = open_scenes(tmp_path / "in", patch=32, observer=Observer()).readers
     side, squares = choose_squares(opened, [slice(0, 150)], detector.recipe, sides=(32,))
     assert (side, len(squares)) == (32, 3 * 4)
     scored = score_squares(detector, opened, squares, Observer())

@@ -192,7 +192,7 @@ def calibrated(
 
 def unit_of_images(items: Sequence[Item]) -> Unit:
     """Independent images, or images of fewer groups than there are images."""
-    groups = len({item.thing for item in items})
+    groups = len({item.group_key for item in items})
     return GroupedImages(groups=groups) if groups < len(items) else IndependentImages()
 
 
@@ -331,10 +331,10 @@ def _parts_of(file: ModelFile, items: Sequence[Item]) -> dict[str, dict[str, Ite
         sha256: replace(item, group=file.groups.get(sha256)) if item.group is None else item
         for sha256, item in known.items()
     }
-    settled = {item.thing: file.seen[sha256] for sha256, item in known.items() if sha256 in file.seen}
+    settled = {item.group_key: file.seen[sha256] for sha256, item in known.items() if sha256 in file.seen}
     parts: dict[str, dict[str, Item]] = {"train": {}, "validation": {}, "calibration": {}}
     for sha256, item in known.items():
-        parts[file.seen.get(sha256, settled.get(item.thing, "calibration"))][sha256] = item
+        parts[file.seen.get(sha256, settled.get(item.group_key, "calibration"))][sha256] = item
     return parts
 
 
@@ -346,7 +346,7 @@ def _calibrate_scenes(detector: Detector, source: Path, observer: Observer) -> M
         raise UsageError(
             f"{source}: holds other scenes than the model was fitted on; give those, or fit a new model"
         )
-    scenes = opened.panels
+    scenes = opened.readers
 
     def columns(part: str) -> list[slice]:
         own = {one.scene: one for one in file.split[part] if isinstance(one, SceneColumns)}

@@ -213,7 +213,7 @@ class Detector:
             "inspect scenes with blemish.inspection.scenes.inspect_scenes",
         )
         try:
-            placed = self.file.preprocessing.place(image)
+            placed = self.file.preprocessing.apply(image)
             anomaly, reconstruction = self.examine(placed.pixels)
             return ScoredImage(
                 score=self.score(anomaly),

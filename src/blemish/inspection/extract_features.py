@@ -166,7 +166,7 @@ class _ImageWork:
     @contextmanager
     def open(self, observer: Observer) -> Iterator[_Opened]:
         image = read_image(self.path)
-        reader = ArrayReader(self.preprocessing.prepare(image))
+        reader = ArrayReader(self.preprocessing.apply(image).pixels)
         yield _Opened(reader, self.path, (image.height, image.width))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ import numpy as np
 
 from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.image import SUFFIXES, read_image
+from blemish.data.maps import read_map, write_image, write_map
 from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError
 from blemish.inspection.detection import Detection
@@ -20,7 +20,7 @@ from blemish.inspection.detector import Detector
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
-from blemish.storage.atomic import read_map, write_image, write_json, write_map
+from blemish.storage.run_folder import RunFolder, RunMark
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"
@@ -41,53 +41,36 @@ class InspectionFolder:
         self.folder = Path(folder)
         self.detector = detector
         self.problems: list[BlemishError] = []
-        settings = _settings(detector)
-        self.records: list[Inspection] = []
-        path = self.folder / RECORDS_FILE
-        if resume and overwrite:
-            raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-        there = os.path.exists(path)
-        if there and resume:
-            self.records = read_records(path)
-            self._refuse_other(settings)
-        elif there and overwrite:
-            self._clear()
-        elif there:
-            raise UsageError(
-                f"{self.folder}: already holds an inspection; replace it with --overwrite, choose another "
-                f"--out, or go on with an unfinished blemish inspect by --resume"
-            )
-        write_json(self.folder / SETTINGS_FILE, settings)
+        resumed = self._run().claim(
+            _settings(detector),
+            resume=resume,
+            overwrite=overwrite,
+            compared=("weights_sha256", "threshold", "level"),
+            written=self._written,
+            emptied=IMAGE_FOLDERS,
+        )
+        self.records: list[Inspection] = read_records(self.folder / RECORDS_FILE) if resumed else []
 
-    def _clear(self) -> None:
-        """Remove what an earlier inspection wrote, and nothing else; the records last, since they list it."""
-        records = self.folder / RECORDS_FILE
+    def _run(self) -> RunFolder:
+        refusal = (
+            "already holds an inspection; replace it with --overwrite, choose another --out, or go on with an "
+            "unfinished blemish inspect by --resume"
+        )
+        return RunFolder(
+            self.folder,
+            [RunMark(RECORDS_FILE, refusal)],
+            settings_file=SETTINGS_FILE,
+            other="was inspected with another {setting}; use --overwrite or another --out",
+            unreadable=("cannot be read, so the inspection cannot go on", "use --overwrite"),
+        )
+
+    def _written(self) -> Iterator[Path]:
+        """Files of an earlier inspection, relative to the folder."""
         with suppress(FileError):  # without readable records, images of the same names are replaced
-            for record in read_records(records):
-                place = PurePath(record.path)
-                if not place.is_absolute() and ".." not in place.parts:
-                    for kind in IMAGE_FOLDERS:
-                        _remove(self._place(kind, record.path))
-        for kind in IMAGE_FOLDERS:
-            _remove_empty(self.folder / kind)
-        for name in (REPORT_FILE, EVALUATION_FILE, SETTINGS_FILE, RECORDS_FILE):
-            _remove(self.folder / name)
-
-    def _refuse_other(self, settings: dict[str, Any]) -> None:
-        """Records of another model or threshold must not be mixed with these."""
-        path = self.folder / SETTINGS_FILE
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise FileError(
-                path, "cannot be read, so the inspection cannot go on", "use --overwrite"
-            ) from None
-        for key in ("weights_sha256", "threshold", "level"):
-            if before.get(key) != settings[key]:
-                raise UsageError(
-                    f"{self.folder}: was inspected with another {key.removesuffix('_sha256')}; "
-                    f"use --overwrite or another --out"
-                )
+            for record in read_records(self.folder / RECORDS_FILE):
+                for kind in IMAGE_FOLDERS:
+                    yield _place(kind, record.path)
+        yield from (Path(REPORT_FILE), Path(EVALUATION_FILE))
 
     def done(self) -> set[str]:
         """Names of the images that have a record."""
@@ -132,10 +115,7 @@ class InspectionFolder:
         return [drift] if drift else []
 
     def _place(self, kind: str, name: str) -> Path:
-        """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
-        path = PurePath(name)
-        keeps = path.suffix.lower() == ".png" and PurePath(path.stem).suffix.lower() not in SUFFIXES
-        return self.folder / kind / (name if keeps else f"{name}.png")
+        return self.folder / _place(kind, name)
 
     def write_report(self, items: Sequence[Item], sections: Sequence[Section] = ()) -> None:
         """``report.html`` from what is on disk; ``items`` say where the images and masks are."""
@@ -283,19 +263,8 @@ def _settings(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(path, f"cannot be replaced ({error.strerror})", "choose another --out") from None
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove ``folder`` and the folders below it as far as they are empty."""
-    if not folder.is_dir():
-        return
-    for below in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-        with suppress(OSError):
-            below.rmdir()
-    with suppress(OSError):
-        folder.rmdir()
+def _place(kind: str, name: str) -> Path:
+    """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
+    path = PurePath(name)
+    keeps = path.suffix.lower() == ".png" and PurePath(path.stem).suffix.lower() not in SUFFIXES
+    return Path(kind) / (name if keeps else f"{name}.png")

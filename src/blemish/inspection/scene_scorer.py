@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.modality import channel_slices
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scene_splits import LEAST_SHOWN
-from blemish.data.scenes import channel_slices
 from blemish.detectors.contracts import Floats
 from blemish.detectors.scoring import score_blocks
 from blemish.errors import ImageError, UsageError
