@@ -47,9 +47,9 @@ from blemish.data.image import LoadedImage, image_info, read_image, resize
 from blemish.decision import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.demo.generated import FAMILIES
+from blemish.detectors.contracts import EnsembleCandidate
 from blemish.detectors.memory_bank import joined
 from blemish.evaluation.compare import Run
-from blemish.detectors.contracts import EnsembleCandidate
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import versions
 from blemish.observer import Observer

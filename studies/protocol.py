@@ -383,7 +383,12 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Sequence[TrainingLook]
                     if history is seeds[0]
                     else None,
                 )
-        if all(getattr(look, key) > 0 for history in seeds for look in history for key in ("training", "validation")):
+        if all(
+            getattr(look, key) > 0
+            for history in seeds
+            for look in history
+            for key in ("training", "validation")
+        ):
             axis.set_yscale("log")
         axis.set_title(title, fontsize=10)
         axis.tick_params(which="both", labelsize=7)

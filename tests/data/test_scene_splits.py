@@ -67,9 +67,7 @@ def test_squares_are_as_large_as_the_promise_allows(painting: Painting, tmp_path
     columns = [slice(384, 512)]
     assert sides_for(32) == (128, 96, 64, 32)
     for needed, side, count in [(1, 128, 1), (2, 64, 4), (5, 32, 16), (99, 32, 16)]:
-        found = calibration_squares(
-            panels, columns, sides=sides_for(32), needed=needed, block_side=one_block
-        )
+        found = calibration_squares(panels, columns, sides=sides_for(32), needed=needed, block_side=one_block)
         assert (found[0], len(found[1])) == (side, count)
 
 
@@ -83,9 +81,7 @@ def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: 
     tifffile.imwrite(folder / "infrared.tif", pixels)
     tifffile.imwrite(folder / "other.tif", np.full((64, 128), np.nan, np.float32))
     panels = [SceneReader(scene) for scene in find_scenes(folder)]
-    _, found = calibration_squares(
-        panels, [slice(64, 128)], sides=(32,), needed=4, block_side=one_block
-    )
+    _, found = calibration_squares(panels, [slice(64, 128)], sides=(32,), needed=4, block_side=one_block)
     assert [(square.rows, square.columns) for square in found] == [(slice(0, 32), slice(64, 96))]
 
 

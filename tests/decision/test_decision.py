@@ -67,9 +67,7 @@ def test_what_cannot_be_promised_or_set_is_refused() -> None:
 def test_the_guarantee_says_what_the_scores_are_measured_on() -> None:
     promise = Guarantee(n=40, false_reject_rate=0.1)
     said = {
-        unit.kind: decision(
-            calibration=Calibration(scores=SCORES, map_maxima=MAXIMA, unit=unit)
-        ).guarantee
+        unit.kind: decision(calibration=Calibration(scores=SCORES, map_maxima=MAXIMA, unit=unit)).guarantee
         for unit in (IndependentImages(), GroupedImages(groups=7), SceneSquares(side=96))
     }
     assert said["images"] == promise.in_words()

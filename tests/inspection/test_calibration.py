@@ -145,7 +145,9 @@ def test_scenes_calibrate_again_to_the_same_model(
     with pytest.raises(UsageError, match=r"again: already holds a finished model; .* --overwrite"):
         calibrate(folder, scenes, tmp_path / "again")
     calibrate(folder, scenes, tmp_path / "again", overwrite=True)
-    with pytest.raises(CalibrationError, match=r"give 6 squares of 32 × 32 pixels .* --false-reject-rate 0\.143"):
+    with pytest.raises(
+        CalibrationError, match=r"give 6 squares of 32 × 32 pixels .* --false-reject-rate 0\.143"
+    ):
         calibrate(folder, scenes, tmp_path / "other", false_reject_rate=0.01)
     assert not (tmp_path / "other").exists()
 
@@ -231,7 +233,9 @@ def test_images_calibrate_again_to_the_same_model(
     assert sorted(after.scores) == sorted(before.scores)
     assert (again.threshold, again.pixel_threshold) == (detector.threshold, detector.pixel_threshold)
     assert again.file.seen == detector.file.seen
-    assert set(again.file.split["calibration"]) == {f"again {name}" for name in detector.file.names("calibration")}
+    assert set(again.file.split["calibration"]) == {
+        f"again {name}" for name in detector.file.names("calibration")
+    }
     assert load(tmp_path / "again").guarantee == detector.guarantee
 
 
@@ -299,7 +303,9 @@ def test_the_command(blemish: Callable[..., Any], model: Path, good: Path, tmp_p
     assert (tmp_path / "new" / "blemishes.png").read_bytes() == b"a contact sheet"
     ran = blemish("calibrate", model, good, "--out", tmp_path / "new", "--false-reject-rate", "0.5")
     assert (ran.code, "--overwrite" in ran.error) == (2, True)
-    ran = blemish("calibrate", model, good, "--out", tmp_path / "new", "--false-reject-rate", "0.5", "--overwrite")
+    ran = blemish(
+        "calibrate", model, good, "--out", tmp_path / "new", "--false-reject-rate", "0.5", "--overwrite"
+    )
     assert ran.code == 0
     assert "calibrated on 5 images" in ran.out
     assert load(tmp_path / "new").decision.false_reject_rate == 0.5

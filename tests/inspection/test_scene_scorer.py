@@ -7,9 +7,7 @@ from blemish.inspection.scene_scorer import block_side, overview_reduction, scen
 
 @pytest.mark.parametrize("stride", [1, 16, 24, 33, 64, 128])
 @pytest.mark.parametrize("parts", [(1, 128), (16, 96), (4, 64), (256, 32)])
-def test_blocks_hold_whole_squares_and_waste_little(
-    stride: int, parts: tuple[int, int]
-) -> None:
+def test_blocks_hold_whole_squares_and_waste_little(stride: int, parts: tuple[int, int]) -> None:
     side = block_side(stride, *parts)
     assert side >= 512
     assert all(side % part == 0 for part in parts)

@@ -37,7 +37,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(Path(path))
         return read_image(path, **options)
 
-    for module in (fitting, calibration, patches, __import__("blemish.data.fingerprint", fromlist=["read_image"])):
+    for module in (
+        fitting,
+        calibration,
+        patches,
+        __import__("blemish.data.fingerprint", fromlist=["read_image"]),
+    ):
         monkeypatch.setattr(module, "read_image", spy)
     return opened
 

@@ -212,7 +212,8 @@ def inspect(
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
-        Path, typer.Argument(help="The good images or scenes that the model was fitted on; of images also more.")
+        Path,
+        typer.Argument(help="The good images or scenes that the model was fitted on; of images also more."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the calibrated model.")],
     false_reject_rate: Rate = None,

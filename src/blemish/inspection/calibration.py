@@ -265,9 +265,7 @@ def calibrate(
     detector = load(model, calibrated=False)
     if false_reject_rate is not None:
         check_rate(false_reject_rate)
-        rule = detector.rule.model_copy(
-            update={"rule": "conformal", "false_reject_rate": false_reject_rate}
-        )
+        rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
     found = detector.with_file(_CALIBRATE[detector.file.subject](detector, Path(source), observer))

@@ -312,9 +312,7 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
     model = load_weights(
         folder,
         file,
-        lambda: build_model(
-            file.recipe, preprocessing.channels, preprocessing.modalities, pretrained=False
-        ),
+        lambda: build_model(file.recipe, preprocessing.channels, preprocessing.modalities, pretrained=False),
         lambda weights: upgrade_state_dict(weights, file.recipe),
     )
     return Detector(for_inspection(model, device), file)

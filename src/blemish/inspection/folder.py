@@ -14,7 +14,7 @@ from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.image import SUFFIXES, read_image
 from blemish.data.maps import read_map, write_image, write_map
 from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
-from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError
+from blemish.errors import BlemishError, FileError, ImageError, Stopped
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector
 from blemish.observer import Observer
@@ -41,7 +41,11 @@ class InspectionFolder:
         self.folder = Path(folder)
         self.detector = detector
         self.problems: list[BlemishError] = []
-        resumed = self._run().claim(
+        records = self.folder / RECORDS_FILE
+        self.records: list[Inspection] = (
+            read_records(records) if resume and not overwrite and records.exists() else []
+        )
+        self._run().claim(
             _settings(detector),
             resume=resume,
             overwrite=overwrite,
@@ -49,7 +53,6 @@ class InspectionFolder:
             written=self._written,
             emptied=IMAGE_FOLDERS,
         )
-        self.records: list[Inspection] = read_records(self.folder / RECORDS_FILE) if resumed else []
 
     def _run(self) -> RunFolder:
         refusal = (

@@ -127,7 +127,11 @@ def write_scene_report(
     sections: list[Section] = [_figures(found, square, false_reject_rate)]
     sections.append(Prose(guarantee, "What the threshold promises"))
     for one in found:
-        sections += [_overview(one, pixel_threshold), _similarities(one.record), _places(one, pixel_threshold)]
+        sections += [
+            _overview(one, pixel_threshold),
+            _similarities(one.record),
+            _places(one, pixel_threshold),
+        ]
     if problems:
         rows = [[line] for line in problems]
         sections.append(TableSection("Not finished", ["file, problem and mend"], rows))
@@ -173,9 +177,17 @@ def _figures(found: Sequence[FinishedScene], square: int, rate: float | None) ->
 def _overview(found: FinishedScene, pixel_threshold: float) -> Gallery:
     record = found.record
     width, height = record.size
-    note = f"{width} × {height} pixels. " + " ".join(f"{line}." for line in (*record.notices, *_unseen(record)))
+    note = f"{width} × {height} pixels. " + " ".join(
+        f"{line}." for line in (*record.notices, *_unseen(record))
+    )
     measure = "1 − SSIM, mean over the modalities: what lies above the pixel threshold glows"
-    return Gallery(record.path, _overview_rows(found, pixel_threshold), note.strip(), Scale(pixel_threshold, measure), _SIDE)
+    return Gallery(
+        record.path,
+        _overview_rows(found, pixel_threshold),
+        note.strip(),
+        Scale(pixel_threshold, measure),
+        _SIDE,
+    )
 
 
 def _unseen(record: SceneRecord) -> Iterator[str]:
@@ -271,7 +283,9 @@ def _places(found: FinishedScene, pixel_threshold: float) -> Gallery:
         "The highest scores, and for each modality the place that the others predict worst, at full size with "
         f"{_MARGIN} pixels around."
     )
-    return Gallery(f"{found.record.path}: strongest places", _place_rows(found, pixel_threshold), note, max_side=_SIDE)
+    return Gallery(
+        f"{found.record.path}: strongest places", _place_rows(found, pixel_threshold), note, max_side=_SIDE
+    )
 
 
 def _place_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageRow]:
@@ -285,7 +299,9 @@ def _place_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageR
                     (f"score {number(place.score)}", "bad" if place.score > record.threshold else "plain"),
                     (f"p = {number(place.p_value)}", "plain"),
                 ]
-                yield ImageRow(f"({place.x}, {place.y})", "", badges, _crops(found, opened, box, pixel_threshold))
+                yield ImageRow(
+                    f"({place.x}, {place.y})", "", badges, _crops(found, opened, box, pixel_threshold)
+                )
             scale = found.scale("cross")
             for index, (modality, cross) in enumerate(found.planes("overview_cross")):
                 if np.isfinite(cross).any():
@@ -370,7 +386,9 @@ def _decisions(records: Sequence[SceneRecord]) -> TableSection:
 def _small_heat(values: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
     """Heat at the size of the page; drawn larger and then reduced, a blemish of a few pixels would fade."""
     side = min(_SIDE, max(values.shape))
-    return heat(fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), pixel_threshold)
+    return heat(
+        fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), pixel_threshold
+    )
 
 
 def _labelled(modality: ModalityRecord) -> str:

@@ -148,7 +148,9 @@ class SceneScorer:
                 "inspect larger scenes, or fit with a smaller --set patch.size",
             ) from None
         channels = channel_slices(opened.modalities)
-        self._hidden = [own for own, one in zip(channels, opened.modalities, strict=True) if one.name in hidden]
+        self._hidden = [
+            own for own, one in zip(channels, opened.modalities, strict=True) if one.name in hidden
+        ]
         self._shown = np.ones(opened.channels, np.bool_)
         for own in self._hidden:
             self._shown[own] = False

@@ -1,7 +1,7 @@
 """Inspection of scenes block by block into maps, records and a report; memory does not depend on their size.
 
-    scene ─► blocks ─► scoring path ─► block of each map
-                                   └─► scores of its squares ─► record ─► report
+scene ─► blocks ─► scoring path ─► block of each map
+                               └─► scores of its squares ─► record ─► report
 """
 
 from __future__ import annotations
@@ -247,9 +247,7 @@ def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: O
                 _inspect_blocks(one.scorer(opened), file, progress, observer)
                 record = decide_scene(one.detector, opened, one.hide, file)
             folder = inspection.folder / OVERVIEWS / one.scene.name
-            write_overviews(
-                folder, FinishedScene(record, one.scene, file.path), one.detector.pixel_threshold
-            )
+            write_overviews(folder, FinishedScene(record, one.scene, file.path), one.detector.pixel_threshold)
         except ImageError as problem:
             observer.problem(problem)
             inspection.problems.append(problem)
@@ -287,9 +285,7 @@ def _inspect_blocks(
     def watched(blocks: Iterable[Block]) -> Iterator[Block]:
         for block in blocks:
             if observer.should_stop():
-                raise Stopped(
-                    f"stopped after {progress.done} of {progress.total} blocks, which are finished"
-                )
+                raise Stopped(f"stopped after {progress.done} of {progress.total} blocks, which are finished")
             yield block
 
     for maps in scorer.blocks(watched(file.unfinished())):

@@ -48,9 +48,7 @@ class Machine(_TrainingFact):
         processor = self.processor
         if self.threads is not None:
             processor += f", {self.threads} of {self.cores} cores"
-        return (
-            f"{processor}; {self.precision} ({self._why}); {self.memory_format}; torch {self.torch}"
-        )
+        return f"{processor}; {self.precision} ({self._why}); {self.memory_format}; torch {self.torch}"
 
     @property
     def _why(self) -> str:

@@ -190,9 +190,7 @@ def fit(
     observer.stage(f"Training {chosen.name}{length} on {material.announced()}; {machine}")
     torch.manual_seed(chosen.training.seed)
     model = start.model if start else build_model(chosen, preparation.channels, preparation.modalities)
-    untrained = Training(
-        steps=0, best_step=0, best_loss=None, seconds=0, machine=machine, history=()
-    )
+    untrained = Training(steps=0, best_step=0, best_loss=None, seconds=0, machine=machine, history=())
     file = ModelFile(
         format=FORMAT,
         blemish=__version__,
@@ -325,9 +323,7 @@ class _Start:
         self.folder = Path(folder)
         detector = load(self.folder, calibrated=False)
         file = detector.file
-        file.check_subject(
-            "images", f"{folder}: going on from a model is for images", "fit a new model"
-        )
+        file.check_subject("images", f"{folder}: going on from a model is for images", "fit a new model")
         if not file.seen:
             raise UsageError(
                 f"{folder}: was made by Blemish {file.blemish}, which did not note which images it saw; "
@@ -1057,7 +1053,9 @@ def train_for(
     )
 
 
-def _identity(recipe: BaseModel, data: Fingerprint, split: Mapping[str, Sequence[object]]) -> dict[str, object]:
+def _identity(
+    recipe: BaseModel, data: Fingerprint, split: Mapping[str, Sequence[object]]
+) -> dict[str, object]:
     """What a checkpoint must share with a run that resumes it."""
     later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
     return {
