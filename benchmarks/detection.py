@@ -47,9 +47,11 @@ from blemish.data.image import LoadedImage, image_info, read_image, resize
 from blemish.decision import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.demo.generated import FAMILIES
+from blemish.detectors.contracts import EnsembleCandidate
 from blemish.detectors.memory_bank import joined
 from blemish.evaluation.compare import Run
-from blemish.inspection.detector import Detector, EnsembleCandidate, versions
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import versions
 from blemish.observer import Observer
 from blemish.preprocessing import pose as posing
 from blemish.preprocessing import transform as preparing
@@ -208,8 +210,8 @@ def measured(detector: Detector, items: Sequence[Item], identity: str, fit_secon
         test_seconds=time.perf_counter() - begun,
         split={part: len(names) for part, names in file.split.items()},
         calibration_scores=file.calibration.scores,
-        calibration_peaks=file.calibration.peaks,
-        candidates=file.training.candidates,
+        calibration_peaks=file.calibration.map_maxima,
+        candidates=file.candidates,
         notes=file.training.notes,
         shown=tuple(shown),
         pixel_auroc=result.auroc,
@@ -919,7 +921,7 @@ def alone_and_added(
     detector: Detector, units: dict[str, float], image: LoadedImage
 ) -> dict[str, tuple[float, NDArray[np.float32]]]:
     """Score and map (H, W) of ``image`` by each of :func:`maps`, and by the head with each of the reconstruction."""
-    placed = detector.file.preparation.apply(image)
+    placed = detector.file.preprocessing.apply(image)
     alone = maps(detector, image)
     sums = {
         f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
@@ -1005,7 +1007,7 @@ def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ..
 
 def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
     """Every map that the network and the memory of ``detector`` can give of a prepared image, (h, w) each."""
-    x = detector.file.preparation.apply(image).pixels
+    x = detector.file.preprocessing.apply(image).pixels
     head, reconstruction = detector.by_network(x)
     both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
     flipped = [

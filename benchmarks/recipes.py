@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from blemish.data.image import LoadedImage
-from blemish.inspection.detector import Detector, ModelFile
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile
 from blemish.models import build
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override, recipe_names

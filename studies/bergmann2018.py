@@ -319,8 +319,10 @@ def residuals(board: Floats, reconstruction: Floats) -> dict[str, Floats]:
 
 def _reconstruct(detector: Detector, board: Floats) -> Floats:
     image = LoadedImage(Path("board"), np.rint(board[None] * 255).astype(np.uint8))
-    reconstruction: Floats = detector.measure(image).reconstruction[0]
-    return reconstruction
+    reconstruction = detector.measure(image).reconstruction
+    assert reconstruction is not None
+    found: Floats = reconstruction[0]
+    return found
 
 
 def _measure(

@@ -18,7 +18,8 @@ from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
 from blemish.evaluation.compare import Comparison, Run, compare
-from blemish.inspection.detector import Detector, load, versions
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
@@ -337,7 +338,7 @@ def read_example(item: Item) -> Example:
 def show(detector: Detector, items: Sequence[Item]) -> list[Shown]:
     """What ``detector`` makes of each of ``items``."""
     measured = [detector.measure(read_image(item.path)) for item in items]
-    return [Shown(one.reconstruction, one.map) for one in measured]
+    return [Shown(one.reconstruction, one.map) for one in measured if one.reconstruction is not None]
 
 
 def brightness_auroc(data: Path) -> float:

@@ -511,7 +511,7 @@ def crossed_ssim(
 def _measured(
     row: Row, seed: int, detector: Detector, modalities: Sequence[Modality], tested: Material
 ) -> Fit:
-    model = detector.model.to(choose_machine(detector.recipe.training.device).device)
+    model = detector.autoencoder.to(choose_machine(detector.recipe.training.device).device)
     crossed = None
     if row.name in CROSSED and len(modalities) > 1:
         pixels = tested.halves.pixels
@@ -644,7 +644,7 @@ def _record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
 
 
 def _parameters(fit: Fit) -> int:
-    return sum(parameter.numel() for parameter in fit.detector.model.parameters())
+    return sum(parameter.numel() for parameter in fit.detector.autoencoder.parameters())
 
 
 def _histories(fits: Sequence[Fit]) -> dict[str, list[Any]]:
@@ -699,7 +699,7 @@ def draw_patches(path: Path, results: Results) -> Path:
         if column:
             fit = results.of(title)[0]
             with torch.no_grad():
-                y = fit.detector.model(x).reconstruction.numpy()
+                y = fit.detector.autoencoder(x).reconstruction.numpy()
             similar = fit.halves.ssim[chosen, 0]
         for place, axis in enumerate(axes[:, column]):
             axis.set_axis_off()
@@ -718,7 +718,7 @@ def draw_crossed(path: Path, results: Results, shown: tuple[SceneReader, slice])
     left = columns.start + (columns.stop - columns.start - width) // 2
     window = panel.read((panel.height - height) // 2, left, height, width)
     fit = results.of(WITH_DROPOUT)[0]
-    found = modal_residuals(fit.detector.model, torch.from_numpy(window)[None])
+    found = modal_residuals(fit.detector.autoencoder, torch.from_numpy(window)[None])
     modalities = results.modalities
     figure = Drawing(figsize=(8.0, 1.9 * len(modalities) * height / width + 0.4), layout="constrained")
     axes = figure.subplots(len(modalities), 4, squeeze=False)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from blemish.data.image import read_image
 from blemish.errors import ModelError, Stopped, UsageError
-from blemish.inspection.detector import MODEL_FILE, Detector
+from blemish.inspection.detector import Detector
+from blemish.storage.model_folder import MODEL_FILE
 from blemish.training.fit import fit
 from blemish.training.runs import CHECKPOINT
 

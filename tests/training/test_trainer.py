@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from blemish.data.datasets import Item
 from blemish.errors import ImageError, ModelError, Stopped
 from blemish.models import Autoencoder, Loss, build
-from blemish.models.autoencoder import Aligned, Alignment
+from blemish.models.contracts import Aligned, Alignment
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import load_recipe, override
 from blemish.recipes.schema import TrainingSettings

@@ -12,13 +12,8 @@ from torch import Tensor
 
 from blemish.data.modality import Modality
 from blemish.errors import UsageError
-from blemish.models.autoencoder import (
-    Autoencoder,
-    Pass,
-    Residual,
-    ResidualRule,
-    Term,
-)
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import Pass, Residual, ResidualRule, Term
 from blemish.models.registry import RESIDUALS, TERMS, register
 from blemish.models.xie import SeparatedDecoder, SeparatedEncoder
 from blemish.similarity import ssim, ssim_map

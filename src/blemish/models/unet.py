@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import ImageDecoder, ImageEncoder, moments
+from blemish.models.contracts import ImageDecoder, ImageEncoder, moments
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import DECODERS, ENCODERS, register
 

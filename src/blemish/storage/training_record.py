@@ -48,9 +48,7 @@ class Machine(_TrainingFact):
         processor = self.processor
         if self.threads is not None:
             processor += f", {self.threads} of {self.cores} cores"
-        return (
-            f"{processor}; {self.precision} ({self._why}); {self.memory_format}; torch {self.torch}"
-        )
+        return f"{processor}; {self.precision} ({self._why}); {self.memory_format}; torch {self.torch}"
 
     @property
     def _why(self) -> str:
@@ -108,23 +106,6 @@ class TrainingLook(_TrainingFact):
         )
 
 
-class EnsembleCandidate(_TrainingFact):
-    """One combination of reconstruction and memory bank, and its metrics on synthetic anomalies.
-
-    The anomalies are painted into held-out good images.
-    """
-
-    by_place: bool | None
-    """Whether the memory bank compares equal places only; None without a memory bank."""
-    share: float
-    """Of the memory bank in the map, 0 to 1; the rest is the reconstruction's."""
-    image_auroc: float
-    """The choice is made by it."""
-    pixel_ap: float
-    """For comparison: the network was trained to find just such pixels, so it favours the network."""
-    is_chosen: bool = False
-
-
 class Training(_TrainingFact):
     """How the weights were trained."""
 
@@ -139,8 +120,6 @@ class Training(_TrainingFact):
     """Seconds that were set instead of steps."""
     left_out: tuple[str, ...] = ()
     """Training images that the second half went without (``training.trim``)."""
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    """Ensembles that were tried; :mod:`blemish.detectors.ensemble_selection` says how one is chosen."""
     notes: tuple[str, ...] = ()
     """Facts about these images and this method that a user should know, a sentence each."""
 
@@ -151,7 +130,7 @@ class Training(_TrainingFact):
 
 
 def upgrade_training_v1(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`Training` of those in format 1, where machine and loss terms were text.
+    """The fields of :class:`Training`, of those in format 1, where machine and loss terms were text.
 
     Raises
     ------
@@ -161,7 +140,7 @@ def upgrade_training_v1(training: Mapping[str, Any]) -> dict[str, Any]:
     machine = training["machine"]
     found = Machine.parse(machine) if isinstance(machine, str) else None
     return {
-        **training,
+        **{key: value for key, value in training.items() if key != "candidates"},
         "machine": found.model_dump(mode="json") if found else None,
         "history": [
             TrainingLook.from_history(entry).model_dump(mode="json") for entry in training["history"]

@@ -9,22 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blemish.detectors.ensemble_selection import select_ensemble
+from blemish.detectors.contracts import FitRecord
+from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.factory import build_model, networks
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.inspection.detector import Detector
-from blemish.models import Autoencoder, build, contact_sheet
+from blemish.models import contact_sheet
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
-from blemish.storage.training_record import EnsembleCandidate, Training
 from blemish.training.calibration import calibrate
 from blemish.training.device import choose_machine
 from blemish.training.fit_run import FitRun
 from blemish.training.fit_settings import all_settings, choose_recipe
-from blemish.training.notes import alignment_notes, trimming_notes
+from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
 from blemish.training.runs import claim_folder, finish, output_folder
-from blemish.training.sources import choose_source
+from blemish.training.sources import FitSource, choose_source
 from blemish.training.warm_start import WarmStart
 
 SHEET_PATCHES = 8
@@ -89,72 +91,63 @@ def fit(
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
+    source = open_source(observer)
     run = FitRun(
+        _model(chosen, source, start),
         recipe=chosen,
-        source=open_source(observer),
+        source=source,
         machine=machine,
         folder=folder,
         resume=resume,
         start=start,
         observer=observer,
     )
-    model, training = _fit_model(run)
-    detector = calibrate(model, run.document(training, weights_sha256(model)), run)
+    record, notes = _fit_model(run)
+    detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))
     if folder is not None:
-        finish(detector, folder, _contact_sheet(model, run))
+        finish(detector, folder, _contact_sheet(run))
     return detector
 
 
 # -- model ---------------------------------------------------------------------------------------------
 
 
-def _fit_model(run: FitRun) -> tuple[Autoencoder, Training]:
-    """Build the model, train it, and fit its memory bank; the model and the record of its training."""
-    recipe, source, start = run.recipe, run.source, run.start
-    length = f" for {recipe.training.budget:.0f} s" if recipe.training.budget else ""
-    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+def _model(recipe: Recipe, source: FitSource, start: WarmStart | None) -> ReconstructionModel | Ensemble:
+    """The model to fit: that of the warm start, or a new one with weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.training.seed)
-    channels, modalities = source.preprocessing.channels, source.preprocessing.modalities
-    model = start.model if start else build(recipe, channels, modalities=modalities)
-    training = run.train(model)
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    memory_notes: tuple[str, ...] = ()
-    if model.memory is not None:
-        candidates, memory_notes = _fit_memory(model, run)
+    if start is not None:
+        return start.model
+    return build_model(recipe, source.preprocessing.channels, source.preprocessing.modalities)
+
+
+def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
+    """Fit the model in place; the record of its fit, and notes for the user and the model card."""
+    recipe, source = run.recipe, run.source
+    length = f" for {recipe.training.budget:.0f} s" if run.recipes and recipe.training.budget else ""
+    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+    record = run.model.fit(source, run)
     notes = (
-        *trimming_notes(training, recipe),
-        *memory_notes,
-        *alignment_notes(model, source.patches("calibration"), recipe),
+        *trimming_notes(run.training, recipe),
+        *record.notes,
+        *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
+        *(
+            note
+            for name, autoencoder in networks(run.model).items()
+            for note in alignment_notes(autoencoder, source.patches("calibration"), run.recipes[name])
+        ),
     )
     for note in notes:
         run.observer.stage(note)
-    return model, training.model_copy(update={"notes": (*source.notes, *notes), "candidates": candidates})
+    return record, (*source.notes, *notes)
 
 
-def _fit_memory(model: Autoencoder, run: FitRun) -> tuple[tuple[EnsembleCandidate, ...], tuple[str, ...]]:
-    """Fill the memory bank, and select its weight; the candidates, and notes for the user."""
-    train, validation = run.source.whole("train"), run.source.whole("validation")
-    run.observer.stage(f"Remembering {len(train.images)} training images")
-    selected = select_ensemble(
-        Detector(model, run.document()),
-        train.images,
-        validation.images,
-        run.observer,
-        (train.groups, validation.groups),
-    )
-    if not selected.left_out:
-        return selected.candidates, (selected.words,)
-    names = run.source.split["train"]
-    left_out = ", ".join(names[number] for number in selected.left_out)
-    note = f"Not remembered, as the training images least like all others: {left_out}."
-    return selected.candidates, (selected.words, note)
-
-
-def _contact_sheet(model: Autoencoder, run: FitRun) -> NDArray[np.uint8] | None:
-    """Training patches with and without synthetic anomalies, where ``model`` is trained on such."""
-    if not any(isinstance(corruption, SyntheticAnomalies) for corruption in model.corruptions):
-        return None
-    seed, images = run.recipe.training.seed, run.source.patches("train")
-    patches = RandomPatches(images, run.recipe.patch.size, seed=seed, start=0, stop=SHEET_PATCHES)
-    batch = torch.stack(list(raising(patches[index] for index in range(SHEET_PATCHES))))
-    return contact_sheet(model, batch, seed)
+def _contact_sheet(run: FitRun) -> NDArray[np.uint8] | None:
+    """Training patches with and without synthetic anomalies, of the first network that is trained on such."""
+    for name, autoencoder in networks(run.model).items():
+        recipe = run.recipes[name]
+        if any(isinstance(corruption, SyntheticAnomalies) for corruption in autoencoder.corruptions):
+            seed, images = recipe.training.seed, run.source.patches("train")
+            patches = RandomPatches(images, recipe.patch.size, seed=seed, start=0, stop=SHEET_PATCHES)
+            batch = torch.stack(list(raising(patches[index] for index in range(SHEET_PATCHES))))
+            return contact_sheet(autoencoder, batch, seed)
+    return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from blemish.data.datasets import Item, find_images
 from blemish.data.fingerprint import Fingerprint, fingerprint
 from blemish.data.image import image_info
+from blemish.detectors.factory import least_side
 from blemish.errors import FileError, ImageError, Stopped
 from blemish.observer import Observer
 from blemish.preprocessing.tiling import smallest_side
@@ -82,7 +83,7 @@ def read_images(
     ----------
     scale: common scale of the model of a warm start, where it has one.
     """
-    patch, image = recipe.patch.size, recipe.image
+    patch, image = recipe.patch.size if recipe.encoder else 2 * least_side(recipe), recipe.image
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
         scale = scale or _common_scale(good_images(images), image.size, patch)

@@ -12,7 +12,7 @@ from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.splits import VALIDATION_SHARE, split_good
 from blemish.errors import FileError, RecipeError, UsageError
-from blemish.inspection.detector import versions
+from blemish.inspection.document import versions
 from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe

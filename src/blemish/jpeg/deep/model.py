@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, aim, encoded
 from blemish.jpeg.transform import luma_of
 from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
-from blemish.storage.training_record import Training
+from blemish.storage.training_record import Training, upgrade_training_v1
 
 
 class DeepModelFile(Document):
@@ -27,6 +27,10 @@ class DeepModelFile(Document):
     fingerprint: Fingerprint
     split: dict[str, tuple[str, ...]]
     training: Training
+
+    @classmethod
+    def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {**content, "format": 2, "training": upgrade_training_v1(content["training"])}
 
 
 class DeepEncoder:
@@ -124,13 +128,7 @@ class DeepEncoder:
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
         file, recipe, training = self.file, self.recipe, self.file.training
-        terms = list(training.history[-1].terms)
-        columns = [
-            "step",
-            "training loss",
-            "held-out loss",
-            *terms,
-        ]
+        columns = ["step", "training loss", "held-out loss", *training.history[-1].terms]
         rows = [
             [
                 str(look.step),
