@@ -202,7 +202,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
         rows.append(
             [
                 f"{name}{instead}",
-                runs[0].evaluation.settings.residual.name,
+                residual.name if (residual := runs[0].evaluation.settings.residual) else "",
                 *(
                     spread([getattr(one.evaluation.pixel, key) for one in runs])
                     for key in ("auroc", "ap", "aupro_30")
@@ -319,8 +319,9 @@ def residuals(board: Floats, reconstruction: Floats) -> dict[str, Floats]:
 
 def _reconstruct(detector: Detector, board: Floats) -> Floats:
     image = LoadedImage(Path("board"), np.rint(board[None] * 255).astype(np.uint8))
-    reconstruction: Floats = detector.measure(image).reconstruction[0]
-    return reconstruction
+    reconstruction = detector.measure(image).reconstruction
+    assert reconstruction is not None
+    return reconstruction[0]
 
 
 def _measure(

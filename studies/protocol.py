@@ -346,7 +346,7 @@ def read_example(item: Item) -> Example:
 def show(detector: Detector, items: Sequence[Item]) -> list[Shown]:
     """What ``detector`` makes of each of ``items``."""
     measured = [detector.measure(read_image(item.path)) for item in items]
-    return [Shown(one.reconstruction, one.map) for one in measured]
+    return [Shown(one.reconstruction, one.map) for one in measured if one.reconstruction is not None]
 
 
 def brightness_auroc(data: Path) -> float:

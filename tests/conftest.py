@@ -302,8 +302,8 @@ def make_detector() -> Callable[..., Any]:
 
         from blemish.data.fingerprint import Fingerprint, Spread
         from blemish.data.scenes import find_scenes
+        from blemish.detectors.factory import build_model
         from blemish.inspection.detector import FORMAT, Calibration, Detector, ModelFile, Training
-        from blemish.models import build
         from blemish.preprocessing.transform import Preprocessing
         from blemish.recipes import load_recipe, override
 
@@ -311,7 +311,7 @@ def make_detector() -> Callable[..., Any]:
         modalities = find_scenes(source)[0].modalities
         channels = sum(modality.channels for modality in modalities)
         torch.manual_seed(0)
-        model = build(recipe, channels, modalities=modalities)
+        model = build_model(recipe, channels, modalities)
         spread = Spread(min=W, median=W, max=W)
         file = ModelFile(
             format=FORMAT,

@@ -23,9 +23,9 @@ from blemish.jpeg.protection import (
     MARGIN,
     RegionOfInterest,
     bits_map,
-    load_detector,
     encode_protected,
     importance,
+    load_detector,
     suspicion,
 )
 from blemish.jpeg.source_image import read_source

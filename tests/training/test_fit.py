@@ -15,6 +15,7 @@ from PIL import Image
 
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import train_mean_threshold
+from blemish.detectors.ensemble import Ensemble
 from blemish.errors import CalibrationError, FileError, ModelError, RecipeError, Stopped, UsageError
 from blemish.inspection.detector import MODEL_FILE, Detector, load
 from blemish.recipes import load_recipe, override
@@ -841,7 +842,7 @@ def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
     assert again.file.preparation == detector.file.preparation
     assert again.file.training.steps == 1
     assert again.file.training.candidates
-    assert again.model.memory is not None
+    assert isinstance(again.model, Ensemble)
     assert load(tmp_path / "model").inspect(more / "0.png").score == again.inspect(more / "0.png").score
 
 
@@ -855,7 +856,7 @@ def test_planted_blemished_images_are_not_remembered_and_named(
     detector = fit(folder, settings=settings, false_reject_rate=RATE)
     planted = dots(detector.file.split["train"])
     assert planted
-    (said,) = [note for note in detector.file.training.notes if note.startswith("Not remembered")]
+    (said,) = [note for note in detector.file.training.notes if note.startswith("Not in the memory bank")]
     assert dots(said.partition(": ")[2].rstrip(".").split(", ")) == planted
     assert said in detector.card()
 
@@ -874,9 +875,9 @@ def test_what_is_usual_is_told_between_the_groups_of_a_list(
     for told in (groups, {}):
         source = listed(folder, told, tmp_path / "parts.csv")
         settings = [*quick, "memory.by_place=true", "memory.share=1"]
-        memory = fit(source, settings=settings, false_reject_rate=RATE).model.memory
-        assert memory is not None
-        usual[bool(told)] = memory.usual.mean.mean()
+        model = fit(source, settings=settings, false_reject_rate=RATE).model
+        assert isinstance(model, Ensemble)
+        usual[bool(told)] = model.banks[1].banks[0].normaliser.mean.mean()
     assert usual[False] < 0.5 * usual[True]
 
 
@@ -899,7 +900,7 @@ def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
         return str(error.value)
 
     assert re.search("looking at .* before training", stopped("24 looked at"))
-    assert "while weighing the memory" in stopped("Remembering")
+    assert "while weighting the memory bank" in stopped("Comparing ways")
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration

@@ -100,7 +100,8 @@ class InspectionFolder:
             full_scale=FULL_SCALE_LEVELS * found.level or 1.0,
             measure=self.detector.measure_name,
         )
-        write_image(self._place("reconstructions", found.name), found.reconstruction)
+        if found.reconstruction is not None:
+            write_image(self._place("reconstructions", found.name), found.reconstruction)
         drawn = overlay(found.image, found.map, found.level, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         record = found.record(label)

@@ -31,8 +31,8 @@ from blemish.jpeg.protection import (
     Protection,
     RegionOfInterest,
     decisions_changed,
-    load_detector,
     encode_protected,
+    load_detector,
 )
 from blemish.jpeg.rate_targets import check_aims
 from blemish.jpeg.source_image import (
