@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from blemish.data.datasets import read_labelled, read_mask
 from blemish.data.image import read_image, resize
+from blemish.data.maps import write_image
 from blemish.decision import PixelMetrics
 from blemish.demo.generated import strokes_and_dots
 from blemish.errors import FileError, Stopped
@@ -33,7 +34,6 @@ from blemish.observer import Observer
 from blemish.preprocessing.tiling import TilePlan
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.similarity import MSE, SSIM
-from blemish.storage.atomic import write_image
 from studies.protocol import (
     Example,
     PublishedTraining,
@@ -453,7 +453,7 @@ def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
         if item.split == "train" or not (item.is_good or (item.mask and defect in (None, item.label))):
             continue
         image = read_image(item.path)
-        x = detector.file.preparation.prepare(image)
+        x = detector.file.preparation.apply(image).pixels
         plan = TilePlan(x.shape[1:], (side, side), (side, side))
         for _, patches in plan.tiles(x, batch=len(plan)):
             (good if item.is_good else bad).extend(patches)

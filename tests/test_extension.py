@@ -131,14 +131,14 @@ class Charbonnier(Measure):
     title = "Charbonnier"
 
     def __init__(self, *, data_range: float, epsilon: float = 0.001) -> None:
-        super().__init__(data_range)
+        super().__init__(data_range=data_range)
         self.epsilon = epsilon
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:
         return ((x - y).square() + self.epsilon**2).sqrt().mean(1, keepdim=True) - self.epsilon
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.distance_map(x, y).mean()
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.distance_map(x, y).mean((1, 2, 3))
 
 
 def test_a_measure_of_ones_own_is_loss_and_residual(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.decision import image_score
 from blemish.detectors.contracts import TrainableModel
 from blemish.detectors.ensemble import Ensemble

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blemish._version import __version__
 from blemish.data.datasets import Item, find_images
+from blemish.data.opening import file_bytes, image_format
 from blemish.errors import FileError, ImageError, UsageError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.file import from_bytes, recode
@@ -38,7 +39,6 @@ from blemish.jpeg.rate_targets import check_aims
 from blemish.jpeg.source_image import (
     SourceImage,
     decode,
-    file_bytes,
     orientation_segment,
     read_source,
     within_memory,
@@ -402,7 +402,7 @@ def _encode(job: Job) -> BatchOutcome:
     _refuse_unwritable(job)
     before = file_bytes(path)  # once: what is encoded is what the record vouches for
     source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
-    is_jpeg = before.startswith(b"\xff\xd8\xff")
+    is_jpeg = image_format(before) == "JPEG"
     if job.in_place and not is_jpeg:
         raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
     if job.in_place and source.frames > 1:
