@@ -321,7 +321,8 @@ def _reconstruct(detector: Detector, board: Floats) -> Floats:
     image = LoadedImage(Path("board"), np.rint(board[None] * 255).astype(np.uint8))
     reconstruction = detector.measure(image).reconstruction
     assert reconstruction is not None
-    return reconstruction[0]
+    first: Floats = reconstruction[0]
+    return first
 
 
 def _measure(

@@ -180,6 +180,6 @@ def score_of(
     preprocessing: Preprocessing,
     image: NDArray[np.uint8],
 ) -> float:
-    x = preprocessing.place(LoadedImage(Path("image"), image[None])).pixels
+    x = preprocessing.apply(LoadedImage(Path("image"), image[None])).pixels
     rule = recipe.score
     return image_score(model.maps(x).anomaly, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)

@@ -760,7 +760,7 @@ def test_what_is_looked_at_is_said_and_on_the_card(
     assert whole.file.preparation.crop is None
     assert [stage for stage in told.stages if stage.startswith("Looking at whole images: ")]
     assert "Looking at whole images: " in whole.card()
-    assert "Remembering 17 training images" in told.stages
+    assert "Comparing ways to use 17 images in the memory bank" in told.stages
 
 
 def test_a_thin_object_is_given_a_crop_that_tiles_fit(
