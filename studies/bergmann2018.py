@@ -202,7 +202,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
         rows.append(
             [
                 f"{name}{instead}",
-                runs[0].evaluation.settings.residual.name,
+                residual.name if (residual := runs[0].evaluation.settings.residual) else "",
                 *(
                     spread([getattr(one.evaluation.pixel, key) for one in runs])
                     for key in ("auroc", "ap", "aupro_30")

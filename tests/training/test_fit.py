@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from blemish.data.image import read_image
+from blemish.detectors.ensemble import Ensemble
 from blemish.errors import ModelError, Stopped, UsageError
 from blemish.inspection.detector import Detector
 from blemish.storage.model_folder import MODEL_FILE
@@ -180,7 +181,7 @@ def test_planted_blemished_images_are_not_remembered_and_named(
     detector = fit(folder, settings=settings, false_reject_rate=RATE)
     planted = dots(detector.file.split["train"])
     assert planted
-    (said,) = [note for note in detector.file.training.notes if note.startswith("Not remembered")]
+    (said,) = [note for note in detector.file.training.notes if note.startswith("Not in the memory bank")]
     assert dots(said.partition(": ")[2].rstrip(".").split(", ")) == planted
     assert said in detector.card()
 
@@ -199,9 +200,9 @@ def test_what_is_usual_is_told_between_the_groups_of_a_list(
     for told in (groups, {}):
         source = listed(folder, told, tmp_path / "parts.csv")
         settings = [*quick, "memory.by_place=true", "memory.share=1"]
-        memory = fit(source, settings=settings, false_reject_rate=RATE).model.memory
-        assert memory is not None
-        usual[bool(told)] = memory.usual.mean.mean()
+        model = fit(source, settings=settings, false_reject_rate=RATE).model
+        assert isinstance(model, Ensemble)
+        usual[bool(told)] = model.banks[1].banks[0].normaliser.mean.mean()
     assert usual[False] < 0.5 * usual[True]
 
 

@@ -7,11 +7,11 @@ evaluation, reports) needs no torch, and a model may run in torch, ONNX Runtime 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from blemish.models.autoencoder import Autoencoder
@@ -137,23 +137,20 @@ class EnsembleCandidate(BaseModel):
 
     by_place: bool | None
     """Whether memory banks compare each place with the same place only; None where none has any weight."""
-    weights: tuple[float, ...]
-    """Of the members in their order; their sum is 1."""
     share: float
-    """Sum of the weights of the memory banks, 0 to 1."""
+    """Weight of all memory banks, 0 to 1; the rest is the networks'."""
     image_auroc: float
     """Figure that the candidates are compared by."""
     pixel_ap: float
     """Average precision of pixels, for comparison: networks that were trained on synthetic anomalies favour it."""
     is_chosen: bool = False
+    weights: tuple[float, ...] | None = None
+    """Of the members in their order, with the sum 1; None of one network and one memory bank, which share says."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_two(cls, data: Any) -> Any:
-        # Documents of format 1 name the memory bank's share alone; the network has the rest.
-        if isinstance(data, dict) and "weights" not in data and "share" in data:
-            return {**data, "weights": (1 - data["share"], data["share"])}
-        return data
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        data: dict[str, object] = serialise(self)
+        return {key: value for key, value in data.items() if key != "weights" or value is not None}
 
 
 class FitRecord(NamedTuple):

@@ -52,7 +52,6 @@ class Ensemble(nn.Module):
     """
 
     scales: Tensor
-    weights: Tensor
     is_normalised = True
 
     def __init__(
@@ -86,8 +85,14 @@ class Ensemble(nn.Module):
             }
         )
         self.register_buffer("scales", torch.ones(len(self.models)))
-        self.register_buffer("weights", torch.zeros(len(self.models)))
+        for number in range(len(self.models)):
+            self.register_buffer(f"weight_{number}", torch.tensor(0.0))
         self.reset_weights()
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the members in their order; their sum is 1."""
+        return [self.get_buffer(f"weight_{number}").item() for number in range(len(self.models))]
 
     @property
     def banks(self) -> dict[int, MemoryBank]:
@@ -114,12 +119,12 @@ class Ensemble(nn.Module):
     @property
     def _reconstructing(self) -> int:
         """Number of the member whose reconstruction is shown; of memory banks alone, the one that counts most."""
-        return next(iter(self.others), int(self.weights.argmax()))
+        return next(iter(self.others), int(np.argmax(self.weights)))
 
     @property
     def _used(self) -> list[int]:
         """Numbers of the members that count, and of the one whose reconstruction is shown."""
-        weights, shown = self.weights.tolist(), self._reconstructing
+        weights, shown = self.weights, self._reconstructing
         return [number for number in range(len(weights)) if weights[number] or number == shown]
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -137,7 +142,7 @@ class Ensemble(nn.Module):
             shown = maps if number == self._reconstructing else shown
             values[number] = self.normalised(number, torch.from_numpy(maps.anomaly).to(self.scales.device))
         with torch.inference_mode():
-            total = combined(values, self.is_compressed, self.scales.tolist(), self.weights.tolist())
+            total = combined(values, self.is_compressed, self.scales.tolist(), self.weights)
         assert shown is not None
         return shown._replace(anomaly=total.cpu().numpy())
 
@@ -161,7 +166,8 @@ class Ensemble(nn.Module):
         device = self.scales.device
         rest = [float(np.float32(weight)) for weight in weights[1:]]
         self.scales = torch.tensor(list(scales), dtype=torch.float32, device=device)
-        self.weights = torch.tensor([1 - sum(rest), *rest], dtype=torch.float32, device=device)
+        for number, weight in enumerate([1 - sum(rest), *rest]):
+            setattr(self, f"weight_{number}", torch.tensor(weight, device=device))
 
     def reset_weights(self) -> None:
         """Reset normalisers and scales; equal weights of the members that need no bank, or of all where none does."""

@@ -151,6 +151,7 @@ class _Selection:
         self.banks, self.others = ensemble.banks, ensemble.others
         self.modes = tuple(sorted({mode for bank in self.banks.values() for mode in bank.placement_modes}))
         self.score, self.seed, self.observer = score, seed, observer
+        self.is_pair = len(self.others) == len(self.banks) == 1
         self.raw: dict[int, list[Floats]] = {}
         """Maps of good held-out images by each member that has a normaliser."""
 
@@ -174,16 +175,18 @@ class _Selection:
             left_out = self._settle(weights, by_place, scales[bool(by_place)], trim)
             note = "All models count equally; on these images no synthetic anomaly can be seen to weight them by."
             return FitRecord((), (note,), left_out)
-        candidates = [
-            self._tried(cases, mode, weights, scales[mode])
+        grid = [
+            (weights, mode)
             for weights in self._grid()
             for mode in (self.modes if self._share(weights) else (False,))
         ]
+        candidates = [self._tried(cases, mode, weights, scales[mode]) for weights, mode in grid]
         altered = sum(bool(case.mask.any()) for case in cases)
         best = _chosen(candidates, len(cases) - altered, altered)
+        weights, _ = grid[candidates.index(best)]
         candidates = [one.model_copy(update={"is_chosen": one is best}) for one in candidates]
-        note = self._in_words(best, min(len(self.held_out.images), HELD_OUT))
-        left_out = self._settle(best.weights, best.by_place, scales[bool(best.by_place)], trim)
+        note = self._in_words(best, weights, min(len(self.held_out.images), HELD_OUT))
+        left_out = self._settle(weights, best.by_place, scales[bool(best.by_place)], trim)
         return FitRecord(tuple(candidates), (note,), left_out)
 
     # -- the members' maps -------------------------------------------------------------------------
@@ -242,7 +245,7 @@ class _Selection:
         """Weights to compare, with those of memory banks rising."""
         count = len(self.ensemble.models)
         shares = [bank.share for bank in self.banks.values() if bank.share is not None]
-        if count == 2 and len(self.others) == 1 and shares:
+        if self.is_pair and shares:
             own = [shares[0] if number in self.banks else 1 - shares[0] for number in range(2)]
             return [tuple(own)]
         if count > MOST_WEIGHED:
@@ -276,10 +279,10 @@ class _Selection:
         share = self._share(weights)
         return EnsembleCandidate(
             by_place=mode if share else None,
-            weights=weights,
             share=share,
             image_auroc=roc_auc(labels, scores),
             pixel_ap=average_precision(truth, pixels),
+            weights=None if self.is_pair else weights,
         )
 
     # -- the chosen ensemble -----------------------------------------------------------------------
@@ -333,14 +336,13 @@ class _Selection:
             yield one
             self.observer.count(done, len(things))
 
-    def _in_words(self, best: EnsembleCandidate, count: int) -> str:
+    def _in_words(self, best: EnsembleCandidate, chosen: Sequence[float], count: int) -> str:
         how = f"on synthetic anomalies in {count} held-out good images (image AUROC {best.image_auroc:.3f})"
         where = "each place with the same place" if best.by_place else "each place with any place"
-        is_pair = len(self.others) == len(self.banks) == 1
-        if is_pair and not best.share:
+        if self.is_pair and not best.share:
             return f"The network alone decides; the memory bank of the good images did not help {how}."
-        names = ["memory bank"] if is_pair else self.ensemble.names
-        weights = [best.share] if is_pair else best.weights
+        names = ["memory bank"] if self.is_pair else self.ensemble.names
+        weights = [best.share] if self.is_pair else chosen
         parts = [
             f"{100 * weight:.0f} % {name}" for weight, name in zip(weights, names, strict=True) if weight
         ]
@@ -408,7 +410,7 @@ def _chosen(candidates: Sequence[EnsembleCandidate], good: int, altered: int) ->
     best = max(candidates, key=lambda one: one.image_auroc)
     enough = max([within(best, 2), *(within(one, 1) for one in candidates if not one.share)])
     near = [one for one in candidates if one.image_auroc >= enough]
-    return max(near, key=lambda one: (one.share, -sum(w * w for w in one.weights), one.image_auroc))
+    return max(near, key=lambda one: (one.share, -sum(w * w for w in one.weights or ()), one.image_auroc))
 
 
 def _standard_error(auroc: float, good: int, altered: int) -> float:

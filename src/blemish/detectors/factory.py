@@ -143,7 +143,7 @@ def upgrade_state_dict(weights: dict[str, Tensor], recipe: Recipe) -> dict[str, 
             renamed["scales"] = value
         elif own == "counts":
             share = value.item()
-            renamed["weights"] = value.new_tensor([1 - share, share])
+            renamed |= {"weight_0": value.new_tensor(1 - share), "weight_1": value}
         elif own.startswith("network."):
             renamed[f"normalisers.0.{own.removeprefix('network.')}"] = value
         else:

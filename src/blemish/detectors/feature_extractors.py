@@ -3,6 +3,7 @@
 A new one is one class in one file, also outside the package: subclass :class:`FeatureExtractor`, register it, and
 recipes name it under ``memory.features``.
 
+>>> import torch
 >>> @register_extractor("mean-colour")
 ... class MeanColour(FeatureExtractor):
 ...     def __init__(self, *, cell: int = 8) -> None:
@@ -207,6 +208,7 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     UsageError
         When a side of the images is too short to be mirrored by half a patch.
 
+    >>> import torch
     >>> structure(torch.rand(1, 1, 32, 48), 16, 4, 1.0).shape
     torch.Size([1, 9, 13, 256])
     """
@@ -244,6 +246,7 @@ def local_contrast(x: Tensor) -> Tensor:
     -------
     (N, C, ⌊H / 4⌋, ⌊W / 4⌋).
 
+    >>> import torch
     >>> local_contrast(torch.rand(1, 3, 130, 160)).shape
     torch.Size([1, 3, 32, 40])
     """

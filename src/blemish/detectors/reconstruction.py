@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -126,4 +125,4 @@ def _split(values: Floats, channels: int, modalities: int) -> AnomalyMaps:
 def _mean(own: Tensor) -> Tensor:
     """Residual of the modalities (n, M, h, w) that are present, as :class:`ModalSSIM` has it: (n, 1, h, w)."""
     count = (~own.isnan()).sum(1, keepdim=True)
-    return cast(Tensor, own.nansum(1, keepdim=True) / count.clamp_min(1))
+    return own.nansum(1, keepdim=True) / count.clamp_min(1)
