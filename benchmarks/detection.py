@@ -47,9 +47,11 @@ from blemish.data.image import LoadedImage, image_info, read_image, resize
 from blemish.decision import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.demo.generated import FAMILIES
+from blemish.detectors.contracts import EnsembleCandidate
 from blemish.detectors.memory_bank import joined
 from blemish.evaluation.compare import Run
-from blemish.inspection.detector import Detector, EnsembleCandidate, versions
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import versions
 from blemish.observer import Observer
 from blemish.preprocessing import pose as posing
 from blemish.preprocessing import transform as preparing
@@ -57,7 +59,7 @@ from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import ssim_map
 from blemish.similarity.msgms import msgms_map
 from blemish.storage.atomic import atomic_path, write_json, write_text
-from blemish.training import fit as fitting
+from blemish.training import image_source
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
 from studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
@@ -81,14 +83,14 @@ VARIANTS: dict[str, list[str]] = {
     "reach 0": ["memory.reach=0"],
     "reach 2": ["memory.reach=2"],
     "stride 8": ["memory.stride=8"],
-    "every image": ["memory.alike=100000"],
-    "25 images alike": ["memory.alike=25"],
+    "every image": ["memory.nearest_images=100000"],
+    "25 images alike": ["memory.nearest_images=25"],
     "200 images": ["memory.images=200"],
     "8 dimensions": ["memory.dimensions=8"],
     "32 dimensions": ["memory.dimensions=32"],
     "no reconstruction": ["loss=[{name: segmentation}]"],
     "no exposure": ["augmentation=[]"],
-    "small blemishes": ["corruption=[{name: blemishes, smallest: 0.03, largest: 0.1}]"],
+    "small blemishes": ["corruption=[{name: synthetic-anomalies, smallest: 0.03, largest: 0.1}]"],
 }
 UNSEEN = "unseen"
 """Label of good images of the training folder that a fit has not seen."""
@@ -208,8 +210,8 @@ def measured(detector: Detector, items: Sequence[Item], identity: str, fit_secon
         test_seconds=time.perf_counter() - begun,
         split={part: len(names) for part, names in file.split.items()},
         calibration_scores=file.calibration.scores,
-        calibration_peaks=file.calibration.peaks,
-        candidates=file.training.candidates,
+        calibration_peaks=file.calibration.map_maxima,
+        candidates=file.candidates,
         notes=file.training.notes,
         shown=tuple(shown),
         pixel_auroc=result.auroc,
@@ -221,7 +223,7 @@ def measured(detector: Detector, items: Sequence[Item], identity: str, fit_secon
 def keep_poses(work: Path) -> None:
     """Find the pose of each image once for all fits; it is what a fit without training mostly does."""
     found = joblib.Memory(work / "poses", verbose=0).cache(posing.find_pose)
-    fitting.find_pose = preparing.find_pose = found  # type: ignore[attr-defined]
+    image_source.find_pose = preparing.find_pose = found  # type: ignore[attr-defined]
 
 
 def above(values: Floats, calibration: Sequence[float], rate: float) -> float | None:
@@ -269,7 +271,7 @@ def beside_others(
                 "aupro_30": [one.pixel.aupro_30 for one in evaluations],
                 "seconds": [run.training_seconds for run in of_seeds],
                 "steps": [run.training_steps for run in of_seeds],
-                "machines": [one.training.machine for one in evaluations],
+                "machines": [one.training.machine_words for one in evaluations],
                 "commands": [command(options)] * len(of_seeds),
             }
             bench.seconds += sum(row["seconds"]) + sum(one.seconds for one in evaluations)
@@ -919,7 +921,7 @@ def alone_and_added(
     detector: Detector, units: dict[str, float], image: LoadedImage
 ) -> dict[str, tuple[float, NDArray[np.float32]]]:
     """Score and map (H, W) of ``image`` by each of :func:`maps`, and by the head with each of the reconstruction."""
-    placed = detector.file.preparation.apply(image)
+    placed = detector.file.preprocessing.apply(image)
     alone = maps(detector, image)
     sums = {
         f"head and {way}": alone["head"] / units["head"] + alone[way] / units[way]
@@ -1005,7 +1007,7 @@ def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ..
 
 def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
     """Every map that the network and the memory of ``detector`` can give of a prepared image, (h, w) each."""
-    x = detector.file.preparation.apply(image).pixels
+    x = detector.file.preprocessing.apply(image).pixels
     head, reconstruction = detector.by_network(x)
     both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
     flipped = [

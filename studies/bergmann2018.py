@@ -188,7 +188,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
     test = first.evaluation.image["all"]
     seeds = {one.seed for one in compared.runs}
     title = request.dataset or f"generated textures ({FAMILY})"
-    machines = "; ".join(sorted({one.evaluation.training.machine for one in compared.runs}))
+    machines = "; ".join(sorted({one.evaluation.training.machine_words for one in compared.runs}))
     text = (
         f"# Bergmann et al. 2018: four autoencoders on {title}\n\n"
         f"{len(seeds)} seed(s): mean (smallest to largest). Tested on {test.good} good and "
@@ -202,7 +202,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
         rows.append(
             [
                 f"{name}{instead}",
-                runs[0].evaluation.settings.residual.name,
+                residual.name if (residual := runs[0].evaluation.settings.residual) else "",
                 *(
                     spread([getattr(one.evaluation.pixel, key) for one in runs])
                     for key in ("auroc", "ap", "aupro_30")
@@ -319,8 +319,10 @@ def residuals(board: Floats, reconstruction: Floats) -> dict[str, Floats]:
 
 def _reconstruct(detector: Detector, board: Floats) -> Floats:
     image = LoadedImage(Path("board"), np.rint(board[None] * 255).astype(np.uint8))
-    reconstruction: Floats = detector.measure(image).reconstruction[0]
-    return reconstruction
+    reconstruction = detector.measure(image).reconstruction
+    assert reconstruction is not None
+    found: Floats = reconstruction[0]
+    return found
 
 
 def _measure(

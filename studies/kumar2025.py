@@ -242,9 +242,15 @@ def published_category(dataset: str | None) -> str | None:
     return words[0] if words and words[0] in PUBLISHED else None
 
 
+def _encoder(recipe: str) -> str:
+    encoder = load_recipe(recipe).encoder
+    assert encoder is not None
+    return encoder.name
+
+
 def _network(recipe: str) -> str | None:
     """The pretrained network that ``recipe`` begins with, if any."""
-    name = load_recipe(recipe).encoder.name
+    name = _encoder(recipe)
     return name if name in ("vgg16", "resnet50") else None
 
 
@@ -254,7 +260,7 @@ def _start(recipe: str) -> str:
 
 
 def _own_settings(recipe: str, start: str, length: Length) -> tuple[str, ...]:
-    settings = length.encoders.get(load_recipe(recipe).encoder.name, ())
+    settings = length.encoders.get(_encoder(recipe), ())
     return (*settings, "encoder.weights=none") if _network(recipe) and start == "scratch" else settings
 
 
@@ -368,7 +374,7 @@ def _title(request: Request) -> str:
 
 
 def _machines(runs: Sequence[Run]) -> str:
-    machines = sorted({one.evaluation.training.machine for one in runs})
+    machines = sorted({one.evaluation.training.machine_words for one in runs})
     return f"Trained on {'; '.join(machines)}."
 
 

@@ -453,7 +453,7 @@ def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
         if item.split == "train" or not (item.is_good or (item.mask and defect in (None, item.label))):
             continue
         image = read_image(item.path)
-        x = detector.file.preparation.apply(image).pixels
+        x = detector.file.preprocessing.apply(image).pixels
         plan = TilePlan(x.shape[1:], (side, side), (side, side))
         for _, patches in plan.tiles(x, batch=len(plan)):
             (good if item.is_good else bad).extend(patches)
@@ -472,7 +472,7 @@ def _reconstruct(detector: Detector, images: Floats) -> Floats:
     """(N, C, P, P) in [0, 1]."""
     with torch.inference_mode():
         done = [
-            detector.model(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(0, 1)
+            detector.autoencoder(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(0, 1)
             for first in range(0, len(images), BATCH)
         ]
     reconstructions: Floats = torch.cat(done).numpy()
@@ -511,7 +511,7 @@ def _measure(detector: Detector, tests: Tests) -> dict[str, Any]:
         "steps": training.steps,
         "best_step": training.best_step,
         "training_seconds": training.seconds,
-        "machine": training.machine,
+        "machine": training.machine_words,
         "settings": detector.recipe.model_dump(
             mode="json", include={"image", "patch", "alignment", "training", "loss"}
         ),
@@ -558,7 +558,7 @@ def pose(detector: Detector, images: Floats, angles: Floats | None) -> Pose:
 
 
 def _aligner(detector: Detector) -> Rotation:
-    aligner = detector.model.alignment
+    aligner = detector.autoencoder.alignment
     assert isinstance(aligner, Rotation)
     return aligner
 

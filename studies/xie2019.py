@@ -38,7 +38,7 @@ from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted
 from blemish.storage.atomic import atomic_folder, atomic_path, write_text
 from blemish.training.device import choose_machine
-from blemish.training.fit import check_recipe
+from blemish.training.try_recipe import check_recipe
 from studies.protocol import Request, document, draw_curves, finish, save, spread, table
 from studies.result import StudyResult
 
@@ -511,7 +511,7 @@ def crossed_ssim(
 def _measured(
     row: Row, seed: int, detector: Detector, modalities: Sequence[Modality], tested: Material
 ) -> Fit:
-    model = detector.model.to(choose_machine(detector.recipe.training.device).device)
+    model = detector.autoencoder.to(choose_machine(detector.recipe.training.device).device)
     crossed = None
     if row.name in CROSSED and len(modalities) > 1:
         pixels = tested.halves.pixels
@@ -633,7 +633,7 @@ def _record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
         "steps": training.steps,
         "best_step": training.best_step,
         "training_seconds": training.seconds,
-        "machine": training.machine,
+        "machine": training.machine_words,
         "ssim": float(fit.halves.ssim.mean()),
         "ssim_by_modality": by_modality(fit.halves.ssim),
         "ssim_unseen": float(fit.unseen.ssim.mean()) if len(fit.unseen.ssim) else None,
@@ -644,7 +644,7 @@ def _record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
 
 
 def _parameters(fit: Fit) -> int:
-    return sum(parameter.numel() for parameter in fit.detector.model.parameters())
+    return sum(parameter.numel() for parameter in fit.detector.autoencoder.parameters())
 
 
 def _histories(fits: Sequence[Fit]) -> dict[str, list[Any]]:
@@ -699,7 +699,7 @@ def draw_patches(path: Path, results: Results) -> Path:
         if column:
             fit = results.of(title)[0]
             with torch.no_grad():
-                y = fit.detector.model(x).reconstruction.numpy()
+                y = fit.detector.autoencoder(x).reconstruction.numpy()
             similar = fit.halves.ssim[chosen, 0]
         for place, axis in enumerate(axes[:, column]):
             axis.set_axis_off()
@@ -718,7 +718,7 @@ def draw_crossed(path: Path, results: Results, shown: tuple[SceneReader, slice])
     left = columns.start + (columns.stop - columns.start - width) // 2
     window = panel.read((panel.height - height) // 2, left, height, width)
     fit = results.of(WITH_DROPOUT)[0]
-    found = modal_residuals(fit.detector.model, torch.from_numpy(window)[None])
+    found = modal_residuals(fit.detector.autoencoder, torch.from_numpy(window)[None])
     modalities = results.modalities
     figure = Drawing(figsize=(8.0, 1.9 * len(modalities) * height / width + 0.4), layout="constrained")
     axes = figure.subplots(len(modalities), 4, squeeze=False)
@@ -760,7 +760,7 @@ def _page(
     comparisons: Sequence[Comparison],
 ) -> str:
     request, tested = results.request, results.tested
-    machines = sorted({fit.detector.file.training.machine for fit in results.fits})
+    machines = sorted({fit.detector.file.training.machine_words for fit in results.fits})
     channels = sum(modality.channels for modality in results.modalities)
     text = (
         f"# Xie et al. 2019: partial convolutions and several sensors on "

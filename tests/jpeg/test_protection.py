@@ -400,8 +400,8 @@ def test_a_detector_for_images_that_no_jpeg_holds_is_refused(
 
     def load(folder: Path) -> Detector:
         found = original(folder)
-        preparation = found.file.preparation.model_copy(update={"channels": channels, "kind": kind})
-        return type(found)(found.model, found.file.model_copy(update={"preparation": preparation}))
+        preparation = found.file.preprocessing.model_copy(update={"channels": channels, "kind": kind})
+        return type(found)(found.model, found.file.model_copy(update={"preprocessing": preparation}))
 
     original = home.load
     monkeypatch.setattr(home, "load", load)

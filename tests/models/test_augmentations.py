@@ -7,7 +7,7 @@ from torch import Tensor
 
 from blemish.models import build
 from blemish.models.augmentations import Exposure, Flips, expose, flip
-from blemish.models.autoencoder import Pass, Term
+from blemish.models.contracts import Pass, Term
 from blemish.recipes import load_recipe, override
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.models import Autoencoder
-from blemish.models.autoencoder import (
+from blemish.models.contracts import (
     Aligned,
     Alignment,
     Bottleneck,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.models import Autoencoder, build
-from blemish.models.autoencoder import Loss
+from blemish.models.contracts import Loss
 from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import MEASURES
 

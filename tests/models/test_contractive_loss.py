@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from blemish.errors import RecipeError
 from blemish.layers import jacobian_norm_exact
 from blemish.models import Autoencoder, build
-from blemish.models.autoencoder import ImageDecoder, ImageEncoder
 from blemish.models.contractive_loss import EXACT_UP_TO, Contractive
+from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import MSE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blemish.errors import RecipeError
 from blemish.models import DECODERS, ENCODERS, build, register
-from blemish.models.autoencoder import Bottleneck, ImageEncoder
+from blemish.models.contracts import Bottleneck, ImageEncoder
 from blemish.models.registry import BOTTLENECKS
 from blemish.recipes import load_recipe, override
 

@@ -22,7 +22,7 @@ RECIPE = parse_recipe(
         "paper": "none",
         "expect": "little",
         "patch": {"size": 32, "stride": 32},
-        "corruption": [{"name": "blemishes", "smallest": 0.1, "clean": 0.2}],
+        "corruption": [{"name": "synthetic-anomalies", "smallest": 0.1, "clean": 0.2}],
         "encoder": {"name": "unet", "widths": [8, 12, 16]},
         "decoder": {"name": "pointwise"},
         "loss": [{"name": "mse"}, {"name": "segmentation"}],

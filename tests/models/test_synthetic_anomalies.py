@@ -38,7 +38,7 @@ def textures(count: int, channels: int = 1, height: int = 64, width: int = 64, s
     return (0.5 + 0.5 * blur(noise, 1)).clamp(0, 1)
 
 
-def model(corruption: str = "blemishes", channels: int = 1) -> Autoencoder:
+def model(corruption: str = "synthetic-anomalies", channels: int = 1) -> Autoencoder:
     recipe = {
         "name": "small",
         "title": "Small",

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blemish.errors import RecipeError
 from blemish.models import Autoencoder, build
-from blemish.models.autoencoder import moments
+from blemish.models.contracts import moments
 from blemish.models.unet import UNet
 from blemish.recipes import override, parse_recipe
 

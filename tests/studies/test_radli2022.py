@@ -136,8 +136,8 @@ def _for(detector: Detector, dataset: Path) -> Detector:
     from blemish.data.image import read_image
 
     image = read_image(find_images(dataset / "train" / "good")[0].path)
-    kept = detector.file.preparation.model_copy(update={"channels": image.channels, "kind": image.kind})
-    return Detector(detector.model, detector.file.model_copy(update={"preparation": kept}))
+    kept = detector.file.preprocessing.model_copy(update={"channels": image.channels, "kind": image.kind})
+    return Detector(detector.model, detector.file.model_copy(update={"preprocessing": kept}))
 
 
 class Stages(Observer):

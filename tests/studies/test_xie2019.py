@@ -19,7 +19,7 @@ from blemish.data.scenes import find_scenes
 from blemish.demo.painting import MODALITIES, write_paintings
 from blemish.errors import FileError, RecipeError, Stopped
 from blemish.inspection.detector import load
-from blemish.models.autoencoder import Output
+from blemish.models.contracts import Output
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from studies import run_study, xie2019

@@ -26,7 +26,8 @@ from blemish.storage.atomic import atomic_folder, write_json
 from blemish.storage.run_folder import RunFolder, refuse_unwritable
 
 if TYPE_CHECKING:
-    from blemish.inspection.scenes import SceneInspection, SceneRecord
+    from blemish.inspection.scene_records import SceneRecord
+    from blemish.inspection.scenes import SceneInspection
 
 RECIPE = "ssim-ae"
 DRAWING_FILE = "drawing.json"

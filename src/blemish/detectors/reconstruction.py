@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from blemish.data.modality import channel_slices
-from blemish.detectors.contracts import AnomalyMaps, Floats
+from blemish.detectors.contracts import AnomalyMaps, FitRecord, FittingRun, Floats, TrainingSource
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.modal_similarity import ModalSSIM, modal_residuals
 from blemish.preprocessing.tiling import Blender, TilePlan
@@ -31,11 +30,15 @@ class ReconstructionModel(nn.Module):
     autoencoder: trained, or to be trained.
     patch, stride: side of the tiles and step between them, in pixels.
     modalities: of scenes, how many; 0 of single images.
+    name: of the network in its recipe; see :func:`blemish.detectors.factory.training_recipes`.
     """
 
-    def __init__(self, autoencoder: Autoencoder, *, patch: int, stride: int, modalities: int = 0) -> None:
+    def __init__(
+        self, autoencoder: Autoencoder, *, patch: int, stride: int, modalities: int = 0, name: str = ""
+    ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
+        self.name = name
         self.patch, self.stride = patch, stride
         self.tiles_at_once = max(1, PIXELS_AT_ONCE // patch**2) if modalities else TILES_AT_ONCE
 
@@ -79,6 +82,14 @@ class ReconstructionModel(nn.Module):
             maps = maps._replace(anomaly=anomaly)
         return maps
 
+    def reset(self) -> None:
+        """Keep the network, which is all there is to a reconstruction model."""
+
+    def fit(self, source: TrainingSource, run: FittingRun) -> FitRecord:
+        """Let ``run`` train the network."""
+        run.train(self.autoencoder, self.name)
+        return FitRecord()
+
     def _examine(self, x: Tensor, hidden: Sequence[slice]) -> Tensor:
         """Tiles (n, C, P, P) to anomaly, reconstruction, own and cross residuals: (n, 1 + C + 2 M, P, P)."""
         autoencoder, measure = self.autoencoder, self.autoencoder.measure
@@ -114,4 +125,4 @@ def _split(values: Floats, channels: int, modalities: int) -> AnomalyMaps:
 def _mean(own: Tensor) -> Tensor:
     """Residual of the modalities (n, M, h, w) that are present, as :class:`ModalSSIM` has it: (n, 1, h, w)."""
     count = (~own.isnan()).sum(1, keepdim=True)
-    return cast(Tensor, own.nansum(1, keepdim=True) / count.clamp_min(1))
+    return own.nansum(1, keepdim=True) / count.clamp_min(1)

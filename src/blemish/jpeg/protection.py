@@ -28,7 +28,8 @@ from blemish.jpeg.source_image import SourceImage
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
-    from blemish.inspection.detector import Detection, Detector
+    from blemish.inspection.detection import Detection
+    from blemish.inspection.detector import Detector
     from blemish.jpeg.distortion import Tune
     from blemish.jpeg.encoder import Encoded, Encoder
 
@@ -104,7 +105,7 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
     Parameters
     ----------
     residual_map: (H, W), at least 0.
-    level: that a good image seldom reaches (``Detector.level``).
+    level: that a good image seldom reaches (``Detector.pixel_threshold``).
 
     Returns
     -------
@@ -216,7 +217,7 @@ def load_detector(folder: Path) -> Detector:
         from blemish.inspection.detector import load
 
     detector = load(folder)
-    preparation = detector.file.preparation
+    preparation = detector.file.preprocessing
     if preparation.channels not in (1, 3) or preparation.kind != "uint8":
         raise ModelError(
             folder,
@@ -248,7 +249,7 @@ class RegionOfInterest:
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
             raise ImageError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
-        self.suspicion = suspicion(stored, detector.level)
+        self.suspicion = suspicion(stored, detector.pixel_threshold)
 
     @property
     def importance(self) -> Floats:

@@ -77,14 +77,14 @@ def write_protection_page(
         subtitle=f"{counted(len(files), 'image')} encoded with {detector.recipe.title} to say where bits must stay",
         sections=[
             _figures(files),
-            Prose(_reading(files[0].protection, detector.level), title="How to read this page"),
+            Prose(_reading(files[0].protection, detector.pixel_threshold), title="How to read this page"),
             _scores(order),
             _bits(order),
             Gallery(
                 "Images and maps",
                 _rows(shown, detector, observer),
                 f"{counted(len(shown), 'image')}, first those whose score changed most.",
-                Scale(detector.level, f"{detector.measure_name}; bits have a scale of their own"),
+                Scale(detector.pixel_threshold, f"{detector.measure_name}; bits have a scale of their own"),
                 _SIDE,
             ),
             SettingsSection(
@@ -92,7 +92,7 @@ def write_protection_page(
                 {
                     "detector": detector.recipe.name,
                     "threshold of the score": files[0].protection.threshold,
-                    "level of the map": detector.level,
+                    "level of the map": detector.pixel_threshold,
                     "strength": files[0].protection.strength,
                     "margin (pixels)": MARGIN,
                     "weights_sha256": detector.file.weights_sha256,
@@ -234,7 +234,7 @@ def _panels(file: Protected, detector: Detector) -> list[FigurePanel]:
     return [
         *panels,
         _photo("file", decoded),
-        FigurePanel("map", heat(_small(detector.measure(image).map), detector.level), "map"),
+        FigurePanel("map", heat(_small(detector.measure(image).map), detector.pixel_threshold), "map"),
         FigurePanel(
             f"where the bits went: glows from {number(middle, 2)} a pixel", heat(_small(bits), middle), "map"
         ),

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from blemish.models.autoencoder import Pass, Term
+from blemish.models.contracts import Pass, Term
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import TERMS, register
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from blemish.errors import RecipeError
 from blemish.layers.rotation import from_canvas, gradient_loss, modulation, onto_canvas
-from blemish.models.autoencoder import Aligned, Alignment
+from blemish.models.contracts import Aligned, Alignment
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import ALIGNMENTS, register
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from blemish.models.autoencoder import Augmentation
+from blemish.models.contracts import Augmentation
 from blemish.models.registry import AUGMENTATIONS, register
 
 

@@ -1,227 +1,40 @@
-"""The composition that every recipe becomes.
+"""Autoencoder: the composition that every reconstruction recipe becomes.
 
-Parts are the classes below by their kind; :mod:`blemish.models.registry` makes them by name. What a part is
-given to construct itself is told there too.
+Its parts are of the kinds in :mod:`blemish.models.contracts`; :mod:`blemish.models.registry` constructs them by name.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
+from blemish.models.contracts import (
+    INSPECTION_SEED,
+    Aligned,
+    Alignment,
+    Augmentation,
+    Bottleneck,
+    Corruption,
+    EncoderInput,
+    ImageDecoder,
+    ImageEncoder,
+    Loss,
+    Output,
+    Pass,
+    Posterior,
+    Residual,
+    ResidualRule,
+    StochasticBottleneck,
+    Term,
+    moments,
+)
 from blemish.similarity import Measure
-
-INSPECTION_SEED = 0
-"""Of whatever is drawn at inspection, so that an image has one score."""
-
-
-class Corruption(nn.Module):
-    """Spoils an image that the network is then asked to give back clean; what is absent (NaN) stays so."""
-
-    makes_absent: bool = False
-    """Whether it takes values away, so that the encoder has to do without."""
-    spoils_held_out: bool = False
-    """Whether the loss of held-out images is taken on spoiled ones, because clean ones say nothing of it."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
-
-
-class Augmentation(nn.Module):
-    """Changes a good image into another that is as good; training takes it for the original."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
-
-
-class Aligned(NamedTuple):
-    """What :class:`Alignment` gives."""
-
-    image: Tensor
-    """(N, C, P, P), in the normalised pose."""
-    angle: Tensor
-    """(N,) by which each was turned counter-clockwise, in radians."""
-
-
-class Alignment(nn.Module):
-    """Brings images (N, C, P, P) into one pose before the encoder, and back after the decoder."""
-
-    pretraining: int = 0
-    """Steps of :meth:`pretraining_loss` before the autoencoder's own."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Aligned:
-        """(N, C, P, P) into the normalised pose."""
-
-    @abstractmethod
-    def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
-        """(N, C, P, P) in the normalised pose back to the pose that the input had."""
-
-    @abstractmethod
-    def pretraining_loss(self, x: Tensor) -> dict[str, Tensor]:
-        """Named scalars to learn the pose from, without the autoencoder."""
-
-    def poseless(self, x: Tensor) -> Tensor:
-        """(N,) booleans: which images have no pose that could be told, and are left as they are."""
-        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-
-class ImageEncoder(nn.Module):
-    """(N, C, H, W) to features; what :class:`Autoencoder` and its other parts need to know of any encoder."""
-
-    stride: int
-    """Images are padded to a multiple of it."""
-    patch: int
-    """Side of the training patch; smaller images are padded up to it."""
-    latent_shape: tuple[int, int, int]
-    """(channels, height, width) of the features of one patch."""
-    takes_absent: bool = False
-    """Whether values may be absent, which is written as NaN; its features are finite all the same."""
-    standardises: bool = False
-    """Whether it takes :func:`moments` out of each image; the decoder's output gets them back."""
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all values of each image: (N, C, H, W) to (N, 1, 1, 1) twice.
-
-    A grey level of 255 is the least deviation that is one, so that a constant image can be divided by its own.
-    """
-    deviation, mean = torch.std_mean(x.float(), dim=(1, 2, 3), keepdim=True, correction=0)
-    return mean, deviation.clamp(min=1 / 255)
-
-
-class Posterior(NamedTuple):
-    """Gaussian Q(z | x) of each latent variable, shaped like the latent."""
-
-    mu: Tensor
-    log_var: Tensor
-
-
-class Bottleneck(nn.Module):
-    """Between encoder and decoder: :meth:`encode` on the way in, :meth:`decode` on the way out."""
-
-    latent_shape: tuple[int, int, int]
-    """Of what :meth:`encode` gives for one patch."""
-    code_shape: tuple[int, int, int]
-    """Of what :meth:`decode` gives for one patch."""
-    one_size: bool = False
-    """Whether it serves images of exactly one patch only."""
-
-    @abstractmethod
-    def encode(self, h: Tensor) -> Tensor:
-        """The features of what comes before to a latent."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
-
-
-class StochasticBottleneck(Bottleneck):
-    """A bottleneck whose latent is drawn in training, and is the mean otherwise."""
-
-    @abstractmethod
-    def posterior(self, h: Tensor) -> Posterior:
-        """Of the latent, given the features of what comes before."""
-
-    def encode(self, h: Tensor) -> Tensor:
-        """The mean of the posterior."""
-        return self.posterior(h).mu
-
-
-class ImageDecoder(nn.Module):
-    """A latent back to (N, C, H, W)."""
-
-    latent_grid: tuple[int, int]
-    """(height, width) of the latent of one patch that it expects."""
-
-
-class EncoderInput(NamedTuple):
-    """What :meth:`Autoencoder.prepare` gives: images as the encoder is to see them, and the way back."""
-
-    image: Tensor
-    """(N, C, H', W') with sides that fit the network: corrupted, padded and aligned, as the model has it."""
-    window: tuple[slice, slice]
-    """Rows and columns of the padded image that the input takes."""
-    aligned: Aligned | None
-    seen: Tensor
-    """(N, C, H, W), the input as it was corrupted, before all else."""
-
-
-class Output(NamedTuple):
-    """What :meth:`Autoencoder.forward` gives."""
-
-    reconstruction: Tensor
-    """(N, C, H, W), the input's shape; linear output, so values may leave [0, 1]."""
-    latent: Tensor
-    """(N, d, h, w)."""
-    posterior: Posterior | None = None
-    """Of the latent, where the bottleneck is stochastic."""
-    angle: Tensor | None = None
-    """(N,) radians by which an alignment turned the input."""
-
-
-class Pass(NamedTuple):
-    """One pass of the network as a loss term sees it."""
-
-    model: Autoencoder
-    target: Tensor
-    """(N, C, H, W), the clean images."""
-    output: Output
-    prepared: EncoderInput
-
-    @property
-    def seen(self) -> Tensor:
-        """(N, C, H, W), the images as the encoder was shown them: corrupted, in pose and size of ``target``."""
-        return self.prepared.seen
-
-
-class Term(nn.Module):
-    """A part of the training loss that needs more than the image and its reconstruction."""
-
-    takes_absent: bool = False
-    """Whether the target may have absent values (NaN)."""
-
-    @abstractmethod
-    def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
-        """A scalar, or several by name, which the loss reports as ``term-name``."""
-
-
-class Loss(NamedTuple):
-    """What :meth:`Autoencoder.loss` gives: ``total`` is the sum of the weighted ``terms``."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
-class Residual(NamedTuple):
-    """What :meth:`Autoencoder.examine` gives."""
-
-    map: Tensor
-    """(N, 1, H, W), float32, at least 0; larger is less alike."""
-    reconstruction: Tensor
-    """(N, C, H, W), float32."""
-
-
-class ResidualRule(nn.Module):
-    """A residual map that needs more than the image and its reconstruction."""
-
-    title: str
-    """What the map holds, as a report writes it."""
-    takes_absent: bool = False
-    """Whether the image may have absent values (NaN)."""
-
-    @abstractmethod
-    def forward(self, model: Autoencoder, x: Tensor) -> Residual:
-        """The map of images (N, C, H, W), and the reconstruction that it was measured on."""
 
 
 class Autoencoder(nn.Module):
@@ -258,10 +71,8 @@ class Autoencoder(nn.Module):
         corruptions: Sequence[tuple[Corruption, bool]] = (),
         alignment: Alignment | None = None,
         bottlenecks: Sequence[Bottleneck] = (),
-        memory: MemoryBank | None = None,
     ) -> None:
         super().__init__()
-        self.memory = memory
         self.augmentations = nn.ModuleList(augmentations)
         self.corruptions = nn.ModuleList(corruption for corruption, _ in corruptions)
         self.at_inspection = tuple(at_inspection for _, at_inspection in corruptions)
@@ -340,7 +151,7 @@ class Autoencoder(nn.Module):
         generator = torch.Generator().manual_seed(INSPECTION_SEED)
         parts = cast("list[Corruption]", list(self.corruptions))
         for part, at_inspection in zip(parts, self.at_inspection, strict=True):
-            if for_loss and part.spoils_held_out:
+            if for_loss and part.corrupts_held_out:
                 x = part(x, generator)
             elif at_inspection:
                 chosen.append(part)

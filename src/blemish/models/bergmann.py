@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blemish.errors import RecipeError
 from blemish.layers import ConvTranspose2d
-from blemish.models.autoencoder import ImageDecoder, ImageEncoder
+from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import Bottleneck
+from blemish.models.contracts import Bottleneck
 from blemish.models.registry import BOTTLENECKS, register
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

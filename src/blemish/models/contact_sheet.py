@@ -27,7 +27,7 @@ def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArr
 
     Returns
     -------
-    (3 H + 2 gaps, N W + gaps, 3), or None where the model's corruptions have no ``blemishes``.
+    (3 H + 2 gaps, N W + gaps, 3), or None where the model's corruptions have no ``synthetic-anomalies``.
     """
     if not any(isinstance(corruption, SyntheticAnomalies) for corruption in model.corruptions):
         return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from blemish.layers import jacobian_norm_estimate, jacobian_norm_exact
-from blemish.models.autoencoder import Pass, Term
+from blemish.models.contracts import Pass, Term
 from blemish.models.registry import TERMS, register
 
 EXACT_UP_TO = 8

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from blemish.data.modality import Modality
-from blemish.models.autoencoder import Corruption
+from blemish.models.contracts import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import ImageDecoder, ImageEncoder
+from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
 

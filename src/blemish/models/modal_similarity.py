@@ -12,13 +12,8 @@ from torch import Tensor
 
 from blemish.data.modality import Modality
 from blemish.errors import UsageError
-from blemish.models.autoencoder import (
-    Autoencoder,
-    Pass,
-    Residual,
-    ResidualRule,
-    Term,
-)
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import Pass, Residual, ResidualRule, Term
 from blemish.models.registry import RESIDUALS, TERMS, register
 from blemish.models.xie import SeparatedDecoder, SeparatedEncoder
 from blemish.similarity import ssim, ssim_map
@@ -123,6 +118,7 @@ class ModalLogSSIM(Term):
     """
 
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
@@ -160,6 +156,7 @@ class ModalSSIM(ResidualRule):
 
     title = "1 − SSIM, mean over the modalities"
     takes_absent = True
+    for_modalities = True
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blemish.errors import RecipeError, UsageError
 from blemish.layers.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_network
-from blemish.models.autoencoder import ImageEncoder
+from blemish.models.contracts import ImageEncoder
 from blemish.models.registry import ENCODERS, register
 
 STRIDE = 32

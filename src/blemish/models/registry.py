@@ -10,12 +10,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from blemish.data.modality import Modality
-from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import RecipeError, UsageError, nearest
-from blemish.models.autoencoder import (
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import (
     Alignment,
     Augmentation,
-    Autoencoder,
     Bottleneck,
     Corruption,
     ImageDecoder,
@@ -23,7 +22,6 @@ from blemish.models.autoencoder import (
     ResidualRule,
     Term,
 )
-from blemish.preprocessing.tiling import smallest_side
 from blemish.recipes import Part, Recipe
 from blemish.similarity import MEASURES, Measure
 
@@ -35,7 +33,6 @@ ALIGNMENTS: dict[str, type[Alignment]] = {}
 ENCODERS: dict[str, type[ImageEncoder]] = {}
 BOTTLENECKS: dict[str, type[Bottleneck]] = {}
 DECODERS: dict[str, type[ImageDecoder]] = {}
-MEMORIES: dict[str, type[MemoryBank]] = {"structure": MemoryBank}
 TERMS: dict[str, type[Term]] = {}
 """Loss terms that are no measure."""
 RESIDUALS: dict[str, type[ResidualRule]] = {}
@@ -60,7 +57,7 @@ def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]
 
 
 def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: Any) -> P:
-    """Construct the part that a recipe names, with its settings and what its neighbours tell it.
+    """Construct the part that a recipe names, with its settings and the ``context`` that its constructor asks for.
 
     Raises
     ------
@@ -95,6 +92,8 @@ def build(
 ) -> Autoencoder:
     """The untrained :class:`~blemish.models.autoencoder.Autoencoder` of ``recipe`` for ``channels`` channels.
 
+    A memory bank or members of the recipe are left out; :func:`blemish.detectors.factory.build_model` builds the whole.
+
     ``modalities`` say whose the channels are, in their order; without any, they are all of one, ``image``.
 
     Weights are drawn from torch's global generator, so seed it first for a reproducible start. Without
@@ -103,12 +102,15 @@ def build(
     Raises
     ------
     RecipeError
-        When a part is unknown, refuses a setting, or does not fit its neighbour (both are named).
+        When the recipe has no autoencoder, or a part is unknown, refuses a setting, or does not fit its neighbour
+        (both are named).
     UsageError
         When the modalities bear one name twice, or have not as many channels as the images.
     FileError
         When pretrained weights are not where the recipe says.
     """
+    if recipe.encoder is None or recipe.decoder is None or recipe.residual is None:
+        raise RecipeError(f"{recipe.name}: has no autoencoder; add encoder, decoder, loss and residual")
     modalities = tuple(modalities) or (Modality(name="image", channels=channels),)
     _check_modalities(modalities, channels)
     images = {
@@ -162,24 +164,7 @@ def build(
         corruptions=corruptions,
         alignment=alignment,
         bottlenecks=bottlenecks,
-        memory=_memory(recipe, recipe.memory) if recipe.memory else None,
     )
-
-
-def _memory(recipe: Recipe, part: Part) -> MemoryBank:
-    memory = make_part("memory", MEMORIES, part)
-    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
-        raise RecipeError(
-            f"memory '{part.name}' is weighed by the corruption 'blemishes', which the recipe lacks; add it"
-        )
-    shortest = smallest_side(recipe.patch.size)
-    if memory.patch // 2 >= shortest:
-        raise RecipeError(
-            f"memory '{part.name}' of pieces of {memory.patch} × {memory.patch} needs images of more than "
-            f"{memory.patch // 2} pixels, and patch.size {recipe.patch.size} lets in those of {shortest}; set "
-            f"memory.patch={max(4, (shortest - 1) * 2)} or less"
-        )
-    return memory
 
 
 def _check_modalities(modalities: Sequence[Modality], channels: int) -> None:

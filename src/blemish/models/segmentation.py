@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError, UsageError
-from blemish.models.autoencoder import Autoencoder, EncoderInput, Pass, Residual, ResidualRule, Term
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import EncoderInput, Pass, Residual, ResidualRule, Term
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import RESIDUALS, TERMS, register
 from blemish.models.synthetic_anomalies import anomaly_mask

@@ -33,7 +33,7 @@ from blemish.models.anomaly_fillings import (
     warped,
 )
 from blemish.models.anomaly_shapes import VISIBLE, AnomalyArea, Draws, sample_areas, spread
-from blemish.models.autoencoder import Corruption
+from blemish.models.contracts import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
 FAINTEST = 1 / 1024
@@ -134,7 +134,7 @@ def _add_anomaly(
     return (x + opacity * area.mask * (filled - x)).clamp(0, 1)
 
 
-@register(CORRUPTIONS, "blemishes")
+@register(CORRUPTIONS, "synthetic-anomalies")
 class SyntheticAnomalies(Corruption):
     """Corruption :func:`synthesise_anomalies` with fixed share, number and sizes; the label is :func:`anomaly_mask`.
 
@@ -150,7 +150,7 @@ class SyntheticAnomalies(Corruption):
         If ``smallest`` exceeds ``largest``.
     """
 
-    spoils_held_out = True
+    corrupts_held_out = True
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class SyntheticAnomalies(Corruption):
         super().__init__()
         if smallest > largest:
             raise RecipeError(
-                f"corruption 'blemishes': smallest {smallest:g} exceeds largest {largest:g}; make it less"
+                f"corruption 'synthetic-anomalies': smallest {smallest:g} exceeds largest {largest:g}; make it less"
             )
         self.clean, self.most, self.smallest, self.largest = clean, most, smallest, largest
         self.textures = textures

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import ImageDecoder, ImageEncoder, moments
+from blemish.models.contracts import ImageDecoder, ImageEncoder, moments
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import DECODERS, ENCODERS, register
 
@@ -43,7 +43,7 @@ class UNet(ImageEncoder):
                ...                    ...
 
     With the default settings and one channel, it has 407 thousand parameters and takes 3.8 GFLOP (1.9 G multiply-adds)
-    at 256 × 256. The features are those of the standardised image (:func:`~blemish.models.autoencoder.moments`), so
+    at 256 × 256. The features are those of the standardised image (:func:`~blemish.models.contracts.moments`), so
     they do not depend on a gain or an offset.
 
     Parameters

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
-from blemish.models.autoencoder import (
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import (
     INSPECTION_SEED,
-    Autoencoder,
     EncoderInput,
     Pass,
     Posterior,

@@ -23,10 +23,7 @@ from torch import Tensor, nn
 from blemish.data.modality import Modality
 from blemish.errors import RecipeError
 from blemish.layers import ConvTranspose2d, PartialConv2d, PartialConvTranspose2d
-from blemish.models.autoencoder import (
-    ImageDecoder,
-    ImageEncoder,
-)
+from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
 

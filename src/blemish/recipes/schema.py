@@ -12,6 +12,7 @@ from blemish.decision.conformal import Trim
 from blemish.decision.scores import Score
 from blemish.errors import RecipeError, nearest
 from blemish.preprocessing.tiling import smallest_side
+from blemish.recipes.compat import upgrade_key, upgrade_loudly
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -75,6 +76,23 @@ class LossTerm(Part):
     """A similarity measure by name, times ``weight``; further keys are the measure's settings."""
 
     weight: float = Field(1.0, gt=0)
+
+
+class MemoryPart(Part):
+    """A memory bank: ``name: structure``, or the ``features`` of any extractors; further keys are its settings."""
+
+    name: str = "features"
+    features: tuple[Part, ...] = Field((), description="extractors by name, with their settings")
+
+    @model_validator(mode="after")
+    def _names_or_lists(self) -> MemoryPart:
+        if self.name != "features" and self.features:
+            raise ValueError(
+                f"memory.name '{self.name}' and memory.features both say what to compare; leave one out"
+            )
+        if self.name == "features" and not self.features:
+            raise ValueError("memory.features is missing; list extractors, such as [{name: structure}]")
+        return self
 
 
 class CorruptionPart(Part):
@@ -153,8 +171,24 @@ class TrainingSettings(RecipeSettings):
         return self
 
 
+def _member(value: Any) -> Any:
+    """A member by the name or path of its recipe, or written out, where title, paper and expectation may be left out."""
+    if isinstance(value, str):
+        from blemish.recipes import load_recipe
+
+        return load_recipe(value)
+    if isinstance(value, dict):
+        return {"title": value.get("name", ""), "paper": "none", "expect": "", **value}
+    return value
+
+
 class Recipe(RecipeSettings):
-    """One method: its parts, settings, source and what to expect of it."""
+    """One method: its parts, settings, source and what to expect of it.
+
+    Either an autoencoder (encoder, decoder, loss and residual, with further parts), or a memory bank, or both, or
+    ``members``: recipes whose models form an ensemble. Image, score and threshold are those of the outermost recipe;
+    each member trains as its own recipe says.
+    """
 
     version: Literal[1] = 1
     name: str
@@ -167,32 +201,76 @@ class Recipe(RecipeSettings):
     augmentation: tuple[Part, ...] = ()
     corruption: tuple[CorruptionPart, ...] = ()
     alignment: Part | None = None
-    encoder: Part
+    encoder: Part | None = None
     bottleneck: tuple[Part, ...] = ()
-    decoder: Part
-    loss: tuple[LossTerm, ...] = Field(min_length=1)
-    residual: Part
-    memory: Part | None = None
+    decoder: Part | None = None
+    loss: tuple[LossTerm, ...] = ()
+    residual: Part | None = None
+    memory: MemoryPart | None = None
+    members: tuple[Annotated[Recipe, BeforeValidator(_member)], ...] = ()
     score: ScoreSettings = ScoreSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
+        if not self._check_kind():
+            return self
         if self.patch.stride > self.patch.size:
             raise ValueError(
                 f"patch.stride {self.patch.stride} leaves gaps between patches of {self.patch.size}; "
                 "use at most patch.size"
             )
+        self._check_image(self.image.size)
+        return self
+
+    def _check_image(self, size: int | None) -> None:
+        """Refuse images that are resized to less than half a patch of a network."""
         least = smallest_side(self.patch.size)
-        if self.image.size is not None and self.image.size < least:
+        if self.encoder is not None and size is not None and size < least:
             raise ValueError(
-                f"image.size {self.image.size} is less than half of patch.size {self.patch.size}; "
+                f"image.size {size} is less than half of patch.size {self.patch.size}; "
                 f"use at least {least}, or a smaller patch.size"
             )
+        for member in self.members:
+            member._check_image(size)
+
+    def _check_kind(self) -> bool:
+        """Refuse parts that do not belong together; whether there is an autoencoder."""
         if self.threshold.rule == "fixed" and self.threshold.value is None:
             raise ValueError("threshold.rule 'fixed' needs threshold.value, the threshold itself")
-        return self
+        needed = {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "loss": self.loss,
+            "residual": self.residual,
+        }
+        optional = {
+            "augmentation": self.augmentation,
+            "alignment": self.alignment,
+            "bottleneck": self.bottleneck,
+        }
+        given = [key for key, value in {**needed, **optional}.items() if value]
+        if self.members:
+            if self.memory:
+                given.append("memory")
+            if given:
+                raise ValueError(f"'{given[0]}' has no use beside members; write it in a member's recipe")
+            for member in self.members:
+                member._check_image(self.image.size)
+            return False
+        if self.memory is not None and not given:
+            return False
+        for key, value in needed.items():
+            if value is None:
+                raise ValueError(f"key '{key}' is missing")
+            if not value:
+                raise ValueError(
+                    "'loss' is []: give at least one measure"
+                    if "loss" in self.model_fields_set
+                    else "key 'loss' is missing"
+                )
+        return True
 
 
 def parse_recipe(data: Any, source: str) -> Recipe:
@@ -207,7 +285,8 @@ def parse_recipe(data: Any, source: str) -> Recipe:
 
 
 def parse(model: type[R], data: Any, source: str) -> R:
-    """:func:`parse_recipe` for any schema; what its validators refuse is to be said in a ``ValueError``."""
+    """:func:`parse_recipe` for any schema, whose validators raise ``ValueError``."""
+    data = upgrade_loudly(data, source)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -216,7 +295,8 @@ def parse(model: type[R], data: Any, source: str) -> R:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
+        place = ".".join(str(part) for part in error["loc"] if part in ("members",) or isinstance(part, int))
+        return (f"{place}: " if place.startswith("members") else "") + str(error["ctx"]["error"])
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
@@ -230,6 +310,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    while len(location) > 1 and location[0] == "members":
+        location = location[2:]
     for name in location:
         field = model.model_fields.get(name)
         annotation = field.annotation if field else None
@@ -269,11 +351,12 @@ def override(recipe: R, assignments: list[str]) -> R:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"--set {assignment}: write it as key=value, for example training.steps=2000")
+        key = upgrade_key(key.strip(), "--set")
         try:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, such as 2024-13-45
             raise RecipeError(f"--set {assignment}: the value is not valid YAML; quote it") from None
-        _assign(data, key.strip().split("."), value)
+        _assign(data, key.split("."), value)
     return parse(type(recipe), data, "--set")
 
 

@@ -12,7 +12,7 @@ from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.splits import VALIDATION_SHARE, split_good
 from blemish.errors import FileError, RecipeError, UsageError
-from blemish.inspection.detector import versions
+from blemish.inspection.document import versions
 from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
@@ -21,8 +21,9 @@ from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import override
 from blemish.storage.model_folder import JPEG_ENCODER, weights_sha256
 from blemish.training.device import choose_machine
-from blemish.training.fit import claim_folder, finish, fitted_once, output_folder, train_for, usable_images
 from blemish.training.patches import PreprocessedImages
+from blemish.training.runs import claim_folder, finish, fitted_once, output_folder, train_for
+from blemish.training.usable_images import usable_images
 
 _COLOUR = Preprocessing(channels=3, convert=True, kind="uint8", size=None)
 
@@ -162,7 +163,7 @@ def _read(images: Path, recipe: DeepRecipe, observer: Observer) -> tuple[Fingerp
         images,
         channels=_COLOUR.channels,
         patch=recipe.patch.size,
-        mend=lambda shorter: "leave it out, or fit with a smaller --set patch.size",
+        remedy=lambda shorter: "leave it out, or fit with a smaller --set patch.size",
         observer=observer,
         one="photograph",
         many="photographs",
