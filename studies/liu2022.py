@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blemish.data.datasets import find_images
 from blemish.errors import FileError
 from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
-from blemish.jpeg.benchmark.codecs import BlemishEncoder, model_encoder
-from blemish.jpeg.benchmark.run import (
-    COMPARED,
-    CONVENTIONS,
-    LADDER,
-    RECORDS_FILE,
-    BdRate,
-    CodecEvaluation,
-    CodecRecord,
-    evaluate,
-    rate_between,
-)
+from blemish.jpeg.benchmark.codecs import BlemishCodec, learned_codec
+from blemish.jpeg.benchmark.records import COMPARED, CONVENTIONS, BdRate, CodecEvaluation, CodecRecord
+from blemish.jpeg.benchmark.run import LADDER, RECORDS_FILE, evaluate
+from blemish.jpeg.benchmark.summary import rate_between
 from blemish.jpeg.deep.fit import check_deep_recipe, fit_jpeg_once
 from blemish.jpeg.deep.model import DeepEncoder
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
@@ -50,7 +42,7 @@ RECIPES = (
     "jpeg-lstm",
     "jpeg-bilstm",
 )
-OURS = BlemishEncoder("balanced")
+OURS = BlemishCodec("balanced")
 
 PUBLISHED = {
     "seconds": 0.126,
@@ -281,7 +273,7 @@ def run(
     evaluation = evaluate(
         images / "test",
         request.work / "evaluation",
-        encoders=[OURS, *(model_encoder(folder, name) for name, folder in folders.items())],
+        encoders=[OURS, *(learned_codec(folder, name) for name, folder in folders.items())],
         qualities=length.qualities,
         bpp_range=length.bpp_range,
         ssimulacra2=False,

@@ -13,7 +13,9 @@ from PIL import Image
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
 from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
-from blemish.jpeg.benchmark.run import BdRate, CodecRecord, evaluate, summarise
+from blemish.jpeg.benchmark.records import BdRate, CodecRecord
+from blemish.jpeg.benchmark.run import evaluate
+from blemish.jpeg.benchmark.summary import summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
 from blemish.recipes import override
 from blemish.training.device import Machine

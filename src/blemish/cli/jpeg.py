@@ -164,7 +164,7 @@ def evaluate(
     low, high = _range("--bpp", bpp_range)
     with working(quiet=as_json) as observer:
         from blemish.jpeg.benchmark import run as evaluating
-        from blemish.jpeg.benchmark.codecs import find_codecs
+        from blemish.jpeg.benchmark.find_codecs import find_codecs
         from blemish.workers import cores
 
         names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blemish.data.image import LoadedImage, read_image
 from blemish.errors import BlemishError
 from blemish.jpeg.file import from_bytes
-from blemish.jpeg.protection import MARGIN, DecisionChange, Protection, RateSplit, bits_map, decisions_changed
+from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
 from blemish.jpeg.source_image import file_bytes, read_source
 from blemish.observer import Observer
 from blemish.report import (
@@ -87,7 +87,7 @@ def write_protection_page(
                 _SIDE,
             ),
             SettingsSection(
-                "SettingsSection",
+                "Settings",
                 {
                     "detector": detector.recipe.name,
                     "threshold of the score": files[0].protection.threshold,
@@ -157,7 +157,7 @@ def _reading(protection: Protection, level: float) -> str:
     )
 
 
-def _decision(verdict: DecisionChange) -> str:
+def _decision(verdict: ImageDecision) -> str:
     return "rejected" if verdict.is_anomalous else "accepted"
 
 

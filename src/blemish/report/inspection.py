@@ -145,7 +145,7 @@ def write_inspection_report(
         content.append(TableSection("Not inspected", ["file, problem and mend"], rows))
     if records:
         content.append(_decisions(order))
-    content.append(SettingsSection("SettingsSection", {**_model_settings(model), **settings}))
+    content.append(SettingsSection("Settings", {**_model_settings(model), **settings}))
     write_page(
         path,
         title=_headline(records),

@@ -60,7 +60,7 @@ def require_lpips() -> None:
     """
     lacking = missing_lpips()
     if lacking is not None:
-        raise UsageError(f"LPIPS is not here: {lacking.mend}, or train without it by --set loss.gamma=0")
+        raise UsageError(f"LPIPS is not here: {lacking.remedy}, or train without it by --set loss.gamma=0")
 
 
 def distortion(x: Tensor, y: Tensor, settings: LossSettings, lpips: Lpips) -> dict[str, Tensor]:
