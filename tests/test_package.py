@@ -33,7 +33,7 @@ def test_importing_blemish_costs_neither_torch_nor_numpy() -> None:
 def test_rooms_that_run_without_torch() -> None:
     out = python(
         BLOCK_TORCH
-        + "import blemish.images, blemish.decision, blemish.report, blemish.cli.app, blemish.recipes\n"
+        + "import blemish.data.image, blemish.data.windowed, blemish.preprocessing.transform, blemish.decision, blemish.report, blemish.cli.app, blemish.recipes\n"
         "from blemish.recipes import load_recipe; print(load_recipe('ssim-ae').name)"
     )
     assert out == "ssim-ae\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import blemish.detect
+import blemish.decision
 
 
 def test_the_room_needs_no_torch_and_loads_no_slow_parts_of_scipy() -> None:
@@ -15,6 +15,6 @@ def test_the_room_needs_no_torch_and_loads_no_slow_parts_of_scipy() -> None:
 
 
 def test_every_public_name_is_there_and_tells_what_it_is() -> None:
-    for name in blemish.detect.__all__:
-        public = getattr(blemish.detect, name)
+    for name in blemish.decision.__all__:
+        public = getattr(blemish.decision, name)
         assert public.__doc__ or name in ("PIXEL_FIGURES", "SCORES"), name
