@@ -41,7 +41,7 @@ Timed = dict[str, list[float]]
 QUALITIES = (50, 75, 90)
 BESIDE = ("mozjpeg", "mozjpeg-psnr", "pillow-420")
 AT_MOST = {"mozjpeg": 3.0}
-"""What the project aims at: time beside mozjpeg as it comes, with its fixed tables."""
+"""Goal of the project: encode time beside mozjpeg with its own, fixed tables."""
 
 SIDES = (2000, 4000, 6000)
 LARGE = 10_000

@@ -63,7 +63,7 @@ def make_recipe(recipe: str, settings: list[str], patch: int) -> Recipe:
 
 
 def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
-    """What the training loop does with a batch."""
+    """One step of the training loop."""
     machine = choose_machine()
     fabric = _make_fabric(machine)
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
 
 
 def make_inspection(recipe: Recipe, batch: int) -> Callable[[], float]:
-    """What a detector does with an image; of its file only what that takes."""
+    """Inspection of one image by a detector; of its file only the parts needed for it."""
     torch.manual_seed(0)
     side = 2 * recipe.patch.size
     preparation = Preprocessing(channels=CHANNELS, convert=False, kind="uint8", size=side)

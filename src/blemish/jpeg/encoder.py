@@ -21,7 +21,7 @@ from blemish.jpeg.tables import read_ladder, shipped_ladder
 from blemish.jpeg.transform import luma_of
 
 TOLERANCE = 0.01
-"""How near a target is met: relative to the bits per pixel, and to 1 - SSIM."""
+"""Tolerance of a target: relative to the bits per pixel, and to 1 - SSIM."""
 
 DEFAULT_QUALITY = 75.0
 

@@ -1,4 +1,4 @@
-"""What protecting images brought, as one page: scores and decisions, bits and errors, images and maps."""
+"""Report on protected images: scores and decisions, bits and errors, images and anomaly maps."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def metadata_segments(image: Image.Image) -> bytes:
 
 
 def file_bytes(path: Path) -> bytes:
-    """What a file holds.
+    """Content of an image file.
 
     Raises
     ------

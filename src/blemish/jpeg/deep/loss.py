@@ -1,4 +1,4 @@
-"""What a JPEG network is trained by: λ d + r, distortion and rate.
+"""Loss of JPEG networks: λ d + r, distortion and rate.
 
 Liu, Liu, Mantravadi 2022, equations 7 to 9:
 

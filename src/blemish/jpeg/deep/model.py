@@ -45,7 +45,7 @@ class DeepEncoder:
 
     @property
     def places(self) -> int:
-        """How many λ the network was trained for."""
+        """Number of λ that the network was trained for."""
         return len(self.recipe.lambdas)
 
     def place(self, quality: float) -> float:
