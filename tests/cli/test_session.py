@@ -79,6 +79,6 @@ def test_without_a_checkout_a_line_says_how_to_run_studies(
 ) -> None:
     monkeypatch.setattr(blemish, "__file__", str(tmp_path / "site-packages" / "blemish" / "__init__.py"))
     with pytest.raises(
-        UsageError, match=r"^blemish study: .* get the source, install it with pip install -e"
+        UsageError, match=r"^studies are part of the source tree.* get the source, install it with pip install -e"
     ):
         load_studies()
