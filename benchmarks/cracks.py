@@ -18,7 +18,8 @@ import numpy as np
 
 from blemish.data.datasets import find_images, read_mask
 from blemish.data.image import read_image
-from blemish.storage.atomic import atomic_path, write_image
+from blemish.data.maps import write_image
+from blemish.storage.atomic import atomic_path
 
 SIDE = 96
 FEWEST = SIDE // 4

@@ -17,7 +17,7 @@ import numpy as np
 
 from blemish.data.datasets import read_labelled
 from blemish.data.image import read_image
-from blemish.storage.atomic import write_image
+from blemish.data.maps import write_image
 
 
 def main() -> None:

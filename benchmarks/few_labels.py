@@ -41,10 +41,10 @@ from sklearn.preprocessing import StandardScaler
 from blemish import __version__
 from blemish.data.datasets import find_images, read_mask
 from blemish.data.image import read_image
+from blemish.data.maps import write_image
 from blemish.inspection.detector import Detector
 from blemish.inspection.extract_features import extract_features
 from blemish.inspection.features import Features, read_features
-from blemish.storage.atomic import write_image
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
 

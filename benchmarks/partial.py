@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.layers import PartialConv2d, PartialConvTranspose2d
 from blemish.models import build
 from blemish.models.xie import DECODER, ENCODER, LATENT

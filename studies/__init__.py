@@ -52,7 +52,7 @@ def run_study(
     if seeds is not None and (not seeds or min(seeds) < 0):
         raise UsageError("--seeds: give whole numbers of at least 0, such as 0,1,2")
     from blemish.data.datasets import read_labelled
-    from blemish.training.fit import refuse_unwritable
+    from blemish.storage.run_folder import refuse_unwritable
 
     refuse_unwritable(Path(out))
     if data is not None and name not in _OF_OTHER_LAYOUT:

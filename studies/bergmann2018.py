@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage
+from blemish.data.maps import write_image
 from blemish.decision import PixelMetrics
 from blemish.demo.generated import checkerboard, strokes_and_dots
 from blemish.errors import Stopped
@@ -29,7 +30,6 @@ from blemish.layers.pretrained import find_weights
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from blemish.similarity import mse_map, ssim_map, ssim_parts
-from blemish.storage.atomic import write_image
 from studies.protocol import (
     PublishedTraining,
     Request,

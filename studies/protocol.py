@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,11 @@ from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
-from blemish.errors import FileError
 from blemish.evaluation.compare import Comparison, Run, compare
 from blemish.inspection.detector import Detector, load, versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe
-from blemish.storage.atomic import atomic_path, write_json, write_text
+from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
 from blemish.training.device import choose_machine
 from studies.result import StudyResult
 
@@ -110,16 +108,10 @@ def generated(
     folder = work / f"images-{good}-{test_good}-{per_blemish}-{size}" / family
     if not folder.exists():
         observer.stage(f"Drawing the images of {family}")
-        hidden = folder.parent / ".part"
-        shutil.rmtree(hidden, ignore_errors=True)
-        drawn = write_dataset(
-            hidden, family, good=good, test_good=test_good, per_blemish=per_blemish, size=size
-        )
-        try:
-            drawn.rename(folder)
-            hidden.rmdir()
-        except OSError as error:
-            raise FileError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
+        with atomic_folder(folder) as temporary:
+            write_dataset(
+                temporary.parent, family, good=good, test_good=test_good, per_blemish=per_blemish, size=size
+            )
     return folder
 
 

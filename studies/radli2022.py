@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from blemish.data.maps import write_image
 from blemish.errors import Stopped
 from blemish.evaluation.compare import fit_once, good_images
 from blemish.inspection.detector import Detector
 from blemish.observer import Observer
-from blemish.storage.atomic import write_image
 from studies.protocol import (
     Request,
     document,

@@ -53,7 +53,7 @@ def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
         if item.split == "train" or not (item.is_good or (item.mask and defect in (None, item.label))):
             continue
         image = read_image(item.path)
-        x = detector.file.preparation.prepare(image)
+        x = detector.file.preparation.apply(image).pixels
         plan = TilePlan(x.shape[1:], (side, side), (side, side))
         for _, patches in plan.tiles(x, batch=len(plan)):
             (good if item.is_good else bad).extend(patches)

@@ -8,7 +8,6 @@ and perhaps others in ``test/``, of which nothing is trained on.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,16 +16,18 @@ import numpy as np
 import tifffile
 import yaml
 
+from blemish.data.modality import Modality
 from blemish.data.open_scenes import open_scenes
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import MODALITIES_FILE, Modality, find_scenes
+from blemish.data.scenes import find_scenes
 from blemish.demo.painting import write_paintings
 from blemish.errors import FileError, Stopped
 from blemish.evaluation.compare import fit_once
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted
-from blemish.storage.atomic import atomic_path, write_text
+from blemish.storage.atomic import atomic_folder, atomic_path, write_text
 from blemish.training.fit import check_recipe
 from studies.protocol import Request, document, draw_curves, finish
 from studies.result import StudyResult
@@ -168,19 +169,10 @@ def _generated(work: Path, length: Length, observer: Observer) -> Path:
     folder = work / f"paintings-{length.paintings}-{length.unseen}-{length.size}"
     if not folder.exists():
         observer.stage(f"Drawing {length.paintings + length.unseen} paintings")
-        hidden = work / ".part"
-        shutil.rmtree(hidden, ignore_errors=True)
-        write_paintings(hidden / "train", length.paintings, size=length.size)
-        write_paintings(hidden / "test", length.unseen, seed=length.paintings, size=length.size)
-        _take_name(hidden, folder)
+        with atomic_folder(folder) as temporary:
+            write_paintings(temporary / "train", length.paintings, size=length.size)
+            write_paintings(temporary / "test", length.unseen, seed=length.paintings, size=length.size)
     return folder
-
-
-def _take_name(hidden: Path, folder: Path) -> None:
-    try:
-        hidden.rename(folder)
-    except OSError as error:
-        raise FileError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
 
 
 def _recipe(row: Row, settings: Sequence[str]) -> Recipe:
@@ -204,7 +196,7 @@ def _opened(
             source, "has no train folder", "lay it out as train/ and perhaps test/, with scenes in each"
         )
     opened = open_scenes(source / "train", patch=patch, observer=observer)
-    for panel in opened.panels:
+    for panel in opened.readers:
         _refuse_incomplete(panel)
         if panel.width // 2 < 3 * patch:
             raise FileError(
@@ -212,7 +204,7 @@ def _opened(
                 f"is {panel.width} pixels wide, too few for patches of {patch} in each of three parts of a half",
                 f"give panels of {6 * patch} pixels at least, or leave it out",
             )
-    return opened.panels, opened.modalities, opened.fingerprint.sha256
+    return opened.readers, opened.modalities, opened.fingerprint.sha256
 
 
 def _refuse_incomplete(panel: SceneReader) -> None:
@@ -240,22 +232,15 @@ def _left_halves(folder: Path, panels: Sequence[SceneReader], observer: Observer
     if folder.exists():
         return folder
     observer.stage("Writing the left halves, which are trained on")
-    hidden = folder.with_name(f".part-{folder.name}")
-    shutil.rmtree(hidden, ignore_errors=True)
-    for done, panel in enumerate(panels, start=1):
-        _write_half(hidden / panel.name, panel)
-        observer.count(done, len(panels))
     listed = [
-        {
-            "name": one.name,
-            "file": f"{place}.tif",
-            "channels": one.channels,
-            "grey": one.grey,
-        }
+        {"name": one.name, "file": f"{place}.tif", "channels": one.channels, "grey": one.grey}
         for place, one in enumerate(panels[0].modalities)
     ]
-    write_text(hidden / MODALITIES_FILE, yaml.safe_dump({"modalities": listed}, sort_keys=False))
-    _take_name(hidden, folder)
+    with atomic_folder(folder) as temporary:
+        for done, panel in enumerate(panels, start=1):
+            _write_half(temporary / panel.name, panel)
+            observer.count(done, len(panels))
+        write_text(temporary / MODALITIES_FILE, yaml.safe_dump({"modalities": listed}, sort_keys=False))
     return folder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from blemish.data.scene_reader import SceneReader
-from blemish.models.xie import modal_residuals
+from blemish.models.modal_similarity import modal_residuals
 from studies.protocol import save
 from studies.xie2019_measures import WINDOW, Floats, Results
 from studies.xie2019_rows import ROWS, WITH_DROPOUT

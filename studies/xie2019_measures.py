@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blemish.data.modality import Modality
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import Modality
 from blemish.inspection.detector import Detector
 from blemish.models import Autoencoder
-from blemish.models.xie import LUMA, modal_residuals, modal_ssim
+from blemish.models.modal_similarity import LUMA, modal_residuals, modal_ssim
 from blemish.training.device import choose_machine
 from studies.protocol import Request
 from studies.xie2019_rows import CROSSED, Claim, Figure, Row

@@ -71,7 +71,7 @@ def alone_and_added(
     detector: Detector, units: dict[str, float], image: LoadedImage
 ) -> dict[str, tuple[float, NDArray[np.float32]]]:
     """Score and map (H, W) of ``image`` by each of :func:`maps`, and by the head with each of the reconstruction."""
-    placed = detector.file.preparation.place(image)
+    placed = detector.file.preparation.apply(image)
     alone = maps(detector, image)
     sums = {
         f"head and {name}": alone["head"] / units["head"] + alone[name] / units[name]
@@ -85,7 +85,7 @@ def alone_and_added(
 
 def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
     """Every anomaly map (h, w) that the network and the memory bank of ``detector`` give of an image."""
-    x = detector.file.preparation.prepare(image)
+    x = detector.file.preparation.apply(image).pixels
     head, reconstruction = detector.by_network(x)
     both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
     flipped = [

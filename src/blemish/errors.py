@@ -1,6 +1,6 @@
-"""What Blemish says when something is wrong with the user's input.
+"""Errors of the user's input.
 
-Every error is one line that names the file (or the setting) and the mend. The command line prints that
+Every error is one line that names the file (or the setting) and the remedy. The command line prints that
 line and nothing else; a traceback from Blemish is always a defect of Blemish.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 class BlemishError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can correct.
 
-    ``exit_code`` is what the command line ends with: 1 for a failure met while working (a bad file, a full
+    ``exit_code`` is the exit status of the command line: 1 for a failure met while working (a bad file, a full
     disk), 2 for wrong usage (an unknown recipe, a setting that makes no sense).
     """
 
@@ -28,7 +28,7 @@ class UsageError(BlemishError):
 
 
 class FileError(BlemishError):
-    """Something is wrong with one file or folder; reads ``PATH: problem; mend``."""
+    """Something is wrong with one file or folder; reads ``PATH: problem; remedy``."""
 
     def __init__(self, path: str | Path, problem: str, mend: str) -> None:
         super().__init__(f"{path}: {problem}; {mend}")
@@ -61,11 +61,11 @@ class MissingExtraError(UsageError):
 
 
 class Stopped(BlemishError):
-    """The user stopped the work; what was finished is on disk."""
+    """The user stopped the work; finished parts are on disk."""
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a line about an unknown name: the known one that it resembles, or all that there are.
+    """End of a line about an unknown name: the known name that it resembles, or all known names.
 
     ``prefix`` is written before the resembling name, to give the whole of a dotted key.
 

@@ -1,4 +1,4 @@
-"""Who is told what long work is doing; the command line shows it, a library caller may ignore it."""
+"""Progress of long work, and the request to stop it; shown by the command line, optional for library callers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Override what you want to hear of; by default nothing is said and nothing stops the work."""
+    """Receives the progress of long work; override the methods that matter, all do nothing by default."""
 
     def stage(self, text: str) -> None:
         """A new part of the work begins."""
 
     def count(self, done: int, total: int) -> None:
-        """So many images of the present stage are done."""
+        """``done`` of ``total`` images of the present stage are finished."""
 
     def training(self, progress: Progress) -> None:
         """Training has made some steps."""

@@ -177,7 +177,7 @@ def test_a_list_may_name_groups(tmp_path: Path) -> None:
 
 def test_an_image_is_not_taken_for_the_group_of_the_same_name(tmp_path: Path) -> None:
     source = write_list(tmp_path, "path,group\na.png,\nb.png,a.png\nc.png,a.png\nd.png,\n")
-    a, b, c, d = (item.thing for item in find_images(source))
+    a, b, c, d = (item.group_key for item in find_images(source))
     assert b == c
     assert len({a, b, d}) == 3
 

@@ -41,7 +41,7 @@ def opened(source: Path, told: Any) -> OpenedScenes:
 
 def test_what_a_fit_needs_to_know(paintings: Path, told: Any) -> None:
     found = opened(paintings, told)
-    assert [panel.name for panel in found.panels] == ["adam", "eve", "zachary"]
+    assert [reader.name for reader in found.readers] == ["adam", "eve", "zachary"]
     assert [(one.name, one.channels, one.depth) for one in found.modalities] == [
         ("infrared", 1, "uint16"),
         ("rgb", 3, "uint8"),
@@ -68,7 +68,7 @@ def test_the_fingerprint_is_of_names_and_contents(paintings: Path, told: Any, tm
 def test_a_sensor_missing_in_one_scene_is_spoken_of(paintings: Path, told: Any) -> None:
     (paintings / "eve" / "xray.tif").unlink()
     found = opened(paintings, told)
-    assert [panel.missing for panel in found.panels] == [(), ("xray",), ()]
+    assert [reader.missing for reader in found.readers] == [(), ("xray",), ()]
     assert len(found.modalities) == 3
     assert "eve: xray: missing, there is no xray.tif" in told.stages
 
@@ -89,7 +89,7 @@ def test_all_scenes_are_brought_to_one_scale(paintings: Path, told: Any) -> None
     for name in ("infrared.tif", "rgb.png"):
         (paintings / "eve" / name).unlink()
     found = opened(paintings, told)
-    assert [(panel.width, panel.height) for panel in found.panels] == [(160, 64)] * 3
+    assert [(reader.width, reader.height) for reader in found.readers] == [(160, 64)] * 3
     assert [one.scale for one in found.modalities] == [1.0, 1.0, 0.5]
 
 
@@ -101,7 +101,7 @@ def test_scenes_that_share_no_sensor_keep_their_own_scales(paintings: Path, told
     for name in ("infrared.tif", "rgb.png"):
         (paintings / "eve" / name).unlink()
     found = open_scenes(paintings, patch=16, observer=told)
-    assert [(panel.width, panel.height) for panel in found.panels] == [(160, 64), (80, 32), (160, 64)]
+    assert [(reader.width, reader.height) for reader in found.readers] == [(160, 64), (80, 32), (160, 64)]
     assert [(one.grid, one.scale) for one in found.modalities] == [(True, 1.0), (False, 1.0), (False, 1.0)]
 
 
@@ -111,9 +111,9 @@ def test_the_grid_is_that_of_most_scenes(paintings: Path, told: Any) -> None:
         tifffile.imwrite(path, tifffile.imread(path).repeat(4, 0).repeat(4, 1))
     found = opened(paintings, told)
     assert [one.name for one in found.modalities if one.grid] == ["xray"]
-    assert (found.panels[0].width, found.panels[0].height) == (320, 128)
+    assert (found.readers[0].width, found.readers[0].height) == (320, 128)
     # Of the third scene the grid is coarser than a patch in each band allows.
-    assert [panel.name for panel in found.panels] == ["adam", "zachary"]
+    assert [reader.name for reader in found.readers] == ["adam", "zachary"]
     (problem,) = told.problems
     assert str(problem).startswith(f"{paintings / 'eve'}: is 80 × 32 pixels, too small")
 
@@ -123,7 +123,7 @@ def test_a_scene_that_cannot_be_used_does_not_stop_the_others(paintings: Path, t
     path.write_bytes(path.read_bytes()[:-100])
     (paintings / "eve" / "rgb.png").write_bytes(b"no image")
     found = opened(paintings, told)
-    assert [panel.name for panel in found.panels] == ["zachary"]
+    assert [reader.name for reader in found.readers] == ["zachary"]
     assert [str(problem).split(":")[0] for problem in told.problems] == [
         str(path),
         str(paintings / "eve" / "rgb.png"),
@@ -137,7 +137,7 @@ def test_a_scene_that_cannot_be_used_does_not_stop_the_others(paintings: Path, t
 def test_a_constant_sensor_is_taken_for_missing(paintings: Path, told: Any) -> None:
     tifffile.imwrite(paintings / "eve" / "infrared.tif", np.zeros((64, 160), np.uint16))
     found = opened(paintings, told)
-    assert [panel.missing for panel in found.panels] == [(), ("infrared",), ()]
+    assert [reader.missing for reader in found.readers] == [(), ("infrared",), ()]
     (problem,) = told.problems
     assert str(problem).startswith(f"{paintings / 'eve' / 'infrared.tif'}: is 0 of full scale")
 

@@ -17,10 +17,12 @@ from PIL import Image
 
 from blemish.data import scene_reader as reading
 from blemish.data.image import resize
+from blemish.data.modality import Modality
 from blemish.data.open_scenes import open_scenes
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scene_reader import Probed, SceneReader
-from blemish.data.scenes import MODALITIES_FILE, Modality, Scene, find_scenes
-from blemish.data.windowed import Kept, open_windows
+from blemish.data.scenes import Scene, find_scenes
+from blemish.data.windowed import DecodedCache, open_windowed
 from blemish.errors import ImageError
 from blemish.observer import Observer
 
@@ -45,8 +47,8 @@ def described(folder: Path, *modalities: dict[str, Any], **keys: Any) -> Scene:
     return find_scenes(folder)[0]
 
 
-def whole(panel: SceneReader) -> NDArray[np.float32]:
-    return panel.read(0, 0, panel.height, panel.width)
+def whole(reader: SceneReader) -> NDArray[np.float32]:
+    return reader.read(0, 0, reader.height, reader.width)
 
 
 def grey(folder: Path, pixels: NDArray[Any], **said: Any) -> SceneReader:
@@ -58,9 +60,9 @@ def grey(folder: Path, pixels: NDArray[Any], **said: Any) -> SceneReader:
 
 
 def test_every_sensor_is_scaled_by_its_own_depth_on_one_grid(scene: Scene, folder: Path) -> None:
-    with SceneReader(scene) as panel:
-        pixels = whole(panel)
-    assert (panel.channels, panel.height, panel.width, panel.missing) == (5, H, W, ())
+    with SceneReader(scene) as reader:
+        pixels = whole(reader)
+    assert (reader.channels, reader.height, reader.width, reader.missing) == (5, H, W, ())
     assert pixels.shape == (5, H, W)
     assert pixels.dtype == np.float32
     assert_array_equal(pixels[INFRARED], tifffile.imread(folder / "infrared.tif")[None] / np.float32(65535))
@@ -68,18 +70,18 @@ def test_every_sensor_is_scaled_by_its_own_depth_on_one_grid(scene: Scene, folde
     assert_array_equal(pixels[RGB], rgb / np.float32(255))
     half = tifffile.imread(folder / "xray.tif")[None] / np.float32(65535)
     assert_allclose(pixels[XRAY], resize(half, (H, W)), atol=1e-6)
-    assert panel.notices == ("xray: brought from 80 × 32 to 160 × 64 pixels",)
-    assert panel.depths == {"infrared": "uint16", "rgb": "uint8", "xray": "uint16"}
+    assert reader.notices == ("xray: brought from 80 × 32 to 160 × 64 pixels",)
+    assert reader.depths == {"infrared": "uint16", "rgb": "uint8", "xray": "uint16"}
 
 
 def test_every_window_is_cut_from_the_whole(scene: Scene) -> None:
-    panel = SceneReader(scene)
-    pixels = whole(panel)
+    reader = SceneReader(scene)
+    pixels = whole(reader)
     rng = np.random.default_rng(0)
     for _ in range(30):
         height, width = rng.integers(1, H + 1), rng.integers(1, W + 1)
         top, left = rng.integers(H - height + 1), rng.integers(W - width + 1)
-        window = panel.read(int(top), int(left), int(height), int(width))
+        window = reader.read(int(top), int(left), int(height), int(width))
         assert_array_equal(window, pixels[:, top : top + height, left : left + width])
 
 
@@ -90,9 +92,9 @@ def test_windows_outside_are_a_mistake_of_the_caller(scene: Scene, window: tuple
 
 
 def test_a_panel_survives_pickling(scene: Scene) -> None:
-    panel = SceneReader(scene, without=["rgb"])
-    again = pickle.loads(pickle.dumps(panel))
-    assert_array_equal(again.read(3, 4, 20, 30), panel.read(3, 4, 20, 30))
+    reader = SceneReader(scene, without=["rgb"])
+    again = pickle.loads(pickle.dumps(reader))
+    assert_array_equal(again.read(3, 4, 20, 30), reader.read(3, 4, 20, 30))
     assert again.missing == ("rgb",)
 
 
@@ -104,10 +106,10 @@ def test_opening_reads_headers_only(scene: Scene, monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_sensor_is_absent_and_spoken_of(scene: Scene, folder: Path) -> None:
     (folder / "infrared.tif").unlink()
-    panel = SceneReader(scene)
-    assert panel.missing == ("infrared",)
-    assert panel.notices[0] == "infrared: missing, there is no infrared.tif"
-    pixels = whole(panel)
+    reader = SceneReader(scene)
+    assert reader.missing == ("infrared",)
+    assert reader.notices[0] == "infrared: missing, there is no infrared.tif"
+    pixels = whole(reader)
     assert np.isnan(pixels[INFRARED]).all()
     assert np.isfinite(pixels[RGB]).all()
     for path in (folder / "rgb.png", folder / "xray.tif"):
@@ -117,11 +119,11 @@ def test_a_missing_sensor_is_absent_and_spoken_of(scene: Scene, folder: Path) ->
 
 
 def test_a_sensor_can_be_left_out(scene: Scene) -> None:
-    panel = SceneReader(scene, without=["infrared"])
-    assert panel.missing == ("infrared",)
-    assert "infrared: left out" in panel.notices
-    assert_array_equal(whole(panel)[1:], whole(SceneReader(scene))[1:])
-    assert np.isnan(whole(panel)[INFRARED]).all()
+    reader = SceneReader(scene, without=["infrared"])
+    assert reader.missing == ("infrared",)
+    assert "infrared: left out" in reader.notices
+    assert_array_equal(whole(reader)[1:], whole(SceneReader(scene))[1:])
+    assert np.isnan(whole(reader)[INFRARED]).all()
     with pytest.raises(ImageError, match="has no modality left"):
         SceneReader(scene, without=["infrared", "rgb", "xray"])
 
@@ -129,9 +131,9 @@ def test_a_sensor_can_be_left_out(scene: Scene) -> None:
 def test_the_grid_can_be_chosen(folder: Path) -> None:
     names = {"x": "xray.tif", "ir": "infrared.tif"}
     entries = [{"name": name, "file": file} for name, file in names.items()]
-    panel = SceneReader(described(folder, *entries, grid="x"))
-    assert (panel.height, panel.width) == (H // 2, W // 2)
-    pixels = whole(panel)
+    reader = SceneReader(described(folder, *entries, grid="x"))
+    assert (reader.height, reader.width) == (H // 2, W // 2)
+    pixels = whole(reader)
     assert_array_equal(pixels[0], tifffile.imread(folder / "xray.tif") / np.float32(65535))
     # The infrared loses no light when it shrinks.
     infrared = tifffile.imread(folder / "infrared.tif") / 65535
@@ -153,10 +155,10 @@ def test_without_the_grids_own_sensor_the_scale_is_the_models(folder: Path) -> N
     before = whole(SceneReader(find_scenes(folder, model)[0]))
     for path in (folder / "infrared.tif", folder / "rgb.png"):
         path.unlink()
-    panel = SceneReader(find_scenes(folder, model)[0])
-    assert (panel.height, panel.width, panel.missing) == (H, W, ("infrared", "rgb"))
-    assert "xray: brought from 80 × 32 to 160 × 64 pixels" in panel.notices
-    assert_array_equal(whole(panel)[XRAY], before[XRAY])
+    reader = SceneReader(find_scenes(folder, model)[0])
+    assert (reader.height, reader.width, reader.missing) == (H, W, ("infrared", "rgb"))
+    assert "xray: brought from 80 × 32 to 160 × 64 pixels" in reader.notices
+    assert_array_equal(whole(reader)[XRAY], before[XRAY])
 
 
 def test_odd_sizes_keep_the_scale_to_a_pixel(painting: Painting, tmp_path: Path) -> None:
@@ -167,10 +169,10 @@ def test_odd_sizes_keep_the_scale_to_a_pixel(painting: Painting, tmp_path: Path)
     described(folder, *entries)
     model = fitted_on(folder)
     (folder / "a.tif").unlink()
-    panel = SceneReader(find_scenes(folder, model)[0])
-    assert panel.height == pytest.approx(100, abs=2)
-    assert panel.width == pytest.approx(140, abs=2)
-    assert np.isfinite(whole(panel)[1:]).all()
+    reader = SceneReader(find_scenes(folder, model)[0])
+    assert reader.height == pytest.approx(100, abs=2)
+    assert reader.width == pytest.approx(140, abs=2)
+    assert np.isfinite(whole(reader)[1:]).all()
 
 
 def test_the_grid_of_a_model_is_kept_against_another_yaml(folder: Path) -> None:
@@ -179,9 +181,9 @@ def test_the_grid_of_a_model_is_kept_against_another_yaml(folder: Path) -> None:
     model = fitted_on(folder)
     described(folder, *entries, grid="x")
     (scene,) = find_scenes(folder, model)
-    panel = SceneReader(scene)
-    assert (panel.height, panel.width) == (H, W)
-    assert "x: is not the grid, the model was fitted on the pixels of rgb" in panel.notices
+    reader = SceneReader(scene)
+    assert (reader.height, reader.width) == (H, W)
+    assert "x: is not the grid, the model was fitted on the pixels of rgb" in reader.notices
 
 
 @pytest.mark.parametrize(("height", "width", "fits"), [(32, 81, True), (32, 90, False), (64, 159, True)])
@@ -200,20 +202,20 @@ def test_another_shape_is_no_other_resolution(
 def test_a_range_becomes_0_to_1_and_clips(folder: Path) -> None:
     pixels = np.full((H, W), 100, np.int16)
     pixels[0, :3] = -5, 150, 300
-    panel = grey(folder, pixels, range=[0, 200])
-    assert_allclose(panel.read(0, 0, 1, 4)[3, 0], [0, 0.75, 1, 0.5])
+    reader = grey(folder, pixels, range=[0, 200])
+    assert_allclose(reader.read(0, 0, 1, 4)[3, 0], [0, 0.75, 1, 0.5])
 
 
 def test_what_was_not_measured_is_absent(folder: Path) -> None:
     floats = np.full((H, W), 0.5, np.float32)
     floats[0, :4] = np.nan, np.inf, -np.inf, -9999
-    panel = grey(folder, floats, no_data=-9999, range=[0, 1])
-    assert_array_equal(np.isnan(panel.read(0, 0, 2, 5)[3]), [[True] * 4 + [False], [False] * 5])
+    reader = grey(folder, floats, no_data=-9999, range=[0, 1])
+    assert_array_equal(np.isnan(reader.read(0, 0, 2, 5)[3]), [[True] * 4 + [False], [False] * 5])
     counts = np.full((H, W), 7, np.uint16)
     counts[:, :10] = 0
-    panel = grey(folder, counts, no_data=0)
-    assert_array_equal(np.isnan(whole(panel)[3]), counts == 0)
-    assert np.isfinite(whole(panel)[:3]).all()
+    reader = grey(folder, counts, no_data=0)
+    assert_array_equal(np.isnan(whole(reader)[3]), counts == 0)
+    assert np.isfinite(whole(reader)[:3]).all()
 
 
 def test_no_data_of_several_channels_is_where_all_have_it(folder: Path) -> None:
@@ -221,8 +223,8 @@ def test_no_data_of_several_channels_is_where_all_have_it(folder: Path) -> None:
     rgb[0, 0] = 0
     rgb[0, 1, 0] = 0
     Image.fromarray(rgb).save(folder / "rgb.png")
-    panel = SceneReader(described(folder, {"name": "rgb", "file": "rgb.png", "no_data": 0}))
-    assert_array_equal(np.isnan(panel.read(0, 0, 1, 2)), np.broadcast_to([[[True, False]]], (3, 1, 2)))
+    reader = SceneReader(described(folder, {"name": "rgb", "file": "rgb.png", "no_data": 0}))
+    assert_array_equal(np.isnan(reader.read(0, 0, 1, 2)), np.broadcast_to([[[True, False]]], (3, 1, 2)))
 
 
 def test_absence_at_half_the_resolution_takes_what_it_touches(folder: Path) -> None:
@@ -267,22 +269,22 @@ def test_several_files_make_one_modality(folder: Path) -> None:
         cut = infrared[32 * row : 32 * row + 32, 80 * column : 80 * column + 80]
         tifffile.imwrite(folder / f"ir_{row}_{column}.tif", cut.copy())
     entries = {"name": "rgb", "file": "rgb.png"}, {"name": "ir", "file": "ir_{row}_{column}.tif"}
-    panel = SceneReader(described(folder, *entries))
-    assert panel.notices == ("ir: no file for row 1 column 0, taken as absent",)
+    reader = SceneReader(described(folder, *entries))
+    assert reader.notices == ("ir: no file for row 1 column 0, taken as absent",)
     expected = infrared / np.float32(65535)
     expected[32:, :80] = np.nan
-    assert_array_equal(whole(panel)[3], expected)
+    assert_array_equal(whole(reader)[3], expected)
 
 
 def test_a_truncated_file_fails_where_it_is_cut_off(scene: Scene, folder: Path) -> None:
     path = folder / "infrared.tif"
     path.write_bytes(path.read_bytes()[:-200])
-    panel = SceneReader(scene)
-    assert np.isfinite(panel.read(0, 0, 8, 8)).all()
+    reader = SceneReader(scene)
+    assert np.isfinite(reader.read(0, 0, 8, 8)).all()
     with pytest.raises(ImageError, match=r"infrared\.tif: is truncated or damaged"):
-        panel.read(H - 8, W - 8, 8, 8)
+        reader.read(H - 8, W - 8, 8, 8)
     with pytest.raises(ImageError, match=r"infrared\.tif"):
-        panel.check()
+        reader.check()
 
 
 def test_what_must_be_decoded_whole_is_limited(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +294,7 @@ def test_what_must_be_decoded_whole_is_limited(scene: Scene, monkeypatch: pytest
 
 
 def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    segment = open_windows(scene.folder / "infrared.tif").__class__._segment  # type: ignore[attr-defined]
+    segment = open_windowed(scene.folder / "infrared.tif").__class__._segment  # type: ignore[attr-defined]
     decoded: list[int] = []
 
     def spy(self: Any, file: Any, page: Any, index: int) -> Any:
@@ -300,10 +302,10 @@ def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest
         return segment(self, file, page, index)
 
     monkeypatch.setattr("blemish.data.windowed._Tiff._segment", spy)
-    kept = Kept(2**20)
-    panel = SceneReader(scene, kept=kept)
-    panel.read(30, 40, 10, 10)  # tiles of 32: rows 0 and 1, column 1, of five columns
-    panel.read(31, 41, 4, 4)
+    cache = DecodedCache(2**20)
+    reader = SceneReader(scene, cache=cache)
+    reader.read(30, 40, 10, 10)  # tiles of 32: rows 0 and 1, column 1, of five columns
+    reader.read(31, 41, 4, 4)
     assert decoded == [1, 6]
 
 
@@ -313,8 +315,8 @@ def test_probes_tell_what_is_constant_and_what_is_absent(scene: Scene, folder: P
     floats = np.random.default_rng(0).random((H, W), np.float32)
     floats[: H // 2] = np.nan
     tifffile.imwrite(folder / "xray.tif", floats)
-    panel = SceneReader(scene, without=["rgb"])
-    assert panel.probed() == {"infrared": Probed(1.0, pytest.approx(0.2)), "xray": Probed(0.5, None)}
+    reader = SceneReader(scene, without=["rgb"])
+    assert reader.probed() == {"infrared": Probed(1.0, pytest.approx(0.2)), "xray": Probed(0.5, None)}
     tifffile.imwrite(folder / "xray.tif", np.full_like(floats, np.nan))
     assert SceneReader(scene).probed()["xray"] == Probed(0.0, None)
 

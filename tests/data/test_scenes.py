@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pydantic import ValidationError
 
-from blemish.data.scenes import (
-    MODALITIES_FILE,
-    Modality,
-    find_scenes,
-    holds_scenes,
-    modality_files,
-    scene_files,
-)
+from blemish.data.maps import write_image
+from blemish.data.modality import Modality
+from blemish.data.scene_description import MODALITIES_FILE
+from blemish.data.scenes import find_scenes, holds_scenes, scene_files
 from blemish.errors import FileError, ImageError
-from blemish.storage.atomic import write_image
 
 
 def image(path: Path, channels: int = 1) -> Path:
@@ -45,33 +39,6 @@ def paintings(tmp_path: Path) -> Path:
     image(tmp_path / "adam" / "x.png")
     (tmp_path / "notes").mkdir()
     return tmp_path
-
-
-def test_grey_exactly_for_three_channels_unless_said() -> None:
-    assert [Modality(name="a", channels=c).is_grey for c in (1, 2, 3, 4)] == [False, False, True, False]
-    assert not Modality(name="a", channels=3, grey=False).is_grey
-    assert Modality(name="a", channels=1, grey=True).is_grey
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"name": ""},
-        {"name": "a/b"},
-        {"name": ".a"},
-        {"channels": 0},
-        {"range": (5, 5)},
-        {"range": (0, float("inf"))},
-        {"file": "../a.tif"},
-        {"file": "/a.tif"},
-        {"file": "a_{line}.tif"},
-        {"file": "a_{row}_{row}.tif"},
-        {"file": "{row}/a.tif"},
-    ],
-)
-def test_what_no_modality_can_be(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        Modality.model_validate({"name": "a", "channels": 1, **wrong})
 
 
 def test_a_yaml_describes_the_scenes_of_a_folder(paintings: Path) -> None:
@@ -135,41 +102,6 @@ def test_what_is_meant_as_scenes(tmp_path: Path) -> None:
         (tmp_path / "many" / "good").mkdir(parents=True, exist_ok=True)
         (tmp_path / "many" / "good" / f"{number}.png").touch()
     assert not holds_scenes(tmp_path / "many")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("modalities: [{name: a, file: a.png}, {name: a, file: b.png}]", "gives the name 'a' twice"),
-        ("modalities: [{name: a, file: a.png}, {name: b, file: ./a.png}]", "gives the file 'a.png' twice"),
-        ("modalities: [{name: a, flie: a.png}]", "unknown key 'modalities.0.flie'; did you mean 'file'?"),
-        ("modalities: [{name: a}]", "key 'modalities.0.file' is missing"),
-        ("modalities: [{name: a, file: rgb.png, file: x.png}]", "key 'file' is given twice"),
-        ("modalities: []\nmodalities: []", "key 'modalities' is given twice"),
-        ("modalities: [{name: a, file: ''}]", "'modalities.0.file' is ''"),
-        ("modalities: [{name: a, file: a.png, range: [5, 1]}]", "write the lower value first"),
-        ("modalities: [{name: a, file: a.png, channels: none}]", "'modalities.0.channels' is 'none'"),
-        ("modalities: []", "'modalities' is []"),
-        ("modality: []", "unknown key 'modality'; did you mean 'modalities'?"),
-        ("grid: b\nmodalities: [{name: a, file: rgb.png}]", "has the grid 'b', which is no modality"),
-        ("root: gone\nmodalities: [{name: a, file: rgb.png}]", "names the root gone"),
-        ("modalities: [{name: a, file: gone.png}]", "names files that are nowhere"),
-        (
-            "modalities: [{name: a, file: rgb.png}, {name: b, file: y.png}]",
-            "names 'b', of which there is no file",
-        ),
-        ("- a", "holds no keys and values"),
-        ("a: [", "is not valid YAML"),
-    ],
-)
-def test_a_wrong_yaml_is_one_line_that_names_it(paintings: Path, text: str, said: str) -> None:
-    path = paintings / MODALITIES_FILE
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(FileError) as caught:
-        find_scenes(paintings)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_a_pattern_gives_to_a_second_modality(tmp_path: Path) -> None:
@@ -248,18 +180,3 @@ def test_a_yaml_and_a_model_must_agree(paintings: Path) -> None:
     describe(paintings, XRAY)
     with pytest.raises(FileError, match="names none of the model's modalities"):
         find_scenes(paintings, model)
-
-
-def test_files_of_a_grid_are_found_by_number(tmp_path: Path) -> None:
-    modality = Modality(name="x", channels=1, file="scans/x_{row}_{column}.png")
-    places = {(1, 9): "x_01_9.png", (1, 10): "x_01_10.png", (2, 9): "x_02_9.png"}
-    for name in places.values():
-        image(tmp_path / "scans" / name)
-    image(tmp_path / "scans" / "x_3.png")
-    assert modality_files(tmp_path, modality) == {
-        place: tmp_path / "scans" / name for place, name in places.items()
-    }
-    assert modality_files(tmp_path / "scans", modality) == {}
-    image(tmp_path / "scans" / "x_1_9.png")
-    with pytest.raises(ImageError, match="stands where"):
-        modality_files(tmp_path, modality)

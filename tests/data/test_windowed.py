@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.data import windowed as windows
-from blemish.data.windowed import Kept, Mosaic, Windows, open_windows, same_field
+from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
 from blemish.errors import ImageError
 
 H, W = 70, 90
@@ -23,8 +23,8 @@ PLANES = RNG.integers(0, 65536, (5, H, W), np.uint16)
 AT = [(0, 0, H, W), (5, 7, 20, 30), (H - 9, W - 3, 9, 3), (17, 30, 1, 1)]
 
 
-def values(opened: Windows, top: int, left: int, height: int, width: int) -> NDArray[Any]:
-    return opened.read(top, left, height, width, Kept(2**20)).values
+def values(opened: WindowedImage, top: int, left: int, height: int, width: int) -> NDArray[Any]:
+    return opened.read(top, left, height, width, DecodedCache(2**20)).values
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_windows_of_a_tiff_are_cut_from_the_whole(
 ) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.ascontiguousarray(stored), **options)
-    opened = open_windows(path)
+    opened = open_windowed(path)
     assert (opened.channels, opened.height, opened.width) == expected.shape
-    assert opened.kept_bytes == 0
+    assert opened.cached_bytes == 0
     for top, left, height, width in AT:
         cut = expected[:, top : top + height, left : left + width]
         np.testing.assert_array_equal(values(opened, top, left, height, width), cut)
@@ -71,7 +71,7 @@ def test_the_largest_level_of_a_pyramid_is_read(tmp_path: Path, sub: bool) -> No
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(GREY, subifds=1 if sub else 0, **tile)
         tiff.write(GREY[::2, ::2].copy(), **tile)
-    np.testing.assert_array_equal(values(open_windows(path), 0, 0, H, W), GREY[None])
+    np.testing.assert_array_equal(values(open_windowed(path), 0, 0, H, W), GREY[None])
 
 
 def test_pages_of_different_images_are_refused(tmp_path: Path) -> None:
@@ -80,24 +80,24 @@ def test_pages_of_different_images_are_refused(tmp_path: Path) -> None:
         tiff.write(GREY, photometric="minisblack", metadata=None)
         tiff.write(GREY[:, :40].copy(), photometric="minisblack", metadata=None)
     with pytest.raises(ImageError, match=r"a\.tif: holds 2 pages that are not said to be channels"):
-        open_windows(path)
+        open_windowed(path)
 
 
 def test_tiles_in_jpeg_are_rgb(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     ramp = np.broadcast_to(np.array([200, 100, 50], np.uint8), (H, W, 3)).copy()
     tifffile.imwrite(path, ramp, tile=(32, 32), compression="jpeg", photometric="rgb")
-    got = values(open_windows(path), 3, 3, 60, 80)
+    got = values(open_windowed(path), 3, 3, 60, 80)
     np.testing.assert_allclose(got, ramp.transpose(2, 0, 1)[:, 3:63, 3:83], atol=3)
 
 
 def test_formats_without_parts_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
-    opened, kept = open_windows(path), Kept(2**20)
-    assert opened.kept_bytes == RGB.size
+    opened, cache = open_windowed(path), DecodedCache(2**20)
+    assert opened.cached_bytes == RGB.size
     for top, left, height, width in AT:
-        window = opened.read(top, left, height, width, kept).values
+        window = opened.read(top, left, height, width, cache).values
         np.testing.assert_array_equal(
             window, RGB.transpose(2, 0, 1)[:, top : top + height, left : left + width]
         )
@@ -108,8 +108,8 @@ def test_a_tiff_of_one_large_strip_is_kept_whole(tmp_path: Path, monkeypatch: py
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY, compression="zlib", rowsperstrip=H)
     monkeypatch.setattr(windows, "SEGMENT_LIMIT", GREY.nbytes - 1)
-    opened = open_windows(path)
-    assert opened.kept_bytes == GREY.nbytes
+    opened = open_windowed(path)
+    assert opened.cached_bytes == GREY.nbytes
     np.testing.assert_array_equal(values(opened, 5, 7, 20, 30), GREY[None, 5:25, 7:37])
 
 
@@ -121,8 +121,8 @@ def test_what_is_transparent_is_absent(tmp_path: Path, suffix: str) -> None:
         Image.fromarray(pixels).save(path)
     else:
         tifffile.imwrite(path, pixels, tile=(32, 32), photometric="rgb", extrasamples=["unassalpha"])
-    opened = open_windows(path)
-    window = opened.read(0, 0, H, W, Kept(2**20))
+    opened = open_windowed(path)
+    window = opened.read(0, 0, H, W, DecodedCache(2**20))
     assert opened.channels == 3
     assert window.absent is not None
     np.testing.assert_array_equal(window.absent, alpha == 0)
@@ -132,7 +132,7 @@ def test_tiles_that_were_left_out_are_absent(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tiles = iter([np.full((32, 32), 7, np.uint8), None, None, np.full((32, 32), 9, np.uint8)])
     tifffile.imwrite(path, tiles, shape=(64, 64), dtype=np.uint8, tile=(32, 32), compression="zlib")
-    window = open_windows(path).read(16, 16, 32, 32, Kept(2**20))
+    window = open_windowed(path).read(16, 16, 32, 32, DecodedCache(2**20))
     assert window.absent is not None
     assert window.absent[:16, 16:].all()
     assert window.absent[16:, :16].all()
@@ -144,10 +144,10 @@ def test_tiles_that_were_left_out_are_absent(tmp_path: Path) -> None:
 def test_a_truncated_tiff_fails_where_it_is_cut_off(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY, **options)
-    open_windows(path).check()
+    open_windowed(path).check()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    opened = open_windows(path)
+    opened = open_windowed(path)
     np.testing.assert_array_equal(values(opened, 0, 0, 10, 10), GREY[None, :10, :10])
     with pytest.raises(ImageError, match=r"a\.tif: is truncated or damaged"):
         values(opened, H - 5, W - 5, 5, 5)
@@ -163,7 +163,7 @@ def test_a_damaged_tile_is_one_line(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[start : start + count] = bytes(count)
     path.write_bytes(content)
-    opened = open_windows(path)
+    opened = open_windowed(path)
     values(opened, 0, 0, 10, 10)
     with pytest.raises(ImageError) as caught:
         values(opened, H - 2, W - 2, 2, 2)
@@ -175,12 +175,12 @@ def test_a_damaged_tile_is_one_line(tmp_path: Path) -> None:
 def test_a_window_does_not_take_the_memory_of_the_whole(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((2048, 2048), np.uint16), **options)  # 8 MiB
-    opened, kept = open_windows(path), Kept(2**17)
-    opened.read(0, 0, 64, 64, kept)
+    opened, cache = open_windowed(path), DecodedCache(2**17)
+    opened.read(0, 0, 64, 64, cache)
     tracemalloc.start()
     try:
         for top in range(0, 2048, 256):
-            opened.read(top, 1000, 64, 64, kept)
+            opened.read(top, 1000, 64, 64, cache)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -188,17 +188,17 @@ def test_a_window_does_not_take_the_memory_of_the_whole(tmp_path: Path, options:
 
 
 def test_kept_parts_stay_within_the_limit() -> None:
-    kept, made = Kept(100), []
+    cache, made = DecodedCache(100), []
 
     def part(name: str) -> NDArray[Any]:
-        return kept.get(name, lambda: made.append(name) or np.zeros(40, np.uint8))  # type: ignore[func-returns-value]
+        return cache.get(name, lambda: made.append(name) or np.zeros(40, np.uint8))  # type: ignore[func-returns-value]
 
     for name in "abacab":  # c drops b, which was used longest ago
         part(name)
     assert made == ["a", "b", "c", "b"]
-    assert kept.get("large", lambda: np.zeros(1000, np.uint8)).size == 1000
-    assert kept.get("large", lambda: np.zeros(1, np.uint8)).size == 1000
-    assert pickle.loads(pickle.dumps(kept)).limit == 100
+    assert cache.get("large", lambda: np.zeros(1000, np.uint8)).size == 1000
+    assert cache.get("large", lambda: np.zeros(1, np.uint8)).size == 1000
+    assert pickle.loads(pickle.dumps(cache)).limit == 100
 
 
 def test_abutting_files_are_one_image(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_abutting_files_are_one_image(tmp_path: Path) -> None:
             values(mosaic, top, left, height, width), GREY[None, top : top + height, left : left + width]
         )
     partial = Mosaic({place: path for place, path in files.items() if place != (2, 1)})
-    window = partial.read(0, 0, H, W, Kept(2**20))
+    window = partial.read(0, 0, H, W, DecodedCache(2**20))
     assert (partial.height, partial.width, partial.missing) == (H, W, ((2, 1),))
     assert window.absent is not None
     expected = np.zeros((H, W), bool)
@@ -254,4 +254,4 @@ def test_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\x00 and nothing more")
     for path in (tmp_path / "a.tif", tmp_path / "none.tif", tmp_path):
         with pytest.raises(ImageError, match=path.name):
-            open_windows(path)
+            open_windowed(path)

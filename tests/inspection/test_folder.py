@@ -21,11 +21,11 @@ import tifffile
 from PIL import Image
 
 from blemish.data.image import read_image
+from blemish.data.maps import read_map
 from blemish.decision import read_records
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection.detector import Calibration, Detector
 from blemish.inspection.folder import inspect_folder
-from blemish.storage.atomic import read_map
 
 Draw = Callable[..., np.ndarray]
 Save = Callable[..., Path]

@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from blemish.data.opening import as_stored, upright
 from blemish.errors import ImageError
 from blemish.jpeg import from_bytes, to_bytes
 from blemish.jpeg.coefficients import Coefficients, Plane
-from blemish.jpeg.source_image import (
-    as_stored,
-    decode,
-    metadata_segments,
-    orientation_segment,
-    read_source,
-    upright,
-)
+from blemish.jpeg.source_image import decode, metadata_segments, orientation_segment, read_source
 from blemish.jpeg.transform import blocks_dct, planes_of, quantise
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

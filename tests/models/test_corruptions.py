@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError
 from blemish.models import build
 from blemish.models.corruptions import (

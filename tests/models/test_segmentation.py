@@ -10,8 +10,9 @@ from torch import Tensor
 from blemish.decision import roc_auc
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build
+from blemish.models.anomaly_fillings import blur
 from blemish.models.segmentation import Segmentation, dice, focal
-from blemish.models.synthetic_anomalies import anomaly_mask, blur, spoil
+from blemish.models.synthetic_anomalies import anomaly_mask, spoil
 from blemish.recipes import load_recipe, override, parse_recipe
 
 RECIPE = parse_recipe(

@@ -11,27 +11,20 @@ import tifffile
 import torch
 from torch import Tensor
 
+from blemish.data.maps import write_image
 from blemish.errors import FileError, ImageError, RecipeError
 from blemish.models import Autoencoder, build, contact_sheet
+from blemish.models.anomaly_fillings import blur, membrane, mixed, seamless
+from blemish.models.anomaly_shapes import Draws, perlin, places, regions, spread
+from blemish.models.contact_sheet import GAP
 from blemish.models.synthetic_anomalies import (
     FILLINGS,
-    GAP,
-    Draws,
     SyntheticAnomalies,
     anomaly_mask,
-    blur,
-    membrane,
-    mixed,
-    perlin,
-    places,
     read_textures,
-    regions,
-    seamless,
     spoil,
-    spread,
 )
 from blemish.recipes import parse_recipe
-from blemish.storage.atomic import write_image
 
 NAN = float("nan")
 

@@ -8,11 +8,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build, modal_residuals
 from blemish.models.autoencoder import Output, Pass
-from blemish.models.xie import ModalLogSSIM, ModalSSIM, modal_ssim
+from blemish.models.modal_similarity import ModalLogSSIM, ModalSSIM, modal_ssim
 from blemish.recipes import load_recipe, override
 from blemish.training.trainer import learning_rate
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from blemish.errors import FileError
-from blemish.storage.records_log import RecordsLog, append_line
+from blemish.storage.records_log import RecordsLog, append_line, read_log
 
 
 class Note(BaseModel):
@@ -41,9 +41,14 @@ def test_every_cut_off_line_is_passed_over_and_gone(tmp_path: Path) -> None:
     first = content.index(b"\n") + 1
     for end in range(first, len(content)):
         path.write_bytes(content[:end])
-        journal = RecordsLog(path, Note)
-        assert journal.records == NOTES[:1]
-        journal.append(NOTES[1])
+        # The second record is whole once all of it but the end of the line is there.
+        kept = 2 if end == len(content) - 1 else 1
+        assert read_log(path, Note, missing="", remedy="") == NOTES[:kept]
+        assert path.read_bytes() == content[:end]
+        log = RecordsLog(path, Note)
+        assert log.records == NOTES[:kept]
+        for note in NOTES[kept:]:
+            log.append(note)
         assert path.read_bytes() == content
 
 

@@ -177,9 +177,11 @@ def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[...,
     assert protocol.generated(tmp_path, "checkerboard", **few, observer=told) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
     assert len(told.stages) == 1
-    (folder.parent / ".part").mkdir()  # what an interrupted drawing leaves
+    left = tmp_path / "images-2-1-1-64" / ".part-checkerboard"  # by a drawing that was killed
+    (left / "checkerboard" / "train").mkdir(parents=True)
     other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=told)
     assert other != folder
+    assert list(other.parent.iterdir()) == [other]
 
 
 def test_spread_is_the_mean_and_the_range_of_what_is_known() -> None:

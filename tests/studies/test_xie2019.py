@@ -13,8 +13,9 @@ import tifffile
 import torch
 from torch import Tensor, nn
 
+from blemish.data.modality import Modality
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import Modality, find_scenes
+from blemish.data.scenes import find_scenes
 from blemish.demo.painting import MODALITIES, write_paintings
 from blemish.errors import FileError, RecipeError, Stopped
 from blemish.inspection.detector import load

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from blemish.data.datasets import Item
+from blemish.data.maps import write_image
 from blemish.preprocessing.transform import Preprocessing
-from blemish.storage.atomic import write_image
 
 PREPARATION = Preprocessing(channels=1, convert=False, kind="uint8", size=None)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from blemish.data.datasets import Item
+from blemish.data.maps import write_image
 from blemish.errors import ImageError
 from blemish.preprocessing.transform import Preprocessing
-from blemish.storage.atomic import write_image
 from blemish.training import patches as patches_room
 from blemish.training.disk_cache import CacheSlot, DiskCache
 from blemish.training.patches import PreprocessedImages, RandomPatches, make_loader, raising

@@ -25,7 +25,7 @@ class Item:
 
     ``name`` is its path within the collection, with ``/`` between folders: unique there, and what identifies
     the image in records. ``label`` is ``"good"``, a type of defect, or None when unknown. Images of one
-    ``group`` show the same thing, such as one part under several lights, and stay together where a set is split.
+    ``group`` show the same object, such as one part under several lights, and stay together where a set is split.
     """
 
     path: Path
@@ -36,8 +36,8 @@ class Item:
     group: str | None = None
 
     @property
-    def thing(self) -> tuple[str, bool]:
-        """What it shows: the same for all images of a group, and for any other its own."""
+    def group_key(self) -> tuple[str, bool]:
+        """Key that all images of a group share; that of an image without a group is its own."""
         return (self.name, False) if self.group is None else (self.group, True)
 
     @property
@@ -48,14 +48,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled images that can be used, and what is wrong with the others."""
+    """Labelled images that can be used, and the faults of the others."""
 
     items: list[Item]
     problems: list[ImageError] = field(default_factory=list)
 
 
 def natural_key(name: str) -> tuple[Any, ...]:
-    """Sort key that puts ``a2`` before ``a10`` and does not care for case.
+    """Sort key that puts ``a2`` before ``a10``, whatever the case.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def natural_key(name: str) -> tuple[Any, ...]:
 
 
 def find_images(source: str | Path) -> list[Item]:
-    """The images that a file, a folder or a CSV list names, without opening them.
+    """List the images that a file, a folder or a CSV list names, without opening them.
 
     A folder is searched with all folders below it, in natural order; hidden files, hidden folders and other
     suffixes are passed over. A CSV file has a header line with a column ``path`` and, where wanted,
@@ -96,7 +96,7 @@ def find_images(source: str | Path) -> list[Item]:
 
 
 def read_labelled(source: str | Path) -> Labelled:
-    """The labelled images of a data set in the MVTec layout, or of a CSV list.
+    """List the labelled images of a data set in the MVTec layout, or of a CSV list.
 
     MVTec layout: ``train/good/*``, ``test/<type>/*`` and ``ground_truth/<type>/<stem>_mask.png`` (also
     without ``_mask``, and with any image suffix), where the type ``good`` holds the good ones. A type

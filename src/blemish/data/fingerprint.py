@@ -1,4 +1,4 @@
-"""The fingerprint of a set of good images: what a model was fitted on, found while each file is checked."""
+"""Fingerprint of a set of good images, taken while each file is checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Spread(BaseModel):
 
 
 class Fingerprint(BaseModel):
-    """What a set of images holds; ``sha256`` changes with any byte or name, not with the order."""
+    """Count, channels, depth and sizes of a set of images; ``sha256`` changes with any byte or name, not with order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ def fingerprint(
     channels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Fingerprint, list[Item], list[ImageError]]:
-    """Read every image once: the fingerprint of those that fit together, those, and the others' faults.
+    """Read every image once: fingerprint and items of those that fit together, and the faults of the others.
 
     Every file is hashed and decoded, so that a truncated one is found before training; no pixels are kept.
     The channels and kind that most images have are the rule, and the others are faults. With ``channels``
@@ -141,7 +141,7 @@ def file_sha256(path: Path) -> str:
 def sampled_sha256(path: Path) -> str:
     """SHA-256 of a file's size and bytes, in hex; of more than 64 MiB, of 64 samples of 1 MiB each.
 
-    The samples lie evenly from the first byte to the last, so a scan of many gigabytes is told from another
+    The samples lie evenly from the first byte to the last, so scans of many gigabytes are distinguished
     in a moment. An edit that keeps the size and lies between two samples is not noticed.
 
     Raises

@@ -1,9 +1,7 @@
-"""Reading one image file: any common format, exact values, every fault told in one line."""
+"""Reading one image file into memory: any common format, exact values, one line for every fault."""
 
 from __future__ import annotations
 
-import logging
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +11,30 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
+from blemish.data.opening import (
+    DAMAGE,
+    ENDS_EARLY,
+    PLUGINS,
+    TIFF_AXES,
+    TIFF_BY_PILLOW,
+    TIFF_PLAIN,
+    ImageFormat,
+    damaged,
+    exif_orientation,
+    first_bytes,
+    full_size_series,
+    image_format,
+    open_tiff,
+    several_images,
+    tiff_orientation,
+    too_many_pixels,
+    upright,
+    without_pixels,
+)
 from blemish.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +70,6 @@ _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # PNG colour type -> channels (RGB, grey wit
 
 _CHANNEL_CHANGES = {(1, 3), (2, 1), (2, 3), (3, 1), (4, 1), (4, 3)}
 
-TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
-TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
-TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
 _TIFF_KINDS: dict[str, PixelKind] = {
     "uint8": "uint8",
     "uint16": "uint16",
@@ -65,15 +77,13 @@ _TIFF_KINDS: dict[str, PixelKind] = {
     "float32": "float32",
     "float64": "float32",
 }
-_SILENCE = logging.NullHandler()
 
-_RESAVE = "save it again from its source, or remove it"
 _CONVERT = "convert it to PNG or TIFF with 8 or 16 bits a channel"
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header of an image file says about the image as ``read_image`` gives it."""
+    """Channels, type and size of an image as ``read_image`` gives it, from the header of its file."""
 
     channels: int
     kind: PixelKind
@@ -90,13 +100,13 @@ class LoadedImage:
 
     @property
     def kind(self) -> PixelKind:
-        """The type of the pixels."""
+        """Type of the pixels."""
         kinds: dict[str, PixelKind] = {"uint8": "uint8", "uint16": "uint16", "float32": "float32"}
         return kinds[self.pixels.dtype.name]
 
     @property
     def channels(self) -> int:
-        """How many channels each pixel has."""
+        """Channels of each pixel."""
         return int(self.pixels.shape[0])
 
     @property
@@ -119,7 +129,7 @@ class LoadedImage:
 
         Examples
         --------
-        >>> Image(Path("a.png"), np.array([[[0, 51, 255]]], np.uint8)).floats().tolist()
+        >>> LoadedImage(Path("a.png"), np.array([[[0, 51, 255]]], np.uint8)).floats().tolist()
         [[[0.0, 0.20000000298023224, 1.0]]]
         """
         if self.kind == "float32":
@@ -156,7 +166,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage
         raise damaged(path, error) from error
     except MemoryError as error:
         raise ImageError(path, "does not fit into memory", "cut it into smaller images") from error
-    pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
+    pixels = np.ascontiguousarray(upright(pixels, header.orientation))
     if header.info.kind == "float32":
         with np.errstate(over="ignore"):  # what overflows is refused as infinite
             pixels = pixels.astype(np.float32, copy=False)
@@ -165,7 +175,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage
 
 
 def image_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Channels, kind, width and height of what ``read_image`` would give, from the header alone.
+    """Read channels, kind, width and height of an image from its header alone.
 
     Raises
     ------
@@ -248,35 +258,15 @@ class _Header:
     decode: Callable[[], NDArray[Any]]
 
 
-# What Pillow, tifffile and imagecodecs raise on a damaged file.
-DAMAGE = (
-    SyntaxError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-)
-
-
-def damaged(path: Path, error: Exception) -> ImageError:
-    """The error to raise for a file that a decoder stumbled over."""
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return ImageError(path, f"is truncated or damaged ({reason})", _RESAVE)
-
-
 def _read_header(path: Path, max_pixels: int) -> _Header:
     start = first_bytes(path)
-    read = _header_reader(start)
-    if read is None:
+    found = image_format(start)
+    if found is None:
         raise ImageError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image", "convert it or remove it")
     try:
-        header = read(path, start)
+        header = _header(path, found, start)
     except Image.DecompressionBombError as error:  # Pillow's WebP reader has a limit of its own
-        raise ImageError(path, "has too many pixels", "cut it into smaller images") from error
+        raise too_many_pixels(path) from error
     except DAMAGE as error:
         raise damaged(path, error) from error
     width, height = header.info.width, header.info.height
@@ -284,49 +274,20 @@ def _read_header(path: Path, max_pixels: int) -> _Header:
         problem = f"has {width} × {height} pixels, more than the {max_pixels} allowed"
         raise ImageError(path, problem, "cut it into smaller images")
     if width * height == 0:
-        raise ImageError(path, "has no pixels", _RESAVE)
+        raise without_pixels(path)
     return header
 
 
-def first_bytes(path: Path) -> bytes:
-    """The beginning of a regular file that can be read, or the error that says why not."""
-    try:
-        if path.is_dir():
-            raise ImageError(path, "is a folder, not an image", "name an image file")
-        if path.exists() and not path.is_file():  # opening a pipe or a device could wait for ever
-            raise ImageError(path, "is not a regular file", "name an image file")
-        with path.open("rb") as file:
-            start = file.read(32)
-    except FileNotFoundError as error:
-        raise ImageError(path, "does not exist", "check the path") from error
-    except PermissionError as error:
-        raise ImageError(path, "no permission to read it", "change its permissions") from error
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})", "check the disk and the path") from error
-    if not start:
-        raise ImageError(path, "is empty (0 bytes)", _RESAVE)
-    return start
-
-
-def _header_reader(start: bytes) -> Callable[[Path, bytes], _Header] | None:
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png_header
-    if start.startswith(b"\xff\xd8\xff"):
-        return lambda path, _: _pillow_header(path, JpegImageFile)
-    if start.startswith(b"BM"):
-        return lambda path, _: _pillow_header(path, BmpImageFile)
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return lambda path, _: _pillow_header(path, WebPImageFile)
-    if start[:4] in {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}:
-        return _tiff_header
-    return None
+def _header(path: Path, found: ImageFormat, start: bytes) -> _Header:
+    if found == "PNG":
+        return _png_header(path, start)
+    return _tiff_header(path) if found == "TIFF" else _pillow_header(path, PLUGINS[found])
 
 
 def _pillow_header(path: Path, plugin: type[ImageFile]) -> _Header:
-    # The format's own class instead of Image.open, whose limit on pixels is a setting of the whole process.
     with plugin(path) as image:
         mode, channels, kind = _target_mode(path, image)
-        orientation = _exif_orientation(image)
+        orientation = exif_orientation(image)
         width, height = image.size
     info = _upright_info(channels, kind, width, height, orientation)
     return _Header(info, orientation, lambda: _decode_pillow(path, plugin, mode))
@@ -340,15 +301,6 @@ def _target_mode(path: Path, image: Image.Image) -> tuple[str, int, PixelKind]:
     return _MODES[image.mode]
 
 
-def _exif_orientation(image: Image.Image) -> int:
-    try:
-        # The base class's method, because that of PNG decodes the image when the header holds no EXIF.
-        orientation = Image.Image.getexif(image).get(274, 1)
-    except DAMAGE:
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
 def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[Any]:
     with plugin(path) as image:
         image.load()
@@ -357,7 +309,7 @@ def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[An
 
 
 def _png_header(path: Path, start: bytes) -> _Header:
-    header = _pillow_header(path, PngImageFile)
+    header = _pillow_header(path, PLUGINS["PNG"])
     bit_depth, colour_type = start[24], start[25]  # of the IHDR chunk, which always comes first
     if bit_depth < 16 or colour_type not in _PNG_CHANNELS:
         return header
@@ -375,39 +327,34 @@ def _decode_png16(path: Path, channels: int) -> NDArray[Any]:
 
 
 @contextmanager
-def _open_tiff(path: Path) -> Iterator[TiffPageSeries]:
+def _one_series(path: Path) -> Iterator[TiffPageSeries]:
     """Open a TIFF at its one series of full-size pages; refuse a cut-off file, which tifffile fills up."""
-    import tifffile
-
-    # tifffile logs what it makes of damaged files; without a handler Python would print that.
-    logging.getLogger("tifffile").addHandler(_SILENCE)
-    with tifffile.TiffFile(path) as tiff:
-        found = [series for series in tiff.series if not series.keyframe.is_reduced]
-        pages = len(tiff.pages)
+    with open_tiff(path) as tiff:
+        found = full_size_series(tiff)
+        _ = len(tiff.pages)  # finds the end of the chain
         tiff.filehandle.seek(tiff.pages.next_page_offset)
         if any(tiff.filehandle.read(tiff.tiff.offsetsize)):
             raise EOFError("the chain of pages breaks off")
         if len(found) != 1 or found[0].axes not in TIFF_AXES:
-            axes = f"axes {found[0].axes}" if len(found) == 1 else "of different kinds"
-            problem = f"holds {pages} pages that are not said to be channels ({axes})"
-            raise ImageError(path, problem, "save one image a file, or planar channels (axes CYX)")
+            raise several_images(
+                path, tiff, f"axes {found[0].axes}" if len(found) == 1 else "of different kinds"
+            )
         series = found[0]
         size = tiff.filehandle.size
         if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
-            raise EOFError("the file ends before its pixels")
+            raise EOFError(ENDS_EARLY)
         for page in (page for page in series.pages if page is not None):
             spans = zip(page.dataoffsets, page.databytecounts, strict=True)
             if any(offset + length > size for offset, length in spans):
-                raise EOFError("the file ends before its pixels")
+                raise EOFError(ENDS_EARLY)
         yield series
 
 
-def _tiff_header(path: Path, _: bytes) -> _Header:
-    with _open_tiff(path) as series:
+def _tiff_header(path: Path) -> _Header:
+    with _one_series(path) as series:
         page, axes, shape = series.keyframe, series.axes, series.shape
         photometric, bits, type_name = page.photometric, page.bitspersample, str(page.dtype)
-        tag = page.tags.get(274)
-    orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
+        orientation = tiff_orientation(page)
     width, height = (shape[1], shape[0]) if axes in {"YX", "YXS"} else (shape[2], shape[1])
 
     if photometric in TIFF_BY_PILLOW or (bits < 8 and photometric in TIFF_PLAIN):
@@ -431,7 +378,7 @@ def _tiff_header(path: Path, _: bytes) -> _Header:
 
 
 def _decode_tiff(path: Path) -> NDArray[Any]:
-    with _open_tiff(path) as series:
+    with _one_series(path) as series:
         array: NDArray[Any] = series.asarray(maxworkers=1)
         axes, white_is_zero = series.axes, series.keyframe.photometric == 0
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -446,17 +393,6 @@ def _upright_info(channels: int, kind: PixelKind, width: int, height: int, orien
     if orientation >= 5:
         width, height = height, width
     return ImageInfo(channels, kind, width, height)
-
-
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo an EXIF orientation (Exif 2.32, tag 274) of pixels (C, H, W)."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(1, 2)
-    if orientation in {3, 4, 7, 8}:
-        pixels = pixels[:, ::-1]
-    if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, :, ::-1]
-    return pixels
 
 
 def _check_floats(path: Path, pixels: NDArray[np.float32]) -> None:

@@ -1,4 +1,4 @@
-"""The panels that a model is fitted on: which scenes can be used, what their sensors are, how they are divided."""
+"""Opening the scenes that a model is fitted on: usable scenes, common grid, modalities, bands, fingerprint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blemish.data.fingerprint import Fingerprint, Spread, sampled_sha256
+from blemish.data.modality import Modality
 from blemish.data.scene_reader import WHOLE_LIMIT, Probed, SceneReader
 from blemish.data.scene_splits import Bands, divided
-from blemish.data.scenes import Modality, Scene, find_scenes, scene_files
-from blemish.data.windowed import Kept
+from blemish.data.scenes import Scene, find_scenes, scene_files
+from blemish.data.windowed import DecodedCache
 from blemish.errors import FileError, ImageError, Stopped
 from blemish.observer import Observer
 
@@ -23,23 +24,23 @@ from blemish.observer import Observer
 class OpenedScenes:
     """Scenes that can be fitted on."""
 
-    panels: tuple[SceneReader, ...]
+    readers: tuple[SceneReader, ...]
     bands: tuple[Bands, ...]
     modalities: tuple[Modality, ...]
-    """That the model is to know: those of which at least one panel has a file."""
+    """Those of which at least one scene has a file; a model is fitted on them."""
     fingerprint: Fingerprint
 
 
 def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes:
     """Open the scenes that ``source`` names, to fit on patches of ``patch`` pixels.
 
-    The observer is told of each scene that cannot be used, and of what is missing or resampled in others. A
-    modality that seems constant in a scene carries nothing there: it is told as a problem and taken for
+    The observer hears of each scene that cannot be used, and of what is missing or resampled in others. A
+    modality that seems constant in a scene carries nothing there: it is reported as a problem and treated as
     missing. A modality that no scene has is left out of the model.
 
-    All scenes have the grid of one modality, so that the network meets each sensor at one scale: the one that is
-    said, or that has most pixels in most scenes. A scene without it is brought to the scale that its other
-    sensors have in the rest.
+    All scenes have the grid of one modality, so that the network sees each modality at one scale: the one marked
+    as the grid, or else the one that has most pixels in most scenes. A scene without it is brought to the scale
+    that its other modalities have in the rest.
 
     Raises
     ------
@@ -49,86 +50,86 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
         When the observer asked to stop.
     """
     scenes = find_scenes(source)
-    kept = Kept(WHOLE_LIMIT)
-    panels: list[SceneReader] = []
+    cache = DecodedCache(WHOLE_LIMIT)
+    readers: list[SceneReader] = []
     for done, scene in enumerate(scenes, start=1):
         if observer.should_stop():
             raise Stopped(f"stopped after opening {done - 1} of {len(scenes)} scenes, before training")
         try:
-            panels.append(_opened(scene, kept, observer))
+            readers.append(_opened(scene, cache, observer))
         except ImageError as error:
             observer.problem(error)
         observer.count(done, len(scenes))
-    if panels:
-        panels = _on_one_grid(panels, patch, kept, observer)
-    if not panels:
+    if readers:
+        readers = _on_one_grid(readers, patch, cache, observer)
+    if not readers:
         raise FileError(source, "holds no scene that can be used", "mend the files above, or add others")
 
     present = [
         modality.name
         for modality in scenes[0].modalities
-        if any(modality.name not in panel.missing for panel in panels)
+        if any(modality.name not in reader.missing for reader in readers)
     ]
     for modality in scenes[0].modalities:
         if modality.name not in present:
             observer.stage(f"{modality.name}: in none of the scenes; the model is fitted without it")
-    depths = {name: _most_common(panel.depths.get(name) for panel in panels) for name in present}
-    panels = [
+    depths = {name: _most_common(reader.depths.get(name) for reader in readers) for name in present}
+    readers = [
         _changed(
-            panel,
+            reader,
             [
                 one.model_copy(update={"depth": depths[one.name]})
-                for one in panel.modalities
+                for one in reader.modalities
                 if one.name in present
             ],
-            kept,
+            cache,
         )
-        for panel in panels
+        for reader in readers
     ]
-    for panel in panels:
-        for notice in panel.notices:
-            observer.stage(f"{panel.name}: {notice}")
-    scales = _scales(panels)
+    for reader in readers:
+        for notice in reader.notices:
+            observer.stage(f"{reader.name}: {notice}")
+    scales = _scales(readers)
     modalities = tuple(
-        modality.model_copy(update={"scale": scales[modality.name]}) for modality in panels[0].modalities
+        modality.model_copy(update={"scale": scales[modality.name]}) for modality in readers[0].modalities
     )
     return OpenedScenes(
-        panels=tuple(panels),
-        bands=tuple(divided(panel, patch) for panel in panels),
+        readers=tuple(readers),
+        bands=tuple(divided(reader, patch) for reader in readers),
         modalities=modalities,
-        fingerprint=_fingerprint(panels),
+        fingerprint=_fingerprint(readers),
     )
 
 
 def open_useful(scene: Scene, observer: Observer) -> SceneReader:
-    """The panel of ``scene``, without the modalities that seem constant: of each the observer is told.
+    """Open ``scene`` without the modalities that seem constant, each of which is reported to the observer.
 
-    Among its notices is how much of it a modality does not cover. What turns out to be damaged is left to be told
-    when it is reached.
+    The notices say how much of the scene a modality does not cover. Damage inside a file is reported later, when
+    the damaged part is read.
 
     Raises
     ------
     ImageError
         As :class:`SceneReader`, and when all modalities are constant.
     """
-    panel = SceneReader(scene)
+    reader = SceneReader(scene)
     try:
-        probed = panel.probed()
+        probed = reader.probed()
     except ImageError:
-        return panel
-    return _useful(panel, probed, observer)
+        return reader
+    return _useful(reader, probed, observer)
 
 
-def _opened(scene: Scene, kept: Kept, observer: Observer) -> SceneReader:
-    panel = SceneReader(scene, kept=kept)
-    panel.check()
-    return _useful(panel, panel.probed(), observer, kept)
+def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
+    reader = SceneReader(scene, cache=cache)
+    reader.check()
+    return _useful(reader, reader.probed(), observer, cache)
 
 
 def _useful(
-    panel: SceneReader, probed: Mapping[str, Probed], observer: Observer, kept: Kept | None = None
+    reader: SceneReader, probed: Mapping[str, Probed], observer: Observer, cache: DecodedCache | None = None
 ) -> SceneReader:
-    files = scene_files(panel.scene)
+    files = scene_files(reader.scene)
     constant = {
         name: ImageError(
             files[name][0],
@@ -138,7 +139,7 @@ def _useful(
         for name, one in probed.items()
         if one.constant is not None
     }
-    if constant and len(constant) + len(panel.missing) == len(panel.modalities):
+    if constant and len(constant) + len(reader.missing) == len(reader.modalities):
         raise next(iter(constant.values()))
     for error in constant.values():
         observer.problem(error)
@@ -148,39 +149,39 @@ def _useful(
         if one.covered < 1 and name not in constant
     )
     if not constant and not absent:
-        return panel
-    scene = replace(panel.scene, notices=(*panel.scene.notices, *absent))
-    return SceneReader(scene, without=[*constant], kept=kept)
+        return reader
+    scene = replace(reader.scene, notices=(*reader.scene.notices, *absent))
+    return SceneReader(scene, without=[*constant], cache=cache)
 
 
 def _percent(share: float) -> str:
     return "all" if share == 1 else f"{100 * share:.2g} %"
 
 
-def _changed(panel: SceneReader, modalities: Sequence[Modality], kept: Kept) -> SceneReader:
-    without = [one.name for one in modalities if one.name in panel.missing]
-    return SceneReader(replace(panel.scene, modalities=tuple(modalities)), without=without, kept=kept)
+def _changed(reader: SceneReader, modalities: Sequence[Modality], cache: DecodedCache) -> SceneReader:
+    without = [one.name for one in modalities if one.name in reader.missing]
+    return SceneReader(replace(reader.scene, modalities=tuple(modalities)), without=without, cache=cache)
 
 
 def _on_one_grid(
-    panels: Sequence[SceneReader], patch: int, kept: Kept, observer: Observer
+    readers: Sequence[SceneReader], patch: int, cache: DecodedCache, observer: Observer
 ) -> list[SceneReader]:
-    """The panels on the grid of one modality, and those without it at the scale of the others."""
-    said = (one.name for one in panels[0].modalities if one.grid)
-    there = (name for name in said if any(name not in panel.missing for panel in panels))
-    grid = next(there, None) or _most_common(panel.finest for panel in panels)
+    """The scenes on the grid of one modality, and those without it at the scale of the others."""
+    marked = (one.name for one in readers[0].modalities if one.grid)
+    present = (name for name in marked if any(name not in reader.missing for reader in readers))
+    grid = next(present, None) or _most_common(reader.finest for reader in readers)
 
-    def placed(panel: SceneReader, scales: Mapping[str, float]) -> SceneReader:
+    def on_grid(reader: SceneReader, scales: Mapping[str, float]) -> SceneReader:
         modalities = [
             one.model_copy(update={"grid": one.name == grid, "scale": scales.get(one.name)})
-            for one in panel.modalities
+            for one in reader.modalities
         ]
-        return _changed(panel, modalities, kept)
+        return _changed(reader, modalities, cache)
 
-    scales = _scales([placed(panel, {}) for panel in panels if grid not in panel.missing])
+    scales = _scales([on_grid(reader, {}) for reader in readers if grid not in reader.missing])
     found: list[SceneReader] = []
-    for panel in panels:
-        again = placed(panel, scales)
+    for reader in readers:
+        again = on_grid(reader, scales)
         try:
             divided(again, patch)
         except ImageError as error:
@@ -190,11 +191,11 @@ def _on_one_grid(
     return found
 
 
-def _scales(panels: Sequence[SceneReader]) -> dict[str, float]:
-    """Of each modality, the median over the panels that have it."""
+def _scales(readers: Sequence[SceneReader]) -> dict[str, float]:
+    """The scale of each modality: the median over the scenes that have it."""
     found: dict[str, list[float]] = {}
-    for panel in panels:
-        for name, scale in panel.scales.items():
+    for reader in readers:
+        for name, scale in reader.scales.items():
             found.setdefault(name, []).append(scale)
     return {name: statistics.median(scales) for name, scales in found.items()}
 
@@ -203,24 +204,24 @@ def _most_common(values: Iterable[str | None]) -> str:
     return Counter(value for value in values if value is not None).most_common(1)[0][0]
 
 
-def _fingerprint(panels: Sequence[SceneReader]) -> Fingerprint:
-    """``sha256`` changes with the name of a scene, a modality or a file, and with the content of a file.
+def _fingerprint(readers: Sequence[SceneReader]) -> Fingerprint:
+    """The fingerprint of scenes; ``sha256`` changes with the names of scenes, modalities, files and with content.
 
     Files of more than 64 MiB are sampled (``sampled_sha256``).
     """
     digest = hashlib.sha256()
-    for panel in sorted(panels, key=lambda panel: panel.name):
-        for name, files in scene_files(panel.scene).items():
-            for file in files if name not in panel.missing else []:
-                path = file.relative_to(panel.scene.folder).as_posix()
-                line = f"{sampled_sha256(file)}  {panel.name}/{path}  {name}\n"
+    for reader in sorted(readers, key=lambda reader: reader.name):
+        for name, files in scene_files(reader.scene).items():
+            for file in files if name not in reader.missing else []:
+                path = file.relative_to(reader.scene.folder).as_posix()
+                line = f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
                 digest.update(os.fsencode(line))
     return Fingerprint(
-        count=len(panels),
-        channels=panels[0].channels,
+        count=len(readers),
+        channels=readers[0].channels,
         kind="float32",
-        width=_spread([panel.width for panel in panels]),
-        height=_spread([panel.height for panel in panels]),
+        width=_spread([reader.width for reader in readers]),
+        height=_spread([reader.height for reader in readers]),
         sha256=digest.hexdigest(),
     )
 

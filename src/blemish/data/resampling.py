@@ -1,4 +1,4 @@
-"""Bringing one sensor's pixels to the grid of another, window by window."""
+"""Resampling of one modality to the pixels of another, window by window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import sparse
 
 @dataclass(frozen=True)
 class ResamplingAxis:
-    """How [start, stop) of an axis of ``to`` pixels is made of an axis of ``of`` pixels over the same length.
+    """Weights that resample an axis of ``of`` pixels to [start, stop) of an axis of ``to`` pixels of the same length.
 
     Bilinear, with the pixels' outer edges aligned: pixel i of the new axis has its centre at
     (i + ½) of / to. Where the new axis is the coarser one the triangle widens with it, so that nothing
@@ -20,7 +20,7 @@ class ResamplingAxis:
 
     Examples
     --------
-    >>> axis = Axis(of=2, to=4, start=1, stop=3)
+    >>> axis = ResamplingAxis(of=2, to=4, start=1, stop=3)
     >>> axis.first, axis.last
     (0, 2)
     >>> axis.weights.toarray().tolist()
@@ -73,7 +73,7 @@ class ResamplingAxis:
 def resample(
     pixels: NDArray[np.floating[Any]], rows: ResamplingAxis, columns: ResamplingAxis
 ) -> NDArray[np.float32]:
-    """Pixels (C, h, w), which are those that ``rows`` and ``columns`` need, on the new grid.
+    """Resample pixels (C, h, w), exactly those that ``rows`` and ``columns`` need, to the new grid.
 
     NaN stays local: a new pixel is NaN exactly where one that it is made of is.
     """

@@ -1,4 +1,4 @@
-"""A panel: a scene whose sensors are read together, by windows, on one grid of pixels."""
+"""Reading a scene by windows: the images of all its modalities together, on one grid of pixels."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import DEPTH_WORDS
+from blemish.data.modality import Modality, modality_files
 from blemish.data.resampling import ResamplingAxis, resample
-from blemish.data.scenes import Modality, Scene, modality_files
-from blemish.data.windowed import Kept, Mosaic, Windows, open_windows, same_field
+from blemish.data.scenes import Scene
+from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
 from blemish.errors import ImageError
 
 PART_LIMIT = 256 * 2**20
-"""Bytes of decoded tiles and strips that an open panel keeps."""
+"""Bytes of decoded tiles and strips that an open scene keeps."""
 WHOLE_LIMIT = 2**30
-"""Bytes of a panel's images that can only be decoded whole; with more it is refused."""
+"""Bytes of a scene's images that can only be decoded whole; a scene with more is refused."""
 
 _PROBES, _PROBE_SIDE = 4, 64
 
 
 class Probed(NamedTuple):
-    """What some windows show of a modality."""
+    """Coverage and constancy of a modality in a sample of windows."""
 
     covered: float
-    """The share of their pixels on which it is there."""
+    """Share of the windows' pixels on which the modality is present."""
     constant: float | None
-    """Its value, if it is the same on all of these."""
+    """Its value where all of these have the same one, else None."""
 
 
 class SceneReader:
     """An opened scene: images of several sensors as one image of all their channels, read by windows.
 
-    Opening reads headers only; so does unpickling. The grid is that of the modality that says so
-    (``grid``). Where that one is missing it is made up from another and the ``scale`` at which a model was
-    fitted on it; where nothing is known of this, the modality with most pixels gives the grid. Others are
-    brought to it by bilinear resampling with the outer edges of the pixels aligned, the same whatever the
-    window.
+    Opening reads headers only; so does unpickling. The grid is that of the modality marked ``grid``. Where that
+    one is missing, the grid is derived from another modality and the ``scale`` at which a model was fitted on it;
+    without such a scale the modality with most pixels gives the grid. Others are brought to it by bilinear
+    resampling with the outer edges of the pixels aligned, the same whatever the window.
 
     Values are scaled by the full range of the file's own depth, or by the modality's ``range``. A pixel is
     NaN in all channels of a modality where this is absent: the sensor was never used, the file has no-data
@@ -52,8 +52,8 @@ class SceneReader:
     Parameters
     ----------
     scene: what to open.
-    without: names of modalities that are taken for missing although they are there.
-    kept: where decoded parts are kept; several panels may share one. Its own by default.
+    without: names of modalities that are treated as missing although they have files.
+    cache: of decoded parts; several scenes may share one. Its own by default.
 
     Raises
     ------
@@ -66,19 +66,21 @@ class SceneReader:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from blemish.data.scenes import find_scenes
-    >>> from blemish.storage.atomic import write_image
+    >>> from blemish.data.maps import write_image
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = write_image(folder / "visible.png", np.ones((3, 40, 60)))
     >>> _ = write_image(folder / "infrared.png", np.zeros((1, 20, 30)))
     >>> (scene,) = find_scenes(folder)
-    >>> with SceneReader(scene) as panel:
-    ...     panel.channels, panel.height, panel.width, panel.notices
-    ...     panel.read(10, 20, 2, 2)[:2].tolist()
+    >>> with SceneReader(scene) as reader:
+    ...     reader.channels, reader.height, reader.width, reader.notices
+    ...     reader.read(10, 20, 2, 2)[:2].tolist()
     (4, 40, 60, ('infrared: brought from 30 × 20 to 60 × 40 pixels',))
     [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]]
     """
 
-    def __init__(self, scene: Scene, *, without: Collection[str] = (), kept: Kept | None = None) -> None:
+    def __init__(
+        self, scene: Scene, *, without: Collection[str] = (), cache: DecodedCache | None = None
+    ) -> None:
         self.scene = scene
         self.modalities: tuple[Modality, ...] = scene.modalities
         self.channels = sum(modality.channels for modality in self.modalities)
@@ -90,11 +92,11 @@ class SceneReader:
         grid, scale = self._grid(present)
         self.height, self.width = (max(1, round(side / scale)) for side in (grid.height, grid.width))
         for windows in present.values():
-            # A grid that is said need not be the finest; then both are of that one, and rounded.
+            # A marked grid need not be the finest; then both are of the finest one, and rounded.
             _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
-        whole = sum(windows.kept_bytes for windows in present.values())
+        whole = sum(windows.cached_bytes for windows in present.values())
         if whole > WHOLE_LIMIT:
-            largest = max(present.values(), key=lambda windows: windows.kept_bytes)
+            largest = max(present.values(), key=lambda windows: windows.cached_bytes)
             raise ImageError(
                 largest.path,
                 f"can only be decoded whole, and {scene.name} would take {whole / 2**30:.1f} GiB so",
@@ -107,28 +109,28 @@ class SceneReader:
         )
         if len(self.missing) == len(self.modalities):
             raise ImageError(scene.folder, "has no modality left", "keep one")
-        self.notices = (*scene.notices, *self._told(present))
+        self.notices = (*scene.notices, *self._notices(present))
         self._windows = {name: windows for name, windows in present.items() if name not in self.missing}
-        self._shared = kept is not None
-        self._kept = kept if kept is not None else Kept(PART_LIMIT + whole)
+        self._shared = cache is not None
+        self._cache = cache if cache is not None else DecodedCache(PART_LIMIT + whole)
 
     @property
     def name(self) -> str:
-        """Of the scene."""
+        """Name of the scene."""
         return self.scene.name
 
     @property
     def depths(self) -> dict[str, str]:
-        """Type of the pixels of each modality that is there, as NumPy names it."""
+        """Type of the pixels of each present modality, as NumPy names it."""
         return {name: windows.dtype.name for name, windows in self._windows.items()}
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
-        """The window whose first pixel is (top, left): (C, height, width) in [0, 1], NaN where absent.
+        """Read the window whose first pixel is (top, left): (C, height, width) in [0, 1], NaN where absent.
 
         Raises
         ------
         ValueError
-            The window is empty or leaves the panel.
+            The window is empty or leaves the scene.
         ImageError
             A file is damaged where the window needs it, or holds values outside 0..1 and has no range.
         """
@@ -153,7 +155,7 @@ class SceneReader:
             windows.check()
 
     def probed(self) -> dict[str, Probed]:
-        """What 16 windows, spread over the panel, show of each modality that is there.
+        """Coverage and constancy of each present modality in 16 windows, spread over the scene.
 
         Raises
         ------
@@ -186,12 +188,12 @@ class SceneReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop what was decoded; files are open only while they are read."""
+        """Empty the cache; files are open only while they are read."""
         if not self._shared:
-            self._kept.clear()
+            self._cache.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.scene, self._without, self._kept if self._shared else None)
+        return _reopened, (self.scene, self._without, self._cache if self._shared else None)
 
     @property
     def finest(self) -> str:
@@ -200,14 +202,14 @@ class SceneReader:
 
     @property
     def scales(self) -> dict[str, float]:
-        """Pixels along a side, for each of the panel's, of each modality that is there."""
+        """Of each present modality, its pixels along a side for each pixel of the scene."""
         return {
             name: math.sqrt(_pixels(windows) / (self.height * self.width))
             for name, windows in self._windows.items()
         }
 
-    def _grid(self, present: dict[str, Windows]) -> tuple[Windows, float]:
-        """A modality that is there, and how many of its pixels along a side are one of the panel's."""
+    def _grid(self, present: dict[str, WindowedImage]) -> tuple[WindowedImage, float]:
+        """The modality that gives the grid, and how many of its pixels along a side are one of the scene's."""
         for modality in self.modalities:
             if modality.grid and modality.name in present:
                 return present[modality.name], 1.0
@@ -216,34 +218,36 @@ class SceneReader:
         name = max(present, key=lambda name: (name in scales, _pixels(present[name])))
         return present[name], scales.get(name, 1.0)
 
-    def _told(self, present: dict[str, Windows]) -> list[str]:
-        """A line for all that a user might not expect of the files."""
-        told = []
+    def _notices(self, present: dict[str, WindowedImage]) -> list[str]:
+        """A line for each property of the files that a user may not expect."""
+        notices = []
         for modality in self.modalities:
             name, windows = modality.name, present.get(modality.name)
             if windows is None:
-                told.append(f"{name}: missing" + (f", there is no {modality.file}" if modality.file else ""))
+                notices.append(
+                    f"{name}: missing" + (f", there is no {modality.file}" if modality.file else "")
+                )
                 continue
             if name in self._without:
-                told.append(f"{name}: left out")
+                notices.append(f"{name}: left out")
                 continue
             if (windows.height, windows.width) != (self.height, self.width):
-                told.append(
+                notices.append(
                     f"{name}: brought from {windows.width} × {windows.height} "
                     f"to {self.width} × {self.height} pixels"
                 )
             if modality.depth not in (None, windows.dtype.name) and modality.range is None:
-                told.append(
+                notices.append(
                     f"{name}: {_in_words(windows.dtype.name)} here, {_in_words(modality.depth)} in most of what "
                     "the model is fitted on; each is scaled by its own full range"
                 )
             if isinstance(windows, Mosaic) and windows.missing:
                 places = ", ".join(f"row {row} column {column}" for row, column in windows.missing)
-                told.append(f"{name}: no file for {places}, taken as absent")
-        return told
+                notices.append(f"{name}: no file for {places}, taken as absent")
+        return notices
 
     def _read(
-        self, windows: Windows, modality: Modality, top: int, left: int, height: int, width: int
+        self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
         if (windows.height, windows.width) == (self.height, self.width):
             return self._scaled(windows, modality, top, left, height, width)
@@ -253,10 +257,10 @@ class SceneReader:
         return resample(self._scaled(windows, modality, *source), rows, columns)
 
     def _scaled(
-        self, windows: Windows, modality: Modality, top: int, left: int, height: int, width: int
+        self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
         """The window of one modality at its own resolution, in [0, 1] or NaN."""
-        values, absent = windows.read(top, left, height, width, self._kept)
+        values, absent = windows.read(top, left, height, width, self._cache)
         nowhere = np.zeros((height, width), np.bool_) if absent is None else absent.copy()
         if modality.no_data is not None:
             nowhere |= (values == modality.no_data).all(axis=0)
@@ -273,7 +277,7 @@ class SceneReader:
         return pixels
 
     def _by_depth(
-        self, windows: Windows, values: NDArray[Any], there: NDArray[np.bool_]
+        self, windows: WindowedImage, values: NDArray[Any], there: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         if windows.full_scale is None:
             raise _without_range(windows)
@@ -288,15 +292,15 @@ class SceneReader:
         return pixels
 
 
-def _reopened(scene: Scene, without: tuple[str, ...], kept: Kept | None) -> SceneReader:
-    return SceneReader(scene, without=without, kept=kept)
+def _reopened(scene: Scene, without: tuple[str, ...], cache: DecodedCache | None) -> SceneReader:
+    return SceneReader(scene, without=without, cache=cache)
 
 
-def _open(scene: Scene, modality: Modality) -> Windows | None:
+def _open(scene: Scene, modality: Modality) -> WindowedImage | None:
     files = modality_files(scene.folder, modality)
     if not files:
         return None
-    windows = Mosaic(files) if len(files) > 1 else open_windows(next(iter(files.values())))
+    windows = Mosaic(files) if len(files) > 1 else open_windowed(next(iter(files.values())))
     if windows.channels != modality.channels:
         problem = (
             f"has {windows.channels} channel{'s' * (windows.channels != 1)} where "
@@ -308,11 +312,11 @@ def _open(scene: Scene, modality: Modality) -> Windows | None:
     return windows
 
 
-def _pixels(windows: Windows) -> int:
+def _pixels(windows: WindowedImage) -> int:
     return windows.height * windows.width
 
 
-def _check_field(windows: Windows, grid: Windows, *, rounded: bool) -> None:
+def _check_field(windows: WindowedImage, grid: WindowedImage, *, rounded: bool) -> None:
     own, whole = (windows.height, windows.width), (grid.height, grid.width)
     coarse, fine = sorted((own, whole))
     if own != whole and not same_field(coarse, fine, rounded=rounded):
@@ -324,7 +328,7 @@ def _check_field(windows: Windows, grid: Windows, *, rounded: bool) -> None:
         )
 
 
-def _without_range(windows: Windows) -> ImageError:
+def _without_range(windows: WindowedImage) -> ImageError:
     problem = f"holds values of the type {windows.dtype}, whose full range is not said"
     return ImageError(windows.path, problem, "give its 'range' in modalities.yaml")
 

@@ -1,4 +1,4 @@
-"""Modalities and scenes: what the channels of an image are, where several sensors saw the same surface.
+"""Scenes: the same surface seen by several sensors, a file or files for each modality.
 
 A scene is one painting or object, and a folder with a file for each modality, that is each sensor. What the
 files mean is said in a ``modalities.yaml`` beside them, or beside the folders of several scenes::
@@ -22,106 +22,26 @@ Without such a file each image in a folder is a modality, named by its stem.
 
 from __future__ import annotations
 
-import os
-import re
-import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PositiveFloat,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from blemish.data.datasets import natural_key
 from blemish.data.image import SUFFIXES
-from blemish.data.windowed import Windows, open_windows
-from blemish.errors import FileError, ImageError, nearest
+from blemish.data.modality import Modality, ModalityRange, list_folder, modality_files
+from blemish.data.scene_description import (
+    MODALITIES_FILE,
+    SceneDescription,
+    description_of,
+    read_description,
+)
+from blemish.data.windowed import WindowedImage, open_windowed
+from blemish.errors import FileError, ImageError
 
-MODALITIES_FILE = "modalities.yaml"
 MOST_DEDUCED = 64
 """More images in a folder than this are hardly the sensors of one scene."""
-
-
-def _inside(file: str) -> str:
-    if not file:
-        return file
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise ValueError("name a file inside the folder of a scene")
-    fields = [field for _, field, _, _ in string.Formatter().parse(path.name) if field is not None]
-    if "{" in str(path.parent) or set(fields) - {"row", "column"} or len(set(fields)) < len(fields):
-        raise ValueError("write {row} and {column} once each, in the name of the file")
-    return file
-
-
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] >= ends[1]:
-        raise ValueError("write the lower value first, then the higher")
-    return ends
-
-
-# A name becomes that of files and of loss terms.
-ModalityName = Annotated[str, Field(max_length=100, pattern=r"^[^\s./\\][^/\\\n]*$")]
-ScenePath = Annotated[str, AfterValidator(_inside)]
-ModalityRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
-
-
-class Modality(BaseModel):
-    """One sensor's share of the channels of an image; the modalities of a list take theirs in turn.
-
-    Where a sensor saw nothing, its channels hold NaN: it was never taken, or does not cover that region.
-
-    Examples
-    --------
-    >>> Modality(name="rgb", channels=3).is_grey, Modality(name="xray", channels=1).is_grey
-    (True, False)
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: ModalityName
-    channels: int = Field(ge=1)
-    grey: bool | None = None
-    """Whether it is turned to grey before SSIM; None for exactly the modalities of three channels, which is
-    what Xie et al. 2019, section 3.3, do."""
-    file: ScenePath = ""
-    """Within the folder of its scene; with ``{row}`` and ``{column}`` several abutting files."""
-    range: ModalityRange | None = None
-    """The values that become 0 and 1, others are clipped; None: the full range of the file's own depth."""
-    no_data: FiniteFloat | None = None
-    """The value, as it is in the file, of pixels where nothing was measured."""
-    grid: bool = False
-    """Whether the others are brought to its pixels."""
-    scale: PositiveFloat | None = None
-    """Pixels of it along a side for each of the grid, where a model was fitted: the same scene without the grid's
-    own sensor is still brought to the scale that the network knows."""
-    depth: str | None = None
-    """Type of its pixels where a model was fitted on it, so that another one can be spoken of."""
-
-    @property
-    def is_grey(self) -> bool:
-        """``grey``, decided."""
-        return self.channels == 3 if self.grey is None else self.grey
-
-
-def channel_slices(modalities: Sequence[Modality]) -> tuple[slice, ...]:
-    """Channels of each of ``modalities`` in an image of all of them.
-
-    >>> channel_slices([Modality(name="rgb", channels=3), Modality(name="xray", channels=1)])
-    (slice(0, 3, None), slice(3, 4, None))
-    """
-    ends = list(accumulate((modality.channels for modality in modalities), initial=0))
-    return tuple(slice(start, stop) for start, stop in pairwise(ends))
 
 
 @dataclass(frozen=True)
@@ -136,7 +56,7 @@ class Scene:
 
 
 def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list[Scene]:
-    """The scenes that ``source`` names, in natural order; of files only headers are read.
+    """List the scenes that ``source`` names, in natural order; of files only headers are read.
 
     Parameters
     ----------
@@ -151,7 +71,7 @@ def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list
         No scene, or a YAML file that says what cannot be, or what the model does not know.
     """
     source = Path(source)
-    described = _yaml_of(source)
+    described = description_of(source)
     if described is not None:
         return _described_scenes(described, modalities)
     if not source.is_dir():
@@ -163,13 +83,13 @@ def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list
 
 
 def holds_scenes(source: str | Path) -> bool:
-    """Whether ``source`` is meant as scenes rather than as images, each for itself.
+    """Whether ``source`` holds scenes rather than independent images.
 
     It is where there is a ``modalities.yaml``, where all subfolders with images hold from two to 64 of
     them, and where the images of a folder without such subfolders differ in channels or depth.
     """
     source = Path(source)
-    if _yaml_of(source) is not None:
+    if description_of(source) is not None:
         return True
     if not source.is_dir():
         return False
@@ -178,35 +98,6 @@ def holds_scenes(source: str | Path) -> bool:
     if not folders or not all(2 <= count <= MOST_DEDUCED for count in counts):
         return False
     return folders != [source] or len(_kinds(source)) > 1
-
-
-def modality_files(folder: Path, modality: Modality) -> dict[tuple[int, int], Path]:
-    """The files of ``modality`` in ``folder`` that are there, by (row, column) as their names count them.
-
-    Raises
-    ------
-    ImageError
-        Two names give the same place, as ``x_1.tif`` and ``x_01.tif`` do.
-    """
-    if not modality.file:
-        return {}
-    path = folder / modality.file
-    if "{" not in path.name:
-        return {(0, 0): path} if os.path.lexists(path) else {}
-    pattern = re.escape(path.name)
-    for place in ("row", "column"):
-        pattern = pattern.replace(rf"\{{{place}\}}", rf"(?P<{place}>[0-9]+)")
-    found: dict[tuple[int, int], Path] = {}
-    for file in _listed(path.parent) if path.parent.is_dir() else []:
-        match = re.fullmatch(pattern, file.name)
-        if match is None:
-            continue
-        places = match.groupdict()
-        key = int(places.get("row", 0)), int(places.get("column", 0))
-        if key in found:
-            raise ImageError(file, f"stands where {found[key].name} does", "remove one of the two")
-        found[key] = file
-    return found
 
 
 def scene_files(scene: Scene) -> dict[str, list[Path]]:
@@ -220,51 +111,12 @@ def scene_files(scene: Scene) -> dict[str, list[Path]]:
 # -- with a YAML file ----------------------------------------------------------------------------------
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    name: ModalityName
-    file: Annotated[ScenePath, Field(min_length=1)]
-    channels: int | None = Field(None, ge=1)
-    range: ModalityRange | None = None
-    grey: bool | None = None
-    no_data: FiniteFloat | None = None
-
-
-class _Description(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    modalities: list[_Entry] = Field(min_length=1)
-    root: str = "."
-    grid: str | None = None
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' is given twice", key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _yaml_of(source: Path) -> Path | None:
-    if source.suffix.lower() in {".yaml", ".yml"} and not source.is_dir():
-        return source
-    path = source / MODALITIES_FILE
-    return path if path.is_file() else None
-
-
 def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
-    described = _read_description(path)
+    described = read_description(path)
     root = path.parent / described.root
     if not root.is_dir():
         raise FileError(path, f"names the root {described.root}, which is no folder", "correct 'root'")
-    # One channel where nothing is said, until the files are looked at.
+    # One channel where none are given, until the files are opened.
     found = [
         Modality(
             **entry.model_dump(exclude={"channels"}),
@@ -286,7 +138,7 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
         known = {modality.name for modality in wanted}
         notices = (
             *(_unused(modality.name) for modality in found if modality.name not in known),
-            *_otherwise(described, wanted),
+            *_differences(described, wanted),
         )
         stated = {entry.name for entry in described.modalities if entry.channels}
         found = _agreed(path, found, stated, wanted)
@@ -307,48 +159,6 @@ def _refuse_shared(path: Path, folder: Path, modalities: Sequence[Modality]) -> 
                 problem = f"gives {file.relative_to(folder)} to both '{owners[file]}' and '{modality.name}'"
                 raise FileError(path, problem, "give each modality its own file")
             owners[file] = modality.name
-
-
-def _read_description(path: Path) -> _Description:
-    mend = "correct the file"
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
-    except FileNotFoundError:
-        raise FileError(path, "does not exist", "check the path") from None
-    except OSError as error:
-        raise FileError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise FileError(path, f"is not valid YAML ({' '.join(str(error).split())})", mend) from None
-    if not isinstance(data, dict):
-        raise FileError(path, "holds no keys and values", "list the sensors under 'modalities:'")
-    try:
-        described = _Description.model_validate(data)
-    except ValidationError as error:
-        # A key that is not known is often the one that is missing, misspelt.
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise FileError(path, _explained(first), mend) from None
-    names = [entry.name for entry in described.modalities]
-    files = [str(PurePosixPath(entry.file)) for entry in described.modalities]
-    for key, values in (("name", names), ("file", files)):
-        again = next((value for index, value in enumerate(values) if value in values[:index]), None)
-        if again is not None:
-            raise FileError(path, f"gives the {key} '{again}' twice", f"give each modality its own {key}")
-    if described.grid is not None and described.grid not in names:
-        known = nearest(described.grid, names)
-        raise FileError(path, f"has the grid '{described.grid}', which is no modality; {known}", mend)
-    return described
-
-
-def _explained(error: Any) -> str:
-    *before, last = location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = (_Entry if before else _Description).model_fields
-        return f"unknown key '{key}'; {nearest(last, known)}"
-    if error["type"] == "missing":
-        return f"key '{key}' is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"'{key}' is {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _agreed(
@@ -372,13 +182,13 @@ def _agreed(
                 f"the model was fitted on {_counted(modality.channels)}",
                 "give the same sensor, or fit again",
             )
-        said = {"file": own.file, "range": own.range, "no_data": own.no_data}
-        agreed.append(modality.model_copy(update=said))
+        own_settings = {"file": own.file, "range": own.range, "no_data": own.no_data}
+        agreed.append(modality.model_copy(update=own_settings))
     return agreed
 
 
-def _otherwise(described: _Description, wanted: Sequence[Modality]) -> Iterator[str]:
-    """What is said otherwise than where the model was fitted, as far as it changes what the network sees."""
+def _differences(described: SceneDescription, wanted: Sequence[Modality]) -> Iterator[str]:
+    """A line for each setting that differs from the model's and changes the input of the network."""
     entries = {entry.name: entry for entry in described.modalities}
     for modality in wanted:
         entry = entries.get(modality.name)
@@ -518,10 +328,10 @@ def _counted(channels: int) -> str:
 
 
 def _channels(files: Sequence[Path]) -> int:
-    """Of the first file whose header can be read."""
+    """Channels of the first file whose header can be read."""
     opened = [_tried(path) for path in files]
     for windows in opened:
-        if isinstance(windows, Windows):
+        if isinstance(windows, WindowedImage):
             return windows.channels
     assert isinstance(opened[0], ImageError)
     raise opened[0]
@@ -530,12 +340,12 @@ def _channels(files: Sequence[Path]) -> int:
 def _kinds(folder: Path) -> set[tuple[int, str]]:
     """(channels, type) of the images whose headers can be read."""
     opened = [_tried(path) for path in _images_in(folder)]
-    return {(one.channels, one.dtype.name) for one in opened if isinstance(one, Windows)}
+    return {(one.channels, one.dtype.name) for one in opened if isinstance(one, WindowedImage)}
 
 
-def _tried(path: Path) -> Windows | ImageError:
+def _tried(path: Path) -> WindowedImage | ImageError:
     try:
-        return open_windows(path)
+        return open_windowed(path)
     except ImageError as error:
         return error
 
@@ -552,18 +362,8 @@ def _image_folders(source: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _listed(folder) if path.is_dir()]
+    return [path for path in list_folder(folder) if path.is_dir()]
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in _listed(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
-
-
-def _listed(folder: Path) -> list[Path]:
-    """What is in ``folder`` but hidden, in natural order."""
-    try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError as error:
-        problem = f"cannot be searched ({error.strerror})"
-        raise FileError(folder, problem, "change its permissions or move it away") from None
-    return [folder / name for name in sorted(names, key=natural_key)]
+    return [path for path in list_folder(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]

@@ -1,4 +1,4 @@
-"""Reading an image file by windows, so that an image larger than the memory can be worked on.
+"""Reading an image file by windows, so that an image larger than the memory can be used.
 
 A TIFF gives up the tiles, strips or rows that a window touches. Other formats have no such parts: they are
 decoded whole and kept while they are in use.
@@ -6,7 +6,6 @@ decoded whole and kept while they are in use.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -17,16 +16,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.image import (
+from blemish.data.image import ImageInfo, image_info, read_image
+from blemish.data.opening import (
     DAMAGE,
+    ENDS_EARLY,
     TIFF_AXES,
     TIFF_BY_PILLOW,
     TIFF_PLAIN,
-    ImageInfo,
     damaged,
     first_bytes,
-    image_info,
-    read_image,
+    full_size_series,
+    image_format,
+    open_tiff,
+    several_images,
+    tiff_orientation,
 )
 from blemish.errors import ImageError
 
@@ -36,15 +39,13 @@ if TYPE_CHECKING:
 SEGMENT_LIMIT = 64 * 2**20
 """Bytes of a tile or strip, decoded; a TIFF with larger ones is decoded whole."""
 
-_ENDS = "the file ends before its pixels"
-_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JPEG = {6, 7, 34892, 33007}
 _YCBCR, _WHITE_IS_ZERO = 6, 0
 _ALPHA = {1, 2}
 _ANY_SIZE = 2**62
 
 
-class Kept:
+class DecodedCache:
     """Decoded parts of images up to ``limit`` bytes; beyond it those used longest ago are dropped.
 
     The part asked for last stays whatever its size. A copy in another process begins empty.
@@ -56,7 +57,7 @@ class Kept:
         self._bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The part kept under ``key``, or what ``decode`` gives."""
+        """The part stored under ``key``, decoded by ``decode`` where there is none."""
         part = self._parts.pop(key, None)
         if part is None:
             part = decode()
@@ -68,11 +69,11 @@ class Kept:
         return part
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all parts."""
         self._parts.clear()
         self._bytes = 0
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
+    def __reduce__(self) -> tuple[type[DecodedCache], tuple[int]]:
         return type(self), (self.limit,)
 
 
@@ -85,7 +86,7 @@ class ReadWindow(NamedTuple):
     """(h, w), where the file says by transparency, or by leaving out a tile, that there is nothing."""
 
 
-class Windows(ABC):
+class WindowedImage(ABC):
     """An image that is read window by window; only its header is read at first."""
 
     path: Path
@@ -96,17 +97,17 @@ class Windows(ABC):
     dtype: np.dtype[Any]
     full_scale: float | None
     """The value that means 1; None where the type does not say."""
-    kept_bytes: int
-    """What stays in memory once a window was read."""
+    cached_bytes: int
+    """Bytes that stay in the cache once a window was read."""
 
     @abstractmethod
-    def read(self, top: int, left: int, height: int, width: int, kept: Kept) -> ReadWindow:
-        """The window whose first pixel is (top, left), which lies within the image.
+    def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
+        """Read the window whose first pixel is (top, left), which lies within the image.
 
         Raises
         ------
         ImageError
-            What the window needs cannot be read or decoded.
+            A part of the file that the window needs cannot be read or decoded.
         """
 
     @abstractmethod
@@ -114,8 +115,8 @@ class Windows(ABC):
         """Raise ImageError where the file ends before its pixels, as far as that shows without decoding."""
 
 
-def open_windows(path: str | Path) -> Windows:
-    """Any image that ``read_image`` reads, and TIFFs of any numeric type, BigTIFFs and pyramids besides.
+def open_windowed(path: str | Path) -> WindowedImage:
+    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs and pyramids.
 
     Of a pyramid the largest level is read. Values are the file's own. Alpha is no channel: where it is 0,
     the image is absent.
@@ -126,15 +127,15 @@ def open_windows(path: str | Path) -> Windows:
         The file is missing, no image, or its header is damaged.
     """
     path = Path(path)
-    if first_bytes(path)[:4] in _SIGNATURES:
+    if image_format(first_bytes(path)) == "TIFF":
         try:
-            return _open_tiff(path)
+            return _windowed_tiff(path)
         except DAMAGE as error:
             raise damaged(path, error) from error
     return _Whole(path, image_info(path, max_pixels=_ANY_SIZE))
 
 
-class _Whole(Windows):
+class _Whole(WindowedImage):
     """A file that can only be decoded as a whole."""
 
     def __init__(self, path: Path, info: ImageInfo) -> None:
@@ -144,15 +145,15 @@ class _Whole(Windows):
         self.height, self.width = info.height, info.width
         self.dtype = np.dtype(info.kind)
         self.full_scale = _full_scale(self.dtype)
-        self.kept_bytes = info.channels * info.height * info.width * self.dtype.itemsize
+        self.cached_bytes = info.channels * info.height * info.width * self.dtype.itemsize
 
-    def read(self, top: int, left: int, height: int, width: int, kept: Kept) -> ReadWindow:
-        pixels = kept.get(self.path, lambda: read_image(self.path, max_pixels=_ANY_SIZE).pixels)
+    def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
+        pixels = cache.get(self.path, lambda: read_image(self.path, max_pixels=_ANY_SIZE).pixels)
         values = pixels[:, top : top + height, left : left + width]
         return ReadWindow(values[: self.channels], values[-1] == 0 if self._has_alpha else None)
 
     def check(self) -> None:
-        """That a compressed file is complete shows only when it is decoded."""
+        """Do nothing: whether a compressed file is complete shows only when it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class _Page:
     tables: bytes | None
 
 
-class _Tiff(Windows):
+class _Tiff(WindowedImage):
     """A TIFF by its tiles, strips or, where it is not compressed and not tiled, rows."""
 
     def __init__(self, path: Path, series: TiffPageSeries, page: TiffPage) -> None:
@@ -190,7 +191,7 @@ class _Tiff(Windows):
             if page.is_tiled
             else (min(page.rowsperstrip, self.height), self.width)
         )
-        self.kept_bytes = 0
+        self.cached_bytes = 0
         if page.is_final and all(each is not None or series.dataoffset is not None for each in pages):
             plane = self.height * self.width * samples * self.dtype.itemsize
             self._rows = [
@@ -206,13 +207,13 @@ class _Tiff(Windows):
 
     @property
     def segment_bytes(self) -> int:
-        """Of a tile or strip, decoded; 0 where rows are read."""
+        """Bytes of a decoded tile or strip; 0 where rows are read."""
         if self._rows is not None:
             return 0
         height, width = self._tile
         return height * width * self._samples * self.dtype.itemsize
 
-    def read(self, top: int, left: int, height: int, width: int, kept: Kept) -> ReadWindow:
+    def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
         stored = self.channels + self._has_alpha
         values = np.zeros((stored, height, width), self.dtype)
         absent = np.zeros((height, width), np.bool_)
@@ -220,7 +221,7 @@ class _Tiff(Windows):
             if self._rows is not None:
                 self._read_rows(values, top, left)
             else:
-                self._read_segments(values, absent, top, left, kept)
+                self._read_segments(values, absent, top, left, cache)
         except DAMAGE as error:
             raise damaged(self.path, error) from error
         if self._inverted:
@@ -235,7 +236,7 @@ class _Tiff(Windows):
         row = self.width * self._samples * self.dtype.itemsize
         for plane, offset in enumerate(self._rows):
             if offset + (top + height) * row > self._size:
-                raise EOFError(_ENDS)
+                raise EOFError(ENDS_EARLY)
             rows = np.memmap(
                 self.path,
                 self._stored,
@@ -247,7 +248,7 @@ class _Tiff(Windows):
             values[where] = rows[:, left : left + width].transpose(2, 0, 1)
 
     def _read_segments(
-        self, values: NDArray[Any], absent: NDArray[np.bool_], top: int, left: int, kept: Kept
+        self, values: NDArray[Any], absent: NDArray[np.bool_], top: int, left: int, cache: DecodedCache
     ) -> None:
         _, height, width = values.shape
         tile_h, tile_w = self._tile
@@ -264,7 +265,7 @@ class _Tiff(Windows):
                             if page.counts[index] == 0:  # a sparse file leaves out tiles that hold nothing
                                 absent[y, x] = True
                                 continue
-                            segment = kept.get(
+                            segment = cache.get(
                                 (self.path, number, index),
                                 lambda page=page, index=index: self._segment(file, page, index),  # type: ignore[misc]
                             )
@@ -274,11 +275,11 @@ class _Tiff(Windows):
         """(samples, th, tw), decoded."""
         offset, count = page.offsets[index], page.counts[index]
         if offset + count > self._size:
-            raise EOFError(_ENDS)
+            raise EOFError(ENDS_EARLY)
         file.seek(offset)
         data = file.read(count)
         if len(data) < count:
-            raise EOFError(_ENDS)
+            raise EOFError(ENDS_EARLY)
         tables = {"jpegtables": page.tables, "jpegheader": self._jpegheader} if self._is_jpeg else {}
         segment, _, _ = self._decode(data, index, **tables)  # (1, th, tw, samples)
         native = segment[0].astype(self.dtype, copy=False)
@@ -295,28 +296,23 @@ class _Tiff(Windows):
                 for offset, count in zip(page.offsets, page.counts, strict=True)
             )
         if not complete:
-            raise damaged(self.path, EOFError(_ENDS))
+            raise damaged(self.path, EOFError(ENDS_EARLY))
 
-    def __reduce__(self) -> tuple[Callable[[Path], Windows], tuple[Path]]:
-        return open_windows, (self.path,)  # a decoder of tifffile cannot be pickled
+    def __reduce__(self) -> tuple[Callable[[Path], WindowedImage], tuple[Path]]:
+        return open_windowed, (self.path,)  # a decoder of tifffile cannot be pickled
 
 
-def _open_tiff(path: Path) -> Windows:
-    import tifffile
-
-    # tifffile logs what it makes of damaged files; without a handler Python would print that.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    with tifffile.TiffFile(path) as tiff:
+def _windowed_tiff(path: Path) -> WindowedImage:
+    with open_tiff(path) as tiff:
         series = _largest(path, tiff)
         page = series.keyframe
-        tag = page.tags.get(274)
-        upright = tag is None or tag.value not in range(2, 9)
+        is_upright = tiff_orientation(page) == 1
         converted = page.photometric in TIFF_BY_PILLOW and not (
             page.photometric == _YCBCR and page.compression in _JPEG
         )
         plain = page.photometric in TIFF_PLAIN or (page.photometric == _YCBCR and not converted)
         numeric = page.dtype is not None and page.dtype.kind in "uif" and page.bitspersample >= 8
-        if upright and plain and numeric and page.imagedepth == 1:
+        if is_upright and plain and numeric and page.imagedepth == 1:
             opened = _Tiff(path, series, page)
             if opened.segment_bytes <= SEGMENT_LIMIT:
                 return opened
@@ -325,14 +321,13 @@ def _open_tiff(path: Path) -> Windows:
 
 def _largest(path: Path, tiff: TiffFile) -> TiffPageSeries:
     """The one series of full-size pages; smaller ones of the same shape are levels of a pyramid."""
-    found = [series for series in tiff.series if not series.keyframe.is_reduced]
+    found = full_size_series(tiff)
     found.sort(key=lambda series: -series.keyframe.imagelength * series.keyframe.imagewidth)
     if not found:
         raise ImageError(path, "holds no image at full size", "save it again from its source")
     first, *others = found
     if first.axes not in TIFF_AXES or not all(_is_level(other, first) for other in others):
-        problem = f"holds {len(tiff.pages)} pages that are not said to be channels (axes {first.axes})"
-        raise ImageError(path, problem, "save one image a file, or planar channels (axes CYX)")
+        raise several_images(path, tiff, f"axes {first.axes}")
     return first
 
 
@@ -359,7 +354,7 @@ def same_field(coarse: tuple[int, int], fine: tuple[int, int], *, rounded: bool 
     return low < high
 
 
-class Mosaic(Windows):
+class Mosaic(WindowedImage):
     """Abutting files as one image; a file that is not there is a region that is absent.
 
     Parameters
@@ -373,11 +368,11 @@ class Mosaic(Windows):
     """
 
     def __init__(self, files: dict[tuple[int, int], Path]) -> None:
-        self._parts = {place: open_windows(path) for place, path in sorted(files.items())}
+        self._parts = {place: open_windowed(path) for place, path in sorted(files.items())}
         first = next(iter(self._parts.values()))
         self.path, self.channels, self.dtype = first.path, first.channels, first.dtype
         self.full_scale = first.full_scale
-        self.kept_bytes = sum(part.kept_bytes for part in self._parts.values())
+        self.cached_bytes = sum(part.cached_bytes for part in self._parts.values())
         for part in self._parts.values():
             if (part.channels, part.dtype, part.full_scale) != (self.channels, self.dtype, self.full_scale):
                 problem = f"has {part.channels} × {part.dtype}, {first.path.name} has {self.channels} × {self.dtype}"
@@ -415,7 +410,7 @@ class Mosaic(Windows):
             start += sizes[number][0]
         return starts
 
-    def read(self, top: int, left: int, height: int, width: int, kept: Kept) -> ReadWindow:
+    def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
         values = np.zeros((self.channels, height, width), self.dtype)
         absent = np.ones((height, width), np.bool_)
         for (row, column), part in self._parts.items():
@@ -425,7 +420,7 @@ class Mosaic(Windows):
                 continue
             y, y_in = _overlap(y0, y1 - y0, top, height)
             x, x_in = _overlap(x0, x1 - x0, left, width)
-            read = part.read(y_in.start, x_in.start, y_in.stop - y_in.start, x_in.stop - x_in.start, kept)
+            read = part.read(y_in.start, x_in.start, y_in.stop - y_in.start, x_in.stop - x_in.start, cache)
             values[:, y, x] = read.values
             absent[y, x] = False if read.absent is None else read.absent
         return ReadWindow(values, absent if absent.any() else None)

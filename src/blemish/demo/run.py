@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +22,8 @@ from blemish.inspection.detector import Detector
 from blemish.inspection.folder import REPORT_FILE
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.storage.atomic import write_json
-from blemish.training.fit import refuse_unwritable
+from blemish.storage.atomic import atomic_folder, write_json
+from blemish.storage.run_folder import RunFolder, refuse_unwritable
 
 if TYPE_CHECKING:
     from blemish.inspection.scenes import SceneInspection, SceneRecord
@@ -237,29 +234,14 @@ def _figure(value: float | None) -> str:
 
 
 def _drawn(dataset: Path, drawing: dict[str, Any], draw: Callable[[Path], Path], observer: Observer) -> None:
-    """Have ``draw`` fill a hidden folder that takes its name at the end: a data set is there whole or not."""
+    """Have ``draw`` fill a temporary folder that takes its name at the end: a data set is there whole or not."""
+    other = "was drawn with another {key}; choose another --out"
     if os.path.exists(dataset):
-        _refuse_other(dataset, drawing)
+        try:
+            RunFolder(dataset, settings_file=DRAWING_FILE, other=other).refuse_other(drawing)
+        except FileError:
+            raise FileError(dataset, "was not drawn by this demo", "choose another --out") from None
         return
     observer.stage(f"Drawing the images of {drawing['family']}")
-    hidden = dataset.parent / f".part-{dataset.name}"
-    shutil.rmtree(hidden, ignore_errors=True)
-    drawn = draw(hidden)
-    write_json(drawn / DRAWING_FILE, drawing)
-    try:
-        drawn.rename(dataset)
-    except OSError as error:
-        raise FileError(dataset, f"cannot be made ({error.strerror})", "choose another --out") from None
-    with suppress(OSError):  # what the file browser of a desktop may have put there does no harm
-        hidden.rmdir()
-
-
-def _refuse_other(dataset: Path, drawing: dict[str, Any]) -> None:
-    path = dataset / DRAWING_FILE
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileError(dataset, "was not drawn by this demo", "choose another --out") from None
-    for key, value in drawing.items():
-        if before.get(key) != value:
-            raise UsageError(f"{dataset}: was drawn with another {key}; choose another --out")
+    with atomic_folder(dataset) as temporary:
+        write_json(draw(temporary.parent) / DRAWING_FILE, drawing)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blemish.data.scenes import channel_slices
+from blemish.data.modality import channel_slices
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.models.autoencoder import Autoencoder
-from blemish.models.xie import ModalSSIM, modal_residuals
+from blemish.models.modal_similarity import ModalSSIM, modal_residuals
 from blemish.preprocessing.tiling import Blender, TilePlan
 
 TILES_AT_ONCE = 16

@@ -18,7 +18,8 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
-from blemish.training.fit import check_recipe, fit, fitted_once, images_sha256, refuse_unwritable
+from blemish.storage.run_folder import refuse_unwritable
+from blemish.training.fit import check_recipe, fit, fitted_once, images_sha256
 
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {

@@ -343,7 +343,7 @@ class Detector:
             )
         rule = self.recipe.score
         try:
-            placed = self.file.preparation.place(image)
+            placed = self.file.preparation.apply(image)
             raw_map, reconstruction = self.examine(placed.pixels)
             return ScoredImage(
                 score=image_score(raw_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma),

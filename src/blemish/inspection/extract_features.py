@@ -370,7 +370,7 @@ class _ImageWork:
     @contextmanager
     def open(self, observer: Observer) -> Iterator[_Opened]:
         image = read_image(self.path)
-        yield _Opened(_Array(self.preparation.prepare(image)), self.path, (image.height, image.width))
+        yield _Opened(_Array(self.preparation.apply(image).pixels), self.path, (image.height, image.width))
 
 
 def _file(

@@ -13,13 +13,14 @@ import numpy as np
 
 from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.image import SUFFIXES, read_image
+from blemish.data.maps import read_map, write_image, write_map
 from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError
 from blemish.inspection.detector import Detection, Detector
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
-from blemish.storage.atomic import read_map, write_image, write_json, write_map
+from blemish.storage.atomic import write_json
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"

@@ -33,7 +33,7 @@ from blemish.decision import Inspection, Region, benjamini_hochberg, find_region
 from blemish.decision.regions import EIGHT_CONNECTED
 from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError, nearest
 from blemish.inspection.scene_page import Inspected, write_overviews, write_panel_report
-from blemish.models.xie import ModalSSIM, modal_residuals
+from blemish.models.modal_similarity import ModalSSIM, modal_residuals
 from blemish.observer import Observer
 from blemish.preprocessing.tiling import Blender, TilePlan
 from blemish.report import ModelSummary

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import as_stored, upright
 from blemish.errors import ImageError, ModelError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.entropy import bits_per_block
 from blemish.jpeg.file import temporary_image
 from blemish.jpeg.quality import psnr
-from blemish.jpeg.source_image import SourceImage, as_stored, upright
+from blemish.jpeg.source_image import SourceImage
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import file_bytes
 from blemish.errors import BlemishError
 from blemish.jpeg.file import from_bytes
 from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
-from blemish.jpeg.source_image import file_bytes, read_source
+from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.report import (
     FigurePanel,

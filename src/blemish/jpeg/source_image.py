@@ -1,4 +1,4 @@
-"""Reading what is to be encoded: 8-bit grey or RGB pixels and the metadata that goes with them."""
+"""Reading images to encode: 8-bit grey or RGB pixels and the metadata that goes with them."""
 
 from __future__ import annotations
 
@@ -9,44 +9,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from blemish.data.opening import (
+    DAMAGE,
+    damaged,
+    exif_orientation,
+    file_bytes,
+    open_with_pillow,
+    too_many_pixels,
+    upright,
+    without_pixels,
+)
 from blemish.errors import ImageError
 from blemish.jpeg.coefficients import MAX_SIDE
-
-# What Pillow raises on a damaged file.
-_DAMAGE = (SyntaxError, OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOUR = {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr"}
 _DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
-# TIFF tags that tell about the image and not about the layout of its file (TIFF 6.0, section 8).
+# TIFF tags that describe the image and not the layout of its file (TIFF 6.0, section 8).
 _TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 _PAYLOAD = 65533  # bytes that a segment holds: its length has 16 bits and counts itself
 _ICC_CHUNK = 65519  # and those of a profile in one: 14 go to its name, number and count
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
-
-T = TypeVar("T", bound=np.generic)
-
-_RESAVE = "save it again from its source, or remove it"
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class SourceImage:
     pixels: uint8 (H, W) or (H, W, 3).
     segments: the metadata, ready for :func:`blemish.jpeg.to_bytes`; empty when it was dropped.
     notices: what was changed or left out on the way, a line each, naming the file.
-    orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; what ``segments`` tell, 1 is upright.
+    orientation: how the pixels lie (Exif 2.32, tag 274), 1 to 8; as in ``segments``, 1 is upright.
     frames: images that the file holds, of which this is the first.
     data: the file's bytes.
     """
@@ -71,10 +63,10 @@ class SourceImage:
 
 
 def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | None = None) -> SourceImage:
-    """Read any file that Pillow reads as the 8-bit grey or RGB image that a JPEG can hold.
+    """Read any file that Pillow decodes by itself as the 8-bit grey or RGB image that a JPEG can hold.
 
     Palettes become RGB; transparency is composed over white, with a notice; of an animation the first frame is
-    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF tells the orientation; with
+    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF gives the orientation; with
     metadata dropped, or EXIF too long for a JPEG, they are turned upright.
 
     Parameters
@@ -93,23 +85,22 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     data = file_bytes(path) if data is None else data
     try:
         with within_memory(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of them is refused or noticed here
-            with Image.open(BytesIO(data)) as image:
+            warnings.simplefilter("ignore")  # those that matter are refused or noticed here
+            with open_with_pillow(data) as image:
                 _check(path, image)
                 image.load()
                 return _source(path, data, image, keep_metadata)
     except UnidentifiedImageError as error:
         raise ImageError(path, "is not an image in a format known here", "convert it or remove it") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(path, "has too many pixels", "cut it into smaller images") from error
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(path, f"is truncated or damaged ({reason})", _RESAVE) from error
+        raise too_many_pixels(path) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
 @contextmanager
 def within_memory(path: Path) -> Iterator[None]:
-    """Refuse with a ImageError the image at ``path`` when the memory is too small for what the block does."""
+    """Turn a lack of memory in the block into an ImageError for the image at ``path``."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -127,7 +118,7 @@ def _opened_jpeg(data: bytes) -> Iterator[JpegImageFile]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """uint8 (H, W) or (H, W, 3): what Pillow makes of a JPEG file, of several images the first.
+    """Decode a JPEG file with Pillow to uint8 (H, W) or (H, W, 3); of several images the first.
 
     Of any size: the limit that Pillow sets itself is for files that others made.
     """
@@ -136,9 +127,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def orientation_segment(data: bytes) -> bytes:
-    """EXIF that tells a JPEG file's orientation alone; empty for an image that lies upright in its file."""
+    """EXIF with a JPEG file's orientation alone; empty for an image that lies upright in its file."""
     with _opened_jpeg(data) as image:
-        orientation = _orientation(image)
+        orientation = exif_orientation(image)
     if orientation == 1:
         return b""
     exif = Image.Exif()
@@ -162,31 +153,11 @@ def metadata_segments(image: Image.Image) -> bytes:
     return b"".join(_metadata(image).values())
 
 
-def file_bytes(path: Path) -> bytes:
-    """Content of an image file.
-
-    Raises
-    ------
-    ImageError
-        It is missing, unreadable, empty, or no regular file.
-    """
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe or a device could wait for ever
-            raise ImageError(path, "is not a regular file", "name an image file")
-        data = path.read_bytes()
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
-        raise ImageError(path, problem, "check the path and its permissions") from error
-    if not data:
-        raise ImageError(path, "is empty (0 bytes)", _RESAVE)
-    return data
-
-
 def _check(path: Path, image: Image.Image) -> None:
-    """Refuse by the header what a JPEG of ours cannot hold."""
+    """Refuse by its header an image that our JPEG files cannot hold."""
     width, height = image.size
     if width * height == 0:
-        raise ImageError(path, "has no pixels", _RESAVE)
+        raise without_pixels(path)
     if max(width, height) > MAX_SIDE:
         problem = f"has {width} × {height} pixels, a JPEG at most {MAX_SIDE} a side"
         raise ImageError(path, problem, "cut it into smaller images")
@@ -223,14 +194,19 @@ def _source(path: Path, data: bytes, image: Image.Image, keep_metadata: bool) ->
         ]
     elif "icc_profile" in image.info:
         notices.append(f"{path}: its colour profile is dropped, so its colours may look different")
-    flat, seen_through = _without_alpha(image if found.get("EXIF") else _upright(image))
+    flat, seen_through = _without_alpha(image)
     if seen_through:
         notices.append(f"{path}: a JPEG holds no transparency; it is composed over white")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notices.append(f"{path}: holds {frames} images; a JPEG holds one, the first")
-    pixels = np.array(flat.convert("L" if grey else "RGB"))
-    orientation = _orientation(image) if found.get("EXIF") else 1
+    pixels = np.array(flat.convert("L" if grey else "RGB"))  # (H, W) or (H, W, 3)
+    orientation = exif_orientation(image)
+    if not found.get("EXIF"):
+        planes = pixels if grey else np.moveaxis(pixels, -1, 0)
+        turned = upright(planes, orientation)
+        pixels = np.ascontiguousarray(turned if grey else np.moveaxis(turned, 0, -1))
+        orientation = 1
     return SourceImage(path, pixels, b"".join(found.values()), tuple(notices), orientation, frames, data)
 
 
@@ -248,43 +224,8 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
 def _exif(image: Image.Image) -> Image.Exif:
     try:
         return image.getexif()
-    except _DAMAGE:  # of the metadata alone: the image is fine
+    except DAMAGE:  # of the metadata alone: the image is fine
         return Image.Exif()
-
-
-def _orientation(image: Image.Image) -> int:
-    orientation = _exif(image).get(_ORIENTATION, 1)
-    return orientation if orientation in _UPRIGHT else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    method = _UPRIGHT.get(_orientation(image))
-    return image if method is None else image.transpose(method)
-
-
-def upright(values: NDArray[T], orientation: int) -> NDArray[T]:
-    """Values (H, W) of pixels as they lie in a file, turned as its orientation of 1 to 8 tells.
-
-    >>> upright(np.array([[1, 2, 3]]), 6).tolist()  # its first row is the right-hand side
-    [[1], [2], [3]]
-    """
-    if orientation >= 5:
-        values = values.T
-    return _flipped(values, orientation)
-
-
-def as_stored(values: NDArray[T], orientation: int) -> NDArray[T]:
-    """The inverse of ``upright``."""
-    values = _flipped(values, orientation)
-    return values.T if orientation >= 5 else values
-
-
-def _flipped(values: NDArray[T], orientation: int) -> NDArray[T]:
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    return values
 
 
 def _metadata(image: Image.Image) -> dict[str, bytes]:
@@ -312,7 +253,7 @@ def _segment(marker: int, name: bytes, content: object) -> bytes | None:
 
 
 def _jfif(image: Image.Image) -> bytes | None:
-    """The JFIF header of the density in dots per inch, where the image tells one (JFIF 1.02, page 5)."""
+    """The JFIF header of the density in dots per inch, where the image has one (JFIF 1.02, page 5)."""
     dpi = image.info.get("dpi")
     if not (isinstance(dpi, tuple) and len(dpi) == 2):
         return None
@@ -342,7 +283,7 @@ def _exif_of_tiff(tags: Image.Exif) -> bytes | None:
             if found := tags.get_ifd(directory):
                 exif[directory] = found
         return exif.tobytes() if len(exif) else None
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 

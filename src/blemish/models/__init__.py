@@ -15,9 +15,9 @@ from blemish.models import unet as unet
 from blemish.models import variational as variational
 from blemish.models import xie as xie
 from blemish.models.autoencoder import Autoencoder, Loss, Output, Residual
+from blemish.models.contact_sheet import contact_sheet
+from blemish.models.modal_similarity import ModalResiduals, modal_residuals
 from blemish.models.registry import DECODERS, ENCODERS, build, register
-from blemish.models.synthetic_anomalies import contact_sheet
-from blemish.models.xie import ModalResiduals, modal_residuals
 
 __all__ = [
     "DECODERS",

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.models.autoencoder import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 

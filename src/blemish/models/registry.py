@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import RecipeError, UsageError, nearest
 from blemish.models.autoencoder import (

@@ -1,7 +1,7 @@
 """One object on a plain ground, turned and moved into the same pose in every image.
 
-An object that lies as it fell is a different image each time. In one pose each of its places can be compared
-with the same place of the good ones, and the ground, where nothing is to be judged, need not be looked at.
+An object that lies in any position gives a different image each time. In one pose each of its locations can be
+compared with the same location on good objects, and the ground, where nothing is to be inspected, is left out.
 The pose is a function of the one image alone: the object's main axis lies along the rows, its heavier end to
 the left.
 """
@@ -31,7 +31,7 @@ FAINTEST = 1e-3
 
 
 class Pose(NamedTuple):
-    """Where an object lies, in pixels of its image."""
+    """Position and direction of an object, in pixels of its image."""
 
     centre: tuple[float, float]
     """(y, x), halfway between its ends."""
@@ -40,7 +40,7 @@ class Pose(NamedTuple):
 
 
 class Crop(BaseModel):
-    """The part of the plane that every image is brought to, in pixels at the network's scale."""
+    """Size of the crop around the object, in pixels at the network's scale."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,7 +66,7 @@ class FoundObject(NamedTuple):
 
 
 def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The largest thing with edges, and all edges: (H, W) in [0, 1] to two masks of the same shape.
+    """Find the largest object with edges, and all edges: (H, W) in [0, 1] to two masks of the same shape.
 
     The first is empty where there is none.
 
@@ -95,7 +95,7 @@ def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[
 
 
 def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
-    """The object in an image (H, W) in [0, 1] and how it lies; None where there is none.
+    """Find the object in an image (H, W) in [0, 1] and its pose; None where there is none.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ _search: PoseSearch = search_pose
 def plan_crop(
     found: Sequence[FoundObject | None], scales: Sequence[float], *, least: int = 1
 ) -> tuple[Crop | None, str]:
-    """Whether images show one posed object each, and the crop for them at the network's scale; the reason in a line.
+    """Plan a common crop at the network's scale, or None where not every image shows one object; the reason in a line.
 
     Parameters
     ----------

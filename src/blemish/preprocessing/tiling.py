@@ -1,4 +1,4 @@
-"""Cutting an image of any size into overlapping tiles and blending what is found in them without a seam."""
+"""Cutting an image of any size into overlapping tiles, and blending results of tiles without a seam."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class TilePlan:
         return [(row, column) for row in rows for column in columns]
 
     def __len__(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return len(self.starts[0]) * len(self.starts[1])
 
     def around(self, rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -160,7 +160,7 @@ def _span(starts: list[int], tile: int, length: int, wanted: slice) -> slice:
 
 
 class Blender:
-    """Puts the tiles of a plan together again as a weighted mean that shows no seam.
+    """Blends the tiles of a plan into one image, as a weighted mean without seams.
 
     A tile's weight is the product of two raised cosines, sin²(π (i + ½) / n), positive everywhere and
     smallest at the tile's border, where a model sees least. The weights of all tiles over a pixel are made to
@@ -179,7 +179,7 @@ class Blender:
         self._added = np.zeros(len(plan), bool)
 
     def add(self, indices: slice, values: NDArray[np.floating[Any]]) -> None:
-        """Add what was found in the tiles ``indices`` of the plan, (n, C, th, tw); each tile once."""
+        """Add the values of the tiles ``indices`` of the plan, (n, C, th, tw); each tile once."""
         numbers = range(*indices.indices(len(self.plan)))
         expected = (len(numbers), self._sum.shape[0], *self.plan.tile)
         if values.shape != expected:

@@ -1,4 +1,4 @@
-"""How an image file becomes what the network sees; the same for training and inspection."""
+"""Preprocessing of images for the network, the same in training and inspection, and its inverse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize, select_channels
-from blemish.data.scenes import Modality
+from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, uncrop
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 class PreprocessedImage(NamedTuple):
-    """An image as the network sees it, and the way back."""
+    """A preprocessed image, and the inverse transform of maps and images."""
 
     pixels: NDArray[np.float32]
     """(C, h, w) floats in [0, 1] at the network's scale."""
     own: NDArray[np.float32]
     """(C, H, W) floats in [0, 1] at the image's own size."""
     pose: Pose | None
-    """Of the object, where the preparation brings it into one."""
+    """Of the object, where the preprocessing brings it into a common one."""
     scale: float
     """The network's pixels per image pixel."""
 
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """A map (h, w) at the image's own size (H, W); 0 where the network did not look."""
+        """A map (h, w) at the image's own size (H, W); 0 outside the crop."""
         back: NDArray[np.float32] = self._back(values[None], np.zeros(1))[0]
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """An image (C, h, w) at the image's own size (C, H, W); itself where the network did not look."""
+        """An image (C, h, w) at the image's own size (C, H, W); outside the crop, the image itself."""
         return self._back(values, self.own)
 
     def _back(self, values: NDArray[np.floating], outside: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -52,7 +52,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: int
-    """That the network takes."""
+    """Of the input of the network."""
     convert: bool
     """Whether images of other channel counts are converted (``image.channels`` was set)."""
     kind: PixelKind
@@ -60,20 +60,16 @@ class Preprocessing(BaseModel):
     size: int | None
     """Shorter side in pixels after resizing; None keeps the image's own size."""
     scale: float | None = None
-    """By which every image is resized, in place of ``size``."""
+    """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
-    """That the object in every image is brought to; None takes whole images."""
+    """Size of the crop around the object in every image; None for whole images."""
     modalities: tuple[Modality, ...] = ()
-    """Of a model that was fitted on scenes; their channels together are ``channels``."""
+    """Those of a model that was fitted on scenes; their channels together are ``channels``."""
 
-    def prepare(self, image: LoadedImage) -> NDArray[np.float32]:
-        """(C, h, w) floats in [0, 1] at the network's scale; raises what :meth:`place` does."""
-        return self.place(image).pixels
+    def apply(self, image: LoadedImage) -> PreprocessedImage:
+        """Bring an image to the network's channels and scale, and its object into the common pose.
 
-    def place(self, image: LoadedImage) -> PreprocessedImage:
-        """The image at the network's scale and in its pose, and the way back.
-
-        An object that cannot be found is taken to lie in the middle, so that the image is looked at all the same.
+        An object that cannot be found is assumed to lie in the middle, so that the image is inspected all the same.
 
         Raises
         ------

@@ -234,7 +234,7 @@ def _environment() -> Environment:
 def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = "") -> str:
     """The page as text; see :func:`write_page`.
 
-    >>> page = render_page(title="Found", sections=[Table("Files", ["name", "score"], [["<a>.png", 0.25]])])
+    >>> page = render_page(title="Found", sections=[TableSection("Files", ["name", "score"], [["<a>.png", 0.25]])])
     >>> "&lt;a&gt;.png" in page, "0.25" in page, "https:" in page
     (True, True, False)
     """

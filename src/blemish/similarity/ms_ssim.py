@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from blemish.errors import UsageError
 from blemish.similarity.measure import Measure
 from blemish.similarity.pairs import as_working
-from blemish.similarity.ssim import Constants, SSIMOptions, make_settings, plane_means, ssim_parts
+from blemish.similarity.ssim import ssim_parts
+from blemish.similarity.ssim_kernels import plane_means
+from blemish.similarity.ssim_settings import Constants, SSIMOptions, make_settings
 from blemish.similarity.windows import WindowKind
 
 if TYPE_CHECKING:

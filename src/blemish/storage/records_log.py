@@ -21,7 +21,7 @@ class RecordsLog(Generic[R]):
     Parameters
     ----------
     path: the file; it and its folder are made where they are missing. A last line that a kill left unfinished
-        is cut off.
+        is cut off; one that lacks only its newline is given it.
     model: the type of the records.
 
     Raises
@@ -34,33 +34,87 @@ class RecordsLog(Generic[R]):
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a+b") as file:
-                file.seek(0)
-                content = file.read()
-                whole, newline, rest = content.rpartition(b"\n")
-                if rest:
-                    file.truncate(len(whole) + len(newline))
+            self.path.touch()
         except OSError as error:
             raise unwritable(self.path, error) from error
-        lines = whole.split(b"\n") if whole else []
-        self.records = [self._record(model, number, line) for number, line in enumerate(lines, start=1)]
+        content = end_last_line(self.path, model)
+        lines = content.split(b"\n")[:-1]
+        self.records = [
+            read_record(self.path, number, line, model, "delete the line, or the file to start anew")
+            for number, line in enumerate(lines, start=1)
+        ]
 
     def append(self, record: R) -> None:
         """Write one record at the end; on a disk that fills up the file is cut back to its former end."""
         append_line(self.path, record.model_dump_json().encode())
         self.records.append(record)
 
-    def _record(self, model: type[R], number: int, line: bytes) -> R:
-        try:
-            return model.model_validate_json(line)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(str(part) for part in problem["loc"])
-            raise FileError(
-                self.path,
-                f"line {number} is not a record ({place + ': ' if place else ''}{problem['msg']})",
-                "delete the line, or the file to start anew",
-            ) from None
+
+def read_log(path: str | Path, model: type[R], *, missing: str, remedy: str) -> list[R]:
+    """All records of a log, in the order in which they were written; the file stays as it is.
+
+    A last line that was cut off, as a kill leaves it, is passed over.
+
+    Parameters
+    ----------
+    missing: what the user can do where the file cannot be read.
+    remedy: what the user can do about a line that is no record.
+
+    Raises
+    ------
+    FileError
+        When the file cannot be read, or holds a line before the last that is no such record.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", missing) from error
+    *lines, last = content.split(b"\n")
+    if _is_record(last, model):
+        lines.append(last)
+    return [read_record(path, number, line, model, remedy) for number, line in enumerate(lines, start=1)]
+
+
+def read_record(path: str | Path, number: int, line: bytes, model: type[R], remedy: str) -> R:
+    """One line of a log as a record; raises FileError with the number of a line that is none."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        detail = f"{place}: {problem['msg']}" if place else problem["msg"]
+        raise FileError(path, f"line {number} is not a record ({detail})", remedy) from None
+
+
+def end_last_line(path: Path, model: type[BaseModel]) -> bytes:
+    """Cut an unfinished last line off a log, or end one that lacks only its newline; give what the file holds.
+
+    Raises
+    ------
+    FileError
+        When the file cannot be read or written.
+    """
+    try:
+        with open(path, "r+b") as file:
+            content = file.read()
+            whole, newline, last = content.rpartition(b"\n")
+            if not last:
+                return content
+            if _is_record(last, model):
+                file.write(b"\n")
+                return content + b"\n"
+            file.truncate(len(whole) + len(newline))
+            return whole + newline
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _is_record(line: bytes, model: type[BaseModel]) -> bool:
+    try:
+        model.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True
 
 
 def append_line(path: str | Path, line: bytes) -> None:
@@ -77,7 +131,7 @@ def append_line(path: str | Path, line: bytes) -> None:
                 if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                # A device has no end to cut back to; the failure to write is the one to tell.
+                # A device has no end to cut back to; the failure to write is the one to report.
                 with suppress(OSError):
                     file.truncate(end)
                 raise

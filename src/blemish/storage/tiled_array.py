@@ -1,8 +1,8 @@
 """Arrays of any size on disk, written block by block: a finished block stays, whatever happens to the next.
 
-A tiled file is a Zarr group, ``NAME.zarr``, beside a journal, ``NAME.blocks.jsonl``. Every array is cut into
-the same blocks, one chunk each, and a block's line is added to the journal after its last chunk: so a chunk is
-never half old and half new, and what has a line is whole.
+A tiled file is a Zarr group, ``NAME.zarr``, beside a log of its blocks, ``NAME.blocks.jsonl``. Every array is cut
+into the same blocks, one chunk each, and a block's line is added to the log after its last chunk: a chunk is never
+half old and half new, and a block that has a line is whole.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import FileError, UsageError
-from blemish.storage.atomic import write_json
 from blemish.storage.records_log import RecordsLog, unwritable
+from blemish.storage.run_folder import RunFolder, RunMark
 
 TILED, JOURNAL = ".zarr", ".blocks.jsonl"
 
@@ -42,7 +42,7 @@ R = TypeVar("R", bound=BlockRecord)
 
 
 class Block(NamedTuple):
-    """One block of an area: its place among the blocks, and the rows and columns of the area that it takes."""
+    """One block of an area: its row and column among the blocks, and the rows and columns of the area in it."""
 
     row: int
     column: int
@@ -101,9 +101,9 @@ class TiledFile(Generic[R]):
 
     Parameters
     ----------
-    path: without its suffix; an unfinished file is gone on with, ``records`` are of what it has.
+    path: without its suffix; an unfinished file is continued, its ``records`` are those of its finished blocks.
     record: the type of a block's line.
-    attributes: kept with the file, in JSON; a file made with others is refused.
+    attributes: stored with the file, in JSON; a file with others is refused.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class TiledFile(Generic[R]):
 
     @property
     def records(self) -> list[R]:
-        """Of the finished blocks, in the order in which they were finished."""
+        """Records of the finished blocks, in the order in which they were finished."""
         return self._journal.records
 
     def _create(self) -> None:
@@ -173,7 +173,7 @@ class TiledFile(Generic[R]):
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return math.prod(-(-length // self.side) for length in self.size)
 
     def unfinished(self) -> Iterator[Block]:
@@ -189,19 +189,19 @@ class TiledFile(Generic[R]):
             array[..., part.rows, part.columns] = values.astype(array.dtype)
 
     def finish(self, record: R) -> None:
-        """Call the block finished."""
+        """Record that the block is finished."""
         self._journal.append(record)
         self.done.add((record.row, record.column))
 
     def read(self, layer: str, index: Any = ...) -> NDArray[Any]:
-        """What a layer holds at ``index``."""
+        """The values of a layer at ``index``."""
         with reading(self.path):
             values: NDArray[Any] = self._arrays[layer][index]
         return values
 
 
 def tiled(path: Path) -> Path:
-    """Where the arrays of the tiled file at ``path``, without suffix, lie."""
+    """Path of the arrays of the tiled file at ``path``, which is without suffix."""
     return path.with_name(path.name + TILED)
 
 
@@ -221,7 +221,7 @@ def open_tiled(path: Path) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tell what a damaged file raises in one line."""
+    """Turn any error of a damaged file into a FileError of one line."""
     try:
         yield
     except (OSError, ValueError, LookupError, RuntimeError) as error:
@@ -247,11 +247,11 @@ def claim(
     remove: tuple[str, ...] = (),
     resume: bool,
     overwrite: bool,
-) -> None:
-    """Make ``folder`` the output of ``command``, or go on with what it holds.
+) -> RunFolder:
+    """Make ``folder`` the output of ``command``, or resume the run that it holds.
 
     Tiled files lie in the folder ``below`` it, ``settings`` in ``settings_file``, which is written first and so
-    says that there is something. Overwriting removes these and the names to ``remove``, and nothing else.
+    marks that there is something. Overwriting removes these and the names to ``remove``, and nothing else.
 
     Raises
     ------
@@ -261,39 +261,20 @@ def claim(
     FileError
         When the folder cannot be used.
     """
-    if resume and overwrite:
-        raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-    path = folder / settings_file
-    known = json.loads(json.dumps(settings))
-    if os.path.exists(path):
-        if resume:
-            _refuse_other(path, known)
-            return
-        if not overwrite:
-            raise UsageError(
-                f"{folder}: already holds what blemish {command} made; replace it with --overwrite, choose "
-                f"another --out, or go on with an unfinished one by --resume"
-            )
-        with _writing(folder):
-            for journal in (folder / below).rglob(f"*{JOURNAL}"):
-                shutil.rmtree(_tiled_of(journal), ignore_errors=True)
-                _remove_file(journal)
-            for name in (*remove, settings_file):
-                _remove_file(folder / name)
-    write_json(path, known)
+    refusal = (
+        f"already holds what blemish {command} made; replace it with --overwrite, choose another --out, or go on "
+        f"with an unfinished one by --resume"
+    )
+    run = RunFolder(folder, [RunMark(settings_file, refusal)], settings_file=settings_file)
 
+    def written() -> Iterator[str | Path]:
+        for journal in list((folder / below).rglob(f"*{JOURNAL}")):
+            yield _tiled_of(journal).relative_to(folder)
+            yield journal.relative_to(folder)
+        yield from remove
 
-def _refuse_other(path: Path, settings: dict[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileError(path, "cannot be read, so this cannot be gone on with", "use --overwrite") from None
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise UsageError(
-                f"{path.parent}: was made with another {key.removesuffix('_sha256').replace('_', ' ')}; "
-                f"use --overwrite or another --out"
-            )
+    run.claim(settings, resume=resume, overwrite=overwrite, written=written)
+    return run
 
 
 def _remove_file(path: Path) -> None:

@@ -28,7 +28,7 @@ class DiskCache:
     OSError
         When the folder cannot be written to; :meth:`put` too, when there is no more room.
 
-    >>> shelf = Shelf()
+    >>> shelf = DiskCache()
     >>> place = shelf.put(np.ones((1, 2, 3), np.float32))
     >>> shelf.get(place).sum()
     np.float32(6.0)

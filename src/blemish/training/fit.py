@@ -23,9 +23,12 @@ from blemish._version import __version__
 from blemish.data.datasets import Item, find_images
 from blemish.data.fingerprint import Fingerprint, file_sha256, fingerprint
 from blemish.data.image import DEPTH_WORDS, image_info, read_image
+from blemish.data.maps import write_image
+from blemish.data.modality import Modality
 from blemish.data.open_scenes import open_scenes
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scene_splits import calibration_squares, sides_for
-from blemish.data.scenes import MODALITIES_FILE, Modality, holds_scenes
+from blemish.data.scenes import holds_scenes
 from blemish.data.splits import plan_split, split_good
 from blemish.decision import at_most, needed, trimmed
 from blemish.decision.conformal import Trim
@@ -61,7 +64,6 @@ from blemish.preprocessing.tiling import smallest_side
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.recipes.schema import ThresholdSettings, seconds_in
-from blemish.storage.atomic import write_image
 from blemish.storage.model_folder import MODEL_FILE, weights_sha256
 from blemish.training.checkpoint import STATE_FILE
 from blemish.training.device import Machine, choose_machine
@@ -499,7 +501,7 @@ class _Images:
 
     def count_groups(self, numbers: Sequence[int]) -> int | None:
         calibrating = self._parts["calibration"]
-        count = len({calibrating[number].thing for number in numbers})
+        count = len({calibrating[number].group_key for number in numbers})
         return count if count < len(numbers) else None
 
     def announced(self) -> str:
@@ -529,8 +531,8 @@ class _Images:
         names = self.split["train"]
         observer.stage(f"Remembering {len(names)} training images")
         groups = (
-            [item.thing for item in self._parts["train"]],
-            [item.thing for item in self._parts["validation"]],
+            [item.group_key for item in self._parts["train"]],
+            [item.group_key for item in self._parts["validation"]],
         )
         done = select_ensemble(detector, self.patches("train"), self.patches("validation"), observer, groups)
         if not done.left_out:
@@ -562,7 +564,7 @@ class _Scenes:
         observer.stage(f"Opening the scenes in {source}")
         _refuse_image_settings(recipe)
         opened = open_scenes(source, patch=recipe.patch.size, observer=observer)
-        self._panels, self._patch = opened.panels, recipe.patch.size
+        self._panels, self._patch = opened.readers, recipe.patch.size
         self.fingerprint = opened.fingerprint
         self.seen: dict[str, str] = {}
         self.groups: dict[str, str] = {}
@@ -820,7 +822,7 @@ def _split(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str, ...]
 
 
 def _things(usable: dict[str, Item]) -> dict[str, tuple[str, bool]]:
-    return {name: item.thing for name, item in usable.items()}
+    return {name: item.group_key for name, item in usable.items()}
 
 
 def _to_hold_out(rule: ThresholdSettings) -> int:

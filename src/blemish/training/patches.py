@@ -116,7 +116,7 @@ class PreprocessedImages:
             pool.shutdown(cancel_futures=True)
 
     def _prepared(self, index: int) -> NDArray[np.float32]:
-        return self._preparation.prepare(read_image(self._items[index].path))
+        return self._preparation.apply(read_image(self._items[index].path)).pixels
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blemish.data.opening import file_bytes, image_format
 from blemish.errors import FileError, ImageError
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
@@ -20,7 +21,6 @@ from blemish.jpeg.protection import RegionOfInterest, encode_protected, load_det
 from blemish.jpeg.source_image import (
     SourceImage,
     decode,
-    file_bytes,
     orientation_segment,
     read_source,
     within_memory,
@@ -53,7 +53,7 @@ def _encode(job: EncodingJob) -> EncodedJob:
     _refuse_unwritable(job)
     before = file_bytes(path)  # read once: the record's SHA-256 is of the bytes that are encoded
     source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
-    is_jpeg = before.startswith(b"\xff\xd8\xff")
+    is_jpeg = image_format(before) == "JPEG"
     if job.in_place and not is_jpeg:
         raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
     if job.in_place and source.frames > 1:

@@ -28,7 +28,7 @@ from blemish.jpeg.source_image import read_source, within_memory
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 from blemish.storage.atomic import write_json, write_text
-from blemish.storage.records_log import RecordsLog
+from blemish.storage.run_folder import RunFolder
 from blemish.workers import each
 
 Pixels = NDArray[np.uint8]
@@ -90,9 +90,10 @@ def evaluate(
     measures, without = measuring.measures(ssimulacra2=ssimulacra2, lpips=lpips)
     items = find_images(images)
     out = Path(out)
+    run = RunFolder(out)
     if overwrite:
-        _remove(out / RECORDS_FILE)
-    log = RecordsLog(out / RECORDS_FILE, CodecRecord)
+        run.remove(RECORDS_FILE)
+    log = run.records(RECORDS_FILE, CodecRecord)
     tasks = _tasks(items, encoders, sorted(set(qualities)), measures, observer)
     wanted = {task.key(quality) for task in tasks for quality in task.qualities}
     known = {_key(record): record for record in log.records if record.measures.keys() >= set(measures)}
@@ -247,10 +248,3 @@ def _check_qualities(qualities: Sequence[int]) -> None:
         raise UsageError(f"--qualities: {wrong[0]} is not between 1 and 100")
     if len(set(qualities)) < 2:
         raise UsageError("--qualities: give at least two, or there is no curve")
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(path, f"cannot be replaced ({error.strerror})", "choose another --out") from None
