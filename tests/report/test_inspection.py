@@ -97,6 +97,32 @@ def test_galleries_hold_the_suspicious_the_normal_and_the_mistakes(written: Call
     assert f"{HANDFUL} of 9 images" in text
 
 
+def test_the_page_opens_with_a_good_and_a_defective_image(written: Callable[..., str], parse) -> None:
+    records = [
+        record("wrong", 0.9, label="good"),
+        *(record(f"good {i}", 0.1 * i, label="good") for i in range(1, 4)),
+        *(record(f"hole {i}", 0.5 + 0.1 * i, label="hole") for i in range(1, 4)),
+        record("missed", 0.3, label="hole"),
+    ]
+    text = written(records)
+    assert gallery(text, "At a glance") == ["good 2", "hole 2"]
+    assert text.index("At a glance</h2>") < text.index('class="tiles"') < text.index("<table>")
+    page = parse(text)
+    assert page.text.count("anomaly map overlay") == 2
+    assert "A good image, accepted" in page.text
+    assert "A defect (hole), rejected" in page.text
+
+
+def test_at_a_glance_takes_what_there_is(written: Callable[..., str]) -> None:
+    def broken(_: Inspection) -> ImageViews:
+        raise ImageError(Path("a.png"), "is gone", "restore it")
+
+    assert gallery(written([record("a", 0.9), record("b", 0.2)]), "At a glance") == ["b", "a"]
+    assert gallery(written([record("b", 0.2)]), "At a glance") == ["b"]
+    assert gallery(written([record("a", 0.9), record("b", 0.2)], panels=broken), "At a glance") == []
+    assert gallery(written([]), "At a glance") == []
+
+
 def test_no_image_is_shown_twice(written: Callable[..., str]) -> None:
     text = written([record(f"p{i}", i / 10) for i in range(6)])
     assert gallery(text, "Most suspicious") == ["p5", "p4", "p3", "p2", "p1", "p0"]
@@ -153,7 +179,8 @@ def test_any_image_can_be_shown(written: Callable[..., str], parse, shown: Image
     page = parse(written([record("a", 0.9, regions=(region,))], panels=lambda _: shown))
     panels = [image["alt"] for image in page.all("img") if "src" in image]
     expected = ["image", *(["reconstruction"] if shown.reconstruction is not None else []), "heat map"]
-    assert panels[:-1] == [f"a: {name}" for name in expected]
+    assert panels[:2] == ["a: image", "a: anomaly map"]
+    assert panels[3:-1] == [f"a: {name}" for name in expected]
     assert "regions" in (panels[-1] or "")
     assert ("ground-truth mask" in (panels[-1] or "")) == (shown.mask is not None)
     assert "1 region" in page.text
@@ -179,7 +206,7 @@ def test_two_thousand_records_fit_in_a_small_page(written: Callable[..., str], p
         return flat()
 
     text = written(records, panels=panels)
-    assert len(asked) == 60 + HANDFUL
+    assert len(asked) == 1 + 60 + HANDFUL  # of the first, all are accepted
     assert len(text) < 1_000_000
     assert sum(f"part_{i:04d}" in text for i in range(2000)) == 2000
     rows = re.findall(r"<td>line/part_(\d+)\.png</td>", text)

@@ -102,7 +102,7 @@ def write_inspection_report(
 ) -> None:
     """Write ``report.html`` of an inspection, one file that opens offline.
 
-    ``panels`` is called for one shown image at a time: the ``limit`` most suspicious images and a few others.
+    The page opens with one accepted and one rejected image, each as image, anomaly map and overlay. ``panels`` is called for one shown image at a time: the ``limit`` most suspicious images and a few others.
     ``level`` is the pixel threshold, the middle of the scale of every heat map. ``guarantee`` is printed unchanged,
     and ``false_reject_rate`` is one of the headline figures; ``problems`` are files that could not be inspected,
     one line each; ``sections`` (curves, metrics) follow the images. ``drift`` compares the images with those of the
@@ -129,7 +129,8 @@ def write_inspection_report(
             count = f"{len(chosen)} of {count}"
         return f"{count}, {first} first."
 
-    content: list[Section] = [_figures(records, calibration_scores, false_reject_rate)]
+    content: list[Section] = _glance(records, panels, level)
+    content.append(_figures(records, calibration_scores, false_reject_rate))
     content.append(Prose(guarantee, "Guarantee of the threshold"))
     content += _histogram(records, calibration_scores, model)
     if drift is not None and records:
@@ -237,6 +238,52 @@ def _drift(drift: Drift) -> list[Section]:
             diagonal="images like those of the training",
         ),
     ]
+
+
+def _glance(
+    records: Sequence[Inspection], panels: Callable[[Inspection], ImageViews], level: float
+) -> list[Section]:
+    """An accepted and a rejected image side by side with their maps; where labels are known, right decisions only.
+
+    Each is the one with the median score of its kind, so that neither the easiest nor the hardest stands for all.
+    """
+    accepted = _median([r for r in records if not r.is_anomalous and r.label in ("good", None)])
+    rejected = _median([r for r in records if r.is_anomalous and r.label != "good"])
+    rows = []
+    for record, text in (
+        (accepted, "accepted: the anomaly map stays dark."),
+        (
+            rejected,
+            "rejected: the anomaly map glows where it differs from the good images, and the region is boxed.",
+        ),
+    ):
+        if record is None:
+            continue
+        try:
+            found = panels(record)
+        except BlemishError:
+            continue
+        what = {"good": "A good image, ", None: "An image, "}.get(
+            record.label, f"A defect ({record.label}), "
+        )
+        badge: tuple[str, Tone] = ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good")
+        rows.append(ImageRow(record.path, what + text, [badge], _three(found, record, level)))
+    if not rows:
+        return []
+    note = "The image of the median score among the accepted, and among the rejected."
+    return [Gallery("At a glance", rows, note, max_side=_SIDE)]
+
+
+def _median(records: Sequence[Inspection]) -> Inspection | None:
+    order = sorted(records, key=lambda r: (r.score, r.path))
+    return order[len(order) // 2] if order else None
+
+
+def _three(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
+    """Image, anomaly map and overlay."""
+    every = _panels(ImageViews(found.image, None, found.map, found.mask), record, level)
+    names = ("image", "anomaly map", "overlay" if found.mask is None else "overlay, true defect outlined")
+    return [FigurePanel(name, panel.image, panel.kind) for name, panel in zip(names, every, strict=True)]
 
 
 def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], level: float) -> ImageRow:
