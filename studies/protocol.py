@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
+from blemish.detectors.factory import networks
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.evaluation.compare import Comparison, Run, compare
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import versions
+from blemish.models import Autoencoder
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
@@ -339,6 +342,12 @@ def show(detector: Detector, items: Sequence[Item]) -> list[Shown]:
     """Reconstruction and map of each of ``items`` by ``detector``."""
     measured = [detector.measure(read_image(item.path)) for item in items]
     return [Shown(one.reconstruction, one.map) for one in measured if one.reconstruction is not None]
+
+
+def autoencoder_of(detector: Detector) -> Autoencoder:
+    """The only network of ``detector``, whose recipe has an autoencoder alone."""
+    (network,) = networks(cast(ReconstructionModel, detector.model)).values()
+    return network
 
 
 def brightness_auroc(data: Path) -> float:

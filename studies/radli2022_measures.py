@@ -18,6 +18,7 @@ from blemish.layers.rotation import loss_by_angle
 from blemish.models.alignment import Rotation
 from blemish.preprocessing.tiling import TilePlan
 from blemish.similarity import MSE, SSIM
+from studies.protocol import autoencoder_of
 from studies.radli2022_cloth import Floats, Masks
 from studies.radli2022_columns import CURVES, PRETRAINED
 
@@ -53,7 +54,7 @@ def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
         if item.split == "train" or not (item.is_good or (item.mask and defect in (None, item.label))):
             continue
         image = read_image(item.path)
-        x = detector.file.preparation.apply(image).pixels
+        x = detector.file.preprocessing.apply(image).pixels
         plan = TilePlan(x.shape[1:], (side, side), (side, side))
         for _, patches in plan.tiles(x, batch=len(plan)):
             (good if item.is_good else bad).extend(patches)
@@ -72,7 +73,9 @@ def reconstruct(detector: Detector, images: Floats) -> Floats:
     """(N, C, P, P) in [0, 1]."""
     with torch.inference_mode():
         done = [
-            detector.model(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(0, 1)
+            autoencoder_of(detector)(torch.from_numpy(images[first : first + BATCH])).reconstruction.clamp(
+                0, 1
+            )
             for first in range(0, len(images), BATCH)
         ]
     reconstructions: Floats = torch.cat(done).numpy()
@@ -158,7 +161,7 @@ def pose(detector: Detector, images: Floats, angles: Floats | None) -> Pose:
 
 
 def aligner_of(detector: Detector) -> Rotation:
-    aligner = detector.model.alignment
+    aligner = autoencoder_of(detector).alignment
     assert isinstance(aligner, Rotation)
     return aligner
 

@@ -10,7 +10,7 @@ import torch
 
 from blemish.data.scene_reader import SceneReader
 from blemish.models.modal_similarity import modal_residuals
-from studies.protocol import save
+from studies.protocol import autoencoder_of, save
 from studies.xie2019_measures import WINDOW, Floats, Results
 from studies.xie2019_rows import ROWS, WITH_DROPOUT
 
@@ -60,7 +60,7 @@ def draw_patches(path: Path, results: Results) -> Path:
         if column:
             fit = results.of(title)[0]
             with torch.no_grad():
-                y = fit.detector.model(x).reconstruction.numpy()
+                y = autoencoder_of(fit.detector)(x).reconstruction.numpy()
             similar = fit.halves.ssim[chosen, 0]
         for place, axis in enumerate(axes[:, column]):
             axis.set_axis_off()
@@ -79,7 +79,7 @@ def draw_crossed(path: Path, results: Results, shown: tuple[SceneReader, slice])
     left = columns.start + (columns.stop - columns.start - width) // 2
     window = panel.read((panel.height - height) // 2, left, height, width)
     fit = results.of(WITH_DROPOUT)[0]
-    found = modal_residuals(fit.detector.model, torch.from_numpy(window)[None])
+    found = modal_residuals(autoencoder_of(fit.detector), torch.from_numpy(window)[None])
     modalities = results.modalities
     figure = Drawing(figsize=(8.0, 1.9 * len(modalities) * height / width + 0.4), layout="constrained")
     axes = figure.subplots(len(modalities), 4, squeeze=False)

@@ -18,7 +18,7 @@ from blemish.inspection.detector import Detector
 from blemish.models import Autoencoder
 from blemish.models.modal_similarity import LUMA, modal_residuals, modal_ssim
 from blemish.training.device import choose_machine
-from studies.protocol import Request
+from studies.protocol import Request, autoencoder_of
 from studies.xie2019_rows import CROSSED, Claim, Figure, Row
 
 Floats = NDArray[np.floating[Any]]
@@ -201,7 +201,7 @@ def crossed_ssim(
 def measure_fit(
     row: Row, seed: int, detector: Detector, modalities: Sequence[Modality], tested: Material
 ) -> Fit:
-    model = detector.model.to(choose_machine(detector.recipe.training.device).device)
+    model = autoencoder_of(detector).to(choose_machine(detector.recipe.training.device).device)
     crossed = None
     if row.name in CROSSED and len(modalities) > 1:
         pixels = tested.halves.pixels
@@ -334,7 +334,7 @@ def fit_record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
 
 
 def parameters(fit: Fit) -> int:
-    return sum(parameter.numel() for parameter in fit.detector.model.parameters())
+    return sum(parameter.numel() for parameter in autoencoder_of(fit.detector).parameters())
 
 
 def histories_by_row(fits: Sequence[Fit]) -> dict[str, list[Any]]:

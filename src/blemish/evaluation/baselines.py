@@ -86,7 +86,7 @@ def run_baselines(detector: Detector, good: str | Path, dataset: str | Path) -> 
     by_name = {item.name: item for item in find_images(Path(good))}
     split = detector.file.split
     train, calibration = (
-        _prepared(detector, [by_name[name] for name in split[part]]) for part in ("train", "calibration")
+        _prepared(detector, [by_name[str(name)] for name in split[part]]) for part in ("train", "calibration")
     )
     items = [item for item in read_labelled(Path(dataset)).items if item.split != "train"]
     images = _prepared(detector, items)
@@ -110,8 +110,8 @@ def run_baselines(detector: Detector, good: str | Path, dataset: str | Path) -> 
 
 
 def _prepared(detector: Detector, items: Sequence[Item]) -> Images:
-    preparation = detector.file.preparation
-    prepared: list[NDArray[Any]] = [preparation.prepare(read_image(item.path)).ravel() for item in items]
+    apply = detector.file.preprocessing.apply
+    prepared: list[NDArray[Any]] = [apply(read_image(item.path)).pixels.ravel() for item in items]
     return np.stack(prepared)
 
 
