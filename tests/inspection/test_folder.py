@@ -114,10 +114,10 @@ def test_report_escapes_names_and_tells_training_and_promise(
     assert "&lt;script&gt;alert(1)&lt;.tif" in page
     assert "ä ö.png" in page
     assert re.search(r"trained on 17 good images with ssim-ae in \d+ s", page)
-    assert "promised at most" in page
+    assert "false-reject rate at most" in page
     assert str(tmp_path) not in page
     inspect_folder(detector.with_threshold(0.1), parts, tmp_path / "fixed")
-    assert "promised at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
+    assert "false-reject rate at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_image_that_cannot_be_converted_is_left_out_and_the_others_are_inspected(

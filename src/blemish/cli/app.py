@@ -60,12 +60,15 @@ def _options(
 def demo(
     out: Out = Path("demo"),
     family: Annotated[
-        str, typer.Option(help="weave, checkerboard, part, or painting, which several sensors saw.")
-    ] = "weave",
+        str,
+        typer.Option(
+            help="rod, machined parts as they fell; weave, checkerboard, part; or painting, which several sensors saw."
+        ),
+    ] = "rod",
     seed: Annotated[int, typer.Option(help="Of the images and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Generated images from beginning to end: fit, calibrate, inspect, evaluate, report."""
+    """Generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
     with working(quiet=as_json) as observer:
         from blemish.demo import run as demos
 
@@ -75,8 +78,7 @@ def demo(
             figures, said, report = painting.figures(), painting.in_words(), painting.report
         else:
             result = demos.run_demo(out, family=family, seed=seed, observer=observer)
-            evaluation, report = result.evaluation, result.report
-            figures, said = evaluation.model_dump(mode="json"), evaluation.in_words()
+            figures, said, report = result.figures(), result.in_words(), result.report
     if as_json:
         print_json(figures)
     else:

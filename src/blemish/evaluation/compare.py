@@ -240,7 +240,7 @@ def _write_report(path: Path, comparison: Comparison) -> None:
             ],
         ),
         SettingsSection(
-            "SettingsSection",
+            "Settings",
             {
                 "dataset": comparison.dataset,
                 "set": ", ".join(comparison.settings) or "–",

@@ -146,6 +146,7 @@ def evaluate(
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
+    sections: Sequence[Section] = (),
     observer: Observer | None = None,
 ) -> Evaluation:
     """Inspect the labelled test images of ``dataset`` and compare with their labels and masks.
@@ -156,6 +157,7 @@ def evaluate(
     out: folder for ``evaluation.json``, records, maps and a report with curves; without it nothing is
         written.
     command: kept in the result, to say how it was made.
+    sections: further ones for the report, before the figures.
 
     Raises
     ------
@@ -232,7 +234,7 @@ def evaluate(
     if folder is not None:
         folder.problems += problems
         write_json(folder.folder / EVALUATION_FILE, evaluation.model_dump(mode="json"))
-        folder.write_report(items, _sections(evaluation, names != "good", values))
+        folder.write_report(items, [*sections, *_sections(evaluation, names != "good", values)])
     return evaluation
 
 

@@ -138,7 +138,7 @@ def write_scene_report(
     if found:
         sections.append(_decisions([one.record for one in found]))
     named = {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}
-    sections.append(SettingsSection("SettingsSection", {**named, **settings}))
+    sections.append(SettingsSection("Settings", {**named, **settings}))
     called = sum(one.record.is_anomalous for one in found)
     write_page(
         path,

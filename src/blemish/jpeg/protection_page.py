@@ -1,4 +1,4 @@
-"""What protecting images brought, as one page: scores and decisions, bits and errors, images and maps."""
+"""Report on protected images: scores and decisions, bits and errors, images and anomaly maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blemish.data.image import LoadedImage, read_image
 from blemish.data.opening import file_bytes
 from blemish.errors import BlemishError
 from blemish.jpeg.file import from_bytes
-from blemish.jpeg.protection import MARGIN, DecisionChange, Protection, RateSplit, bits_map, decisions_changed
+from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
 from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.report import (
@@ -88,7 +88,7 @@ def write_protection_page(
                 _SIDE,
             ),
             SettingsSection(
-                "SettingsSection",
+                "Settings",
                 {
                     "detector": detector.recipe.name,
                     "threshold of the score": files[0].protection.threshold,
@@ -158,7 +158,7 @@ def _reading(protection: Protection, level: float) -> str:
     )
 
 
-def _decision(verdict: DecisionChange) -> str:
+def _decision(verdict: ImageDecision) -> str:
     return "rejected" if verdict.is_anomalous else "accepted"
 
 

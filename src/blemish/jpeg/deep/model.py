@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blemish.data.fingerprint import Fingerprint
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
-from blemish.jpeg.encoder import Encoded, aim, encoded
+from blemish.jpeg.encoder import Encoded, encode_to_target, encoded
 from blemish.jpeg.transform import luma_of
 from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
 from blemish.storage.training_record import Training, upgrade_training_v1
@@ -48,7 +48,7 @@ class DeepEncoder:
 
     @property
     def places(self) -> int:
-        """How many λ the network was trained for."""
+        """Number of λ that the network was trained for."""
         return len(self.recipe.lambdas)
 
     def place(self, quality: float) -> float:
@@ -76,14 +76,14 @@ class DeepEncoder:
 
         Returns
         -------
-        Encoded; its ``notice`` tells of a target that cannot be met, the nearest is returned then.
+        Encoded; of a target out of reach the nearest file, with a line in ``notice``.
 
         Raises
         ------
         UsageError
-            More than one of quality and targets, one that is out of range, or pixels that are none.
+            More than one of quality and targets, one that is out of range, or pixels of another type or shape.
         """
-        found = aim(
+        found = encode_to_target(
             self._at(pixels, segments),
             luma_of(pixels),
             quality=quality,
