@@ -91,21 +91,50 @@ def of_inspection(detector: Any, source: Any) -> dict[str, Any]:
 
 
 def of_model(folder: Path) -> dict[str, Any]:
-    """Weights, calibration and the course of training, as the model folder has them."""
+    """Weights, calibration and the course of training, as the model folder has them.
+
+    A document of format 2 is read under the names of format 1, so that both can be compared.
+    """
     document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    training = document["training"]
-    # Of scenes the split is a sentence; which squares calibrate shows in their scores.
-    keys = ("calibration",) if document.get("calibration", {}).get("square") else ("calibration", "split")
+    training, calibration = document["training"], _calibration(document.get("calibration", {}))
+    # Of scenes the split is of columns; which squares calibrate shows in their scores.
+    split = {} if calibration.get("square") or "split" not in document else {"split": document["split"]}
+    candidates = document.get("candidates", training.get("candidates", []))
     figures: dict[str, Any] = figures_of(
         {
             "weights": of_weights(folder),
-            **{key: document[key] for key in keys if key in document},
-            "history": training["history"],
+            **({"calibration": calibration} if calibration else {}),
+            **split,
+            "history": [_look(look) for look in training["history"]],
             "best": [training["steps"], training["best_step"], training["best_loss"]],
-            **{key: training[key] for key in ("left_out", "candidates") if key in training},
+            **({"left_out": training["left_out"]} if "left_out" in training else {}),
+            **({"candidates": [_candidate(one) for one in candidates]} if "calibration" in document else {}),
         }
     )
     return figures
+
+
+def _calibration(calibration: dict[str, Any]) -> dict[str, Any]:
+    if "unit" not in calibration:
+        return calibration
+    own = {key: value for key, value in calibration.items() if key not in ("unit", "map_maxima")}
+    unit = calibration["unit"]
+    return {
+        **own,
+        "peaks": calibration["map_maxima"],
+        "square": unit.get("side"),
+        "groups": unit.get("groups"),
+    }
+
+
+def _look(look: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in look.items() if key != "terms"}
+    return {**own, **{f"validation {name}": value for name, value in look.get("terms", {}).items()}}
+
+
+def _candidate(candidate: dict[str, Any]) -> dict[str, Any]:
+    """Without the weights of the members, which follow from the share."""
+    return {key: value for key, value in candidate.items() if key != "weights"}
 
 
 def of_records(folder: Path) -> list[Any]:

@@ -92,7 +92,7 @@ def test_finished_fits_and_evaluations_are_not_repeated(
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(comparing, "evaluate", spy)
-    monkeypatch.setattr(comparing, "fit", never)
+    monkeypatch.setattr("blemish.training.fit.fit", never)
     result = compare(dataset, ["l2-ae", "ssim-ae"], again, seeds=[0, 1], settings=[*tiny, RATE])
     assert evaluated == [again / "ssim-ae-1" / "found"]
     assert [run.evaluation.image for run in result.runs] == [run.evaluation.image for run in compared[0].runs]

@@ -256,6 +256,15 @@ def test_an_image_that_cannot_be_used_is_passed_over(
     assert [problem.path.name for problem in observer.problems] == ["cut.png", "strip.png"]
 
 
+def test_features_of_version_0_1_are_read(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+    (features,) = extract_features(detector, scenes, tmp_path).features
+    path = features.path / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["picture"] = document["attributes"].pop("image")
+    path.write_text(json.dumps(document))
+    assert read_features(features.path).size == features.size == (HEIGHT, WIDTH)
+
+
 def test_reading_names_what_is_wrong(
     grey: Path, scenes: Path, make_detector: Make, detector: Detector, tmp_path: Path
 ) -> None:

@@ -299,7 +299,7 @@ def test_all_rows_on_generated_paintings(
         assert (claim["of_seeds"], claim["of_panels"]) == (1, 2)
 
     # What is finished is not done again, and gives the same figures.
-    monkeypatch.setattr("blemish.evaluation.compare.fit", None)
+    monkeypatch.setattr("blemish.training.fit.fit", None)
     again = run_study("xie2019", out, quick=True, observer=recorder())
     assert again.figures == first.figures
 

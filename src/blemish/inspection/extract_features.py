@@ -100,7 +100,7 @@ def extract_features(
 def _extract(
     detector: Detector,
     grid: Grid,
-    work: _Work,
+    work: _Subject,
     done: Extraction,
     observer: Observer,
 ) -> None:
@@ -132,7 +132,7 @@ class _Opened(NamedTuple):
     notices: tuple[str, ...] = ()
 
 
-class _Work(Protocol):
+class _Subject(Protocol):
     """A scene or an image whose features are to be written."""
 
     @property
@@ -170,22 +170,22 @@ class _ImageWork:
         yield _Opened(reader, self.path, (image.height, image.width))
 
 
-def _scenes(source: Path, preprocessing: Preprocessing) -> Sequence[_Work]:
+def _scenes(source: Path, preprocessing: Preprocessing) -> Sequence[_Subject]:
     return [_SceneWork(scene) for scene in find_scenes(source, preprocessing.modalities)]
 
 
-def _images(source: Path, preprocessing: Preprocessing) -> Sequence[_Work]:
+def _images(source: Path, preprocessing: Preprocessing) -> Sequence[_Subject]:
     return [_ImageWork(item.name, item.path, preprocessing) for item in find_images(source)]
 
 
-_WORKS: Mapping[Subject, Callable[[Path, Preprocessing], Sequence[_Work]]] = {
+_WORKS: Mapping[Subject, Callable[[Path, Preprocessing], Sequence[_Subject]]] = {
     "images": _images,
     "scenes": _scenes,
 }
 
 
 def _file(
-    detector: Detector, grid: Grid, work: _Work, opened: _Opened, folder: Path
+    detector: Detector, grid: Grid, work: _Subject, opened: _Opened, folder: Path
 ) -> TiledFile[BlockRecord]:
     source, least = opened.source, smallest_side(detector.recipe.patch.size)
     if min(source.height, source.width) < least:

@@ -127,7 +127,8 @@ def read_features(folder: str | Path) -> Features:
             stride=attributes["stride"],
             offset=_pair(attributes["offset"]),
             scale=_pair(attributes["scale"]),
-            size=_pair(attributes["image"]),
+            # Features of version 0.1 name the size "picture".
+            size=_pair(attributes["image"] if "image" in attributes else attributes["picture"]),
             modalities=tuple(attributes["modalities"]),
             missing=tuple(attributes["missing"]),
             weights_sha256=attributes["weights_sha256"],
