@@ -33,7 +33,7 @@ from blemish.jpeg.deep.recipe import DeepRecipe, deep_recipe_names, load_deep_re
 from blemish.jpeg.encoder import encoded
 from blemish.recipes import override
 from blemish.training.device import choose_machine
-from blemish.training.trainer import _make_fabric
+from blemish.training.fabric import make_fabric
 
 HEIGHT, WIDTH = 512, 768
 TRAINED = ("jpeg-tables", "jpeg-vgg19", "jpeg-resnet152-block1", "jpeg-resnet152-block7", "jpeg-lstm")
@@ -69,7 +69,7 @@ def make_encode(recipe: DeepRecipe, image: NDArray[np.uint8]) -> Callable[[], ob
 def make_step(recipe: DeepRecipe, batch: int) -> Callable[[], object]:
     """What the training loop does with a batch."""
     machine = choose_machine()
-    fabric = _make_fabric(machine)
+    fabric = make_fabric(machine)
     torch.manual_seed(0)
     model = DeepJpeg(recipe, pretrained=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -57,7 +57,7 @@ from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import ssim_map
 from blemish.similarity.msgms import msgms_map
 from blemish.storage.atomic import atomic_path, write_json, write_text
-from blemish.training import fit as fitting
+from blemish.training import image_source
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
 from studies.protocol import brightness_auroc, comparison, fitted, generated, spread, table
@@ -221,7 +221,7 @@ def measured(detector: Detector, items: Sequence[Item], identity: str, fit_secon
 def keep_poses(work: Path) -> None:
     """Find the pose of each image once for all fits; it is what a fit without training mostly does."""
     found = joblib.Memory(work / "poses", verbose=0).cache(posing.find_pose)
-    fitting.find_pose = preparing.find_pose = found  # type: ignore[attr-defined]
+    image_source.find_pose = preparing.find_pose = found  # type: ignore[attr-defined]
 
 
 def above(values: Floats, calibration: Sequence[float], rate: float) -> float | None:
@@ -269,7 +269,7 @@ def beside_others(
                 "aupro_30": [one.pixel.aupro_30 for one in evaluations],
                 "seconds": [run.training_seconds for run in of_seeds],
                 "steps": [run.training_steps for run in of_seeds],
-                "machines": [one.training.machine for one in evaluations],
+                "machines": [one.training.machine_words for one in evaluations],
                 "commands": [command(options)] * len(of_seeds),
             }
             bench.seconds += sum(row["seconds"]) + sum(one.seconds for one in evaluations)

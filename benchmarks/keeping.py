@@ -20,7 +20,7 @@ from pathlib import Path
 
 from blemish.data.datasets import find_images
 from blemish.storage.atomic import write_json
-from blemish.training import fit as fitting
+from blemish.training import image_source
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
 from blemish.training.patches import PreprocessedImages
@@ -50,7 +50,7 @@ def main() -> None:
             csv.writer(file).writerows([["path"], *([path] for path in paths)])
         for _ in range(options.rounds):
             for way, limits in WAYS.items():
-                fitting.PreparedImages = partial(PreprocessedImages, **limits)  # type: ignore[misc]
+                image_source.PreprocessedImages = partial(PreprocessedImages, **limits)  # type: ignore[misc]
                 begun = time.perf_counter()
                 fit(source, settings=SETTINGS)
                 seconds[way].append(time.perf_counter() - begun)

@@ -33,7 +33,7 @@ from blemish.models import build
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
 from blemish.training.device import choose_machine
-from blemish.training.trainer import _make_fabric
+from blemish.training.fabric import make_fabric
 
 CHANNELS = 3
 PLAIN = "l2-ae"
@@ -65,7 +65,7 @@ def make_recipe(recipe: str, settings: list[str], patch: int) -> Recipe:
 def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     """What the training loop does with a batch."""
     machine = choose_machine()
-    fabric = _make_fabric(machine)
+    fabric = make_fabric(machine)
     torch.manual_seed(0)
     model = build(recipe, CHANNELS, pretrained=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

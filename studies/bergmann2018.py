@@ -188,7 +188,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
     test = first.evaluation.image["all"]
     seeds = {one.seed for one in compared.runs}
     title = request.dataset or f"generated textures ({FAMILY})"
-    machines = "; ".join(sorted({one.evaluation.training.machine for one in compared.runs}))
+    machines = "; ".join(sorted({one.evaluation.training.machine_words for one in compared.runs}))
     text = (
         f"# Bergmann et al. 2018: four autoencoders on {title}\n\n"
         f"{len(seeds)} seed(s): mean (smallest to largest). Tested on {test.good} good and "

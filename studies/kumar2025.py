@@ -374,7 +374,7 @@ def _title(request: Request) -> str:
 
 
 def _machines(runs: Sequence[Run]) -> str:
-    machines = sorted({one.evaluation.training.machine for one in runs})
+    machines = sorted({one.evaluation.training.machine_words for one in runs})
     return f"Trained on {'; '.join(machines)}."
 
 

@@ -33,8 +33,8 @@ from blemish.observer import Observer
 from blemish.recipes import override
 from blemish.report.numbers import counted
 from blemish.storage.records_log import RecordsLog
-from blemish.training.trainer import term_key
-from studies.protocol import Look, Request, document, finish, generated, save, table, unlike_paper
+from blemish.storage.training_record import TrainingLook
+from studies.protocol import Request, document, finish, generated, save, table, unlike_paper
 from studies.result import StudyResult
 
 if TYPE_CHECKING:
@@ -405,8 +405,8 @@ def _row(results: Results, fit: Fit) -> dict[str, Any]:
         "best_step": training.best_step,
         "training_seconds": training.seconds,
         "steps_per_second": fit.steps_per_second,
-        "machine": training.machine,
-        "history": list(training.history),
+        "machine": training.machine_words,
+        "history": [look.model_dump() for look in training.history],
         "milliseconds_per_image": evaluated.milliseconds_per_image,
         "times_pillow": evaluated.times_pillow,
         "rates": {anchor.name: results.rates(anchor.name, fit.name) for anchor in (PILLOW_420, PILLOW_444)},
@@ -471,7 +471,7 @@ def draw_rates(path: Path, evaluation: CodecEvaluation, fits: Sequence[str]) -> 
     return save(figure, path)
 
 
-def draw_terms(path: Path, histories: Mapping[str, Sequence[Look]]) -> Path:
+def draw_terms(path: Path, histories: Mapping[str, Sequence[TrainingLook]]) -> Path:
     """One panel a fit: each held-out term of the loss against steps, as a share of what it was at the first look."""
     from matplotlib.figure import Figure
 
@@ -480,12 +480,12 @@ def draw_terms(path: Path, histories: Mapping[str, Sequence[Look]]) -> Path:
     figure = Figure(figsize=(3.6 * columns, 2.6 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (name, history) in zip(axes, histories.items(), strict=False):
-        terms = [key for key in history[0] if key.startswith(term_key("")) and history[0][key] > 0]
-        for key, colour in zip(terms, _COLOURS, strict=False):
+        first = {name: value for name, value in history[0].terms.items() if value > 0}
+        for (term, value), colour in zip(first.items(), _COLOURS, strict=False):
             axis.plot(
-                [look["step"] for look in history],
-                [look[key] / history[0][key] for look in history],
-                label=key.removeprefix(term_key("")),
+                [look.step for look in history],
+                [look.terms[term] / value for look in history],
+                label=term,
                 color=colour,
                 marker="." if len(history) < 3 else None,
             )
@@ -511,7 +511,7 @@ def _label(axis: Axes, x: str, y: str) -> None:
 
 def _page(results: Results) -> str:
     request, evaluation = results.request, results.evaluation
-    machines = sorted({fit.encoder.file.training.machine for fit in results.fits})
+    machines = sorted({fit.encoder.file.training.machine_words for fit in results.fits})
     text = (
         f"# Liu et al. 2022: learned JPEG encoders on {request.dataset or 'generated images'}\n\n"
         f"{counted(len(evaluation.images), 'test image')}, {evaluation.rates_in_words()}. {CONVENTIONS}\n\n"

@@ -22,6 +22,7 @@ from blemish.inspection.detector import Detector, load, versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
+from blemish.storage.training_record import TrainingLook
 from blemish.training.device import choose_machine
 from studies.result import StudyResult
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 L = TypeVar("L")
 Floats = NDArray[np.float32]
-Look = Mapping[str, float]
-"""One entry of a training history: ``step``, ``training`` and ``validation`` loss."""
 _SHOWN_SIDE = 256
 
 
@@ -150,7 +149,7 @@ def record(run: Run) -> dict[str, Any]:
         "steps": run.training_steps,
         "best_step": evaluation.training.best_step,
         "training_seconds": run.training_seconds,
-        "machine": evaluation.training.machine,
+        "machine": evaluation.training.machine_words,
         "milliseconds_per_image": evaluation.milliseconds_per_image,
         "threshold": evaluation.threshold,
         "image": {name: result.model_dump(mode="json") for name, result in evaluation.image.items()},
@@ -353,15 +352,15 @@ def brightness_auroc(data: Path) -> float:
     return max(auroc, 1 - auroc)
 
 
-def histories(runs: Sequence[Run]) -> dict[str, list[Sequence[Look]]]:
+def histories(runs: Sequence[Run]) -> dict[str, list[Sequence[TrainingLook]]]:
     """Training histories by recipe, one a seed, as :func:`draw_curves` takes them."""
-    found: dict[str, list[Sequence[Look]]] = {}
+    found: dict[str, list[Sequence[TrainingLook]]] = {}
     for run in runs:
         found.setdefault(run.recipe, []).append(run.evaluation.training.history)
     return found
 
 
-def draw_curves(path: Path, curves: Mapping[str, Sequence[Sequence[Look]]]) -> Path:
+def draw_curves(path: Path, curves: Mapping[str, Sequence[Sequence[TrainingLook]]]) -> Path:
     """One panel a recipe: training loss (thin) and held-out loss (thick) of every seed, against steps."""
     from matplotlib.figure import Figure
 
@@ -371,11 +370,11 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Sequence[Look]]]) -> P
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (title, seeds) in zip(axes, curves.items(), strict=False):
         for history in seeds:
-            steps = [look["step"] for look in history]
+            steps = [look.step for look in history]
             for key, width, colour in (("training", 0.9, "tab:blue"), ("validation", 1.8, "tab:orange")):
                 axis.plot(
                     steps,
-                    [look[key] for look in history],
+                    [getattr(look, key) for look in history],
                     color=colour,
                     linewidth=width,
                     marker="." if len(history) < 3 else None,
@@ -383,7 +382,7 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Sequence[Look]]]) -> P
                     if history is seeds[0]
                     else None,
                 )
-        if all(look[key] > 0 for history in seeds for look in history for key in ("training", "validation")):
+        if all(min(look.training, look.validation) > 0 for history in seeds for look in history):
             axis.set_yscale("log")
         axis.set_title(title, fontsize=10)
         axis.tick_params(which="both", labelsize=7)

@@ -511,7 +511,7 @@ def _measure(detector: Detector, tests: Tests) -> dict[str, Any]:
         "steps": training.steps,
         "best_step": training.best_step,
         "training_seconds": training.seconds,
-        "machine": training.machine,
+        "machine": training.machine_words,
         "settings": detector.recipe.model_dump(
             mode="json", include={"image", "patch", "alignment", "training", "loss"}
         ),

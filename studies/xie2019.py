@@ -38,7 +38,7 @@ from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted
 from blemish.storage.atomic import atomic_folder, atomic_path, write_text
 from blemish.training.device import choose_machine
-from blemish.training.fit import check_recipe
+from blemish.training.try_recipe import check_recipe
 from studies.protocol import Request, document, draw_curves, finish, save, spread, table
 from studies.result import StudyResult
 
@@ -633,7 +633,7 @@ def _record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
         "steps": training.steps,
         "best_step": training.best_step,
         "training_seconds": training.seconds,
-        "machine": training.machine,
+        "machine": training.machine_words,
         "ssim": float(fit.halves.ssim.mean()),
         "ssim_by_modality": by_modality(fit.halves.ssim),
         "ssim_unseen": float(fit.unseen.ssim.mean()) if len(fit.unseen.ssim) else None,
@@ -760,7 +760,7 @@ def _page(
     comparisons: Sequence[Comparison],
 ) -> str:
     request, tested = results.request, results.tested
-    machines = sorted({fit.detector.file.training.machine for fit in results.fits})
+    machines = sorted({fit.detector.file.training.machine_words for fit in results.fits})
     channels = sum(modality.channels for modality in results.modalities)
     text = (
         f"# Xie et al. 2019: partial convolutions and several sensors on "

@@ -328,7 +328,7 @@ def make_detector() -> Callable[..., Any]:
                 count=1, channels=channels, kind="float32", width=spread, height=spread, sha256="0"
             ),
             split={"train": (), "validation": (), "calibration": ()},
-            training=Training(steps=1, best_step=1, best_loss=1.0, seconds=1.0, machine="none", history=()),
+            training=Training(steps=1, best_step=1, best_loss=1.0, seconds=1.0, machine=None, history=()),
             weights_sha256="0",
         )
         return Detector(model, file)

@@ -17,7 +17,7 @@ from blemish.cli import app as cli
 from blemish.demo.generated import make_sample
 from blemish.jpeg.distortion import TUNES
 from blemish.recipes import load_recipe, override
-from blemish.training.fit import check_recipe
+from blemish.training.try_recipe import check_recipe
 from studies.protocol import spread
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blemish.errors import BlemishError
 
 if TYPE_CHECKING:
-    from blemish.training.trainer import Progress
+    from blemish.training.contracts import Progress
 
 
 class Observer:

@@ -7,7 +7,7 @@ import pytest
 
 from blemish.cli.console import ConsoleObserver
 from blemish.errors import ImageError
-from blemish.training.trainer import Progress
+from blemish.training.contracts import Progress
 
 PROBLEM = ImageError(Path("parts") / "[left] a.png", "is empty (0 bytes)", "remove it")
 

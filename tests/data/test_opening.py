@@ -108,7 +108,7 @@ def test_listed_formats_are_decoded_as_pillow_decodes_them(format: str) -> None:
 def test_the_content_decides_the_format(format: str) -> None:
     data = encoded(format)
     assert image_format(data) == format
-    with PLUGINS[format](io.BytesIO(data)) as image:  # type: ignore[index]
+    with PLUGINS[format](io.BytesIO(data)) as image:
         assert image.size == (6, 4)
 
 

@@ -185,7 +185,7 @@ def test_folder_holds_tensors_json_and_a_card_and_no_pickle(fitted: tuple[Detect
         "24 images, 1 channel, uint8",
         "17 for train, 2 for validation, 5 for calibration",
         detector.file.fingerprint.sha256,
-        detector.file.training.machine,
+        detector.file.training.machine_words,
     ):
         assert essential in card
 

@@ -15,7 +15,7 @@ from blemish.models import variational as room
 from blemish.models.contracts import Output, Pass, Posterior
 from blemish.models.variational import KullbackLeibler, VariationalBottleneck
 from blemish.recipes import load_recipe, override
-from blemish.training.fit import check_recipe
+from blemish.training.try_recipe import check_recipe
 
 SMALL = ["patch.size=32", "patch.stride=16", "encoder.latent=12", "bottleneck.0.latent=6"]
 

@@ -14,7 +14,7 @@ from blemish.models import Autoencoder, build, modal_residuals
 from blemish.models.contracts import Output, Pass
 from blemish.models.modal_similarity import ModalLogSSIM, ModalSSIM, modal_ssim
 from blemish.recipes import load_recipe, override
-from blemish.training.trainer import learning_rate
+from blemish.training.schedule import learning_rate
 
 ALTARPIECE = tuple(
     Modality(name=name, channels=channels)

@@ -15,7 +15,7 @@ from PIL import Image
 from blemish.decision import bootstrap_interval
 from blemish.errors import Stopped
 from blemish.recipes import load_recipe
-from blemish.training.device import Machine
+from blemish.storage.training_record import Machine
 from studies import kumar2025, protocol, run_study
 from studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
 
@@ -175,7 +175,13 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(args[4])
         raise Stopped("enough")
 
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     monkeypatch.setattr(kumar2025, "comparison", note)
     with pytest.raises(Stopped):
         run_study("kumar2025", tmp_path / "out", data=screw)

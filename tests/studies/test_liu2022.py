@@ -16,7 +16,7 @@ from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
 from blemish.jpeg.benchmark.run import BdRate, CodecRecord, evaluate, summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
 from blemish.recipes import override
-from blemish.training.device import Machine
+from blemish.storage.training_record import Machine
 from studies import liu2022, protocol, run_study
 from studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
 from studies.protocol import Request
@@ -275,7 +275,13 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(length)
         raise Stopped("enough")
 
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     monkeypatch.setattr(liu2022, "_plan", note)
     with pytest.raises(Stopped):
         run_study("liu2022", tmp_path / "out", data=holiday)

@@ -17,7 +17,7 @@ from blemish.errors import FileError, RecipeError, UsageError
 from blemish.evaluation.compare import Comparison
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.training.device import Machine
+from blemish.storage.training_record import Machine, TrainingLook
 from studies import protocol, run_study
 from studies.protocol import Example, PublishedTraining, Request, Shown
 
@@ -64,7 +64,13 @@ def test_the_length_is_what_was_asked_and_what_the_machine_can_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for device, expected in (("cpu", "without"), ("cuda", "with")):
-        monkeypatch.setattr(protocol, "choose_machine", lambda device=device: Machine(device, "float32", ""))
+        monkeypatch.setattr(
+            protocol,
+            "choose_machine",
+            lambda device=device: Machine(
+                device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+            ),
+        )
         assert Request("kumar2025", tmp_path).length("quick", "with", "without") == expected
         assert Request("kumar2025", tmp_path, quick=True).length("quick", "with", "without") == "quick"
 
@@ -145,7 +151,13 @@ def test_trainings_are_told_as_they_were_set() -> None:
 def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, device: str, quick: bool, reason: str
 ) -> None:
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     request = Request("radli2022", Path("out"), quick=quick)
     changes = [
         "patch.size=64",
@@ -259,9 +271,9 @@ def test_each_recipe_adds_a_column_and_each_example_two_rows(tmp_path: Path) -> 
 @pytest.mark.parametrize("losses", [(2.0, 1.0), (0.5, -0.5)])
 def test_curves_show_every_seed(tmp_path: Path, losses: tuple[float, float]) -> None:
     history = [
-        {"step": 1.0 + place, "training": loss, "validation": loss} for place, loss in enumerate(losses)
+        TrainingLook(step=1 + place, training=loss, validation=loss) for place, loss in enumerate(losses)
     ]
-    other = [{**look, "validation": look["validation"] / 2} for look in history]
+    other = [look.model_copy(update={"validation": look.validation / 2}) for look in history]
     one = protocol.draw_curves(tmp_path / "1.png", {"a": [history]})
     two = protocol.draw_curves(tmp_path / "2.png", {"a": [history, other]})
     five = protocol.draw_curves(tmp_path / "5.png", {name: [history] for name in "abcde"})

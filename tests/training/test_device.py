@@ -87,6 +87,17 @@ def test_one_line_says_what_was_chosen_and_why(
     assert str(choose_machine("mps")).startswith("Apple GPU; float32 (no native bfloat16); ")
 
 
+def test_the_machine_is_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, cuda=True, cpu_bfloat16=False)
+    machine = choose_machine("cpu")
+    assert (machine.device, machine.processor, machine.precision) == ("cpu", "CPU", "float32")
+    assert (machine.threads, machine.cores) == (torch.get_num_threads(), os.cpu_count())
+    assert (machine.native_bfloat16, machine.torch) == (False, torch.__version__)
+    gpu = choose_machine("cuda")
+    assert (gpu.device, gpu.processor, gpu.precision, gpu.threads) == ("cuda", "Test GPU", "bfloat16", None)
+    assert gpu.native_bfloat16
+
+
 def test_the_processor_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     for answers in [(False, False), (True, False), (False, True)]:

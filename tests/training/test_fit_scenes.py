@@ -13,7 +13,9 @@ import tifffile
 from blemish.errors import CalibrationError, ModelError, RecipeError, Stopped, UsageError
 from blemish.inspection.detector import load
 from blemish.recipes import load_recipe, override
-from blemish.training.fit import CHECKPOINT, fit, images_sha256
+from blemish.training.fit import fit
+from blemish.training.runs import CHECKPOINT
+from blemish.training.sources import images_sha256
 
 Painting = Callable[..., Path]
 
@@ -106,7 +108,7 @@ def test_a_checkpoint_of_other_scenes_is_refused(
 
 
 def test_a_whole_image_is_refused_by_a_model_of_scenes(paintings: Path, folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"fitted on scenes of infrared, rgb, xray.*inspect_panels"):
+    with pytest.raises(UsageError, match=r"fitted on scenes of infrared, rgb, xray.*inspect_scenes"):
         load(folder).inspect(paintings / "adam" / "rgb.png")
 
 

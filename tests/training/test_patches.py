@@ -70,7 +70,7 @@ def test_no_more_than_half_of_the_room_is_taken(
 ) -> None:
     needed = 3 * 4 * 40 * 44
     for room, fits in ((2 * needed, True), (2 * needed - 2, False), (0, False)):
-        monkeypatch.setattr(patches_room, "room", lambda room=room: room)
+        monkeypatch.setattr(patches_room, "free_disk_bytes", lambda room=room: room)
         assert PreprocessedImages(items, preparation, memory_limit=0).at_hand is fits
 
 
@@ -78,7 +78,7 @@ def test_all_can_be_prepared_before_they_are_asked_for(items: list[Item], prepar
     images = PreprocessedImages(items, preparation, memory_limit=0)
     expected = draw(PreprocessedImages(items, preparation))
     fewer = draw(PreprocessedImages([items[0], items[2]], preparation))
-    assert list(images.prepare_all()) == [1, 2, 3]
+    assert list(images.preprocess_all()) == [1, 2, 3]
     for item in items:
         item.path.unlink()
     assert torch.equal(draw(images), expected)
@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_costs_time_alone(
         return put(self, values)
 
     monkeypatch.setattr(DiskCache, "put", full)
-    assert list(images.prepare_all()) == [1]
+    assert list(images.preprocess_all()) == [1]
     assert not images.at_hand
     assert torch.equal(draw(images), draw(PreprocessedImages(items, preparation)))
 

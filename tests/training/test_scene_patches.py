@@ -116,3 +116,13 @@ def test_a_damaged_file_reaches_the_user_as_its_own_line(panels: list[SceneReade
     with pytest.raises(ImageError) as caught:
         list(raising(make_loader(patches, 8, workers=workers)))
     assert caught.value.path == path
+
+
+def test_scenes_that_are_left_out_are_not_drawn(panels: list[SceneReader]) -> None:
+    for options in ({}, {"memory_limit": 0}):
+        rest = source(panels, **options).without([0])
+        assert len(rest) == 1
+        first = numbers(drawn(rest)[:, 0].numpy())
+        assert first.min() >= H * W, "only values of the second scene"
+        patches = source(panels[1:], **options)
+        torch.testing.assert_close(drawn(rest), drawn(patches), equal_nan=True, rtol=0, atol=0)

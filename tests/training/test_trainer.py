@@ -22,13 +22,21 @@ from blemish.models.contracts import Aligned, Alignment
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import load_recipe, override
 from blemish.recipes.schema import TrainingSettings
+from blemish.storage.training_record import Machine, TrainingLook
+from blemish.training import schedule
 from blemish.training import trainer as loop
 from blemish.training.checkpoint import TrainingState
-from blemish.training.device import Machine
+from blemish.training.contracts import Progress, Trimming
 from blemish.training.patches import PreprocessedImages, RandomPatches, make_loader, raising
-from blemish.training.trainer import DivergedError, Progress, learning_rate, train
+from blemish.training.schedule import learning_rate
+from blemish.training.trainer import DivergedError, Trainer, make_optimizer, train
 
-CPU = Machine("cpu", "float32", "test")
+
+def cpu(precision: str = "float32") -> Machine:
+    return Machine(device="cpu", processor="test", precision=precision, native_bfloat16=False, torch="test")
+
+
+CPU = cpu()
 SMALL = [
     "patch.size=32",
     "patch.stride=16",
@@ -119,11 +127,11 @@ def stop_at(step: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("recipe", ["l2-ae", "ssim-ae"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_loss_goes_down(run: Run, recipe: str, precision: str) -> None:
-    _, state = run("training.steps=40", recipe=recipe, machine=Machine("cpu", precision, "test"))
+    _, state = run("training.steps=40", recipe=recipe, machine=cpu(precision))
     first, last = state.history[0], state.history[-1]
-    assert last["training"] < first["training"]
-    assert last["validation"] < first["validation"]
-    assert [look["step"] for look in state.history] == [6, 12, 18, 24, 30, 36, 40]
+    assert last.training < first.training
+    assert last.validation < first.validation
+    assert [look.step for look in state.history] == [6, 12, 18, 24, 30, 36, 40]
     assert state.step == 40
     assert state.seconds > 0
 
@@ -137,12 +145,12 @@ def test_the_network_computes_in_the_precision_of_the_machine(
     def watch(model: Autoencoder) -> None:
         model.encoder.register_forward_hook(lambda module, _, y: seen.add((module.training, y.dtype)))
 
-    run(prepare=watch, machine=Machine("cpu", precision, "test"))
+    run(prepare=watch, machine=cpu(precision))
     assert seen == {(True, dtype), (False, dtype)}, "in training and at the looks"
 
 
 def test_the_model_ends_in_evaluation_on_the_cpu_in_full_precision(run: Run) -> None:
-    model, _ = run(machine=Machine("cpu", "bfloat16", "test"))
+    model, _ = run(machine=cpu("bfloat16"))
     assert not model.training
     for value in model.parameters():
         assert (value.device.type, value.dtype, value.is_contiguous()) == ("cpu", torch.float32, True)
@@ -192,7 +200,7 @@ LOSSES = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 1.2, 0.1]
 def test_training_stops_after_looks_without_gain(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, LOSSES)
     _, state = run(*EARLY)
-    assert [look["validation"] for look in state.history] == LOSSES[:7]
+    assert [look.validation for look in state.history] == LOSSES[:7]
     assert (state.step, state.best_step, state.best_loss, state.looks_without_gain) == (14, 8, 1.0, 3)
 
 
@@ -241,31 +249,29 @@ def test_the_best_weights_are_restored(run: Run) -> None:
     model, state = run(prepare=spoiled.append, on_progress=spoil)
     assert state.best_loss is not None
     assert state.best_step == 12
-    assert state.best_loss == min(look["validation"] for look in state.history)
+    assert state.best_loss == min(look.validation for look in state.history)
     assert run.held_out_loss(model) == pytest.approx(state.best_loss, rel=1e-6)
-    assert state.history[-1]["validation"] > 1.1 * state.best_loss
+    assert state.history[-1].validation > 1.1 * state.best_loss
 
 
 def test_the_history_holds_the_mean_training_loss_between_looks(run: Run) -> None:
     seen: list[Progress] = []
     _, state = run("training.validate_every=5", "training.steps=12", on_progress=seen.append)
-    assert [(p.step, look["step"]) for p, look in zip(seen, state.history, strict=True)] == [
+    assert [(p.step, look.step) for p, look in zip(seen, state.history, strict=True)] == [
         (5, 5),
         (10, 10),
         (12, 12),
     ]
     for progress, look in zip(seen, state.history, strict=True):
-        assert look["training"] == pytest.approx(sum(progress.terms.values()), rel=1e-5)
+        assert look.training == pytest.approx(sum(progress.terms.values()), rel=1e-5)
 
 
 def test_the_history_holds_the_held_out_mean_of_every_term(run: Run) -> None:
     model, state = run(recipe="vae")
-    looks = [{key.removeprefix("validation "): look[key] for key in look} for look in state.history]
-    for look in looks:
-        terms = look.keys() - {"step", "training", "validation"}
-        assert terms == model.loss(torch.zeros(1, 1, 32, 32)).terms.keys()
-        assert sum(look[name] for name in terms) == pytest.approx(look["validation"], rel=1e-5)
-    assert looks[0] != looks[-1]
+    for look in state.history:
+        assert look.terms.keys() == model.loss(torch.zeros(1, 1, 32, 32)).terms.keys()
+        assert sum(look.terms.values()) == pytest.approx(look.validation, rel=1e-5)
+    assert state.history[0].terms != state.history[-1].terms
 
 
 class Line(nn.Module):
@@ -324,7 +330,7 @@ def test_progress_is_told(run: Run) -> None:
     assert all(progress.seconds_left > 0 for progress in seen[:-1])
     assert seen[-1].seconds_left == 0
     assert (seen[0].validation, seen[0].best) == (None, None)
-    assert [seen[index].validation for index in (1, 3, 4)] == [look["validation"] for look in state.history]
+    assert [seen[index].validation for index in (1, 3, 4)] == [look.validation for look in state.history]
     assert seen[-1].best == state.best_loss
 
 
@@ -348,8 +354,8 @@ def test_fewer_steps_than_were_made_finish_with_what_there_is(run: Run, tmp_path
     with pytest.raises(Stopped):
         run(checkpoint=tmp_path / "c", stop=stop_at(step))
     model, state = run("training.steps=2", checkpoint=tmp_path / "c", resume=True)
-    assert state.step == state.history[-1]["step"] == step
-    assert state.best_loss == min(look["validation"] for look in state.history)
+    assert state.step == state.history[-1].step == step
+    assert state.best_loss == min(look.validation for look in state.history)
     assert run.held_out_loss(model) == pytest.approx(state.best_loss, rel=1e-6)
 
 
@@ -469,14 +475,14 @@ def test_pretraining_comes_first_and_counts_for_no_look(run: Run) -> None:
         (27, 29, ["mse"]),
         (29, 29, ["mse"]),
     ]
-    assert [look["step"] for look in state.history] == [15, 21, 27, 29]
+    assert [look.step for look in state.history] == [15, 21, 27, 29]
     assert shifts[0] != 0
     assert set(shifts) == {shifts[0]}
     # Their autoencoder then learns what one that had no pretraining learns in as many steps.
     for progress, look in zip(seen[1:], state.history, strict=True):
-        assert look["training"] > 0
-        assert progress.validation == look["validation"]
-    assert state.history[0]["training"] == pytest.approx(seen[1].terms["mse"], rel=1e-5)
+        assert look.training > 0
+        assert progress.validation == look.validation
+    assert state.history[0].training == pytest.approx(seen[1].terms["mse"], rel=1e-5)
 
 
 @pytest.mark.parametrize("step", [4, 9, 13])
@@ -532,29 +538,13 @@ def test_the_framework_says_nothing_and_leaves_logging_and_threads_as_they_were(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            run("training.steps=1", machine=Machine("cpu", "bfloat16", "test"))
+            run("training.steps=1", machine=cpu("bfloat16"))
         assert records == []
         rank_zero.log.info("heard")
         assert records == ["heard"]
     finally:
         rank_zero.log.removeHandler(handler)
     assert torch.get_num_threads() == threads
-
-
-def test_learning_rate_is_constant_or_falls_along_a_cosine() -> None:
-    constant = TrainingSettings(steps=100, learning_rate=0.5)
-    assert {learning_rate(constant, step) for step in range(100)} == {0.5}
-    cosine = TrainingSettings(steps=100, learning_rate=0.5, schedule="cosine")
-    rates = [learning_rate(cosine, step) for step in range(101)]
-    assert rates[0] == 0.5
-    assert rates[50] == pytest.approx(0.25)
-    assert rates[100] == pytest.approx(0)
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_learning_rate_falls_by_the_inverse_of_the_steps() -> None:
-    inverse = TrainingSettings(steps=100, learning_rate=0.5, schedule="inverse", decay=0.25)
-    assert [learning_rate(inverse, step) for step in (0, 4, 12)] == [0.5, 0.25, 0.125]
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(0, [4]), (3 * 4 * 32 * 32, [4]), (2**26, [4, 4, 2])])
@@ -601,18 +591,18 @@ def test_a_budget_holds_the_steps_that_fit_in_it_and_anneals_over_them(run: Run,
     rates: list[float] = []
 
     def watch(model: Autoencoder) -> None:
-        original = loop.learning_rate
+        original = schedule.learning_rate
 
         def spy(*arguments: Any) -> float:
             rates.append(original(*arguments))
             return rates[-1]
 
-        monkeypatch.setattr(loop, "learning_rate", spy)
+        monkeypatch.setattr(schedule, "learning_rate", spy)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         model, state = run(*BUDGET, stop=clock.ticking(), prepare=watch)
     assert (state.step, state.seconds) == (12, 12.0)
-    assert [look["step"] for look in state.history] == [6, 12]
+    assert [look.step for look in state.history] == [6, 12]
     settings = TrainingSettings(steps=12, learning_rate=0.001, schedule="cosine")
     assert rates == pytest.approx([learning_rate(settings, step) for step in range(12)])
     counted, _ = run("training.steps=12", "training.schedule=cosine", stop=clock.ticking())
@@ -641,7 +631,7 @@ def test_a_budget_that_ran_out_is_only_looked_at_and_finished(run: Run, clock: C
         run(*BUDGET, checkpoint=tmp_path / "c", stop=clock.ticking(stop_at(8)))
     shorter = [*BUDGET, "training.budget=3s"]
     _, state = run(*shorter, checkpoint=tmp_path / "c", resume=True, stop=clock.ticking())
-    assert (state.step, state.history[-1]["step"]) == (8, 8)
+    assert (state.step, state.history[-1].step) == (8, 8)
 
 
 def test_the_smallest_budget_still_makes_a_step(run: Run, clock: Clock) -> None:
@@ -664,10 +654,10 @@ def test_pretraining_takes_half_of_a_budget_at_most(run: Run, clock: Clock, tmp_
         return run(*BUDGET, f"training.budget={budget}s", prepare=with_shift, stop=stop, **options)[1]
 
     whole = trained(30)  # of nine steps of pretraining, all are made
-    assert (whole.step, whole.pretraining, whole.history[0]["step"]) == (30, 9, 15)
+    assert (whole.step, whole.pretraining, whole.history[0].step) == (30, 9, 15)
     short = trained(10)
     assert short.pretraining == 6  # the clock moves after the step
-    assert short.step == short.history[-1]["step"] == 10
+    assert short.step == short.history[-1].step == 10
     for step in (3, 8):
         with pytest.raises(Stopped):
             trained(10, checkpoint=tmp_path / "c", stop=stop_at(step))
@@ -700,7 +690,7 @@ class Judging:
         self._worst = worst
 
     def options(self) -> dict[str, Any]:
-        return {"trimming": loop.Trimming(self.worst, self.without)}
+        return {"trimming": Trimming(self.worst, self.without)}
 
     def worst(self) -> tuple[int, ...]:
         self.asked += 1
@@ -761,7 +751,7 @@ def test_stopped_while_judging_is_kept(run: Run, tmp_path: Path) -> None:
 
     judging = Judging(run)
     with pytest.raises(Stopped, match="while judging"):
-        run(checkpoint=tmp_path / "c", trimming=loop.Trimming(refuse, judging.without))
+        run(checkpoint=tmp_path / "c", trimming=Trimming(refuse, judging.without))
     resumed, state = run(checkpoint=tmp_path / "c", resume=True, **judging.options())
     whole, whole_state = run(**Judging(run).options())
     assert same(resumed, whole)
@@ -783,7 +773,7 @@ def test_half_of_a_budget_is_half_time(run: Run, clock: Clock) -> None:
         asked.append(clock.now)
         return judging.worst()
 
-    _, state = run(*BUDGET, stop=clock.ticking(), trimming=loop.Trimming(worst, judging.without))
+    _, state = run(*BUDGET, stop=clock.ticking(), trimming=Trimming(worst, judging.without))
     assert (asked, state.left_out, state.step) == ([6.0], [1], 12)
 
 
@@ -797,13 +787,88 @@ def test_a_budget_serves_images_from_disk_too(run: Run, clock: Clock) -> None:
 
 @pytest.mark.parametrize("step", [4, 13])
 def test_a_checkpoint_of_before_there_were_budgets_goes_on(run: Run, tmp_path: Path, step: int) -> None:
-    whole, _ = run(prepare=with_shift)
+    whole, whole_state = run(prepare=with_shift)
     with pytest.raises(Stopped):
         run(prepare=with_shift, checkpoint=tmp_path / "c", stop=stop_at(step))
     path = tmp_path / "c" / "state.json"
     document = json.loads(path.read_text())
     for key in ("pretraining", "pretraining_seconds", "left_out"):
         del document["state"][key]
+    document["state"]["history"] = [
+        {
+            **{key: look[key] for key in ("step", "training", "validation")},
+            **{f"validation {term}": value for term, value in look["terms"].items()},
+        }
+        for look in document["state"]["history"]
+    ]
     path.write_text(json.dumps(document))
-    resumed, _ = run(prepare=with_shift, checkpoint=tmp_path / "c", resume=True)
+    resumed, state = run(prepare=with_shift, checkpoint=tmp_path / "c", resume=True)
     assert same(resumed, whole)
+    assert state.history == whole_state.history
+
+
+# -- parts that a person can replace -------------------------------------------------------------------
+
+
+def test_callbacks_hear_of_every_step_and_look(run: Run) -> None:
+    steps: list[tuple[int, float]] = []
+    looks: list[TrainingLook] = []
+    _, state = run(on_step=lambda step, loss: steps.append((step, loss.total.item())), on_look=looks.append)
+    assert [step for step, _ in steps] == list(range(1, 21))
+    assert looks == state.history
+    assert looks[0].training == pytest.approx(sum(loss for _, loss in steps[:6]) / 6, rel=1e-5)
+
+
+def test_another_optimizer_and_clock_can_be_given(run: Run) -> None:
+    def still(model: nn.Module, settings: TrainingSettings, machine: Machine) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=settings.learning_rate)
+
+    class Still(schedule.TrainingClock):
+        def learning_rate(self) -> float:
+            return 0.0
+
+    before: list[dict[str, Tensor]] = []
+
+    def keep(model: Autoencoder) -> None:
+        before.append({name: value.clone() for name, value in model.named_parameters()})
+
+    model, state = run(prepare=keep, optimizer=still, clock=Still)
+    assert state.step == 20
+    assert all(torch.equal(value, before[0][name]) for name, value in model.named_parameters())
+
+
+def test_a_subclass_replaces_a_part(run: Run) -> None:
+    """Weights that are averaged over the steps (an exponential moving average) take the place of the last ones."""
+
+    class Averaging(Trainer):
+        def step(self, batch: Tensor) -> Loss:
+            loss = super().step(batch)
+            if not hasattr(self, "average"):
+                self.average = {
+                    name: torch.zeros_like(value) for name, value in self.model.named_parameters()
+                }
+            for name, value in self.model.named_parameters():
+                self.average[name] += 0.5 * (value.detach() - self.average[name])
+            return loss
+
+        def keep_best(self, loss: float) -> None:
+            super().keep_best(loss)
+            self.best = {**self.best, **{name: value.clone() for name, value in self.average.items()}}
+
+    images = run.images()
+    chosen = override(load_recipe("l2-ae"), SMALL)
+    torch.manual_seed(0)
+    model = build(chosen, 1)
+    trainer = Averaging(
+        model,
+        images,
+        images,
+        chosen.training,
+        patch=32,
+        machine=CPU,
+        checkpoint=None,
+        identity=IDENTITY,
+        optimizer=make_optimizer,
+    )
+    trainer.run()
+    assert all(torch.equal(value, trainer.average[name]) for name, value in model.named_parameters())

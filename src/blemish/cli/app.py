@@ -115,7 +115,7 @@ def fit(
     """Learn from good images, and calibrate the reject decision on some held out."""
 
     def after_stop() -> tuple[str, ...]:
-        from blemish.training.fit import is_unfinished
+        from blemish.training.runs import is_unfinished
 
         if is_unfinished(out):
             return ("--resume",)

@@ -16,7 +16,7 @@ from blemish.observer import Observer
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from blemish.training.trainer import Progress
+    from blemish.training.contracts import Progress as TrainingProgress
 
 PLAIN_SECONDS = 15.0
 BAR_WIDTH = 20
@@ -66,7 +66,7 @@ class ConsoleObserver(Observer):
         pace = (time.monotonic() - self._begun) / (done - self._before)
         self._show(done, total, f"{done} of {total}, {_clock(pace * (total - done))} left")
 
-    def training(self, progress: Progress) -> None:
+    def training(self, progress: TrainingProgress) -> None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in progress.terms.items())
         best = (
             ""

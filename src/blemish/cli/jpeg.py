@@ -210,7 +210,7 @@ def fit(
     """Train a JPEG encoder of the papers: its tables, and the network that says which coefficients matter."""
 
     def after_stop() -> tuple[str, ...]:
-        from blemish.training.fit import is_unfinished
+        from blemish.training.runs import is_unfinished
 
         if is_unfinished(out):
             return ("--resume",)

@@ -19,7 +19,10 @@ from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
 from blemish.storage.run_folder import refuse_unwritable
-from blemish.training.fit import check_recipe, fit, fitted_once, images_sha256
+from blemish.training.fit import fit
+from blemish.training.runs import fitted_once
+from blemish.training.sources import images_sha256
+from blemish.training.try_recipe import check_recipe
 
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {

@@ -30,7 +30,6 @@ from blemish.decision import (
     region_mask,
     train_mean_threshold,
 )
-from blemish.detectors.contracts import EnsembleCandidate
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.factory import build_model, networks
 from blemish.detectors.reconstruction import ReconstructionModel
@@ -40,6 +39,8 @@ from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import DETECTOR, Document, load_weights, read_document, write_model
 from blemish.storage.model_folder import MODEL_FILE as MODEL_FILE
+from blemish.storage.training_record import EnsembleCandidate as EnsembleCandidate
+from blemish.storage.training_record import Training as Training
 
 FORMAT = DETECTOR.format
 SHEET_FILE = "blemishes.png"
@@ -64,25 +65,6 @@ class Calibration(_Record):
     """Of a model that was fitted on scenes: each score is of a square with sides of so many pixels."""
     groups: int | None = None
     """How many groups the images are of, where several are of one."""
-
-
-class Training(_Record):
-    """How the weights came to be."""
-
-    steps: int
-    best_step: int
-    best_loss: float | None
-    seconds: float
-    machine: str
-    history: tuple[dict[str, float], ...]
-    budget: float | None = None
-    """Seconds that were set instead of steps."""
-    left_out: tuple[str, ...] = ()
-    """Training images that the second half went without (``training.trim``)."""
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    """What was tried, where a memory stands beside the network; :mod:`blemish.detectors.ensemble_selection` says how one is chosen."""
-    notes: tuple[str, ...] = ()
-    """What a user should know of these images and this method, a sentence each."""
 
 
 class Ancestor(_Record):
@@ -371,7 +353,7 @@ class Detector:
         data = file.fingerprint
         split = _split_in_words(file)
         curve = "\n".join(
-            f"| {look['step']:.0f} | {look['training']:.5f} | {look['validation']:.5f} |"
+            f"| {look.step} | {look.training:.5f} | {look.validation:.5f} |"
             for look in file.training.history
         )
         return (
@@ -383,7 +365,7 @@ class Detector:
             f"Level of regions on the map: {self.level:.6g}.\n\n"
             f"## The images\n\n{_described(data, file.preparation)}\n\nSplit: {split}\n\n"
             f"## Training\n\nBest of {file.training.steps} steps at step {file.training.best_step}, "
-            f"{file.training.seconds:.0f} s on {file.training.machine}"
+            f"{file.training.seconds:.0f} s on {file.training.machine_words}"
             + (f", in a budget of {file.training.budget:.0f} s" if file.training.budget else "")
             + ".\n\n"
             + "".join(

@@ -258,7 +258,7 @@ def _settings(detector: Detector) -> dict[str, Any]:
         "calibration_images": len(file.calibration.scores),
         "training_images": len(file.split["train"]),
         "training_steps": file.training.steps,
-        "trained_on": file.training.machine,
+        "trained_on": file.training.machine_words,
         "images_sha256": file.fingerprint.sha256,
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",

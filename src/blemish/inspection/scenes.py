@@ -759,7 +759,7 @@ def _settings(detector: Detector, hide: Sequence[str], reconstruction: bool) -> 
         "scored_squares": square_side(detector),
         "calibration_squares": len(file.calibration.scores),
         "training_steps": file.training.steps,
-        "trained_on": file.training.machine,
+        "trained_on": file.training.machine_words,
         "images_sha256": file.fingerprint.sha256,
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",

@@ -1,25 +1,16 @@
-"""Device and precision, chosen by looking at the machine."""
+"""Device and precision, chosen by what the machine can do."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 
 from blemish.errors import UsageError
+from blemish.storage.training_record import Machine
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how training runs."""
-
-    device: str
-    precision: str
-    description: str
-
-    def __str__(self) -> str:
-        return self.description
+Device = Literal["cpu", "cuda", "mps"]
 
 
 def cpu_has_bfloat16() -> bool:
@@ -29,7 +20,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
-    """The fastest device here that ``device`` and ``precision`` allow, described in one line.
+    """The fastest device here that ``device`` and ``precision`` allow, as a record that prints as one line.
 
     Raises
     ------
@@ -54,16 +45,19 @@ def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
     }[device]
     if precision == "auto":
         precision = "bfloat16" if native else "float32"
-    if precision == "bfloat16":
-        why = "native here" if native else "emulated here, slow"
-    else:
-        why = "as asked" if native else "no native bfloat16"
+    on_cpu = device == "cpu"
     return Machine(
-        device, precision, f"{_name(device)}; {precision} ({why}); channels_last; torch {torch.__version__}"
+        device=cast(Device, device),
+        processor=_processor(device),
+        threads=torch.get_num_threads() if on_cpu else None,
+        cores=os.cpu_count() if on_cpu else None,
+        precision=precision,
+        native_bfloat16=native,
+        torch=torch.__version__,
     )
 
 
-def _name(device: str) -> str:
+def _processor(device: str) -> str:
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    return "Apple GPU" if device == "mps" else f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    return "Apple GPU" if device == "mps" else "CPU"

@@ -1,4 +1,4 @@
-"""Arrays in a temporary file: what does not fit in memory and is costly to make again."""
+"""Disk cache: arrays that do not fit in memory and are costly to compute again, in a temporary file."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from numpy.typing import NDArray
 
 
 class CacheSlot(NamedTuple):
-    """Where an array lies on a :class:`DiskCache`."""
+    """Place of an array in a :class:`DiskCache`."""
 
     offset: int
     shape: tuple[int, ...]
 
 
 class DiskCache:
-    """Arrays of float32, one after the other in a temporary file that vanishes with it.
+    """Arrays of float32, one after the other in a temporary file that is removed with the cache.
 
-    It lies in the system's folder for such files; the environment variable ``TMPDIR`` names another one.
+    The file is in the system's folder for temporary files; the environment variable ``TMPDIR`` names another one.
 
     Raises
     ------
     OSError
-        When the folder cannot be written to; :meth:`put` too, when there is no more room.
+        When the folder cannot be written to; :meth:`put` too, when the disk is full.
 
-    >>> shelf = DiskCache()
-    >>> place = shelf.put(np.ones((1, 2, 3), np.float32))
-    >>> shelf.get(place).sum()
+    >>> cache = DiskCache()
+    >>> slot = cache.put(np.ones((1, 2, 3), np.float32))
+    >>> cache.get(slot).sum()
     np.float32(6.0)
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="blemish-")  # noqa: SIM115 -- open as long as this is there
+        self._file = tempfile.TemporaryFile(prefix="blemish-")  # noqa: SIM115 -- open as long as the cache exists
         weakref.finalize(self, self._file.close)
         self._end = 0
 
     def put(self, values: NDArray[np.float32]) -> CacheSlot:
-        """Keep a copy of ``values``."""
+        """Store a copy of ``values``."""
         data = np.ascontiguousarray(values, np.float32).data.cast("B")
         self._file.seek(self._end)
         self._file.write(data)
-        self._file.flush()  # or a full disk would be noticed by somebody else
-        place = CacheSlot(self._end, values.shape)
+        self._file.flush()  # so that a full disk raises here, and not at some later write
+        slot = CacheSlot(self._end, values.shape)
         self._end += len(data)
-        return place
+        return slot
 
-    def get(self, place: CacheSlot) -> NDArray[np.float32]:
-        """What was put at ``place``; an array of its own."""
-        values = np.empty(place.shape, np.float32)
-        self._file.seek(place.offset)
+    def get(self, slot: CacheSlot) -> NDArray[np.float32]:
+        """A new array of the values that :meth:`put` stored in ``slot``."""
+        values = np.empty(slot.shape, np.float32)
+        self._file.seek(slot.offset)
         self._file.readinto(values.data.cast("B"))
         return values
 
 
-def room() -> int:
-    """Bytes that are free where a :class:`DiskCache` lies; 0 where none can be."""
+def free_disk_bytes() -> int:
+    """Free bytes in the folder of a :class:`DiskCache`; 0 where the folder cannot be read."""
     try:
         return shutil.disk_usage(tempfile.gettempdir()).free
     except OSError:

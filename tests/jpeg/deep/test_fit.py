@@ -62,11 +62,11 @@ def fit(photos: Path, recipe: str = "jpeg-tables", *settings: str, **options: An
 def test_training_lowers_the_held_out_loss_and_tells_its_terms(photos: Path) -> None:
     encoder = fit(photos, "jpeg-tables", "training.steps=60", "training.validate_every=20")
     history = encoder.file.training.history
-    assert [look["step"] for look in history] == [20, 40, 60]
-    assert history[-1]["validation"] < 0.9 * history[0]["validation"]
+    assert [look.step for look in history] == [20, 40, 60]
+    assert history[-1].validation < 0.9 * history[0].validation
     for look in history:
-        assert look.keys() == {"step", "training", "validation", "validation mse", "validation rate"}
-        assert look["validation mse"] + look["validation rate"] == pytest.approx(look["validation"], rel=1e-5)
+        assert look.terms.keys() == {"mse", "rate"}
+        assert look.terms["mse"] + look.terms["rate"] == pytest.approx(look.validation, rel=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["jpeg-tables", "jpeg-lstm"])
@@ -80,11 +80,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
         fit(photos, recipe, out=tmp_path / "model")
     resumed = fit(photos, recipe, out=tmp_path / "model", resume=True)
     assert weights_of(resumed.model) == weights_of(whole.model)
-    looks = [
-        {key: value for key, value in look.items() if key != "seconds"}
-        for look in resumed.file.training.history
-    ]
-    assert looks == [dict(look) for look in whole.file.training.history]
+    assert resumed.file.training.history == whole.file.training.history
     assert not (tmp_path / "model" / "checkpoint").exists()
 
 

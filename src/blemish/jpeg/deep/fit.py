@@ -21,8 +21,9 @@ from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import override
 from blemish.storage.model_folder import JPEG_ENCODER, weights_sha256
 from blemish.training.device import choose_machine
-from blemish.training.fit import claim_folder, finish, fitted_once, output_folder, train_for, usable_images
 from blemish.training.patches import PreprocessedImages
+from blemish.training.runs import claim_folder, finish, fitted_once, output_folder, train_for
+from blemish.training.usable_images import usable_images
 
 _COLOUR = Preprocessing(channels=3, convert=True, kind="uint8", size=None)
 
@@ -162,7 +163,7 @@ def _read(images: Path, recipe: DeepRecipe, observer: Observer) -> tuple[Fingerp
         images,
         channels=_COLOUR.channels,
         patch=recipe.patch.size,
-        mend=lambda shorter: "leave it out, or fit with a smaller --set patch.size",
+        remedy=lambda shorter: "leave it out, or fit with a smaller --set patch.size",
         observer=observer,
         one="photograph",
         many="photographs",

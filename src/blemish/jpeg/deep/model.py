@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.fingerprint import Fingerprint
-from blemish.inspection.detector import Training
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, aim, encoded
 from blemish.jpeg.transform import luma_of
 from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
-from blemish.training.trainer import term_key
+from blemish.storage.training_record import Training
 
 
 class DeepModelFile(Document):
@@ -125,15 +124,18 @@ class DeepEncoder:
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
         file, recipe, training = self.file, self.recipe, self.file.training
-        terms = [key for key in training.history[-1] if key.startswith(term_key(""))]
+        terms = list(training.history[-1].terms)
         columns = [
             "step",
             "training loss",
             "held-out loss",
-            *(key.removeprefix(term_key("")) for key in terms),
+            *terms,
         ]
         rows = [
-            [f"{look['step']:.0f}", *(f"{look[key]:.5g}" for key in ("training", "validation", *terms))]
+            [
+                str(look.step),
+                *(f"{value:.5g}" for value in (look.training, look.validation, *look.terms.values())),
+            ]
             for look in training.history
         ]
         lines = [columns, ["---:"] * len(columns), *rows]
@@ -148,7 +150,7 @@ class DeepEncoder:
             f"## The photographs\n\n{file.fingerprint.count} images; SHA-256 {file.fingerprint.sha256}. "
             f"Split: {split}.\n\n"
             f"## Training\n\nBest of {training.steps} steps at step {training.best_step}, "
-            f"{training.seconds:.0f} s on {training.machine}. The terms are held-out means as they enter the "
+            f"{training.seconds:.0f} s on {training.machine_words}. The terms are held-out means as they enter the "
             f"loss, λ and weights included.\n\n{curve}\n"
         )
 
