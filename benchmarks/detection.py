@@ -47,7 +47,7 @@ from blemish.data.image import LoadedImage, image_info, read_image, resize
 from blemish.decision import Guarantee, PixelMetrics, conformal_threshold, image_score, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.demo.generated import FAMILIES
-from blemish.detectors.memory_bank import joined
+from blemish.detectors.ensemble import Ensemble, combined
 from blemish.evaluation.compare import Run
 from blemish.inspection.detector import Detector, EnsembleCandidate, versions
 from blemish.observer import Observer
@@ -1006,10 +1006,11 @@ def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ..
 def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
     """Every map that the network and the memory of ``detector`` can give of a prepared image, (h, w) each."""
     x = detector.file.preparation.apply(image).pixels
-    head, reconstruction = detector.by_network(x)
+    network = detector.model.models[0] if isinstance(detector.model, Ensemble) else detector.model
+    head, reconstruction, *_ = network.maps(x)
     both = [torch.from_numpy(one)[None] for one in (x, reconstruction.clip(0, 1))]
     flipped = [
-        np.flip(detector.by_network(np.ascontiguousarray(np.flip(x, axis)))[0], axis - 1) for axis in (1, 2)
+        np.flip(network.maps(np.ascontiguousarray(np.flip(x, axis))).anomaly, axis - 1) for axis in (1, 2)
     ]
     found = {
         "head": head,
@@ -1017,13 +1018,13 @@ def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32
         "SSIM of the reconstruction": 1 - ssim_map(*both, data_range=1.0).mean(1)[0].numpy(),
         "MSGMS of the reconstruction": 1 - msgms_map(*both, data_range=1.0).mean((0, 1)).numpy(),
     }
-    memory = detector.model.memory
-    if memory is not None and not memory.is_empty:
-        beyond = memory.network(torch.from_numpy(head))
-        found["head, as it counts beside the memory"] = joined(
-            beyond, None, memory.units.tolist(), 0.0
-        ).numpy()
-        found["memory"] = detector.by_memory(x)
+    if isinstance(detector.model, Ensemble) and not detector.model.banks[1].is_empty:
+        ensemble = detector.model
+        beyond = ensemble.normalised(0, torch.from_numpy(head))
+        scales = ensemble.scales.tolist()
+        alone = combined([beyond, None], ensemble.is_compressed, scales, [1.0, 0.0])
+        found["head, as it counts beside the memory"] = alone.detach().numpy()
+        found["memory"] = ensemble.models[1].maps(x).anomaly
         found[WHOLE] = detector.examine(x)[0]
     return found
 
