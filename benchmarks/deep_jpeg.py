@@ -67,7 +67,7 @@ def make_encode(recipe: DeepRecipe, image: NDArray[np.uint8]) -> Callable[[], ob
 
 
 def make_step(recipe: DeepRecipe, batch: int) -> Callable[[], object]:
-    """What the training loop does with a batch."""
+    """One step of the training loop."""
     machine = choose_machine()
     fabric = make_fabric(machine)
     torch.manual_seed(0)

@@ -5,7 +5,7 @@
 The good test images of the screws are darker than all others, so the mean grey level alone tells good from defective,
 and a method that hears the light seems to see defects. Here each test image has a gain that gives it the mean grey
 level of the training images; these and the masks are the same files. So a fit on one is a fit on the other: copied
-between their folders in the ``--work`` of ``detection.py``, it is only tested again.
+between their folders in the ``--work`` of ``benchmarks.detection``, it is only tested again.
 """
 
 from __future__ import annotations

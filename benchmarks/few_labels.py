@@ -1,4 +1,4 @@
-"""How far few labels go: a small classifier on latent features, and the same one on raw pixels.
+"""Accuracy with few labels: a small classifier on latent features, and the same one on raw pixels.
 
 Cracks are marked by hand in some images, and there are many more places without a mark. An autoencoder is fitted
 on images without labels (``fp-cae``, the image as its one modality), and its latent variables, one vector for

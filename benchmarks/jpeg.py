@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.jpeg.benchmark.baselines import find_anchors
+from blemish.jpeg.benchmark.baselines import find_baselines
 from blemish.jpeg.distortion import TUNES, Tune
 from blemish.jpeg.encoder import Encoder
 from blemish.jpeg.source_image import read_source
@@ -41,7 +41,7 @@ Timed = dict[str, list[float]]
 QUALITIES = (50, 75, 90)
 BESIDE = ("mozjpeg", "mozjpeg-psnr", "pillow-420")
 AT_MOST = {"mozjpeg": 3.0}
-"""What the project aims at: time beside mozjpeg as it comes, with its fixed tables."""
+"""Goal of the project: encode time beside mozjpeg with its own, fixed tables."""
 
 SIDES = (2000, 4000, 6000)
 LARGE = 10_000
@@ -82,7 +82,7 @@ def contenders() -> tuple[dict[str, Callable[[Pixels, int], bytes]], dict[str, s
     def tuned(tune: Tune) -> Callable[[Pixels, int], bytes]:
         return lambda pixels, quality: ours.encode(pixels, quality=quality, tune=tune).data
 
-    anchors = [anchor for anchor in find_anchors()[0] if anchor.name in BESIDE]
+    anchors = [anchor for anchor in find_baselines()[0] if anchor.name in BESIDE]
     encoders: dict[str, Callable[[Pixels, int], bytes]] = {anchor.name: anchor.encode for anchor in anchors}
     encoders |= {f"blemish-{tune}": tuned(tune) for tune in TUNES}
     return encoders, {anchor.name: getattr(anchor, "description", "") for anchor in anchors}

@@ -1,4 +1,4 @@
-"""How long a fit of `blemish` takes beside its training, by where prepared images are kept.
+"""Time of a fit of `blemish` beside its training, by the place of the preprocessed images.
 
     python benchmarks/keeping.py DATA/mvtec_screw/train/good --count 60 --out benchmarks/results/keeping.json
 

@@ -1,4 +1,4 @@
-"""What partial convolutions cost in training: each layer against the plain one, and the six networks.
+"""Cost of partial convolutions in training: each layer against the plain one, and the six networks.
 
     python benchmarks/partial.py --out benchmarks/results/partial.json
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from blemish.demo.generated import write_dataset
 from blemish.evaluation.evaluate import evaluate
-from blemish.inspection.detector import versions
+from blemish.inspection.document import versions
 from blemish.training.fit import fit
 
 FIGURES = ("image_auroc", "pixel_auroc", "aupro_30", "held_out_loss")

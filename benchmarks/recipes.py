@@ -28,7 +28,10 @@ import torch
 from torch import Tensor
 
 from blemish.data.image import LoadedImage
-from blemish.inspection.detector import Detector, ModelFile
+from blemish.detectors.ensemble import for_inspection
+from blemish.detectors.factory import build_model
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile
 from blemish.models import build
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
@@ -63,7 +66,7 @@ def make_recipe(recipe: str, settings: list[str], patch: int) -> Recipe:
 
 
 def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
-    """What the training loop does with a batch."""
+    """One step of the training loop."""
     machine = choose_machine()
     fabric = make_fabric(machine)
     torch.manual_seed(0)
@@ -93,12 +96,13 @@ def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
 
 
 def make_inspection(recipe: Recipe, batch: int) -> Callable[[], float]:
-    """What a detector does with an image; of its file only what that takes."""
+    """Inspection of one image by a detector; of its file only the parts needed for it."""
     torch.manual_seed(0)
     side = 2 * recipe.patch.size
-    preparation = Preprocessing(channels=CHANNELS, convert=False, kind="uint8", size=side)
-    known: dict[str, Any] = {"recipe": recipe, "preparation": preparation}
-    detector = Detector(build(recipe, CHANNELS, pretrained=False), ModelFile.model_construct(**known))
+    preprocessing = Preprocessing(channels=CHANNELS, convert=False, kind="uint8", size=side)
+    known: dict[str, Any] = {"recipe": recipe, "preprocessing": preprocessing}
+    model = for_inspection(build_model(recipe, CHANNELS, pretrained=False))
+    detector = Detector(model, ModelFile.model_construct(**known))
     pixels = np.random.default_rng(0).integers(0, 256, (CHANNELS, side, side))
     image = LoadedImage(Path("noise"), pixels.astype(np.uint8))
     return lambda: detector.measure(image).score

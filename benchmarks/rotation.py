@@ -1,4 +1,4 @@
-"""What is lost when an image is turned by 45° and back.
+"""Loss when an image is turned by 45° and back.
 
     python benchmarks/rotation.py [--out benchmarks/results/rotation.json]
 

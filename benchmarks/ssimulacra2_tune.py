@@ -29,7 +29,8 @@ from blemish.jpeg import distortion as tuning
 from blemish.jpeg import rate_distortion as selection
 from blemish.jpeg.benchmark.baselines import PILLOW_420
 from blemish.jpeg.benchmark.bd_rate import RateCurve, bd_rate
-from blemish.jpeg.benchmark.codecs import BlemishEncoder, find_codecs
+from blemish.jpeg.benchmark.codecs import BlemishCodec
+from blemish.jpeg.benchmark.find_codecs import find_codecs
 from blemish.jpeg.benchmark.run import LADDER
 from blemish.jpeg.learn_tables import CROP, crop
 from blemish.jpeg.quality import Measure, measure
@@ -133,7 +134,7 @@ def main() -> None:
     by_variant: dict[str, float] = {}
     for name, constants in variants().items():
         with changed(constants):
-            found = curves(images, BlemishEncoder("ssimulacra2").encode, ("ssimulacra2",))
+            found = curves(images, BlemishCodec("ssimulacra2").encode, ("ssimulacra2",))
         by_variant[name] = rates(anchor, found)["ssimulacra2"]
         print(name, by_variant[name], flush=True)
     results = {

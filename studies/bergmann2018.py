@@ -84,7 +84,7 @@ Floats = NDArray[np.float32]
 
 
 class Length(NamedTuple):
-    """How much is trained and tested."""
+    """Amounts of training and testing."""
 
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
@@ -221,7 +221,7 @@ def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> s
 
 
 def _lead(runs: Sequence[Run]) -> str:
-    """How far ssim-ae is ahead of the best of the others, in words."""
+    """Lead of ssim-ae over the best of the others, in words."""
     found: dict[int, dict[str, float]] = {}
     for one in runs:
         if one.evaluation.pixel.auroc is not None:
@@ -321,8 +321,8 @@ def _reconstruct(detector: Detector, board: Floats) -> Floats:
     image = LoadedImage(Path("board"), np.rint(board[None] * 255).astype(np.uint8))
     reconstruction = detector.measure(image).reconstruction
     assert reconstruction is not None
-    first: Floats = reconstruction[0]
-    return first
+    found: Floats = reconstruction[0]
+    return found
 
 
 def _measure(
@@ -374,7 +374,7 @@ def _draw_figure_3(path: Path, detector: Detector) -> Path:
 
     image, mask = defective_board(0)
     reconstruction = _reconstruct(detector, image)
-    greys = {"board": image, "blemishes": mask, FIGURE_3: reconstruction}
+    greys = {"board": image, "strokes and dots": mask, FIGURE_3: reconstruction}
     maps = residuals(image, reconstruction)
     figure = Figure(figsize=(16.5, 2.6), layout="constrained")
     axes = figure.subplots(1, len(greys) + len(maps))

@@ -87,7 +87,7 @@ _TABLES = {
 
 
 class Published(NamedTuple):
-    """What the paper prints of one recipe on one category."""
+    """Published figures of one recipe on one category."""
 
     good_accepted: float
     bad_rejected: float
@@ -101,7 +101,7 @@ PUBLISHED = {
 
 
 class Length(NamedTuple):
-    """How much is drawn, where no data set is given, and trained."""
+    """Amounts of generated images, where no data set is given, and of training."""
 
     images: dict[str, int]
     settings: tuple[str, ...]
@@ -355,7 +355,7 @@ def _page(
         )
     if request.data is None:
         text += (
-            "Generated blemishes are small and faint beside what differs between good images, so the mean over "
+            "Generated defects are small and faint beside what differs between good images, so the mean over "
             "a whole image, the paper's score, tells little of them. They lie on the part, so even a map that "
             "shows no more than the part has a pixel AUROC near 0.9.\n\n"
         )

@@ -1,4 +1,4 @@
-"""What studies share: what was asked, fits and evaluations that are kept, tables and images."""
+"""Parts that all studies share: the request, kept fits and evaluations, tables, figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
 from blemish.evaluation.compare import Comparison, Run, compare
-from blemish.inspection.detector import Detector, load, versions
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import versions
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
@@ -36,7 +37,7 @@ _SHOWN_SIDE = 256
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of a study, and so where its results go."""
+    """Request for a run of a study, and the places of its results."""
 
     name: str
     out: Path
@@ -84,7 +85,7 @@ class Request:
         return self.file(ending) if self.data is None else self.work / f"{self.stem}{ending}"
 
     def length(self, quick: L, with_gpu: L, without_gpu: L) -> L:
-        """Of the three lengths of a study, the one that was asked for and that this machine can do."""
+        """Choose one of the three lengths of a study, by the request and by this machine."""
         if self.quick:
             return quick
         return without_gpu if choose_machine().device == "cpu" else with_gpu
@@ -162,7 +163,7 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def document(request: Request, *, paper: str, seeds: Sequence[int], **rest: Any) -> dict[str, Any]:
-    """What every study's JSON begins with, and ``rest`` after it."""
+    """A study's JSON: the fields that all studies share, then ``rest``."""
     return {
         "command": request.command,
         "paper": paper,
@@ -216,7 +217,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
 
 
 class PublishedTraining(NamedTuple):
-    """How a paper trains, as far as it says."""
+    """Training of a paper, as far as it is published."""
 
     side: int
     """Of what the network is given, patches or whole images."""
@@ -224,7 +225,7 @@ class PublishedTraining(NamedTuple):
     steps: int | None
     """None where the paper gives no length."""
     words: str
-    """All that is said of it, without a full stop."""
+    """Everything that the paper gives, without a full stop."""
 
 
 def training_in_words(recipes: Sequence[Recipe]) -> str:
@@ -248,8 +249,8 @@ def training_in_words(recipes: Sequence[Recipe]) -> str:
         if recipe.alignment and (steps := int(recipe.alignment.settings.get("pretraining", 0)))
     ]
     before = f", transformers after {_range(pretraining)} of their own" if pretraining else ""
-    said = {"constant": "constant", "cosine": "falling to 0", "inverse": "falling"}
-    schedule = " or ".join(sorted({said[recipe.training.schedule] for recipe in recipes}))
+    wordings = {"constant": "constant", "cosine": "falling to 0", "inverse": "falling"}
+    schedule = " or ".join(sorted({wordings[recipe.training.schedule] for recipe in recipes}))
     return (
         f"{size}, at most {_range([recipe.training.steps for recipe in recipes])} steps of batch "
         f"{_range([recipe.training.batch for recipe in recipes])}{before}, Adam with a learning rate of "
@@ -258,8 +259,8 @@ def training_in_words(recipes: Sequence[Recipe]) -> str:
 
 
 def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTraining) -> str:
-    """How the trainings of ``recipes`` stand beside the paper's, where they differ and why, in words."""
-    said = f"Ours: {training_in_words(recipes)} The paper: {paper.words}."
+    """Trainings of ``recipes`` beside the paper's: their differences and the reasons, in words."""
+    text = f"Ours: {training_in_words(recipes)} The paper: {paper.words}."
     rates = [recipe.training.learning_rate for recipe in recipes]
     rate = [
         *["larger"] * (max(rates) > paper.learning_rate),
@@ -271,7 +272,7 @@ def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTr
         *["on smaller images"] * any(recipe.patch.size < paper.side for recipe in recipes),
         *([f"with a {', '.join(rate)} learning rate"] if rate else []),
     ]
-    return f"{said}{unlike_paper(request, differing)}"
+    return f"{text}{unlike_paper(request, differing)}"
 
 
 def unlike_paper(request: Request, differing: Sequence[str]) -> str:
@@ -309,7 +310,7 @@ class Example(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What one recipe makes of an example, at the image's own size."""
+    """Reconstruction and map of an example by one recipe, at the image's own size."""
 
     reconstruction: Floats
     """(C, H, W) in [0, 1]."""
@@ -335,7 +336,7 @@ def read_example(item: Item) -> Example:
 
 
 def show(detector: Detector, items: Sequence[Item]) -> list[Shown]:
-    """What ``detector`` makes of each of ``items``."""
+    """Reconstruction and map of each of ``items`` by ``detector``."""
     measured = [detector.measure(read_image(item.path)) for item in items]
     return [Shown(one.reconstruction, one.map) for one in measured if one.reconstruction is not None]
 

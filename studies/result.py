@@ -1,4 +1,4 @@
-"""What every study gives."""
+"""Result of a study."""
 
 from __future__ import annotations
 

@@ -302,10 +302,14 @@ def make_detector() -> Callable[..., Any]:
 
         from blemish.data.fingerprint import Fingerprint, Spread
         from blemish.data.scenes import find_scenes
+        from blemish.decision import Calibration, SceneSquares
+        from blemish.detectors.ensemble import for_inspection
         from blemish.detectors.factory import build_model
-        from blemish.inspection.detector import FORMAT, Calibration, Detector, ModelFile, Training
+        from blemish.inspection.detector import Detector
+        from blemish.inspection.document import FORMAT, ModelFile
         from blemish.preprocessing.transform import Preprocessing
         from blemish.recipes import load_recipe, override
+        from blemish.storage.training_record import Machine, Training
 
         recipe = override(load_recipe(name), list(settings))
         modalities = find_scenes(source)[0].modalities
@@ -318,19 +322,30 @@ def make_detector() -> Callable[..., Any]:
             blemish="0",
             versions={},
             recipe=recipe,
-            preparation=Preprocessing(
+            preprocessing=Preprocessing(
                 channels=channels, convert=False, kind="float32", size=None, modalities=modalities
             ),
             calibration=Calibration(
-                scores=tuple(np.linspace(0.5, 1.0, 39)), peaks=tuple(np.linspace(0.8, 1.0, 39)), square=32
+                scores=tuple(np.linspace(0.5, 1.0, 39)),
+                map_maxima=tuple(np.linspace(0.8, 1.0, 39)),
+                unit=SceneSquares(side=32),
             ),
             fingerprint=Fingerprint(
                 count=1, channels=channels, kind="float32", width=spread, height=spread, sha256="0"
             ),
             split={"train": (), "validation": (), "calibration": ()},
-            training=Training(steps=1, best_step=1, best_loss=1.0, seconds=1.0, machine=None, history=()),
+            training=Training(
+                steps=1,
+                best_step=1,
+                best_loss=1.0,
+                seconds=1.0,
+                machine=Machine(
+                    device="cpu", processor="CPU", precision="float32", native_bfloat16=False, torch="2"
+                ),
+                history=(),
+            ),
             weights_sha256="0",
         )
-        return Detector(model, file)
+        return Detector(for_inspection(model), file)
 
     return make

@@ -34,6 +34,9 @@ _HOMES = {
     "load_recipe": "blemish.recipes",
 }
 
+_RENAMED = {"Inspector": "Detector"}
+"""Former public names, which work for one release."""
+
 __all__ = [
     "BlemishError",
     "Detector",
@@ -48,6 +51,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        import warnings
+
+        now = _RENAMED[name]
+        warnings.warn(
+            f"blemish.{name} is now blemish.{now}; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        name = now
     if name != "similarity" and name not in _HOMES:
         raise AttributeError(f"module 'blemish' has no attribute '{name}'")
     from blemish.checks import explain_missing

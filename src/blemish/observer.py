@@ -14,17 +14,17 @@ class Observer:
     """Receives the progress of long work; override the methods that matter, all do nothing by default."""
 
     def stage(self, text: str) -> None:
-        """A new part of the work begins."""
+        """Report that a new stage of the work begins."""
 
     def count(self, done: int, total: int) -> None:
-        """``done`` of ``total`` images of the present stage are finished."""
+        """Report that ``done`` of ``total`` images of the current stage are finished."""
 
     def training(self, progress: Progress) -> None:
-        """Training has made some steps."""
+        """Report the progress of training after some steps."""
 
     def problem(self, error: BlemishError) -> None:
-        """One file could not be used; the work goes on with the others."""
+        """Report a file that could not be used; the work continues with the others."""
 
     def should_stop(self) -> bool:
-        """Asked after every training step and every image; True ends the work in good order."""
+        """Request a stop by returning True; asked after every training step and every image."""
         return False

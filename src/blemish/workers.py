@@ -1,4 +1,4 @@
-"""One function over many images, in worker processes or in this one."""
+"""Run one function over many tasks, in worker processes or in this one."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def cores() -> int:
 def each(
     work: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, observer: Observer | None = None
 ) -> Iterator[R]:
-    """``work`` of every task, as they are finished; the observer is told the count after each.
+    """Results of ``work`` on every task, as they are finished; the observer gets the count after each.
 
     Parameters
     ----------
-    work: a function of a module, for worker processes import it by name; its tasks and results are pickled.
+    work: a function of a module, which worker processes import by name; tasks and results are pickled.
     workers: processes; with 1 everything runs in this one, in order. More than 1 need a main module that can
         be imported without starting the work again (``if __name__ == "__main__":``).
 
     Raises
     ------
     Stopped
-        When the observer asked to stop; what was in hand then has been given first.
+        When the observer asked to stop; results of running tasks are yielded first.
     BlemishError
         When a worker process was killed.
     """
@@ -87,7 +87,7 @@ def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observe
                 "a worker process was killed, most likely for want of memory; run again with fewer --workers"
             ) from None
         finally:
-            # Whatever ended the loop, an interrupt too: what has not begun is not to be waited for.
+            # However the loop ended, by an interrupt too: tasks that have not begun are not waited for.
             for future in running:
                 future.cancel()
     if done < len(tasks):
@@ -95,7 +95,7 @@ def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observe
 
 
 def _prepare() -> None:
-    """In a worker: Ctrl-C is the main process's to answer, and one core is this process's share."""
+    """Prepare a worker process: Ctrl-C is left to the main process, and one core is this process's share."""
     global _in_worker
     _in_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)

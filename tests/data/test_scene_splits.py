@@ -16,6 +16,11 @@ from blemish.errors import ImageError
 Painting = Callable[..., Path]
 
 
+def one_block(size: tuple[int, int], side: int) -> int:
+    """Blocks so large that a scene is one."""
+    return side * (max(size) // side + 1)
+
+
 @pytest.mark.parametrize(("width", "patch"), [(512, 32), (20_000, 32), (96, 32), (400, 128), (97, 16)])
 def test_bands_cover_the_panel_and_hold_a_patch_each(width: int, patch: int) -> None:
     found = bands.bands(width, patch)
@@ -43,12 +48,13 @@ def test_a_panel_too_small_for_its_bands_is_refused(
         divided(SceneReader(scene), 32)
 
 
-def test_squares_are_whole_apart_and_inside() -> None:
-    found = squares([100, 70], [slice(60, 130), slice(10, 42)], 32)
+def test_squares_are_whole_apart_inside_and_on_the_grid_of_an_inspection() -> None:
+    found = squares([100, 70], [slice(60, 130), slice(10, 64)], 32)
     covered = np.zeros((2, 100, 200), int)
     for square in found:
         assert square.rows.stop - square.rows.start == square.columns.stop - square.columns.start == 32
-        covered[square.panel, square.rows, square.columns] += 1
+        assert square.rows.start % 32 == square.columns.start % 32 == 0
+        covered[square.scene, square.rows, square.columns] += 1
     assert covered.max() == 1
     assert covered[0].sum() == 6 * 32**2
     assert not covered[0, :, :60].any()
@@ -61,7 +67,7 @@ def test_squares_are_as_large_as_the_promise_allows(painting: Painting, tmp_path
     columns = [slice(384, 512)]
     assert sides_for(32) == (128, 96, 64, 32)
     for needed, side, count in [(1, 128, 1), (2, 64, 4), (5, 32, 16), (99, 32, 16)]:
-        found = calibration_squares(panels, columns, sides=sides_for(32), needed=needed)
+        found = calibration_squares(panels, columns, sides=sides_for(32), needed=needed, block_side=one_block)
         assert (found[0], len(found[1])) == (side, count)
 
 
@@ -75,14 +81,26 @@ def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: 
     tifffile.imwrite(folder / "infrared.tif", pixels)
     tifffile.imwrite(folder / "other.tif", np.full((64, 128), np.nan, np.float32))
     panels = [SceneReader(scene) for scene in find_scenes(folder)]
-    _, found = calibration_squares(panels, [slice(64, 128)], sides=(32,), needed=4)
+    _, found = calibration_squares(panels, [slice(64, 128)], sides=(32,), needed=4, block_side=one_block)
     assert [(square.rows, square.columns) for square in found] == [(slice(0, 32), slice(64, 96))]
 
 
-def test_of_many_squares_some_are_taken_evenly(
+def test_of_many_squares_those_of_evenly_spaced_blocks_are_taken(
     painting: Painting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    panels = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve"))]
-    monkeypatch.setattr(bands, "MOST_SQUARES", 3)
-    _, found = calibration_squares(panels, [slice(0, 160)], sides=(32,), needed=1)
-    assert [(square.rows.start, square.columns.start) for square in found] == [(0, 0), (0, 128), (32, 128)]
+    panels = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=64, width=320))]
+
+    def found(most: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr(bands, "MOST_SQUARES", most)
+        _, chosen = calibration_squares(
+            panels, [slice(0, 320)], sides=(32,), needed=1, block_side=lambda size, side: 2 * side
+        )
+        return [(square.rows.start // 32, square.columns.start // 32) for square in chosen]
+
+    def block(number: int) -> set[tuple[int, int]]:
+        return {(row, 2 * number + column) for row in (0, 1) for column in (0, 1)}
+
+    assert found(20) == [(row, column) for row in (0, 1) for column in range(10)]
+    assert set(found(8)) == block(0) | block(4)
+    assert set(found(9)) == block(0) | block(2) | block(4)
+    assert set(found(4)) == block(0)

@@ -21,11 +21,13 @@ from blemish.demo.generated import (
     strokes_and_dots,
     write_dataset,
 )
+from blemish.demo.generated_parts import BELT
 from blemish.errors import FileError, UsageError
+from blemish.preprocessing.pose import find_pose
 
 EVERY_BLEMISH = [(family, kind) for family in FAMILIES for kind in BLEMISHES[family]]
 EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_BLEMISH
-CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3}
+CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1}
 
 
 @pytest.mark.parametrize("size", [64, 97])
@@ -60,8 +62,10 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
 @pytest.mark.parametrize(("family", "kind"), EVERY_BLEMISH)
 def test_strength_raises_the_contrast(family: str, kind: str) -> None:
     good = make_sample(family, "good", seed=8, size=128).image.astype(int)
+    unit = 1 / BELT.contrast if family == "rod" else 1.0  # what covers is opaque from about 0.6 on
     faint, plain = (
-        np.abs(make_sample(family, kind, seed=8, size=128, strength=s).image - good).sum() for s in (0.8, 1.6)
+        np.abs(make_sample(family, kind, seed=8, size=128, strength=s * unit).image - good).sum()
+        for s in (0.8, 1.6)
     )
     assert plain > faint
 
@@ -71,6 +75,14 @@ def test_blemishes_sit_in_different_places() -> None:
         ndimage.center_of_mass(make_sample("weave", "stain", seed=seed, size=128).mask) for seed in range(6)
     }
     assert np.std(np.array(list(centres)), axis=0).min() > 8
+
+
+def test_rods_lie_at_any_angle_and_each_is_found_whole() -> None:
+    found = [find_pose(make_sample("rod", "good", seed=seed).image[0] / 255) for seed in range(12)]
+    lengths = np.array([one.length if one else 0 for one in found])
+    np.testing.assert_allclose(lengths, np.median(lengths), rtol=0.02)
+    directions = np.array([one.pose.direction for one in found if one])
+    assert np.hypot(*directions.mean(axis=0)) < 0.6
 
 
 def test_checkerboard_fields() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.decision import roc_auc
+from blemish.decision import read_records, roc_auc
 from blemish.demo import run as demo
+from blemish.demo.generated import FAMILIES
 from blemish.demo.painting import MASKS, MODALITIES
-from blemish.demo.run import run_demo, run_painting_demo
+from blemish.demo.run import DEFAULT_FAMILY, PLANS, run_demo, run_painting_demo
 from blemish.errors import FileError, Stopped, UsageError
+from blemish.evaluation.baselines import BASELINES
+from blemish.recipes import load_recipe, override
+from blemish.training.fit import DEFAULT_RECIPE
 
 SMALL = {"good": 8, "test_good": 3, "per_blemish": 1, "size": 64}
 PAINTED = {"good": 2, "test": 2, "size": 96}
@@ -50,6 +55,41 @@ def test_demo_ends_in_a_report_and_is_not_repeated(tmp_path: Path, tiny: list[st
         run_demo(out, family="checkerboard", settings=(*settings, "encoder.latent=9"), **SMALL)
 
 
+def test_the_default_recipe_is_shown_beside_what_needs_no_learning(tmp_path: Path) -> None:
+    small = {"good": 40, "test_good": 6, "per_blemish": 2, "size": 160}
+    quick = (
+        "training.steps=2",
+        "training.validate_every=2",
+        "encoder.widths=[4, 8, 8]",
+        "memory.capacity=1000",
+    )
+    result = run_demo(tmp_path, settings=quick, **small)
+    assert result.detector.recipe.name == DEFAULT_RECIPE
+    assert result.detector.file.preparation.crop is not None
+    records = read_records(tmp_path / "found" / "rod" / "inspections.jsonl")
+    found = sum(record.is_anomalous for record in records if record.label != "good")
+    rejected = sum(record.is_anomalous for record in records if record.label == "good")
+    assert (len(records), result.found) == (18, found)
+    figures = result.figures()["demo"]
+    assert (figures["found"], figures["defective"]) == (found, 12)
+    assert (figures["rejected"], figures["good"]) == (rejected, 6)
+    lines = result.in_words().splitlines()
+    assert lines[0] == f"{found} of 12 defects found."
+    assert lines[1].startswith(f"{rejected} of 6 good images rejected")
+    assert lines[1].endswith("Promised: at most 5 % of good images.")
+    assert [one.name for one in result.baselines] == list(BASELINES)
+    for one in result.baselines:
+        assert (one.defective, one.good) == (12, 6)
+        assert f"{one.name} {one.found}" in lines[2]
+        assert one.name in result.report.read_text(encoding="utf-8")
+
+
+def test_every_family_has_a_plan() -> None:
+    assert set(PLANS) == set(FAMILIES)
+    for plan in PLANS.values():
+        override(load_recipe(plan.recipe), list(plan.settings))
+
+
 def test_half_drawn_images_are_drawn_again(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +114,7 @@ def test_half_drawn_images_are_drawn_again(
 
 
 def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="weave, checkerboard, part"):
+    with pytest.raises(UsageError, match="weave, checkerboard, part, rod, painting"):
         run_demo(tmp_path, family="cloth")
     with pytest.raises(UsageError, match="did you mean 'weave'"):
         run_demo(tmp_path, family="weaves")
@@ -82,7 +122,7 @@ def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
         run_demo(tmp_path, family="paintings")
     with pytest.raises(FileError, match="choose another --out"):
         run_demo("a" * 300)
-    mine = tmp_path / "images" / "weave" / "mine.png"
+    mine = tmp_path / "images" / "rod" / "mine.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(FileError, match="choose another --out"):
@@ -95,7 +135,7 @@ def test_a_folder_that_cannot_take_its_name_is_told(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(FileError, match=r"weave: cannot be made \(Permission denied\); choose another --out"):
+    with pytest.raises(FileError, match=r"rod: cannot be made \(Permission denied\); choose another --out"):
         run_demo(tmp_path, **SMALL)
 
 
@@ -129,6 +169,29 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recor
         run_painting_demo(out, seed=1, settings=TINY, **PAINTED)
     with pytest.raises(UsageError, match=r"fitted with training\.batch 4, not 5; choose another --out"):
         run_painting_demo(out, settings=(*TINY, "training.batch=5"), **PAINTED)
+
+
+def test_the_command_tells_what_was_found(
+    blemish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str]
+) -> None:
+    families: list[str] = []
+
+    def small(out: Path, family: str, **options: Any) -> Any:
+        families.append(family)
+        settings = (*tiny, "threshold.false_reject_rate=0.25")
+        return run_demo(out, family="checkerboard", settings=settings, **options, **SMALL)
+
+    monkeypatch.setattr(demo, "run_demo", small)
+    ran = blemish("demo", "--out", tmp_path)
+    assert ran.code == 0
+    assert families == [DEFAULT_FAMILY]
+    assert re.search(r"^\d of 2 defects found\.$", ran.out, re.MULTILINE)
+    assert re.search(
+        r"^\d of 3 good images rejected \(.* %\)\. Promised: at most 25 % of", ran.out, re.MULTILINE
+    )
+    assert f"Report: {tmp_path / 'found' / 'checkerboard' / 'report.html'}" in ran.out
+    figures = json.loads(blemish("demo", "--out", tmp_path, "--json").out)
+    assert figures["demo"]["good"] == figures["image"]["all"]["good"] == 3
 
 
 def test_the_command_shows_what_the_painting_hides(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from blemish.detectors.contracts import AnomalyMaps, FitRecord, GoodImages
+from blemish.detectors.contracts import AnomalyMaps, EnsembleCandidate, FitRecord, GoodImages
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.ensemble_selection import (
     SyntheticAnomalySelection,
@@ -26,7 +26,6 @@ from blemish.errors import Stopped
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.storage.training_record import EnsembleCandidate
 
 Array = NDArray[np.float32]
 SETTINGS = (

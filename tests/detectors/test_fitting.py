@@ -22,7 +22,7 @@ def test_a_memory_bank_alone_needs_no_training(good: Path, tmp_path: Path, draw:
     detector = fit(good, recipe, false_reject_rate=RATE, out=tmp_path / "model")
     assert isinstance(detector.model, Ensemble)
     assert detector.model.weights == [1]
-    assert {one.share for one in detector.file.training.candidates} == {1.0}
+    assert {one.share for one in detector.file.candidates} == {1.0}
     assert (detector.file.training.steps, detector.file.training.seconds) == (0, 0)
     first, dotted = (detector.inspect(draw(300, dot=dot)) for dot in (False, True))  # type: ignore[operator]
     assert dotted.score > 2 * first.score
@@ -59,12 +59,12 @@ def test_an_ensemble_of_three_recipes(
     assert isinstance(detector.model, Ensemble)
     assert detector.model.names == ["ssim-ae", "l2-ae", "bank memory bank"]
     assert sum(detector.model.weights) == pytest.approx(1)
-    weights = [one.weights for one in detector.file.training.candidates if one.is_chosen]
+    weights = [one.weights for one in detector.file.candidates if one.is_chosen]
     np.testing.assert_allclose(weights, [detector.model.weights], atol=1e-6)
     found = detector.inspect(good / "3.png")
     assert found.reconstruction is not None
     again = load(tmp_path / "model")
     assert again.inspect(good / "3.png").score == found.score
-    assert again.file.training.candidates == detector.file.training.candidates
+    assert again.file.candidates == detector.file.candidates
     names = detector.file.split["calibration"]
     assert [again.inspect(good / name).score for name in names] == list(detector.file.calibration.scores)

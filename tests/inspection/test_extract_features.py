@@ -15,10 +15,13 @@ from PIL import Image
 from blemish.data.image import read_image
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import find_scenes
+from blemish.detectors.ensemble import for_inspection
+from blemish.detectors.factory import build_model
+from blemish.detectors.feature_grid import Convolutional, encoder_grid
 from blemish.errors import FileError, ImageError, Stopped, UsageError
 from blemish.inspection import extract_features as extracting
 from blemish.inspection.detector import Detector
-from blemish.inspection.extract_features import Convolutional, encoder_grid, extract_features
+from blemish.inspection.extract_features import extract_features
 from blemish.inspection.features import read_features
 from blemish.models import Autoencoder
 from blemish.preprocessing.transform import Preprocessing
@@ -56,12 +59,11 @@ def grey(tmp_path_factory: pytest.TempPathFactory, draw: Callable[..., NDArray[n
 
 def of_images(make_detector: Make, scenes: Path, *recipe: str, size: int | None = None) -> Detector:
     """A detector of grey images of 8 bits, with random weights."""
-    from blemish.models import build
-
     file = make_detector(scenes, *recipe).file
     torch.manual_seed(0)
-    preparation = Preprocessing(channels=1, convert=False, kind="uint8", size=size)
-    return Detector(build(file.recipe, 1), file.model_copy(update={"preparation": preparation}))
+    preprocessing = Preprocessing(channels=1, convert=False, kind="uint8", size=size)
+    model = for_inspection(build_model(file.recipe, 1))
+    return Detector(model, file.model_copy(update={"preprocessing": preprocessing}))
 
 
 def encoded(model: Autoencoder, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,7 +83,7 @@ def test_blocks_are_one_run_over_the_whole_panel(
     detector = make_detector(scenes, recipe)
     (features,) = extract_features(detector, scenes, tmp_path).features
     with SceneReader(find_scenes(scenes)[0]) as panel:
-        expected = encoded(detector.model, panel.read(0, 0, HEIGHT, WIDTH))
+        expected = encoded(detector.autoencoder, panel.read(0, 0, HEIGHT, WIDTH))
     assert features.shape == expected.shape == (80, 12, 18)
     assert (features.stride, features.missing) == (8, ())
     assert features.modalities == ("infrared", "rgb", "xray")
@@ -104,7 +106,7 @@ def test_blocks_are_one_run_over_the_whole_image(
     done = extract_features(detector, grey, tmp_path)
     assert [features.name for features in done.features] == ["b.png", "left/a.png"]
     for features in done.features:
-        expected = encoded(detector.model, read_image(grey / features.name).floats())
+        expected = encoded(detector.autoencoder, read_image(grey / features.name).floats())
         assert features.stride == stride
         np.testing.assert_allclose(features.array[...], expected, atol=1e-5, err_msg=features.name)
 
@@ -114,33 +116,33 @@ def test_an_encoder_of_one_size_is_run_on_patches(
     grey: Path, scenes: Path, make_detector: Make, tmp_path: Path, recipe: tuple[str, ...]
 ) -> None:
     detector = of_images(make_detector, scenes, *recipe)
-    grid = encoder_grid(detector.model, 1, patch=32, stride=16)
+    grid = encoder_grid(detector.autoencoder, 1, patch=32, stride=16)
     features = extract_features(detector, grey, tmp_path).features[1]
     if isinstance(grid, Convolutional):
-        expected = encoded(detector.model, read_image(grey / "left" / "a.png").floats())
+        expected = encoded(detector.autoencoder, read_image(grey / "left" / "a.png").floats())
         np.testing.assert_allclose(features.array[...], expected, atol=1e-5)
         return
-    assert features.shape == (detector.model.bottlenecks[-1].latent_shape[0], 5, 8)
+    assert features.shape == (detector.autoencoder.bottlenecks[-1].latent_shape[0], 5, 8)
     pixels = read_image(grey / "left" / "a.png").floats()
     # 91 rows take five patches, 32 + 4 · 16 = 96: two rows before and three after
     padded = np.pad(pixels, [(0, 0), (2, 3), (5, 6)], mode="edge")
     for row, column in ((0, 0), (2, 3), (4, 7)):
         patch = padded[:, 16 * row : 16 * row + 32, 16 * column : 16 * column + 32]
-        expected = encoded(detector.model, patch)
+        expected = encoded(detector.autoencoder, patch)
         np.testing.assert_allclose(features.array[:, row, column], expected[:, 0, 0], atol=1e-5)
     assert features.offset == (15.5 - 2, 15.5 - 5)
 
 
 def test_a_place_lies_in_the_middle_of_what_it_sees(detector: Detector) -> None:
-    grid = encoder_grid(detector.model, 5, patch=32, stride=16)
+    grid = encoder_grid(detector.autoencoder, 5, patch=32, stride=16)
     assert isinstance(grid, Convolutional)
     x = np.random.default_rng(0).random((5, 96, 96), np.float32)
-    before = encoded(detector.model, x)
+    before = encoded(detector.autoencoder, x)
     first, last = (5 * 8 + reach for reach in grid.reach)
     for row, heeded in ((first - 1, False), (first, True), (last, True), (last + 1, False)):
         changed = x.copy()
         changed[:, row] = 1 - changed[:, row]
-        difference = np.abs(encoded(detector.model, changed)[:, 5] - before[:, 5]).max()
+        difference = np.abs(encoded(detector.autoencoder, changed)[:, 5] - before[:, 5]).max()
         assert (difference > 1e-5) == heeded, row
     assert grid.centre == sum(grid.reach) / 2
 
@@ -235,7 +237,7 @@ def test_stopped_it_goes_on(scenes: Path, detector: Detector, tmp_path: Path, re
         extract_features(detector, scenes, tmp_path / "out")
     (features,) = extract_features(detector, scenes, tmp_path / "out", resume=True).features
     np.testing.assert_array_equal(features.array[...], expected.array[...])
-    other = Detector(detector.model, detector.file.model_copy(update={"weights_sha256": "1"}))
+    other = detector.with_file(detector.file.model_copy(update={"weights_sha256": "1"}))
     with pytest.raises(UsageError, match="another weights"):
         extract_features(other, scenes, tmp_path / "out", resume=True)
 

@@ -22,9 +22,9 @@ from PIL import Image
 
 from blemish.data.image import read_image
 from blemish.data.maps import read_map
-from blemish.decision import read_records
+from blemish.decision import Calibration, read_records
 from blemish.errors import FileError, Stopped, UsageError
-from blemish.inspection.detector import Calibration, Detector
+from blemish.inspection.detector import Detector
 from blemish.inspection.folder import inspect_folder
 
 Draw = Callable[..., np.ndarray]
@@ -114,10 +114,10 @@ def test_report_escapes_names_and_tells_training_and_promise(
     assert "&lt;script&gt;alert(1)&lt;.tif" in page
     assert "ä ö.png" in page
     assert re.search(r"trained on 17 good images with ssim-ae in \d+ s", page)
-    assert "promised at most" in page
+    assert "false-reject rate at most" in page
     assert str(tmp_path) not in page
     inspect_folder(detector.with_threshold(0.1), parts, tmp_path / "fixed")
-    assert "promised at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
+    assert "false-reject rate at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_image_that_cannot_be_converted_is_left_out_and_the_others_are_inspected(
@@ -125,8 +125,8 @@ def test_an_image_that_cannot_be_converted_is_left_out_and_the_others_are_inspec
 ) -> None:
     five = np.zeros((5, 40, 48), np.uint8)
     tifffile.imwrite(parts / "five.tif", five, photometric="minisblack", metadata={"axes": "CYX"})
-    preparation = detector.file.preparation.model_copy(update={"convert": True})
-    file = detector.file.model_copy(update={"preparation": preparation})
+    preparation = detector.file.preprocessing.model_copy(update={"convert": True})
+    file = detector.file.model_copy(update={"preprocessing": preparation})
     output = inspect_folder(Detector(detector.model, file), parts, tmp_path / "found")
     (problem,) = map(str, output.problems)
     assert problem.startswith(f"{parts / 'five.tif'}: an image of 5 channels cannot be turned into one of 1")
@@ -399,7 +399,7 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
 def test_images_unlike_the_training_are_told_in_a_line_and_in_the_report(
     blemish: Callable[..., Any], detector: Detector, draw: Draw, save: Save, tmp_path: Path
 ) -> None:
-    calibration = Calibration(scores=tuple(np.linspace(0.1, 0.2, 40)), peaks=(0.5,) * 40)
+    calibration = Calibration(scores=tuple(np.linspace(0.1, 0.2, 40)), map_maxima=(0.5,) * 40)
     file = detector.file.model_copy(update={"calibration": calibration})
     strict = Detector(detector.model, file)
     strict.save(tmp_path / "model")

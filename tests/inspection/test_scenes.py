@@ -18,24 +18,18 @@ from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import find_scenes
 from blemish.decision import benjamini_hochberg, image_score, p_values, read_records
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import FileError, ImageError, Stopped, UsageError
-from blemish.inspection import scenes as inspecting
+from blemish.inspection import scene_decision, scene_scorer
 from blemish.inspection.detector import Detector
-from blemish.inspection.scenes import (
-    SceneInspection,
-    SceneRecord,
-    SceneScorer,
-    block_side,
-    inspect_scenes,
-    maxima,
-    means,
-    overview_reduction,
-)
+from blemish.inspection.scene_records import SceneRecord
+from blemish.inspection.scene_scorer import SceneScorer
+from blemish.inspection.scenes import SceneInspection, inspect_scenes
 from blemish.models import modal_residuals
 from blemish.observer import Observer
 from blemish.preprocessing.tiling import Blender, TilePlan
 from blemish.similarity import ssim_map
-from blemish.storage.tiled_array import blocks
+from blemish.storage.blocks import blocks
 
 Make = Callable[..., Detector]
 Painting = Callable[..., Path]
@@ -44,22 +38,15 @@ NAMES = ("infrared", "rgb", "xray")
 STRIDE = "patch.stride=24"
 
 
-SIZES = {"_SMALLEST_BLOCK": 64, "_TILES_A_SIDE": 1, "OVERVIEW_SIDE": 100}
-REAL_SIZES = {name: getattr(inspecting, name) for name in SIZES}
+SIZES = {"SMALLEST_BLOCK": 64, "TILES_A_SIDE": 1, "OVERVIEW_SIDE": 100}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, size in SIZES.items():
-            patch.setattr(inspecting, name, size)
+            patch.setattr(scene_scorer, name, size)
         yield
-
-
-@pytest.fixture
-def real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in REAL_SIZES.items():
-        monkeypatch.setattr(inspecting, name, size)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +108,8 @@ def whole(detector: Detector, panel: SceneReader) -> dict[str, NDArray[np.float3
     with torch.inference_mode():
         for where, tiles in plan.tiles(x, batch=7):
             tensor = torch.from_numpy(tiles)
-            examined = detector.model.examine(tensor)
-            found = modal_residuals(detector.model, tensor)
+            examined = detector.autoencoder.examine(tensor)
+            found = modal_residuals(detector.autoencoder, tensor)
             values = [examined.map, examined.reconstruction, found.own, found.crossed]
             blended.add(where, torch.cat(values, 1).numpy())
     residual, reconstruction, own, cross = np.split(
@@ -161,14 +148,15 @@ def test_blocks_stitched_are_one_run_over_the_whole(
 ) -> None:
     source = with_hole(scenes, tmp_path) if hole else scenes
     detector = make_detector(source, recipe, STRIDE)
-    with SceneReader(find_scenes(source, detector.file.preparation.modalities)[-1]) as panel:
-        examiner = SceneScorer(detector, panel)
+    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as panel:
+        scorer = SceneScorer(detector, panel, 32)
+        assert scorer.block_side == 64
         expected = whole(detector, panel)
         stitched = {name: np.full_like(values, np.inf) for name, values in expected.items()}
-        for block in blocks((panel.height, panel.width), 64):
-            found = examiner.measure(block, examiner.read(block))
+        for found in scorer.blocks(blocks((panel.height, panel.width), 64)):
             for name, values in stitched.items():
-                values[..., block.rows, block.columns] = getattr(found, name)
+                part = found.anomaly if name == "residual" else getattr(found, name)
+                values[..., found.block.rows, found.block.columns] = part
     for name, values in expected.items():
         np.testing.assert_allclose(stitched[name], values, atol=1e-5, err_msg=name)
     assert np.isnan(expected["residual"]).any() == hole
@@ -217,41 +205,6 @@ def test_memory_and_work_do_not_depend_on_the_panel() -> None:
         assert tiles <= 1.1 * (512 / 16) ** 2
 
 
-@pytest.mark.parametrize("stride", [1, 16, 24, 33, 64, 128])
-@pytest.mark.parametrize("parts", [(1, 128), (16, 96), (4, 64), (256, 32)])
-def test_blocks_hold_whole_squares_and_waste_little(
-    real_blocks: None, stride: int, parts: tuple[int, int]
-) -> None:
-    side = block_side(stride, *parts)
-    assert side >= 512
-    assert all(side % part == 0 for part in parts)
-    assert (side / stride + 1) ** 2 <= 1.1 * (side / stride) ** 2
-
-
-@pytest.mark.parametrize(("size", "factor"), [((7, 9), 1), ((7, 9), 2), ((8, 8), 4), ((5, 11), 8)])
-def test_reductions_are_of_what_is_there(size: tuple[int, int], factor: int) -> None:
-    values = np.random.default_rng(0).random((3, *size), np.float32)
-    values[0, :3, :4] = np.nan
-    values[1] = np.nan
-    mean, largest = means(values, factor), maxima(values[0], factor)
-    for row in range(mean.shape[1]):
-        for column in range(mean.shape[2]):
-            part = values[:, row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
-            for plane, reduced in zip(part, mean[:, row, column], strict=True):
-                there = plane[np.isfinite(plane)]
-                assert (reduced == pytest.approx(there.mean())) if there.size else np.isnan(reduced)
-            there = part[0][np.isfinite(part[0])]
-            assert largest[row, column] == there.max() if there.size else np.isnan(largest[row, column])
-    assert mean.shape[1:] == tuple(-(-length // factor) for length in size)
-
-
-@pytest.mark.parametrize("longest", [1, 1999, 2000, 2001, 5000, 20_000, 64_001])
-def test_overviews_stay_within_their_side(real_blocks: None, longest: int) -> None:
-    reduction = overview_reduction((longest // 2, longest))
-    assert -(-longest // reduction) <= 2000
-    assert reduction == 1 or -(-longest // (reduction // 2)) > 2000
-
-
 # -- the record ----------------------------------------------------------------------------------------
 
 
@@ -286,7 +239,7 @@ def test_a_record_is_what_the_maps_say(
     for region in record.regions:
         inside = residual[region.y : region.y + region.height, region.x : region.x + region.width]
         assert region.peak == pytest.approx(inside.max(), rel=1e-3)
-        assert region.peak > detector.level
+        assert region.peak > detector.pixel_threshold
         assert region.x + region.width <= WIDTH
         assert region.y + region.height <= HEIGHT
     assert read_records(out / "inspections.jsonl")[1].score == record.score
@@ -301,7 +254,7 @@ def test_of_many_specks_the_strongest_are_described(
 ) -> None:
     everything = inspected[0].records[1].regions
     assert len(everything) > 5
-    monkeypatch.setattr(inspecting, "MOST_REGIONS", 5)
+    monkeypatch.setattr(scene_decision, "MOST_REGIONS", 5)
     done = inspect_scenes(detector, scenes / "virgin", tmp_path)
     peaks = [region.peak for region in done.records[0].regions]
     assert peaks == [region.peak for region in everything[:5]]
@@ -327,9 +280,9 @@ def test_a_hidden_modality_is_reconstructed_from_the_others(
         x = torch.from_numpy(panel.read(32, 32, 32, 32))[None]
     blind = x.clone()
     blind[:, 0] = torch.nan
-    made = detector.model(blind).reconstruction
-    distance = 1 - ssim_map(x[:, :1], made[:, :1], data_range=1.0, window=detector.model.measure.window)
-    found = modal_residuals(detector.model, x).crossed[:, :1]
+    made = detector.autoencoder(blind).reconstruction
+    distance = 1 - ssim_map(x[:, :1], made[:, :1], data_range=1.0, window=detector.autoencoder.measure.window)
+    found = modal_residuals(detector.autoencoder, x).crossed[:, :1]
     torch.testing.assert_close(found, distance.clamp_min(0), atol=1e-5, rtol=0)
     assert "infrared was kept from the network" in (tmp_path / "report.html").read_text()
 
@@ -359,8 +312,8 @@ def test_without_the_grids_own_sensor_the_maps_have_the_models_scale(
     painting(tmp_path / "in" / "eve")
     model = open_scenes(tmp_path / "in", patch=32, observer=Observer()).modalities
     detector = make_detector(tmp_path / "in", "fp-cae-add", STRIDE)
-    preparation = detector.file.preparation.model_copy(update={"modalities": model})
-    detector = Detector(detector.model, detector.file.model_copy(update={"preparation": preparation}))
+    preprocessing = detector.file.preprocessing.model_copy(update={"modalities": model})
+    detector = detector.with_file(detector.file.model_copy(update={"preprocessing": preprocessing}))
     for name in ("infrared.tif", "rgb.png"):
         (tmp_path / "in" / "eve" / name).unlink()
     (record,) = inspect_scenes(detector, tmp_path / "in", tmp_path / "out").records
@@ -465,8 +418,13 @@ def test_stopped_at_every_block_it_goes_on_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measured: list[Any] = []
-    measure = SceneScorer.measure
-    monkeypatch.setattr(SceneScorer, "measure", lambda *given: (measured.append(given), measure(*given))[1])
+    maps_of = ReconstructionModel.maps
+
+    def spy(model: ReconstructionModel, x: NDArray[np.float32], **options: Any) -> Any:
+        measured.append(x.shape)
+        return maps_of(model, x, **options)
+
+    monkeypatch.setattr(ReconstructionModel, "maps", spy)
     again: dict[str, Any] = {"reconstruction": True, "resume": True}
     for after in range(12):
         with pytest.raises(Stopped, match=f"stopped after {after} of 12 blocks" if after < 6 else "stopped"):
@@ -635,6 +593,7 @@ def test_a_model_of_images_is_sent_to_the_other_command(
     scenes: Path, detector: Detector, tmp_path: Path
 ) -> None:
     file = detector.file
-    plain = file.model_copy(update={"preparation": file.preparation.model_copy(update={"modalities": ()})})
+    preprocessing = file.preprocessing.model_copy(update={"modalities": ()})
+    plain = detector.with_file(file.model_copy(update={"preprocessing": preprocessing}))
     with pytest.raises(UsageError, match="inspect_folder"):
-        inspect_scenes(Detector(detector.model, plain), scenes, tmp_path)
+        inspect_scenes(plain, scenes, tmp_path)

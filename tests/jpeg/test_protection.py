@@ -44,7 +44,7 @@ SETTINGS = (
 SEEDS = range(300, 316)
 
 
-class Told(Observer):
+class RecordingObserver(Observer):
     def __init__(self) -> None:
         self.problems: list[str] = []
 
@@ -190,14 +190,14 @@ def test_the_score_changes_less_than_without_protection_at_the_same_size(
 ) -> None:
     found = []
     for seed in SEEDS:
-        guard = RegionOfInterest(
+        region = RegionOfInterest(
             detector, read_source(save(tmp_path / f"{seed}.png", surface(seed, scratch=True))), 4
         )
-        pixels = guard.source.pixels
+        pixels = region.source.pixels
         for bpp in (0.5, 1.0):
-            moved = encode_protected(ENCODER, pixels, guard.importance, target_bpp=bpp)
+            moved = encode_protected(ENCODER, pixels, region.importance, target_bpp=bpp)
             plain = ENCODER.encode(pixels, target_bpp=moved.bits_per_pixel)
-            found.append(guard.judge(moved, plain))
+            found.append(region.protection(moved, plain))
     for each in found:
         assert each.after.bits_per_pixel <= 1.02 * each.plain.bits_per_pixel
     scores = np.array([[f.before.score, f.after.verdict.score, f.plain.verdict.score] for f in found])
@@ -244,17 +244,17 @@ def test_what_the_detector_cannot_read_is_told_of_the_file_itself(detector: Dete
 def test_bits_add_up_to_the_entropy_coded_data_and_errors_to_the_mean(
     detector: Detector, parts: Path
 ) -> None:
-    guard = RegionOfInterest(detector, read_source(parts / "a.png"), 4)
-    encoded = encode_protected(ENCODER, guard.source.pixels, guard.importance, quality=50)
-    spent = guard.judge(encoded, encoded).after
+    region = RegionOfInterest(detector, read_source(parts / "a.png"), 4)
+    encoded = encode_protected(ENCODER, region.source.pixels, region.importance, quality=50)
+    spent = region.protection(encoded, encoded).after
     assert spent.bits_inside > 0
     assert spent.bits_inside + spent.bits_outside == pytest.approx(image_bits(encoded.coefficients), abs=1e-6)
-    share = guard.inside.repeat(8, 0).repeat(8, 1).mean()  # 64 × 80 pixels are whole blocks
+    share = region.inside.repeat(8, 0).repeat(8, 1).mean()  # 64 × 80 pixels are whole blocks
     assert spent.psnr_inside is not None
     assert spent.psnr_outside is not None
     error = share * 10 ** (-spent.psnr_inside / 10) + (1 - share) * 10 ** (-spent.psnr_outside / 10)
     decoded = np.asarray(Image.open(io.BytesIO(encoded.data)), np.float64)
-    expected = np.mean((decoded - guard.source.pixels) ** 2) / 255**2
+    expected = np.mean((decoded - region.source.pixels) ** 2) / 255**2
     assert error == pytest.approx(expected, rel=1e-5)
 
 
@@ -265,14 +265,14 @@ def test_importance_lies_as_the_pixels_do(detector: Detector, tmp_path: Path, or
     tags = Image.Exif()
     tags[0x0112] = orientation
     path = save(tmp_path / "turned.png", stored, exif=tags)
-    guard = RegionOfInterest(detector, read_source(path), 4)
-    assert guard.suspicion.shape == (8, 11)
-    assert guard.suspicion[2, 8] == 1
-    assert guard.suspicion[1:4, 7:10].min() > guard.suspicion[4:, :6].max()
+    region = RegionOfInterest(detector, read_source(path), 4)
+    assert region.suspicion.shape == (8, 11)
+    assert region.suspicion[2, 8] == 1
+    assert region.suspicion[1:4, 7:10].min() > region.suspicion[4:, :6].max()
     encoded = encode_protected(
-        ENCODER, guard.source.pixels, guard.importance, quality=95, segments=guard.source.segments
+        ENCODER, region.source.pixels, region.importance, quality=95, segments=region.source.segments
     )
-    spent = guard.judge(encoded, encoded).after
+    spent = region.protection(encoded, encoded).after
     assert spent.psnr_inside is not None
     assert spent.psnr_inside > 35  # decoded and original lie alike
     shape = bits_map(encoded.coefficients, orientation).shape
@@ -333,9 +333,9 @@ def test_strength_1_is_the_plain_encoder(model: Path, parts: Path, tmp_path: Pat
 def test_worker_processes_make_the_same_files(model: Path, parts: Path, tmp_path: Path) -> None:
     settings = BatchSettings(quality=50, protect=model)
     (parts / "broken.png").write_bytes(b"")
-    told = Told()
-    encode_folder(parts, tmp_path / "2", settings=settings, workers=2, observer=told)
-    assert len(told.problems) == 1
+    observer = RecordingObserver()
+    encode_folder(parts, tmp_path / "2", settings=settings, workers=2, observer=observer)
+    assert len(observer.problems) == 1
     (parts / "broken.png").unlink()
     encode_folder(parts, tmp_path / "1", settings=settings)
     for name in ("a.jpg", "b.jpg", "good.jpg"):
@@ -367,14 +367,14 @@ def test_images_that_do_not_fit_the_detector_are_a_line_each_and_the_others_go_o
 ) -> None:
     save(parts / "colour.png", np.zeros((64, 80, 3), np.uint8))
     save(parts / "small.png", surface(0, 9, 12))
-    told = Told()
-    done = encode_folder(parts, tmp_path / "out", settings=BatchSettings(protect=model), observer=told)
+    observer = RecordingObserver()
+    done = encode_folder(parts, tmp_path / "out", settings=BatchSettings(protect=model), observer=observer)
     assert [file.output for file in done.files] == ["a.jpg", "b.jpg", "good.jpg"]
-    colour, small = sorted(told.problems)
+    colour, small = sorted(observer.problems)
     assert "colour.png: has 3 channels, the model was fitted on 1; convert it" in colour
     assert "small.png: " in small
     assert "inspect larger images" in small
-    assert not any("\n" in problem for problem in told.problems)
+    assert not any("\n" in problem for problem in observer.problems)
 
 
 def test_a_model_that_is_no_detector_is_one_line(model: Path, parts: Path, tmp_path: Path) -> None:
@@ -400,8 +400,8 @@ def test_a_detector_for_images_that_no_jpeg_holds_is_refused(
 
     def load(folder: Path) -> Detector:
         found = original(folder)
-        preparation = found.file.preparation.model_copy(update={"channels": channels, "kind": kind})
-        return type(found)(found.model, found.file.model_copy(update={"preparation": preparation}))
+        preparation = found.file.preprocessing.model_copy(update={"channels": channels, "kind": kind})
+        return type(found)(found.model, found.file.model_copy(update={"preprocessing": preparation}))
 
     original = home.load
     monkeypatch.setattr(home, "load", load)

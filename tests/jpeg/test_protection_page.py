@@ -12,7 +12,7 @@ from PIL import Image
 from blemish.errors import FileError
 from blemish.jpeg import protection_page
 from blemish.jpeg.encoder import Encoder
-from blemish.jpeg.protection import DecisionChange, Protection, RateSplit
+from blemish.jpeg.protection import ImageDecision, Protection, RateSplit
 from blemish.jpeg.protection_page import Protected, write_protection_page
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def protection(
     *, before: bool = True, after: bool = True, plain: bool = False, score: float = 0.5
 ) -> Protection:
     def spent(is_anomalous: bool, score: float, inside: float) -> RateSplit:
-        verdict = DecisionChange(score=score, is_anomalous=is_anomalous)
+        verdict = ImageDecision(score=score, is_anomalous=is_anomalous)
         return RateSplit(
             verdict=verdict, bits_per_pixel=1.25, bits_inside=inside, bits_outside=1000 - inside,
             psnr_inside=41.5, psnr_outside=None,
@@ -35,7 +35,7 @@ def protection(
         threshold=0.4,
         strength=4,
         inside=0.125,
-        before=DecisionChange(score=0.5, is_anomalous=before),
+        before=ImageDecision(score=0.5, is_anomalous=before),
         after=spent(after, score, 400),
         plain=spent(plain, 0.3, 200),
     )

@@ -101,7 +101,7 @@ def test_lpips_without_its_network_is_named(tmp_path: Path, monkeypatch: pytest.
     found, missing = measuring.measures()
     assert "lpips" not in found
     assert [one.name for one in missing] == ["LPIPS"]
-    assert measuring.LPIPS_TRUNK in missing[0].mend
+    assert measuring.LPIPS_TRUNK in missing[0].remedy
     trunk = tmp_path / "hub" / "checkpoints" / measuring.LPIPS_TRUNK
     trunk.parent.mkdir(parents=True)
     trunk.touch()

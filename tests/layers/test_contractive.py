@@ -48,7 +48,7 @@ def test_the_exact_norm_is_that_of_torchs_jacobian(channels: int, memory_format:
     assert (norms > 0).all()
 
 
-def test_every_shape_of_latent_is_taken() -> None:
+def test_every_shape_of_latent_is_accepted() -> None:
     x = images()
     torch.testing.assert_close(
         jacobian_norm_exact(lambda x: 2 * x, x), torch.full((3,), 4.0 * x[0].numel()).double()
@@ -65,17 +65,17 @@ def estimates(encode: nn.Module, x: Tensor, count: int, projections: int = 1) ->
 
 
 @pytest.mark.parametrize("projections", [1, 3])
-def test_the_estimates_mean_is_the_exact_norm(projections: int) -> None:
+def test_the_mean_of_the_estimates_is_the_exact_norm(projections: int) -> None:
     encode, x = network(), images()
     drawn = estimates(encode, x, 2000, projections)
     standard_error = drawn.std(0) / math.sqrt(len(drawn))
     assert ((drawn.mean(0) - jacobian_norm_exact(encode, x)).abs() < 4 * standard_error).all()
-    # Narrow enough to tell a factor that is off by a few per cent.
+    # Narrow enough to detect a factor that is off by a few per cent.
     assert (4 * standard_error < 0.1 * drawn.mean(0)).all()
 
 
 @pytest.mark.parametrize("projections", [1, 3])
-def test_the_estimates_variance_is_the_one_stated(projections: int) -> None:
+def test_the_variance_of_the_estimates_is_as_documented(projections: int) -> None:
     encode, x = network(), images()
     jacobian = jacobians(encode, x)
     a = jacobian @ jacobian.mT  # (N, d, d)
@@ -136,7 +136,7 @@ def test_gradients_of_the_estimate_have_the_exact_ones_as_their_mean() -> None:
 
 
 @pytest.mark.parametrize("norm", [jacobian_norm_exact, lambda e, x: jacobian_norm_estimate(e, x, 2)])
-def test_it_works_where_no_gradients_are_wanted_and_leaves_none(norm: Callable[..., Tensor]) -> None:
+def test_norms_are_computed_without_gradients_and_leave_none_behind(norm: Callable[..., Tensor]) -> None:
     encode, x = network(), images()
     with torch.no_grad():
         norms = norm(encode, x)
@@ -181,6 +181,6 @@ def test_signs_come_from_the_generator_or_from_torchs_own() -> None:
 
 
 @pytest.mark.parametrize("projections", [0, -1])
-def test_without_projections_there_is_no_estimate(projections: int) -> None:
+def test_less_than_one_projection_is_refused(projections: int) -> None:
     with pytest.raises(UsageError, match=f"projections is {projections}; give at least 1"):
         jacobian_norm_estimate(network(), images(), projections)

@@ -49,7 +49,7 @@ def test_agrees_with_a_cubic_spline_and_the_grid_of_equation_8() -> None:
     x = smooth(1, 1, 48)
     angle = 0.6
     rows, columns = np.mgrid[:48, :48] - 23.5
-    # theta of equation (8) takes places of the output to places of the input
+    # theta of equation (8) maps output coordinates to input coordinates
     u = math.cos(angle) * columns - math.sin(angle) * rows
     v = math.sin(angle) * columns + math.cos(angle) * rows
     spline = ndimage.map_coordinates(x[0, 0].double().numpy(), [v + 23.5, u + 23.5], order=3)
@@ -75,7 +75,7 @@ def test_size_may_be_oblong_and_scale_is_about_the_centre() -> None:
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (8, 22, 6, 14)
 
 
-def test_45_degrees_and_back_leave_little_and_less_than_bilinear_sampling() -> None:
+def test_a_turn_by_45_degrees_and_back_is_more_accurate_than_bilinear_sampling() -> None:
     x, angle = smooth(2, 1, 64), torch.full((2,), math.pi / 4)
     inner = (..., slice(12, -12), slice(12, -12))
 
@@ -187,7 +187,7 @@ def test_the_loss_has_a_gradient_that_descends() -> None:
     assert slope.item() > 0
 
 
-def test_modulation_is_one_for_one_direction_and_nothing_for_none() -> None:
+def test_modulation_is_one_for_a_single_direction_and_zero_for_none() -> None:
     row = torch.arange(64) // 16
     board = ((row[:, None] + row) % 2).float()[None, None]
     flat = torch.full((1, 1, 64, 64), 0.5)

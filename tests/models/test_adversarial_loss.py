@@ -44,30 +44,30 @@ def gradients(of: Autoencoder, term: str) -> dict[str, Tensor]:
     }
 
 
-def test_each_part_teaches_its_own_player_and_no_other() -> None:
+def test_each_term_trains_its_own_network_only() -> None:
     network = model()
-    judges = {name for name, _ in network.named_parameters() if "discriminator" in name}
-    players = {name for name, _ in network.named_parameters()} - judges
-    assert gradients(network, "adversarial-generator").keys() == players
-    assert gradients(network, "adversarial-discriminator").keys() == judges
+    discriminators = {name for name, _ in network.named_parameters() if "discriminator" in name}
+    generators = {name for name, _ in network.named_parameters()} - discriminators
+    assert gradients(network, "adversarial-generator").keys() == generators
+    assert gradients(network, "adversarial-discriminator").keys() == discriminators
 
 
 def test_the_terms_are_least_squares_and_the_weight_scales_both() -> None:
     network = model(weight=0.01)
     x = images()
-    judge = discriminator(network)
+    disc = discriminator(network)
     with torch.no_grad():
-        clean, made = judge(x), judge(network(x).reconstruction)
+        real, fake = disc(x), disc(network(x).reconstruction)
         total, terms = network.loss(x)
     assert list(terms) == ["mse", *TERMS]
-    torch.testing.assert_close(terms[TERMS[0]], 0.01 * (made - 1).square().mean() / 2)
+    torch.testing.assert_close(terms[TERMS[0]], 0.01 * (fake - 1).square().mean() / 2)
     torch.testing.assert_close(
-        terms[TERMS[1]], 0.01 * ((clean - 1).square().mean() + made.square().mean()) / 2
+        terms[TERMS[1]], 0.01 * ((real - 1).square().mean() + fake.square().mean()) / 2
     )
     torch.testing.assert_close(total, torch.stack(list(terms.values())).sum())
 
 
-def test_in_evaluation_the_best_weights_are_chosen_by_the_other_terms() -> None:
+def test_in_evaluation_only_the_other_terms_count() -> None:
     network = model().eval()
     with torch.no_grad():
         total, terms = network.loss(images())
@@ -84,29 +84,29 @@ def steps(network: Autoencoder, parameters: Any, count: int) -> None:
         optimizer.step()
 
 
-def test_the_judge_learns_to_tell_and_the_player_to_fool_it() -> None:
+def test_the_discriminator_learns_to_separate_and_the_autoencoder_to_deceive_it() -> None:
     network = model()
-    judge = discriminator(network)
+    disc = discriminator(network)
     before = network.loss(images()).terms
-    steps(network, judge.parameters(), 40)
+    steps(network, disc.parameters(), 40)
     with torch.no_grad():
-        told = network.loss(images()).terms
-        clean, made = judge(images()), judge(network(images()).reconstruction)
-    assert told[TERMS[1]] < 0.3 * before[TERMS[1]]
-    assert clean.mean() > 0.7
-    assert made.mean() < 0.3
+        trained = network.loss(images()).terms
+        real, fake = disc(images()), disc(network(images()).reconstruction)
+    assert trained[TERMS[1]] < 0.3 * before[TERMS[1]]
+    assert real.mean() > 0.7
+    assert fake.mean() < 0.3
     steps(network, [*network.encoder.parameters(), *network.decoder.parameters()], 40)
     with torch.no_grad():
-        assert network.loss(images()).terms[TERMS[0]] < 0.7 * told[TERMS[0]]
+        assert network.loss(images()).terms[TERMS[0]] < 0.7 * trained[TERMS[0]]
 
 
 @pytest.mark.parametrize(("depth", "grid"), [(1, (8, 11)), (2, (4, 5)), (3, (2, 2))])
-def test_one_verdict_a_patch(depth: int, grid: tuple[int, int]) -> None:
-    judge = PatchDiscriminator(11, 4, depth)
-    assert judge(torch.rand(3, 11, 16, 22)).shape == (3, 1, *grid)
+def test_the_discriminator_has_one_output_per_patch(depth: int, grid: tuple[int, int]) -> None:
+    disc = PatchDiscriminator(11, 4, depth)
+    assert disc(torch.rand(3, 11, 16, 22)).shape == (3, 1, *grid)
 
 
-def test_a_verdict_sees_38_pixels() -> None:
+def test_the_receptive_field_of_depth_3_is_38_pixels() -> None:
     x = torch.rand(1, 1, 128, 128, requires_grad=True)
     PatchDiscriminator(1, 4, 3)(x)[0, 0, 8, 8].backward()
     assert x.grad is not None

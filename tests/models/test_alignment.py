@@ -1,4 +1,4 @@
-"""The spatial transformer: the paper's layers, what each strategy learns, and the pose it finds."""
+"""Spatial transformer: the layers of the paper, the strategies of training, and the estimated pose."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def part(strategy: str = "frozen", *, patch: int = 32, **settings: object) -> Ro
 
 @pytest.fixture(scope="module")
 def trained() -> Rotation:
-    """Pretrained for a few seconds on stripes at any angle."""
+    """Alignment pretrained for a few seconds on stripes at any angle."""
     aligner = part()
     optimizer = torch.optim.Adam(aligner.parameters(), 1e-3)
     generator = torch.Generator().manual_seed(1)
@@ -47,14 +47,14 @@ def trained() -> Rotation:
     return aligner.eval()
 
 
-def test_the_localisation_network_is_table_2() -> None:
+def test_the_localisation_network_has_the_layers_of_table_2() -> None:
     kinds = [type(layer) for layer in LocalisationNetwork(output="angle").layers]
     connected = [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
     assert kinds == 4 * [nn.Conv2d, nn.ReLU, nn.MaxPool2d] + connected
 
 
 @pytest.mark.parametrize("output", ["angle", "direction"])
-def test_untrained_it_turns_little(output: str) -> None:
+def test_an_untrained_network_turns_images_by_small_angles(output: str) -> None:
     torch.manual_seed(0)
     view = torch.randn(8, 1, 64, 64)
     angles = LocalisationNetwork(output)(view)  # type: ignore[arg-type]
@@ -75,12 +75,12 @@ def test_the_brighter_half_is_laid_upwards(trained: Rotation) -> None:
     angles = 2 * math.pi * torch.rand(40, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         turned = trained.angle(stripes(angles, tilt=0.3)) + angles
-    # of the whole circle now, not of its half
+    # over the whole circle, not half of it
     assert torch.cos(turned).median() > 0.99
     assert (torch.cos(turned) > 0.9).float().mean() > 0.9
 
 
-def test_an_image_and_its_half_turn_are_laid_alike(trained: Rotation) -> None:
+def test_an_image_and_its_half_turn_get_the_same_pose(trained: Rotation) -> None:
     x = stripes(torch.tensor([0.4, 1.3]), tilt=0.3)
     with torch.no_grad():
         one, other = trained(x).image, trained(x.rot90(2, (2, 3))).image
@@ -88,7 +88,7 @@ def test_an_image_and_its_half_turn_are_laid_alike(trained: Rotation) -> None:
     assert (one - other.rot90(2, (2, 3))).abs().mean() > 0.04
 
 
-def test_images_without_orientation_are_left_as_they_are() -> None:
+def test_images_without_orientation_are_not_turned() -> None:
     aligner = part()
     flat = torch.full((1, 1, 32, 32), 0.5)
     from_the_middle = torch.arange(32) - 15.5
@@ -105,7 +105,7 @@ def test_the_threshold_of_orientation_is_a_setting() -> None:
     assert part(least_modulation=strength + 0.01).angle(x) == 0
 
 
-def test_the_view_is_blind_to_brightness_contrast_and_channels() -> None:
+def test_the_view_does_not_depend_on_brightness_contrast_and_channels() -> None:
     x = stripes(torch.tensor([0.4]))
     aligner = part()
     view = aligner.view(x)
@@ -115,7 +115,7 @@ def test_the_view_is_blind_to_brightness_contrast_and_channels() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["unaligned", "joint", "frozen", "finetuned"])
-def test_restoring_undoes_the_alignment(strategy: str) -> None:
+def test_restoring_inverts_the_alignment(strategy: str) -> None:
     aligner = part(strategy)
     if aligner.localisation is not None:
         last = aligner.localisation.layers[-1]
@@ -129,7 +129,7 @@ def test_restoring_undoes_the_alignment(strategy: str) -> None:
     assert (back - x).abs().mean() < 3 / 255
 
 
-def test_the_angle_is_that_by_which_the_image_was_turned(trained: Rotation) -> None:
+def test_the_angle_is_the_turn_of_the_image(trained: Rotation) -> None:
     x = stripes(torch.tensor([0.4]))
     with torch.no_grad():
         aligned = trained(x)
@@ -138,12 +138,12 @@ def test_the_angle_is_that_by_which_the_image_was_turned(trained: Rotation) -> N
     torch.testing.assert_close(aligned.image[middle], expected[middle])
 
 
-def test_unaligned_has_nothing_to_learn() -> None:
+def test_strategy_unaligned_has_no_parameters() -> None:
     assert not list(part("unaligned").parameters())
 
 
 @pytest.mark.parametrize("strategy", ["joint", "frozen", "finetuned"])
-def test_which_loss_teaches_the_localisation_network(strategy: str) -> None:
+def test_the_strategy_decides_which_loss_trains_the_localisation_network(strategy: str) -> None:
     model = build(
         override(load_recipe(f"stn-ae-{strategy}"), ["patch.size=32", "patch.stride=16"]), 1
     ).train()
@@ -152,8 +152,8 @@ def test_which_loss_teaches_the_localisation_network(strategy: str) -> None:
     parameters = list(model.alignment.localisation.parameters())
     x = stripes(torch.tensor([0.4, 1.1]))
     model.loss(x).total.backward()  # type: ignore[no-untyped-call]
-    taught = [p.grad is not None and bool(p.grad.any()) for p in parameters]
-    assert all(taught) if strategy != "frozen" else not any(taught)
+    trained_ones = [p.grad is not None and bool(p.grad.any()) for p in parameters]
+    assert all(trained_ones) if strategy != "frozen" else not any(trained_ones)
     if strategy != "joint":
         model.zero_grad()
         model.pretraining_loss(x).total.backward()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ def test_which_loss_teaches_the_localisation_network(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["joint", "finetuned"])
-def test_the_gradient_by_the_angle_goes_through_both_turns(strategy: str) -> None:
+def test_the_gradient_by_the_angle_includes_both_turns(strategy: str) -> None:
     """Against finite differences of the last bias, with a stand-in for the autoencoder."""
     aligner = part(strategy, output="angle")
     assert aligner.localisation is not None
@@ -210,12 +210,12 @@ def test_more_than_four_channels_are_refused_in_one_line() -> None:
         ("stn-ae-frozen", "alignment.output=radians"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(recipe: str, setting: str) -> None:
+def test_contradictory_settings_are_refused(recipe: str, setting: str) -> None:
     with pytest.raises(RecipeError, match="alignment 'rotation'"):
         build(override(load_recipe(recipe), [setting]), 1)
 
 
-def test_the_columns_differ_only_in_the_alignment() -> None:
+def test_the_recipes_differ_only_in_the_alignment() -> None:
     plain, *others = (
         load_recipe(name).model_dump(exclude={"name", "title", "expect", "alignment"}) for name in RECIPES
     )

@@ -1,4 +1,4 @@
-"""Augmentations: what changes, what stays, and that they change the target too, in training alone."""
+"""Augmentations: their effect, their invariants, and their application to the target, in training only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_exposure_has_the_gain_and_gamma_asked_for() -> None:
     x = torch.full((2000, 1, 1, 2), 0.2)
     x[..., 1] = 0.4
     log_y = expose(x, 0.1, 0.08, seeded()).log()[:, 0, 0]
-    # log y = log a + b log x: of two values, the gamma, then the gain.
+    # log y = log a + b log x: two values give the gamma, then the gain.
     b = (log_y[:, 1] - log_y[:, 0]) / torch.tensor(2.0).log()
     log_a = log_y[:, 0] - b * torch.tensor(0.2).log()
     assert abs(b.log().mean()) < 0.01
@@ -32,12 +32,12 @@ def test_exposure_has_the_gain_and_gamma_asked_for() -> None:
     assert abs(log_a.std() - 0.1) < 0.008
 
 
-def test_exposure_saturates_and_keeps_order_black_and_what_is_absent() -> None:
+def test_exposure_saturates_and_keeps_order_black_and_absent_values() -> None:
     x = torch.linspace(0, 1, 101).expand(50, 3, 1, 101).clone()
     x[:, 1, 0, 7] = torch.nan
     y = expose(x, 0.3, 0.2, seeded())
     assert torch.equal(y.isnan(), x.isnan())
-    torch.testing.assert_close(y[:, 0], y[:, 2])  # one light for all channels
+    torch.testing.assert_close(y[:, 0], y[:, 2])  # all channels change in the same way
     assert (y[:, 0].diff(dim=-1) >= 0).all()
     assert (y[:, 0, 0, 0] == 0).all()
     assert y.nan_to_num().max() == 1
@@ -58,37 +58,37 @@ def test_flips_mirror_half_of_the_images_along_each_axis() -> None:
     assert not torch.equal(level, x)
 
 
-class Remembering(Term):
-    """Keeps what a term is shown."""
+class RecordingTerm(Term):
+    """Term that keeps its input."""
 
     def forward(self, done: Pass) -> Tensor:
         self.done = done
         return done.output.reconstruction.mean()
 
 
-def test_the_target_is_augmented_too_and_the_corruption_follows() -> None:
+def test_the_target_is_augmented_before_the_corruption() -> None:
     recipe = override(
         load_recipe("dae-mse"),
         ["patch.size=32", "patch.stride=32", "augmentation=[{name: exposure, gain: 0.2}]"],
     )
     model = build(recipe, 1)
-    kept = Remembering()
-    model.loss_terms["mse"] = kept
+    recorder = RecordingTerm()
+    model.loss_terms["mse"] = recorder
     x = images(channels=1)
     torch.manual_seed(0)
     model.train().loss(x)
     torch.manual_seed(0)
     target = Exposure(gain=0.2)(x)
-    assert torch.equal(kept.done.target, target)
-    assert torch.equal(kept.done.seen, model.corruptions[0](target))
+    assert torch.equal(recorder.done.target, target)
+    assert torch.equal(recorder.done.seen, model.corruptions[0](target))
     model.eval().loss(x)
-    assert torch.equal(kept.done.target, x)
+    assert torch.equal(recorder.done.target, x)
 
 
 def test_without_corruption_the_encoder_sees_the_target() -> None:
     model = build(override(load_recipe("l2-ae"), ["patch.size=32", "patch.stride=32"]), 1)
-    kept = Remembering()
-    model.loss_terms["mse"] = kept
-    x = images(channels=1)[..., :29]  # padded after it was seen
+    recorder = RecordingTerm()
+    model.loss_terms["mse"] = recorder
+    x = images(channels=1)[..., :29]  # padded after the corruption
     model.train().loss(x)
-    assert torch.equal(kept.done.seen, x)
+    assert torch.equal(recorder.done.seen, x)

@@ -1,4 +1,4 @@
-"""The network against the table that the papers print."""
+"""Network of Bergmann et al. against the layer table of the papers."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def table_of(
     return rows
 
 
-def test_the_encoder_is_the_papers_table() -> None:
+def test_the_encoder_has_the_layers_of_the_table() -> None:
     assert table_of(BergmannEncoder(channels=3).layers, nn.Conv2d) == TABLE
 
 
-def test_the_decoder_mirrors_it_in_transposed_convolutions() -> None:
+def test_the_decoder_mirrors_the_encoder_in_transposed_convolutions() -> None:
     mirrored = [(k, s, p, c_out, c_in) for k, s, p, c_in, c_out in reversed(TABLE)]
     assert table_of(BergmannDecoder(channels=3).layers, nn.ConvTranspose2d) == mirrored
 
@@ -57,7 +57,7 @@ def test_leaky_relu_follows_every_layer_but_the_last(half: type[BergmannEncoder 
         assert activation.negative_slope == 0.2
 
 
-def test_parameters_are_as_many_as_the_table_holds() -> None:
+def test_the_number_of_parameters_is_that_of_the_table() -> None:
     encoder = sum(k * k * c_in * c_out + c_out for k, _, _, c_in, c_out in TABLE)
     decoder = sum(k * k * c_in * c_out + c_in for k, _, _, c_in, c_out in TABLE)
     model = build(load_recipe("ssim-ae"), 3)
@@ -75,7 +75,7 @@ def test_one_patch_has_one_latent_vector(patch: int, channels: int) -> None:
     assert decoder(latent).shape == x.shape
 
 
-def test_larger_images_have_a_grid_of_latents() -> None:
+def test_larger_images_give_a_grid_of_latents() -> None:
     model = build(override(load_recipe("l2-ae"), ["patch.size=32", "patch.stride=16", "encoder.latent=5"]), 1)
     output = model(torch.rand(1, 1, 64, 48))
     assert output.latent.shape == (1, 5, 3, 2)
@@ -83,7 +83,7 @@ def test_larger_images_have_a_grid_of_latents() -> None:
 
 
 @pytest.mark.parametrize(("patch", "nearest"), [(100, 96), (17, 16), (127, 128), (40, 32)])
-def test_a_patch_that_the_strides_do_not_divide_is_refused(patch: int, nearest: int) -> None:
+def test_a_patch_that_is_not_divisible_by_the_stride_is_refused(patch: int, nearest: int) -> None:
     recipe = override(load_recipe("ssim-ae"), [f"patch.size={patch}", "patch.stride=8"])
     with pytest.raises(
         RecipeError, match=f"multiple of 16, but patch.size is {patch}.*patch.size={nearest}$"
@@ -92,7 +92,7 @@ def test_a_patch_that_the_strides_do_not_divide_is_refused(patch: int, nearest: 
 
 
 @pytest.mark.parametrize("channels", [1, 3, 11])
-def test_a_fresh_network_carries_the_signal_through_and_draws_faint_structure_on_grey(channels: int) -> None:
+def test_an_untrained_network_keeps_the_signal_and_outputs_faint_structure_on_grey(channels: int) -> None:
     torch.manual_seed(0)
     model = build(load_recipe("ssim-ae"), channels).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The contractive term as a part of a recipe's loss."""
+"""Contractive term in the loss of a recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images(count: int = 3, channels: int = 1, side: int = 16) -> Tensor:
 
 
 class Normed(ImageEncoder):
-    """Batch normalisation, which ties the images of a batch together while it learns."""
+    """Encoder with batch normalisation, which couples the images of a batch in training."""
 
     stride, patch, latent_shape = 1, 8, (4, 8, 8)
 
@@ -52,7 +52,7 @@ class Summed(ImageDecoder):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_exact_is_the_mean_norm_by_the_clean_image_over_its_number_of_values(channels: int) -> None:
+def test_the_exact_term_is_the_mean_norm_divided_by_the_number_of_values(channels: int) -> None:
     noise = "corruption=[{name: gaussian, sigma: 0.3}]"
     model, x = (
         model_with("loss.1.method=exact", "loss.1.images=3", noise, channels=channels),
@@ -64,7 +64,7 @@ def test_exact_is_the_mean_norm_by_the_clean_image_over_its_number_of_values(cha
     assert value > 0
 
 
-def test_projections_and_few_images_have_the_exact_value_as_their_mean() -> None:
+def test_estimates_have_the_exact_value_as_their_mean() -> None:
     x = images(3)
     every = model_with("loss.1.method=exact", "loss.1.images=3")
     exact = float(every.loss(x).terms["contractive"].detach())
@@ -77,7 +77,7 @@ def test_projections_and_few_images_have_the_exact_value_as_their_mean() -> None
 
 
 @pytest.mark.parametrize(("latent", "method"), [(8, "exact"), (9, "projections"), (128, "projections")])
-def test_it_is_exact_where_the_latent_is_small(latent: int, method: str) -> None:
+def test_small_latents_use_the_exact_norm(latent: int, method: str) -> None:
     settings, x = (f"bottleneck.0.latent={latent}", "loss.1.images=3"), images(3)
     values = {}
     for one in ("auto", "exact", "projections"):
@@ -89,14 +89,14 @@ def test_it_is_exact_where_the_latent_is_small(latent: int, method: str) -> None
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("cae-")])
-def test_the_recipes_have_latents_that_are_projected(name: str) -> None:
+def test_the_recipes_use_projections(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.loss[1].name == "contractive"
     assert "method" not in recipe.loss[1].settings
     assert recipe.bottleneck[-1].settings["latent"] > EXACT_UP_TO
 
 
-def test_the_draws_follow_torchs_seed_and_change_from_step_to_step() -> None:
+def test_draws_follow_the_seed_of_torch_and_change_at_every_step() -> None:
     model, x = model_with("loss.1.method=projections", "loss.1.images=1"), images(3)
 
     def term() -> float:
@@ -114,7 +114,7 @@ def test_no_gradient_reaches_the_decoder_and_every_weight_before_it_gets_one() -
     model.loss(images()).terms["contractive"].backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is None for parameter in model.decoder.parameters())
     for name, parameter in model.encoder.named_parameters():
-        # A piecewise linear encoder: biases only decide which pieces.
+        # The encoder is piecewise linear: biases only select the pieces.
         assert name.endswith("bias") or (parameter.grad is not None and parameter.grad.any())
     squeeze = model.bottlenecks[0].squeeze
     assert isinstance(squeeze, nn.Linear)
@@ -122,7 +122,7 @@ def test_no_gradient_reaches_the_decoder_and_every_weight_before_it_gets_one() -
     assert squeeze.weight.grad.any()
 
 
-def test_training_on_it_alone_lowers_it() -> None:
+def test_training_on_the_term_alone_lowers_it() -> None:
     model, x = model_with("loss.1.method=exact"), images()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     values = []
@@ -136,7 +136,7 @@ def test_training_on_it_alone_lowers_it() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_normalisation_keeps_images_apart_and_learns_nothing_from_it(training: bool) -> None:
+def test_batch_normalisation_uses_and_keeps_its_running_statistics(training: bool) -> None:
     torch.manual_seed(0)
     term = Contractive(method="exact", images=8)
     model = Autoencoder(Normed(), Summed(), {"contractive": (1.0, term)}, MSE(data_range=1.0))
@@ -157,7 +157,9 @@ def test_batch_normalisation_keeps_images_apart_and_learns_nothing_from_it(train
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_it_is_float32_under_autocast_and_takes_every_layout(memory_format: torch.memory_format) -> None:
+def test_the_term_is_float32_under_autocast_and_accepts_every_layout(
+    memory_format: torch.memory_format,
+) -> None:
     model, x = model_with("loss.1.method=exact", channels=3), images(2, 3)
     expected = model.loss(x).terms["contractive"]
     with torch.autocast("cpu", torch.bfloat16):
@@ -177,7 +179,7 @@ def test_it_is_float32_under_autocast_and_takes_every_layout(memory_format: torc
         ),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(setting: str, message: str) -> None:
+def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         model_with(f"loss.1.{setting}")
     assert str(caught.value).startswith(message)

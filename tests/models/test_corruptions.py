@@ -1,4 +1,4 @@
-"""Corruptions: how much they spoil, where, and from which generator they draw."""
+"""Corruptions: their strength, their location, and their random generator."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def test_gaussian_noise_has_the_mean_and_deviation_asked_for() -> None:
     error = 0.05 / math.sqrt(x.numel())
     assert abs(noise.mean()) < 4 * error
     assert abs(noise.std() - 0.05) < 4 * error / math.sqrt(2)
-    # Every value has noise of its own, in each channel and image.
+    # The noise is independent for every value, channel and image.
     assert abs(torch.corrcoef(torch.stack([noise[0, 0].flatten(), noise[0, 1].flatten()]))[0, 1]) < 0.07
     assert not torch.equal(noise[0], noise[1])
 
 
-def test_salt_and_pepper_spoil_whole_pixels_by_halves() -> None:
+def test_salt_and_pepper_change_whole_pixels_in_equal_shares() -> None:
     x = torch.rand(4, 3, 64, 64, generator=seeded(1)) * 0.8 + 0.1
     y = add_salt_and_pepper(x, 0.2, seeded())
     salt, pepper = (y == 1), (y == 0)
     assert torch.equal(y[~(salt | pepper)], x[~(salt | pepper)])
-    for spoiled in (salt, pepper):
-        assert torch.equal(spoiled[:, :1].expand_as(spoiled), spoiled)
-        count = spoiled[:, 0].numel()
-        assert abs(spoiled[:, 0].float().mean() - 0.1) < 4 * math.sqrt(0.1 * 0.9 / count)
+    for extreme in (salt, pepper):
+        assert torch.equal(extreme[:, :1].expand_as(extreme), extreme)
+        count = extreme[:, 0].numel()
+        assert abs(extreme[:, 0].float().mean() - 0.1) < 4 * math.sqrt(0.1 * 0.9 / count)
 
 
-def test_every_pixel_can_be_spoiled() -> None:
+def test_a_share_of_one_changes_every_pixel() -> None:
     y = add_salt_and_pepper(torch.full((1, 1, 16, 16), 0.5), 1.0, seeded())
     assert ((y == 0) | (y == 1)).all()
 
@@ -68,7 +68,7 @@ def test_a_block_is_a_square_inside_the_image() -> None:
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
         assert (len(rows), len(columns), int(mask.sum())) == (5, 5, 25)
         corners.add((int(rows[0]), int(columns[0])))
-    # Anywhere: 8 × 16 places, of which 64 draws meet many, both borders among them.
+    # 8 × 16 positions, of which 64 draws cover many, including both borders.
     assert len(corners) > 40
     assert {top for top, _ in corners} == set(range(8))
 
@@ -80,13 +80,13 @@ def test_blocks_are_as_many_as_asked_unless_they_overlap(count: int) -> None:
     assert areas.min() >= 16
 
 
-def test_a_block_wider_than_the_image_takes_all_of_its_width() -> None:
+def test_a_block_wider_than_the_image_covers_its_whole_width() -> None:
     assert not delete_blocks(torch.ones(2, 3, 5, 7), size=9, count=1).any()
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
 @pytest.mark.parametrize("channels", [1, 3, 11])
-def test_images_keep_their_shape_and_range_and_the_input_its_values(
+def test_corrupted_images_keep_shape_and_range_and_the_input_is_not_modified(
     part: torch.nn.Module, channels: int
 ) -> None:
     x = torch.rand(2, channels, 9, 13, generator=seeded())
@@ -101,7 +101,7 @@ def test_images_keep_their_shape_and_range_and_the_input_its_values(
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
-def test_draws_come_from_the_generator_or_from_torchs_own(part: torch.nn.Module) -> None:
+def test_draws_come_from_the_given_or_the_global_generator(part: torch.nn.Module) -> None:
     x = torch.full((2, 1, 16, 16), 0.5)
     assert torch.equal(part(x, seeded(3)), part(x, seeded(3)))
     assert not torch.equal(part(x, seeded(3)), part(x, seeded(4)))
@@ -115,7 +115,7 @@ def test_draws_come_from_the_generator_or_from_torchs_own(part: torch.nn.Module)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
-def test_what_is_absent_stays_absent(part: torch.nn.Module) -> None:
+def test_absent_values_stay_absent(part: torch.nn.Module) -> None:
     x = torch.rand(4, 3, 16, 16)
     x[:, 1, 3:9] = torch.nan
     assert torch.equal(part(x, seeded()).isnan(), x.isnan())
@@ -129,20 +129,20 @@ def absent_modalities(x: Tensor) -> Tensor:
     return torch.stack([part[:, 0, 0, 0] for part in parts], 1)
 
 
-def test_modalities_are_dropped_whole_and_each_by_its_chance() -> None:
+def test_whole_modalities_are_dropped_with_the_given_probability() -> None:
     count, chance = 4000, 0.3
     x = torch.rand(count, 6, 2, 2)
     y = drop_modalities(x, (3, 1, 2), chance, seeded())
     assert torch.equal(y[~y.isnan()], x[~y.isnan()])
     dropped = absent_modalities(y)
-    # Where all three would go, which one in 37 images would see, one is spared, each alike.
+    # If all three would be dropped, as in one of 37 images, one stays, each equally likely.
     expected = chance - chance**3 / 3
     error = math.sqrt(expected * (1 - expected) / count)
     assert ((dropped.float().mean(0) - expected).abs() < 4 * error).all()
     assert not dropped.all(1).any()
 
 
-def test_one_of_the_modalities_that_an_image_has_always_stays() -> None:
+def test_one_present_modality_of_an_image_always_stays() -> None:
     x = torch.rand(600, 6, 2, 2)
     x[:200, :3] = torch.nan
     x[200:400, 3:] = torch.nan
@@ -156,7 +156,7 @@ def test_one_of_the_modalities_that_an_image_has_always_stays() -> None:
     assert drop_modalities(nothing, (3, 1, 2), 0.5, seeded()).isnan().all()
 
 
-def test_regions_are_squares_of_one_modality_each() -> None:
+def test_dropped_regions_are_squares_within_one_modality() -> None:
     x = torch.rand(8, 6, 20, 20)
     y = drop_regions(x, (3, 1, 2), 5, 1, seeded())
     holes = y.isnan()
@@ -168,7 +168,7 @@ def test_regions_are_squares_of_one_modality_each() -> None:
 
 
 @pytest.mark.parametrize("kind", [ModalityDropout, RegionDropout])
-def test_what_is_taken_away_follows_the_seed(kind: type[ModalityDropout] | type[RegionDropout]) -> None:
+def test_dropouts_follow_the_seed(kind: type[ModalityDropout] | type[RegionDropout]) -> None:
     part = kind(modalities=[Modality(name="a", channels=1), Modality(name="b", channels=2)])
     x = torch.rand(32, 3, 16, 16)
     before = x.clone()
@@ -198,15 +198,15 @@ def test_a_recipe_applies_several_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["dae-mse", "dae-ssim"])
-def test_denoising_recipes_spoil_inspected_images_too_and_compare_with_clean_ones(name: str) -> None:
+def test_denoising_recipes_corrupt_inspected_images_and_compare_with_the_clean_ones(name: str) -> None:
     torch.manual_seed(0)
     model = build(override(load_recipe(name), ["patch.size=32", "patch.stride=32"]), 1).eval()
     x = torch.rand(2, 1, 32, 32)
-    spoiled = model.corrupt(x)
-    assert 0.02 < (spoiled - x).std() < 0.1
+    corrupted = model.corrupt(x)
+    assert 0.02 < (corrupted - x).std() < 0.1
     with torch.no_grad():
         residual, y = model.examine(x)
-        assert torch.equal(y, model.decode(model.encode(spoiled)))
+        assert torch.equal(y, model.decode(model.encode(corrupted)))
         assert torch.equal(residual, model.measure.distance_map(x, y))
 
 
@@ -227,7 +227,7 @@ def test_denoising_recipes_spoil_inspected_images_too_and_compare_with_clean_one
         ("{name: gausian}", "unknown corruption 'gausian'; did you mean 'gaussian'?"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(part: str, message: str) -> None:
+def test_invalid_settings_are_refused(part: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         build(override(load_recipe("dae-mse"), [f"corruption=[{part}]"]), 1)
     assert str(caught.value).startswith(message)

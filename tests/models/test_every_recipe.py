@@ -1,4 +1,4 @@
-"""Every recipe from images to a detector and back from disk."""
+"""Every recipe: fitted on images, saved and loaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from blemish.training.fit import fit
 
 
 def settings_of(name: str) -> list[str]:
-    """Two steps on small patches, without pretrained weights."""
+    """Settings for two steps on small patches without pretrained weights."""
     recipe = load_recipe(name)
-    # Batch normalisation needs more than one place in the features of the one patch that is tried first.
+    # Batch normalisation needs more than one location in the features of a single patch.
     patch = 64 if recipe.encoder.name == "resnet50" else 32
     settings = [
         f"image.size={patch}",
@@ -36,15 +36,15 @@ def settings_of(name: str) -> list[str]:
     if "weights" in recipe.needs:
         settings += ["encoder.weights=none"] * (recipe.encoder.name in ("vgg16", "resnet50"))
         settings += [
-            f"loss.{place}.network=gabor"
-            for place, term in enumerate(recipe.loss)
+            f"loss.{index}.network=gabor"
+            for index, term in enumerate(recipe.loss)
             if "network" in term.settings
         ]
     return settings
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_it_fits_inspects_and_comes_back_from_disk(
+def test_every_recipe_fits_inspects_and_is_loaded_from_disk(
     name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "VALIDATION_PATCHES", 4)
@@ -53,7 +53,7 @@ def test_it_fits_inspects_and_comes_back_from_disk(
     for path in sorted(good.iterdir())[:10]:
         (images / path.name).symlink_to(path)
     fitted = fit(images, name, settings=settings_of(name), out=tmp_path / "model")
-    image = sorted(good.iterdir())[10]  # none of those that a memory may know by heart
+    image = sorted(good.iterdir())[10]  # not one that a memory bank may contain
     found = fitted.inspect(image)
     assert np.isfinite(found.score)
     assert np.isfinite(found.threshold)

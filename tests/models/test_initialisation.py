@@ -1,4 +1,4 @@
-"""Starting weights: the variance of a signal, layer by layer and through the whole network."""
+"""Initial weights: the variance of a signal, in each layer and through the whole network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from blemish.models.initialisation import keep_variance, start_grey
     ],
     ids=str,
 )
-def test_second_moment_is_kept_through_layer_and_activation(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def test_the_second_moment_is_preserved_by_layer_and_activation(
+    layer: nn.Conv2d | nn.ConvTranspose2d,
+) -> None:
     torch.manual_seed(0)
     keep_variance(layer, slope=0.2)
-    # What the layer before gives: leaky ReLU of a normal variable, scaled to a second moment of 1.
+    # Output of the previous layer: leaky ReLU of a normal variable, scaled to a second moment of 1.
     x = F.leaky_relu(torch.randn(4, 64, 24, 24), 0.2)
     x /= x.square().mean().sqrt()
     with torch.no_grad():
@@ -33,7 +35,7 @@ def test_second_moment_is_kept_through_layer_and_activation(layer: nn.Conv2d | n
     assert not layer.bias.any()
 
 
-def test_fewer_inputs_reaching_a_pixel_are_made_up_for() -> None:
+def test_weights_are_larger_where_fewer_inputs_reach_a_pixel() -> None:
     torch.manual_seed(0)
     layer = nn.ConvTranspose2d(100, 32, 8)
     keep_variance(layer, reached=100)
@@ -42,7 +44,7 @@ def test_fewer_inputs_reaching_a_pixel_are_made_up_for() -> None:
     assert y.var().item() == pytest.approx(1, rel=0.15)
 
 
-def test_output_starts_faint_around_mid_grey() -> None:
+def test_the_initial_output_is_faint_around_mid_grey() -> None:
     torch.manual_seed(0)
     layer = nn.ConvTranspose2d(32, 3, 4, 2, 1)
     start_grey(layer, contrast=0.1)

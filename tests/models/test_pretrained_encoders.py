@@ -14,7 +14,7 @@ BACKBONES = ("vgg16", "resnet50")
 
 
 @pytest.fixture(autouse=True)
-def no_weights_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_local_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
@@ -23,22 +23,22 @@ def images(channels: int, side: int = 32) -> Tensor:
     return torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
-class Seen(nn.Sequential):
-    """Stands for the network, and keeps what it was shown."""
+class RecordingNetwork(nn.Sequential):
+    """Replacement of the network that keeps its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
         return x
 
 
-def shown(channels: int) -> tuple[PretrainedEncoder, Seen]:
+def shown(channels: int) -> tuple[PretrainedEncoder, RecordingNetwork]:
     encoder = VGG16Encoder(channels=channels, patch=32, weights="none")
-    encoder.network = seen = Seen()
-    return encoder, seen
+    encoder.network = recorder = RecordingNetwork()
+    return encoder, recorder
 
 
 @pytest.mark.parametrize(("name", "width"), [("vgg16", 512), ("resnet50", 2048)])
-def test_the_latent_has_its_announced_shape_and_everything_learns(name: str, width: int) -> None:
+def test_the_latent_has_the_declared_shape_and_every_weight_is_trained(name: str, width: int) -> None:
     encoder = ENCODERS[name](channels=2, patch=64, weights="none")
     assert encoder.latent_shape == (width, 2, 2)
     h = encoder(images(2, 64))
@@ -50,16 +50,16 @@ def test_the_latent_has_its_announced_shape_and_everything_learns(name: str, wid
         assert parameter.grad.any(), parameter_name
 
 
-def test_the_network_sees_imagenets_normalisation() -> None:
-    encoder, seen = shown(3)
+def test_the_input_is_normalised_as_for_imagenet() -> None:
+    encoder, recorder = shown(3)
     grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     encoder(grey)
-    torch.testing.assert_close(seen.x, torch.zeros(1, 3, 32, 32))
+    torch.testing.assert_close(recorder.x, torch.zeros(1, 3, 32, 32))
     encoder(grey + torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
-    torch.testing.assert_close(seen.x, torch.ones(1, 3, 32, 32))
+    torch.testing.assert_close(recorder.x, torch.ones(1, 3, 32, 32))
 
 
-def test_a_grey_image_is_the_same_image_in_three_channels() -> None:
+def test_a_grey_image_equals_the_same_image_in_three_channels() -> None:
     x = images(1)
     (grey, saw_grey), (colour, saw_colour) = shown(1), shown(3)
     grey(x)
@@ -69,7 +69,7 @@ def test_a_grey_image_is_the_same_image_in_three_channels() -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 11])
-def test_other_counts_begin_as_their_mean(channels: int) -> None:
+def test_other_numbers_of_channels_start_as_their_mean(channels: int) -> None:
     x = images(channels)
     (many, saw_many), (grey, saw_grey) = shown(channels), shown(1)
     many(x)
@@ -78,7 +78,7 @@ def test_other_counts_begin_as_their_mean(channels: int) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_saved_model_does_not_look_for_weights(name: str) -> None:
+def test_a_saved_model_needs_no_weight_files(name: str) -> None:
     ENCODERS[name](channels=3, patch=32, pretrained=False)
     with pytest.raises(FileError, match=r"or train from scratch with --set encoder\.weights=none$"):
         ENCODERS[name](channels=3, patch=32)
@@ -86,12 +86,12 @@ def test_a_saved_model_does_not_look_for_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize(("patch", "instead"), [(48, 64), (100, 96), (16, 32)])
-def test_a_patch_that_does_not_fit_is_refused_with_one_that_does(name: str, patch: int, instead: int) -> None:
+def test_a_patch_of_the_wrong_size_is_refused_with_a_suggestion(name: str, patch: int, instead: int) -> None:
     with pytest.raises(RecipeError, match=f"'{name}' needs a patch .* --set patch.size={instead}$"):
         ENCODERS[name](channels=3, patch=patch, weights="none")
 
 
-def test_one_small_image_is_too_little_for_batch_normalisation_in_training() -> None:
+def test_one_small_image_is_refused_for_training_with_batch_normalisation() -> None:
     encoder = ResNet50Encoder(channels=3, patch=32, weights="none")
     one = images(3)[:1]
     with pytest.raises(UsageError, match=r"training\.batch=2"):

@@ -1,4 +1,4 @@
-"""Synthetic blemishes: their shapes, strengths and joints, and the label that is derived from them."""
+"""Synthetic anomalies: their shapes, strengths and blending, and the label derived from them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from blemish.data.maps import write_image
 from blemish.errors import FileError, ImageError, RecipeError
 from blemish.models import Autoencoder, build, contact_sheet
-from blemish.models.anomaly_fillings import blur, membrane, mixed, seamless
-from blemish.models.anomaly_shapes import Draws, perlin, places, regions, spread
+from blemish.models.anomaly_fillings import blend_seamlessly, blur, inpaint_smooth, mix_detail
+from blemish.models.anomaly_shapes import Draws, perlin, sample_areas, sample_locations, spread
 from blemish.models.contact_sheet import GAP
 from blemish.models.synthetic_anomalies import (
     FILLINGS,
     SyntheticAnomalies,
     anomaly_mask,
     read_textures,
-    spoil,
+    synthesise_anomalies,
 )
 from blemish.recipes import parse_recipe
 
@@ -54,7 +54,7 @@ def model(corruption: str = "synthetic-anomalies", channels: int = 1) -> Autoenc
     return build(parse_recipe(recipe, "small"), channels)
 
 
-def test_perlin_noise_is_that_of_its_lattice() -> None:
+def test_perlin_noise_interpolates_the_gradients_of_its_lattice() -> None:
     noise = perlin(torch.tensor([7.0]), 20, 30, seeded())
     generator = seeded()
     phase = torch.rand(2, 1, generator=generator)[:, 0].tolist()
@@ -80,7 +80,7 @@ def test_perlin_noise_is_that_of_its_lattice() -> None:
         assert noise[0, 0, row, column].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_perlin_noise_fills_its_range_and_is_the_smoother_the_larger_its_cells() -> None:
+def test_perlin_noise_fills_its_range_and_is_smoother_with_larger_cells() -> None:
     noise = perlin(torch.tensor([4.0] * 20 + [32.0] * 20), 64, 48, seeded())
     assert noise.shape == (40, 1, 64, 48)
     assert 0.8 < noise.abs().max() <= 1
@@ -89,50 +89,50 @@ def test_perlin_noise_fills_its_range_and_is_the_smoother_the_larger_its_cells()
     assert steps[:20].mean() / steps[20:].mean() == pytest.approx(8, rel=0.3)
 
 
-def test_places_lie_on_the_object_mostly_and_everywhere_now_and_then() -> None:
+def test_most_locations_lie_on_the_object_and_some_on_the_background() -> None:
     x = torch.full((400, 1, 64, 96), 0.8)
     x[..., 16:32, 32:64] = textures(1)[..., 16:32, :32]
-    at = places(x, seeded())
+    at = sample_locations(x, seeded())
     assert (at >= 0).all()
     assert (at < torch.tensor([64, 96])).all()
     on = ((at >= torch.tensor([16, 32])) & (at < torch.tensor([32, 64]))).all(1).float().mean()
     assert 0.75 < on < 0.99
-    plain = places(torch.full((400, 1, 64, 96), 0.8), seeded())
+    plain = sample_locations(torch.full((400, 1, 64, 96), 0.8), seeded())
     assert (plain.mean(0) - torch.tensor([31.5, 47.5])).abs().max() < 4
 
 
-def test_regions_are_as_large_as_asked() -> None:
+def test_areas_have_the_requested_size() -> None:
     x = textures(300, height=96, width=128)
     for size in (0.1, 0.3):
-        region = regions(x, size, size, seeded())
-        area = region.mask.sum((1, 2, 3))
+        sampled = sample_areas(x, size, size, seeded())
+        area = sampled.mask.sum((1, 2, 3))
         disc = math.pi / 4 * (size * 96) ** 2
-        # Roughness and the image's border move it; scratches are thin.
+        # Roughness and the border of the image change the area; scratches are thin.
         assert 0.3 * disc < area.median() < 1.2 * disc
         assert area.max() < 3 * disc
-        rows = torch.arange(96).view(1, 1, -1, 1) - region.centre[:, 0].view(-1, 1, 1, 1)
-        columns = torch.arange(128).view(1, 1, 1, -1) - region.centre[:, 1].view(-1, 1, 1, 1)
-        reach = torch.hypot(rows, columns).mul(region.mask > 0).amax((1, 2, 3))
+        rows = torch.arange(96).view(1, 1, -1, 1) - sampled.centre[:, 0].view(-1, 1, 1, 1)
+        columns = torch.arange(128).view(1, 1, 1, -1) - sampled.centre[:, 1].view(-1, 1, 1, 1)
+        reach = torch.hypot(rows, columns).mul(sampled.mask > 0).amax((1, 2, 3))
         assert reach.max() < 3 * size * 96
     small, large = (
-        torch.quantile(regions(x, 0.02, 0.25, seeded()).mask.sum((1, 2, 3)), q) for q in (0.1, 0.9)
+        torch.quantile(sample_areas(x, 0.02, 0.25, seeded()).mask.sum((1, 2, 3)), q) for q in (0.1, 0.9)
     )
     assert large > 15 * small
 
 
-def test_a_mask_is_soft_at_the_edge_and_its_depth_within() -> None:
-    region = regions(textures(100), 0.1, 0.3, seeded())
-    assert region.mask.min() == 0
-    assert region.mask.max() == 1
-    assert ((region.mask > 0) & (region.mask < 1)).any((1, 2, 3)).float().mean() > 0.95
-    assert (region.mask[region.depth > 0] >= 0.5).all()
-    assert (region.depth[region.mask == 0] == 0).all()
-    assert region.depth.max() > 0.9
+def test_the_mask_of_an_area_has_a_soft_edge_and_depth_inside() -> None:
+    sampled = sample_areas(textures(100), 0.1, 0.3, seeded())
+    assert sampled.mask.min() == 0
+    assert sampled.mask.max() == 1
+    assert ((sampled.mask > 0) & (sampled.mask < 1)).any((1, 2, 3)).float().mean() > 0.95
+    assert (sampled.mask[sampled.depth > 0] >= 0.5).all()
+    assert (sampled.depth[sampled.mask == 0] == 0).all()
+    assert sampled.depth.max() > 0.9
     chosen = torch.tensor([3, 5])
-    assert torch.equal(region.of(chosen).mask, region.mask[chosen])
+    assert torch.equal(sampled.select(chosen).mask, sampled.mask[chosen])
 
 
-def test_blur_is_the_mean_of_means_of_what_is_there() -> None:
+def test_blur_is_two_box_means_over_pixels_inside_the_image() -> None:
     x = torch.zeros(1, 1, 15, 15)
     x[..., 7, 7] = 1
     y = blur(x, 2)
@@ -142,12 +142,12 @@ def test_blur_is_the_mean_of_means_of_what_is_there() -> None:
     torch.testing.assert_close(blur(torch.full((1, 2, 3, 5), 0.3), 4), torch.full((1, 2, 3, 5), 0.3))
 
 
-def test_a_membrane_is_near_the_harmonic_one() -> None:
+def test_smooth_inpainting_is_close_to_harmonic_interpolation() -> None:
     rows, columns = torch.meshgrid(torch.arange(41.0), torch.arange(53.0), indexing="ij")
     values = (torch.sin(rows / 9) + columns / 20)[None, None]
     hole = torch.hypot(rows - 18, columns - 25) < 9
     known = (~hole).float()[None, None]
-    found = membrane(torch.where(hole, 7.0, values), known)
+    found = inpaint_smooth(torch.where(hole, 7.0, values), known)
     assert torch.equal(found[..., ~hole], values[..., ~hole])
     exact = values.clone()
     exact[..., hole] = values.mean()
@@ -158,10 +158,12 @@ def test_a_membrane_is_near_the_harmonic_one() -> None:
     contrast = around.max() - around.min()
     assert (found - exact).abs().max() < 0.12 * contrast
     assert (found - exact).abs().mean() < 0.01 * contrast
-    torch.testing.assert_close(membrane(torch.full_like(values, 0.4), known), torch.full_like(values, 0.4))
+    torch.testing.assert_close(
+        inpaint_smooth(torch.full_like(values, 0.4), known), torch.full_like(values, 0.4)
+    )
 
 
-def test_a_seamless_patch_leaves_no_step_at_its_border() -> None:
+def test_a_seamlessly_blended_patch_has_no_step_at_its_border() -> None:
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 48), torch.linspace(0, 1, 48), indexing="ij")
     x = (0.2 + 0.4 * rows * columns)[None, None]
     patch = (0.7 - 0.3 * columns + 0.05 * torch.sin(12 * rows))[None, None]
@@ -169,40 +171,40 @@ def test_a_seamless_patch_leaves_no_step_at_its_border() -> None:
     mask[..., 14:31, 12:35] = 1
 
     def step(pasted: Tensor) -> float:
-        """Largest excess over the slopes of both images, across the border."""
+        """Largest step across the border above the slopes of both images."""
         y = x + mask * (pasted - x)
         across = [y.diff(dim=axis)[mask.diff(dim=axis) != 0].abs().max() for axis in (2, 3)]
         slope = max(float(image.diff(dim=axis).abs().max()) for image in (x, patch) for axis in (2, 3))
         return max(float(value) for value in across) - slope
 
-    joined = seamless(x, patch, mask)
+    blended = blend_seamlessly(x, patch, mask)
     assert step(patch) > 0.25
-    assert step(joined) < 0.03
-    # Inside, the patch's own detail is kept.
+    assert step(blended) < 0.03
+    # Inside, the detail of the patch is preserved.
     inner = (slice(None), slice(None), slice(18, 27), slice(17, 30))
-    detail = (joined - blur(joined, 1))[inner] - (patch - blur(patch, 1))[inner]
+    detail = (blended - blur(blended, 1))[inner] - (patch - blur(patch, 1))[inner]
     assert detail.abs().max() < 0.01
-    assert (patch - x)[inner].abs().mean() > 5 * (joined - patch - (x - patch).mean())[inner].std()
+    assert (patch - x)[inner].abs().mean() > 5 * (blended - patch - (x - patch).mean())[inner].std()
 
 
-def test_of_two_details_the_stronger_stays() -> None:
+def test_mixing_keeps_the_stronger_detail() -> None:
     x, flat = textures(1), torch.full((1, 1, 64, 64), 0.3)
-    y = mixed(x, flat)
+    y = mix_detail(x, flat)
     torch.testing.assert_close(y - 0.3, x - blur(x, 2))
-    assert torch.equal(mixed(flat, x), blur(x, 2) + (x - blur(x, 2)))
+    assert torch.equal(mix_detail(flat, x), blur(x, 2) + (x - blur(x, 2)))
 
 
-def test_the_label_is_what_was_changed() -> None:
+def test_the_label_marks_visible_changes() -> None:
     target = textures(3, channels=3)
     assert anomaly_mask(target, target).sum() == 0
     seen = target.clone()
-    seen[1, 2, 20:30, 40:44] = 1 - seen[1, 2, 20:30, 40:44].round()  # far from what it was, in one channel
+    seen[1, 2, 20:30, 40:44] = 1 - seen[1, 2, 20:30, 40:44].round()  # a strong change in one channel
     label = anomaly_mask(seen, target)
     assert label.shape == (3, 1, 64, 64)
     assert label[1, 0, 20:30, 40:44].all()
     assert label[1].sum() <= 12 * 6
     assert label[1, 0, 19:31, 39:45].sum() == label.sum()
-    # In units of the image's own spread: light and contrast do not matter.
+    # In units of the spread of the image: brightness and contrast have no effect.
     assert torch.equal(anomaly_mask(0.2 + 0.3 * seen, 0.2 + 0.3 * target), label)
     faint = target.clone()
     faint[:, :, 20:30, 40:44] += 0.12 * spread(target)
@@ -221,7 +223,7 @@ def test_gaps_in_a_label_are_closed() -> None:
     assert label.sum() == 12 * 14
 
 
-def test_a_constant_image_and_absent_values_have_labels_too() -> None:
+def test_constant_images_and_absent_values_have_labels() -> None:
     target = torch.full((2, 1, 16, 16), 0.5)
     target[1] = NAN
     seen = target.clone()
@@ -234,10 +236,10 @@ def test_a_constant_image_and_absent_values_have_labels_too() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (17, 16), (5, 7)])
-def test_any_channels_and_sides_stay_images(channels: int, size: tuple[int, int]) -> None:
+def test_images_of_any_channels_and_size_stay_valid(channels: int, size: tuple[int, int]) -> None:
     x = textures(12, channels, *size)
     before = x.clone()
-    y = spoil(x, clean=0.0, generator=seeded())
+    y = synthesise_anomalies(x, clean=0.0, generator=seeded())
     assert y.shape == x.shape
     assert y.dtype == x.dtype
     assert y.isfinite().all()
@@ -248,56 +250,61 @@ def test_any_channels_and_sides_stay_images(channels: int, size: tuple[int, int]
 
 
 @pytest.mark.parametrize("filling", sorted(set(FILLINGS), key=lambda filling: filling.__name__))
-def test_every_filling_changes_images_and_takes_a_constant_one(filling: object) -> None:
+def test_every_filling_changes_images_and_accepts_a_constant_one(filling: object) -> None:
     assert callable(filling)
     x = textures(6, 3)
-    region = regions(x, 0.2, 0.3, seeded())
-    filled = filling(x, x, region, Draws(x, seeded(2)))
+    sampled = sample_areas(x, 0.2, 0.3, seeded())
+    filled = filling(x, x, sampled, Draws(x, seeded(2)))
     assert filled.shape == x.shape
-    assert (region.mask * (filled - x)).abs().amax((1, 2, 3)).min() > 0.02
+    assert (sampled.mask * (filled - x)).abs().amax((1, 2, 3)).min() > 0.02
     flat = torch.full_like(x, 0.5)
-    torch.testing.assert_close(filling(flat, flat, region, Draws(x, seeded(2))), flat)
+    torch.testing.assert_close(filling(flat, flat, sampled, Draws(x, seeded(2))), flat)
 
 
-def test_the_clean_share_and_the_number_are_kept() -> None:
+def test_the_clean_share_and_the_number_of_anomalies_are_respected() -> None:
     x = textures(400, height=32, width=32)
-    untouched = (spoil(x, clean=0.3, generator=seeded()) == x).flatten(1).all(1).float().mean()
+    untouched = (synthesise_anomalies(x, clean=0.3, generator=seeded()) == x).flatten(1).all(1).float().mean()
     assert abs(untouched - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 400) + 0.02
-    assert torch.equal(spoil(x, clean=1.0, generator=seeded()), x)
-    one, three = ((spoil(x, clean=0.0, most=most, generator=seeded()) != x).float().mean() for most in (1, 3))
-    assert three / one == pytest.approx(2, rel=0.3)  # 1, 2 or 3, on average 2, of which some overlap
+    assert torch.equal(synthesise_anomalies(x, clean=1.0, generator=seeded()), x)
+    one, three = (
+        (synthesise_anomalies(x, clean=0.0, most=most, generator=seeded()) != x).float().mean()
+        for most in (1, 3)
+    )
+    assert three / one == pytest.approx(2, rel=0.3)  # 1, 2 or 3, on average 2, some of which overlap
 
 
-def test_strengths_go_from_obvious_to_barely_visible() -> None:
+def test_strengths_range_from_obvious_to_barely_visible() -> None:
     x = textures(300)
-    change = (spoil(x, clean=0.0, most=1, generator=seeded()) - x).abs().amax((1, 2, 3)) / spread(x).flatten()
+    change = (synthesise_anomalies(x, clean=0.0, most=1, generator=seeded()) - x).abs().amax(
+        (1, 2, 3)
+    ) / spread(x).flatten()
     faint, median, strong = (torch.quantile(change, q).item() for q in (0.1, 0.5, 0.9))
     assert 0.02 < faint < 0.5
     assert 0.7 < median < 2.5
     assert strong > 2
 
 
-def test_draws_come_from_the_generator_or_the_global_one() -> None:
+def test_draws_come_from_the_given_or_the_global_generator() -> None:
     x = textures(6)
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    y = spoil(x, generator=seeded(5))
+    y = synthesise_anomalies(x, generator=seeded(5))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(spoil(x, generator=seeded(5)), y)
-    assert not torch.equal(spoil(x, generator=seeded(6)), y)
-    first = spoil(x)
+    assert torch.equal(synthesise_anomalies(x, generator=seeded(5)), y)
+    assert not torch.equal(synthesise_anomalies(x, generator=seeded(6)), y)
+    first = synthesise_anomalies(x)
     torch.set_rng_state(state)
-    assert torch.equal(spoil(x), first)
+    assert torch.equal(synthesise_anomalies(x), first)
 
 
-def test_what_is_absent_stays_absent_and_lends_nothing() -> None:
+def test_absent_values_stay_absent_and_are_never_copied() -> None:
     x = textures(8, 4)
     x[2, 1], x[4, :, 10:30] = NAN, NAN
-    y = spoil(x, clean=0.0, generator=seeded())
+    y = synthesise_anomalies(x, clean=0.0, generator=seeded())
     assert torch.equal(y.isnan(), x.isnan())
 
 
-def test_half_precision_training_draws_the_same() -> None:
+def test_anomalies_are_the_same_under_half_precision() -> None:
     x = textures(4)
     exact = SyntheticAnomalies()(x, seeded())
     with torch.autocast("cpu", torch.bfloat16):
@@ -310,44 +317,49 @@ def test_sizes_in_the_wrong_order_are_refused() -> None:
 
 
 def stripes(height: int, width: int, channels: int = 1) -> Tensor:
-    """Black and white lines, which no grey image has."""
+    """Texture of black and white lines, which no grey image has."""
     return (torch.arange(width) // 2 % 2).float().expand(channels, height, width)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [(80, 90), (40, 200), (7, 9)])
-def test_textures_lend_what_the_images_do_not_have(channels: int, size: tuple[int, int]) -> None:
+def test_textures_add_structure_that_the_images_lack(channels: int, size: tuple[int, int]) -> None:
     x = 0.5 + 0.02 * textures(120, channels)
-    own = spoil(x, clean=0.0, generator=seeded())
-    lent = spoil(x, clean=0.0, textures=[stripes(*size, channels)], generator=seeded())
-    torch.testing.assert_close(spoil(x, clean=0.0, textures=[], generator=seeded()), own)
+    own = synthesise_anomalies(x, clean=0.0, generator=seeded())
+    textured = synthesise_anomalies(x, clean=0.0, textures=[stripes(*size, channels)], generator=seeded())
+    torch.testing.assert_close(synthesise_anomalies(x, clean=0.0, textures=[], generator=seeded()), own)
 
     def striped(y: Tensor) -> Tensor:
-        """Images with black beside white: no change of tone goes as far."""
+        """Whether images have black beside white, more than any change of tone."""
         return (y.flatten(1).amin(1) < 0.1) & (y.flatten(1).amax(1) > 0.9)
 
     assert not striped(own).any()
-    assert striped(lent).float().mean() > 0.04  # of opaque plain ones among two fillings of eleven
-    assert lent.min() >= 0
-    assert lent.max() <= 1
+    assert striped(textured).float().mean() > 0.04  # opaque plain textures among two fillings of eleven
+    assert textured.min() >= 0
+    assert textured.max() <= 1
 
 
-def test_a_folder_of_textures_is_read_when_an_image_is_spoiled(tmp_path: Path) -> None:
+def test_a_folder_of_textures_is_read_at_the_first_corruption(tmp_path: Path) -> None:
     folder = tmp_path / "textures"
-    blemishes = SyntheticAnomalies(clean=0.0, textures=str(folder))  # as where only the model was brought
+    anomalies = SyntheticAnomalies(
+        clean=0.0, textures=str(folder)
+    )  # the folder is missing, as on another machine
     x = 0.5 + 0.02 * textures(40)
     with pytest.raises(FileError, match=r"textures: does not exist; check the path"):
-        blemishes(x, seeded())
+        anomalies(x, seeded())
     folder.mkdir()
     with pytest.raises(FileError, match="holds no image"):
-        blemishes(x, seeded())
+        anomalies(x, seeded())
     write_image(folder / "a.png", (255 * stripes(70, 90, 3)).byte().numpy())
-    lent = blemishes(x, seeded())
+    textured = anomalies(x, seeded())
     torch.testing.assert_close(
-        lent, spoil(x, clean=0.0, textures=[stripes(70, 90)], generator=seeded()), atol=1e-5, rtol=0
+        textured,
+        synthesise_anomalies(x, clean=0.0, textures=[stripes(70, 90)], generator=seeded()),
+        atol=1e-5,
+        rtol=0,
     )
     (folder / "a.png").unlink()
-    torch.testing.assert_close(blemishes(x, seeded()), lent)
+    torch.testing.assert_close(anomalies(x, seeded()), textured)
     (folder / "b.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"b\.png"):
         read_textures(str(folder), 1)
@@ -357,7 +369,7 @@ def test_a_folder_of_textures_is_read_when_an_image_is_spoiled(tmp_path: Path) -
         read_textures(str(folder), 1)
 
 
-def test_textures_are_of_the_images_channels_and_no_larger_than_needed(tmp_path: Path) -> None:
+def test_textures_have_the_channels_of_the_images_and_a_bounded_size(tmp_path: Path) -> None:
     for number in range(3):
         write_image(tmp_path / f"{number}.png", (200 * stripes(1200, 600, 3) + number).byte().numpy())
     for channels in (1, 3, 5):
@@ -366,7 +378,7 @@ def test_textures_are_of_the_images_channels_and_no_larger_than_needed(tmp_path:
         assert all((one[0] == one[-1]).all() for one in found)
 
 
-def test_a_contact_sheet_shows_good_spoiled_and_label() -> None:
+def test_a_contact_sheet_shows_good_image_corrupted_image_and_mask() -> None:
     x = textures(3, 3, 32, 40)
     network = model(channels=3)
     state = torch.get_rng_state()
@@ -376,11 +388,11 @@ def test_a_contact_sheet_shows_good_spoiled_and_label() -> None:
     assert sheet.shape == (3 * 32 + 2 * GAP, 3 * 40 + 2 * GAP, 3)
     assert sheet.dtype == np.uint8
     columns = [left + x for left in (0, 40 + GAP, 80 + 2 * GAP) for x in range(40)]
-    good, spoiled, label = (sheet[top : top + 32, columns] for top in (0, 32 + GAP, 64 + 2 * GAP))
+    good, corrupted, label = (sheet[top : top + 32, columns] for top in (0, 32 + GAP, 64 + 2 * GAP))
     assert (np.delete(sheet, columns, axis=1) == 255).all()
     np.testing.assert_array_equal(good[:, :40], (255 * x[0]).round().byte().permute(1, 2, 0).numpy())
     assert set(np.unique(label)) == {0, 255}
-    differ, labelled = (good != spoiled).any(-1), label[..., 0] == 255
+    differ, labelled = (good != corrupted).any(-1), label[..., 0] == 255
     assert differ[labelled].mean() > 0.6 > 0.1 > differ[~labelled].mean()
     np.testing.assert_array_equal(sheet, contact_sheet(model(channels=3), x))
     assert contact_sheet(model("gaussian", 3), x) is None

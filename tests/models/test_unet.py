@@ -1,4 +1,4 @@
-"""The U-Net and its decoder: size, units, and what does not fit."""
+"""U-Net and its decoder: size, invariances, and refused settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def images(count: int = 2, channels: int = 1, side: int = 32) -> Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1)) / 2
 
 
-def test_the_default_is_as_small_as_its_docstring_says() -> None:
+def test_the_default_has_the_documented_size() -> None:
     network = model("encoder={name: unet}", "patch.size=256", "patch.stride=256")
     size = sum(parameter.numel() for parameter in network.encoder.parameters())
     assert round(size / 1000) == 407
@@ -55,11 +55,11 @@ def test_every_pixel_has_features() -> None:
     assert encoder(images(2, 3, 44)).shape == (2, 4, 44, 44)
 
 
-def test_one_level_is_a_plain_network() -> None:
+def test_one_level_has_no_downsampling() -> None:
     assert model("encoder.widths=[5]")(images()).latent.shape == (2, 5, 32, 32)
 
 
-def test_moments_are_those_of_the_whole_image_and_never_vanish() -> None:
+def test_moments_are_those_of_the_image_and_the_deviation_is_positive() -> None:
     x = images(2, 3)
     mean, deviation = moments(x)
     assert mean.shape == deviation.shape == (2, 1, 1, 1)
@@ -68,7 +68,7 @@ def test_moments_are_those_of_the_whole_image_and_never_vanish() -> None:
     assert moments(torch.full((1, 1, 4, 4), 0.5))[1].item() == pytest.approx(1 / 255)
 
 
-def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> None:
+def test_features_ignore_brightness_and_contrast_and_the_reconstruction_follows_them() -> None:
     network, x = model(), images()
     with torch.no_grad():
         plain, lit = network(x), network(0.1 + 1.5 * x)
@@ -79,13 +79,13 @@ def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> No
         assert (bare(0.1 + 1.5 * x).latent - bare(x).latent).abs().max() > 0.01
 
 
-def test_a_constant_image_is_at_its_own_level() -> None:
+def test_a_constant_image_is_reconstructed_at_its_own_level() -> None:
     with torch.no_grad():
         y = model()(torch.full((1, 1, 32, 32), 0.7)).reconstruction
     assert (y - 0.7).abs().max() < 10 / 255
 
 
-def test_what_lies_a_skip_away_is_kept_sharp_and_what_lies_deep_is_seen_from_afar() -> None:
+def test_skips_keep_detail_and_deep_levels_have_a_large_receptive_field() -> None:
     encoder = UNet(channels=1, patch=64, widths=(4, 6, 8), normalise=False).eval()
     x = images(1, side=64).requires_grad_()
     (gradient,) = torch.autograd.grad(encoder(x)[0, :, 32, 32].sum(), x)
@@ -107,7 +107,7 @@ def test_what_lies_a_skip_away_is_kept_sharp_and_what_lies_deep_is_seen_from_afa
         (["encoder.widths=[4, 0]"], r"encoder 'unet': widths is \[4, 0\]"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(settings: list[str], message: str) -> None:
+def test_invalid_settings_are_refused_in_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         model(*settings)
     assert "\n" not in str(caught.value)

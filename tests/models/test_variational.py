@@ -1,4 +1,4 @@
-"""The variational bottleneck, its divergence, and the reconstruction probability."""
+"""Variational bottleneck, its divergence, and the reconstruction probability."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def images(count: int = 2, channels: int = 3, side: int = 32) -> Tensor:
 
 
 def spread_out(network: Autoencoder) -> Autoencoder:
-    """The same with a posterior so wide that its samples differ plainly."""
+    """Return the network with a posterior so wide that its samples differ clearly."""
     (bottleneck,) = network.bottlenecks
     assert isinstance(bottleneck, VariationalBottleneck)
     assert bottleneck.log_var.bias is not None
@@ -41,7 +41,7 @@ def spread_out(network: Autoencoder) -> Autoencoder:
 # -- the divergence ------------------------------------------------------------------------------------
 
 
-def test_the_divergence_is_that_of_torch() -> None:
+def test_the_divergence_equals_that_of_torch() -> None:
     mu, log_var = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
     expected = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(torch.zeros_like(mu), 1.0))
     torch.testing.assert_close(room.kl_divergence(mu, log_var), expected)
@@ -57,7 +57,7 @@ def test_the_divergence_is_the_mean_log_ratio_of_samples() -> None:
     assert (ratios.mean() - room.kl_divergence(mu, log_var)).abs() < 4 * error
 
 
-def test_the_divergence_vanishes_at_the_prior_alone_and_never_goes_below() -> None:
+def test_the_divergence_is_zero_only_at_the_prior_and_positive_elsewhere() -> None:
     near = torch.linspace(-1e-3, 1e-3, 201)
     divergence = room.kl_divergence(torch.zeros_like(near), near)
     assert divergence[100] == 0
@@ -76,8 +76,8 @@ def test_the_term_is_the_sum_over_the_latent_for_each_pixel_value() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.02, 0.5])
-def test_weight_and_noise_make_the_evidence_lower_bound(weight: float) -> None:
-    """mse + 2σ² kl is the negative lower bound times 2σ² / (C H W), but for a constant."""
+def test_weight_and_noise_give_the_evidence_lower_bound(weight: float) -> None:
+    """Compare mse + 2σ² kl with the negative lower bound times 2σ² / (C H W), up to a constant."""
     network, x = model(f"loss.1.weight={weight}"), images()
     sigma = math.sqrt(weight / 2)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_weight_and_noise_make_the_evidence_lower_bound(weight: float) -> None:
 # -- the bottleneck ------------------------------------------------------------------------------------
 
 
-def test_training_draws_from_the_posterior_and_evaluation_takes_its_mean() -> None:
+def test_training_samples_the_posterior_and_evaluation_uses_its_mean() -> None:
     network, x = spread_out(model()), images(1)
     with torch.no_grad():
         still = network(x)
@@ -136,7 +136,7 @@ def test_the_posterior_is_exact_under_autocast() -> None:
 
 
 def test_the_map_is_the_log_density_of_a_mixture_above_its_mode() -> None:
-    """Against torch.distributions: N equal Gaussians, one at each sample of the reconstruction."""
+    """Compare with torch.distributions: N equal Gaussians, one at each sample of the reconstruction."""
     network, x = spread_out(model("residual.samples=5", "residual.sigma=0.3")), images()
     with torch.no_grad():
         map_, reconstruction = network.examine(x)
@@ -158,7 +158,7 @@ def test_the_map_is_the_log_density_of_a_mixture_above_its_mode() -> None:
         assert torch.equal(reconstruction, network(x).reconstruction)
 
 
-def test_without_spread_the_map_is_the_squared_error() -> None:
+def test_without_variance_the_map_is_the_squared_error() -> None:
     network, x = model("residual.samples=4", "residual.sigma=0.2"), images()
     (bottleneck,) = network.bottlenecks
     assert isinstance(bottleneck, VariationalBottleneck)
@@ -176,12 +176,12 @@ def test_more_samples_never_make_a_pixel_less_probable_than_their_share() -> Non
     with torch.no_grad():
         one = spread_out(model("residual.samples=1")).residual(x)
         many = spread_out(model("residual.samples=6")).residual(x)
-    # The first draw is the same, and gives a sixth of the probability at least.
+    # The first draw is the same and contributes at least a sixth of the probability.
     assert (many <= one + math.log(6) + 1e-4).all()
     assert not torch.allclose(one, many)
 
 
-def test_every_image_has_the_same_draws_whatever_stands_in_the_batch() -> None:
+def test_every_image_has_the_same_draws_in_any_batch() -> None:
     network, x = spread_out(model()), images(3)
     torch.manual_seed(5)
     with torch.no_grad():
@@ -193,20 +193,20 @@ def test_every_image_has_the_same_draws_whatever_stands_in_the_batch() -> None:
     torch.testing.assert_close(twice[0], twice[1], rtol=1e-4, atol=1e-4)
 
 
-def test_odd_images_larger_than_a_patch_are_cropped_as_their_reconstruction_is() -> None:
+def test_the_map_of_an_odd_size_is_cropped_like_the_reconstruction() -> None:
     network, x = model("residual.samples=2", "residual.sigma=0.5"), images(side=37)
     with torch.no_grad():
         map_, y = network.examine(x)
-    # A narrow posterior: the samples are near the mean, and the map near its squared error.
+    # With a narrow posterior the samples are near the mean, and the map near its squared error.
     near = (x - y).square().sum(1, keepdim=True) / (2 * 0.5**2)
     assert map_.shape == (2, 1, 37, 37)
     assert (map_ - near).abs().mean() < 0.2 * near.mean()
 
 
-def test_samples_are_of_the_spoiled_and_turned_image_and_come_back_to_its_pose() -> None:
-    spoiled = "corruption=[{name: gaussian, sigma: 0.2, at_inspection: true}]"
+def test_samples_are_those_of_the_corrupted_and_aligned_image_in_the_input_pose() -> None:
+    corrupted = "corruption=[{name: gaussian, sigma: 0.2, at_inspection: true}]"
     turned = "alignment={name: rotation, strategy: joint}"
-    network = model("residual.samples=2", "residual.sigma=0.5", spoiled, turned)
+    network = model("residual.samples=2", "residual.sigma=0.5", corrupted, turned)
     x = images(side=29)
     with torch.no_grad():
         map_, y = network.examine(x)
@@ -216,7 +216,7 @@ def test_samples_are_of_the_spoiled_and_turned_image_and_come_back_to_its_pose()
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         (
             "residual.samples=0",
@@ -226,8 +226,8 @@ def test_samples_are_of_the_spoiled_and_turned_image_and_come_back_to_its_pose()
         ("bottleneck.0.latent=0", "bottleneck 'variational': latent is 0"),
     ],
 )
-def test_values_out_of_range_are_refused_in_one_line(setting: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said) as error:
+def test_values_out_of_range_are_refused_in_one_line(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
         model(setting)
     assert "\n" not in str(error.value)
 
@@ -246,8 +246,8 @@ def test_a_recipe_without_posterior_is_refused_by_name(settings: list[str], part
     assert "\n" not in str(error.value)
 
 
-def test_the_latent_stays_in_use_while_the_divergence_is_trained() -> None:
-    """A collapsed posterior is the prior, whatever the image."""
+def test_the_posterior_does_not_collapse_in_training() -> None:
+    """Check that the posterior depends on the image; a collapsed posterior equals the prior."""
     network = model(channels=1).train()
     wave = torch.linspace(0, 12, 32).sin() / 2 + 0.5
     x = torch.stack([wave.expand(32, 32), wave[:, None].expand(32, 32)])[:, None]  # (2, 1, 32, 32)

@@ -1,4 +1,4 @@
-"""The six networks of Xie, Meeus and Pižurica 2019: what the paper prints, and what an absent modality does."""
+"""Six networks of Xie, Meeus and Pižurica 2019: the figures of the paper, and absent modalities."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def images(count: int = 2, channels: int = 6, height: int = 32, width: int = 32)
     return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-# -- what the paper prints -----------------------------------------------------------------------------
+# -- figures of the paper ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "count"), [("fp-cae-concat", 996_043), ("fp-cae-add", 893_643)])
-def test_there_are_as_many_parameters_as_the_paper_prints(name: str, count: int) -> None:
+def test_the_number_of_parameters_is_that_of_the_paper(name: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in made(name, ALTARPIECE).parameters()) == count
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_the_stacked_networks_differ_in_no_parameter(name: str) -> None:
+def test_the_stacked_networks_have_equal_numbers_of_parameters(name: str) -> None:
     encoder = (25 * 11 * 48 + 48) + (16 * 48 * 48 + 48) + (9 * 48 * 80 + 80)
     decoder = (16 * 80 * 48 + 48) + (16 * 48 * 48 + 48) + (9 * 48 * 11 + 11)
     assert sum(parameter.numel() for parameter in made(name, ALTARPIECE).parameters()) == encoder + decoder
@@ -65,7 +65,7 @@ def test_a_patch_of_32_has_a_latent_of_3_by_3_by_80(name: str) -> None:
     assert output.reconstruction.shape == x.shape
 
 
-def test_the_papers_learning_rates() -> None:
+def test_the_learning_rates_are_those_of_the_paper() -> None:
     rates = {name: load_recipe(name).training for name in (*STACKED, *SEPARATED)}
     assert learning_rate(rates["stacked-ae"], 0) == learning_rate(rates["stacked-ae"], 4000) == 6e-4
     for names, first, decay in ((("pen-nde", "pen-upde", "fp-cae"), 12e-4, 3e-5), (SEPARATED, 8e-4, 4e-5)):
@@ -74,17 +74,17 @@ def test_the_papers_learning_rates() -> None:
             assert learning_rate(rates[name], 1000) == pytest.approx(first / (1 + decay * 1000))
 
 
-# -- any size ------------------------------------------------------------------------------------------
+# -- image sizes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*STACKED, *SEPARATED])
-def test_whole_images_are_taken_as_they_are(name: str) -> None:
+def test_whole_images_are_accepted(name: str) -> None:
     model = made(name)
     with torch.no_grad():
         output = model(images(1, 6, 64, 40))
         assert output.latent.shape == (1, 80, 7, 4)
         assert output.reconstruction.shape == (1, 6, 64, 40)
-        # The network moves with the image, eight pixels at a time.
+        # The network is equivariant to shifts by eight pixels.
         x = images(1, 6, 96, 104)
         there, moved = model(x).reconstruction, model(x[..., 8:]).reconstruction
     torch.testing.assert_close(there[..., 40:-40, 48:-40], moved[..., 40:-40, 40:-40], atol=1e-5, rtol=0)
@@ -92,19 +92,19 @@ def test_whole_images_are_taken_as_they_are(name: str) -> None:
 
 @pytest.mark.parametrize(("patch", "nearest"), [(20, 16), (36, 32), (31, 32)])
 @pytest.mark.parametrize("name", ["fp-cae", "fp-cae-add"])
-def test_a_patch_that_the_strides_do_not_divide_is_refused(name: str, patch: int, nearest: int) -> None:
+def test_a_patch_that_is_not_divisible_by_the_stride_is_refused(name: str, patch: int, nearest: int) -> None:
     with pytest.raises(RecipeError, match=f"multiple of 8 .* {patch}; try --set patch.size={nearest}$"):
         made(name, SMALL, f"patch.size={patch}", "patch.stride=8")
 
 
 @pytest.mark.parametrize("name", [*STACKED, *SEPARATED])
-def test_the_smallest_patch(name: str) -> None:
+def test_the_smallest_patch_is_accepted(name: str) -> None:
     output = made(name, SMALL, "patch.size=16")(images(1, 6, 16, 16))
     assert output.latent.shape == (1, 80, 1, 1)
     assert output.reconstruction.shape == (1, 6, 16, 16)
 
 
-# -- what is absent ------------------------------------------------------------------------------------
+# -- absent values -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TAKING)
@@ -119,7 +119,7 @@ def test_the_smallest_patch(name: str) -> None:
     ],
     ids=["a modality", "part of one", "one of one image", "a hole in all", "everything"],
 )
-def test_what_is_absent_is_reconstructed_in_finite_values(name: str, where: tuple[slice, ...]) -> None:
+def test_absent_values_are_reconstructed_as_finite_values(name: str, where: tuple[slice, ...]) -> None:
     x = images()
     x[where] = NAN
     model = made(name)
@@ -135,7 +135,7 @@ def test_what_is_absent_is_reconstructed_in_finite_values(name: str, where: tupl
 
 
 @pytest.mark.parametrize("name", ["stacked-ae", "l2-ae", "dae-mse"])
-def test_other_networks_refuse_it_in_one_line(name: str) -> None:
+def test_other_networks_refuse_absent_values_in_one_line(name: str) -> None:
     torch.manual_seed(0)
     model = build(override(load_recipe(name), ["patch.size=32", "patch.stride=32"]), 3)
     x = images(1, 3)
@@ -146,7 +146,7 @@ def test_other_networks_refuse_it_in_one_line(name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_losses_and_residuals_that_cannot_take_it_say_so() -> None:
+def test_losses_and_residuals_without_support_refuse_absent_values() -> None:
     x = images()
     x[:, 3] = NAN
     model = made("fp-cae", SMALL, "loss=[{name: mse}]", "residual={name: mse}")
@@ -158,7 +158,7 @@ def test_losses_and_residuals_that_cannot_take_it_say_so() -> None:
 
 
 @pytest.mark.parametrize("name", SEPARATED)
-def test_an_absent_modality_contributes_nothing_and_the_others_stand_in_for_it(name: str) -> None:
+def test_an_absent_modality_is_replaced_by_scaling_the_others(name: str) -> None:
     x = images()
     x[:, 3] = NAN
     model, fewer = made(name), made(name, (SMALL[0], SMALL[2]))
@@ -170,7 +170,7 @@ def test_an_absent_modality_contributes_nothing_and_the_others_stand_in_for_it(n
     }
     fused = weights["intermodal.weight"]
     if name == "fp-cae-concat":
-        # Of 3 · 80 features those of the second are missing, and the rest is scaled by 3 / 2.
+        # Of 3 · 80 features, those of the second are missing, and the others are scaled by 3 / 2.
         kept["intermodal.weight"] = torch.cat([fused[:, :80], fused[:, 160:]], 1) * 3 / 2
     else:
         kept["intermodal.weight"] = fused * 3 / 2
@@ -180,7 +180,7 @@ def test_an_absent_modality_contributes_nothing_and_the_others_stand_in_for_it(n
 
 
 @pytest.mark.parametrize("name", SEPARATED)
-def test_where_all_is_absent_the_latent_is_0(name: str) -> None:
+def test_the_latent_is_zero_where_all_modalities_are_absent(name: str) -> None:
     x = images()
     x[1] = NAN
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_where_all_is_absent_the_latent_is_0(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAKING)
-def test_an_image_alone_is_as_in_a_batch_of_others_that_lack_something(name: str) -> None:
+def test_an_image_is_reconstructed_the_same_alone_and_beside_incomplete_images(name: str) -> None:
     x = images(4)
     x[1, :3] = NAN
     x[2, :, 5:20, 7:30] = NAN
@@ -203,7 +203,7 @@ def test_an_image_alone_is_as_in_a_batch_of_others_that_lack_something(name: str
         torch.testing.assert_close(values, torch.cat(single), atol=1e-5, rtol=0)
 
 
-def test_the_order_of_the_modalities_says_nothing_where_they_are_added() -> None:
+def test_fusion_by_addition_does_not_depend_on_the_order_of_modalities() -> None:
     order = [2, 0, 1]
     model = made("fp-cae-add")
     other = made("fp-cae-add", tuple(SMALL[place] for place in order), seed=1)
@@ -224,12 +224,12 @@ def test_the_order_of_the_modalities_says_nothing_where_they_are_added() -> None
 
 
 @pytest.mark.parametrize("name", SEPARATED)
-def test_the_loss_of_a_modality_that_is_taken_away_teaches_the_others(name: str) -> None:
+def test_the_loss_of_a_dropped_modality_trains_the_others(name: str) -> None:
     model = made(name, SMALL, "corruption=[{name: modality-dropout, probability: 1}]").train()
     x = images(8)
     torch.manual_seed(0)
     model.loss(x).total.backward()  # type: ignore[no-untyped-call]
-    # One modality is left of each image, not the same one of all: every weight is met.
+    # Each image keeps one modality, not always the same one: every weight is used.
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.any(), parameter_name
@@ -239,7 +239,7 @@ def test_the_loss_of_a_modality_that_is_taken_away_teaches_the_others(name: str)
     assert not any(p.grad.any() for p in model.encoder.encoders[1].parameters() if p.grad is not None)
 
 
-def test_taking_modalities_away_needs_an_encoder_that_can_do_without() -> None:
+def test_modality_dropout_requires_an_encoder_that_accepts_absent_values() -> None:
     for name in ("l2-ae", "stacked-ae"):
         with pytest.raises(
             RecipeError, match="corruption 'modality-dropout' takes values away, which encoder '"
@@ -247,11 +247,11 @@ def test_taking_modalities_away_needs_an_encoder_that_can_do_without() -> None:
             made(name, SMALL, "corruption=[{name: modality-dropout}]")
 
 
-# -- how alike -----------------------------------------------------------------------------------------
+# -- similarity ----------------------------------------------------------------------------------------
 
 
 def reference(x: Tensor, y: Tensor, *, padded: bool = True) -> np.ndarray:
-    """scikit-image's SSIM of two planes (H, W), over all windows or over those that leave neither."""
+    """SSIM of two planes (H, W) by scikit-image, over all windows or only those inside the image."""
     options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     _, values = structural_similarity(x.double().numpy(), y.double().numpy(), full=True, **options)
     assert isinstance(values, np.ndarray)
@@ -283,19 +283,21 @@ def test_three_channels_are_compared_in_grey_and_others_one_by_one() -> None:
     assert found[0].tolist() == pytest.approx([np.mean(each), expected[1], middle], abs=1e-5)
 
 
-def test_only_windows_without_absent_pixels_count() -> None:
+def test_only_complete_windows_count() -> None:
     x, y = images(1), images(2)[1:]
-    expected = reference(x[0, 3], y[0, 3])[:, :15].mean()  # 20 columns, of which the last five look across
+    expected = reference(x[0, 3], y[0, 3])[
+        :, :15
+    ].mean()  # 20 columns; the windows of the last five reach the absent part
     x[:, 3, :, 20:] = NAN
     found, present = modal_ssim(x, y, SMALL, data_range=1.0)
     assert found[0, 1].item() == pytest.approx(expected, abs=1e-5)
     assert present.all()
-    x[:, 3, ::9, ::9] = NAN  # no window is whole any more
+    x[:, 3, ::9, ::9] = NAN  # no window is complete any more
     found, present = modal_ssim(x, y, SMALL, data_range=1.0)
     assert present.tolist() == [[True, False, True]]
 
 
-def test_the_loss_is_the_mean_over_the_modalities_that_each_image_has() -> None:
+def test_the_loss_is_the_mean_over_the_present_modalities_of_each_image() -> None:
     x, y = images(), images(4)[2:].requires_grad_()
     x[1, :3] = NAN
     term = ModalLogSSIM(modalities=SMALL, data_range=1.0)
@@ -315,7 +317,7 @@ def test_the_loss_is_the_mean_over_the_modalities_that_each_image_has() -> None:
     assert gradient[1, 3:].any()
 
 
-def test_the_terms_bear_the_names_of_the_modalities() -> None:
+def test_the_terms_have_the_names_of_the_modalities() -> None:
     assert list(made("fp-cae-add").loss(images()).terms) == [
         "modal-log-ssim-rgb",
         "modal-log-ssim-infrared",
@@ -324,7 +326,7 @@ def test_the_terms_bear_the_names_of_the_modalities() -> None:
     assert list(build(load_recipe("fp-cae-add"), 4).loss(images(1, 4)).terms) == ["modal-log-ssim-image"]
 
 
-def test_the_residual_is_the_mean_over_what_is_there() -> None:
+def test_the_residual_is_the_mean_over_the_present_modalities() -> None:
     x, y = images(1), images(2)[1:]
     each = ModalSSIM(modalities=SMALL, data_range=1.0).each(x, y)[0].double()
     expected = 1 - np.stack(
@@ -348,7 +350,7 @@ def test_the_residual_is_the_mean_over_what_is_there() -> None:
     assert residual[..., 4:, 4:].min() > 0
 
 
-def test_a_hole_hides_nothing_beside_it() -> None:
+def test_a_hole_does_not_lower_the_residual_beside_it() -> None:
     x = torch.full((1, 6, 32, 32), 0.5)
     x[:, 3, 16, 14] = 1.0
     y = torch.full((1, 6, 32, 32), 0.5)
@@ -364,12 +366,12 @@ def test_a_hole_hides_nothing_beside_it() -> None:
 @pytest.mark.parametrize(
     "part", ["loss=[{name: modal-log-ssim, window: 10}]", "residual={name: modal-ssim, window: 4}"]
 )
-def test_a_window_without_a_middle_is_refused(part: str) -> None:
+def test_an_even_window_is_refused(part: str) -> None:
     with pytest.raises(UsageError, match="give an odd number"):
         made("fp-cae", SMALL, part)
 
 
-# -- what one sensor shows and the others do not predict -----------------------------------------------
+# -- prediction of one modality from the others --------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["fp-cae", *SEPARATED])
@@ -404,7 +406,7 @@ HOLES = {
 @pytest.mark.parametrize("size", [(32, 32), (45, 51)])
 @pytest.mark.parametrize("holes", HOLES.values(), ids=HOLES.keys())
 @pytest.mark.parametrize("name", ["fp-cae", *SEPARATED])
-def test_predictions_are_those_of_a_network_that_never_sees_the_modality(
+def test_a_prediction_does_not_use_the_predicted_modality(
     name: str, holes: tuple[tuple[slice, ...], ...], size: tuple[int, int]
 ) -> None:
     model = made(name)
@@ -422,7 +424,7 @@ def test_predictions_are_those_of_a_network_that_never_sees_the_modality(
 
 
 @pytest.mark.parametrize("name", SEPARATED)
-def test_separated_networks_see_each_modality_once(name: str) -> None:
+def test_separated_networks_encode_each_modality_once(name: str) -> None:
     model = made(name)
     calls = []
     encoders = [
@@ -441,7 +443,7 @@ def test_separated_networks_see_each_modality_once(name: str) -> None:
         "bottleneck=[{name: dense, latent: 9}]",
     ],
 )
-def test_parts_beside_encoder_and_decoder_take_part_in_predictions(between: str) -> None:
+def test_predictions_include_parts_between_encoder_and_decoder(between: str) -> None:
     model = made("fp-cae-add", SMALL, between)
     x = images()
     others = x.clone()
@@ -450,7 +452,7 @@ def test_parts_beside_encoder_and_decoder_take_part_in_predictions(between: str)
     torch.testing.assert_close(found.predicted[:, 3], model(others).reconstruction[:, 3])
 
 
-def test_where_a_modality_is_absent_it_has_no_residual_but_a_prediction() -> None:
+def test_an_absent_modality_has_a_prediction_and_no_residual() -> None:
     x = images()
     x[0, 3] = NAN
     x[1, :4, :, 16:] = NAN
@@ -462,20 +464,20 @@ def test_where_a_modality_is_absent_it_has_no_residual_but_a_prediction() -> Non
         assert residuals[0, 1].isnan().all()
         assert residuals[0, [0, 2]].isfinite().all()
     assert torch.equal(found.own[1].isnan(), x[1, [0, 3, 4]].isnan())
-    # Right of the middle the third is the only one there, and nothing predicts it.
+    # Right of the middle only the third is present, and nothing predicts it.
     assert found.crossed[1, 2, :, 16:].isnan().all()
     assert found.predicted[1, 4:, :, 16:].isnan().all()
     assert found.crossed[1, 2, :, :16].isfinite().all()
 
 
-def test_one_modality_has_no_others() -> None:
+def test_a_single_modality_has_no_prediction() -> None:
     found = modal_residuals(build(load_recipe("fp-cae"), 2).eval(), images(1, 2))
     assert found.own.isfinite().all()
     assert found.crossed.isnan().all()
     assert found.predicted.isnan().all()
 
 
-def test_single_modalities_need_the_residual_that_knows_them() -> None:
+def test_modal_residuals_require_the_modal_residual_rule() -> None:
     with pytest.raises(UsageError, match="need a model with residual 'modal-ssim'"):
         modal_residuals(made("fp-cae", SMALL, "residual={name: ssim}"), images())
     with pytest.raises(UsageError, match="the encoder of this model cannot take"):

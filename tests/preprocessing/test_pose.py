@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from blemish.preprocessing.pose import (
     Crop,
     FoundObject,
     Pose,
+    PoseSearch,
     _otsu,
     crop,
     find_object,
     find_pose,
+    kept_poses,
     plan_crop,
     uncrop,
 )
@@ -248,3 +251,28 @@ def test_fine_detail_does_not_alias_in_a_much_smaller_crop() -> None:
     board = (np.indices((512, 512)).sum(0) // 2 % 2).astype(float)  # squares of two pixels
     shown = crop(board[None], Pose((255.5, 255.5), (0.0, 1.0)), Crop(height=16, width=16), 1 / 30)
     assert np.abs(shown - 0.5).max() < 0.1
+
+
+def test_poses_of_images_seen_before_are_not_searched_again() -> None:
+    searched: list[tuple[int, ...]] = []
+
+    def keep(search: PoseSearch) -> PoseSearch:
+        kept: dict[bytes, Any] = {}
+
+        def find(grey: NDArray[np.floating]) -> FoundObject | None:
+            if (key := grey.tobytes()) not in kept:
+                searched.append(grey.shape)
+                kept[key] = search(grey)
+            return cast("FoundObject | None", kept[key])
+
+        return find
+
+    image = np.full((64, 96), 0.8)
+    image[24:40, 20:76] = 0.2
+    expected = find_pose(image)
+    assert expected is not None
+    with kept_poses(keep):
+        assert [find_pose(image), find_pose(image)] == [expected, expected]
+    assert searched == [(64, 96)]
+    assert find_pose(image) == expected
+    assert len(searched) == 1

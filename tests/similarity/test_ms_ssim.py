@@ -74,7 +74,7 @@ def test_opposite_images_give_zero_with_a_finite_gradient() -> None:
     assert y.grad.isfinite().all()
 
 
-def test_map_shows_where() -> None:
+def test_the_map_is_low_where_the_images_differ() -> None:
     x, _ = pair(1, 3, 67, 71)
     y = x.clone()
     y[..., 40:48, 20:28] = 0.5

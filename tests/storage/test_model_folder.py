@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from blemish.errors import ModelError, RecipeError
-from blemish.inspection import detector as detector
+from blemish.inspection import detector
 from blemish.storage.model_folder import (
     CARD_FILE,
     DETECTOR,
@@ -139,7 +140,7 @@ def test_a_fitted_detector_that_does_not_say_what_it_is_loads(model: Path) -> No
         ({"weights_sha256": 5}, "was edited or is incomplete: 'weights_sha256': Input should be"),
         ({"colour": "blue"}, "was edited or is incomplete: 'colour': Extra inputs"),
         ({"kind": ["cat"]}, "was edited or is incomplete: 'kind': Input should be"),
-        ({"format": 2, "blemish": "9.1"}, r"reads up to format 1; upgrade Blemish to 9\.1 or newer"),
+        ({"format": 3, "blemish": "9.1"}, r"reads up to format 2; upgrade Blemish to 9\.1 or newer"),
     ],
 )
 def test_other_content_is_told_in_one_line(
@@ -187,6 +188,58 @@ def test_json_that_is_no_model(tmp_path: Path, kind: ModelKind, text: str, words
     with pytest.raises(ModelError, match=words) as caught:
         read(tmp_path, kind)
     assert "\n" not in str(caught.value)
+
+
+class OldFile(DetectorFile):
+    """Has in format 1 the scores as text."""
+
+    @classmethod
+    def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {**content, "format": 2, "calibration": content["calibration"].split(", ")}
+
+
+def of_format_1(folder: Path, calibration: object) -> dict[str, Any]:
+    """A model in ``folder`` as format 1 kept it."""
+    written(folder, DETECTOR)
+    content = {**content_of(folder), "format": 1, "calibration": calibration}
+    vouched(folder, content)
+    return content_of(folder)
+
+
+def test_format_1_is_verified_as_stored_then_upgraded(tmp_path: Path) -> None:
+    content = of_format_1(tmp_path, "0.25, 0.5")
+    found = read_document(tmp_path, DETECTOR, OldFile)
+    assert (found.format, found.calibration, found.stored_format) == (2, (0.25, 0.5), 1)
+    assert "stored_format" not in found.model_dump()
+    content["calibration"] = "0.75, 0.5"
+    (tmp_path / MODEL_FILE).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError, match="was edited after it was written"):
+        read_document(tmp_path, DETECTOR, OldFile)
+
+
+def test_format_1_that_lacks_something_is_no_document(tmp_path: Path) -> None:
+    of_format_1(tmp_path, ["not a text"])
+    with pytest.raises(ModelError, match="is no complete document of format 1; undo the edit") as caught:
+        read_document(tmp_path, DETECTOR, OldFile)
+    assert caught.value.path == tmp_path / MODEL_FILE
+    of_format_1(tmp_path, "low, high")
+    with pytest.raises(ModelError, match=r"was edited or is incomplete: 'calibration\.0'"):
+        read_document(tmp_path, DETECTOR, OldFile)
+
+
+def test_weights_of_format_1_get_their_present_names(tmp_path: Path) -> None:
+    def upgrade(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {f"0.{name}": tensor for name, tensor in tensors.items()}
+
+    written(tmp_path / "new", DETECTOR)
+    with pytest.raises(ModelError, match="does not fit the recipe"):
+        load_weights(
+            tmp_path / "new", read(tmp_path / "new", DETECTOR), lambda: nn.Sequential(network()), upgrade
+        )
+    of_format_1(tmp_path, "0.25")
+    document = read_document(tmp_path, DETECTOR, OldFile)
+    found = load_weights(tmp_path, document, lambda: nn.Sequential(nn.Linear(2, 3)), upgrade)
+    assert torch.equal(found.state_dict()["0.weight"], network().weight)
 
 
 def test_weights_that_are_not_vouched_for_or_do_not_fit(tmp_path: Path) -> None:

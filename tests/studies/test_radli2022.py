@@ -15,18 +15,9 @@ from blemish.inspection.detector import Detector, load
 from blemish.observer import Observer
 from blemish.training.fit import fit
 from studies import radli2022, run_study
-from studies.radli2022 import (
-    CLOTH_DEFECTS,
-    COLUMNS,
-    CURVES,
-    PRINTED,
-    PUBLISHED,
-    RESIDUALS,
-    dataset_tests,
-    draw_cloth,
-    pose,
-    residuals,
-)
+from studies.radli2022_cloth import CLOTH_DEFECTS, draw_cloth
+from studies.radli2022_columns import COLUMNS, CURVES, PRINTED, PUBLISHED, RESIDUALS
+from studies.radli2022_measures import dataset_tests, pose, residuals
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -136,8 +127,8 @@ def _for(detector: Detector, dataset: Path) -> Detector:
     from blemish.data.image import read_image
 
     image = read_image(find_images(dataset / "train" / "good")[0].path)
-    kept = detector.file.preparation.model_copy(update={"channels": image.channels, "kind": image.kind})
-    return Detector(detector.model, detector.file.model_copy(update={"preparation": kept}))
+    kept = detector.file.preprocessing.model_copy(update={"channels": image.channels, "kind": image.kind})
+    return Detector(detector.model, detector.file.model_copy(update={"preprocessing": kept}))
 
 
 class Stages(Observer):
@@ -190,7 +181,7 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
     assert "Not in the paper. Patches of 64 × 64 pixels, " in result.table
     assert "The paper also turns its training patches at random" in result.table
 
-    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
     again = Stages()
     same = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings, observer=again)
     assert not [text for text in again.said if text.startswith("Training")]
@@ -208,7 +199,7 @@ def test_a_list_of_images_is_a_data_set_too(
         f"{item.path},{item.label},{item.mask or ''},{item.split}" for item in read_labelled(dataset).items
     ]
     listed.write_text("\n".join(["path,label,mask,split", *rows]))
-    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
     result = run_study("radli2022", tmp_path / "out", data=listed, quick=True, settings=settings)
     assert {row["part"] for row in result.figures["rows"]} == {"dataset", "cloth"}
     fitted = load(tmp_path / "out" / "radli2022-screw.csv-quick-work" / "dataset" / "plain-0")
@@ -219,7 +210,7 @@ def test_a_list_of_images_is_a_data_set_too(
 def test_pretraining_can_be_set_for_the_columns_that_have_it(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(radli2022, "_draw", lambda *arguments: [])
+    monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
     settings = [*settings, "alignment.pretraining=2"]
     run_study("radli2022", tmp_path, quick=True, settings=settings)
     found = {}

@@ -23,22 +23,17 @@ from blemish.models.contracts import Output
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from studies import run_study, xie2019
-from studies.xie2019 import (
-    CLAIMS,
-    CROSSED,
-    FULL,
-    QUICK,
-    ROWS,
-    WITHOUT_GPU,
+from studies.xie2019 import FULL, QUICK, WITHOUT_GPU, Length
+from studies.xie2019_measures import (
     Comparison,
-    Length,
-    alike,
     by_distance,
     corner_distance,
     cut,
     local_ssim,
+    patch_similarity,
     pigeonhole_interval,
 )
+from studies.xie2019_rows import CLAIMS, CROSSED, ROWS, SAME_RATE, WITH_DROPOUT
 
 TINY = Length(
     paintings=2,
@@ -98,11 +93,11 @@ def test_the_papers_rows_are_trained_as_in_the_paper() -> None:
     }
     for row in ROWS:
         corrupted = bool(xie2019._recipe(row, ()).corruption)
-        assert corrupted == (row.name == xie2019.WITH_DROPOUT)
+        assert corrupted == (row.name == WITH_DROPOUT)
 
 
 def test_the_control_differs_from_fp_cae_in_its_convolutions_alone() -> None:
-    control = next(row for row in ROWS if row.name == xie2019.SAME_RATE)
+    control = next(row for row in ROWS if row.name == SAME_RATE)
     ours, theirs = xie2019._recipe(control, ()), load_recipe("fp-cae")
     assert ours.training == theirs.training
     assert (ours.loss, ours.patch) == (theirs.loss, theirs.patch)
@@ -189,12 +184,12 @@ class Spoiling(nn.Module):
 def test_what_is_spoiled_in_a_corner_shows_at_distance_0() -> None:
     sensors = [Modality(name="rgb", channels=3), Modality(name="xray", channels=1)]
     pixels = torch.rand(5, 4, 32, 32).numpy()
-    found = alike(Spoiling(), pixels, sensors)  # type: ignore[arg-type]
+    found = patch_similarity(Spoiling(), pixels, sensors)  # type: ignore[arg-type]
     assert found.ssim.shape == (5, 2)
     assert found.local.shape == (5, 25)
     np.testing.assert_allclose(found.local[:, 0], 0.75, atol=0.05)  # one of four corners has nothing alike
     np.testing.assert_allclose(found.local[:, 24], 1, atol=1e-5)
-    nothing = alike(Spoiling(), pixels[:0], sensors)  # type: ignore[arg-type]
+    nothing = patch_similarity(Spoiling(), pixels[:0], sensors)  # type: ignore[arg-type]
     assert (nothing.ssim.shape, nothing.local.shape) == ((0, 2), (0, 25))
 
 
@@ -355,5 +350,5 @@ def test_what_cannot_be_halved_or_compared_is_refused(
 
 
 def test_dropout_can_be_switched_off_for_all() -> None:
-    row = next(row for row in ROWS if row.name == xie2019.WITH_DROPOUT)
+    row = next(row for row in ROWS if row.name == WITH_DROPOUT)
     assert override(xie2019._recipe(row, ()), ["corruption=[]"]).corruption == ()

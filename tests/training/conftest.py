@@ -11,6 +11,7 @@ import pytest
 from blemish.data.datasets import Item
 from blemish.data.image import LoadedImage, read_image
 from blemish.data.maps import write_image
+from blemish.inspection import calibration
 from blemish.inspection.detector import Detector
 from blemish.preprocessing.transform import Preprocessing
 from blemish.training import image_source, patches
@@ -79,6 +80,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(Path(path))
         return read_image(path, **options)
 
-    for module in (image_source, patches, __import__("blemish.data.fingerprint", fromlist=["read_image"])):
+    for module in (
+        image_source,
+        calibration,
+        patches,
+        __import__("blemish.data.fingerprint", fromlist=["read_image"]),
+    ):
         monkeypatch.setattr(module, "read_image", spy)
     return opened

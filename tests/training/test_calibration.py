@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blemish.decision import train_mean_threshold
+from blemish.decision import IndependentImages, train_mean_threshold
 from blemish.inspection.detector import load
 from blemish.training.fit import fit
 
@@ -69,7 +69,7 @@ def test_groups_stay_together_and_weaken_the_promise(
     assert load(tmp_path / "again").file.groups == detector.file.groups
     # Each by itself, the promise is one.
     alone = fit(listed(good, {}, tmp_path / "alone.csv"), SMALL, settings=tiny, false_reject_rate=RATE)
-    assert alone.file.calibration.groups is None
+    assert alone.file.calibration.unit == IndependentImages()
     assert "guide" not in alone.guarantee
 
 
@@ -85,7 +85,7 @@ def test_the_largest_calibration_scores_are_left_out_only_when_asked_and_in_word
     assert len(found.left_out) == int(0.2 * len(plain.scores)) == 1
     names = detector.file.split["calibration"]
     assert [detector.inspect(mixed / name).score for name in names] == list(found.scores)
-    assert len(found.peaks) == len(found.scores)
+    assert len(found.map_maxima) == len(found.scores)
     (left_out,) = found.left_out
     assert left_out not in names
     assert detector.threshold == max(found.scores) < max(plain.scores)

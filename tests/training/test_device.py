@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -98,9 +101,27 @@ def test_the_machine_is_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu.native_bfloat16
 
 
-def test_the_processor_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_and_torch_itself_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    for answers in [(False, False), (True, False), (False, True)]:
-        for probe, answer in zip(probes, answers, strict=True):
-            monkeypatch.setattr(torch.cpu, probe, lambda answer=answer: answer, raising=False)
-        assert room.cpu_has_bfloat16() is any(answers)
+    for may in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda may=may: may)
+        for answers in [(False, False), (True, False), (False, True)]:
+            for probe, answer in zip(probes, answers, strict=True):
+                monkeypatch.setattr(torch.cpu, probe, lambda answer=answer: answer, raising=False)
+            assert room.cpu_has_bfloat16() is (may and any(answers))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the setting is for x86 processors")
+def test_a_limit_on_instructions_is_heeded() -> None:
+    chosen = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from blemish.training.device import choose_machine; print(choose_machine('cpu'))",
+        ],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "float32 (no native bfloat16)" in chosen.stdout

@@ -13,7 +13,8 @@ from PIL import Image
 from blemish.data.image import read_image
 from blemish.detectors.ensemble import Ensemble
 from blemish.errors import ModelError, Stopped, UsageError
-from blemish.inspection.detector import MODEL_FILE, Detector
+from blemish.inspection.detector import Detector
+from blemish.storage.model_folder import MODEL_FILE
 from blemish.training.fit import fit
 from blemish.training.runs import CHECKPOINT
 
@@ -224,7 +225,7 @@ def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
         return str(error.value)
 
     assert re.search("looking at .* before training", stopped("24 looked at"))
-    assert "while weighting the memory bank" in stopped("Comparing ways")
+    assert "while weighing the memory" in stopped("Remembering")
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from blemish.decision import SceneSquares
 from blemish.errors import CalibrationError, ModelError, RecipeError, Stopped, UsageError
 from blemish.inspection.detector import load
+from blemish.inspection.document import SceneColumns
 from blemish.recipes import load_recipe, override
 from blemish.training.fit import fit
 from blemish.training.runs import CHECKPOINT
@@ -54,19 +56,20 @@ def folder(paintings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fit_on_scenes_survives_saving(paintings: Path, folder: Path) -> None:
     detector = load(folder)
     file = detector.file
-    assert [(one.name, one.channels) for one in file.preparation.modalities] == [
+    assert [(one.name, one.channels) for one in file.preprocessing.modalities] == [
         ("infrared", 1),
         ("rgb", 3),
         ("xray", 1),
     ]
-    # 40 of 160 columns calibrate; in squares of 32 pixels that is one beside three others, in three panels.
-    assert file.calibration.square == 32
-    assert len(file.calibration.scores) == len(file.calibration.peaks) == 9
+    # Columns 120 to 159 calibrate; of the squares of 32 pixels that is column 4 with three, in three scenes.
+    assert file.calibration is not None
+    assert file.calibration.unit == SceneSquares(side=32)
+    assert len(file.calibration.scores) == len(file.calibration.map_maxima) == 9
     assert np.isfinite(file.calibration.scores).all()
     assert detector.threshold == max(file.calibration.scores)
     assert file.fingerprint.sha256 == images_sha256(paintings, file.recipe)
     assert file.split["calibration"] == tuple(
-        f"{name}, columns 120 to 159" for name in ("adam", "eve", "zachary")
+        SceneColumns(scene=name, start=120, stop=160) for name in ("adam", "eve", "zachary")
     )
     card = (folder / "card.md").read_text()
     assert "9 squares of 32 × 32 pixels" in card
@@ -138,13 +141,13 @@ def test_any_recipe_fits_scenes_that_a_yaml_describes(
     )
     settings = [*tiny, "threshold.false_reject_rate=0.2"]
     detector = fit(tmp_path, "l2-ae", settings=settings)
-    assert detector.file.preparation.channels == 4
+    assert detector.file.preprocessing.channels == 4
     assert len(detector.file.calibration.scores) == 4
 
 
 def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
     detector = fit(good, "fp-cae-add", settings=[*TINY, "threshold.false_reject_rate=0.2"])
-    assert detector.file.preparation.modalities == ()
+    assert detector.file.preprocessing.modalities == ()
     assert np.isfinite(detector.inspect(good / "0.png").score)
 
 
@@ -153,7 +156,8 @@ def test_the_mean_of_training_squares_as_threshold(painting: Painting, tmp_path:
     painting(tmp_path / "panels" / "eve")
     detector = fit(tmp_path / "panels", settings)
     calibration = detector.file.calibration
-    assert calibration.square == 32
+    assert calibration is not None
+    assert calibration.unit == SceneSquares(side=32)
     assert len(calibration.training_scores) == 2 * 2  # of 80 columns and 64 rows
     assert detector.threshold == pytest.approx(np.mean(calibration.training_scores))
 

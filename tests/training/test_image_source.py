@@ -42,7 +42,7 @@ def test_what_is_looked_at_is_said_and_on_the_card(
     posed: tuple[Detector, Path], good: Path, quick: list[str], recorder: type
 ) -> None:
     detector, folder = posed
-    crop = detector.file.preparation.crop
+    crop = detector.file.preprocessing.crop
     assert crop is not None
     said = (
         "Looking at one object on a plain ground, each turned into one pose, "
@@ -54,10 +54,10 @@ def test_what_is_looked_at_is_said_and_on_the_card(
     assert 64 <= crop.width <= 80
     told = recorder()
     whole = fit(good, settings=quick, false_reject_rate=RATE, observer=told)
-    assert whole.file.preparation.crop is None
+    assert whole.file.preprocessing.crop is None
     assert [stage for stage in told.stages if stage.startswith("Looking at whole images: ")]
     assert "Looking at whole images: " in whole.card()
-    assert "Comparing ways to use 17 images in the memory bank" in told.stages
+    assert "Remembering 17 training images" in told.stages
 
 
 def test_a_thin_object_is_given_a_crop_that_tiles_fit(
@@ -70,8 +70,8 @@ def test_a_thin_object_is_given_a_crop_that_tiles_fit(
         save(tmp_path / f"{seed}.png", needle)
     settings = [*quick, "patch.size=64", "patch.stride=64"]
     detector = fit(tmp_path, settings=settings, false_reject_rate=RATE)
-    assert detector.file.preparation.crop is not None
-    assert detector.file.preparation.crop.height == 32
+    assert detector.file.preprocessing.crop is not None
+    assert detector.file.preprocessing.crop.height == 32
     assert detector.inspect(tmp_path / "0.png").map.shape == (96, 103)
 
 

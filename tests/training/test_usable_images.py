@@ -77,8 +77,8 @@ def test_all_images_keep_one_scale_and_one_far_too_small_for_it_is_left_out(
     told = recorder()
     settings = [*quick, "image.size=60"]  # the others have 40
     detector = fit(images, settings=settings, false_reject_rate=RATE, observer=told)
-    assert detector.file.preparation.scale == 1.5
-    assert detector.file.preparation.scaled(100, 120) == (150, 180)
+    assert detector.file.preprocessing.scale == 1.5
+    assert detector.file.preprocessing.scaled(100, 120) == (150, 180)
     (problem,) = told.problems
     assert str(problem).startswith(f"{images / 'small.png'}: is 60 × 10 pixels")
     assert str(problem).endswith("leave it out, or fit with --set image.scale=each")

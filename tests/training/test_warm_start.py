@@ -46,7 +46,7 @@ def test_a_model_goes_on_with_what_is_new_and_what_it_knew(
     assert again.file.weights_sha256 != detector.file.weights_sha256
     assert again.file.training.steps == 1  # a fifth of six, rounded down
     assert again.recipe == detector.recipe
-    assert again.file.preparation == detector.file.preparation
+    assert again.file.preprocessing == detector.file.preprocessing
     (ancestor,) = again.file.lineage
     assert (ancestor.weights_sha256, ancestor.steps, ancestor.images) == (
         detector.file.weights_sha256,
@@ -192,9 +192,9 @@ def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
     with pytest.raises(RecipeError, match=r"was fitted with memory\.share"):
         fit(more, settings=settings, continue_from=folder)
     again = fit(more, continue_from=folder, out=tmp_path / "model")
-    assert again.file.preparation == detector.file.preparation
+    assert again.file.preprocessing == detector.file.preprocessing
     assert again.file.training.steps == 1
-    assert again.file.training.candidates
+    assert again.file.candidates
     assert isinstance(again.model, Ensemble)
     assert load(tmp_path / "model").inspect(more / "0.png").score == again.inspect(more / "0.png").score
 

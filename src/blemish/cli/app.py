@@ -60,12 +60,15 @@ def _options(
 def demo(
     out: Out = Path("demo"),
     family: Annotated[
-        str, typer.Option(help="weave, checkerboard, part, or painting, which several sensors saw.")
-    ] = "weave",
+        str,
+        typer.Option(
+            help="rod, machined parts as they fell; weave, checkerboard, part; or painting, which several sensors saw."
+        ),
+    ] = "rod",
     seed: Annotated[int, typer.Option(help="Of the images and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Generated images from beginning to end: fit, calibrate, inspect, evaluate, report."""
+    """Generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
     with working(quiet=as_json) as observer:
         from blemish.demo import run as demos
 
@@ -75,8 +78,7 @@ def demo(
             figures, said, report = painting.figures(), painting.in_words(), painting.report
         else:
             result = demos.run_demo(out, family=family, seed=seed, observer=observer)
-            evaluation, report = result.evaluation, result.report
-            figures, said = evaluation.model_dump(mode="json"), evaluation.in_words()
+            figures, said, report = result.figures(), result.in_words(), result.report
     if as_json:
         print_json(figures)
     else:
@@ -142,7 +144,7 @@ def fit(
             {
                 "model": str(out),
                 "threshold": detector.threshold,
-                "level": detector.level,
+                "level": detector.pixel_threshold,
                 "guarantee": detector.guarantee,
                 "training": training.model_dump(mode="json", exclude={"history"}),
             }
@@ -182,33 +184,73 @@ def inspect(
 ) -> None:
     """Score images, decide, and show where they differ from what was learned."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
-        from blemish.inspection import folder as inspecting
+        from blemish.inspection.inspect import inspect as run
 
         detector = _load(model, false_reject_rate, threshold)
-        again: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "observer": observer}
-        records: list[Any]
-        drift = ""
-        if detector.file.preparation.modalities:
-            from blemish.inspection.scenes import inspect_scenes
-
-            panels = inspect_scenes(
-                detector, images, out, hide=hide or [], reconstruction=reconstruction, **again
-            )
-            records, said = panels.records, panels.in_words()
-        elif hide or reconstruction:
-            raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
-        else:
-            folder = inspecting.inspect_folder(detector, images, out, **again)
-            records, drift = folder.records, folder.drift().in_words()
-            rejected = sum(record.is_anomalous is True for record in records)
-            said = f"{rejected} of {len(records)} images rejected."
+        found = run(
+            detector,
+            images,
+            out,
+            hide=hide or [],
+            reconstruction=reconstruction,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
     if as_json:
-        print_json([record.model_dump(mode="json") for record in records])
+        print_json([record.model_dump(mode="json") for record in found.records])
     else:
-        typer.echo(f"{said} {detector.guarantee}")
-        if drift:
-            typer.echo(drift)
-        typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
+        typer.echo(f"{found.in_words()} {detector.guarantee}")
+        for line in found.remarks():
+            typer.echo(line)
+        typer.echo(f"Report: {found.report}")
+    end(observer)
+
+
+@app.command(
+    epilog="Examples: `blemish calibrate model paintings/ --out calibrated` · "
+    "`blemish calibrate model more/ --out stricter --false-reject-rate 0.01`"
+)
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="The good images or scenes that the model was fitted on; of images also more."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the calibrated model.")],
+    false_reject_rate: Rate = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Calibrate the reject decision of a model again, without training."""
+    again = ("--overwrite",) if overwrite else ()
+    with working(quiet=as_json, after_stop=lambda: again) as observer:
+        from blemish.inspection.calibration import calibrate as run
+
+        detector = run(
+            model,
+            images,
+            out,
+            false_reject_rate=false_reject_rate,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    scored = detector.decision.calibration
+    if as_json:
+        print_json(
+            {
+                "model": str(out),
+                "threshold": detector.threshold,
+                "level": detector.pixel_threshold,
+                "guarantee": detector.guarantee,
+                "calibration_scores": len(scored.scores),
+            }
+        )
+    else:
+        typer.echo(
+            f"Model: {out} (calibrated on {len(scored.scores)} {scored.unit.words})\n"
+            f"Threshold on the score: {detector.threshold:.6g}. {detector.guarantee}"
+        )
     end(observer)
 
 
@@ -228,7 +270,7 @@ def features(
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.extract_features import extract_features
 
-        detector = _load(model, None, None)
+        detector = _load(model, None, None, calibrated=False)
         done = extract_features(detector, images, out, resume=resume, overwrite=overwrite, observer=observer)
     if as_json:
         print_json([one.described() for one in done.features])
@@ -371,12 +413,14 @@ def checks(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _load(model: Path, false_reject_rate: float | None, threshold: float | None) -> Any:
+def _load(
+    model: Path, false_reject_rate: float | None, threshold: float | None, *, calibrated: bool = True
+) -> Any:
     from blemish.inspection.detector import load
 
     if false_reject_rate is not None and threshold is not None:
         raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
-    detector = load(model)
+    detector = load(model, calibrated=calibrated)
     if false_reject_rate is not None:
         return detector.with_false_reject_rate(false_reject_rate)
     if threshold is not None:

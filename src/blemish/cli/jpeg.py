@@ -1,4 +1,4 @@
-"""``blemish jpeg``: reads arguments, calls one function, prints what it gave."""
+"""``blemish jpeg``: read arguments, call one function, print its result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def encode(
         typer.Option(
             "--protect",
             metavar="MODEL",
-            help="Detector that blemish fit made: what it finds suspicious keeps its detail.",
+            help="Detector that blemish fit made: regions that it finds suspicious keep their detail.",
         ),
     ] = None,
     protect_strength: Annotated[
@@ -83,19 +83,19 @@ def encode(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Encode images as smaller standard JPEG files; what is done already is not done again.
+    """Encode images as smaller standard JPEG files; finished files are not encoded again.
 
-    What was done is noted in blemish-jpeg.jsonl, beside the files. A JPEG never gets larger.
+    Finished files are listed in blemish-jpeg.jsonl, beside them. A JPEG never gets larger.
 
-    With `--protect`, errors count 4 times where the detector's map reaches the level that good images seldom
-    reach, and a quarter where it is 0. A target is met, and bits move. At a quality, what is not suspicious is
-    squeezed to less and what is keeps more: at 75 about as in files of quality 54 and 89, so files of mostly
-    good parts get smaller and suspicious ones larger. blemish-jpeg.html tells what the detector makes of each
-    file, beside a file of the same size without protection.
+    With `--protect`, errors count 4 times where the detector's anomaly map reaches the pixel threshold, and a
+    quarter where it is 0. A target is met, and bits move. At a quality, other regions get fewer bits and the regions
+    of interest get more: at 75 about as in files of quality 54 and 89, so files of mostly good parts get smaller
+    and suspicious ones larger. blemish-jpeg.html shows the detector's decision on each file, beside a file of the
+    same size without protection.
     """
 
     def after_stop() -> tuple[str, ...]:
-        return ("--overwrite",) if overwrite else ()  # what is done is skipped all the same
+        return ("--overwrite",) if overwrite else ()  # finished files are skipped all the same
 
     with working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish.jpeg.batch import BatchSettings, encode_folder
@@ -153,18 +153,18 @@ def evaluate(
     lpips: Annotated[bool, typer.Option(help="Take LPIPS, where its network is there.")] = True,
     crops: Annotated[int, typer.Option(min=0, help="Images whose details are shown.")] = 3,
     workers: Workers = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure all anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare encoders by real files: rate-distortion curves, BD-rates with intervals, encode times.
 
-    Files that were measured before are not measured again. Take times with `--workers 1`. A model is measured
+    Measured files are not measured again. Take times with `--workers 1`. A model is measured
     at each λ that it was trained for, whatever the ladder.
     """
     low, high = _range("--bpp", bpp_range)
     with working(quiet=as_json) as observer:
         from blemish.jpeg.benchmark import run as evaluating
-        from blemish.jpeg.benchmark.codecs import find_codecs
+        from blemish.jpeg.benchmark.find_codecs import find_codecs
         from blemish.workers import cores
 
         names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
@@ -207,7 +207,7 @@ def fit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a JPEG encoder of the papers: its tables, and the network that says which coefficients matter."""
+    """Train a JPEG encoder of the papers: its tables, and the network that chooses coefficients."""
 
     def after_stop() -> tuple[str, ...]:
         from blemish.training.runs import is_unfinished

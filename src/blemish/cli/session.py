@@ -90,8 +90,8 @@ def load_studies() -> ModuleType:
     checkout = Path(blemish.__file__).resolve().parents[2]
     if not (checkout / "studies" / "__init__.py").is_file():
         raise UsageError(
-            "blemish study: studies are part of the source tree, not of the installed package; get the source, "
-            "install it with pip install -e '.[train]', and run this command again"
+            "studies are part of the source tree, not of the installed package; get the source, install it with "
+            "pip install -e '.[train]', and run this command again"
         )
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))

@@ -14,6 +14,14 @@ from blemish.decision.conformal import (
     train_mean_threshold,
     trimmed,
 )
+from blemish.decision.decision import (
+    Calibration,
+    Decision,
+    GroupedImages,
+    IndependentImages,
+    SceneSquares,
+    check_rate,
+)
 from blemish.decision.drift import Drift, DriftAlarm, find_drift
 from blemish.decision.metrics import (
     Curve,
@@ -37,14 +45,19 @@ from blemish.decision.scores import SCORES, image_score
 __all__ = [
     "PIXEL_FIGURES",
     "SCORES",
+    "Calibration",
     "Curve",
+    "Decision",
     "Drift",
     "DriftAlarm",
+    "GroupedImages",
     "Guarantee",
+    "IndependentImages",
     "Inspection",
     "PixelMetrics",
     "PixelResult",
     "Region",
+    "SceneSquares",
     "accepted_and_rejected",
     "accuracy_at",
     "append_record",
@@ -53,6 +66,7 @@ __all__ = [
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
+    "check_rate",
     "conformal_threshold",
     "f1_at",
     "f1_max",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-
-from blemish.storage.training_record import EnsembleCandidate
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from blemish.models.autoencoder import Autoencoder
@@ -129,6 +128,29 @@ class FittingRun(Protocol):
         name: of the network in the recipe, as :func:`blemish.detectors.factory.training_recipes` lists it; ``""``
             for the only one.
         """
+
+
+class EnsembleCandidate(BaseModel):
+    """Weights of an ensemble, and how well it separated synthetic anomalies on held-out good images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by_place: bool | None
+    """Whether memory banks compare each place with the same place only; None where none has any weight."""
+    share: float
+    """Weight of all memory banks, 0 to 1; the rest is the networks'."""
+    image_auroc: float
+    """Figure that the candidates are compared by."""
+    pixel_ap: float
+    """Average precision of pixels, for comparison: networks that were trained on synthetic anomalies favour it."""
+    is_chosen: bool = False
+    weights: tuple[float, ...] | None = None
+    """Of the members in their order, with the sum 1; None of one network and one memory bank, which share says."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        data: dict[str, object] = serialise(self)
+        return {key: value for key, value in data.items() if key != "weights" or value is not None}
 
 
 class FitRecord(NamedTuple):

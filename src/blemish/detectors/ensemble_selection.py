@@ -21,6 +21,7 @@ from torch import Tensor
 from blemish.decision import average_precision, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.detectors.contracts import (
+    EnsembleCandidate,
     FitRecord,
     FittingRun,
     Floats,
@@ -34,7 +35,6 @@ from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
 from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
 from blemish.observer import Observer
-from blemish.storage.training_record import EnsembleCandidate
 
 STEPS = 4
 """Weights of up to four members are multiples of one over this."""

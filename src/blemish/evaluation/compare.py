@@ -12,17 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from blemish.data.datasets import read_labelled
 from blemish.errors import UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate, items_sha256
-from blemish.inspection.detector import Detector, load, versions
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import versions
 from blemish.inspection.folder import EVALUATION_FILE
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
 from blemish.storage.run_folder import refuse_unwritable
-from blemish.training.fit import fit
-from blemish.training.runs import fitted_once
-from blemish.training.sources import images_sha256
-from blemish.training.try_recipe import check_recipe
 
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
@@ -106,6 +103,8 @@ def compare(
     UsageError, RecipeError, FileError
         In one line, before anything is fitted where that can be known.
     """
+    from blemish.training.try_recipe import check_recipe
+
     observer = observer or Observer()
     if not recipes:
         raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
@@ -165,13 +164,17 @@ def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: O
     Parameters
     ----------
     good: a folder of good images, or a CSV list.
-    title: what the observer is told before anything is fitted.
+    title: of the stage that the observer hears before anything is fitted.
 
     Raises
     ------
     UsageError
         When the finished fit has other settings, or is of other images.
     """
+    from blemish.training.fit import fit
+    from blemish.training.runs import fitted_once
+    from blemish.training.sources import images_sha256
+
     return fitted_once(
         model,
         recipe,
@@ -193,7 +196,7 @@ def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:
 
 
 def _finished(path: Path, detector: Detector, tests: str) -> Evaluation | None:
-    """The evaluation in ``path``, if it is of this detector and of the test images as they are now."""
+    """The evaluation in ``path``, if it is of this detector and of the present test images."""
     try:
         evaluation = Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
@@ -237,7 +240,7 @@ def _write_report(path: Path, comparison: Comparison) -> None:
             ],
         ),
         SettingsSection(
-            "SettingsSection",
+            "Settings",
             {
                 "dataset": comparison.dataset,
                 "set": ", ".join(comparison.settings) or "–",

@@ -6,18 +6,18 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.fingerprint import Fingerprint, file_sha256
 from blemish.decision import (
     PIXEL_FIGURES,
-    Guarantee,
     PixelMetrics,
     PixelResult,
     accepted_and_rejected,
@@ -31,12 +31,14 @@ from blemish.decision import (
     roc_curve,
 )
 from blemish.errors import BlemishError, FileError, ImageError
-from blemish.inspection.detector import Detector, Training, versions
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import versions
 from blemish.inspection.folder import EVALUATION_FILE, InspectionFolder, inspections
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.report import CurveChart, Line, Section, TableSection
 from blemish.storage.atomic import write_json
+from blemish.storage.training_record import Training, upgrade_training_v1
 
 IMAGE_FIGURES = ("auroc", "ap", "f1max", "f1", "accuracy", "good_accepted", "bad_rejected")
 
@@ -100,6 +102,14 @@ class Evaluation(_Figures):
     versions: dict[str, str]
     command: str = ""
 
+    @field_validator("training", mode="before")
+    @classmethod
+    def _read_v1(cls, training: Any) -> Any:
+        """Evaluations of earlier versions hold the training as format 1 of ``model.json`` does."""
+        if isinstance(training, Mapping) and isinstance(training.get("machine"), str):
+            return upgrade_training_v1(training)
+        return training
+
     def in_words(self) -> str:
         """The main figures as a few lines for people."""
         lines = [
@@ -136,6 +146,7 @@ def evaluate(
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
+    sections: Sequence[Section] = (),
     observer: Observer | None = None,
 ) -> Evaluation:
     """Inspect the labelled test images of ``dataset`` and compare with their labels and masks.
@@ -146,6 +157,7 @@ def evaluate(
     out: folder for ``evaluation.json``, records, maps and a report with curves; without it nothing is
         written.
     command: kept in the result, to say how it was made.
+    sections: further ones for the report, before the figures.
 
     Raises
     ------
@@ -203,7 +215,7 @@ def evaluate(
         dataset=Path(dataset).resolve().name,
         recipe=detector.recipe.name,
         threshold=detector.threshold,
-        level=detector.level,
+        level=detector.pixel_threshold,
         guarantee=detector.guarantee,
         image=_image_results(names, values, detector.threshold),
         pixel=pixels.result(),
@@ -212,7 +224,7 @@ def evaluate(
         skipped=tuple(str(problem) for problem in problems),
         seconds=time.monotonic() - begun,
         milliseconds_per_image=1000 * float(np.median(seconds)),
-        settings=detector.recipe.model_copy(update={"threshold": detector.rule}),
+        settings=detector.recipe,
         training=detector.file.training,
         images=detector.file.fingerprint,
         items_sha256=sha256,
@@ -222,7 +234,7 @@ def evaluate(
     if folder is not None:
         folder.problems += problems
         write_json(folder.folder / EVALUATION_FILE, evaluation.model_dump(mode="json"))
-        folder.write_report(items, _sections(evaluation, names != "good", values))
+        folder.write_report(items, [*sections, *_sections(evaluation, names != "good", values)])
     return evaluation
 
 
@@ -276,19 +288,17 @@ def _false_rejects(detector: Detector, good: NDArray[np.float64]) -> FalseReject
     if not len(good):
         return None
     rejected = int((good > detector.threshold).sum())
-    ratio = rejected / len(good)
-    if detector.rule.rule != "conformal":
+    ratio, promise = rejected / len(good), detector.decision.promise
+    if promise is None:
         return FalseRejects(
             rejected=rejected, good=len(good), ratio=ratio, promised=None, low=None, high=None, within=None
         )
-    rate = detector.rule.false_reject_rate
-    promise = Guarantee(n=len(detector.file.calibration.scores), false_reject_rate=rate)
     low, high = promise.interval(len(good))
     return FalseRejects(
         rejected=rejected,
         good=len(good),
         ratio=ratio,
-        promised=rate,
+        promised=promise.false_reject_rate,
         low=low,
         high=high,
         within=low <= ratio <= high,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
@@ -15,12 +14,13 @@ from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.image import SUFFIXES, read_image
 from blemish.data.maps import read_map, write_image, write_map
 from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
-from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError
-from blemish.inspection.detector import Detection, Detector
+from blemish.errors import BlemishError, FileError, ImageError, Stopped
+from blemish.inspection.detection import Detection
+from blemish.inspection.detector import Detector
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
-from blemish.storage.atomic import write_json
+from blemish.storage.run_folder import RunFolder, RunMark
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"
@@ -41,69 +41,55 @@ class InspectionFolder:
         self.folder = Path(folder)
         self.detector = detector
         self.problems: list[BlemishError] = []
-        settings = _settings(detector)
-        self.records: list[Inspection] = []
-        path = self.folder / RECORDS_FILE
-        if resume and overwrite:
-            raise UsageError("--resume goes on with what is there, --overwrite replaces it; give one")
-        there = os.path.exists(path)
-        if there and resume:
-            self.records = read_records(path)
-            self._refuse_other(settings)
-        elif there and overwrite:
-            self._clear()
-        elif there:
-            raise UsageError(
-                f"{self.folder}: already holds an inspection; replace it with --overwrite, choose another "
-                f"--out, or go on with an unfinished blemish inspect by --resume"
-            )
-        write_json(self.folder / SETTINGS_FILE, settings)
-
-    def _clear(self) -> None:
-        """Remove what an earlier inspection wrote, and nothing else; the records last, since they list it."""
         records = self.folder / RECORDS_FILE
-        with suppress(FileError):  # without readable records, images of the same names are replaced
-            for record in read_records(records):
-                place = PurePath(record.path)
-                if not place.is_absolute() and ".." not in place.parts:
-                    for kind in IMAGE_FOLDERS:
-                        _remove(self._place(kind, record.path))
-        for kind in IMAGE_FOLDERS:
-            _remove_empty(self.folder / kind)
-        for name in (REPORT_FILE, EVALUATION_FILE, SETTINGS_FILE, RECORDS_FILE):
-            _remove(self.folder / name)
+        self.records: list[Inspection] = (
+            read_records(records) if resume and not overwrite and records.exists() else []
+        )
+        self._run().claim(
+            _settings(detector),
+            resume=resume,
+            overwrite=overwrite,
+            compared=("weights_sha256", "threshold", "level"),
+            written=self._written,
+            emptied=IMAGE_FOLDERS,
+        )
 
-    def _refuse_other(self, settings: dict[str, Any]) -> None:
-        """Records of another model or threshold must not be mixed with these."""
-        path = self.folder / SETTINGS_FILE
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise FileError(
-                path, "cannot be read, so the inspection cannot go on", "use --overwrite"
-            ) from None
-        for key in ("weights_sha256", "threshold", "level"):
-            if before.get(key) != settings[key]:
-                raise UsageError(
-                    f"{self.folder}: was inspected with another {key.removesuffix('_sha256')}; "
-                    f"use --overwrite or another --out"
-                )
+    def _run(self) -> RunFolder:
+        refusal = (
+            "already holds an inspection; replace it with --overwrite, choose another --out, or go on with an "
+            "unfinished blemish inspect by --resume"
+        )
+        return RunFolder(
+            self.folder,
+            [RunMark(RECORDS_FILE, refusal)],
+            settings_file=SETTINGS_FILE,
+            other="was inspected with another {setting}; use --overwrite or another --out",
+            unreadable=("cannot be read, so the inspection cannot go on", "use --overwrite"),
+        )
+
+    def _written(self) -> Iterator[Path]:
+        """Files of an earlier inspection, relative to the folder."""
+        with suppress(FileError):  # without readable records, images of the same names are replaced
+            for record in read_records(self.folder / RECORDS_FILE):
+                for kind in IMAGE_FOLDERS:
+                    yield _place(kind, record.path)
+        yield from (Path(REPORT_FILE), Path(EVALUATION_FILE))
 
     def done(self) -> set[str]:
         """Names of the images that have a record."""
         return {record.path for record in self.records}
 
     def add(self, found: Detection, label: str | None = None) -> Inspection:
-        """Write what was found in one image."""
+        """Write maps, overlay and record of one image."""
         write_map(
             self._place("maps", found.name),
             found.map,
-            full_scale=FULL_SCALE_LEVELS * found.level or 1.0,
+            full_scale=FULL_SCALE_LEVELS * found.pixel_threshold or 1.0,
             measure=self.detector.measure_name,
         )
         if found.reconstruction is not None:
             write_image(self._place("reconstructions", found.name), found.reconstruction)
-        drawn = overlay(found.image, found.map, found.level, found.regions)  # (H, W, 3)
+        drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         record = found.record(label)
         append_record(self.folder / RECORDS_FILE, record)
@@ -111,15 +97,28 @@ class InspectionFolder:
         return record
 
     def drift(self) -> Drift:
-        """Whether the images look like those of the calibration; without those known to be blemished."""
+        """Whether the images look like those of the calibration; without those known to be defective."""
         scores = [record.score for record in self.records if record.label in ("good", None)]
-        return find_drift(self.detector.file.calibration.scores, scores, self.detector.threshold)
+        decision = self.detector.decision
+        return find_drift(decision.calibration.scores, scores, decision.threshold)
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / REPORT_FILE
+
+    def in_words(self) -> str:
+        """One line for people."""
+        rejected = sum(record.is_anomalous is True for record in self.records)
+        return f"{rejected} of {len(self.records)} images rejected."
+
+    def remarks(self) -> list[str]:
+        """Lines beside :meth:`in_words`: a drift, if there is one."""
+        drift = self.drift().in_words()
+        return [drift] if drift else []
 
     def _place(self, kind: str, name: str) -> Path:
-        """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
-        path = PurePath(name)
-        keeps = path.suffix.lower() == ".png" and PurePath(path.stem).suffix.lower() not in SUFFIXES
-        return self.folder / kind / (name if keeps else f"{name}.png")
+        return self.folder / _place(kind, name)
 
     def write_report(self, items: Sequence[Item], sections: Sequence[Section] = ()) -> None:
         """``report.html`` from what is on disk; ``items`` say where the images and masks are."""
@@ -132,14 +131,15 @@ class InspectionFolder:
             if item.mask is not None:
                 with suppress(ImageError):  # evaluating has said so, and the image is worth showing
                     mask = read_mask(item.mask, size=image.size)
+            reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
                 image.floats(),
-                read_image(self._place("reconstructions", record.path)).floats(),
+                read_image(reconstruction).floats() if os.path.exists(reconstruction) else None,
                 read_map(self._place("maps", record.path)),
                 mask,
             )
 
-        detector, recipe = self.detector, self.detector.recipe
+        detector, recipe, decision = self.detector, self.detector.recipe, self.detector.decision
         training = detector.file.training
         write_inspection_report(
             self.folder / REPORT_FILE,
@@ -153,14 +153,14 @@ class InspectionFolder:
             ),
             records=[record for record in self.records if record.path in by_name],
             panels=panels,
-            calibration_scores=np.array(detector.file.calibration.scores),
-            level=detector.level,
-            guarantee=detector.guarantee,
+            calibration_scores=np.array(decision.calibration.scores),
+            level=decision.pixel_threshold,
+            guarantee=decision.guarantee,
             settings={key.replace("_", " "): str(value) for key, value in _settings(detector).items()},
             problems=[str(problem) for problem in self.problems],
             sections=sections,
             drift=self.drift(),
-            false_reject_rate=detector.rule.false_reject_rate if detector.rule.rule == "conformal" else None,
+            false_reject_rate=decision.promised_rate,
         )
 
 
@@ -175,7 +175,7 @@ def inspect_folder(
 ) -> InspectionFolder:
     """Inspect every image in ``images`` and write records, maps, overlays and the report to ``out``.
 
-    An image that cannot be used is told to the observer and the others go on.
+    An image that cannot be used is reported to the observer, and the others go on.
 
     Raises
     ------
@@ -185,6 +185,7 @@ def inspect_folder(
         When ``images`` holds no image or ``out`` cannot be written.
     """
     observer = observer or Observer()
+    detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
     items = find_images(Path(images))
     output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
     finished = output.done()
@@ -195,7 +196,7 @@ def inspect_folder(
         for item, found in inspections(detector, items, observer, finished, output.problems):
             output.add(found, item.label)
     except BlemishError:
-        with suppress(FileError):  # on a full disk the first failure is the one to tell
+        with suppress(FileError):  # on a full disk the first failure is the one to report
             output.write_report(items)
         raise
     output.write_report(items)
@@ -209,7 +210,7 @@ def inspections(
     finished: Container[str] = (),
     problems: list[BlemishError] | None = None,
 ) -> Iterator[tuple[Item, Detection]]:
-    """Inspect ``items`` one by one, skipping ``finished`` names; what cannot be used joins ``problems``."""
+    """Inspect ``items`` one by one, skipping ``finished`` names; errors of unusable images join ``problems``."""
     for count, item in enumerate(items, start=1):
         if item.name in finished:
             continue
@@ -242,20 +243,20 @@ def _duration(seconds: float) -> str:
 
 
 def _settings(detector: Detector) -> dict[str, Any]:
-    """What an inspection was made with; ``inspection.json``, and the report's last section."""
-    recipe, file = detector.recipe, detector.file
+    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
+    recipe, file, decision = detector.recipe, detector.file, detector.decision
     return {
         "recipe": recipe.name,
         "score": recipe.score.name,
-        "threshold_rule": detector.rule.rule,
-        "false_reject_rate": detector.rule.false_reject_rate if detector.rule.rule == "conformal" else None,
-        "threshold": detector.threshold,
-        "level": detector.level,
+        "threshold_rule": decision.rule,
+        "false_reject_rate": decision.promised_rate,
+        "threshold": decision.threshold,
+        "level": decision.pixel_threshold,
         "patch": recipe.patch.size,
         "stride": recipe.patch.stride,
-        "resized_to": file.preparation.size,
-        "channels": file.preparation.channels,
-        "calibration_images": len(file.calibration.scores),
+        "resized_to": file.preprocessing.size,
+        "channels": file.preprocessing.channels,
+        "calibration_images": len(decision.calibration.scores),
         "training_images": len(file.split["train"]),
         "training_steps": file.training.steps,
         "trained_on": file.training.machine_words,
@@ -265,19 +266,8 @@ def _settings(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(path, f"cannot be replaced ({error.strerror})", "choose another --out") from None
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove ``folder`` and the folders below it as far as they are empty."""
-    if not folder.is_dir():
-        return
-    for below in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-        with suppress(OSError):
-            below.rmdir()
-    with suppress(OSError):
-        folder.rmdir()
+def _place(kind: str, name: str) -> Path:
+    """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
+    path = PurePath(name)
+    keeps = path.suffix.lower() == ".png" and PurePath(path.stem).suffix.lower() not in SUFFIXES
+    return Path(kind) / (name if keeps else f"{name}.png")

@@ -1,4 +1,4 @@
-"""The report of an inspection of panels, and the overviews that lie beside it."""
+"""The report of an inspection of scenes, and the overviews that lie beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,9 @@ from PIL import Image
 
 from blemish._version import __version__
 from blemish.data.scene_reader import SceneReader
+from blemish.data.scenes import Scene
 from blemish.errors import BlemishError
+from blemish.inspection.scene_records import ModalityRecord, SceneRecord, ScoredSquare
 from blemish.report import FigurePanel as Shown
 from blemish.report import (
     Figures,
@@ -37,10 +38,6 @@ from blemish.report.page import Tone
 from blemish.storage.atomic import atomic_path
 from blemish.storage.tiled_array import open_tiled, reading
 
-if TYPE_CHECKING:
-    from blemish.data.scenes import Scene
-    from blemish.inspection.scenes import ModalityRecord, SceneRecord, ScoredSquare
-
 PLACES = 6
 """How many of the strongest squares are shown at full size."""
 _MARGIN = 32  # pixels around a square that is shown
@@ -49,7 +46,7 @@ _GLOWING = 0.95  # of the values of a scene's maps of one kind, the share that s
 
 
 @dataclass(frozen=True)
-class Inspected:
+class FinishedScene:
     """A finished scene: its record, its files, and the tiled file of its maps."""
 
     record: SceneRecord
@@ -82,15 +79,15 @@ class Inspected:
         return float(np.quantile(there, _GLOWING)) if there.size else 0.0
 
 
-def write_overviews(folder: Path, found: Inspected, level: float) -> None:
-    """PNG of what :class:`Inspected` holds, each at most 2,000 pixels a side, in ``folder``.
+def write_overviews(folder: Path, found: FinishedScene, pixel_threshold: float) -> None:
+    """PNG of what :class:`FinishedScene` holds, each at most 2,000 pixels a side, in ``folder``.
 
     Raises
     ------
     FileError
         When one cannot be written.
     """
-    _write_png(folder / "residual.png", heat(_filled(found.window("overview_residual")), level))
+    _write_png(folder / "residual.png", heat(_filled(found.window("overview_residual")), pixel_threshold))
     for layer, name in (("overview_image", "image"), ("overview_reconstruction", "reconstruction")):
         for modality, pixels in found.planes(layer):
             if np.isfinite(pixels).any():
@@ -111,12 +108,12 @@ def _write_png(path: Path, drawn: NDArray[np.uint8]) -> None:
         Image.fromarray(drawn).save(temporary, format="PNG", compress_level=1)
 
 
-def write_panel_report(
+def write_scene_report(
     path: Path,
     *,
     model: ModelSummary,
-    found: Sequence[Inspected],
-    level: float,
+    found: Sequence[FinishedScene],
+    pixel_threshold: float,
     square: int,
     false_reject_rate: float | None,
     guarantee: str,
@@ -130,14 +127,18 @@ def write_panel_report(
     sections: list[Section] = [_figures(found, square, false_reject_rate)]
     sections.append(Prose(guarantee, "What the threshold promises"))
     for one in found:
-        sections += [_overview(one, level), _similarities(one.record), _places(one, level)]
+        sections += [
+            _overview(one, pixel_threshold),
+            _similarities(one.record),
+            _places(one, pixel_threshold),
+        ]
     if problems:
         rows = [[line] for line in problems]
         sections.append(TableSection("Not finished", ["file, problem and mend"], rows))
     if found:
         sections.append(_decisions([one.record for one in found]))
     named = {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}
-    sections.append(SettingsSection("SettingsSection", {**named, **settings}))
+    sections.append(SettingsSection("Settings", {**named, **settings}))
     called = sum(one.record.is_anomalous for one in found)
     write_page(
         path,
@@ -151,7 +152,7 @@ def write_panel_report(
     )
 
 
-def _figures(found: Sequence[Inspected], square: int, rate: float | None) -> Figures:
+def _figures(found: Sequence[FinishedScene], square: int, rate: float | None) -> Figures:
     squares = sum(one.record.squares for one in found)
     above = sum(one.record.above for one in found)
     share = f"{100 * above / squares:.1f} %" if squares else "–"
@@ -173,16 +174,24 @@ def _figures(found: Sequence[Inspected], square: int, rate: float | None) -> Fig
 # -- one scene -----------------------------------------------------------------------------------------
 
 
-def _overview(found: Inspected, level: float) -> Gallery:
+def _overview(found: FinishedScene, pixel_threshold: float) -> Gallery:
     record = found.record
     width, height = record.size
-    note = f"{width} × {height} pixels. " + " ".join(f"{line}." for line in (*record.notices, *_told(record)))
-    measure = "1 − SSIM, mean over the modalities: what lies above the level glows"
-    return Gallery(record.path, _overview_rows(found, level), note.strip(), Scale(level, measure), _SIDE)
+    note = f"{width} × {height} pixels. " + " ".join(
+        f"{line}." for line in (*record.notices, *_unseen(record))
+    )
+    measure = "1 − SSIM, mean over the modalities: what lies above the pixel threshold glows"
+    return Gallery(
+        record.path,
+        _overview_rows(found, pixel_threshold),
+        note.strip(),
+        Scale(pixel_threshold, measure),
+        _SIDE,
+    )
 
 
-def _told(record: SceneRecord) -> Iterator[str]:
-    """What became of the modalities that the network did not see."""
+def _unseen(record: SceneRecord) -> Iterator[str]:
+    """Lines on the modalities that the model was not shown."""
     for one in record.modalities:
         if one.state == "missing":
             yield f"No {one.name}: reconstructed from the others, and nothing to compare it with"
@@ -193,7 +202,7 @@ def _told(record: SceneRecord) -> Iterator[str]:
             )
 
 
-def _overview_rows(found: Inspected, level: float) -> Iterator[ImageRow]:
+def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageRow]:
     record = found.record
     residual = _filled(found.window("overview_residual"))
     images = [
@@ -212,8 +221,8 @@ def _overview_rows(found: Inspected, level: float) -> Iterator[ImageRow]:
         "The residual, and the same over the first modality." if images else "",
         (),
         [
-            Shown("residual", _small_heat(residual, level), "map"),
-            *([Shown("over the image", _over(found, residual, level))] if images else []),
+            Shown("residual", _small_heat(residual, pixel_threshold), "map"),
+            *([Shown("over the image", _over(found, residual, pixel_threshold))] if images else []),
         ],
     )
     yield ImageRow(
@@ -242,12 +251,12 @@ def _colourless(scene: Scene) -> str:
     return f" Compared in grey, and not to be trusted in their colours: {', '.join(names)}." if names else ""
 
 
-def _over(found: Inspected, residual: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
+def _over(found: FinishedScene, residual: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
     pixels = next(p for _, p in found.planes("overview_image") if np.isfinite(p).any())
-    return overlay(_filled(pixels), residual, level, side=_SIDE)
+    return overlay(_filled(pixels), residual, pixel_threshold, side=_SIDE)
 
 
-def _modal_row(found: Inspected, kind: str, name: str, what: str) -> Iterator[ImageRow]:
+def _modal_row(found: FinishedScene, kind: str, name: str, what: str) -> Iterator[ImageRow]:
     scale = found.scale(kind)
     panels = [
         Shown(modality.name, _small_heat(values, scale), "map")
@@ -269,32 +278,36 @@ def _similarities(record: SceneRecord) -> TableSection:
     return TableSection(f"{record.path}: how well each modality is reconstructed", columns, rows, note)
 
 
-def _places(found: Inspected, level: float) -> Gallery:
+def _places(found: FinishedScene, pixel_threshold: float) -> Gallery:
     note = (
         "The highest scores, and for each modality the place that the others predict worst, at full size with "
         f"{_MARGIN} pixels around."
     )
-    return Gallery(f"{found.record.path}: strongest places", _place_rows(found, level), note, max_side=_SIDE)
+    return Gallery(
+        f"{found.record.path}: strongest places", _place_rows(found, pixel_threshold), note, max_side=_SIDE
+    )
 
 
-def _place_rows(found: Inspected, level: float) -> Iterator[ImageRow]:
+def _place_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageRow]:
     record = found.record
     try:
         missing = [one.name for one in record.modalities if one.state == "missing"]
-        with SceneReader(found.scene, without=missing) as panel:
+        with SceneReader(found.scene, without=missing) as opened:
             for place in _apart(record.strongest):
                 box = (place.x, place.y, place.width, place.height)
                 badges: list[tuple[str, Tone]] = [
                     (f"score {number(place.score)}", "bad" if place.score > record.threshold else "plain"),
                     (f"p = {number(place.p_value)}", "plain"),
                 ]
-                yield ImageRow(f"({place.x}, {place.y})", "", badges, _crops(found, panel, box, level))
+                yield ImageRow(
+                    f"({place.x}, {place.y})", "", badges, _crops(found, opened, box, pixel_threshold)
+                )
             scale = found.scale("cross")
             for index, (modality, cross) in enumerate(found.planes("overview_cross")):
                 if np.isfinite(cross).any():
                     box = _worst(cross, record.size)
                     title = f"{modality.name} at ({box[0]}, {box[1]})"
-                    crops = _crops(found, panel, box, level, cross=(index, scale))
+                    crops = _crops(found, opened, box, pixel_threshold, cross=(index, scale))
                     yield ImageRow(title, "what the others predict worst", (), crops)
     except BlemishError as error:
         yield ImageRow("places", f"Cannot be shown: {error}")
@@ -310,7 +323,7 @@ def _apart(squares: Sequence[ScoredSquare]) -> list[ScoredSquare]:
 
 
 def _worst(cross: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x, y, width, height of the square of a panel (width, height) whose overview (h, w) is brightest."""
+    """x, y, width, height of the square of a scene (width, height) whose overview (h, w) is brightest."""
     width, height = size
     reduction = -(-max(size) // max(cross.shape))
     side = max(1, 128 // reduction)
@@ -326,19 +339,19 @@ def _worst(cross: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int,
 
 
 def _crops(
-    found: Inspected,
-    panel: SceneReader,
+    found: FinishedScene,
+    opened: SceneReader,
     box: tuple[int, int, int, int],
-    level: float,
+    pixel_threshold: float,
     cross: tuple[int, float] | None = None,
 ) -> list[Shown]:
     """The place in every modality, and in the residual or in one cross-modal map with its scale."""
     x, y, width, height = box
     left, top = max(0, x - _MARGIN), max(0, y - _MARGIN)
-    right, bottom = min(panel.width, x + width + _MARGIN), min(panel.height, y + height + _MARGIN)
-    pixels = panel.read(top, left, bottom - top, right - left)
+    right, bottom = min(opened.width, x + width + _MARGIN), min(opened.height, y + height + _MARGIN)
+    pixels = opened.read(top, left, bottom - top, right - left)
     shown, first = [], 0
-    for modality, one in zip(found.record.modalities, panel.modalities, strict=True):
+    for modality, one in zip(found.record.modalities, opened.modalities, strict=True):
         part = pixels[first : first + one.channels]
         first += one.channels
         if np.isfinite(part).any():
@@ -346,7 +359,7 @@ def _crops(
     window = (slice(top, bottom), slice(left, right))
     if cross is None:
         residual = _filled(found.window("residual", *window))
-        return [*shown, Shown("residual", heat(residual, level), "map")]
+        return [*shown, Shown("residual", heat(residual, pixel_threshold), "map")]
     index, scale = cross
     return [
         *shown,
@@ -370,10 +383,12 @@ def _decisions(records: Sequence[SceneRecord]) -> TableSection:
     return TableSection("Decisions", [*columns, "seconds"], rows, note)
 
 
-def _small_heat(values: NDArray[np.float32], level: float) -> NDArray[np.uint8]:
+def _small_heat(values: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
     """Heat at the size of the page; drawn larger and then reduced, a blemish of a few pixels would fade."""
     side = min(_SIDE, max(values.shape))
-    return heat(fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), level)
+    return heat(
+        fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), pixel_threshold
+    )
 
 
 def _labelled(modality: ModalityRecord) -> str:

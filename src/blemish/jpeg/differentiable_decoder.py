@@ -1,4 +1,4 @@
-"""What a standard decoder makes of coefficients, value for value, with a gradient for training.
+"""Decode coefficients as a standard decoder does, value for value, with a gradient for training.
 
 libjpeg-turbo, which Pillow and nearly all other programs decode with, works in integers: its "islow" inverse
 DCT (Loeffler, Ligtenberg, Moschytz 1989) with 13 fractional bits, its triangular ("fancy") upsampling of
@@ -149,7 +149,7 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 
 
 def _wrapped(x: Tensor) -> Tensor:
-    """What 16 bits keep of a sum."""
+    """Lowest 16 bits of a sum."""
     return torch.remainder(x + 32768, 65536) - 32768
 
 

@@ -1,4 +1,4 @@
-"""How much an error in each coefficient matters: distortion weights per block and frequency.
+"""Distortion weights: the cost of an error in each coefficient, by block and frequency.
 
 ``psnr`` counts squared errors of R, G and B. ``ms-ssim`` counts what an error takes from MS-SSIM: with
 σ_e² the local variance of the error, 1 - cs = σ_e² / (σ_x² + σ_y² + C2) exactly, so the weights are closed
@@ -30,7 +30,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """β of MS-SSIM's scales, from the finest (Wang, Simoncelli, Bovik 2003, section 3.2)."""
 
 SSIMULACRA2_LUMA = (0.5, 0.0, 3.0, 3.0, 0.0)
-"""What multiplies the price of MS-SSIM at each scale of luma.
+"""Factors of the price of MS-SSIM at each scale of luma.
 
 SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the
 worst places of scale 0. These numbers and the following ones did best on photographs.
@@ -133,7 +133,7 @@ def upsample(plane: Floats, height: int, width: int, top: int = 0) -> Floats:
 
 @lru_cache(maxsize=2)
 def scale_responses(factor: int) -> tuple[Floats, Floats]:
-    """What an error of 1 in each coefficient of a block adds at each scale of MS-SSIM, summed over windows.
+    """Effect of an error of 1 in each coefficient of a block at each scale of MS-SSIM, summed over windows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an image's coefficients cost: symbols, optimal Huffman code lengths, bits.
+"""Cost of an image's coefficients: symbols, optimal Huffman code lengths, bits.
 
 Baseline sequential coding of ITU-T T.81, annex F.1.2, with the code lengths of annex K.2: what a file holds
 when its Huffman tables are made for it.
@@ -52,7 +52,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Statistics:
-    """How often each DC and AC symbol of one Huffman table pair occurs."""
+    """Counts of the DC and AC symbols of one pair of Huffman tables."""
 
     dc: Counts
     ac: Counts

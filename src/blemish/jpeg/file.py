@@ -185,7 +185,7 @@ class _Unreadable(Exception):
 
 @contextmanager
 def temporary_image() -> Iterator[Path]:
-    """A path for a JPEG file that is gone after the block; an ``OSError`` in it is told as a FileError."""
+    """Path of a temporary JPEG file, removed after the block; an ``OSError`` in it becomes a FileError."""
     try:
         with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
             yield Path(folder) / "image.jpg"
@@ -294,7 +294,7 @@ def _sampling(frame: bytes) -> Sampling:
 
 
 def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
-    """How libjpeg tells RGB from YCbCr: the JFIF marker, then Adobe's, then the components' names."""
+    """Whether components are RGB, by libjpeg's rule: the JFIF marker, then Adobe's, then the components' names."""
     if any(part.marker == _APP0 and part.payload.startswith(b"JFIF\0") for part in found):
         return False
     for part in found:

@@ -1,4 +1,4 @@
-"""What protecting images brought, as one page: scores and decisions, bits and errors, images and maps."""
+"""Report on protected images: scores and decisions, bits and errors, images and anomaly maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blemish.data.image import LoadedImage, read_image
 from blemish.data.opening import file_bytes
 from blemish.errors import BlemishError
 from blemish.jpeg.file import from_bytes
-from blemish.jpeg.protection import MARGIN, DecisionChange, Protection, RateSplit, bits_map, decisions_changed
+from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
 from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.report import (
@@ -77,22 +77,22 @@ def write_protection_page(
         subtitle=f"{counted(len(files), 'image')} encoded with {detector.recipe.title} to say where bits must stay",
         sections=[
             _figures(files),
-            Prose(_reading(files[0].protection, detector.level), title="How to read this page"),
+            Prose(_reading(files[0].protection, detector.pixel_threshold), title="How to read this page"),
             _scores(order),
             _bits(order),
             Gallery(
                 "Images and maps",
                 _rows(shown, detector, observer),
                 f"{counted(len(shown), 'image')}, first those whose score changed most.",
-                Scale(detector.level, f"{detector.measure_name}; bits have a scale of their own"),
+                Scale(detector.pixel_threshold, f"{detector.measure_name}; bits have a scale of their own"),
                 _SIDE,
             ),
             SettingsSection(
-                "SettingsSection",
+                "Settings",
                 {
                     "detector": detector.recipe.name,
                     "threshold of the score": files[0].protection.threshold,
-                    "level of the map": detector.level,
+                    "level of the map": detector.pixel_threshold,
                     "strength": files[0].protection.strength,
                     "margin (pixels)": MARGIN,
                     "weights_sha256": detector.file.weights_sha256,
@@ -158,7 +158,7 @@ def _reading(protection: Protection, level: float) -> str:
     )
 
 
-def _decision(verdict: DecisionChange) -> str:
+def _decision(verdict: ImageDecision) -> str:
     return "rejected" if verdict.is_anomalous else "accepted"
 
 
@@ -234,7 +234,7 @@ def _panels(file: Protected, detector: Detector) -> list[FigurePanel]:
     return [
         *panels,
         _photo("file", decoded),
-        FigurePanel("map", heat(_small(detector.measure(image).map), detector.level), "map"),
+        FigurePanel("map", heat(_small(detector.measure(image).map), detector.pixel_threshold), "map"),
         FigurePanel(
             f"where the bits went: glows from {number(middle, 2)} a pixel", heat(_small(bits), middle), "map"
         ),

@@ -1,10 +1,14 @@
-"""How much a decoded image differs from its original, in the measures that encoders are compared by."""
+"""Quality of decoded images beside their originals: MSE, PSNR, MS-SSIM, SSIMULACRA2, LPIPS.
+
+Imports without torch; MS-SSIM and LPIPS import it when they are first computed.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import util
 from pathlib import Path
@@ -12,8 +16,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-
-from blemish.jpeg.benchmark.baselines import Missing
 
 Pixels = NDArray[np.uint8]
 Measure: TypeAlias = Literal["mse", "psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2", "lpips"]
@@ -27,6 +29,14 @@ SMALLEST_LPIPS = 31
 """Pixels of the shorter side that AlexNet's strides and poolings need."""
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JFIF
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A codec or a measure that this machine cannot run, and the remedy."""
+
+    name: str
+    remedy: str
 
 
 def mse(original: Pixels, decoded: Pixels) -> float:
@@ -71,9 +81,9 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
 def ssimulacra2(original: Pixels, decoded: Pixels) -> float | None:
     """SSIMULACRA2 by the package of that name: 100 for the same image, 90 hardly visible, 50 medium.
 
-    None for images with a side of less than 8 pixels, to which the package gives 100 whatever they show.
-    Of an image with a side of less than 225 pixels the package takes fewer than six scales, and its weights fall
-    on others than they were fitted for: compare such images by another measure.
+    None for images with a side of less than 8 pixels, for which the package gives 100 whatever their content.
+    On an image with a side of less than 225 pixels the package takes fewer than six scales and applies its
+    weights to the wrong ones: compare such images by another measure.
     """
     if min(original.shape[:2]) < SMALLEST_SSIMULACRA2:
         return None
@@ -98,13 +108,13 @@ def lpips(original: Pixels, decoded: Pixels) -> float | None:
         return float(_lpips_network()(x, y, normalize=True))
 
 
-def measures(*, ssimulacra2: bool = True, lpips: bool = True) -> tuple[list[Measure], list[Missing]]:
-    """The measures that can be taken here, and what those asked for lack."""
+def measures(*, ssimulacra2: bool = True, lpips: bool = True) -> tuple[list[Measure], list[Unavailable]]:
+    """The measures that this machine can take, and those asked for that it cannot, each with a remedy."""
     found: list[Measure] = ["mse", "psnr_rgb", "psnr_y", "ms_ssim"]
     missing = []
     if ssimulacra2:
         if util.find_spec("ssimulacra2") is None:
-            missing.append(Missing("SSIMULACRA2", "type: pip install ssimulacra2"))
+            missing.append(Unavailable("SSIMULACRA2", "type: pip install ssimulacra2"))
         else:
             found.append("ssimulacra2")
     if lpips:
@@ -116,18 +126,18 @@ def measures(*, ssimulacra2: bool = True, lpips: bool = True) -> tuple[list[Meas
     return found, missing
 
 
-def missing_lpips() -> Missing | None:
-    """What LPIPS lacks here, or None; nothing is ever downloaded for it."""
+def missing_lpips() -> Unavailable | None:
+    """LPIPS with the remedy where it cannot be taken, otherwise None; nothing is ever downloaded for it."""
     if any(util.find_spec(package) is None for package in ("torchmetrics", "torchvision")):
-        return Missing("LPIPS", "type: pip install torchmetrics torchvision")
+        return Unavailable("LPIPS", "type: pip install torchmetrics torchvision")
     if not (_hub_folder() / LPIPS_TRUNK).is_file():
-        mend = f"put torchvision's {LPIPS_TRUNK} into torch's folder hub/checkpoints (TORCH_HOME names it)"
-        return Missing("LPIPS", mend)
+        remedy = f"put torchvision's {LPIPS_TRUNK} into torch's folder hub/checkpoints (TORCH_HOME names it)"
+        return Unavailable("LPIPS", remedy)
     return None
 
 
 def make_lpips() -> Any:
-    """The network of LPIPS 0.1 with AlexNet, not to be trained, where :func:`missing_lpips` says None.
+    """The network of LPIPS 0.1 with AlexNet, not to be trained, where :func:`missing_lpips` returns None.
 
     Called as ``network(x, y, normalize=True)`` on (N, 3, H, W) in [0, 1] it gives (N, 1, 1, 1).
     """
@@ -142,7 +152,8 @@ def measure(
 ) -> dict[Measure, float | None]:
     """The measures ``wanted`` of one pair: uint8 (H, W) or (H, W, 3), both of one shape.
 
-    None stands for what has no finite value (the PSNR of equal images, MS-SSIM, SSIMULACRA2 and LPIPS of tiny ones).
+    None stands for a measure without a finite value (the PSNR of equal images; MS-SSIM, SSIMULACRA2 and LPIPS of tiny
+    ones).
 
     Examples
     --------

@@ -82,7 +82,7 @@ class CoefficientImage:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One plane after quantisation: what was aimed at, at which weights, and the levels, (N, 64) each."""
+    """One plane after quantisation: target coefficients, weights and levels, (N, 64) each."""
 
     target: Floats
     weights: Floats
@@ -282,7 +282,7 @@ def _prices(
     sensitivity: Sensitivity | None,
     tune: Tune,
 ) -> tuple[float, float]:
-    """What multiplies the prices of squared error and of MS-SSIM.
+    """Factors of the prices of squared error and of MS-SSIM.
 
     Where both count, they stand as the relative changes of squared error and of 1 - MS-SSIM. The prices of
     different images are brought to a geometric mean of 1 over luma's AC coefficients that are not zero: λ

@@ -1,4 +1,4 @@
-"""What an encode may aim at: a quality, a size or a likeness, one of them."""
+"""Rate targets of an encoder: a quality, bits per pixel or an SSIM, at most one of them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from blemish.errors import UsageError
 NAMES = ("quality", "target_bpp", "target_ssim")
 
 
-def check_aims(
+def check_rate_targets(
     quality: float | None,
     target_bpp: float | None,
     target_ssim: float | None,
     *,
     names: tuple[str, str, str] = NAMES,
 ) -> None:
-    """Refuse more than one aim, a quality beyond 1 to 100, bits per pixel of 0, an SSIM beyond 0 to 1.
+    """Refuse more than one target, a quality outside 1 to 100, bits per pixel of 0, an SSIM outside 0 to 1.
 
     Parameters
     ----------
-    names: what errors call the three.
+    names: of the three in error messages.
 
     Raises
     ------
     UsageError
-        In one line.
+        One line that names the target.
 
     Examples
     --------
-    >>> check_aims(None, 0.5, None)
-    >>> check_aims(120, None, None)
+    >>> check_rate_targets(None, 0.5, None)
+    >>> check_rate_targets(120, None, None)
     Traceback (most recent call last):
     ...
     blemish.errors.UsageError: quality is 120; choose a number from 1 to 100
     """
-    aims = (quality, target_bpp, target_ssim)
-    given = [name for name, value in zip(names, aims, strict=True) if value is not None]
+    targets = (quality, target_bpp, target_ssim)
+    given = [name for name, value in zip(names, targets, strict=True) if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other; choose one of them")
     if quality is not None and not 1 <= quality <= 100:

@@ -135,19 +135,19 @@ def read_ladder(path: Path) -> Ladder:
     ModelError
         A file that is missing or is no such ladder.
     """
-    mend = "make it anew with: python -m blemish.jpeg.learn_tables PHOTOS --out FILE"
+    remedy = "make it anew with: python -m blemish.jpeg.learn_tables PHOTOS --out FILE"
     try:
         ladder = Ladder.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ModelError(path, f"cannot be read ({error.strerror})", mend) from error
+        raise ModelError(path, f"cannot be read ({error.strerror})", remedy) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ModelError(path, f"is no ladder of tables ({where}: {first['msg']})", mend) from error
+        raise ModelError(path, f"is no ladder of tables ({where}: {first['msg']})", remedy) from error
     for tune, knots in ladder.tunes.items():
         qualities = [knot.quality for knot in knots]
         if qualities != sorted(set(qualities)) or qualities[:1] != [1] or qualities[-1:] != [100]:
-            raise ModelError(path, f"the qualities of {tune} do not rise from 1 to 100", mend)
+            raise ModelError(path, f"the qualities of {tune} do not rise from 1 to 100", remedy)
     return ladder
 
 

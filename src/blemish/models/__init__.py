@@ -1,4 +1,4 @@
-"""Autoencoders assembled from parts; one family of parts a file."""
+"""Autoencoders assembled from parts; one file per family of parts."""
 
 from blemish.models import adversarial_loss as adversarial_loss
 from blemish.models import alignment as alignment

@@ -1,7 +1,7 @@
-"""A discriminator that learns beside the autoencoder to tell its reconstructions from clean images.
+"""Adversarial loss: a discriminator is trained with the autoencoder to separate reconstructions from clean images.
 
-Generative adversarial learning (Goodfellow et al. 2014) by least squares (Mao et al. 2017, Least Squares
-Generative Adversarial Networks, equation 9), judged patch by patch (Isola et al. 2017, section 3.2.2).
+Generative adversarial learning (Goodfellow et al. 2014) with the least-squares loss (Mao et al. 2017, Least Squares
+Generative Adversarial Networks, equation 9) and a patch discriminator (Isola et al. 2017, section 3.2.2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SLOPE = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """(N, C, H, W) in [0, 1] to one verdict a patch, (N, 1, about H / 2^depth, W / 2^depth): 1 is clean."""
+    """Discriminator of patches: (N, C, H, W) in [0, 1] to (N, 1, about H / 2^depth, W / 2^depth), 1 for clean."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
@@ -32,28 +32,28 @@ class PatchDiscriminator(nn.Module):
             keep_variance(layer, slope=SLOPE)
             steps += [layer, nn.LeakyReLU(SLOPE)]
             c_in = c_out
-        verdict = nn.Conv2d(c_in, 1, 3, 1, 1)
-        keep_variance(verdict)
-        self.layers = nn.Sequential(*steps, verdict)
+        output = nn.Conv2d(c_in, 1, 3, 1, 1)
+        keep_variance(output)
+        self.layers = nn.Sequential(*steps, output)
 
     def forward(self, x: Tensor) -> Tensor:
-        verdict: Tensor = self.layers(2 * x - 1)
-        return verdict.float()
+        output: Tensor = self.layers(2 * x - 1)
+        return output.float()
 
 
 @register(TERMS, "adversarial")
 class Adversarial(Term):
-    """Two terms of one loss, so that one optimiser and one backward pass serve both players.
+    """Adversarial loss as two terms, so that one optimiser and one backward pass train both networks.
 
-    ``adversarial-generator`` teaches the autoencoder alone, ``adversarial-discriminator`` the discriminator
-    alone; the weight in the recipe scales both. In evaluation both are 0: the judge changes as training goes on,
-    so its verdicts at two looks cannot be compared, and the best weights are chosen by the other terms.
+    ``adversarial-generator`` trains the autoencoder alone, ``adversarial-discriminator`` the discriminator
+    alone; the weight in the recipe scales both. In evaluation both are 0: the discriminator changes during training,
+    so its outputs at two steps cannot be compared, and the best weights are selected by the other terms.
 
     Parameters
     ----------
-    channels: of the images.
-    width: channels of the discriminator's first layer, doubled in each further one.
-    depth: its layers of stride 2; with 3 a verdict sees 38 × 38 pixels.
+    channels: channels of the images.
+    width: channels of the first layer of the discriminator, doubled in each further layer.
+    depth: number of layers of stride 2; with 3 the receptive field is 38 × 38 pixels.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Adversarial(Term):
     def forward(self, done: Pass) -> dict[str, Tensor]:
         x, y = done.target, done.output.reconstruction
         if not self.training:
-            nothing = x.new_zeros(())
-            return {"generator": nothing, "discriminator": nothing}
+            zero = x.new_zeros(())
+            return {"generator": zero, "discriminator": zero}
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        fooled: Tensor = functional_call(self.discriminator, frozen, (y,))
-        clean, made = self.discriminator(x), self.discriminator(y.detach())
+        output: Tensor = functional_call(self.discriminator, frozen, (y,))
+        real, fake = self.discriminator(x), self.discriminator(y.detach())
         return {
-            "generator": (fooled - 1).square().mean() / 2,
-            "discriminator": ((clean - 1).square().mean() + made.square().mean()) / 2,
+            "generator": (output - 1).square().mean() / 2,
+            "discriminator": ((real - 1).square().mean() + fake.square().mean()) / 2,
         }

@@ -1,4 +1,4 @@
-"""Shapes of synthetic anomalies: where they lie, how large they are, and their outlines."""
+"""Shapes of synthetic anomalies: their locations, sizes and outlines."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 VISIBLE = 0.15
-"""Least change, in units of the image's spread, that :func:`anomaly_mask` counts."""
-PLACE = 8
-"""Side in pixels of the cells in which :func:`places` looks for structure."""
-EVERYWHERE = 0.15
-"""Chance of a cell without structure, in units of the mean cell's."""
+"""Smallest visible change, in units of the spread of the image."""
+CELL = 8
+"""Side in pixels of the cells in which :func:`sample_locations` measures structure."""
+BACKGROUND_CHANCE = 0.15
+"""Probability of a cell without structure, relative to the mean cell."""
 
 
 class Draws:
-    """Random numbers for images like ``x``, drawn where the generator lives and given where ``x`` does."""
+    """Random numbers for images like ``x``, drawn on the device of the generator and moved to the device of ``x``."""
 
     def __init__(self, x: Tensor, generator: torch.Generator | None) -> None:
         self.generator = generator
@@ -47,45 +47,45 @@ class Draws:
         return torch.where(self.chance(*shape), 1.0, -1.0)
 
     def index(self, weights: Tensor) -> Tensor:
-        """(N,) places in the rows of ``weights`` (N, K), each as likely as it weighs."""
+        """Sample one index per row of ``weights`` (N, K) with probabilities proportional to them: (N,)."""
         drawn = torch.multinomial(weights.to(self._drawn_on), 1, generator=self.generator)
         return drawn[:, 0].to(self._device)
 
 
 class AnomalyArea(NamedTuple):
-    """Where one blemish lies in each image."""
+    """Area of one synthetic anomaly in each image."""
 
     mask: Tensor
-    """(N, 1, H, W) in [0, 1]; falls to exactly 0 across a soft edge."""
+    """(N, 1, H, W) in [0, 1]; decreases to exactly 0 across a soft edge."""
     depth: Tensor
     """(N, 1, H, W), 0 at the border and outside, up to 1 in the middle."""
     centre: Tensor
     """(N, 2), row and column in pixels."""
 
-    def of(self, chosen: Tensor) -> AnomalyArea:
-        """That of the images at the places ``chosen``."""
+    def select(self, chosen: Tensor) -> AnomalyArea:
+        """Select the areas of the images with the indices ``chosen``."""
         return AnomalyArea(self.mask[chosen], self.depth[chosen], self.centre[chosen])
 
 
 def spread(x: Tensor) -> Tensor:
-    """Standard deviation of each image about its channels' means: (N, C, H, W) to (N, 1, 1, 1); NaN is left out."""
+    """Compute the standard deviation of each image about its channel means, without NaN: (N, C, H, W) to (N, 1, 1, 1)."""
     mean = x.nanmean((2, 3), keepdim=True)
     return (x - mean).square().nanmean((1, 2, 3), keepdim=True).sqrt()
 
 
 def perlin(cells: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
-    """Gradient noise with Perlin's fade function (Perlin 2002, Improving Noise).
+    """Generate gradient noise with Perlin's fade function (Perlin 2002, Improving Noise).
 
-    The sum over a cell's four corners, each the product of a fade along the rows, one along the columns and a
-    gradient's scalar product with the distance, is one of two separable forms, hence two products of matrices:
+    The sum over the four corners of a cell, each the product of a fade along the rows, a fade along the columns and
+    the scalar product of a gradient with the distance, separates into two products of matrices:
 
         noise = A_y sin(θ) B_xᵀ + B_y cos(θ) A_xᵀ,    B = fade(1 - |t|),    A = B t
 
-    with t the distances to the lattice's lines in cells.
+    with t the distances to the lines of the lattice in cells.
 
     Parameters
     ----------
-    cells: (N,), side of the lattice's cells in pixels, of each image.
+    cells: (N,), side of the lattice cells of each image in pixels.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def perlin(cells: Tensor, height: int, width: int, generator: torch.Generator | 
 
 
 def _fades(side: int, points: int, cells: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-    """A and B of :func:`perlin` along one axis, (N, side, points) each."""
+    """Compute A and B of :func:`perlin` along one axis, (N, side, points) each."""
     at = torch.arange(side, device=cells.device) / cells[:, None] + phase[:, None]  # (N, side)
     t = at[..., None] - torch.arange(points, device=cells.device)
     s = (1 - t.abs()).clamp(min=0)
@@ -110,38 +110,38 @@ def _fades(side: int, points: int, cells: Tensor, phase: Tensor) -> tuple[Tensor
     return b * t, b
 
 
-def places(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A random place in each image, likelier where it has structure: (N, C, H, W) to (N, 2), row and column.
+def sample_locations(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Sample a location in each image, more likely where it has structure: (N, C, H, W) to (N, 2), row and column.
 
-    So an object on a plain ground is met without a mask of it, though now and then the ground is too.
+    Most locations lie on an object without a mask of the object; a few lie on the plain background.
     """
     draws, n = Draws(x, generator), len(x)
     height, width = x.shape[-2:]
-    cell = min(PLACE, height, width)
+    cell = min(CELL, height, width)
     grey = x.mean(1, keepdim=True)
     mean, square = (F.avg_pool2d(values, cell, ceil_mode=True) for values in (grey, grey * grey))
     structure = (square - mean * mean).clamp(min=0).sqrt().flatten(1)  # (N, cells)
-    index = draws.index(structure + EVERYWHERE * structure.mean(1, keepdim=True) + 1e-6)
+    index = draws.index(structure + BACKGROUND_CHANCE * structure.mean(1, keepdim=True) + 1e-6)
     columns = mean.shape[-1]
     corner = torch.stack([index // columns, index % columns], 1) * cell
     inside = torch.tensor([height - 1, width - 1], device=x.device)
     return torch.minimum((corner + draws.uniform(n, 2) * cell).floor(), inside)
 
 
-def regions(
+def sample_areas(
     x: Tensor, smallest: float, largest: float, generator: torch.Generator | None = None
 ) -> AnomalyArea:
-    """One :class:`AnomalyArea` in each image of (N, C, H, W): a blob, a rough ellipse, a rough box or a scratch.
+    """Sample an :class:`AnomalyArea` in each image of (N, C, H, W): a blob, a rough ellipse, a rough box or a scratch.
 
-    Each shape is as likely as the others, at :func:`places`, in any direction. The geometric mean of its two
-    diameters is log-uniform between ``smallest`` and ``largest`` times the shorter side, its elongation up to 4. A
-    scratch is 0.4 to 2.4 times ``largest`` long and a few pixels wide. The edge is half a pixel to four wide.
+    All shapes are equally likely, at :func:`sample_locations`, in any direction. The geometric mean of the two
+    diameters is log-uniform between ``smallest`` and ``largest`` times the shorter side, the elongation is up to 4. A
+    scratch is 0.4 to 2.4 times ``largest`` long and a few pixels wide. The edge is half a pixel to four pixels wide.
     """
     draws, n = Draws(x, generator), len(x)
     height, width = x.shape[-2:]
     side = min(height, width)
 
-    centre = places(x, generator)
+    centre = sample_locations(x, generator)
     angle = draws.uniform(n, 1, 1, 1, high=2 * math.pi)
     rows = torch.arange(height, device=x.device).view(1, 1, -1, 1) - centre[:, 0].view(n, 1, 1, 1)
     columns = torch.arange(width, device=x.device).view(1, 1, 1, -1) - centre[:, 1].view(n, 1, 1, 1)
@@ -151,7 +151,7 @@ def regions(
     across = draws.log_uniform(n, 1, 1, 1, low=smallest * side, high=largest * side).clamp(min=2)
     elongation = draws.log_uniform(n, 1, 1, 1, low=1, high=4).sqrt()
     a, b = across / 2 * elongation, (across / 2 / elongation).clamp(min=0.75)
-    length = largest * side * draws.log_uniform(n, 1, 1, 1, low=0.2, high=1.2)  # half of a scratch's
+    length = largest * side * draws.log_uniform(n, 1, 1, 1, low=0.2, high=1.2)  # half the length of a scratch
     breadth = draws.log_uniform(n, 1, 1, 1, low=0.5, high=max(1.0, min(3.0, 0.03 * side)))
     bend = draws.uniform(n, 1, 1, 1, low=-0.5, high=0.5)
     wiggle = draws.uniform(n, 1, 1, 1, high=0.02 * side)
@@ -162,7 +162,7 @@ def regions(
     cells = torch.where(is_scratch, length, across).flatten() * draws.uniform(n, low=0.2, high=1)
     noise = perlin(cells.clamp(min=2), height, width, generator)
 
-    inside = torch.empty_like(noise)  # pixels from the border, about
+    inside = torch.empty_like(noise)  # approximate distance from the border in pixels
     for kind in range(4):
         k = (shape == kind).nonzero()[:, 0]
         if kind < 2:

@@ -1,4 +1,4 @@
-"""What good images may differ by and still be good; training shows it so that a map stays dark on it."""
+"""Augmentations: variations of good images that should not raise the anomaly map."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from blemish.models.registry import AUGMENTATIONS, register
 
 
 def expose(x: Tensor, gain: float, gamma: float, generator: torch.Generator | None = None) -> Tensor:
-    """Images as under another light and exposure: a · x^b cut off at 1, with log a and log b normal, mean 0.
+    """Simulate other lighting and exposure: a · x^b clipped at 1, with log a and log b normal of mean 0.
 
     Parameters
     ----------
-    x: (N, C, H, W) in [0, 1]; all channels of an image change alike.
+    x: (N, C, H, W) in [0, 1]; all channels of an image change in the same way.
     gain, gamma: standard deviation of log a and of log b, at least 0.
-    generator: to draw from; torch's global one without it.
+    generator: source of the random numbers; torch's global generator by default.
 
     >>> float(expose(torch.full((1, 1, 8, 8), 0.25), gain=0.0, gamma=0.0).mean())
     0.25
@@ -31,7 +31,7 @@ def expose(x: Tensor, gain: float, gamma: float, generator: torch.Generator | No
 
 
 def flip(x: Tensor, axis: int, generator: torch.Generator | None = None) -> Tensor:
-    """Each image of (N, C, H, W) mirrored along ``axis`` by a chance of one half."""
+    """Mirror each image of (N, C, H, W) along ``axis`` with probability one half."""
     device = x.device if generator is None else generator.device
     mirrored = (torch.rand(len(x), 1, 1, 1, generator=generator, device=device) < 0.5).to(x.device)
     return torch.where(mirrored, x.flip(axis), x)
@@ -39,7 +39,7 @@ def flip(x: Tensor, axis: int, generator: torch.Generator | None = None) -> Tens
 
 @register(AUGMENTATIONS, "exposure")
 class Exposure(Augmentation):
-    """:func:`expose` of one strength: an image that is a little darker is no anomaly."""
+    """Augmentation :func:`expose` of fixed strength: a slightly darker image is not an anomaly."""
 
     def __init__(
         self, *, gain: Annotated[float, Field(ge=0)] = 0.1, gamma: Annotated[float, Field(ge=0)] = 0.08
@@ -53,7 +53,7 @@ class Exposure(Augmentation):
 
 @register(AUGMENTATIONS, "flips")
 class Flips(Augmentation):
-    """:func:`flip` along one axis or both, for textures and objects that have no handedness."""
+    """Augmentation :func:`flip` along one or both axes, for textures and objects without handedness."""
 
     def __init__(self, *, horizontal: bool = True, vertical: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The convolutional autoencoder of Bergmann et al. 2018.
+"""Convolutional autoencoder of Bergmann et al. 2018.
 
 Layer table as printed by Rádli & Czúni 2022, Table 1, for the same network; leaky ReLU of slope 0.2
 after every layer but the last of each half, which are linear.
@@ -42,13 +42,13 @@ def _check_patch(part: str, patch: int) -> None:
 
 @register(ENCODERS, "bergmann")
 class BergmannEncoder(ImageEncoder):
-    """(N, C, P, P) to (N, latent, 1, 1), P the patch; larger inputs give a grid of latents.
+    """Encoder of patches of side P: (N, C, P, P) to (N, latent, 1, 1); larger inputs give a grid of latents.
 
     Parameters
     ----------
-    channels: of the images.
-    patch: side of the training patch in pixels, a multiple of 16; the paper's is 128.
-    latent: d, the size of the bottleneck.
+    channels: channels of the images.
+    patch: side of the training patch in pixels, a multiple of 16; 128 in the paper.
+    latent: size d of the bottleneck.
     """
 
     stride = STRIDE
@@ -77,7 +77,7 @@ class BergmannEncoder(ImageEncoder):
 
 @register(DECODERS, "bergmann")
 class BergmannDecoder(ImageDecoder):
-    """The encoder's mirror in transposed convolutions: (N, latent, 1, 1) to (N, C, P, P), linear output."""
+    """Decoder that mirrors the encoder with transposed convolutions: (N, latent, 1, 1) to (N, C, P, P), linear output."""
 
     latent_grid = (1, 1)
 
@@ -85,7 +85,7 @@ class BergmannDecoder(ImageDecoder):
         super().__init__()
         _check_patch("decoder", patch)
         c_in = LAYERS[-1][3]
-        # (N, latent, 1, 1) -> (N, 32, P/16, P/16): every output pixel sees one latent only
+        # (N, latent, 1, 1) -> (N, 32, P/16, P/16): every output pixel depends on one latent only
         layer = ConvTranspose2d(latent, c_in, patch // STRIDE)
         keep_variance(layer, slope=SLOPE, reached=latent)
         steps: list[nn.Module] = [layer, nn.LeakyReLU(SLOPE)]

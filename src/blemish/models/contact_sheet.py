@@ -1,4 +1,4 @@
-"""Contact sheet of what a network is trained on: good patches, the same with synthetic anomalies, and their masks."""
+"""Contact sheet of training inputs: good patches, the same patches with synthetic anomalies, and the anomaly masks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ GAP = 4
 
 @torch.no_grad()
 def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArray[np.uint8] | None:
-    """What ``model`` is trained on: a column for each image of ``batch``, good above spoiled above its label.
+    """Draw the training inputs of ``model``: one column per image, good image above corrupted image above anomaly mask.
 
-    Every image is spoiled here, though training leaves some clean.
+    Here every image gets synthetic anomalies; training leaves some clean.
 
     Parameters
     ----------
     batch: (N, C, H, W) in [0, 1], good images; augmentation is left out.
-    seed: of the draws, which leave torch's global generator alone.
+    seed: seed of the random draws; torch's global generator is not used.
 
     Returns
     -------
@@ -32,14 +32,14 @@ def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArr
     if not any(isinstance(corruption, SyntheticAnomalies) for corruption in model.corruptions):
         return None
     generator = torch.Generator().manual_seed(seed)
-    seen = batch
+    corrupted = batch
     for corruption in model.corruptions:
-        seen = (
-            corruption.spoil(seen, 0.0, generator)
+        corrupted = (
+            corruption.spoil(corrupted, 0.0, generator)
             if isinstance(corruption, SyntheticAnomalies)
-            else corruption(seen, generator)
+            else corruption(corrupted, generator)
         )
-    rows = [_coloured(batch), _coloured(seen), _coloured(anomaly_mask(seen, batch))]
+    rows = [_coloured(batch), _coloured(corrupted), _coloured(anomaly_mask(corrupted, batch))]
     height, width = batch.shape[-2:]
     sheet = torch.ones(
         3, 3 * height + 2 * GAP, len(batch) * width + (len(batch) - 1) * GAP, device=batch.device
@@ -53,6 +53,6 @@ def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArr
 
 
 def _coloured(x: Tensor) -> Tensor:
-    """Images of any channels as RGB (N, 3, H, W): colour as it is, others as the mean of their channels."""
+    """Convert images to RGB (N, 3, H, W): colour images unchanged, others as the mean of their channels."""
     x = x.nan_to_num().clamp(0, 1)
     return x[:, :3] if x.shape[1] in (3, 4) else x.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""The contractive loss term of Kumar, Malik and Puglisi 2025, section 3.3.2."""
+"""Contractive loss term of Kumar, Malik and Puglisi 2025, section 3.3.2."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from blemish.models.contracts import Pass, Term
 from blemish.models.registry import TERMS, register
 
 EXACT_UP_TO = 8
-"""Latent variables for which the exact norm is affordable: each costs as much as a projection."""
+"""Number of latent variables up to which the exact norm is computed: each costs as much as a projection."""
 
 
 @register(TERMS, "contractive")
 class Contractive(Term):
-    """The mean of ‖J‖_F² / D, with J the Jacobian of the latent by the clean image and D its number of values.
+    """Mean of ‖J‖_F² / D, with J the Jacobian of the latent by the clean image and D its number of values.
 
-    Divided by D it stands to the mean squared error as the undivided norm to the summed squared error of
-    Rifai et al. 2011, equation 6: one ``weight`` serves all sizes of image. The clean images are those
-    that the paper feeds to its contractive autoencoder. Batch normalisation applies its running figures here,
-    so that J is that of one image, and of the network that will inspect.
+    Divided by D, the norm relates to the mean squared error as the undivided norm to the summed squared error of
+    Rifai et al. 2011, equation 6: one ``weight`` is valid for all image sizes. The paper feeds clean images to its
+    contractive autoencoder too. Batch normalisation uses its running statistics here, so that J belongs to a single
+    image and to the network used at inspection.
 
-    A code can also be shrunk and swelled again by the decoder, which lowers the penalty and changes nothing
-    else; the paper, like this term, leaves that open. Rifai et al. share one weight matrix between both
-    halves, which convolutional halves cannot.
+    The penalty can also be lowered by scaling the code down in the encoder and up again in the decoder, without any
+    other effect; neither the paper nor this term prevents it. Rifai et al. share one weight matrix between encoder
+    and decoder, which is impossible with these convolutional networks.
 
-    As set here it makes a step with 32 images last 1.2 times as long with encoder ``kumar``, 1.5 times with
-    ``vgg16`` and 1.9 times with ``resnet50`` (one core, bfloat16 but for the penalty, patches of 128, 64 and
-    64 pixels). Its images are drawn anew at every step, so that it stays unbiased.
+    With the default settings, a step with 32 images takes 1.2 times as long with encoder ``kumar``, 1.5 times with
+    ``vgg16`` and 1.9 times with ``resnet50`` (one core, bfloat16 except for the penalty, patches of 128, 64 and
+    64 pixels). The images are sampled at every step, so the estimate is unbiased.
 
     Parameters
     ----------
     method: ``exact`` (:func:`~blemish.layers.jacobian_norm_exact`), a backward pass for each latent variable;
-        ``projections`` (:func:`~blemish.layers.jacobian_norm_estimate`), without bias; ``auto`` is exact
-        where an image's latent has at most 8 variables, and takes projections beyond.
-    projections: of each image, where it takes them; more images tell more than more projections, at the
-        same cost.
-    images: how many of the batch are drawn; all of a smaller batch.
+        ``projections`` (:func:`~blemish.layers.jacobian_norm_estimate`), an unbiased estimate; ``auto`` is
+        exact if the latent of an image has at most 8 variables, and uses projections otherwise.
+    projections: random projections per image; at the same cost, more images reduce the variance further than
+        more projections.
+    images: number of images sampled from the batch; all images of a smaller batch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Contractive(Term):
         exact = self.method == "exact" or (
             self.method == "auto" and done.output.latent[0].numel() <= EXACT_UP_TO
         )
-        with _one_by_one(model), torch.autocast(x.device.type, enabled=False):
+        with _frozen_statistics(model), torch.autocast(x.device.type, enabled=False):
             if exact:
                 norms = jacobian_norm_exact(model.encode, x.float())
             else:
@@ -72,8 +72,8 @@ class Contractive(Term):
 
 
 @contextmanager
-def _one_by_one(model: nn.Module) -> Iterator[None]:
-    """Keeps batch normalisation from looking at other images, and from learning from these."""
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep batch normalisation from using batch statistics and from updating its running statistics."""
     training = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     for module in training:
         module.eval()

@@ -1,8 +1,8 @@
-"""What spoils the input of a denoising autoencoder: noise, salt and pepper, deleted blocks, absent sensors.
+"""Corruptions of the input of a denoising autoencoder: noise, salt and pepper, deleted blocks, absent modalities.
 
-A recipe lists them, and they are applied in that order. Values stay in [0, 1], as those of a camera that
-saturates do, so that what follows need not know whether its images were spoiled; but for those that take
-values away, which is written as NaN. What is absent stays absent.
+A recipe lists corruptions, and they are applied in that order. Values stay in [0, 1], as in a camera that
+saturates, so later parts need not distinguish corrupted images from clean ones. Dropouts make values absent (NaN).
+Absent values stay absent under every corruption.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from blemish.models.registry import CORRUPTIONS, register
 
 
 def add_gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
-    """``x`` with normal noise of standard deviation ``sigma`` on every value, then cut off at 0 and 1.
+    """Add normal noise of standard deviation ``sigma`` to every value, then clip to [0, 1].
 
     Parameters
     ----------
     x: (N, C, H, W) in [0, 1].
-    sigma: in units of the range [0, 1]; 0.1 is some 25 grey levels of 255.
-    generator: to draw from; torch's global one without it.
+    sigma: in units of the range [0, 1]; 0.1 is about 25 grey levels of 255.
+    generator: source of the random numbers; torch's global generator by default.
     """
-    device = _where(x, generator)
+    device = _draw_device(x, generator)
     noise = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
     return (x + sigma * noise).clamp(0, 1)
 
 
 def add_salt_and_pepper(x: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
-    """``x`` with each pixel, in all its channels, turned white or black, either by the chance ``share`` / 2.
+    """Set each pixel, in all its channels, to white or black, each with probability ``share`` / 2.
 
     Parameters
     ----------
     x: (N, C, H, W) in [0, 1].
-    share: of the pixels that are spoiled, on average, in [0, 1].
-    generator: to draw from; torch's global one without it.
+    share: average share of corrupted pixels, in [0, 1].
+    generator: source of the random numbers; torch's global generator by default.
     """
     shape = (x.shape[0], 1, *x.shape[2:])
-    drawn = torch.rand(shape, generator=generator, device=_where(x, generator)).to(x.device)
-    spoiled = (drawn < share / 2).to(x.dtype)
-    return torch.where((drawn < share) & ~x.isnan(), spoiled, x)
+    drawn = torch.rand(shape, generator=generator, device=_draw_device(x, generator)).to(x.device)
+    extreme = (drawn < share / 2).to(x.dtype)
+    return torch.where((drawn < share) & ~x.isnan(), extreme, x)
 
 
 def delete_blocks(
     x: Tensor, size: int, count: int, fill: float = 0.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """``x`` with ``count`` squares of each image set to ``fill``, wherever they lie; they may overlap.
+    """Set ``count`` squares at random positions of each image to ``fill``; they may overlap.
 
-    Deleting blocks follows Rádli and Czúni 2021.
+    Source: Rádli and Czúni 2021.
 
     Parameters
     ----------
     x: (N, C, H, W) in [0, 1].
-    size: of the squares' side in pixels; a square wider than the image takes all of its width.
-    fill: in [0, 1].
-    generator: to draw from; torch's global one without it.
+    size: side of the squares in pixels; a square wider than the image covers its whole width.
+    fill: value in [0, 1].
+    generator: source of the random numbers; torch's global generator by default.
     """
-    along_rows = _stretches(len(x), count, x.shape[-2], size, x, generator)  # (N, count, H)
-    along_columns = _stretches(len(x), count, x.shape[-1], size, x, generator)  # (N, count, W)
+    along_rows = _random_runs(len(x), count, x.shape[-2], size, x, generator)  # (N, count, H)
+    along_columns = _random_runs(len(x), count, x.shape[-1], size, x, generator)  # (N, count, W)
     deleted = (along_rows[..., :, None] & along_columns[..., None, :]).any(1, keepdim=True)  # (N, 1, H, W)
     return x.masked_fill(deleted & ~x.isnan(), fill)
 
@@ -71,22 +71,22 @@ def delete_blocks(
 def drop_modalities(
     x: Tensor, sizes: Sequence[int], probability: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """``x`` with each modality of each image made absent (NaN) by the chance ``probability``, but never all.
+    """Make each modality of each image absent (NaN) with probability ``probability``, but never all of them.
 
-    Where all that an image has would go, one of them stays, each as likely as the others.
+    If all present modalities of an image would be dropped, one of them stays, each equally likely.
 
     Parameters
     ----------
     x: (N, C, H, W), NaN where absent.
-    sizes: channels of each modality, C in all.
+    sizes: number of channels of each modality, C in total.
     probability: in [0, 1].
-    generator: to draw from; torch's global one without it.
+    generator: source of the random numbers; torch's global generator by default.
     """
-    there = torch.stack(
+    present = torch.stack(
         [(~part.isnan()).flatten(1).any(1) for part in torch.split(x, list(sizes), 1)], 1
     )  # (N, M)
-    drawn = torch.rand(there.shape, generator=generator, device=_where(x, generator)).to(x.device)
-    last = torch.where(there, drawn, -1).argmax(1, keepdim=True)
+    drawn = torch.rand(present.shape, generator=generator, device=_draw_device(x, generator)).to(x.device)
+    last = torch.where(present, drawn, -1).argmax(1, keepdim=True)
     dropped = (drawn < probability).scatter(1, last, False)
     repeats = torch.tensor(sizes, device=x.device)
     return x.masked_fill(dropped.repeat_interleave(repeats, 1)[..., None, None], torch.nan)
@@ -95,14 +95,14 @@ def drop_modalities(
 def drop_regions(
     x: Tensor, sizes: Sequence[int], size: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """``x`` with ``count`` squares of each modality made absent (NaN), other ones in each; they may overlap.
+    """Make ``count`` squares of each modality absent (NaN), at independent positions; they may overlap.
 
     Parameters
     ----------
     x: (N, C, H, W), NaN where absent.
-    sizes: channels of each modality, C in all.
-    size: of the squares' side in pixels; a square wider than the image takes all of its width.
-    generator: to draw from; torch's global one without it.
+    sizes: number of channels of each modality, C in total.
+    size: side of the squares in pixels; a square wider than the image covers its whole width.
+    generator: source of the random numbers; torch's global generator by default.
     """
     parts = [
         delete_blocks(part, size, count, torch.nan, generator) for part in torch.split(x, list(sizes), 1)
@@ -110,25 +110,25 @@ def drop_regions(
     return torch.cat(parts, 1)
 
 
-def _stretches(
+def _random_runs(
     images: int, count: int, side: int, size: int, x: Tensor, generator: torch.Generator | None
 ) -> Tensor:
-    """(images, count, side) booleans, true along ``size`` neighbours that lie anywhere."""
+    """Draw masks (images, count, side) that are true along ``size`` adjacent pixels at a random position."""
     size = min(size, side)
-    device = _where(x, generator)
+    device = _draw_device(x, generator)
     first = torch.randint(side - size + 1, (images, count, 1), generator=generator, device=device)
     distance = torch.arange(side, device=x.device) - first.to(x.device)
     return (distance >= 0) & (distance < size)
 
 
-def _where(x: Tensor, generator: torch.Generator | None) -> torch.device:
-    """A generator draws on its own device alone."""
+def _draw_device(x: Tensor, generator: torch.Generator | None) -> torch.device:
+    """Device to draw on: a generator draws only on its own device."""
     return x.device if generator is None else generator.device
 
 
 @register(CORRUPTIONS, "gaussian")
 class GaussianNoise(Corruption):
-    """:func:`add_gaussian_noise` of one strength."""
+    """Corruption :func:`add_gaussian_noise` of fixed strength."""
 
     def __init__(self, *, sigma: Annotated[float, Field(gt=0)] = 0.1) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class GaussianNoise(Corruption):
 
 @register(CORRUPTIONS, "salt-and-pepper")
 class SaltAndPepper(Corruption):
-    """:func:`add_salt_and_pepper` on one share of the pixels."""
+    """Corruption :func:`add_salt_and_pepper` of a fixed share of the pixels."""
 
     def __init__(self, *, share: Annotated[float, Field(gt=0, le=1)] = 0.05) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class SaltAndPepper(Corruption):
 
 @register(CORRUPTIONS, "blocks")
 class DeletedBlocks(Corruption):
-    """:func:`delete_blocks` of one size, number and fill."""
+    """Corruption :func:`delete_blocks` with fixed size, number and fill."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class DeletedBlocks(Corruption):
 
 @register(CORRUPTIONS, "modality-dropout")
 class ModalityDropout(Corruption):
-    """:func:`drop_modalities` by one chance: the network learns to give a modality from the others alone."""
+    """Corruption :func:`drop_modalities`: the network learns to reconstruct a modality from the others alone."""
 
     makes_absent = True
 
@@ -187,7 +187,7 @@ class ModalityDropout(Corruption):
 
 @register(CORRUPTIONS, "region-dropout")
 class RegionDropout(Corruption):
-    """:func:`drop_regions` of one size and number: the network learns to do without part of a modality."""
+    """Corruption :func:`drop_regions`: the network learns to reconstruct missing parts of a modality."""
 
     makes_absent = True
 

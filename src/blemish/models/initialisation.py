@@ -1,4 +1,4 @@
-"""Starting weights that carry a signal through the whole network."""
+"""Initial weights that preserve the variance of a signal through the whole network."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 def keep_variance(
     layer: nn.Conv2d | nn.ConvTranspose2d, *, slope: float = 1.0, reached: int | None = None
 ) -> None:
-    """Draw the weights so that the layer, with the leaky ReLU after it, neither shrinks nor swells its input.
+    """Initialise a layer so that it preserves the variance of its input, including the leaky ReLU after it.
 
     He et al. 2015 (Delving Deep into Rectifiers, equation 15), with the fan-in of a transposed convolution
     counted as the inputs that reach one output pixel, kernel² / stride² of each channel. torch's default
-    shrinks a signal about sixfold in each layer; after eighteen of them an SSIM loss sees a constant image
-    and has no gradient to leave it by.
+    attenuates a signal about sixfold in each layer; after eighteen layers the output is nearly constant, and an
+    SSIM loss has no gradient there.
 
     Parameters
     ----------
-    slope: of the leaky ReLU that follows; 1 where none does.
-    reached: inputs that reach one output pixel, where the borders make them fewer than the kernel says.
+    slope: slope of the following leaky ReLU; 1 without an activation.
+    reached: number of inputs that reach one output pixel, if it differs from the size of the kernel.
     """
     if reached is None:
         reached = layer.in_channels * math.prod(layer.kernel_size)
@@ -33,7 +33,7 @@ def keep_variance(
 
 
 def start_grey(layer: nn.Conv2d | nn.ConvTranspose2d, contrast: float = 0.1) -> None:
-    """Let an output layer begin with faint structure around mid-grey, the middle of the images' range."""
+    """Initialise an output layer to faint structure around mid-grey, the middle of the range of the images."""
     keep_variance(layer)
     with torch.no_grad():
         layer.weight.mul_(contrast)

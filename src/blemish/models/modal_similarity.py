@@ -1,4 +1,4 @@
-"""Similarity modality by modality: loss and residual of scenes (Xie, Meeus, Pižurica 2019, section 3.3)."""
+"""Similarity of each modality: loss and residual of scenes (Xie, Meeus, Pižurica 2019, section 3.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blemish.models.contracts import Pass, Residual, ResidualRule, Term
 from blemish.models.registry import RESIDUALS, TERMS, register
 from blemish.models.xie import SeparatedDecoder, SeparatedEncoder
 from blemish.similarity import ssim, ssim_map
-from blemish.similarity.ssim import make_settings
+from blemish.similarity.ssim_settings import make_settings
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
@@ -26,12 +26,12 @@ WindowSize = Annotated[int, Field(ge=3)]
 
 
 def _parts(x: Tensor, modalities: Sequence[Modality]) -> Iterator[Tensor]:
-    """The channels of each modality, (N, c, H, W)."""
+    """Split the channels of each modality, (N, c, H, W)."""
     yield from torch.split(x, [modality.channels for modality in modalities], 1)
 
 
 def _as_compared(x: Tensor, modality: Modality) -> Tensor:
-    """The channels that SSIM is to see: (N, c, H, W), or (N, 1, H, W) where the modality is turned to grey."""
+    """Convert a modality to the channels that SSIM compares: (N, c, H, W), or (N, 1, H, W) if it is compared in grey."""
     if not modality.is_grey:
         return x
     if modality.channels != len(LUMA):
@@ -40,33 +40,33 @@ def _as_compared(x: Tensor, modality: Modality) -> Tensor:
 
 
 def _absent(x: Tensor) -> Tensor:
-    """Where any channel of one modality (N, c, H, W) is missing: (N, 1, H, W)."""
+    """Mask of pixels at which any channel of one modality (N, c, H, W) is absent: (N, 1, H, W)."""
     return x.isnan().any(1, keepdim=True)
 
 
 class ModalSimilarity(NamedTuple):
-    """What :func:`modal_ssim` gives."""
+    """Result of :func:`modal_ssim`."""
 
     ssim: Tensor
-    """(N, M), at most 1; 0 where nothing could be compared."""
+    """(N, M), at most 1; 0 if nothing could be compared."""
     present: Tensor
-    """(N, M) booleans: where a window of the modality misses nothing."""
+    """(N, M) booleans: whether the modality has a complete window."""
 
 
 def modal_ssim(
     x: Tensor, y: Tensor, modalities: Sequence[Modality], *, data_range: float, window: int = 11
 ) -> ModalSimilarity:
-    """The mean SSIM of each modality of each image, over the windows in which ``x`` misses nothing.
+    """Compute the mean SSIM of each modality of each image over the windows in which ``x`` is complete.
 
-    Modalities with ``is_grey`` are turned to grey first, by the luma of ITU-R BT.601 where they have three channels
-    (Xie et al. 2019, section 3.3); the others are the mean over their channels. Windows are Gaussian, of
+    Modalities with ``is_grey`` are converted to grey first, by the luma of ITU-R BT.601 if they have three channels
+    (Xie et al. 2019, section 3.3); the SSIM of others is averaged over their channels. Windows are Gaussian, of
     standard deviation 1.5 pixels, mirrored at the border.
 
     Parameters
     ----------
     x: (N, C, H, W), NaN where absent.
     y: (N, C, H, W), finite.
-    modalities: M of them, whose channels make up C.
+    modalities: M modalities, with C channels in total.
     data_range: span of the values, 1.0 for [0, 1].
     window: side in pixels, odd.
 
@@ -78,20 +78,23 @@ def modal_ssim(
     >>> modal_ssim(x, torch.nan_to_num(x), sensors, data_range=1.0)
     ModalSimilarity(ssim=tensor([[1., 0.]]), present=tensor([[ True, False]]))
     """
-    y = y.to(torch.promote_types(y.dtype, torch.float32))  # grey in half precision would be rounded twice
+    # Grey values in half precision would be rounded twice.
+    y = y.to(torch.promote_types(y.dtype, torch.float32))
     similar, present = [], []
-    for modality, target, made in zip(modalities, _parts(x, modalities), _parts(y, modalities), strict=True):
+    for modality, target, reconstructed in zip(
+        modalities, _parts(x, modalities), _parts(y, modalities), strict=True
+    ):
         absent = _absent(target)
         if not absent.any():
-            pair = _as_compared(target, modality), _as_compared(made, modality)
+            pair = _as_compared(target, modality), _as_compared(reconstructed, modality)
             similar.append(ssim(*pair, data_range=data_range, window=window))
             present.append(torch.ones_like(similar[-1], dtype=torch.bool))
             continue
-        # Outside the windows that count, any value will do; equal ones have no gradient.
-        target, made = target.masked_fill(absent, 0), made.masked_fill(absent, 0)
-        pair = _as_compared(target, modality), _as_compared(made, modality)
+        # Outside the complete windows any value would do; equal values have no gradient.
+        target, reconstructed = target.masked_fill(absent, 0), reconstructed.masked_fill(absent, 0)
+        pair = _as_compared(target, modality), _as_compared(reconstructed, modality)
         values = ssim_map(*pair, data_range=data_range, window=window).mean(1, keepdim=True)
-        # The mirrored border repeats pixels of the window, so that none beyond it need be looked at.
+        # The mirrored border repeats pixels of the window, so only pixels inside the image matter.
         counted = F.max_pool2d(absent.to(values.dtype), window, 1, window // 2) == 0  # (N, 1, H, W)
         number = counted.sum((1, 2, 3))
         similar.append((values * counted).sum((1, 2, 3)) / number.clamp_min(1))
@@ -101,17 +104,17 @@ def modal_ssim(
 
 @register(TERMS, "modal-log-ssim")
 class ModalLogSSIM(Term):
-    """−log((SSIM + 1) / 2) of each modality, and the mean over those that are present (section 3.3).
+    """Loss −log((SSIM + 1) / 2) of each modality, averaged over the present modalities (section 3.3).
 
-    SSIM as :func:`modal_ssim` takes it. One named term a modality; each is divided by the number of modalities
-    that its image has, so that their sum is the loss. A batch in which nothing is present has loss 0.
+    SSIM is that of :func:`modal_ssim`. Each modality is one named term, divided by the number of modalities of its
+    image, so that the sum of the terms is the loss. A batch without any present modality has loss 0.
 
     Parameters
     ----------
-    modalities: of the images.
+    modalities: modalities of the images.
     data_range: span of the values.
-    window: side of the Gaussian window in pixels, odd; 11 leaves patches of 32 some 22 × 22 whole windows, and
-        the border counts by mirrored ones.
+    window: side of the Gaussian window in pixels, odd; with 11, a patch of 32 has 22 × 22 windows inside it,
+        and mirrored windows at the border.
     """
 
     takes_absent = True
@@ -119,7 +122,7 @@ class ModalLogSSIM(Term):
 
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
-        make_settings(data_range, window=window)  # a wrong window is refused here, not at the first image
+        make_settings(data_range, window=window)  # reject a wrong window here, not at the first image
         self.modalities, self.data_range, self.window = tuple(modalities), data_range, window
 
     def forward(self, done: Pass) -> dict[str, Tensor]:
@@ -139,14 +142,14 @@ class ModalLogSSIM(Term):
 
 @register(RESIDUALS, "modal-ssim")
 class ModalSSIM(ResidualRule):
-    """1 − SSIM at each pixel, the mean over the modalities that are present there; 0 where none is.
+    """Residual 1 − SSIM at each pixel, averaged over the modalities that are present there; 0 where none is.
 
-    Each modality is compared as :func:`modal_ssim` does. What is absent is filled with the reconstruction: it adds
-    no difference of its own, and its neighbours keep theirs.
+    Each modality is compared as in :func:`modal_ssim`. Absent values are filled with the reconstruction: they add
+    no difference, and the residual of their neighbours is kept.
 
     Parameters
     ----------
-    modalities: of the images.
+    modalities: modalities of the images.
     data_range: span of the values.
     window: side of the Gaussian window in pixels, odd.
     """
@@ -167,14 +170,14 @@ class ModalSSIM(ResidualRule):
         return Residual(each.nansum(1, keepdim=True) / count.clamp_min(1), y)
 
     def each(self, x: Tensor, y: Tensor) -> Tensor:
-        """The map of each modality: (N, C, H, W) to (N, M, H, W), at least 0, and NaN where it is absent."""
+        """Compute the map of each modality: (N, C, H, W) to (N, M, H, W), at least 0, and NaN where it is absent."""
         maps = []
-        for modality, target, made in zip(
+        for modality, target, reconstructed in zip(
             self.modalities, _parts(x, self.modalities), _parts(y, self.modalities), strict=True
         ):
             absent = _absent(target)
-            target = torch.where(absent, made, target)
-            pair = _as_compared(target, modality), _as_compared(made, modality)
+            target = torch.where(absent, reconstructed, target)
+            pair = _as_compared(target, modality), _as_compared(reconstructed, modality)
             similar = ssim_map(*pair, data_range=self.data_range, window=self.window)
             distance = (1 - similar).mean(1, keepdim=True).clamp_min(0)
             maps.append(distance.masked_fill(absent, torch.nan))
@@ -182,33 +185,33 @@ class ModalSSIM(ResidualRule):
 
 
 class ModalResiduals(NamedTuple):
-    """What :func:`modal_residuals` gives, for M modalities."""
+    """Result of :func:`modal_residuals` for M modalities."""
 
     own: Tensor
-    """(N, M, H, W): 1 − SSIM of each modality, seen with all others; NaN where it is absent."""
+    """(N, M, H, W): 1 − SSIM of each modality, with all modalities as input; NaN where it is absent."""
     crossed: Tensor
-    """(N, M, H, W): the same, with that modality taken away from the input; NaN also where it is the only one."""
+    """(N, M, H, W): the same, with that modality removed from the input; NaN also where it is the only one."""
     reconstruction: Tensor
-    """(N, C, H, W), from all that is there."""
+    """(N, C, H, W), from all present modalities."""
     predicted: Tensor
-    """(N, C, H, W): each modality as the others predict it; NaN where there is no other."""
+    """(N, C, H, W): each modality predicted from the others; NaN where there is no other."""
 
 
 @torch.no_grad()
 def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
-    """What each modality shows that the network did not expect, and what the others do not predict of it.
+    """Compute the residual of each modality against its reconstruction and against its prediction from the others.
 
-    The latter is the case of overpainting and underdrawing: one sensor shows it, the others do not.
+    The second residual finds overpainting and underdrawing, which one modality shows and the others do not.
 
     Parameters
     ----------
-    model: with residual ``modal-ssim``, and an encoder that takes absent values; in evaluation.
+    model: in evaluation mode, with residual ``modal-ssim`` and an encoder that accepts absent values.
     x: (N, C, H, W), NaN where absent.
 
     Raises
     ------
     UsageError
-        When the model has another residual, or its encoder takes no absent values.
+        If the model has another residual, or its encoder does not accept absent values.
     """
     measure = model.measure
     if not isinstance(measure, ModalSSIM):
@@ -216,8 +219,8 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
             "residuals of single modalities need a model with residual 'modal-ssim', such as fp-cae-add"
         )
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
-    there = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
-    alone = there.sum(1, keepdim=True) == there  # (N, M, H, W): all that is there, if anything, is itself
+    present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
+    alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
     crossed = measure.each(x, predicted).masked_fill(alone, torch.nan)
     sizes = torch.tensor([modality.channels for modality in measure.modalities], device=x.device)
     predicted = predicted.masked_fill(alone.repeat_interleave(sizes, 1), torch.nan)
@@ -225,7 +228,7 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
 
 
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) from all that is there, and each modality of them from the others alone."""
+    """Reconstruct images (N, C, H, W) from all present modalities, and each modality from the others alone."""
     encoder, decoder = model.encoder, model.decoder
     between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
     if (
@@ -234,24 +237,24 @@ def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modalit
         and isinstance(decoder, SeparatedDecoder)
         and not between
     ):
-        # What a modality is encoded to does not depend on the others: each is seen once, and only fused anew.
+        # The features of a modality do not depend on the others: each is encoded once, and only the fusion is repeated.
         prepared = model.prepare(x)
-        seen = encoder.see(prepared.image)
-        made = decoder(encoder.fuse(seen))
+        features = encoder.encode_separately(prepared.image)
+        decoded = decoder(encoder.fuse(features))
         others = [
-            decoder.modality(encoder.fuse(seen, without=place), place) for place in range(len(modalities))
+            decoder.modality(encoder.fuse(features, without=index), index) for index in range(len(modalities))
         ]
         return (
-            model.restore(made, prepared).float(),
+            model.restore(decoded, prepared).float(),
             model.restore(torch.cat(others, 1), prepared).float(),
         )
     reconstruction = model(x).reconstruction.float()
     predicted = torch.empty_like(reconstruction)
     first = 0
     for modality in modalities:
-        taken = slice(first, first + modality.channels)
+        own = slice(first, first + modality.channels)
         rest = x.clone()
-        rest[:, taken] = torch.nan
-        predicted[:, taken] = model(rest).reconstruction[:, taken].float()
-        first = taken.stop
+        rest[:, own] = torch.nan
+        predicted[:, own] = model(rest).reconstruction[:, own].float()
+        first = own.stop
     return reconstruction, predicted

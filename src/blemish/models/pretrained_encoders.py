@@ -1,7 +1,7 @@
-"""VGG16 and ResNet50 as encoders, begun with ImageNet weights and trained on.
+"""VGG16 and ResNet50 as encoders, initialised with ImageNet weights and trained further.
 
 As in Kumar, Malik, Puglisi 2025: the networks of Simonyan & Zisserman 2015 and He et al. 2016 without their
-classifiers. The paper names ImageNet, but not which of the published weights.
+classifiers. The paper names ImageNet, but not the version of the weights.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ STRIDE = 32
 
 
 class PretrainedEncoder(ImageEncoder):
-    """(N, C, H, W) in [0, 1] to features (N, width, H/32, W/32), at least 0.
+    """Pretrained encoder: (N, C, H, W) in [0, 1] to features (N, width, H/32, W/32), at least 0.
 
-    One channel is shown to the network as red, green and blue alike; other counts but three pass a learned
-    1 × 1 convolution before it, which begins as their mean.
+    One channel is repeated as red, green and blue; any other number than three is reduced by a learned 1 × 1
+    convolution, which is initialised to the mean of the channels.
 
     Parameters
     ----------
-    channels: of the images.
-    patch: side of the training patch in pixels, a multiple of 32; the paper's images are 256.
-    weights: ``imagenet`` (the files on this machine), ``download``, ``none`` (from scratch), or a path.
-    pretrained: False leaves the weights drawn, whatever ``weights`` says.
+    channels: channels of the images.
+    patch: side of the training patch in pixels, a multiple of 32; the images of the paper have 256.
+    weights: ``imagenet`` (a file on this machine), ``download``, ``none`` (from scratch), or a path.
+    pretrained: False initialises the weights at random, regardless of ``weights``.
 
     Raises
     ------
     RecipeError
         For a patch that is no multiple of 32.
     FileError
-        When the weights are not there or belong to another network.
+        If the weights are missing or belong to another network.
     """
 
     stride = STRIDE
@@ -71,14 +71,14 @@ class PretrainedEncoder(ImageEncoder):
     def forward(self, x: Tensor) -> Tensor:
         if self.colours is not None:
             x = self.colours(x)  # (N, C, H, W) -> (N, 3, H, W)
-        # one channel spreads to (N, 3, H, W) here
+        # one channel is broadcast to (N, 3, H, W) here
         x = (x - self.mean) / self.std
         return cast(Tensor, self.network(x))
 
 
 @register(ENCODERS, "vgg16")
 class VGG16Encoder(PretrainedEncoder):
-    """All five convolutional blocks of VGG16, each with its max-pooling."""
+    """Encoder of the five convolutional blocks of VGG16, each with its max-pooling."""
 
     network_name = "vgg16"
     width = 512
@@ -86,13 +86,13 @@ class VGG16Encoder(PretrainedEncoder):
 
 @register(ENCODERS, "resnet50")
 class ResNet50Encoder(PretrainedEncoder):
-    """ResNet50 without the mean over the image and the classifier."""
+    """Encoder of ResNet50 without its global pooling and classifier."""
 
     network_name = "resnet50"
     width = 2048
 
     def forward(self, x: Tensor) -> Tensor:
-        learning = self.network.get_submodule("bn1").training  # a loss term may rest it for a while
+        learning = self.network.get_submodule("bn1").training  # a loss term may switch it to evaluation mode
         if learning and x.shape[0] * x.shape[2] * x.shape[3] <= STRIDE * STRIDE:
             raise UsageError(
                 "batch normalisation in encoder 'resnet50' cannot learn from one image of "

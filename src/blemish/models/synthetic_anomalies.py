@@ -1,9 +1,9 @@
-"""Synthetic blemishes: what a network learns to find before it has seen a real one.
+"""Synthetic anomalies, on which a network is trained without real defects.
 
-Regions follow Perlin noise (Zavrtanik et al. 2021, DRAEM, section 3.3), ellipses, boxes and scratches. They are
-filled with pieces of the good images themselves or of textures, pasted plainly, seamlessly or by their stronger
-detail (Schlüter et al. 2022, Natural Synthetic Anomalies), or with tones, noise, blur and stains. Everything is measured
-by the image's own contrast; regions by its size, fine detail by pixels.
+Their shapes follow Perlin noise (Zavrtanik et al. 2021, DRAEM, section 3.3), ellipses, boxes and scratches. They are
+filled with crops of the good images or of textures, pasted plainly, seamlessly or with mixed detail (Schlüter et al.
+2022, Natural Synthetic Anomalies), or with tones, noise, blur and stains. Changes are relative to the contrast of the
+image, sizes to its shorter side; fine detail is in pixels.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from blemish.data.image import read_image, resize, select_channels
 from blemish.errors import ImageError, RecipeError, UsageError
 from blemish.models.anomaly_fillings import (
     blurred,
-    foreign_place,
+    displaced,
     foreign_texture,
     inpainted,
-    neighbouring_piece,
-    noise,
+    other_location,
     stain,
-    tone,
-    warped_piece,
+    structured_noise,
+    tone_change,
+    warped,
 )
-from blemish.models.anomaly_shapes import VISIBLE, AnomalyArea, Draws, regions, spread
+from blemish.models.anomaly_shapes import VISIBLE, AnomalyArea, Draws, sample_areas, spread
 from blemish.models.contracts import Corruption
 from blemish.models.registry import CORRUPTIONS, register
 
 FAINTEST = 1 / 1024
-"""Least change in units of the range that counts, in images without any contrast."""
+"""Smallest change that counts in an image without contrast, in units of the data range."""
 FINEST = 512
-"""Shorter side in pixels that larger textures are brought to."""
+"""Shorter side in pixels to which larger textures are reduced."""
 TEXTURES = 200
-"""Images of a folder of textures that are used, at most."""
+"""Largest number of images used from a folder of textures."""
 
 
 def anomaly_mask(seen: Tensor, target: Tensor) -> Tensor:
-    """Which pixels of ``seen`` were visibly changed from ``target``: (N, C, H, W) twice to (N, 1, H, W) of 0 and 1.
+    """Mask of the pixels of ``seen`` that visibly differ from ``target``: (N, C, H, W) twice to (N, 1, H, W) of 0 and 1.
 
-    The absolute difference in the channel where it is largest, averaged over 3×3 pixels, exceeds 0.15 of the
-    :func:`spread` of ``target``; then gaps of up to four pixels are closed. So a common gain and offset of both
-    images does not matter, and nothing counts beyond one pixel from the changes and the gaps between them. What is
-    absent (NaN) is not changed.
+    A pixel is marked if the absolute difference in the channel where it is largest, averaged over 3×3 pixels,
+    exceeds 0.15 times the :func:`spread` of ``target``; then gaps of up to four pixels are closed. A common gain and
+    offset of both images has no effect, and the mask extends at most one pixel beyond the changes and the gaps
+    between them. Absent values (NaN) count as unchanged.
 
     >>> target = torch.linspace(0, 1, 12).expand(1, 1, 12, 12)
     >>> seen = target.clone()
@@ -66,20 +66,20 @@ def anomaly_mask(seen: Tensor, target: Tensor) -> Tensor:
 
 Filling = Callable[[Tensor, Tensor, AnomalyArea, Draws], Tensor]
 FILLINGS: tuple[Filling, ...] = (
-    foreign_place,
-    foreign_place,
-    neighbouring_piece,
-    warped_piece,
-    tone,
-    noise,
+    other_location,
+    other_location,
+    displaced,
+    warped,
+    tone_change,
+    structured_noise,
     blurred,
     stain,
     inpainted,
 )
-"""Each takes images (n, C, H, W), good ones to take pieces from, and the regions; pieces of afar come twice."""
+"""Fillings of images (n, C, H, W), given good images to crop from and the areas; other locations are twice as likely."""
 
 
-def spoil(
+def synthesise_anomalies(
     x: Tensor,
     *,
     clean: float = 0.3,
@@ -89,65 +89,65 @@ def spoil(
     textures: Sequence[Tensor] = (),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Good images with blemishes from obvious to barely visible; what is absent (NaN) stays so.
+    """Add synthetic anomalies to good images, from obvious to barely visible; absent values (NaN) stay absent.
 
-    Half of the blemishes are opaque, the others cover 0.2 to all.
+    Half of the anomalies are opaque, the others have an opacity between 0.2 and 1.
 
     Parameters
     ----------
-    x: (N, C, H, W) in [0, 1]; its images lend each other pieces.
-    clean: share of the images that stay as they are, in [0, 1].
-    most: blemishes of one image, each number from 1 as likely.
-    smallest, largest: diameter in units of the shorter side; see :func:`regions`.
-    textures: (C, h, w) in [0, 1] each, of any size; where there are some, two fillings of eleven are pieces of them.
-    generator: to draw from; torch's global one without it.
+    x: (N, C, H, W) in [0, 1]; crops are taken from all images of the batch.
+    clean: share of the images without anomalies, in [0, 1].
+    most: largest number of anomalies in one image; every number from 1 is equally likely.
+    smallest, largest: diameter in units of the shorter side; see :func:`sample_areas`.
+    textures: (C, h, w) in [0, 1] each, of any size; if given, two fillings of eleven are crops of them.
+    generator: source of the random numbers; torch's global generator by default.
 
     >>> x = torch.rand(8, 1, 64, 64)
-    >>> y = spoil(x, clean=0.0, generator=torch.Generator().manual_seed(0))
+    >>> y = synthesise_anomalies(x, clean=0.0, generator=torch.Generator().manual_seed(0))
     >>> y.shape == x.shape, float((y != x).float().mean()) < 0.5
     (True, True)
     """
     draws, n = Draws(x, generator), len(x)
     counts = (1 + draws.integers(n, below=most)) * ~draws.chance(n, of=clean)
     good = x.nan_to_num()
-    spoiled = good.clone()
+    corrupted = good.clone()
     fillings = FILLINGS + (partial(foreign_texture, textures=textures),) * (2 if textures else 0)
     for already in range(most):
         k = (counts > already).nonzero()[:, 0]
         if len(k):
-            spoiled[k] = _with_one_blemish(spoiled[k], good, fillings, smallest, largest, draws)
-    return torch.where(x.isnan(), x, spoiled)
+            corrupted[k] = _add_anomaly(corrupted[k], good, fillings, smallest, largest, draws)
+    return torch.where(x.isnan(), x, corrupted)
 
 
-def _with_one_blemish(
+def _add_anomaly(
     x: Tensor, good: Tensor, fillings: Sequence[Filling], smallest: float, largest: float, draws: Draws
 ) -> Tensor:
     n = len(x)
-    region = regions(x, smallest, largest, draws.generator)
+    area = sample_areas(x, smallest, largest, draws.generator)
     filled = torch.empty_like(x)
     kind = draws.integers(n, below=len(fillings))
     for index, filling in enumerate(fillings):
         k = (kind == index).nonzero()[:, 0]
         if len(k):
-            filled[k] = filling(x[k], good, region.of(k), draws)
+            filled[k] = filling(x[k], good, area.select(k), draws)
     opacity = torch.where(draws.chance(n, 1, 1, 1), 1.0, draws.log_uniform(n, 1, 1, 1, low=0.2, high=1))
-    return (x + opacity * region.mask * (filled - x)).clamp(0, 1)
+    return (x + opacity * area.mask * (filled - x)).clamp(0, 1)
 
 
 @register(CORRUPTIONS, "synthetic-anomalies")
 class SyntheticAnomalies(Corruption):
-    """:func:`spoil` by one share, number and size; the label is :func:`anomaly_mask`.
+    """Corruption :func:`synthesise_anomalies` with fixed share, number and sizes; the label is :func:`anomaly_mask`.
 
     Parameters
     ----------
-    clean, most, smallest, largest: as :func:`spoil` takes them.
-    textures: folder of images that lend their textures, beside the good ones. It is read when the first image is
-        spoiled, never at inspection.
+    clean, most, smallest, largest: as in :func:`synthesise_anomalies`.
+    textures: folder of texture images to crop from, in addition to the good images. It is read when the first image
+        is corrupted, never at inspection.
 
     Raises
     ------
     RecipeError
-        When ``smallest`` exceeds ``largest``.
+        If ``smallest`` exceeds ``largest``.
     """
 
     corrupts_held_out = True
@@ -168,44 +168,44 @@ class SyntheticAnomalies(Corruption):
             )
         self.clean, self.most, self.smallest, self.largest = clean, most, smallest, largest
         self.textures = textures
-        self._read: list[Tensor] = []
+        self._read_textures: list[Tensor] = []
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.spoil(x, self.clean, generator)
 
     @torch.no_grad()
     def spoil(self, x: Tensor, clean: float, generator: torch.Generator | None = None) -> Tensor:
-        """As :meth:`forward` does it, with another share of clean images.
+        """Add synthetic anomalies like :meth:`forward`, with another share of clean images.
 
         Raises
         ------
         FileError, ImageError
-            When the textures cannot be read.
+            If the textures cannot be read.
         """
-        if self.textures is not None and not self._read:
-            self._read = read_textures(self.textures, x.shape[1])
-        # Half precision would band the noise.
+        if self.textures is not None and not self._read_textures:
+            self._read_textures = read_textures(self.textures, x.shape[1])
+        # Half precision would quantise the noise visibly.
         with torch.autocast(x.device.type, enabled=False):
-            return spoil(
+            return synthesise_anomalies(
                 x,
                 clean=clean,
                 most=self.most,
                 smallest=self.smallest,
                 largest=self.largest,
-                textures=self._read,
+                textures=self._read_textures,
                 generator=generator,
             )
 
 
 def read_textures(folder: str, channels: int) -> list[Tensor]:
-    """Images of ``folder`` as (C, h, w) in [0, 1]; of very many some, evenly chosen, and large ones made smaller.
+    """Read the images of ``folder`` as (C, h, w) in [0, 1]: an even selection of at most ``TEXTURES``, large ones reduced.
 
-    For other numbers of channels than 1 and 3 they are grey, the same in each.
+    For a number of channels other than 1 and 3, textures are grey and equal in all channels.
 
     Raises
     ------
     FileError, ImageError
-        When there is no image, or one cannot be read or turned into grey or RGB.
+        If there is no image, or one cannot be read or converted to grey or RGB.
     """
     items = find_images(folder)
     textures = []

@@ -1,14 +1,14 @@
-"""The autoencoders of Xie, Meeus and Pižurica 2019, for surfaces that several sensors saw.
+"""Multimodal autoencoders of Xie, Meeus and Pižurica 2019, for scenes of several modalities.
 
 Partial Convolution Based Multimodal Autoencoder for Art Investigation, section 3.2. A patch of 32 × 32 pixels
-becomes 3 × 3 × 80 latent variables. The paper prints the two totals of its separated models, 893,643 weights
-with addition and 996,043 with concatenation for modalities of 3, 3, 1, 1 and 3 channels, and no kernels. Both
-totals are met, to the weight, by what stands below; of the other tables that meet them, kernels 3, 4, 3 in
-the encoder with 4, 4, 5 in the decoder is one. The activation is ours: leaky ReLU of slope 0.2 after every
-layer but the one that gives the latent and the one that gives the image.
+has 3 × 3 × 80 latent variables. The paper states no kernel sizes, but the total number of weights of its separated
+models for modalities of 3, 3, 1, 1 and 3 channels: 893,643 with addition and 996,043 with concatenation. The layers
+below have exactly these totals; so do others, such as kernels 3, 4, 3 in the encoder with 4, 4, 5 in the decoder.
+The activation is a choice of this implementation: leaky ReLU of slope 0.2 after every layer except those that
+output the latent and the image.
 
-NaN in an image says *absent*. Encoders of partial convolutions take it as a hole; what the networks give is
-never NaN.
+NaN in an image means *absent*. Encoders with partial convolutions treat absent values as holes; the outputs of the
+networks are never NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SLOPE = 0.2
 LATENT = 80
 # (kernel, stride, padding, channels out): 32 -> 16 -> 8 -> 3
 ENCODER = ((5, 2, 2, 48), (4, 2, 1, 48), (3, 2, 0, LATENT))
-# (kernel, stride, padding, output padding, channels out): 3 -> 8 -> 16 -> 32; the image's channels come last.
+# (kernel, stride, padding, output padding, channels out): 3 -> 8 -> 16 -> 32; 0 stands for the channels of the image.
 DECODER = ((4, 2, 0, 0, 48), (4, 2, 1, 0, 48), (3, 2, 1, 1, 0))
 INTERMODAL_KERNEL = 2
 
@@ -49,7 +49,7 @@ def _check_patch(part: str, patch: int) -> None:
 
 
 def _grid(patch: int) -> tuple[int, int]:
-    """Sides of the latent of one patch: the last convolution has no padding, so that one place is lost."""
+    """Sides of the latent of one patch; the last convolution has no padding and loses one location."""
     return patch // STRIDE - 1, patch // STRIDE - 1
 
 
@@ -60,13 +60,13 @@ def _convolved(layer: nn.Module, x: Tensor, mask: Tensor | None) -> tuple[Tensor
 
 
 def _presence(x: Tensor) -> Tensor | None:
-    """Where ``x`` (N, C, H, W) is not NaN, in its shape; None where it is so everywhere, which is the quick way."""
+    """Mask of values of ``x`` (N, C, H, W) that are not NaN; None if all are present, which is the fast case."""
     absent = x.isnan()
     return ~absent if absent.any() else None
 
 
 class _Halving(nn.Module):
-    """The three convolutions of one encoder: (N, C, H, W) to (N, 80, H / 8 − 1, W / 8 − 1), and its mask."""
+    """Encoder of three strided convolutions: (N, C, H, W) to (N, 80, H / 8 − 1, W / 8 − 1), and the mask of valid outputs."""
 
     def __init__(self, channels: int, convolution: Convolution, *, linear: bool) -> None:
         super().__init__()
@@ -84,22 +84,22 @@ class _Halving(nn.Module):
         self.activated = len(layers) - linear
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        for place, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers):
             x, mask = _convolved(layer, x, mask)
-            if place < self.activated:
+            if index < self.activated:
                 x = F.leaky_relu(x, SLOPE)
         return x, mask
 
 
 @register(ENCODERS, "stacked")
 class StackedEncoder(ImageEncoder):
-    """All channels through one encoder (Figure 4): (N, C, H, W) to (N, 80, H / 8 − 1, W / 8 − 1).
+    """Encoder of all channels together (Figure 4): (N, C, H, W) to (N, 80, H / 8 − 1, W / 8 − 1).
 
     Parameters
     ----------
-    channels: of the images, all modalities together.
-    patch: side of the training patch in pixels, a multiple of 8 and 16 at least; the paper's is 32.
-    convolution: ``partial``, which takes absent values channel by channel, or ``normal``, which takes none.
+    channels: channels of the images, all modalities together.
+    patch: side of the training patch in pixels, a multiple of 8, at least 16; 32 in the paper.
+    convolution: ``partial``, which accepts absent values in each channel, or ``normal``, which does not.
     """
 
     stride = STRIDE
@@ -116,28 +116,28 @@ class StackedEncoder(ImageEncoder):
         return cast(Tensor, self.halving(x, _presence(x) if self.takes_absent else None)[0])
 
 
-class Seen(NamedTuple):
-    """What the encoder of one modality finds in it."""
+class ModalFeatures(NamedTuple):
+    """Features of one modality."""
 
     features: Tensor
-    """(N, 80, h, w), 0 where they rest on nothing."""
+    """(N, 80, h, w), 0 where no input is valid."""
     mask: Tensor | None
-    """(N, 1, h, w) booleans, where they rest on anything; None where they do everywhere."""
+    """(N, 1, h, w) booleans of valid features; None if all are valid."""
 
-    def held(self) -> Tensor:
-        """The mask, written out."""
+    def full_mask(self) -> Tensor:
+        """Return the mask as a tensor, also if all features are valid."""
         if self.mask is not None:
             return self.mask
         return torch.ones_like(self.features[:, :1], dtype=torch.bool)
 
-    def absent(self) -> Seen:
-        """What would be found had the modality never been taken."""
-        return Seen(torch.zeros_like(self.features), torch.zeros_like(self.held()))
+    def absent(self) -> ModalFeatures:
+        """Features of an absent modality in the same shape."""
+        return ModalFeatures(torch.zeros_like(self.features), torch.zeros_like(self.full_mask()))
 
 
 @register(ENCODERS, "separated")
 class SeparatedEncoder(ImageEncoder):
-    """An encoder for each modality, and a convolution that finds what they share (Figure 5).
+    """Encoder of each modality separately, with a convolution that fuses their features (Figure 5).
 
     ::
 
@@ -145,17 +145,17 @@ class SeparatedEncoder(ImageEncoder):
            ├─► encoders[1] ─┼─► concat or add ─► intermodal ─► latent (N, 80, H / 8 − 1, W / 8 − 1)
            └─► …           ─┘
 
-    An absent modality contributes nothing, and the others stand in for it. Concatenated, its features are a
-    hole to the inter-modal partial convolution, which scales up what is left. Added, the sum of those that are
-    present is multiplied by (number of modalities) / (number present), at each place of the grid. Where all are
-    absent the latent is 0.
+    An absent modality contributes nothing, and the others are scaled up in its place. With concatenation, its
+    features are a hole for the inter-modal partial convolution, which scales up the others. With addition, the sum of
+    the present features is multiplied by (number of modalities) / (number present) at each location of the grid.
+    Where all modalities are absent the latent is 0.
 
     Parameters
     ----------
-    modalities: whose channels make up the images'.
-    patch: side of the training patch in pixels, a multiple of 8 and 16 at least; the paper's is 32.
+    modalities: modalities whose channels form the images.
+    patch: side of the training patch in pixels, a multiple of 8, at least 16; 32 in the paper.
     fusion: ``add`` or ``concat``.
-    convolution: ``partial``, which takes absent values, or ``normal``, which takes none.
+    convolution: ``partial``, which accepts absent values, or ``normal``, which does not.
     """
 
     stride = STRIDE
@@ -179,49 +179,53 @@ class SeparatedEncoder(ImageEncoder):
         kind = PartialConv2d if convolution == "partial" else nn.Conv2d
         fused = LATENT * (len(self.sizes) if fusion == "concat" else 1)
         self.intermodal = kind(fused, LATENT, INTERMODAL_KERNEL, padding=INTERMODAL_KERNEL - 1)
-        # A sum of as many features has their variances in it.
+        # The variance of a sum of features is the sum of their variances.
         reached = INTERMODAL_KERNEL**2 * LATENT * len(self.sizes)
         keep_variance(self.intermodal, reached=reached)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fuse(self.see(x))
+        return self.fuse(self.encode_separately(x))
 
-    def see(self, x: Tensor) -> list[Seen]:
-        """What each encoder finds in its part of ``x`` (N, C, H, W), before anything is shared."""
+    def encode_separately(self, x: Tensor) -> list[ModalFeatures]:
+        """Encode each modality of ``x`` (N, C, H, W) without the others."""
         present = _presence(x) if self.takes_absent else None
         masks: Sequence[Tensor | None] = [None] * len(self.sizes)
         if present is not None:
             masks = torch.split(present, self.sizes, 1)
         return [
-            Seen(*encoder(part, mask))
+            ModalFeatures(*encoder(part, mask))
             for encoder, part, mask in zip(self.encoders, torch.split(x, self.sizes, 1), masks, strict=True)
         ]
 
-    def fuse(self, seen: Sequence[Seen], *, without: int | None = None) -> Tensor:
-        """The latent of what was seen, as if the modality of number ``without`` were absent."""
+    def fuse(self, modalities: Sequence[ModalFeatures], *, without: int | None = None) -> Tensor:
+        """Fuse the features of the modalities into the latent; modality ``without`` is treated as absent."""
         if without is not None:
-            seen = [one.absent() if place == without else one for place, one in enumerate(seen)]
-        whole = all(one.mask is None for one in seen)
-        features = [one.features for one in seen]  # each (N, 80, h, w)
+            modalities = [
+                modality.absent() if index == without else modality
+                for index, modality in enumerate(modalities)
+            ]
+        complete = all(modality.mask is None for modality in modalities)
+        features = [modality.features for modality in modalities]  # each (N, 80, h, w)
         mask = None
         if self.fusion == "concat":
             fused = torch.cat(features, 1)
-            if not whole:
-                mask = torch.cat([one.held().expand_as(one.features) for one in seen], 1)
+            if not complete:
+                masks = [modality.full_mask().expand_as(modality.features) for modality in modalities]
+                mask = torch.cat(masks, 1)
         else:
             fused = torch.stack(features).sum(0)
-            if not whole:
-                count = torch.stack([one.held() for one in seen]).sum(0)  # (N, 1, h, w)
-                fused, mask = fused * (len(seen) / count.clamp_min(1)), count > 0
-        # One place more than it is given: the grid is kept by leaving out what looks ahead of its first.
+            if not complete:
+                count = torch.stack([modality.full_mask() for modality in modalities]).sum(0)  # (N, 1, h, w)
+                fused, mask = fused * (len(modalities) / count.clamp_min(1)), count > 0
+        # The padding adds one location per axis; leaving out the first one keeps the size of the grid.
         return _convolved(self.intermodal, fused, mask)[0][..., 1:, 1:]
 
 
 class _Upsampled(nn.Module):
-    """Every place repeated twice along both axes, then a partial convolution, in place of a transposed one.
+    """Nearest upsampling by 2 and a partial convolution, instead of a transposed convolution.
 
-    The same kernel, and the same size of output, as a transposed convolution of stride 2; its repeated values
-    stand where that has its inserted zeros. The paper leaves open how 3 places become 8; so they do.
+    The kernel and the size of the output are those of a transposed convolution of stride 2; repeated values replace
+    its inserted zeros. The paper does not state how 3 locations become 8; here they become 8 in this way.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, padding: int, output_padding: int) -> None:
@@ -236,7 +240,7 @@ class _Upsampled(nn.Module):
 
 
 class _Doubling(nn.Sequential):
-    """The three deconvolutions of one decoder: (N, 80, h, w) to (N, C, 8 (h + 1), 8 (w + 1)), linear output."""
+    """Decoder of three deconvolutions: (N, 80, h, w) to (N, C, 8 (h + 1), 8 (w + 1)), linear output."""
 
     def __init__(self, latent: int, channels: int, deconvolution: Deconvolution) -> None:
         steps: list[nn.Module] = []
@@ -250,7 +254,7 @@ class _Doubling(nn.Sequential):
                 weighted = step.convolution
             elif deconvolution == "partial":
                 step = weighted = PartialConvTranspose2d(c_in, c_out, kernel, stride, padding, extra)
-            elif extra:  # which ours, the quicker one, does not have
+            elif extra:  # not supported by the faster ConvTranspose2d of Blemish
                 step = weighted = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, extra)
             else:
                 step = weighted = ConvTranspose2d(c_in, c_out, kernel, stride, padding)
@@ -263,15 +267,15 @@ class _Doubling(nn.Sequential):
 
 @register(DECODERS, "stacked")
 class StackedDecoder(ImageDecoder):
-    """All channels from one decoder (Figure 4): (N, 80, h, w) to (N, C, 8 (h + 1), 8 (w + 1)), linear output.
+    """Decoder of all channels together (Figure 4): (N, 80, h, w) to (N, C, 8 (h + 1), 8 (w + 1)), linear output.
 
     Parameters
     ----------
-    channels: of the images, all modalities together.
-    patch: side of the training patch in pixels, a multiple of 8 and 16 at least.
-    latent: channels of what it reads.
-    deconvolution: ``partial`` or ``normal`` transposed convolutions, or ``upsampled``: nearest neighbours and a
-        partial convolution.
+    channels: channels of the images, all modalities together.
+    patch: side of the training patch in pixels, a multiple of 8, at least 16.
+    latent: channels of the latent.
+    deconvolution: ``partial`` or ``normal`` transposed convolutions, or ``upsampled``: nearest upsampling
+        and a partial convolution.
     """
 
     def __init__(
@@ -293,9 +297,9 @@ class StackedDecoder(ImageDecoder):
 
 @register(DECODERS, "separated")
 class SeparatedDecoder(ImageDecoder):
-    """A decoder for each modality, all of one latent (Figure 5); it gives those that were absent, too.
+    """Decoder with one branch per modality from a common latent (Figure 5); it reconstructs absent modalities too.
 
-    Takes the settings of :class:`StackedDecoder`, and the ``modalities`` in place of the channels.
+    Takes the settings of :class:`StackedDecoder`, with ``modalities`` instead of ``channels``.
     """
 
     def __init__(
@@ -314,11 +318,8 @@ class SeparatedDecoder(ImageDecoder):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.cat([self.modality(latent, place) for place in range(len(self.decoders))], 1)
+        return torch.cat([self.modality(latent, index) for index in range(len(self.decoders))], 1)
 
-    def modality(self, latent: Tensor, place: int) -> Tensor:
-        """The modality of number ``place`` alone: (N, c, 8 (h + 1), 8 (w + 1))."""
-        return cast(Tensor, self.decoders[place](latent))
-
-
-# -- how alike, modality by modality -------------------------------------------------------------------
+    def modality(self, latent: Tensor, index: int) -> Tensor:
+        """Decode the modality ``index`` alone: (N, c, 8 (h + 1), 8 (w + 1))."""
+        return cast(Tensor, self.decoders[index](latent))

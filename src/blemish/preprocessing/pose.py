@@ -9,8 +9,9 @@ the left.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,26 @@ def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
     ----------
     grey: at any size; the object is looked for at ``SIDE`` pixels or fewer.
     """
+    return _search(grey)
+
+
+@contextmanager
+def kept_poses(keep: Callable[[PoseSearch], PoseSearch]) -> Iterator[None]:
+    """Let ``keep``, such as ``joblib.Memory(folder).cache``, wrap the search for poses in this process.
+
+    For many fits on the same images, most of whose time would go into finding the same poses.
+    """
+    global _search
+    plain = _search
+    _search = keep(plain)
+    try:
+        yield
+    finally:
+        _search = plain
+
+
+def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
+    """:func:`find_pose` without anything kept."""
     scale = max(1.0, min(grey.shape) / SIDE)
     small = grey if scale == 1 else resize(grey[None], _rounded(grey.shape, scale))[0]
     mask, edges = find_object(small)
@@ -125,6 +146,11 @@ def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
         inside=not border.any(),
         plain=bool(edges[ground].mean() < 0.02) if ground.any() else False,
     )
+
+
+PoseSearch: TypeAlias = Callable[[NDArray[np.floating]], FoundObject | None]
+
+_search: PoseSearch = search_pose
 
 
 def plan_crop(

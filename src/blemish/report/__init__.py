@@ -1,4 +1,4 @@
-"""Pages and images: one offline HTML file that shows what was found and why."""
+"""Reports: offline HTML pages with heat maps, charts and tables."""
 
 from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import HEAT, displayable, heat, overlay

@@ -1,7 +1,7 @@
-"""One offline HTML page from sections: figures, prose, tables, charts and galleries.
+"""Offline HTML page built from sections: figures, prose, tables, charts and galleries.
 
-A page is one file. Styles, script and images are inside it, nothing is fetched, and its own content policy
-forbids the browser to fetch anything. Every text is escaped: a file name may hold markup.
+A page is one file with its styles, script and images; its content security policy forbids the browser to load
+anything else. Every text is escaped: a file name may contain markup.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tone: TypeAlias = Literal["plain", "good", "bad"]
 
 @dataclass(frozen=True)
 class Figures:
-    """The headline figures: (label, value, note) tiles; numbers are written with three significant digits."""
+    """Headline figures: (label, value, note) tiles; numbers are written with three significant digits."""
 
     items: Sequence[tuple[str, str | float, str]]
 
@@ -44,7 +44,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class SettingsSection:
-    """Names and values, as they were used."""
+    """Names and values of the settings in use."""
 
     title: str
     values: Mapping[str, str | float | None]
@@ -52,9 +52,9 @@ class SettingsSection:
 
 @dataclass(frozen=True)
 class TableSection:
-    """Rows under columns. Numbers stand at the right with ``digits`` significant digits, ``None`` is a dash.
+    """Table of rows. Numbers are right-aligned with ``digits`` significant digits, ``None`` is a dash.
 
-    Readers sort by clicking a column's head; long tables scroll inside the page and can be filtered.
+    A click on the head of a column sorts the table; long tables scroll inside the page and can be filtered.
     """
 
     title: str
@@ -66,7 +66,7 @@ class TableSection:
 
 @dataclass(frozen=True)
 class FigurePanel:
-    """One image of a row: uint8 (H, W, 3) or (H, W).
+    """Image in a row: uint8 (H, W, 3) or (H, W).
 
     A ``photo`` is stored as JPEG and reduced with a smooth filter; a ``map`` is stored without loss as PNG.
     """
@@ -78,7 +78,7 @@ class FigurePanel:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One inspected image: its name, a caption, badges (text, tone) and its panels side by side."""
+    """Row of one inspected image: its name, a caption, badges (text, tone) and its panels side by side."""
 
     name: str
     caption: str = ""
@@ -88,15 +88,15 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Scale:
-    """The legend of the heat maps: the level at mid-scale and what is measured."""
+    """Legend of the heat maps: the pixel threshold at mid-scale and the name of the measure."""
 
-    level: float
+    pixel_threshold: float
     measure: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of images; ``rows`` may be a generator, so that one image at a time is in memory."""
+    """Gallery of images; ``rows`` may be a generator, so that only one image at a time is in memory."""
 
     title: str
     rows: Iterable[ImageRow]
@@ -110,7 +110,7 @@ Section: TypeAlias = Figures | Prose | SettingsSection | TableSection | Gallery 
 
 @dataclass(frozen=True)
 class _View:
-    """A section as the template sees it."""
+    """Section in the form that the template reads."""
 
     kind: str
     anchor: str
@@ -119,14 +119,14 @@ class _View:
 
 
 def data_uri(panel: FigurePanel, max_side: int) -> tuple[str, int, int]:
-    """The panel as a data URI, its width and height; reduced when its longer side exceeds ``max_side``."""
+    """Encode a panel as a data URI with its width and height; reduced if its longer side exceeds ``max_side``."""
     image = Image.fromarray(panel.image)
     if max(image.size) > max_side:
         height, width = size_within((image.height, image.width), max_side)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     if panel.kind == "photo":
-        # No chroma subsampling: thin coloured lines and small coloured blemishes keep their edges.
+        # No chroma subsampling: thin coloured lines and small coloured defects keep their edges.
         image.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
     else:
         _with_palette(image).save(stream, "PNG", optimize=True)
@@ -136,7 +136,7 @@ def data_uri(panel: FigurePanel, max_side: int) -> tuple[str, int, int]:
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """The same image as palette indices when it has at most 256 colours: a third of the bytes."""
+    """Convert an image to palette indices if it has at most 256 colours: a third of the bytes."""
     if image.mode != "RGB":
         return image
     rgb = np.asarray(image).astype(np.uint32)
@@ -166,7 +166,7 @@ def _cell(value: str | float | None, digits: int) -> str:
 
 def _views(sections: Sequence[Section]) -> list[_View]:
     views: list[_View] = []
-    # Curves that follow each other stand side by side under one heading.
+    # Consecutive curves are placed side by side under one heading.
     for is_curve, run in groupby(sections, key=lambda s: isinstance(s, CurveChart)):
         members = list(run)
         if is_curve:
@@ -213,7 +213,7 @@ def _table(table: TableSection) -> dict[str, Any]:
 
 
 def _heat_gradient() -> str:
-    """The heat scale as the stops of a CSS gradient."""
+    """Format the heat scale as the stops of a CSS gradient."""
     last = len(HEAT) - 1
     stops = [f"#{bytes(HEAT[i]).hex()} {100 * i / last:.1f}%" for i in range(0, last + 1, 2)]
     return ", ".join(stops)
@@ -232,7 +232,7 @@ def _environment() -> Environment:
 
 
 def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = "") -> str:
-    """The page as text; see :func:`write_page`.
+    """Render the page as text; see :func:`write_page`.
 
     >>> page = render_page(title="Found", sections=[TableSection("Files", ["name", "score"], [["<a>.png", 0.25]])])
     >>> "&lt;a&gt;.png" in page, "0.25" in page, "https:" in page
@@ -249,8 +249,8 @@ def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], 
 def write_page(
     path: Path, *, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = ""
 ) -> None:
-    """Write one offline HTML page of these sections, whole or not at all.
+    """Write an offline HTML page of the sections, whole or not at all.
 
-    Raises ``FileError`` when the page cannot be written there.
+    Raises ``FileError`` if the page cannot be written.
     """
     write_text(path, render_page(title=title, subtitle=subtitle, sections=sections, footer=footer))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SSIMParts(NamedTuple):
-    """The three comparisons that SSIM multiplies, each (N, C, H, W)."""
+    """Factors of SSIM, each (N, C, H, W)."""
 
     luminance: Tensor
     contrast: Tensor
@@ -47,7 +47,7 @@ def _parts(x: Tensor, y: Tensor, settings: SSIMSettings) -> SSIMParts:
     window, c1, c2, _ = settings
     mu_x, mu_y = window_mean(x, window), window_mean(y, window)
     square_x, square_y, product = (window_mean(pair, window) for pair in (x * x, y * y, x * y))
-    # below rounding a variance says nothing, and the slope of its square root would be infinite at 0
+    # a variance below rounding is noise, and the slope of its square root would be infinite at 0
     floor = torch.finfo(x.dtype).eps * c2
     variance_x, variance_y = (
         (square_x - mu_x * mu_x).clamp_min(floor),
@@ -63,7 +63,7 @@ def _parts(x: Tensor, y: Tensor, settings: SSIMSettings) -> SSIMParts:
 
 
 def _power(part: Tensor, exponent: float) -> Tensor:
-    """sign(part) |part|^exponent, with slope 0 at 0, where the true one may be infinite."""
+    """Compute sign(part) |part|^exponent, with slope 0 at 0, where the true slope may be infinite."""
     if exponent == 0:
         return torch.ones_like(part)
     if exponent == 1:
@@ -74,9 +74,9 @@ def _power(part: Tensor, exponent: float) -> Tensor:
 def ssim_parts(
     x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]
 ) -> SSIMParts:
-    """Luminance, contrast and structure of ``ssim_map``, which is their product under their exponents.
+    """Compute luminance, contrast and structure, the factors of ``ssim_map``.
 
-    The parts are returned without exponents, each (N, C, H, W) (smaller with "valid" padding): luminance
+    The factors are returned without their exponents, each (N, C, H, W) (smaller with "valid" padding): luminance
     and contrast in (0, 1], structure in [-1, 1], up to rounding. Equations 6, 9 and 10 of Wang et al. with
     c3 = c2 / 2. Takes the options of ``ssim`` and raises its errors.
     """
@@ -88,9 +88,9 @@ def ssim_parts(
 def ssim_map(
     x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]
 ) -> Tensor:
-    """The SSIM of every pixel and channel: (N, C, H, W), at most 1.
+    """Compute the SSIM of every pixel and channel: (N, C, H, W), at most 1.
 
-    With "symmetric" padding the map has the images' size and equals scikit-image's full map; with "valid"
+    With "symmetric" padding the map has the size of the images and equals scikit-image's full map; with "valid"
     padding it is smaller by window - 1. Takes the options of ``ssim`` and raises its errors.
 
     Examples
@@ -107,21 +107,21 @@ def ssim_map(
 
 
 def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]) -> Tensor:
-    """The mean structural similarity of each pair of images (N, C, H, W): (N,), 1 for equal ones, never more.
+    """Compute the mean structural similarity of each pair of images (N, C, H, W): (N,), at most 1.
 
     Local means and variances are taken under a window of ``window`` × ``window`` pixels, "gaussian" with
     standard deviation ``sigma`` or "uniform". At the border the image is mirrored, edge pixel included ("symmetric",
-    as scikit-image's full map), or windows that leave it are left out ("valid", as scikit-image's mean).
+    as in scikit-image's full map), or windows that extend beyond it are left out ("valid", as in scikit-image's mean).
 
-    The constants follow the data range L: "wang" takes c1 = (k1 L)², c2 = (k2 L)², as the SSIM paper and
-    everyone since; "bergmann" takes c1 = k1 L², c2 = k2 L², which for L = 1 are the 0.01 and 0.03 that
-    Bergmann et al., "Improving unsupervised defect segmentation by applying structural similarity to
-    autoencoders" (VISAPP 2019), print, not squared. ``c1`` and ``c2``, where given, are taken as they are.
+    The constants depend on the data range L: "wang" means c1 = (k1 L)², c2 = (k2 L)², as in the SSIM paper and
+    most later work; "bergmann" means c1 = k1 L², c2 = k2 L², which for L = 1 are the 0.01 and 0.03, not squared,
+    printed by Bergmann et al., "Improving unsupervised defect segmentation by applying structural similarity to
+    autoencoders" (VISAPP 2019). If ``c1`` or ``c2`` is given, it replaces the computed constant.
 
     ``alpha``, ``beta``, ``gamma`` are the exponents of luminance, contrast and structure (Wang et al. 2004,
-    equation 12). A part that is negative keeps its sign, sign(s) |s|^gamma; exponent 0 leaves a part out.
+    equation 12). A negative factor keeps its sign, sign(s) |s|^gamma; exponent 0 leaves a factor out.
 
-    The gradient is written by hand and can be taken once, not twice.
+    The gradient is implemented by hand and supports first derivatives only.
 
     Parameters
     ----------
@@ -129,13 +129,13 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Un
     window, sigma, kind: 11 pixels, 1.5 pixels and "gaussian" by default.
     padding: "symmetric" by default.
     constants, k1, k2: "wang", 0.01 and 0.03 by default.
-    c1, c2: None by default, so that they follow from ``constants``, ``k1`` and ``k2``.
+    c1, c2: None by default: computed from ``constants``, ``k1`` and ``k2``.
     alpha, beta, gamma: 1 by default.
 
     Raises
     ------
     UsageError
-        For a missing or non-positive ``data_range``, batches that are no float (N, C, H, W) of one shape, an
+        For a missing or non-positive ``data_range``, batches that are not float (N, C, H, W) of one shape, an
         even window, a window larger than the image, and any other option out of range.
 
     Examples
@@ -156,9 +156,9 @@ def ssim(x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Un
 def log_ssim(
     x: Tensor, y: Tensor, *, data_range: float | None = None, **options: Unpack[SSIMOptions]
 ) -> Tensor:
-    """−log((SSIM + 1) / 2) of the mean SSIM of each pair: (N,), at least 0 up to rounding.
+    """Compute −log((SSIM + 1) / 2) from the mean SSIM of each pair: (N,), at least 0 up to rounding.
 
-    Xie et al. 2019. Takes the options of ``ssim`` and raises its errors.
+    Source: Xie et al. 2019. Takes the options of ``ssim`` and raises its errors.
 
     Examples
     --------
@@ -169,12 +169,12 @@ def log_ssim(
 
 
 def _minus_log(similarity: Tensor) -> Tensor:
-    # at SSIM = -1, which only opposite images of no mean reach, the logarithm has no value
+    # the logarithm is undefined at SSIM = -1, which only opposite images of mean 0 reach
     return -((similarity + 1) / 2).clamp_min(torch.finfo(similarity.dtype).eps).log()
 
 
 class SSIM(Measure):
-    """1 − SSIM as a measure; takes the options of ``ssim``. Its map always has the images' own size."""
+    """Measure 1 − SSIM; takes the options of ``ssim``. Its map always has the size of the images."""
 
     title = "1 − SSIM"
 
@@ -210,7 +210,7 @@ class SSIM(Measure):
             beta=beta,
             gamma=gamma,
         )
-        # a wrong option is refused here, not at the first image
+        # reject a wrong option here, not at the first image
         make_settings(self.data_range, **self.options)
 
     def _map(self, x: Tensor, y: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ class SSIM(Measure):
 
 
 class LogSSIM(SSIM):
-    """``log_ssim`` as a measure; takes the options of ``ssim``."""
+    """Measure of ``log_ssim``; takes the options of ``ssim``."""
 
     title = "−log((SSIM + 1) / 2)"
 

@@ -1,4 +1,4 @@
-"""Kernels of SSIM: chunks that stay in cache, banded window filters, and the gradient by hand."""
+"""Fast kernels of SSIM: chunks that fit in cache, banded window filters, and a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blemish.similarity.windows import (
     make_filter,
 )
 
-# The quick road, for exponents of 1. With d = x - y and four means under the window
+# The fast path, for exponents of 1. With d = x - y and four means under the window
 #
 #     mu_x,  mu_y,  p = mean(2xy) + c1 + c2,  q = mean(d²)
 #
@@ -27,30 +27,31 @@ from blemish.similarity.windows import (
 #     a1 = 2 mu_x mu_y + c1      b1 = a1 + (mu_x - mu_y)²
 #     a2 = p - a1                b2 = a2 + q - (mu_x - mu_y)²
 #
-# so that equal images give exactly 1 and near-equal ones keep 1 - SSIM above rounding. With lum = a1 / b1
+# so that equal images give exactly 1 and near-equal images keep 1 - SSIM above rounding. With lum = a1 / b1
 # and cs = a2 / b2 (luminance; contrast × structure), the derivatives of lum cs by the means of y, xy and y² are
 #
 #     by mean(y)     2 [ (cs / b1) (mu_x - lum mu_y) - (lum / b2) (mu_x - cs mu_y) ]
 #     by mean(xy)    2 lum / b2
 #     by mean(y²)    - lum cs / b2
 #
-# and the gradient by y is the sum of their adjoint filterings times 1, x and 2 y. Images go through in chunks
-# whose working memory fits the processor's cache; a mean's gradient is made in the same visit as its value.
+# and the gradient by y is the sum of their adjoint filterings times 1, x and 2 y. Images are processed in chunks
+# whose working memory fits the cache of the processor; the gradient of a mean is computed in the same pass as
+# its value.
 
-# The products run on planes laid out (H, planes, W), this many values at a time: few enough for the working
-# memory to stay in the processor's cache, enough to outweigh the calls.
+# The products run on planes laid out as (H, planes, W), this many values at a time: few enough for the working
+# memory to stay in the cache of the processor, enough to outweigh the cost of the calls.
 _CHUNK = {"cpu": 100_000}
 _CHUNK_ELSEWHERE = 1 << 24
 
 
 class _Chunk(NamedTuple):
-    """Some images of a batch, or some channels of one."""
+    """Chunk of a batch: some images, or some channels of one image."""
 
     images: slice
     channels: slice
 
     def of(self, batch: Tensor) -> Tensor:
-        """The chunk's part of a batch (N, C, H, W) as (H, n, c, W)."""
+        """Select the chunk from a batch (N, C, H, W) as (H, n, c, W)."""
         return batch[self.images, self.channels].permute(2, 0, 1, 3)
 
 
@@ -70,7 +71,7 @@ def _chunks(x: Tensor) -> list[_Chunk]:
 
 
 class _SSIMWork:
-    """Working memory for chunks of ``x`` and ``y``, and the arithmetic on it; a chunk overwrites the last one."""
+    """Working memory for chunks of ``x`` and ``y``, and the arithmetic on it; each chunk overwrites the previous one."""
 
     def __init__(self, x: Tensor, y: Tensor, settings: SSIMSettings) -> None:
         self.x, self.y = x, y
@@ -82,15 +83,15 @@ class _SSIMWork:
         self.memory: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Memory kept from one chunk to the next, contiguous, with whatever it held."""
+        """Return a contiguous buffer that is reused from chunk to chunk; its content is undefined."""
         length = torch.Size(shape).numel()
-        held = self.memory.get(name)
-        if held is None or held.numel() < length:
-            held = self.memory[name] = torch.empty(length, dtype=self.dtype, device=self.x.device)
-        return held[:length].view(shape)
+        buffer = self.memory.get(name)
+        if buffer is None or buffer.numel() < length:
+            buffer = self.memory[name] = torch.empty(length, dtype=self.dtype, device=self.x.device)
+        return buffer[:length].view(shape)
 
     def load(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        """The chunk's images as (H, planes, W), in the memory that ``compare`` filters."""
+        """Copy the images of a chunk as (H, planes, W) into the buffer that ``compare`` filters."""
         x = chunk.of(self.x)
         height, images, channels, width = x.shape
         self.fields = self.take("fields", height, 4, images * channels, width)
@@ -101,7 +102,7 @@ class _SSIMWork:
         return self.loaded
 
     def filter(self, window_filter: Filter, fields: Tensor, name: str) -> Tensor:
-        """The fields (H, K, planes, W) filtered, in memory of that name."""
+        """Filter the fields (H, K, planes, W) into the buffer ``name``."""
         height, kinds, planes, width = fields.shape
         rows, columns = window_filter.rows.outputs, window_filter.columns.outputs
         between = self.take("between", rows, kinds * planes, width)
@@ -110,7 +111,7 @@ class _SSIMWork:
         return out.view(rows, kinds, planes, columns)
 
     def compare(self, chunk: _Chunk) -> _Comparison:
-        """The means under the window and the terms that follow from them."""
+        """Compute the means under the window and the terms of SSIM."""
         x, y = self.load(chunk)
         torch.addcmul(self.c1_c2, x, y, value=2, out=self.fields[:, 2])
         torch.sub(x, y, out=self.fields[:, 3]).square_()
@@ -124,9 +125,9 @@ class _SSIMWork:
         return _Comparison(mu_x, mu_y, b1, b2, torch.div(a1, b1, out=lum), torch.div(a2, b2, out=cs))
 
     def derivatives(self, terms: _Comparison, luminance: bool, means: int) -> Tensor:
-        """Half the derivatives by mean(xy), and negative by mean(y²), mean(y) and, if ``means`` is 2, mean(x).
+        """Compute half the derivatives by mean(xy), and by mean(y²), mean(y) and, if ``means`` is 2, mean(x), negated.
 
-        Fields (H', 2 + means, planes, W') to filter together; the signs spare a pass over memory each.
+        The fields (H', 2 + means, planes, W') are filtered together; each sign saves a pass over memory.
         """
         mu_x, mu_y, b1, b2, lum, cs = terms
         height, planes, width = lum.shape
@@ -145,7 +146,7 @@ class _SSIMWork:
         return fields
 
     def pull_back(self, chunk: _Chunk, derivatives: Tensor, x: Tensor, y: Tensor, into: _Gradients) -> None:
-        """Half the gradients by the pixels, negative, from ``derivatives``, into the chunk's part of ``into``."""
+        """Write half the gradients by the pixels, negated, from ``derivatives`` into the chunk of ``into``."""
         by_xy, by_square, *by_means = self.filter(self.adjoint, derivatives, "gradients").unbind(1)
         if into.y is not None:
             by_means[0].addcmul_(by_square, y).addcmul_(by_xy, x, value=-1)
@@ -156,7 +157,7 @@ class _SSIMWork:
 
 
 class _Comparison(NamedTuple):
-    """Means, denominators, luminance and contrast × structure at every pixel, each (H', planes, W')."""
+    """Terms of SSIM at every pixel, each (H', planes, W'): means, denominators, luminance, contrast × structure."""
 
     mu_x: Tensor
     mu_y: Tensor
@@ -167,7 +168,7 @@ class _Comparison(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Where the gradients go, (N, C, H, W) each; None where none is wanted."""
+    """Output buffers of the gradients, (N, C, H, W) each; None if a gradient is not needed."""
 
     x: Tensor | None
     y: Tensor | None
@@ -182,8 +183,8 @@ class _Gradients(NamedTuple):
 
 
 def _laid_out(gradient: Tensor, batch: Tensor) -> Tensor:
-    """The gradient in the type and memory layout of its batch."""
-    # both in one copy would take three times as long
+    """Convert a gradient to the dtype and memory layout of its batch."""
+    # both in one copy takes three times as long
     gradient = gradient.to(batch.dtype)
     if gradient.stride() == batch.stride():
         return gradient
@@ -191,7 +192,7 @@ def _laid_out(gradient: Tensor, batch: Tensor) -> Tensor:
 
 
 class _PlaneMeans(torch.autograd.Function):
-    """The mean over each plane of SSIM, or of contrast × structure alone: (N, C), with its gradient."""
+    """Mean over each plane of SSIM, or of contrast × structure alone: (N, C), with its gradient."""
 
     @staticmethod
     def forward(
@@ -233,7 +234,7 @@ class _PlaneMeans(torch.autograd.Function):
 
 
 class SSIMMap(torch.autograd.Function):
-    """The SSIM of every pixel, (N, C, H', W')."""
+    """SSIM of every pixel, (N, C, H', W'), with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, settings: SSIMSettings, gradient: bool) -> Tensor:
@@ -283,12 +284,12 @@ class SSIMMap(torch.autograd.Function):
 
 
 def plane_means(x: Tensor, y: Tensor, settings: SSIMSettings, *, luminance: bool = True) -> Tensor:
-    """The mean over each plane of SSIM or, without ``luminance``, of contrast × structure alone: (N, C)."""
+    """Compute the mean over each plane of SSIM or, without ``luminance``, of contrast × structure alone: (N, C)."""
     settings.window.check_fits(*x.shape[-2:])
     means: Tensor = _PlaneMeans.apply(*free_first(x, y), settings, luminance, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return means
 
 
 def free_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    # SSIM is symmetric, and the gradient by the second image alone takes one filtering less
+    """Order a pair so that only the second image needs a gradient: SSIM is symmetric, and that saves a filtering."""
     return (y, x) if x.requires_grad and not y.requires_grad else (x, y)

@@ -1,8 +1,8 @@
-"""Settings of SSIM: window, constants and exponents, checked."""
+"""Validated settings of SSIM: window, constants and exponents."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from blemish.errors import UsageError
 from blemish.similarity.pairs import check_range
@@ -12,15 +12,11 @@ from blemish.similarity.windows import (
     WindowKind,
 )
 
-if TYPE_CHECKING:
-    pass
-
-
 Constants = Literal["wang", "bergmann"]
 
 
 class SSIMOptions(TypedDict, total=False):
-    """The settings of ``ssim``, which explains them."""
+    """Settings of ``ssim``; described there."""
 
     window: int
     sigma: float
@@ -37,7 +33,7 @@ class SSIMOptions(TypedDict, total=False):
 
 
 class SSIMSettings(NamedTuple):
-    """The options with their defaults filled in and checked."""
+    """Validated options with all defaults filled in."""
 
     window: Window
     c1: float
@@ -61,6 +57,7 @@ def make_settings(
     beta: float = 1,
     gamma: float = 1,
 ) -> SSIMSettings:
+    """Validate the options of ``ssim`` and compute its constants; raise ``UsageError`` for a wrong option."""
     span = check_range(data_range)
     if constants not in ("wang", "bergmann"):
         raise UsageError(f"constants {constants!r} are unknown; choose 'wang' or 'bergmann'")
@@ -74,6 +71,6 @@ def make_settings(
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if not value >= 0:
             raise UsageError(f"{name} is {value}; give an exponent of at least 0")
-    under = Window(window, sigma, kind, padding)
-    under.check()
-    return SSIMSettings(under, c1, c2, (alpha, beta, gamma))
+    checked = Window(window, sigma, kind, padding)
+    checked.check()
+    return SSIMSettings(checked, c1, c2, (alpha, beta, gamma))

@@ -1,6 +1,9 @@
-"""The folder that a fitted model is kept in: its weights, ``model.json`` that vouches for them, and a card.
+"""Folder of a fitted model: its weights, ``model.json`` with their digest, and a card.
 
-Detectors and JPEG encoders are kept alike. Torch is imported only where weights are written or read.
+Detectors and JPEG encoders have the same folder. Torch is imported only where weights are written or read.
+
+``model.json`` carries the number of its format. Documents of format 1 are verified by their digest as they are stored,
+then brought to the newest format (:meth:`Document.upgraded`), then checked against the schema.
 """
 
 from __future__ import annotations
@@ -8,35 +11,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blemish._version import __version__
 from blemish.errors import ModelError, RecipeError
 from blemish.storage.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "model.safetensors", "card.md"
 
 
 class ModelKind(NamedTuple):
-    """What folders of one kind of model do not share with those of another."""
+    """Names of one kind of model, and the format of its folders."""
 
     name: str
-    """As ``model.json`` says it."""
+    """In ``model.json``."""
     words: str
     command: str
-    """What makes such a folder with its ``--out``."""
+    """Makes such a folder with its ``--out``."""
     format: int
     """Of ``model.json``; the newest that is read."""
     edited: str = "was edited after it was written"
     instead: str = ""
-    """What to do rather than edit."""
+    """To do rather than edit."""
 
     @property
     def give(self) -> str:
@@ -47,15 +50,15 @@ DETECTOR = ModelKind(
     "detector",
     "a detector",
     "blemish fit",
-    format=1,
+    format=2,
     edited="was edited after it was written, so what it promises may no longer hold",
     instead="; to change the decision alone, pass --threshold or --false-reject-rate",
 )
-JPEG_ENCODER = ModelKind("jpeg encoder", "a JPEG encoder", "blemish jpeg fit", format=1)
+JPEG_ENCODER = ModelKind("jpeg encoder", "a JPEG encoder", "blemish jpeg fit", format=2)
 
 
 class Document(BaseModel):
-    """What ``model.json`` holds for every kind of model."""
+    """Fields of ``model.json`` that every kind of model has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,6 +69,19 @@ class Document(BaseModel):
     weights_sha256: str
     content_sha256: str | None = None
     """Of everything else, so that an edit by hand is noticed; None until it is saved."""
+    stored_format: int = Field(0, exclude=True)
+    """Format of the folder that was read, where it is older; 0 otherwise. Not kept on disk."""
+
+    @classmethod
+    def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the newest format, of ``content`` in format 1.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            When ``content`` is no document of format 1.
+        """
+        return {**content, "format": 2}
 
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -142,16 +158,29 @@ def read_document(folder: Path, kind: ModelKind, schema: type[DocumentT]) -> Doc
             f"and reads up to format {kind.format}",
             f"upgrade Blemish to {made_by} or newer",
         )
-    mend = "undo the edit, copy the whole model folder again, or fit again"
+    remedy = "undo the edit, copy the whole model folder again, or fit again"
+    edited = ModelError(path, kind.edited, f"{remedy}{kind.instead}")
+    if written_in == 1:
+        if not _is_unedited(content):
+            raise edited
+        try:
+            content = {**schema.upgraded(content), "stored_format": 1}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ModelError(path, "is no complete document of format 1", remedy) from None
     try:
         document = schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ModelError(path, f"was edited or is incomplete: '{key}': {first['msg']}", mend) from None
-    if content.pop("content_sha256", None) != _content_sha256(content):
-        raise ModelError(path, kind.edited, f"{mend}{kind.instead}")
+        raise ModelError(path, f"was edited or is incomplete: '{key}': {first['msg']}", remedy) from None
+    if written_in != 1 and not _is_unedited(content):
+        raise edited
     return document
+
+
+def _is_unedited(content: Mapping[str, Any]) -> bool:
+    others = {key: value for key, value in content.items() if key != "content_sha256"}
+    return content.get("content_sha256") == _content_sha256(others)
 
 
 def _read_json(folder: Path, kind: ModelKind) -> dict[str, Any]:
@@ -178,8 +207,17 @@ def _read_json(folder: Path, kind: ModelKind) -> dict[str, Any]:
     return content
 
 
-def load_weights(folder: Path, document: Document, build: Callable[[], ModuleT]) -> ModuleT:
+def load_weights(
+    folder: Path,
+    document: Document,
+    build: Callable[[], ModuleT],
+    upgrade: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> ModuleT:
     """The module that ``build`` makes, with the weights in ``folder`` that ``document`` vouches for.
+
+    Parameters
+    ----------
+    upgrade: gives weights of format 1 their present names.
 
     Raises
     ------
@@ -204,7 +242,10 @@ def load_weights(folder: Path, document: Document, build: Callable[[], ModuleT])
         )
     try:
         model = build()
-        model.load_state_dict(load(weights))
+        tensors = load(weights)
+        if upgrade is not None and document.stored_format == 1:
+            tensors = upgrade(tensors)
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, RecipeError) as error:
         raise ModelError(
             path,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import zarr
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from blemish.errors import FileError, UsageError
+from blemish.storage.blocks import Block, blocks
 from blemish.storage.records_log import RecordsLog, unwritable
 from blemish.storage.run_folder import RunFolder, RunMark
 
@@ -39,48 +40,6 @@ class BlockRecord(BaseModel):
 
 
 R = TypeVar("R", bound=BlockRecord)
-
-
-class Block(NamedTuple):
-    """One block of an area: its row and column among the blocks, and the rows and columns of the area in it."""
-
-    row: int
-    column: int
-    rows: slice
-    columns: slice
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-
-    def within(self, rows: slice, columns: slice) -> tuple[slice, slice]:
-        """Its rows and columns counted from the first ones of a window around it."""
-        return (
-            slice(self.rows.start - rows.start, self.rows.stop - rows.start),
-            slice(self.columns.start - columns.start, self.columns.stop - columns.start),
-        )
-
-    def reduced(self, factor: int) -> Block:
-        """The same block of an area of which each ``factor`` × ``factor`` pixels are one."""
-        rows, columns = (slice(at.start // factor, -(-at.stop // factor)) for at in (self.rows, self.columns))
-        return self._replace(rows=rows, columns=columns)
-
-
-def blocks(size: tuple[int, int], side: int) -> Iterator[Block]:
-    """The blocks of ``side`` × ``side`` that cover an area (height, width), row by row; the last are smaller.
-
-    Examples
-    --------
-    >>> [(block.rows.stop, block.columns.stop) for block in blocks((5, 7), 4)]
-    [(4, 4), (4, 7), (5, 4), (5, 7)]
-    """
-    height, width = size
-    for row, top in enumerate(range(0, height, side)):
-        for column, left in enumerate(range(0, width, side)):
-            yield Block(
-                row, column, slice(top, min(top + side, height)), slice(left, min(left + side, width))
-            )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 TERM = "validation "
 """Prefix of the held-out means of loss terms in the histories of checkpoints and of format 1."""
@@ -106,27 +106,6 @@ class TrainingLook(_TrainingFact):
         )
 
 
-class EnsembleCandidate(_TrainingFact):
-    """Weights of an ensemble, and its metrics on synthetic anomalies that are painted into held-out good images."""
-
-    by_place: bool | None
-    """Whether memory banks compare equal places only; None where none has any weight."""
-    share: float
-    """Weight of all memory banks in the map, 0 to 1; the rest is the networks'."""
-    image_auroc: float
-    """The choice is made by it."""
-    pixel_ap: float
-    """For comparison: networks that were trained to find just such pixels are favoured by it."""
-    is_chosen: bool = False
-    weights: tuple[float, ...] | None = None
-    """Of the members in their order, with the sum 1; None of one network and one memory bank, which share tells."""
-
-    @model_serializer(mode="wrap")
-    def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = serialise(self)
-        return {key: value for key, value in data.items() if key != "weights" or value is not None}
-
-
 class Training(_TrainingFact):
     """How the weights were trained."""
 
@@ -141,8 +120,6 @@ class Training(_TrainingFact):
     """Seconds that were set instead of steps."""
     left_out: tuple[str, ...] = ()
     """Training images that the second half went without (``training.trim``)."""
-    candidates: tuple[EnsembleCandidate, ...] = ()
-    """Ensembles that were tried; :mod:`blemish.detectors.ensemble_selection` says how one is chosen."""
     notes: tuple[str, ...] = ()
     """Facts about these images and this method that a user should know, a sentence each."""
 
@@ -153,7 +130,7 @@ class Training(_TrainingFact):
 
 
 def upgrade_training_v1(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`Training` of those in format 1, where machine and loss terms were text.
+    """The fields of :class:`Training`, of those in format 1, where machine and loss terms were text.
 
     Raises
     ------
@@ -163,7 +140,7 @@ def upgrade_training_v1(training: Mapping[str, Any]) -> dict[str, Any]:
     machine = training["machine"]
     found = Machine.parse(machine) if isinstance(machine, str) else None
     return {
-        **training,
+        **{key: value for key, value in training.items() if key != "candidates"},
         "machine": found.model_dump(mode="json") if found else None,
         "history": [
             TrainingLook.from_history(entry).model_dump(mode="json") for entry in training["history"]

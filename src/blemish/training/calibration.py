@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from blemish.decision import trimmed
-from blemish.detectors.ensemble import Ensemble
-from blemish.detectors.reconstruction import ReconstructionModel
-from blemish.inspection.detector import Calibration, Detector, ModelFile
+from blemish.detectors.ensemble import for_inspection
+from blemish.inspection.calibration import calibrated
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile
 from blemish.training.fit_run import FitRun
 
 
-def calibrate(model: ReconstructionModel | Ensemble, file: ModelFile, run: FitRun) -> Detector:
+def calibrate(run: FitRun, file: ModelFile) -> Detector:
     """The detector with its decision, calibrated without the share of largest scores that ``threshold.trim`` sets.
 
     Parameters
@@ -22,26 +22,11 @@ def calibrate(model: ReconstructionModel | Ensemble, file: ModelFile, run: FitRu
         When the observer asked to stop.
     """
     source, observer = run.source, run.observer
-    uncalibrated = Detector(model, file)
+    detector = Detector(for_inspection(run.model), file)
     observer.stage(f"Calibrating the decision on {source.describe('calibration')}")
-    scores, maxima = source.scores(uncalibrated, "calibration", observer)
+    scored = source.scores(detector, "calibration", observer)
     training_scores: tuple[float, ...] = ()
     if run.recipe.threshold.rule == "train-mean":
         observer.stage(f"Scoring {source.describe('train')}, whose mean is the threshold")
-        training_scores, _ = source.scores(uncalibrated, "train", observer)
-    left_out = trimmed(scores, run.recipe.threshold.trim)
-    names = file.split["calibration"]
-    stay = [number for number in range(len(scores)) if number not in left_out]
-    unit = source.calibration_unit(stay)
-    calibration = Calibration(
-        scores=tuple(scores[number] for number in stay),
-        peaks=tuple(maxima[number] for number in stay),
-        training_scores=training_scores,
-        left_out={names[number]: scores[number] for number in left_out},
-        square=unit.square,
-        groups=unit.groups,
-    )
-    split = file.split
-    if left_out:
-        split = {**split, "calibration": tuple(names[number] for number in stay)}
-    return Detector(model, file.model_copy(update={"calibration": calibration, "split": split}))
+        training_scores = source.scores(detector, "train", observer).scores
+    return detector.with_file(calibrated(file, scored, training_scores, source.unit))

@@ -14,9 +14,14 @@ Device = Literal["cpu", "cuda", "mps"]
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (AVX-512 BF16 or AMX), not by emulation."""
+    """Whether torch multiplies bfloat16 natively here (AVX-512 BF16 or AMX), not by emulation.
+
+    A processor that could is not enough: ``ONEDNN_MAX_CPU_ISA`` or a hypervisor may keep oneDNN, which does torch's
+    convolutions, from these instructions.
+    """
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+    could = any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+    return could and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:

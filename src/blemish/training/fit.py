@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blemish.detectors.contracts import FitRecord
 from blemish.detectors.ensemble import Ensemble
-from blemish.detectors.factory import build_model, networks, training_recipes
+from blemish.detectors.factory import build_model, networks
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.inspection.detector import Detector
 from blemish.models import contact_sheet
@@ -18,15 +19,14 @@ from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
-from blemish.storage.training_record import Training
 from blemish.training.calibration import calibrate
 from blemish.training.device import choose_machine
-from blemish.training.fit_run import FitRun, NetworkTrainings
+from blemish.training.fit_run import FitRun
 from blemish.training.fit_settings import all_settings, choose_recipe
-from blemish.training.notes import alignment_notes, trimming_notes
+from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
 from blemish.training.runs import claim_folder, finish, output_folder
-from blemish.training.sources import choose_source
+from blemish.training.sources import FitSource, choose_source
 from blemish.training.warm_start import WarmStart
 
 SHEET_PATCHES = 8
@@ -91,68 +91,63 @@ def fit(
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
+    source = open_source(observer)
     run = FitRun(
+        _model(chosen, source, start),
         recipe=chosen,
-        source=open_source(observer),
+        source=source,
         machine=machine,
         folder=folder,
         resume=resume,
         start=start,
         observer=observer,
     )
-    model, training = _fit_model(run)
-    detector = calibrate(model, run.document(training, weights_sha256(model)), run)
+    record, notes = _fit_model(run)
+    detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))
     if folder is not None:
-        finish(detector, folder, _contact_sheet(model, run))
+        finish(detector, folder, _contact_sheet(run))
     return detector
 
 
 # -- model ---------------------------------------------------------------------------------------------
 
 
-def _fit_model(run: FitRun) -> tuple[ReconstructionModel | Ensemble, Training]:
-    """Build the model of the recipe and fit it; the model and the record of its training."""
-    recipe, source, start = run.recipe, run.source, run.start
-    length = f" for {recipe.training.budget:.0f} s" if recipe.training.budget else ""
-    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+def _model(recipe: Recipe, source: FitSource, start: WarmStart | None) -> ReconstructionModel | Ensemble:
+    """The model to fit: that of the warm start, or a new one with weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.training.seed)
-    channels, modalities = source.preprocessing.channels, source.preprocessing.modalities
-    model = start.model if start else build_model(recipe, channels, modalities)
-    trainings = NetworkTrainings(run, model)
-    fitted = model.fit(source, trainings)
-    training = trainings.record()
+    if start is not None:
+        return start.model
+    return build_model(recipe, source.preprocessing.channels, source.preprocessing.modalities)
+
+
+def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
+    """Fit the model in place; the record of its fit, and notes for the user and the model card."""
+    recipe, source = run.recipe, run.source
+    length = f" for {recipe.training.budget:.0f} s" if run.recipes and recipe.training.budget else ""
+    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+    record = run.model.fit(source, run)
     notes = (
-        *trimming_notes(training, recipe),
-        *fitted.notes,
-        *_left_out_notes(fitted.left_out, source.split["train"]),
+        *trimming_notes(run.training, recipe),
+        *record.notes,
+        *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
         *(
             note
-            for name, network in networks(model).items()
-            for note in alignment_notes(network, source.patches("calibration"), trainings.recipes[name])
+            for name, autoencoder in networks(run.model).items()
+            for note in alignment_notes(autoencoder, source.patches("calibration"), run.recipes[name])
         ),
     )
     for note in notes:
         run.observer.stage(note)
-    update = {"notes": (*source.notes, *notes), "candidates": fitted.candidates}
-    return model, training.model_copy(update=update)
+    return record, (*source.notes, *notes)
 
 
-def _left_out_notes(numbers: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Training images that memory banks hold nothing of; empty where they hold all."""
-    if not numbers:
-        return ()
-    left_out = ", ".join(names[number] for number in numbers)
-    return (f"Not in the memory bank, as the training images farthest from all others: {left_out}.",)
-
-
-def _contact_sheet(model: ReconstructionModel | Ensemble, run: FitRun) -> NDArray[np.uint8] | None:
+def _contact_sheet(run: FitRun) -> NDArray[np.uint8] | None:
     """Training patches with and without synthetic anomalies, of the first network that is trained on such."""
-    recipes = training_recipes(run.recipe)
-    for name, network in networks(model).items():
-        if any(isinstance(corruption, SyntheticAnomalies) for corruption in network.corruptions):
-            recipe, images = recipes[name], run.source.patches("train")
-            seed = recipe.training.seed
+    for name, autoencoder in networks(run.model).items():
+        recipe = run.recipes[name]
+        if any(isinstance(corruption, SyntheticAnomalies) for corruption in autoencoder.corruptions):
+            seed, images = recipe.training.seed, run.source.patches("train")
             patches = RandomPatches(images, recipe.patch.size, seed=seed, start=0, stop=SHEET_PATCHES)
             batch = torch.stack(list(raising(patches[index] for index in range(SHEET_PATCHES))))
-            return contact_sheet(network, batch, seed)
+            return contact_sheet(autoencoder, batch, seed)
     return None

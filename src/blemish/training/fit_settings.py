@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from blemish.decision import check_rate
 from blemish.errors import UsageError
-from blemish.inspection.detector import check_rate
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.recipes.schema import seconds_in
 from blemish.training.sources import describes_scenes

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from blemish.data.fingerprint import Fingerprint, file_sha256
 from blemish.data.image import read_image
+from blemish.decision.decision import Unit
 from blemish.detectors.contracts import GoodImages
 from blemish.detectors.factory import least_side
 from blemish.errors import Stopped
+from blemish.inspection.calibration import Scored, score_images, unit_of_images
 from blemish.inspection.detector import Detector
+from blemish.inspection.document import Split
 from blemish.observer import Observer
 from blemish.preprocessing.pose import find_pose, plan_crop
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
-from blemish.training.part_scores import CalibrationUnit, PartScores
 from blemish.training.partition import new_and_earlier, parts_by_sha256, split_continued, split_images
 from blemish.training.patches import PreprocessedImages
 from blemish.training.usable_images import read_images
@@ -52,18 +54,19 @@ class ImageSource:
         self.notes: tuple[str, ...] = ()
         before: dict[str, str] = {}
         if start is None:
-            self.split = split_images(usable, recipe)
+            parts = split_images(usable, recipe)
         else:
             start.check(path, self.fingerprint)
             usable = {name: start.in_its_group(item, sha256[name]) for name, item in usable.items()}
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
-            self.split = split_continued(path, usable, known, recipe)
-            self.notes = (new_and_earlier(self.split, known),)
-        self.seen = parts_by_sha256(self.split, sha256, before)
+            parts = split_continued(path, usable, known, recipe)
+            self.notes = (new_and_earlier(parts, known),)
+        self.split: Split = {**parts}
+        self.seen = parts_by_sha256(parts, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
         self.groups = {**(start.groups if start else {}), **now}
-        self._parts = {part: [usable[name] for name in names] for part, names in self.split.items()}
+        self._parts = {part: [usable[name] for name in names] for part, names in parts.items()}
         self.preprocessing = start.preprocessing if start else self._choose_preprocessing(recipe, observer)
         self._patches: dict[str, PreprocessedImages] = {}
         for part in ("train", "validation"):
@@ -121,23 +124,11 @@ class ImageSource:
     def whole(self, part: str) -> GoodImages:
         return GoodImages(self.patches(part), [item.group_key for item in self._parts[part]])
 
-    def scores(self, detector: Detector, part: str, observer: Observer) -> PartScores:
-        items = self._parts[part]
-        scores: list[float] = []
-        maxima: list[float] = []
-        for done, item in enumerate(items, start=1):
-            if observer.should_stop():
-                raise Stopped("stopped while calibrating; the trained network is in the checkpoint")
-            measured = detector.measure(read_image(item.path))
-            scores.append(measured.score)
-            maxima.append(float(measured.map.max()))
-            observer.count(done, len(items))
-        return PartScores(tuple(scores), tuple(maxima))
+    def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
+        return score_images(detector, self._parts[part], observer)
 
-    def calibration_unit(self, numbers: Sequence[int]) -> CalibrationUnit:
-        calibrating = self._parts["calibration"]
-        count = len({calibrating[number].group_key for number in numbers})
-        return CalibrationUnit(groups=count if count < len(numbers) else None)
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        return unit_of_images([self._parts["calibration"][number] for number in numbers])
 
 
 def _scaling(recipe: Recipe, data: Fingerprint) -> Preprocessing:

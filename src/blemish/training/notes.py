@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blemish.decision.conformal import Trim
 from blemish.models import Autoencoder
 from blemish.recipes import Recipe
@@ -24,6 +26,13 @@ def trimming_notes(training: Training, recipe: Recipe) -> tuple[str, ...]:
         f"time: {', '.join(training.left_out)}. If they are blemished, remove them; if they are all good, "
         "fit without training.trim.",
     )
+
+
+def left_out_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """Training images that no memory bank holds a patch of; empty where there are none."""
+    if not names:
+        return ()
+    return (f"Not in the memory bank, as the training images farthest from all others: {', '.join(names)}.",)
 
 
 def worst_in_words(trim: Trim) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.maps import write_image
 from blemish.errors import ModelError, RecipeError, UsageError
-from blemish.inspection.detector import SHEET_FILE, Detector
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import SHEET_FILE
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import MODEL_FILE
@@ -53,7 +54,7 @@ def output_folder(out: str | Path | None, *, resume: bool, overwrite: bool) -> P
 
 def is_unfinished(folder: Path) -> bool:
     """Whether ``folder`` holds the checkpoint of a fit that was interrupted."""
-    return os.path.exists(folder / CHECKPOINT / STATE_FILE)
+    return any((folder / CHECKPOINT).rglob(STATE_FILE))
 
 
 def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -89,11 +90,12 @@ def train_for(
     *,
     machine: Machine,
     data: Fingerprint,
-    split: dict[str, tuple[str, ...]],
+    split: Mapping[str, Sequence[object]],
     resume: bool,
     observer: Observer,
     trimming: Trimming | None = None,
     warm_start_sha256: str | None = None,
+    network: str = "",
 ) -> Training:
     """Train ``model`` in place, with its checkpoint in ``folder``.
 
@@ -103,6 +105,7 @@ def train_for(
     resume: continue from the checkpoint, if there is one.
     trimming: for ``training.trim``.
     warm_start_sha256: SHA-256 of the weights that ``model`` has from an earlier training, pretraining included.
+    network: name of it among several of one model, each of which has a checkpoint of its own.
 
     Raises
     ------
@@ -113,6 +116,7 @@ def train_for(
     """
     if recipe.training.trim and trimming is None:
         raise RecipeError(f"{recipe.name}: training.trim is for detectors; set it to 0")
+    checkpoint = folder / CHECKPOINT / network if folder else None
     state = Trainer(
         model,
         images,
@@ -120,12 +124,12 @@ def train_for(
         recipe.training,
         patch=recipe.patch.size,
         machine=machine,
-        checkpoint=folder / CHECKPOINT if folder else None,
+        checkpoint=checkpoint,
         identity={
             **_identity(recipe, data, split),
             **({"model to go on from": warm_start_sha256} if warm_start_sha256 else {}),
         },
-        resume=resume and folder is not None and is_unfinished(folder),
+        resume=resume and checkpoint is not None and (checkpoint / STATE_FILE).exists(),
         pretrained=warm_start_sha256 is not None,
         trimming=trimming,
         stop=observer.should_stop,
@@ -139,11 +143,13 @@ def train_for(
         machine=machine,
         history=tuple(state.history),
         budget=recipe.training.budget,
-        left_out=tuple(split["train"][number] for number in state.left_out or ()),
+        left_out=tuple(str(split["train"][number]) for number in state.left_out or ()),
     )
 
 
-def _identity(recipe: BaseModel, data: Fingerprint, split: dict[str, tuple[str, ...]]) -> dict[str, object]:
+def _identity(
+    recipe: BaseModel, data: Fingerprint, split: Mapping[str, Sequence[object]]
+) -> dict[str, object]:
     """Facts that a checkpoint must share with a run that resumes it."""
     later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
     return {

@@ -7,20 +7,26 @@ from pathlib import Path
 
 from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scene_splits import calibration_squares, sides_for
-from blemish.decision import needed
+from blemish.decision import SceneSquares
+from blemish.decision.decision import Unit
 from blemish.detectors.contracts import Floats, GoodImages
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import needs_whole_images
 from blemish.detectors.reconstruction import ReconstructionModel
-from blemish.errors import CalibrationError, RecipeError, UsageError
+from blemish.errors import RecipeError, UsageError
+from blemish.inspection.calibration import (
+    Scored,
+    choose_squares,
+    least_squares,
+    refuse_too_few,
+    score_squares,
+)
 from blemish.inspection.detector import Detector
-from blemish.inspection.scoring import score_squares
+from blemish.inspection.document import SceneColumns, Split
 from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
-from blemish.training.part_scores import CalibrationUnit, PartScores
-from blemish.training.partition import PARTS, counted, rounded_up
+from blemish.training.partition import PARTS, counted
 from blemish.training.scene_patches import ScenePatches
 from blemish.training.try_recipe import check_recipe
 
@@ -58,23 +64,22 @@ class SceneSource:
         )
         self._refuse_missing(recipe, check_recipe(recipe, opened.modalities))
         self._columns = {part: [getattr(bands, part) for bands in opened.bands] for part in PARTS}
-        self.split = {
+        self.split: Split = {
             part: tuple(
-                f"{scene.name}, columns {band.start} to {band.stop - 1}"
+                SceneColumns(scene=scene.name, start=band.start, stop=band.stop)
                 for scene, band in zip(self._scenes, columns, strict=True)
             )
             for part, columns in self._columns.items()
         }
-        least = needed(recipe.threshold.false_reject_rate) if recipe.threshold.rule == "conformal" else 1
-        self._side, found = calibration_squares(
-            self._scenes, self._columns["calibration"], sides=sides_for(self._patch), needed=least
+        rule = recipe.threshold
+        self._side, found = choose_squares(
+            self._scenes, self._columns["calibration"], recipe, least=least_squares(rule)
         )
-        if len(found) < least:
-            raise _too_few_squares(path, len(found), self._side, recipe.threshold.false_reject_rate)
+        refuse_too_few(path, len(found), self._side, rule)
         self._squares = {"calibration": found}
-        if recipe.threshold.rule == "train-mean":
-            _, self._squares["train"] = calibration_squares(
-                self._scenes, self._columns["train"], sides=(self._side,), needed=1
+        if rule.rule == "train-mean":
+            _, self._squares["train"] = choose_squares(
+                self._scenes, self._columns["train"], recipe, sides=(self._side,)
             )
 
     def announce(self) -> str:
@@ -96,12 +101,11 @@ class SceneSource:
         scenes = _SceneColumns(self._scenes, self._columns[part])
         return GoodImages(scenes, [scene.name for scene in self._scenes])
 
-    def scores(self, detector: Detector, part: str, observer: Observer) -> PartScores:
-        found = score_squares(detector, self._scenes, self._columns[part], self._squares[part], observer)
-        return PartScores(*found)
+    def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
+        return score_squares(detector, self._scenes, self._squares[part], observer)
 
-    def calibration_unit(self, numbers: Sequence[int]) -> CalibrationUnit:
-        return CalibrationUnit(square=self._side)
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        return SceneSquares(side=self._side)
 
     def _refuse_missing(self, recipe: Recipe, model: ReconstructionModel | Ensemble) -> None:
         """Refuse before training what the network would refuse at its first patch of such a scene."""
@@ -141,14 +145,3 @@ def _refuse_image_settings(recipe: Recipe) -> None:
                 f"{recipe.name}: image.{key} {value} is for images, and scenes are read as they are; "
                 f"leave it out"
             )
-
-
-def _too_few_squares(source: Path, count: int, side: int, rate: float) -> CalibrationError:
-    have = f"{counted(count, 'square')} of {side} × {side} pixels"
-    if count == 0:
-        return CalibrationError(f"{source}: the scenes give {have} to calibrate on; add scenes")
-    return CalibrationError(
-        f"{source}: the scenes give {have} to calibrate on, which can promise a false-reject rate of "
-        f"{100 / (count + 1):.3g} % at best; {100 * rate:.3g} % needs {needed(rate)}: add scenes, or pass "
-        f"--false-reject-rate {rounded_up(1 / (count + 1))}"
-    )

@@ -10,15 +10,17 @@ from blemish.data.fingerprint import Fingerprint
 from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scenes import holds_scenes
+from blemish.decision.decision import Unit
 from blemish.detectors.contracts import GoodImages
 from blemish.detectors.factory import is_for_modalities
 from blemish.errors import UsageError
+from blemish.inspection.calibration import Scored
 from blemish.inspection.detector import Detector
+from blemish.inspection.document import Split
 from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
 from blemish.training.image_source import ImageSource
-from blemish.training.part_scores import CalibrationUnit, PartScores
 from blemish.training.patches import PatchSource
 from blemish.training.scene_source import SceneSource
 from blemish.training.try_recipe import check_recipe
@@ -39,7 +41,7 @@ class FitSource(Protocol):
     def preprocessing(self) -> Preprocessing: ...
 
     @property
-    def split(self) -> dict[str, tuple[str, ...]]:
+    def split(self) -> Split:
         """Names of the images, or columns of the scenes, of each part."""
 
     @property
@@ -66,7 +68,7 @@ class FitSource(Protocol):
     def whole(self, part: str) -> GoodImages:
         """Preprocessed images of ``part``, or the columns of its scenes, with the group of each."""
 
-    def scores(self, detector: Detector, part: str, observer: Observer) -> PartScores:
+    def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
         """Scores and map maxima of ``part``.
 
         Raises
@@ -77,8 +79,8 @@ class FitSource(Protocol):
             When the observer asked to stop.
         """
 
-    def calibration_unit(self, numbers: Sequence[int]) -> CalibrationUnit:
-        """Unit of the calibration scores of these numbers."""
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        """Unit that the calibration scores of these numbers are measured on."""
 
 
 def choose_source(

@@ -30,14 +30,15 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Reconst
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             model = build_model(recipe, channels, modalities)
-            for name, network in networks(model).items():
+            for name, autoencoder in networks(model).items():
                 own = recipes[name]
                 # Two, where training has as many: batch normalisation cannot learn from one.
-                patches = torch.zeros(min(2, own.training.batch), channels, own.patch.size, own.patch.size)
-                network.loss(patches)
-                network.examine(patches)
-                if network.pretraining:
-                    network.pretraining_loss(patches)
+                count, side = min(2, own.training.batch), own.patch.size
+                patches = torch.zeros(count, channels, side, side)
+                autoencoder.loss(patches)
+                autoencoder.examine(patches)
+                if autoencoder.pretraining:
+                    autoencoder.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
     if has_memory_bank(recipe) and recipe.threshold.rule == "train-mean":

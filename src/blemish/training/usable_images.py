@@ -83,9 +83,7 @@ def read_images(
     ----------
     scale: common scale of the model of a warm start, where it has one.
     """
-    # Of a model without a network, the patch whose half is the least side of an image.
-    patch = recipe.patch.size if recipe.encoder else 2 * least_side(recipe)
-    image = recipe.image
+    patch, image = recipe.patch.size if recipe.encoder else 2 * least_side(recipe), recipe.image
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
         scale = scale or _common_scale(good_images(images), image.size, patch)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.image import DEPTH_WORDS
+from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import RecipeError, UsageError
-from blemish.inspection.detector import Ancestor, load
+from blemish.inspection.detector import load
+from blemish.inspection.document import Ancestor
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.training.partition import counted
 from blemish.training.runs import PROSE, dotted_settings, setting_text
@@ -35,20 +39,17 @@ class WarmStart:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        detector = load(self.folder)
+        detector = load(self.folder, calibrated=False)
         file = detector.file
-        if file.preparation.modalities:
-            raise UsageError(
-                f"{folder}: was fitted on scenes, and going on from a model is for images; fit a new model"
-            )
+        file.check_subject("images", f"{folder}: going on from a model is for images", "fit a new model")
         if not file.seen:
             raise UsageError(
                 f"{folder}: was made by Blemish {file.blemish}, which did not note which images it saw; "
                 "fit a new model"
             )
-        self.model = detector.model
+        self.model = cast("ReconstructionModel | Ensemble", detector.model)
         self.model.reset()  # so that half-time scores do not favour the images of a memory bank
-        self.preprocessing = file.preparation
+        self.preprocessing = file.preprocessing
         self.seen = file.seen
         self.groups = file.groups
         self.weights_sha256 = file.weights_sha256

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from blemish.errors import BlemishError
-from blemish.jpeg.benchmark import baselines as anchors
-from blemish.jpeg.benchmark.baselines import MOZJPEG, PILLOW_420, PILLOW_444, Codec, find_anchors
+from blemish.jpeg.benchmark import baselines
+from blemish.jpeg.benchmark.baselines import MOZJPEG, PILLOW_420, PILLOW_444, find_baselines
+from blemish.jpeg.benchmark.codecs import Codec
 
 Pixels = NDArray[np.uint8]
 ALL: list[Codec] = [PILLOW_420, PILLOW_444, *MOZJPEG]
@@ -27,7 +28,7 @@ def image() -> Pixels:
 @pytest.fixture
 def no_cjpeg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(anchors, "_cjpeg_version", anchors._cjpeg_version.__wrapped__)
+    monkeypatch.setattr(baselines, "_cjpeg_version", baselines._cjpeg_version.__wrapped__)
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=lambda encoder: encoder.name)
@@ -75,7 +76,7 @@ def test_mozjpegs_differ_in_their_tables(image: Pixels) -> None:
 
 
 def test_names_are_unique_and_descriptions_tell_versions() -> None:
-    found, missing = find_anchors()
+    found, missing = find_baselines()
     names = [one.name for one in (*found, *missing)]
     assert names[:5] == [encoder.name for encoder in ALL]
     assert len(set(names)) == len(names)
@@ -83,14 +84,14 @@ def test_names_are_unique_and_descriptions_tell_versions() -> None:
 
 
 @pytest.mark.usefixtures("no_cjpeg")
-def test_missing_peers_are_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_peers_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    found, missing = find_anchors()
+    found, missing = find_baselines()
     assert found == [PILLOW_420, PILLOW_444]
     assert {one.name for one in missing} == {
         "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "cjpeg-psnr", "cjpeg-ms-ssim",
     }  # fmt: skip
-    assert "pip install" in next(one.mend for one in missing if one.name == "mozjpeg")
+    assert "pip install" in next(one.remedy for one in missing if one.name == "mozjpeg")
 
 
 def test_what_libvips_refuses_is_one_line() -> None:
@@ -104,16 +105,16 @@ def test_libvips_that_knows_no_such_options_is_found_out(monkeypatch: pytest.Mon
     def refuse(pixels: Pixels, **options: object) -> bytes:
         raise BlemishError("libvips: jpegsave_buffer does not support optional argument trellis_quant")
 
-    monkeypatch.setattr(anchors, "_vips_jpeg", refuse)
-    _, missing = find_anchors()
-    assert "built without mozjpeg" in next(one.mend for one in missing if one.name == "mozjpeg")
+    monkeypatch.setattr(baselines, "_vips_jpeg", refuse)
+    _, missing = find_baselines()
+    assert "built without mozjpeg" in next(one.remedy for one in missing if one.name == "mozjpeg")
 
 
 @pytest.mark.usefixtures("no_cjpeg")
 def test_libvips_without_mozjpeg_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors, "_vips_jpeg", lambda pixels, **options: b"the same whatever is asked")
-    _, missing = find_anchors()
-    assert "built without mozjpeg" in next(one.mend for one in missing if one.name == "mozjpeg")
+    monkeypatch.setattr(baselines, "_vips_jpeg", lambda pixels, **options: b"the same whatever is asked")
+    _, missing = find_baselines()
+    assert "built without mozjpeg" in next(one.remedy for one in missing if one.name == "mozjpeg")
 
 
 def cjpeg(folder: Path, version: str) -> None:
@@ -134,7 +135,7 @@ def cjpeg(folder: Path, version: str) -> None:
 @pytest.mark.usefixtures("no_cjpeg")
 def test_mozjpegs_cjpeg_is_used_where_it_is(tmp_path: Path, image: Pixels) -> None:
     cjpeg(tmp_path, "mozjpeg version 4.1.1 (build 20240101)")
-    found, _ = find_anchors()
+    found, _ = find_baselines()
     tuned = found[-1]
     assert tuned.name == "cjpeg-ms-ssim"
     with Image.open(io.BytesIO(tuned.encode(image, 40))) as decoded_file:
@@ -147,4 +148,4 @@ def test_mozjpegs_cjpeg_is_used_where_it_is(tmp_path: Path, image: Pixels) -> No
 @pytest.mark.usefixtures("no_cjpeg")
 def test_another_cjpeg_is_not(tmp_path: Path) -> None:
     cjpeg(tmp_path, "libjpeg-turbo version 3.0")
-    assert "cjpeg-psnr" in {one.name for one in find_anchors()[1]}
+    assert "cjpeg-psnr" in {one.name for one in find_baselines()[1]}

@@ -12,18 +12,9 @@ from PIL import Image
 
 from blemish.errors import BlemishError, FileError, Stopped, UsageError
 from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
-from blemish.jpeg.benchmark.page import busiest, nearest_rate
-from blemish.jpeg.benchmark.run import (
-    EVALUATION_FILE,
-    RECORDS_FILE,
-    REPORT_FILE,
-    TABLE_FILE,
-    CodecEvaluation,
-    CodecRecord,
-    evaluate,
-    rate_between,
-    summarise,
-)
+from blemish.jpeg.benchmark.records import CodecEvaluation, CodecRecord
+from blemish.jpeg.benchmark.run import EVALUATION_FILE, RECORDS_FILE, REPORT_FILE, TABLE_FILE, evaluate
+from blemish.jpeg.benchmark.summary import rate_between
 from blemish.observer import Observer
 from blemish.storage.records_log import RecordsLog
 
@@ -54,7 +45,7 @@ class Fussy(Padded):
         return super().encode(pixels, quality)
 
 
-class Told(Observer):
+class RecordingObserver(Observer):
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
         self.problems: list[str] = []
@@ -210,7 +201,7 @@ def test_any_two_encoders_can_be_compared_by_their_records(images: Path, tmp_pat
 def test_stop_and_go_on(images: Path, tmp_path: Path) -> None:
     whole = run(images, tmp_path / "whole", Padded(1.5))
     with pytest.raises(Stopped):
-        run(images, tmp_path / "out", Padded(1.5), observer=Told(stop_after=2))
+        run(images, tmp_path / "out", Padded(1.5), observer=RecordingObserver(stop_after=2))
     assert len(RecordsLog(tmp_path / "out" / RECORDS_FILE, CodecRecord).records) == 2 * len(LADDER)
     assert run(images, tmp_path / "out", Padded(1.5)).rates == whole.rates
 
@@ -229,17 +220,17 @@ def test_worker_processes_find_the_same(tmp_path: Path) -> None:
 
 def test_a_damaged_image_is_told_once_and_the_others_go_on(images: Path, tmp_path: Path) -> None:
     (images / "c.png").write_bytes((images / "a.png").read_bytes()[:500])
-    told = Told()
-    found = run(images, tmp_path / "out", Padded(1.5), observer=told, crops=3)
+    observer = RecordingObserver()
+    found = run(images, tmp_path / "out", Padded(1.5), observer=observer, crops=3)
     assert found.images == ("a.png", "b.png")
-    assert len(told.problems) == 1
-    assert "c.png" in told.problems[0]
+    assert len(observer.problems) == 1
+    assert "c.png" in observer.problems[0]
 
 
 def test_all_are_compared_on_the_same_images(images: Path, tmp_path: Path) -> None:
-    told = Told()
-    found = run(images, tmp_path / "out", Fussy(1.5, "fussy"), observer=told)
-    assert told.problems == ["fussy: not an image of this width"]
+    observer = RecordingObserver()
+    found = run(images, tmp_path / "out", Fussy(1.5, "fussy"), observer=observer)
+    assert observer.problems == ["fussy: not an image of this width"]
     assert found.images == ("a.png",)
     assert {rate.images for rate in found.rates} == {1}
 
@@ -268,15 +259,26 @@ class Failing(Padded):
 def test_an_encoder_that_breaks_is_a_line_and_the_others_go_on(
     images: Path, tmp_path: Path, failing: dict[str, Any], words: str
 ) -> None:
-    told = Told()
+    observer = RecordingObserver()
     encoder = Failing(1.0, "failing", **failing)
-    found = run(images, tmp_path / "out", encoder, Padded(1.5), observer=told, crops=1)
+    found = run(images, tmp_path / "out", encoder, Padded(1.5), observer=observer, crops=1)
     assert [encoder.name for encoder in found.encoders] == ["pillow-420", "pillow-444", "padded"]
     assert found.missing == {"failing": "it failed on every image"}
-    assert len(told.problems) == 1
-    assert told.problems[0].startswith("failing: ")
-    assert words in told.problems[0]
-    assert told.problems[0].endswith("leave this encoder out")
+    assert len(observer.problems) == 1
+    assert observer.problems[0].startswith("failing: ")
+    assert words in observer.problems[0]
+    assert observer.problems[0].endswith("leave this encoder out")
+
+
+def test_records_of_the_first_format_are_used_again(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(images, out, Padded(1.5))
+    log = out / RECORDS_FILE
+    log.write_text(log.read_text().replace('"image', '"picture'))
+    assert '"picture_sha256"' in log.read_text()
+    again = Padded(1.5)
+    assert run(images, out, again) == first
+    assert again.encoded == []
 
 
 def test_an_encoder_that_always_fails_takes_nobody_with_it(images: Path, tmp_path: Path) -> None:
@@ -318,32 +320,3 @@ def test_wrong_usage_before_any_work(
     with pytest.raises(UsageError, match=words):
         run(images, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-def test_lpips_falls_with_quality_and_is_compared_so() -> None:
-    records = [
-        CodecRecord(
-            image="a", image_sha256="", encoder=name, description="", quality=quality, width=100, height=100,
-            bytes=int(scale * quality * 20), seconds=1.0, measures={"lpips": 1 / quality},
-        )
-        for name, scale in (("pillow-420", 1), ("pillow-444", 1), ("padded", 3))
-        for quality in (10, 20, 40, 80)
-    ]  # fmt: skip
-    found = summarise(records, [PILLOW_420, PILLOW_444, Padded(3.0)], bpp_range=WIDE)
-    rate = found.rate("pillow-420", "padded", "lpips")
-    assert rate is not None
-    assert rate.mean == pytest.approx(200)
-
-
-def test_nearest_rate_by_trying_all(images: Path) -> None:
-    pixels = np.asarray(Image.open(images / "a.png"))[:64, :64]
-    sizes = {quality: len(PILLOW_420.encode(pixels, quality)) for quality in range(1, 101)}
-    for bpp in (0.01, 1.5, 3.0, 50.0):
-        quality, data = nearest_rate(PILLOW_420, pixels, bpp)
-        assert len(data) == sizes[quality]
-        assert abs(len(data) - bpp * 512) == min(abs(size - bpp * 512) for size in sizes.values())
-
-
-def test_the_busiest_window_of_an_image_smaller_than_it_is_the_image() -> None:
-    assert busiest(np.zeros((5, 300), np.uint8), 160)[0] == slice(0, 5)
-    assert busiest(np.zeros((1, 1, 3), np.uint8), 160) == (slice(0, 1), slice(0, 1))

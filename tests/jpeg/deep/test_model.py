@@ -19,8 +19,10 @@ from safetensors.torch import save as save_tensors
 from blemish import jpeg
 from blemish.errors import ModelError, UsageError
 from blemish.inspection import detector as detector
-from blemish.jpeg.benchmark.codecs import ModelEncoder, find_codecs, model_encoder
-from blemish.jpeg.benchmark.run import CodecRecord, evaluate
+from blemish.jpeg.benchmark.codecs import LearnedCodec, learned_codec
+from blemish.jpeg.benchmark.find_codecs import find_codecs
+from blemish.jpeg.benchmark.records import CodecRecord
+from blemish.jpeg.benchmark.run import evaluate
 from blemish.jpeg.deep.fit import fit_jpeg
 from blemish.jpeg.deep.model import DeepEncoder, load
 from blemish.storage.model_folder import weights_of
@@ -127,7 +129,7 @@ def test_library_command_and_folder_give_the_same_bytes(
     Image.fromarray(draw(9)).save(tmp_path / "image.png")
     data = encoder.encode(draw(9), quality=100).data
     assert jpeg.load(folder).encode(draw(9), quality=100).data == data
-    assert model_encoder(folder).encode(draw(9), 100) == data
+    assert learned_codec(folder).encode(draw(9), 100) == data
     ran = blemish("jpeg", "encode", tmp_path / "image.png", "--out", tmp_path / "small", "--model", folder,
                   "--quality", 100, "--workers", 1)  # fmt: skip
     assert ran.code == 0, ran.err
@@ -288,7 +290,7 @@ def test_a_detector_is_no_encoder_and_an_encoder_is_no_detector(model: Path, fol
 # -- among other encoders ------------------------------------------------------------------------------
 
 
-def run(images: Path, out: Path, *encoders: ModelEncoder) -> Any:
+def run(images: Path, out: Path, *encoders: LearnedCodec) -> Any:
     return evaluate(
         images, out, encoders=encoders, qualities=(10, 60), bpp_range=(0.01, 20.0), ssimulacra2=False,
         lpips=False, crops=1,
@@ -299,7 +301,7 @@ def test_a_model_is_evaluated_at_its_places(
     fitted_jpeg: tuple[DeepEncoder, Path], photos: Path, tmp_path: Path
 ) -> None:
     encoder, folder = fitted_jpeg
-    found = run(photos, tmp_path / "out", model_encoder(folder))
+    found = run(photos, tmp_path / "out", learned_codec(folder))
     records = [
         record
         for record in RecordsLog(tmp_path / "out" / "records.jsonl", CodecRecord).records
@@ -318,19 +320,19 @@ def test_other_weights_are_measured_anew(
     fitted_jpeg: tuple[DeepEncoder, Path], photos: Path, tmp_path: Path, folder: Path
 ) -> None:
     journal = tmp_path / "out" / "records.jsonl"
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     once = len(journal.read_text().splitlines())
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     assert len(journal.read_text().splitlines()) == once
     other = fit_jpeg(photos, "jpeg-lstm", settings=[*TINY, LAMBDAS, "training.seed=1"])
     other.save(folder)
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     assert len(journal.read_text().splitlines()) == once + 4 * 3
 
 
 def test_a_model_of_one_lambda_is_one_point(of_one: DeepEncoder, photos: Path, tmp_path: Path) -> None:
     of_one.save(tmp_path / "model")
-    found = run(photos, tmp_path / "out", model_encoder(tmp_path / "model"))
+    found = run(photos, tmp_path / "out", learned_codec(tmp_path / "model"))
     assert [point.quality for point in found.encoders[-1].points] == [1]
     assert found.rate("pillow-420", "jpeg-tables", "psnr_rgb") is None
 

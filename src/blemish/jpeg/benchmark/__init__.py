@@ -1,1 +1,1 @@
-"""Codecs under test, baselines and Bjøntegaard rates."""
+"""Benchmark of JPEG codecs: codecs under test, baselines, Bjøntegaard delta rates."""

@@ -1,4 +1,4 @@
-"""Encoders to compare with: Pillow's two, and mozjpeg as pyvips or a ``cjpeg`` of one's own offers it."""
+"""Baseline codecs: libjpeg-turbo through Pillow, and mozjpeg through pyvips or a ``cjpeg`` on the PATH."""
 
 from __future__ import annotations
 
@@ -8,43 +8,19 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 from PIL import Image, features
 
 from blemish.errors import BlemishError
-
-Pixels = NDArray[np.uint8]
-
-
-class Codec(Protocol):
-    """Anything that can be evaluated: a name of its own, and pixels to the bytes of a JPEG file.
-
-    For worker processes it must be picklable. Where it has an attribute ``description`` (settings, versions),
-    results are used again only while that stays the same.
-    """
-
-    @property
-    def name(self) -> str:
-        """Names the encoder in tables and records."""
-
-    def encode(self, pixels: Pixels, quality: int) -> bytes:
-        """A JPEG file of uint8 (H, W) or (H, W, 3) pixels at a quality of 1 to 100."""
+from blemish.jpeg.benchmark.codecs import Codec, Pixels
+from blemish.jpeg.quality import Unavailable
 
 
 @dataclass(frozen=True)
-class Missing:
-    """An encoder or a measure that cannot be used here, and the mend."""
-
-    name: str
-    mend: str
-
-
-@dataclass(frozen=True)
-class PillowEncoder:
+class PillowCodec:
     """libjpeg-turbo through Pillow, with the tables of T.81, annex K."""
 
     name: str
@@ -75,17 +51,17 @@ class PillowEncoder:
         return stream.getvalue()
 
 
-PILLOW_420 = PillowEncoder("pillow-420", "4:2:0", optimize=True)
-"""The honest anchor: what a careful user of Pillow gets."""
+PILLOW_420 = PillowCodec("pillow-420", "4:2:0", optimize=True)
+"""Pillow with optimised Huffman tables and halved chroma, as a careful user sets it."""
 
-PILLOW_444 = PillowEncoder("pillow-444", "4:4:4", optimize=False)
-"""The baseline of Strümpler, Yang, Timofte 2020 and of Liu, Liu, Mantravadi 2022."""
+PILLOW_444 = PillowCodec("pillow-444", "4:4:4", optimize=False)
+"""Baseline of Strümpler, Yang, Timofte 2020 and of Liu, Liu, Mantravadi 2022."""
 
-ANCHORS = (PILLOW_420, PILLOW_444)
+BASELINES = (PILLOW_420, PILLOW_444)
 
 
 @dataclass(frozen=True)
-class MozjpegEncoder:
+class MozjpegCodec:
     """mozjpeg through pyvips: 4:2:0, trellis quantisation, progressive with optimised scans.
 
     quant_table: 0 the tables of annex K, 1 flat, 2 tuned for MS-SSIM on Kodak, 3 ImageMagick's (mozjpeg's own
@@ -118,7 +94,7 @@ class MozjpegEncoder:
 
 
 @dataclass(frozen=True)
-class CjpegEncoder:
+class CjpegCodec:
     """A mozjpeg ``cjpeg`` on the PATH, whose tuning pyvips does not reach."""
 
     name: str
@@ -141,36 +117,36 @@ class CjpegEncoder:
 
 
 MOZJPEG = (
-    MozjpegEncoder("mozjpeg", 3),
-    MozjpegEncoder("mozjpeg-psnr", 1),
-    MozjpegEncoder("mozjpeg-ms-ssim", 2),
+    MozjpegCodec("mozjpeg", 3),
+    MozjpegCodec("mozjpeg-psnr", 1),
+    MozjpegCodec("mozjpeg-ms-ssim", 2),
 )
-"""mozjpeg as it comes, and with the tables that do best on PSNR and on MS-SSIM of those that pyvips reaches."""
+"""mozjpeg with its own tables, and with those of pyvips that do best on PSNR and on MS-SSIM."""
 
 CJPEG = (
-    CjpegEncoder("cjpeg-psnr", ("-tune-psnr",)),
-    CjpegEncoder("cjpeg-ms-ssim", ("-tune-ms-ssim", "-quant-table", "2")),
+    CjpegCodec("cjpeg-psnr", ("-tune-psnr",)),
+    CjpegCodec("cjpeg-ms-ssim", ("-tune-ms-ssim", "-quant-table", "2")),
 )
 
 
-def find_anchors() -> tuple[list[Codec], list[Missing]]:
-    """The anchors that this machine can run, Pillow 4:2:0 first, and those that it cannot."""
+def find_baselines() -> tuple[list[Codec], list[Unavailable]]:
+    """The baselines that this machine can run, Pillow 4:2:0 first, and those that it cannot."""
     found: list[Codec] = [PILLOW_420, PILLOW_444]
-    missing: list[Missing] = []
-    problem = _without_mozjpeg()
+    missing: list[Unavailable] = []
+    problem = _mozjpeg_problem()
     if problem is None:
         found += MOZJPEG
     else:
-        missing += [Missing(encoder.name, problem) for encoder in MOZJPEG]
+        missing += [Unavailable(encoder.name, problem) for encoder in MOZJPEG]
     if "mozjpeg" in _cjpeg_version():
         found += CJPEG
     else:
-        mend = "put the cjpeg of mozjpeg on the PATH"
-        missing += [Missing(encoder.name, mend) for encoder in CJPEG]
+        remedy = "put the cjpeg of mozjpeg on the PATH"
+        missing += [Unavailable(encoder.name, remedy) for encoder in CJPEG]
     return found, missing
 
 
-def _without_mozjpeg() -> str | None:
+def _mozjpeg_problem() -> str | None:
     """Why mozjpeg cannot be used through pyvips, or None."""
     try:
         probe = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -204,7 +180,7 @@ def _vips_jpeg(pixels: Pixels, **options: int | bool) -> bytes:
 
 @lru_cache(maxsize=1)
 def _cjpeg_version() -> str:
-    """What ``cjpeg -version`` says of itself; empty when there is none."""
+    """First line of ``cjpeg -version``; empty where there is no cjpeg."""
     if shutil.which("cjpeg") is None:
         return ""
     ran = subprocess.run(["cjpeg", "-version"], capture_output=True, check=False)
@@ -216,4 +192,4 @@ def _lines(output: bytes) -> Iterator[str]:
 
 
 def _last_line(output: bytes) -> str:
-    return [*_lines(output), "failed without a word"][-1 if not output.strip() else -2]
+    return [*_lines(output), "failed without a message"][-1 if not output.strip() else -2]

@@ -19,12 +19,12 @@ from blemish.errors import UsageError
 Floats = NDArray[np.float64]
 
 BPP_RANGE = (0.2, 1.0)
-"""Bits per pixel between which encoders are compared, unless said otherwise."""
+"""Bits per pixel between which encoders are compared by default."""
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Measured points of one encoder on one image: bits per pixel, and a quality that grows with them.
+    """Measured points of one encoder on one image: bits per pixel, and a quality that grows with the rate.
 
     Both are float64 (n,) and strictly increasing; a point that costs more than another and is not better is
     left out.

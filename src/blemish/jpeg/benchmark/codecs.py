@@ -1,17 +1,17 @@
-"""All encoders that can be compared: the anchors, the encoder of this package, and models that were trained."""
+"""Codecs under test: the protocol, the encoder of this package, and trained models."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blemish._version import __version__
-from blemish.errors import BlemishError, UsageError, nearest
-from blemish.jpeg.benchmark.baselines import ANCHORS, Codec, Missing, Pixels, find_anchors
+from blemish.errors import BlemishError
 from blemish.jpeg.source_image import decode
 from blemish.jpeg.tables import shipped_sha256
 
@@ -20,10 +20,28 @@ if TYPE_CHECKING:
     from blemish.jpeg.distortion import Tune
     from blemish.jpeg.encoder import Encoder
 
+Pixels = NDArray[np.uint8]
+
+
+class Codec(Protocol):
+    """Encoder under test: a unique name, and a function from pixels to the bytes of a JPEG file.
+
+    Worker processes pickle it. With an attribute ``description`` (settings, versions), earlier measurements are
+    used again only while the description stays the same. With an attribute ``ladder``, it is measured at these
+    qualities.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder in tables and records."""
+
+    def encode(self, pixels: Pixels, quality: int) -> bytes:
+        """A JPEG file of uint8 (H, W) or (H, W, 3) pixels at a quality of 1 to 100."""
+
 
 @dataclass(frozen=True)
-class BlemishEncoder:
-    """The encoder of this package, with one of its tunes."""
+class BlemishCodec:
+    """Encoder of this package, with one of its tunes."""
 
     tune: Tune
 
@@ -39,21 +57,21 @@ class BlemishEncoder:
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
         """A JPEG file at a quality of 1 to 100."""
-        return _ours().encode(pixels, quality=quality, tune=self.tune).data
+        return _encoder().encode(pixels, quality=quality, tune=self.tune).data
 
 
 @lru_cache(maxsize=1)
-def _ours() -> Encoder:
+def _encoder() -> Encoder:
     from blemish.jpeg.encoder import Encoder
 
     return Encoder()
 
 
 @dataclass(frozen=True)
-class ModelEncoder:
-    """A network that ``blemish jpeg fit`` trained, evaluated once for each λ that it was trained for.
+class LearnedCodec:
+    """Network that ``blemish jpeg fit`` trained, measured once for each λ of its training.
 
-    folder: that of the model. name: the recipe's, unless another is given to :func:`model_encoder`.
+    folder: of the model. name: the recipe's, unless :func:`learned_codec` is given another.
     """
 
     name: str
@@ -64,7 +82,7 @@ class ModelEncoder:
 
     @property
     def ladder(self) -> tuple[int, ...]:
-        """The whole qualities that stand for the λ, in rising order: 1 to 100, evenly."""
+        """Whole qualities that stand for the λ, in rising order: evenly from 1 to 100."""
         return tuple(round(1 + 99 * place / max(self.places - 1, 1)) for place in range(self.places))
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
@@ -75,20 +93,20 @@ class ModelEncoder:
         return deep.encode(pixels, quality=quality).data
 
 
-def model_encoder(folder: str | Path, name: str | None = None) -> ModelEncoder:
-    """The encoder in a folder that ``blemish jpeg fit`` made; its weights are read when they are first used.
+def learned_codec(folder: str | Path, name: str | None = None) -> LearnedCodec:
+    """Encoder in a folder that ``blemish jpeg fit`` made; its weights are read when they are first used.
 
     Raises
     ------
     ModelError
-        When the folder is no such model, or was edited.
+        The folder is no such model, or was edited.
     """
     from blemish.jpeg.deep.model import read_model_file
 
     file = read_model_file(Path(folder))
     recipe = file.recipe
     lambdas = ", ".join(f"{value:g}" for value in sorted(recipe.lambdas))
-    return ModelEncoder(
+    return LearnedCodec(
         name=name or recipe.name,
         folder=Path(folder),
         places=len(recipe.lambdas),
@@ -102,60 +120,19 @@ def model_encoder(folder: str | Path, name: str | None = None) -> ModelEncoder:
 
 @lru_cache(maxsize=16)
 def _deep(folder: Path, weights_sha256: str) -> DeepEncoder:
-    # The digest is there so that a folder that was fitted anew is read anew.
+    # The digest is part of the key, so that a folder with a new model is read again.
     from blemish.jpeg.deep.model import load
 
     return load(folder)
 
 
-def find_codecs(names: Iterable[str] | None = None) -> tuple[list[Codec], list[Missing]]:
-    """The encoders to compare, both anchors first, and those that cannot run here.
-
-    Parameters
-    ----------
-    names: those wanted besides the anchors, or folders that ``blemish jpeg fit`` made; None takes all there
-        are by name. Of two folders with one recipe, the second is named after both.
-
-    Raises
-    ------
-    UsageError
-        For a name that there is not, or that cannot run here, or folders that cannot be told apart.
-    ModelError
-        For a folder that is no such model.
-    """
-    from blemish.jpeg.distortion import TUNES
-
-    found, missing = find_anchors()
-    found += [BlemishEncoder(tune) for tune in TUNES]
-    if names is None:
-        return found, missing
-    by_name = {encoder.name: encoder for encoder in found}
-    chosen: dict[str, Codec] = {anchor.name: anchor for anchor in ANCHORS}
-    for name in names:
-        if name not in by_name and (os.sep in name or os.path.isdir(name)):
-            model = model_encoder(name)
-            if model.name in chosen:
-                model = replace(model, name=f"{model.name} ({Path(name).resolve().name})")
-            if model.name in chosen:
-                raise UsageError(f"{name}: another encoder is called {model.name} too; rename the folder")
-            chosen[model.name] = model
-            continue
-        absent = next((one for one in missing if one.name == name), None)
-        if absent is not None:
-            raise UsageError(f"{name} cannot run here; {absent.mend}")
-        if name not in by_name:
-            raise UsageError(f"unknown encoder '{name}'; {nearest(name, by_name)}")
-        chosen[name] = by_name[name]
-    return list(chosen.values()), []
-
-
-def attempt(encoder: Codec, pixels: Pixels, quality: int) -> bytes:
-    """Its file of ``pixels``.
+def encode_checked(encoder: Codec, pixels: Pixels, quality: int) -> bytes:
+    """Encode ``pixels``; errors of the codec become one line.
 
     Raises
     ------
     BlemishError
-        The encoder failed, as it says or with an ``OSError``, as Pillow does.
+        The encoder failed, with this error or, as Pillow does, with an ``OSError``.
     """
     try:
         return encoder.encode(pixels, quality)
@@ -163,13 +140,13 @@ def attempt(encoder: Codec, pixels: Pixels, quality: int) -> bytes:
         raise BlemishError(f"{encoder.name}: {_one_line(error)}; leave this encoder out") from error
 
 
-def decoded(encoder: Codec, data: bytes) -> Pixels:
-    """What Pillow makes of its file.
+def decode_checked(encoder: Codec, data: bytes) -> Pixels:
+    """Decode a file of ``encoder`` with Pillow.
 
     Raises
     ------
     BlemishError
-        The file is none that Pillow reads.
+        Pillow cannot decode the file.
     """
     try:
         return decode(data)
@@ -184,5 +161,5 @@ def _one_line(error: Exception) -> str:
 
 
 def describe(encoder: Codec) -> str:
-    """Its ``description``, or the name of one without."""
+    """``description`` of a codec, or its name where it has none."""
     return str(getattr(encoder, "description", encoder.name))

@@ -1,4 +1,4 @@
-"""The evaluation as one page: tables, rate-distortion curves, details side by side."""
+"""Report on a comparison of codecs: tables, rate-distortion curves, details side by side."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from blemish.data.datasets import Item
 from blemish.errors import BlemishError
 from blemish.jpeg import quality as measuring
-from blemish.jpeg.benchmark.baselines import ANCHORS, PILLOW_420, Codec
-from blemish.jpeg.benchmark.codecs import attempt, decoded
-from blemish.jpeg.benchmark.run import COMPARED, CONVENTIONS, CodecEvaluation, Evaluated, Point
+from blemish.jpeg.benchmark.baselines import BASELINES, PILLOW_420
+from blemish.jpeg.benchmark.codecs import Codec, decode_checked, encode_checked
+from blemish.jpeg.benchmark.records import COMPARED, CONVENTIONS, CodecEvaluation, CodecResult, RatePoint
 from blemish.jpeg.quality import Measure
 from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
@@ -72,7 +72,7 @@ def write_evaluation_page(
     ]
     sections += [
         TableSection(f"BD-rate against {anchor.name}", evaluation.columns(), evaluation.rows(anchor.name))
-        for anchor in ANCHORS
+        for anchor in BASELINES
     ]
     relative = _relative_charts(evaluation)
     if relative:
@@ -85,10 +85,10 @@ def write_evaluation_page(
     sections.append(_points_table(evaluation))
     sections.append(
         SettingsSection(
-            "SettingsSection",
+            "Settings",
             {
                 **{encoder.name: encoder.description for encoder in evaluation.encoders},
-                **{f"without {name}": mend for name, mend in evaluation.missing.items()},
+                **{f"without {name}": remedy for name, remedy in evaluation.missing.items()},
                 "command": evaluation.command or None,
                 "machine": evaluation.machine,
                 "worker processes": evaluation.workers,
@@ -106,7 +106,7 @@ def write_evaluation_page(
 
 
 def _headlines(evaluation: CodecEvaluation) -> list[tuple[str, str | float, str]]:
-    """The best encoder by each measure against the honest anchor."""
+    """The best encoder by each measure against Pillow 4:2:0."""
     tiles: list[tuple[str, str | float, str]] = []
     for measure in evaluation.measures:
         rates = [r for r in evaluation.rates if r.anchor == PILLOW_420.name and r.measure == measure]
@@ -117,7 +117,7 @@ def _headlines(evaluation: CodecEvaluation) -> list[tuple[str, str | float, str]
 
 
 def _reading(evaluation: CodecEvaluation) -> str:
-    without = [f"Without {name}: {mend}." for name, mend in evaluation.missing.items()]
+    without = [f"Without {name}: {remedy}." for name, remedy in evaluation.missing.items()]
     uneven = [
         f"{rate.encoder} reaches {COMPARED[rate.measure]} of {rate.anchor} on {rate.images} of "
         f"{counted(len(evaluation.images), 'image')} only."
@@ -135,7 +135,7 @@ def _relative_charts(evaluation: CodecEvaluation) -> list[Section]:
         lines = [
             Line(encoder.name, [(rate, 100 * (ratio - 1)) for rate, ratio in encoder.relative_rate[measure]])
             for encoder in evaluation.encoders
-            if encoder.name not in {anchor.name for anchor in ANCHORS}
+            if encoder.name not in {anchor.name for anchor in BASELINES}
         ]
         charts += _charts(
             f"Bits at equal {COMPARED[measure]}",
@@ -172,7 +172,7 @@ _ERRORS: dict[Measure, tuple[str, str, Callable[[float], float]]] = {
 
 
 def _errors(
-    encoder: Evaluated, measure: Measure, error: Callable[[float], float], bpp_range: tuple[float, float]
+    encoder: CodecResult, measure: Measure, error: Callable[[float], float], bpp_range: tuple[float, float]
 ) -> list[tuple[float, float]]:
     low, high = bpp_range
     values = [(point.bits_per_pixel, point.measures.get(measure)) for point in encoder.points]
@@ -180,7 +180,7 @@ def _errors(
 
 
 def _charts(title: str, x_label: str, y_label: str, lines: list[Line]) -> list[Section]:
-    """As many charts as it takes for every line of one to have a colour of its own."""
+    """As many charts as needed for every line of a chart to have a colour of its own."""
     count = -(-len(lines) // LINES_A_CHART)
     return [
         CurveChart(
@@ -197,7 +197,7 @@ def _points_table(evaluation: CodecEvaluation) -> TableSection:
     taken = list(dict.fromkeys(m for e in evaluation.encoders for p in e.points for m in p.measures))
     names = {"mse": "MSE", **COMPARED}
 
-    def row(encoder: Evaluated, point: Point) -> list[str | float | None]:
+    def row(encoder: CodecResult, point: RatePoint) -> list[str | float | None]:
         values = [point.measures.get(measure) for measure in taken]
         return [encoder.name, point.quality, point.bits_per_pixel, *values]
 
@@ -211,7 +211,7 @@ def _points_table(evaluation: CodecEvaluation) -> TableSection:
 
 @dataclass(frozen=True)
 class CropTask:
-    """One image whose detail is to be shown as every encoder makes it at about ``bpp``."""
+    """One image, of which a detail is shown for every encoder at about ``bpp`` bits per pixel."""
 
     item: Item
     encoders: tuple[Codec, ...]
@@ -230,21 +230,21 @@ def _crop_rows(
     tasks = [CropTask(item, tuple(encoders), target) for item in chosen]
     if tasks:
         observer.stage(f"Details of {counted(len(tasks), 'image')}")
-    # What cannot be read or encoded was told when it was measured.
+    # Images that cannot be read or encoded were reported when they were measured.
     found = [row for row in each(crop_row, tasks, workers=workers, observer=observer) if row is not None]
     order = {item.name: place for place, item in enumerate(chosen)}
     return sorted(found, key=lambda row: order[row.name])
 
 
 def crop_row(task: CropTask) -> ImageRow | None:
-    """The original's detail and every encoder's; runs in a worker process."""
+    """Detail of the original and of every encoder's file; runs in a worker process."""
     try:
         pixels = read_source(task.item.path, keep_metadata=False).pixels
         window = busiest(pixels, CROP)
         panels = [FigurePanel("original", pixels[window], "map")]
         for encoder in task.encoders:
             quality, data = nearest_rate(encoder, pixels, task.bpp)
-            found = decoded(encoder, data)
+            found = decode_checked(encoder, data)
             psnr = measuring.psnr(measuring.mse(pixels, found))
             rate = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
             label = f"{encoder.name} {quality}: {rate:.2f} bpp" + ("" if psnr is None else f", {psnr:.1f} dB")
@@ -262,7 +262,7 @@ def nearest_rate(encoder: Codec, pixels: NDArray[np.uint8], bpp: float) -> tuple
     tried: dict[int, bytes] = {}
     while low <= high:
         middle = (low + high) // 2
-        tried[middle] = attempt(encoder, pixels, middle)
+        tried[middle] = encode_checked(encoder, pixels, middle)
         if len(tried[middle]) < size:
             low = middle + 1
         else:

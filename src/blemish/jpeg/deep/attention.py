@@ -32,7 +32,7 @@ class Logits(NamedTuple):
 
 
 class Attention(nn.Module):
-    """What every attention network is given and gives.
+    """Base class of attention networks.
 
     ``start`` is about where the maps begin: at 0.5 with biases of 0, as in the papers, which halves what is
     left of every coefficient. Nearer to 1 a short training arrives.

@@ -12,7 +12,7 @@ from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.splits import VALIDATION_SHARE, split_good
 from blemish.errors import FileError, RecipeError, UsageError
-from blemish.inspection.detector import versions
+from blemish.inspection.document import versions
 from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
@@ -49,14 +49,14 @@ def fit_jpeg(
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: go on from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
-    observer: told what is going on, and of each image that cannot be used; the others are.
+    observer: of the progress, and of each image that cannot be used; the others are used.
 
     Raises
     ------
     Stopped
         When the observer asked to stop; the checkpoint is in ``out``.
     RecipeError, FileError, UsageError
-        In one line that names the setting or the file, and the mend.
+        In one line that names the setting or the file, and the remedy.
     """
     observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
@@ -112,7 +112,7 @@ def fit_jpeg_once(
 
     Parameters
     ----------
-    title: what the observer is told before anything is fitted.
+    title: of the fit, for the observer.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def check_deep_recipe(recipe: DeepRecipe) -> None:
     Raises
     ------
     RecipeError, FileError
-        Naming the recipe, the part or the weights that are missing, and the mend.
+        Naming the recipe, the part or the weights that are missing, and the remedy.
     """
     _build(recipe)
 

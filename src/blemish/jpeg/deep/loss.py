@@ -1,4 +1,4 @@
-"""What a JPEG network is trained by: λ d + r, distortion and rate.
+"""Loss of JPEG networks: λ d + r, distortion and rate.
 
 Liu, Liu, Mantravadi 2022, equations 7 to 9:
 
@@ -60,7 +60,7 @@ def require_lpips() -> None:
     """
     lacking = missing_lpips()
     if lacking is not None:
-        raise UsageError(f"LPIPS is not here: {lacking.mend}, or train without it by --set loss.gamma=0")
+        raise UsageError(f"LPIPS is not here: {lacking.remedy}, or train without it by --set loss.gamma=0")
 
 
 def distortion(x: Tensor, y: Tensor, settings: LossSettings, lpips: Lpips) -> dict[str, Tensor]:

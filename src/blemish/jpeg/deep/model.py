@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from blemish.data.fingerprint import Fingerprint
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
-from blemish.jpeg.encoder import Encoded, aim, encoded
+from blemish.jpeg.encoder import Encoded, encode_to_target, encoded
 from blemish.jpeg.transform import luma_of
 from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
-from blemish.storage.training_record import Training
+from blemish.storage.training_record import Training, upgrade_training_v1
 
 
 class DeepModelFile(Document):
@@ -27,6 +27,10 @@ class DeepModelFile(Document):
     fingerprint: Fingerprint
     split: dict[str, tuple[str, ...]]
     training: Training
+
+    @classmethod
+    def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {**content, "format": 2, "training": upgrade_training_v1(content["training"])}
 
 
 class DeepEncoder:
@@ -44,7 +48,7 @@ class DeepEncoder:
 
     @property
     def places(self) -> int:
-        """How many λ the network was trained for."""
+        """Number of λ that the network was trained for."""
         return len(self.recipe.lambdas)
 
     def place(self, quality: float) -> float:
@@ -72,14 +76,14 @@ class DeepEncoder:
 
         Returns
         -------
-        Encoded; its ``notice`` tells of a target that cannot be met, the nearest is returned then.
+        Encoded; of a target out of reach the nearest file, with a line in ``notice``.
 
         Raises
         ------
         UsageError
-            More than one of quality and targets, one that is out of range, or pixels that are none.
+            More than one of quality and targets, one that is out of range, or pixels of another type or shape.
         """
-        found = aim(
+        found = encode_to_target(
             self._at(pixels, segments),
             luma_of(pixels),
             quality=quality,
@@ -124,13 +128,7 @@ class DeepEncoder:
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
         file, recipe, training = self.file, self.recipe, self.file.training
-        terms = list(training.history[-1].terms)
-        columns = [
-            "step",
-            "training loss",
-            "held-out loss",
-            *terms,
-        ]
+        columns = ["step", "training loss", "held-out loss", *training.history[-1].terms]
         rows = [
             [
                 str(look.step),

@@ -28,7 +28,7 @@ from blemish.models.registry import make_part
 
 
 class DeepOutput(NamedTuple):
-    """What :meth:`DeepJpeg.forward` gives."""
+    """Result of :meth:`DeepJpeg.forward`."""
 
     reconstruction: Tensor
     """(N, 3, H, W) in [0, 1]: what a decoder makes of the file, value for value."""
@@ -195,7 +195,7 @@ class DeepJpeg(nn.Module):
 
     @torch.inference_mode()
     def coefficients(self, pixels: NDArray[np.uint8], place: float) -> Coefficients:
-        """What a file of one image holds; equal to what :meth:`forward` decodes.
+        """Coefficients of the file of one image; they decode to the same as in :meth:`forward`.
 
         Parameters
         ----------

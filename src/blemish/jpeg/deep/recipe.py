@@ -1,4 +1,4 @@
-"""What a recipe of a JPEG network may say: its attention, tables, loss and training, its paper, what to expect."""
+"""Schema of the recipes of JPEG networks: attention, tables, loss, training, paper, expectation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _not_sexagesimal(value: Any) -> Any:
 
 
 class DeepImageSettings(RecipeSettings):
-    """What is taken of an image: ``sampling`` of chroma, of the papers 4:4:4."""
+    """Settings of the image: ``sampling`` of chroma, in the papers 4:4:4."""
 
     sampling: Annotated[Sampling, BeforeValidator(_not_sexagesimal)] = "4:4:4"
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sort a table by a click on its head: numbers by value, texts naturally, dashes always last.
+// Sort a table by a click on the head of a column: numbers by value, texts naturally, dashes always last.
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table")) {
     body.append(...keyed.map((item) => item.row));
   }));
 }
-// Show only the rows that contain what is typed.
+// Show only the rows that contain the typed text.
 for (const filter of document.querySelectorAll(".filter")) {
   const rows = [...filter.parentElement.querySelector("tbody").rows];
   filter.querySelector("input").addEventListener("input", (event) => {
@@ -34,7 +34,7 @@ for (const filter of document.querySelectorAll(".filter")) {
     filter.querySelector("output").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
   });
 }
-// Enlarge an image; the arrow keys go on through all images.
+// Enlarge an image; the arrow keys move to the next and the previous image.
 const dialog = document.querySelector("dialog");
 const large = dialog.querySelector("img");
 const images = [...document.querySelectorAll(".panels img")];

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from blemish.errors import UsageError
-from blemish.jpeg.benchmark.codecs import find_codecs
+from blemish.jpeg.benchmark.find_codecs import find_codecs
 
 
-def test_both_anchors_always_take_part() -> None:
+def test_both_pillow_baselines_always_take_part() -> None:
     found, _ = find_codecs(["mozjpeg-psnr"])
     assert [encoder.name for encoder in found] == ["pillow-420", "pillow-444", "mozjpeg-psnr"]
     with pytest.raises(UsageError, match="did you mean 'mozjpeg'"):
