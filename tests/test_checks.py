@@ -12,8 +12,9 @@ import pytest
 
 from blemish import checks
 from blemish._version import __version__
-from blemish.checks import explain_missing, run_checks
+from blemish.checks import run_checks
 from blemish.errors import MissingExtraError
+from blemish.extras import explain_missing
 
 INSTALL = "type in the project's folder: pip install -e '.[train]'"
 

@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
         name = now
     if name != "similarity" and name not in _HOMES:
         raise AttributeError(f"module 'blemish' has no attribute '{name}'")
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         if name == "similarity":

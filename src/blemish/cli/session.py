@@ -32,8 +32,8 @@ def working(
     After a stop the line to go on with is printed: this command again, with the options that ``after_stop``
     gives then.
     """
-    from blemish.checks import explain_missing
     from blemish.cli.console import ConsoleObserver
+    from blemish.extras import explain_missing
     from blemish.interruption import interruptible
 
     with explain_missing(), interruptible() as pressed, ConsoleObserver(pressed, quiet=quiet) as observer:

@@ -294,7 +294,7 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         When the folder is no model, incomplete, edited, damaged, from a newer version of Blemish, or to be
         calibrated again.
     """
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     folder = Path(folder)
     file = read_document(folder, DETECTOR, ModelFile)

@@ -57,7 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'blemish.jpeg' has no attribute '{name}'")
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         return getattr(import_module(f"blemish.jpeg.{_HOMES[name]}"), name)

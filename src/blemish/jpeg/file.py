@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.checks import explain_missing
 from blemish.data.image import MAX_PIXELS
 from blemish.errors import FileError, ImageError, UsageError
+from blemish.extras import explain_missing
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 
 _SOI = b"\xff\xd8"

@@ -209,7 +209,7 @@ def load_detector(folder: Path) -> Detector:
     MissingExtraError
         torch is not installed.
     """
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         from blemish.inspection.detector import load

@@ -13,6 +13,7 @@ from blemish.decision.scores import Score
 from blemish.errors import RecipeError, nearest
 from blemish.preprocessing.tiling import smallest_side
 from blemish.recipes.compat import upgrade_key, upgrade_loudly
+from blemish.recipes.files import SHIPPED, read_yaml
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -174,9 +175,7 @@ class TrainingSettings(RecipeSettings):
 def _member(value: Any) -> Any:
     """A member by the name or path of its recipe, or written out, where title, paper and expectation may be left out."""
     if isinstance(value, str):
-        from blemish.recipes import load_recipe
-
-        return load_recipe(value)
+        return upgrade_loudly(read_yaml(SHIPPED, value), value)
     if isinstance(value, dict):
         return {"title": value.get("name", ""), "paper": "none", "expect": "", **value}
     return value

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,9 @@ from pydantic import BaseModel
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.maps import write_image
 from blemish.errors import ModelError, RecipeError, UsageError
-from blemish.inspection.detector import Detector
 from blemish.inspection.document import SHEET_FILE
 from blemish.observer import Observer
-from blemish.recipes import Recipe
+from blemish.recipes.schema import TrainingSettings
 from blemish.storage.model_folder import MODEL_FILE
 from blemish.storage.run_folder import refuse_contradiction, refuse_unwritable
 from blemish.storage.training_record import Machine, Training
@@ -27,11 +26,50 @@ from blemish.training.contracts import Trainable, Trimming
 from blemish.training.patches import PatchSource
 from blemish.training.trainer import Trainer
 
-if TYPE_CHECKING:
-    from blemish.jpeg.deep.model import DeepEncoder
-    from blemish.jpeg.deep.recipe import DeepRecipe
 
-    Fitted = TypeVar("Fitted", Detector, DeepEncoder)
+class NetworkRecipe(Protocol):
+    """Recipe of a network that is trained, of a detector or of a JPEG encoder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def patch(self) -> PatchSides: ...
+
+    @property
+    def training(self) -> TrainingSettings: ...
+
+    def model_dump(self, *, mode: str, exclude: Any) -> dict[str, Any]: ...
+
+
+class PatchSides(Protocol):
+    """Training patches."""
+
+    @property
+    def size(self) -> int:
+        """Side in pixels."""
+
+
+class FittedDocument(Protocol):
+    """Document of a fitted model."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+
+
+class FittedModel(Protocol):
+    """Fitted detector or JPEG encoder."""
+
+    @property
+    def recipe(self) -> BaseModel: ...
+
+    @property
+    def file(self) -> FittedDocument: ...
+
+    def save(self, folder: str | Path, /) -> Path: ...
+
+
+Fitted = TypeVar("Fitted", bound=FittedModel)
 
 CHECKPOINT = "checkpoint"
 PROSE = {"title": True, "paper": True, "expect": True, "needs": True}
@@ -84,7 +122,7 @@ def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def train_for(
     folder: Path | None,
     model: Trainable,
-    recipe: Recipe | DeepRecipe,
+    recipe: NetworkRecipe,
     images: PatchSource,
     validation: PatchSource,
     *,
@@ -148,7 +186,7 @@ def train_for(
 
 
 def _identity(
-    recipe: BaseModel, data: Fingerprint, split: Mapping[str, Sequence[object]]
+    recipe: NetworkRecipe, data: Fingerprint, split: Mapping[str, Sequence[object]]
 ) -> dict[str, object]:
     """Facts that a checkpoint must share with a run that resumes it."""
     later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
@@ -159,7 +197,7 @@ def _identity(
     }
 
 
-def finish(fitted: Detector | DeepEncoder, folder: Path, sheet: NDArray[np.uint8] | None = None) -> None:
+def finish(fitted: FittedModel, folder: Path, sheet: NDArray[np.uint8] | None = None) -> None:
     """Save ``fitted``, with the contact sheet (H, W, 3) of its synthetic anomalies, and remove the checkpoint."""
     if sheet is None:
         (folder / SHEET_FILE).unlink(missing_ok=True)  # of the model before
@@ -227,7 +265,7 @@ def setting_text(settings: dict[str, Any], key: str) -> str:
     return str(settings[key]) if key in settings else "unset"
 
 
-def dotted_settings(recipe: BaseModel, without: dict[str, Any]) -> dict[str, Any]:
+def dotted_settings(recipe: BaseModel | NetworkRecipe, without: dict[str, Any]) -> dict[str, Any]:
     """``recipe`` as dotted keys and their values, ``without`` some keys."""
     chosen = recipe.model_dump(mode="json", exclude=without)
     return {

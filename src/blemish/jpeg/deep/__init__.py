@@ -30,7 +30,7 @@ __all__ = ["DeepJpeg", "DeepOutput", "DeepRecipe", "deep_recipe_names", "load_de
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'blemish.jpeg.deep' has no attribute '{name}'")
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         return getattr(import_module(f"blemish.jpeg.deep.{_HOMES[name]}"), name)

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.quality import SMALLEST_MS_SSIM
-from blemish.recipes import Part, load_from, names_in
+from blemish.recipes import Part, load_from
+from blemish.recipes.files import names_in
 from blemish.recipes.schema import RecipeSettings, TrainingSettings
 
 STRUMPLER_LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
