@@ -1,8 +1,8 @@
-"""Cuts CrackForest (Shi et al. 2016) into patches, of which those without a crack are the good pictures.
+"""Cuts CrackForest (Shi et al. 2016) into patches, of which those without a crack are the good images.
 
     python benchmarks/cracks.py DATA/crackforest --out runs/crackforest_patches
 
-Nearly every photograph of the road shows a crack, so there is no good picture as a whole. Of every second one the
+Nearly every photograph of the road shows a crack, so there is no good image as a whole. Of every second one the
 patches without a marked pixel train; of the others all patches test, but for those with fewer marked pixels than a
 hairline across a quarter of the patch has, which could be called either. The list ``OUT.csv`` names the photograph of
 each patch as its group.
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.images import find_pictures, read_mask, read_picture
-from blemish.images.writing import atomic_path, write_picture
+from blemish.data.datasets import find_images, read_mask
+from blemish.data.image import read_image
+from blemish.data.maps import write_image
+from blemish.storage.atomic import atomic_path
 
 SIDE = 96
 FEWEST = SIDE // 4
@@ -34,13 +36,13 @@ def main() -> None:
     if options.out.exists():
         raise SystemExit(f"{options.out}: is there already; remove it, or choose another --out")
     rows = []
-    for number, item in enumerate(find_pictures(options.dataset / "images")):
-        picture = read_picture(item.path)
-        pixels = picture.floats().mean(0, keepdims=True)  # the photographs are grey
-        cracks = read_mask(options.dataset / "masks" / f"{item.path.stem}.png", size=picture.size)
+    for number, item in enumerate(find_images(options.dataset / "images")):
+        image = read_image(item.path)
+        pixels = image.floats().mean(0, keepdims=True)  # the photographs are grey
+        cracks = read_mask(options.dataset / "masks" / f"{item.path.stem}.png", size=image.size)
         split = "train" if number % 2 == 0 else "test"
-        for top in range(0, picture.height - SIDE + 1, SIDE):
-            for left in range(0, picture.width - SIDE + 1, SIDE):
+        for top in range(0, image.height - SIDE + 1, SIDE):
+            for left in range(0, image.width - SIDE + 1, SIDE):
                 window = (..., slice(top, top + SIDE), slice(left, left + SIDE))
                 marked = np.count_nonzero(cracks[window])
                 if 0 < marked < FEWEST or (marked and split == "train"):
@@ -49,10 +51,10 @@ def main() -> None:
                 path = options.out / kind / f"{item.path.stem}_{top}_{left}.png"
                 mask = options.out / "masks" / path.name if marked else None
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_picture(path, pixels[window])
+                write_image(path, pixels[window])
                 if mask is not None:
                     mask.parent.mkdir(parents=True, exist_ok=True)
-                    write_picture(mask, cracks[window][None].astype(np.float32))
+                    write_image(mask, cracks[window][None].astype(np.float32))
                 rows.append(
                     [path.resolve(), split, kind, "" if mask is None else mask.resolve(), item.path.stem]
                 )

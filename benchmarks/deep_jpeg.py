@@ -2,7 +2,7 @@
 
     python benchmarks/deep_jpeg.py --out benchmarks/results/deep_jpeg.json
 
-An encode is from the pixels of one picture of 768 × 512 to the bytes of its file, at the middle λ. A step is one of
+An encode is from the pixels of one image of 768 × 512 to the bytes of its file, at the middle λ. A step is one of
 the training loop (forward, backward, Adam, in the precision and layout that it has here) on one batch that stays in
 memory, without LPIPS, whose network would cost all the same. Attention that begins with ImageNet weights is drawn
 instead, which costs as much. All cores, unless --threads says otherwise. Every round times all contenders one after
@@ -27,13 +27,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from blemish.jpeg.anchors import PILLOW_420
+from blemish.jpeg.benchmark.baselines import PILLOW_420
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, deep_recipe_names, load_deep_recipe
 from blemish.jpeg.encoder import encoded
 from blemish.recipes import override
-from blemish.training import choose_machine
-from blemish.training.loop import _make_fabric
+from blemish.training.device import choose_machine
+from blemish.training.fabric import make_fabric
 
 HEIGHT, WIDTH = 512, 768
 TRAINED = ("jpeg-tables", "jpeg-vgg19", "jpeg-resnet152-block1", "jpeg-resnet152-block7", "jpeg-lstm")
@@ -48,28 +48,28 @@ def make_recipe(name: str, patch: int) -> DeepRecipe:
     return override(recipe, ["loss.gamma=0", "tables.initial=annex-k", f"patch.size={patch}", *drawn])
 
 
-def make_picture() -> NDArray[np.uint8]:
+def make_image() -> NDArray[np.uint8]:
     """(H, W, 3): noise at every scale, fainter the finer, so that files are about as large as those of photographs."""
     rng = np.random.default_rng(0)
     layers = [
         32 / 1.25**octave * ndimage.zoom(rng.normal(size=(2 ** (octave + 1), 3 * 2**octave, 3)), (2 ** (8 - octave),) * 2 + (1,), order=1)
         for octave in range(9)
     ]  # fmt: skip
-    picture: NDArray[np.uint8] = np.clip(128 + np.sum(layers, axis=0), 0, 255).astype(np.uint8)
-    return picture
+    image: NDArray[np.uint8] = np.clip(128 + np.sum(layers, axis=0), 0, 255).astype(np.uint8)
+    return image
 
 
-def make_encode(recipe: DeepRecipe, picture: NDArray[np.uint8]) -> Callable[[], object]:
+def make_encode(recipe: DeepRecipe, image: NDArray[np.uint8]) -> Callable[[], object]:
     torch.manual_seed(0)
     model = DeepJpeg(recipe, pretrained=False).eval()
     place = (len(model.lambdas) - 1) / 2
-    return lambda: encoded(model.coefficients(picture, place), 50.0, b"").data
+    return lambda: encoded(model.coefficients(image, place), 50.0, b"").data
 
 
 def make_step(recipe: DeepRecipe, batch: int) -> Callable[[], object]:
-    """What the training loop does with a batch."""
+    """One step of the training loop."""
     machine = choose_machine()
-    fabric = _make_fabric(machine)
+    fabric = make_fabric(machine)
     torch.manual_seed(0)
     model = DeepJpeg(recipe, pretrained=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,12 +78,12 @@ def make_step(recipe: DeepRecipe, batch: int) -> Callable[[], object]:
     )
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
-    pictures = fabric.to_device(torch.rand(batch, 3, recipe.patch.size, recipe.patch.size))
+    images = fabric.to_device(torch.rand(batch, 3, recipe.patch.size, recipe.patch.size))
     model.train()
 
     def step() -> float:
         with fabric.autocast():
-            loss = wrapped.loss(pictures.to(memory_format=torch.channels_last))
+            loss = wrapped.loss(images.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss.total)
         optimizer.step()
@@ -115,10 +115,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    picture = make_picture()
+    image = make_image()
     recipes = {name: make_recipe(name, options.patch) for name in deep_recipe_names()}
-    encodes: Work = {PLAIN: lambda: PILLOW_420.encode(picture, 50)}
-    encodes |= {name: make_encode(recipe, picture) for name, recipe in recipes.items()}
+    encodes: Work = {PLAIN: lambda: PILLOW_420.encode(image, 50)}
+    encodes |= {name: make_encode(recipe, image) for name, recipe in recipes.items()}
     encoding = time_rounds(encodes, options.rounds, "encoding")
     # One phase after the other, so that the models of one alone are in memory.
     encodes.clear()
@@ -130,7 +130,7 @@ def main() -> None:
         "machine": str(choose_machine()),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "picture": [WIDTH, HEIGHT],
+        "image": [WIDTH, HEIGHT],
         "batch": options.batch,
         "patch": options.patch,
         "encode": {

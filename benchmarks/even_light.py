@@ -1,11 +1,11 @@
-"""A copy of a data set in the MVTec layout with the light of its test pictures evened out.
+"""A copy of a data set in the MVTec layout with the light of its test images evened out.
 
     python benchmarks/even_light.py DATA/mvtec_screw --out runs/mvtec_screw_even_light
 
-The good test pictures of the screws are darker than all others, so the mean grey level alone tells good from defective,
-and a method that hears the light seems to see defects. Here each test picture has a gain that gives it the mean grey
-level of the training pictures; these and the masks are the same files. So a fit on one is a fit on the other: copied
-between their folders in the ``--work`` of ``detection.py``, it is only tested again.
+The good test images of the screws are darker than all others, so the mean grey level alone tells good from defective,
+and a method that hears the light seems to see defects. Here each test image has a gain that gives it the mean grey
+level of the training images; these and the masks are the same files. So a fit on one is a fit on the other: copied
+between their folders in the ``--work`` of ``benchmarks.detection``, it is only tested again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.images import read_labelled, read_picture
-from blemish.images.writing import write_picture
+from blemish.data.datasets import read_labelled
+from blemish.data.image import read_image
+from blemish.data.maps import write_image
 
 
 def main() -> None:
@@ -29,17 +30,17 @@ def main() -> None:
     if options.out.exists():
         raise SystemExit(f"{options.out}: is there already; remove it, or choose another --out")
     items = read_labelled(options.dataset).items
-    level = np.mean([read_picture(item.path).floats().mean() for item in items if item.split == "train"])
+    level = np.mean([read_image(item.path).floats().mean() for item in items if item.split == "train"])
     options.out.mkdir(parents=True)
     for part in ("train", "ground_truth"):
         (options.out / part).symlink_to((options.dataset / part).resolve(), target_is_directory=True)
     tests = [item for item in items if item.split == "test"]
     for item in tests:
-        pixels = read_picture(item.path).floats()
+        pixels = read_image(item.path).floats()
         path = (options.out / item.name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, pixels * (level / pixels.mean()))
-    print(f"{len(tests)} test pictures with the mean grey level {level:.3f}: {options.out}")
+        write_image(path, pixels * (level / pixels.mean()))
+    print(f"{len(tests)} test images with the mean grey level {level:.3f}: {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How far few labels go: a small classifier on latent features, and the same one on raw pixels.
+"""Accuracy with few labels: a small classifier on latent features, and the same one on raw pixels.
 
-Cracks are marked by hand in some pictures, and there are many more places without a mark. An autoencoder is fitted
-on pictures without labels (``fp-cae``, the picture as its one modality), and its latent variables, one vector for
+Cracks are marked by hand in some images, and there are many more places without a mark. An autoencoder is fitted
+on images without labels (``fp-cae``, the image as its one modality), and its latent variables, one vector for
 every eight pixels, are the features of a classifier that is given n places with a crack and n without. Beside it
 stands the same classifier on the pixels themselves that one latent vector sees, and on the features of the same
 network before training, which shows what is learned and what is merely the shape of the network.
@@ -12,7 +12,7 @@ network before training, which shows what is learned and what is merely the shap
         --out benchmarks/results/few_labels-crackforest.json
 
 ``--data`` is a folder with ``images/`` and the truth in a folder beside it, of the same names: a pixel above 0 is
-crack. A place counts as crack where its eight by eight pixels hold one. The last pictures are held out: neither the
+crack. A place counts as crack where its eight by eight pixels hold one. The last images are held out: neither the
 autoencoder nor a classifier sees them. Every n is drawn several times; a plot stands beside the JSON.
 """
 
@@ -39,11 +39,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from blemish import __version__
-from blemish.fitting import fit
-from blemish.images import find_pictures, read_mask, read_picture, write_picture
-from blemish.inspector import Inspector
-from blemish.panels import Features, extract_features, read_features
-from blemish.training import choose_machine
+from blemish.data.datasets import find_images, read_mask
+from blemish.data.image import read_image
+from blemish.data.maps import write_image
+from blemish.inspection.detector import Detector
+from blemish.inspection.extract_features import extract_features
+from blemish.inspection.features import Features, read_features
+from blemish.training.device import choose_machine
+from blemish.training.fit import fit
 
 Floats = NDArray[np.float32]
 LABELS = (5, 10, 20, 50, 100, 200, 500)
@@ -61,7 +64,7 @@ CLASSIFIERS: dict[str, Callable[[int], Any]] = {
 
 
 class Places(NamedTuple):
-    """Places of several pictures, and what is known of each."""
+    """Places of several images, and what is known of each."""
 
     latent: Floats
     """(K, 9 d), of the fitted network."""
@@ -73,21 +76,21 @@ class Places(NamedTuple):
     """(K,)"""
 
 
-def fit_without_labels(pictures: list[Path], work: Path, settings: list[str]) -> Inspector:
-    """The autoencoder of ``pictures``, cut into squares so that some can be held out to stop the training."""
-    for path in pictures:
-        pixels = read_picture(path).floats()
+def fit_without_labels(images: list[Path], work: Path, settings: list[str]) -> Detector:
+    """The autoencoder of ``images``, cut into squares so that some can be held out to stop the training."""
+    for path in images:
+        pixels = read_image(path).floats()
         for top in range(0, pixels.shape[1] - CROP + 1, CROP):
             for left in range(0, pixels.shape[2] - CROP + 1, CROP):
                 crop = pixels[:, top : top + CROP, left : left + CROP]
-                write_picture(work / "crops" / f"{path.stem}-{top}-{left}.png", crop)
+                write_image(work / "crops" / f"{path.stem}-{top}-{left}.png", crop)
     undecided = ["threshold.rule=fixed", "threshold.value=1"]  # nothing is to be rejected here
     return fit(work / "crops", "fp-cae", settings=[*undecided, *settings])
 
 
-def features_of(inspector: Inspector, images: Path, out: Path) -> dict[str, Features]:
-    """The features of every picture, by the stem of its name."""
-    extract_features(inspector, images, out)
+def features_of(detector: Detector, images: Path, out: Path) -> dict[str, Features]:
+    """The features of every image, by the stem of its name."""
+    extract_features(detector, images, out)
     found = [read_features(path) for path in out.rglob("*.zarr")]
     return {Path(features.name).stem: features for features in found}
 
@@ -95,10 +98,10 @@ def features_of(inspector: Inspector, images: Path, out: Path) -> dict[str, Feat
 def places_of(
     path: Path, truth: Path, latent: Features, untrained: Features, most: int, rng: np.random.Generator
 ) -> Places:
-    """At most ``most`` places of one picture, of those around which all pixels are."""
-    picture = read_picture(path)
-    pixels = picture.floats()
-    marked = read_mask(truth, size=picture.size)
+    """At most ``most`` places of one image, of those around which all pixels are."""
+    image = read_image(path)
+    pixels = image.floats()
+    marked = read_mask(truth, size=image.size)
     half = SEEN // 2
     # The middle of each latent place, in whole pixels.
     rows, columns = (
@@ -111,7 +114,7 @@ def places_of(
     i, j = np.meshgrid(np.arange(len(rows)), np.arange(len(columns)), indexing="ij")
     inside = [
         (at[index] >= half) & (at[index] < length - half)
-        for at, index, length in ((rows, i, picture.height), (columns, j, picture.width))
+        for at, index, length in ((rows, i, image.height), (columns, j, image.width))
     ]
     i, j = i[inside[0] & inside[1]], j[inside[0] & inside[1]]
     if len(i) > most:
@@ -186,7 +189,7 @@ def draw_plot(path: Path, labels: list[int], curves: dict[str, dict[str, Any]], 
         axis.set_ylim(0, None)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("labelled places of each kind", fontsize=9)
-        axis.set_ylabel("average precision, held-out pictures", fontsize=9)
+        axis.set_ylabel("average precision, held-out images", fontsize=9)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=90)
@@ -198,8 +201,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and the truth")
     parser.add_argument("--truth", default="masks", help="folder of the truth in it")
-    parser.add_argument("--held-out", type=int, default=1, help="pictures to measure on, the last by name")
-    parser.add_argument("--pictures", type=int, help="use so many, evenly taken, instead of all")
+    parser.add_argument("--held-out", type=int, default=1, help="images to measure on, the last by name")
+    parser.add_argument("--images", type=int, help="use so many, evenly taken, instead of all")
     parser.add_argument("--steps", type=int, default=1500, help="of the autoencoder")
     parser.add_argument("--draws", type=int, default=10, help="of the labels, for each n")
     parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
@@ -208,11 +211,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
-    pictures = [item.path for item in find_pictures(options.data / "images")]
-    if options.pictures:
-        places = np.linspace(0, len(pictures) - 1, options.pictures).round().astype(int)
-        pictures = [pictures[place] for place in places]
-    unlabelled = pictures[: -options.held_out]
+    images = [item.path for item in find_images(options.data / "images")]
+    if options.images:
+        places = np.linspace(0, len(images) - 1, options.images).round().astype(int)
+        images = [images[place] for place in places]
+    unlabelled = images[: -options.held_out]
     settings = [
         f"training.seed={options.seed}",
         "training.batch=16",
@@ -227,11 +230,11 @@ def main() -> None:
         # One step of next to no length is the network as it was initialised.
         still = [*settings, "training.steps=1", "training.learning_rate=1.0e-12"]
         untrained = fit_without_labels(unlabelled, work / "untrained", still)
-        (work / "pictures").mkdir()
-        for path in pictures:
-            (work / "pictures" / path.name).symlink_to(path.resolve())
+        (work / "images").mkdir()
+        for path in images:
+            (work / "images" / path.name).symlink_to(path.resolve())
         latent, before = (
-            features_of(one, work / "pictures", work / name)
+            features_of(one, work / "images", work / name)
             for one, name in ((trained, "latent"), (untrained, "before"))
         )
         parts = [
@@ -243,7 +246,7 @@ def main() -> None:
                 options.places // options.held_out if path not in unlabelled else sys.maxsize,
                 rng,
             )
-            for path in pictures
+            for path in images
         ]
     known, held_out = together(parts[: len(unlabelled)]), together(parts[len(unlabelled) :])
     draws = {n: [learned(known, held_out, n, draw) for draw in range(options.draws)] for n in options.labels}
@@ -260,7 +263,7 @@ def main() -> None:
         "machine": str(choose_machine()),
         "versions": {"blemish": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
         "dataset": options.data.resolve().name,
-        "pictures": {"unlabelled": len(unlabelled), "held_out": options.held_out},
+        "images": {"unlabelled": len(unlabelled), "held_out": options.held_out},
         "training": {
             "recipe": trained.recipe.name,
             "steps": trained.file.training.steps,

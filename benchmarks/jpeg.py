@@ -1,11 +1,11 @@
 """Time and memory of jpeg-blemish, beside mozjpeg and Pillow.
 
-    python benchmarks/jpeg.py --out benchmarks/results/jpeg.json [--pictures FOLDER] [--large]
+    python benchmarks/jpeg.py --out benchmarks/results/jpeg.json [--images FOLDER] [--large]
 
-Every round encodes a picture once with each contender, one after the other, so that a ratio within a round holds
-when the machine's speed drifts; all at the same quality setting, whose sizes are noted beside. Without --pictures
+Every round encodes an image once with each contender, one after the other, so that a ratio within a round holds
+when the machine's speed drifts; all at the same quality setting, whose sizes are noted beside. Without --images
 one of 768 × 512 is generated that has a photograph's spectrum. Memory is the peak of a process that reads a PNG,
-encodes it and writes the JPEG, less what the process had after a small picture; --large adds 100 megapixels to
+encodes it and writes the JPEG, less what the process had after a small image; --large adds 100 megapixels to
 the sizes.
 """
 
@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.jpeg.anchors import find_anchors
+from blemish.jpeg.benchmark.baselines import find_baselines
+from blemish.jpeg.distortion import TUNES, Tune
 from blemish.jpeg.encoder import Encoder
-from blemish.jpeg.pictures import read_source
-from blemish.jpeg.tuning import TUNES, Tune
+from blemish.jpeg.source_image import read_source
 
 Pixels = NDArray[np.uint8]
 Timed = dict[str, list[float]]
@@ -41,7 +41,7 @@ Timed = dict[str, list[float]]
 QUALITIES = (50, 75, 90)
 BESIDE = ("mozjpeg", "mozjpeg-psnr", "pillow-420")
 AT_MOST = {"mozjpeg": 3.0}
-"""What the project aims at: time beside mozjpeg as it comes, with its fixed tables."""
+"""Goal of the project: encode time beside mozjpeg with its own, fixed tables."""
 
 SIDES = (2000, 4000, 6000)
 LARGE = 10_000
@@ -59,20 +59,20 @@ LIBRARIES = (
 def photograph(height: int, width: int, seed: int = 0) -> Pixels:
     """(height, width, 3): noise of which every octave has the same contrast, more of it in luma, and some edges."""
     rng = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 120.0, np.float32)
+    image = np.full((height, width, 3), 120.0, np.float32)
     for octave in range(2, 10):
         rows, columns = (max(side >> 10 - octave, 2) for side in (height, width))
         grey = rng.normal(0, 13, (rows, columns))
         for channel in range(3):
             coarse = Image.fromarray((grey + rng.normal(0, 4, (rows, columns))).astype(np.float32))
-            picture[..., channel] += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+            image[..., channel] += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
     y, x = np.mgrid[:height, :width] / min(height, width)
     for _ in range(8):
         angle, place = rng.uniform(0, np.pi), rng.uniform(-1, 1)
         beyond = np.cos(angle) * x + np.sin(angle) * y > place
-        picture += beyond[..., None] * rng.normal(0, 12, 3).astype(np.float32)
-    picture += rng.normal(0, 2, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += beyond[..., None] * rng.normal(0, 12, 3).astype(np.float32)
+    image += rng.normal(0, 2, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def contenders() -> tuple[dict[str, Callable[[Pixels, int], bytes]], dict[str, str]]:
@@ -82,13 +82,13 @@ def contenders() -> tuple[dict[str, Callable[[Pixels, int], bytes]], dict[str, s
     def tuned(tune: Tune) -> Callable[[Pixels, int], bytes]:
         return lambda pixels, quality: ours.encode(pixels, quality=quality, tune=tune).data
 
-    anchors = [anchor for anchor in find_anchors()[0] if anchor.name in BESIDE]
+    anchors = [anchor for anchor in find_baselines()[0] if anchor.name in BESIDE]
     encoders: dict[str, Callable[[Pixels, int], bytes]] = {anchor.name: anchor.encode for anchor in anchors}
     encoders |= {f"blemish-{tune}": tuned(tune) for tune in TUNES}
     return encoders, {anchor.name: getattr(anchor, "description", "") for anchor in anchors}
 
 
-def speed(pictures: dict[str, Pixels], rounds: int) -> dict[str, object]:
+def speed(images: dict[str, Pixels], rounds: int) -> dict[str, object]:
     """Milliseconds, bits per pixel, and times beside the anchors, by quality and encoder."""
     encoders, descriptions = contenders()
     results: dict[str, object] = {"anchors": descriptions}
@@ -96,7 +96,7 @@ def speed(pictures: dict[str, Pixels], rounds: int) -> dict[str, object]:
         wall: Timed = {name: [] for name in encoders}
         work: Timed = {name: [] for name in encoders}
         bits: dict[str, float] = dict.fromkeys(encoders, 0.0)
-        for pixels in pictures.values():
+        for pixels in images.values():
             for name, encode in encoders.items():  # compiles, and warms the caches
                 bits[name] += 8 * len(encode(pixels, quality)) / (pixels.shape[0] * pixels.shape[1])
             for turn in range(rounds):
@@ -111,7 +111,7 @@ def speed(pictures: dict[str, Pixels], rounds: int) -> dict[str, object]:
             name: {
                 "milliseconds": summary([1000 * one for one in wall[name]]),
                 "processor_milliseconds": summary([1000 * one for one in work[name]]),
-                "bits_per_pixel": round(bits[name] / len(pictures), 3),
+                "bits_per_pixel": round(bits[name] / len(images), 3),
                 "time_beside": {other: against(wall, name, other) for other in beside if other != name},
                 "processor_time_beside": {
                     other: against(work, name, other) for other in beside if other != name
@@ -145,9 +145,9 @@ def memory(sides: list[int]) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
         for side in sides:
             path = Path(folder) / f"{side}.png"
-            picture = np.pad(tile, ((0, side - 2000), (0, side - 2000), (0, 0)), mode="symmetric")
-            Image.fromarray(picture).save(path, compress_level=1)
-            del picture
+            image = np.pad(tile, ((0, side - 2000), (0, side - 2000), (0, 0)), mode="symmetric")
+            Image.fromarray(image).save(path, compress_level=1)
+            del image
             print(f"memory, {side} × {side}", file=sys.stderr)
             if not rows:  # once for nothing: what has to be compiled takes memory of its own
                 run_child(path, tune, quality)
@@ -236,7 +236,7 @@ def in_words(result: dict[str, object]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--pictures", type=Path, help="folder, instead of a generated picture")
+    parser.add_argument("--images", type=Path, help="folder, instead of a generated image")
     parser.add_argument("--large", action="store_true", help="measure the memory for 100 megapixels as well")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -245,16 +245,16 @@ def main() -> None:
         path, tune, quality = options.child
         child(Path(path), tune, float(quality))
         return
-    pictures = read(options.pictures)
+    images = read(options.images)
     result: dict[str, object] = {
         "command": shlex.join(["python", *sys.argv]),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "versions": {name: version(name) for name in LIBRARIES},
-        "pictures": {name: f"{pixels.shape[1]} × {pixels.shape[0]}" for name, pixels in pictures.items()},
+        "images": {name: f"{pixels.shape[1]} × {pixels.shape[0]}" for name, pixels in images.items()},
         "aim": {f"time beside {other}": f"at most {most:g}" for other, most in AT_MOST.items()},
-        "speed": speed(pictures, options.rounds),
+        "speed": speed(images, options.rounds),
         "memory": memory([*SIDES, *([LARGE] if options.large else [])]),
     }
     print(in_words(result))

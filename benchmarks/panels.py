@@ -98,8 +98,8 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
     import torch
 
     import blemish
+    from blemish.inspection.scenes import inspect_scenes
     from blemish.observer import Observer
-    from blemish.panels import inspect_panels
 
     class Processor(Observer):
         """Seconds of the processor from the first block to the last: other work on the machine does not count."""
@@ -113,10 +113,10 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
             self.ended = time.process_time()
 
     torch.set_num_threads(threads)
-    inspector = blemish.load(model)
+    detector = blemish.load(model)
     loaded = peak_mib()
     begun, processor = time.perf_counter(), Processor()
-    done = inspect_panels(inspector, source, out, observer=processor)
+    done = inspect_scenes(detector, source, out, observer=processor)
     seconds = time.perf_counter() - begun
     (record,) = done.records
     (journal,) = (out / "maps").glob("*.blocks.jsonl")

@@ -1,4 +1,4 @@
-"""What partial convolutions cost in training: each layer against the plain one, and the six networks.
+"""Cost of partial convolutions in training: each layer against the plain one, and the six networks.
 
     python benchmarks/partial.py --out benchmarks/results/partial.json
 
@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from blemish.images.modalities import Modality
+from blemish.data.modality import Modality
 from blemish.layers import PartialConv2d, PartialConvTranspose2d
 from blemish.models import build
-from blemish.models.multimodal import DECODER, ENCODER, LATENT
+from blemish.models.xie import DECODER, ENCODER, LATENT
 from blemish.recipes import load_recipe, override
-from blemish.training import choose_machine
+from blemish.training.device import choose_machine
 
 BATCH, PATCH = 64, 32
 MODALITIES = [
@@ -39,7 +39,7 @@ Run = Callable[[], None]
 
 
 def layer_steps() -> dict[str, dict[str, Run]]:
-    """Forward and backward of each layer of fp-cae: plain, partial, and partial with a hole in each picture."""
+    """Forward and backward of each layer of fp-cae: plain, partial, and partial with a hole in each image."""
     found: dict[str, dict[str, Run]] = {}
     side, c_in = PATCH, CHANNELS
     for kernel, stride, padding, c_out in ENCODER:
@@ -63,7 +63,7 @@ def contenders(
     plain: nn.Module, partial: nn.Module, channels: int, side: int, *, first: bool
 ) -> dict[str, Run]:
     x = torch.rand(BATCH, channels, side, side).to(memory_format=torch.channels_last)
-    x.requires_grad_(not first)  # the pictures themselves want no gradient
+    x.requires_grad_(not first)  # the images themselves want no gradient
     mask = torch.ones(BATCH, 1, side, side, dtype=torch.bool)
     mask[..., : side // 2, : side // 2] = False
     for layer in (plain, partial):

@@ -1,4 +1,4 @@
-"""Pixel metrics on 100 maps of 256 × 256: ours, gathered picture by picture, against the exact ones.
+"""Pixel metrics on 100 maps of 256 × 256: ours, gathered image by image, against the exact ones.
 
     python benchmarks/pixel_metrics.py --out benchmarks/results/pixel_metrics.json
 
@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from blemish.detect import PixelMetrics, PixelResult, aupro
+from blemish.decision import PixelMetrics, PixelResult, aupro
 
 ROUNDS = 5
 SEED = 0
 
 
-def make_pictures(count: int, size: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Smooth log-normal residuals, raised over a few blobs in every second picture; both (N, H, W)."""
+def make_images(count: int, size: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Smooth log-normal residuals, raised over a few blobs in every second image; both (N, H, W)."""
     rng = np.random.default_rng(SEED)
     masks = np.zeros((count, size, size), dtype=np.bool_)
     maps = np.empty((count, size, size), dtype=np.float32)
@@ -77,7 +77,7 @@ def anomalib_aupro(
 
 
 def measure(count: int, size: int) -> dict[str, Any]:
-    masks, maps = make_pictures(count, size)
+    masks, maps = make_images(count, size)
     truth, values = masks.ravel(), maps.ravel()
     contenders: dict[str, Callable[[], Any]] = {
         "blemish PixelMetrics": lambda: streaming(masks, maps, 0).result(),

@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from blemish.evaluating import evaluate
-from blemish.fitting import fit
-from blemish.images.generated import write_dataset
-from blemish.inspector import versions
+from blemish.demo.generated import write_dataset
+from blemish.evaluation.evaluate import evaluate
+from blemish.inspection.document import versions
+from blemish.training.fit import fit
 
 FIGURES = ("image_auroc", "pixel_auroc", "aupro_30", "held_out_loss")
 
@@ -36,7 +36,7 @@ def main() -> None:
         dataset = write_dataset(folder, "weave")
         for seed in range(options.seeds):
             for precision in ("float32", "bfloat16"):
-                inspector = fit(
+                detector = fit(
                     dataset / "train" / "good",
                     "ssim-ae",
                     settings=[
@@ -48,7 +48,7 @@ def main() -> None:
                         "patch.stride=32",
                     ],
                 )
-                evaluation = evaluate(inspector, dataset)
+                evaluation = evaluate(detector, dataset)
                 runs.append(
                     {
                         "seed": seed,
@@ -56,8 +56,8 @@ def main() -> None:
                         "image_auroc": evaluation.image["all"].figures["auroc"].value,
                         "pixel_auroc": evaluation.pixel.auroc,
                         "aupro_30": evaluation.pixel.aupro_30,
-                        "held_out_loss": inspector.file.training.best_loss,
-                        "training_seconds": round(inspector.file.training.seconds, 1),
+                        "held_out_loss": detector.file.training.best_loss,
+                        "training_seconds": round(detector.file.training.seconds, 1),
                     }
                 )
                 print(json.dumps(runs[-1]), file=sys.stderr, flush=True)

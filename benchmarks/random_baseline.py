@@ -7,8 +7,8 @@ This writes each family as `blemish demo` would, and measures image and pixel AU
   drawn at random), Mahalanobis distance (Defard et al. 2021, without the trained weights);
 - ``padim-anywhere``: one Gaussian for all positions;
 - ``filters-anywhere``: one Gaussian over two random convolution layers of fine resolution;
-- trivial statistics of the picture, as the value itself (``mean``: its AUROC or that of its negative, the
-  larger) and as the distance from the good training pictures (``mean-deviation``).
+- trivial statistics of the image, as the value itself (``mean``: its AUROC or that of its negative, the
+  larger) and as the distance from the good training images (``mean-deviation``).
 
     python benchmarks/random_baseline.py --out benchmarks/results/random_baseline.json
 
@@ -37,7 +37,7 @@ from torch import nn
 from torch.nn import functional
 
 from blemish import __version__
-from blemish.images.generated import BLEMISHES, FAMILIES, write_dataset
+from blemish.demo.generated import BLEMISHES, FAMILIES, write_dataset
 
 Floats = NDArray[np.float64]
 
@@ -85,8 +85,8 @@ def random_filters() -> nn.Module:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    return torch.cat([network(batch) for batch in pictures.split(16)])
+def extract(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([network(batch) for batch in images.split(16)])
 
 
 def gaussian_maps(train: torch.Tensor, test: torch.Tensor, *, per_position: bool) -> Floats:
@@ -110,18 +110,18 @@ def gaussian_maps(train: torch.Tensor, test: torch.Tensor, *, per_position: bool
 
 
 def resized(maps: Floats, size: int) -> Floats:
-    """Maps (N, h, w) at the pictures' size, smoothed with sigma 4 as in PaDiM."""
+    """Maps (N, h, w) at the images' size, smoothed with sigma 4 as in PaDiM."""
     full = functional.interpolate(torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear")
     return np.stack([ndimage.gaussian_filter(m, 4) for m in full[:, 0].numpy()])
 
 
-def histogram(picture: Floats) -> Floats:
-    counts = np.histogram(picture, bins=64, range=(0, 1))[0]
+def histogram(image: Floats) -> Floats:
+    counts = np.histogram(image, bins=64, range=(0, 1))[0]
     return counts / counts.sum()
 
 
-def max_gradient(picture: Floats) -> float:
-    gy, gx = np.gradient(picture, axis=(-2, -1))
+def max_gradient(image: Floats) -> float:
+    gy, gx = np.gradient(image, axis=(-2, -1))
     return float(np.hypot(gy, gx).max())
 
 
@@ -137,7 +137,7 @@ STATISTICS: dict[str, Callable[[Floats], float]] = {
 def trivial_figures(train: Floats, test: Floats, labels: NDArray[np.bool_]) -> dict[str, float]:
     figures = {}
     for name, statistic in STATISTICS.items():
-        good, seen = (np.array([statistic(p) for p in pictures]) for pictures in (train, test))
+        good, seen = (np.array([statistic(p) for p in images]) for images in (train, test))
         auroc = float(roc_auc_score(labels, seen))
         figures[name] = max(auroc, 1 - auroc)
         figures[f"{name}-deviation"] = float(roc_auc_score(labels, np.abs(seen - good.mean())))
@@ -148,9 +148,9 @@ def trivial_figures(train: Floats, test: Floats, labels: NDArray[np.bool_]) -> d
 
 
 def read(folder: Path) -> Floats:
-    """All pictures of a folder, (N, C, H, W) in [0, 1]."""
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
-    return np.moveaxis(np.stack(pictures), -1, 1) / 255.0
+    """All images of a folder, (N, C, H, W) in [0, 1]."""
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
+    return np.moveaxis(np.stack(images), -1, 1) / 255.0
 
 
 def measure(folder: Path, family: str, seeds: list[int]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def measure(folder: Path, family: str, seeds: list[int]) -> dict[str, Any]:
     trivial = {name: round(v, 3) for name, v in trivial_figures(train, test, labels).items()}
     area = masks[labels].mean(axis=(1, 2))
     return {
-        "pictures": {
+        "images": {
             "train_good": len(train),
             "test_good": int((~labels).sum()),
             "blemished": int(labels.sum()),

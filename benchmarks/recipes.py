@@ -2,9 +2,9 @@
 
     python benchmarks/recipes.py --out benchmarks/results/recipes.json
 
-All work on the same pictures. Training is a step of the training loop (forward, backward, Adam, in the precision
-and layout that it has here) on one batch that stays in memory. Inspection is what an inspector does with one
-picture of twice the patch's side, from its pixels to score and map: float32, nine tiles, on the processor, which is
+All work on the same images. Training is a step of the training loop (forward, backward, Adam, in the precision
+and layout that it has here) on one batch that stays in memory. Inspection is what a detector does with one
+image of twice the patch's side, from its pixels to score and map: float32, nine tiles, on the processor, which is
 where it works unless it is told otherwise. All cores, unless --threads says otherwise. Networks that begin with
 ImageNet weights are drawn instead, which costs the same. Every round times all contenders one after the other, so
 that a ratio within a round holds when the machine's speed drifts.
@@ -27,12 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blemish.images import Picture, Preparation
-from blemish.inspector import Inspector, ModelFile
+from blemish.data.image import LoadedImage
+from blemish.detectors.ensemble import for_inspection
+from blemish.detectors.factory import build_model
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile
 from blemish.models import build
+from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
-from blemish.training import choose_machine
-from blemish.training.loop import _make_fabric
+from blemish.training.device import choose_machine
+from blemish.training.fabric import make_fabric
 
 CHANNELS = 3
 PLAIN = "l2-ae"
@@ -57,14 +61,14 @@ Timed = dict[str, list[float]]
 
 
 def make_recipe(recipe: str, settings: list[str], patch: int) -> Recipe:
-    size = [f"patch.size={patch}", f"patch.stride={patch // 2}", f"picture.size={2 * patch}"]
+    size = [f"patch.size={patch}", f"patch.stride={patch // 2}", f"image.size={2 * patch}"]
     return override(load_recipe(recipe), [*size, *settings])
 
 
 def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
-    """What the training loop does with a batch."""
+    """One step of the training loop."""
     machine = choose_machine()
-    fabric = _make_fabric(machine)
+    fabric = make_fabric(machine)
     torch.manual_seed(0)
     model = build(recipe, CHANNELS, pretrained=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -76,12 +80,12 @@ def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     )
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
-    pictures = fabric.to_device(torch.rand(batch, CHANNELS, recipe.patch.size, recipe.patch.size))
+    images = fabric.to_device(torch.rand(batch, CHANNELS, recipe.patch.size, recipe.patch.size))
     model.train()
 
     def step() -> Tensor:
         with fabric.autocast():
-            loss = wrapped.loss(pictures.to(memory_format=torch.channels_last))
+            loss = wrapped.loss(images.to(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss.total)
         optimizer.step()
@@ -92,15 +96,16 @@ def make_step(recipe: Recipe, batch: int) -> Callable[[], Tensor]:
 
 
 def make_inspection(recipe: Recipe, batch: int) -> Callable[[], float]:
-    """What an inspector does with a picture; of its file only what that takes."""
+    """Inspection of one image by a detector; of its file only the parts needed for it."""
     torch.manual_seed(0)
     side = 2 * recipe.patch.size
-    preparation = Preparation(channels=CHANNELS, convert=False, kind="uint8", size=side)
-    known: dict[str, Any] = {"recipe": recipe, "preparation": preparation}
-    inspector = Inspector(build(recipe, CHANNELS, pretrained=False), ModelFile.model_construct(**known))
+    preprocessing = Preprocessing(channels=CHANNELS, convert=False, kind="uint8", size=side)
+    known: dict[str, Any] = {"recipe": recipe, "preprocessing": preprocessing}
+    model = for_inspection(build_model(recipe, CHANNELS, pretrained=False))
+    detector = Detector(model, ModelFile.model_construct(**known))
     pixels = np.random.default_rng(0).integers(0, 256, (CHANNELS, side, side))
-    picture = Picture(Path("noise"), pixels.astype(np.uint8))
-    return lambda: inspector.measure(picture).score
+    image = LoadedImage(Path("noise"), pixels.astype(np.uint8))
+    return lambda: detector.measure(image).score
 
 
 Work = dict[str, Callable[[], float | Tensor]]
@@ -152,12 +157,12 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "batch": options.batch,
         "patch": options.patch,
-        "picture": 2 * options.patch,
+        "image": 2 * options.patch,
         "recipes": {
             name: {
                 "images_per_second": summary([options.batch / one for one in seconds["training"][name]]),
                 "training_time_beside_plain": against(seconds["training"], name, PLAIN),
-                "milliseconds_per_picture": summary([1000 * one for one in seconds["inspection"][name]]),
+                "milliseconds_per_image": summary([1000 * one for one in seconds["inspection"][name]]),
                 "inspection_time_beside_plain": against(seconds["inspection"], name, PLAIN),
             }
             for name in contenders
@@ -199,7 +204,7 @@ def in_words(result: dict[str, object]) -> str:
         lines.append(
             f"{name:<30}{row['images_per_second']['median']:>8.1f} i/s"
             f"{ratio(row['training_time_beside_plain']):>24}"
-            f"{row['milliseconds_per_picture']['median']:>11.1f} ms"
+            f"{row['milliseconds_per_image']['median']:>11.1f} ms"
             f"{ratio(row['inspection_time_beside_plain']):>24}"
         )
     lines += [f"{name}: {ratio(row)}, at most {row['at_most']}" for name, row in ratios.items()]

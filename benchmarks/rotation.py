@@ -1,8 +1,8 @@
-"""What is lost when a picture is turned by 45° and back.
+"""Loss when an image is turned by 45° and back.
 
     python benchmarks/rotation.py [--out benchmarks/results/rotation.json]
 
-Errors are means of the absolute difference to the picture, in grey levels of 255, over its middle.
+Errors are means of the absolute difference to the image, in grey levels of 255, over its middle.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from blemish.images.generated import make_sample
-from blemish.layers.rotation import DIAGONAL, Sampling, from_canvas, onto_canvas, rotate
+from blemish.demo.generated import make_sample
+from blemish.layers.rotation import DIAGONAL, RotationSampling, from_canvas, onto_canvas, rotate
 
 SIDE = 128
 TURN = math.pi / 4
@@ -43,10 +43,10 @@ def band_limited(cut: float) -> Tensor:
 
 
 def generated(family: str, size: int) -> Tensor:
-    """(4, 3, 128, 128), the middle of generated pictures."""
+    """(4, 3, 128, 128), the middle of generated images."""
     edge = (size - SIDE) // 2
-    pictures = [make_sample(family, "good", seed=seed, size=size).picture for seed in range(4)]
-    return torch.from_numpy(np.stack(pictures)[..., edge : edge + SIDE, edge : edge + SIDE]).float() / 255
+    images = [make_sample(family, "good", seed=seed, size=size).image for seed in range(4)]
+    return torch.from_numpy(np.stack(images)[..., edge : edge + SIDE, edge : edge + SIDE]).float() / 255
 
 
 def by_spline(x: Tensor, angle: Tensor, scale: float = 1.0) -> Tensor:
@@ -66,7 +66,7 @@ def by_spline(x: Tensor, angle: Tensor, scale: float = 1.0) -> Tensor:
     return torch.from_numpy(turned)
 
 
-def at_one_size(sampling: Sampling) -> Way:
+def at_one_size(sampling: RotationSampling) -> Way:
     def way(x: Tensor, angle: Tensor) -> Tensor:
         return rotate(rotate(x, angle, sampling=sampling), -angle, sampling=sampling)
 
@@ -86,7 +86,7 @@ def composed(x: Tensor, angle: Tensor) -> Tensor:
 
 
 WAYS: dict[str, dict[str, Way]] = {
-    "at the picture's resolution": {
+    "at the image's resolution": {
         "bilinear": at_one_size("bilinear"),
         "bicubic (ours)": at_one_size("bicubic"),
         "cubic B-spline": lambda x, angle: by_spline(by_spline(x, angle), -angle),
@@ -103,7 +103,7 @@ WAYS: dict[str, dict[str, Way]] = {
 
 
 def errors() -> dict[str, dict[str, dict[str, float]]]:
-    pictures = {
+    images = {
         "below 1/4 of the highest frequency": band_limited(0.25),
         "below 1/2 of the highest frequency": band_limited(0.5),
         "weave": generated("weave", SIDE),
@@ -111,7 +111,7 @@ def errors() -> dict[str, dict[str, dict[str, float]]]:
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
     for where, ways in WAYS.items():
-        for name, x in pictures.items():
+        for name, x in images.items():
             angle = torch.full((len(x),), TURN)
             row = {way: 255 * float((call(x, angle) - x)[MIDDLE].abs().mean()) for way, call in ways.items()}
             found.setdefault(where, {})[name] = row

@@ -31,7 +31,7 @@ Contender = Callable[[Tensor, Tensor], Tensor]
 
 
 def peers() -> tuple[dict[str, dict[str, Contender]], list[str]]:
-    """What each installed peer offers (a value a picture, or a map of the inner pixels), and who is missing."""
+    """Functions of the installed peers (a value for each image, or a map of the inner pixels), and missing peers."""
     found: dict[str, dict[str, Contender]] = {}
     missing: list[str] = []
     try:
@@ -70,7 +70,7 @@ def ours() -> dict[str, Contender]:
 
 
 def take_turns(contenders: dict[str, Callable[[], object]], seconds: float) -> dict[str, dict[str, float]]:
-    """What a turn of each contender takes, in turns until the time is up (at least three, after one to warm up).
+    """Seconds of a turn of each contender, in turns until the time is up (at least three, after one to warm up).
 
     `cpu_ms` is the least processor time of a turn, all threads together: what a busy machine disturbs least.
     """

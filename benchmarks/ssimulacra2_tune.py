@@ -24,15 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.images import find_pictures
-from blemish.jpeg import selection, tuning
-from blemish.jpeg.anchors import PILLOW_420
-from blemish.jpeg.bd_rate import RateCurve, bd_rate
-from blemish.jpeg.contestants import BlemishEncoder, find_encoders
-from blemish.jpeg.evaluating import LADDER
-from blemish.jpeg.learning import CROP, crop
-from blemish.jpeg.measuring import Measure, measure
-from blemish.jpeg.pictures import read_source
+from blemish.data.datasets import find_images
+from blemish.jpeg import distortion as tuning
+from blemish.jpeg import rate_distortion as selection
+from blemish.jpeg.benchmark.baselines import PILLOW_420
+from blemish.jpeg.benchmark.bd_rate import RateCurve, bd_rate
+from blemish.jpeg.benchmark.codecs import BlemishCodec
+from blemish.jpeg.benchmark.find_codecs import find_codecs
+from blemish.jpeg.benchmark.run import LADDER
+from blemish.jpeg.learn_tables import CROP, crop
+from blemish.jpeg.quality import Measure, measure
+from blemish.jpeg.source_image import read_source
 from blemish.jpeg.tables import shipped_sha256
 
 Pixels = NDArray[np.uint8]
@@ -45,9 +47,9 @@ MEASURES: tuple[Measure, ...] = ("psnr_rgb", "ms_ssim", "ssimulacra2")
 QUALITIES = LADDER[::2]
 
 
-def curves(pictures: list[Pixels], encode: Encode, measures: tuple[Measure, ...]) -> Curves:
+def curves(images: list[Pixels], encode: Encode, measures: tuple[Measure, ...]) -> Curves:
     found: Curves = []
-    for pixels in pictures:
+    for pixels in images:
         rates, values = [], []
         for quality in QUALITIES:
             data = encode(pixels, quality)
@@ -120,24 +122,24 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--out", type=Path, help="where to write the figures, as JSON")
     options = parser.parse_args()
-    items = find_pictures(options.photos)
+    items = find_images(options.photos)
     sources = [read_source(item.path, keep_metadata=False).pixels for item in items]
-    pictures = [np.ascontiguousarray(crop(pixels)) for pixels in sources]
-    anchor = curves(pictures, PILLOW_420.encode, MEASURES)
+    images = [np.ascontiguousarray(crop(pixels)) for pixels in sources]
+    anchor = curves(images, PILLOW_420.encode, MEASURES)
     by_encoder: dict[str, dict[str, float]] = {}
-    for encoder in find_encoders()[0]:
+    for encoder in find_codecs()[0]:
         if encoder.name != PILLOW_420.name:
-            by_encoder[encoder.name] = rates(anchor, curves(pictures, encoder.encode, MEASURES))
+            by_encoder[encoder.name] = rates(anchor, curves(images, encoder.encode, MEASURES))
             print(encoder.name, by_encoder[encoder.name], flush=True)
     by_variant: dict[str, float] = {}
     for name, constants in variants().items():
         with changed(constants):
-            found = curves(pictures, BlemishEncoder("ssimulacra2").encode, ("ssimulacra2",))
+            found = curves(images, BlemishCodec("ssimulacra2").encode, ("ssimulacra2",))
         by_variant[name] = rates(anchor, found)["ssimulacra2"]
         print(name, by_variant[name], flush=True)
     results = {
         "command": shlex.join(["python", *sys.argv]),
-        "pictures": [item.name for item in items],
+        "images": [item.name for item in items],
         "piece": f"the middle, at most {CROP} pixels a side",
         "qualities": QUALITIES,
         "tables": shipped_sha256()[:12],

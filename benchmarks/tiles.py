@@ -3,9 +3,9 @@
     python benchmarks/tiles.py DATA/magnetic_tile --out runs/magnetic_tile_by_tile.csv
 
 Each tile was photographed under up to six exposures, one after the other: ``exp3_num_853.jpg`` is the third
-exposure of some tile, picture 853 of all, so a tile is a run of numbers with rising exposures. A split by picture puts
-exposures of one good tile on both sides, and a method that remembers pictures profits. Here a fifth of the tiles without
-any defect are for the test, and every picture of a tile with a defect is, too. The column ``group`` names the tile, so
+exposure of some tile, image 853 of all, so a tile is a run of numbers with rising exposures. A split by image puts
+exposures of one good tile on both sides, and a method that remembers images profits. Here a fifth of the tiles without
+any defect are for the test, and every image of a tile with a defect is, too. The column ``group`` names the tile, so
 that no tile both trains and calibrates either.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.images import Item, read_labelled
-from blemish.images.writing import atomic_path
+from blemish.data.datasets import Item, read_labelled
+from blemish.storage.atomic import atomic_path
 
 LARGEST_STEP = 200
 """Between the numbers of two exposures of one tile."""
@@ -28,7 +28,7 @@ TEST_SHARE = 5
 
 
 def tiles(items: list[Item]) -> list[list[Item]]:
-    """The pictures of each tile."""
+    """The images of each tile."""
 
     def place(item: Item) -> tuple[int, int]:
         found = re.fullmatch(r"exp(\d+)_num_(\d+)", item.path.stem)

@@ -23,7 +23,7 @@ import torch
 from blemish.layers import ConvTranspose2d
 from blemish.models import build
 from blemish.recipes import load_recipe
-from blemish.training import choose_machine
+from blemish.training.device import choose_machine
 
 BATCH, CHANNELS, PATCH = 32, 3, 128
 # Name: recipe, bfloat16, channels_last, torch's own transposed convolution in place of ours.

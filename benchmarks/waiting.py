@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blemish.images.writing import write_json
-from blemish.training import choose_machine
+from blemish.storage.atomic import write_json
+from blemish.training.device import choose_machine
 from training import BATCH, make_step
 
 POLICIES = ("default", "PASSIVE")

@@ -1,4 +1,4 @@
-"""One small model and small pictures, shared by the tests of the whole."""
+"""One small model and small images, shared by the tests of the whole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,9 +19,9 @@ from blemish.errors import BlemishError
 from blemish.observer import Observer
 
 if TYPE_CHECKING:
-    from blemish.inspector import Inspector
+    from blemish.inspection.detector import Detector
 
-# Set before torch is imported: pictures this small gain nothing by threads, and lose much when tests run
+# Set before torch is imported: images this small gain nothing by threads, and lose much when tests run
 # side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -37,7 +38,7 @@ TINY = (
     "training.precision=float32",
 )
 QUICK = (
-    "picture.size=96",
+    "image.size=96",
     "patch.size=32",
     "patch.stride=32",
     "encoder.widths=[4, 8, 8]",
@@ -138,7 +139,7 @@ def _save(path: Path, pixels: NDArray[np.generic]) -> Path:
 
 @pytest.fixture(scope="session")
 def draw() -> Draw:
-    """``draw(seed, height, width, dot=False)``: a good picture, or the same with a bright dot."""
+    """``draw(seed, height, width, dot=False)``: a good image, or the same with a bright dot."""
     return _draw
 
 
@@ -160,24 +161,24 @@ def tiny() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_options() -> list[str]:
-    """The same for the command line, with the rate that so few pictures can promise."""
+    """The same for the command line, with the rate that so few images can promise."""
     words = ["--recipe", "ssim-ae", "--false-reject-rate", str(RATE)]
     return words + [word for setting in TINY for word in ("--set", setting)]
 
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of good pictures, 48 × 40 pixels in grey."""
-    folder = tmp_path_factory.mktemp("pictures") / "good"
+    """Folder of good images, 48 × 40 pixels in grey."""
+    folder = tmp_path_factory.mktemp("images") / "good"
     for seed in range(GOOD):
         _save(folder / f"{seed}.png", _draw(seed))
     return folder
 
 
 @pytest.fixture(scope="session")
-def fitted(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Inspector, Path]:
-    """The inspector that fit returned, and the folder that it wrote; not to be changed."""
-    from blemish.fitting import fit
+def fitted(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
+    """The detector that fit returned, and the folder that it wrote; not to be changed."""
+    from blemish.training.fit import fit
 
     folder = tmp_path_factory.mktemp("fitted") / "model"
     return fit(good, "ssim-ae", settings=TINY, false_reject_rate=RATE, out=folder), folder
@@ -201,28 +202,28 @@ def bolts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Settings of a fit of the default recipe that takes a moment."""
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 4)
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 4)
     return list(QUICK)
 
 
 @pytest.fixture(scope="session")
-def posed(bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Inspector, Path]:
-    """Of the default recipe, on the bolts: the inspector, and its folder; not to be changed."""
-    from blemish.fitting import fit
+def posed(bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
+    """Of the default recipe, on the bolts: the detector, and its folder; not to be changed."""
+    from blemish.training.fit import fit
 
     folder = tmp_path_factory.mktemp("posed") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blemish.training.loop.VALIDATION_PATCHES", 4)
+        patch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 4)
         return fit(bolts, settings=QUICK, false_reject_rate=RATE, out=folder), folder
 
 
 @pytest.fixture(scope="session")
-def inspector(fitted: tuple[Inspector, Path]) -> Inspector:
+def detector(fitted: tuple[Detector, Path]) -> Detector:
     return fitted[0]
 
 
 @pytest.fixture
-def model(fitted: tuple[Inspector, Path], tmp_path: Path) -> Path:
+def model(fitted: tuple[Detector, Path], tmp_path: Path) -> Path:
     """A copy of the model folder, to be spoiled at will."""
     return Path(shutil.copytree(fitted[1], tmp_path / "model"))
 
@@ -244,7 +245,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def blemish(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run the command line in this process: ``blemish("inspect", model, pictures, "--out", out)``."""
+    """Run the command line in this process: ``blemish("inspect", model, images, "--out", out)``."""
     from blemish.__main__ import main
 
     def run(*words: object) -> Ran:
@@ -257,3 +258,94 @@ def blemish(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Ran(0 if code is None else int(code), said.out, said.err)
 
     return run
+
+
+H, W = 64, 160
+
+Painting = Callable[..., Path]
+
+
+def surface(seed: int, height: int, width: int) -> NDArray[np.float64]:
+    """Soft waves in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / height
+    waves = np.sin(9 * x + 7 * y + 6 * rng.random()) + np.sin(13 * y - 5 * x + 6 * rng.random())
+    return np.clip(0.5 + 0.2 * waves + 0.05 * rng.standard_normal((height, width)), 0, 1)
+
+
+def paint(folder: Path, seed: int = 0, *, height: int = H, width: int = W) -> Path:
+    """A scene of three sensors: RGB in 8 bits, infrared in 16-bit tiles, X-ray at half the resolution."""
+    folder.mkdir(parents=True, exist_ok=True)
+    grey = surface(seed, height, width)
+    rgb = np.stack([grey, grey**2, 1 - grey], axis=-1)
+    Image.fromarray((255 * rgb).round().astype(np.uint8)).save(folder / "rgb.png")
+    tifffile.imwrite(
+        folder / "infrared.tif", (65535 * grey).astype(np.uint16), tile=(32, 32), compression="zlib"
+    )
+    half = grey.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    tifffile.imwrite(folder / "xray.tif", (4095 * half).astype(np.uint16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def painting() -> Painting:
+    """``painting(folder, seed, height=64, width=160)``: writes a scene and returns its folder."""
+    return paint
+
+
+@pytest.fixture(scope="session")
+def make_detector() -> Callable[..., Any]:
+    """``make_detector(scene_folder, recipe, *settings)``: a detector of such scenes with random weights."""
+
+    def make(source: Path, name: str = "fp-cae-add", *settings: str) -> Any:
+        import torch
+
+        from blemish.data.fingerprint import Fingerprint, Spread
+        from blemish.data.scenes import find_scenes
+        from blemish.decision import Calibration, SceneSquares
+        from blemish.detectors.ensemble import for_inspection
+        from blemish.detectors.factory import build_model
+        from blemish.inspection.detector import Detector
+        from blemish.inspection.document import FORMAT, ModelFile
+        from blemish.preprocessing.transform import Preprocessing
+        from blemish.recipes import load_recipe, override
+        from blemish.storage.training_record import Machine, Training
+
+        recipe = override(load_recipe(name), list(settings))
+        modalities = find_scenes(source)[0].modalities
+        channels = sum(modality.channels for modality in modalities)
+        torch.manual_seed(0)
+        model = build_model(recipe, channels, modalities)
+        spread = Spread(min=W, median=W, max=W)
+        file = ModelFile(
+            format=FORMAT,
+            blemish="0",
+            versions={},
+            recipe=recipe,
+            preprocessing=Preprocessing(
+                channels=channels, convert=False, kind="float32", size=None, modalities=modalities
+            ),
+            calibration=Calibration(
+                scores=tuple(np.linspace(0.5, 1.0, 39)),
+                map_maxima=tuple(np.linspace(0.8, 1.0, 39)),
+                unit=SceneSquares(side=32),
+            ),
+            fingerprint=Fingerprint(
+                count=1, channels=channels, kind="float32", width=spread, height=spread, sha256="0"
+            ),
+            split={"train": (), "validation": (), "calibration": ()},
+            training=Training(
+                steps=1,
+                best_step=1,
+                best_loss=1.0,
+                seconds=1.0,
+                machine=Machine(
+                    device="cpu", processor="CPU", precision="float32", native_bfloat16=False, torch="2"
+                ),
+                history=(),
+            ),
+            weights_sha256="0",
+        )
+        return Detector(for_inspection(model), file)
+
+    return make

@@ -12,8 +12,9 @@ import pytest
 
 from blemish import checks
 from blemish._version import __version__
-from blemish.checks import explain_missing, run_checks
+from blemish.checks import run_checks
 from blemish.errors import MissingExtraError
+from blemish.extras import explain_missing
 
 INSTALL = "type in the project's folder: pip install -e '.[train]'"
 
@@ -152,10 +153,10 @@ def test_an_installed_but_broken_torch_is_a_failed_check(
 ) -> None:
     class Broken:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "blemish.training.machine":
+            if name == "blemish.training.device":
                 raise error
 
-    monkeypatch.delitem(sys.modules, "blemish.training.machine", raising=False)
+    monkeypatch.delitem(sys.modules, "blemish.training.device", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     check = run_checks()[-1]
     assert (check.name, check.ok) == ("Training would run on", False)

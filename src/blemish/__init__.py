@@ -1,10 +1,10 @@
-"""Learns what flawless pictures look like and shows what is wrong in new ones.
+"""Learns what flawless images look like and shows what is wrong in new ones.
 
 >>> import blemish
 >>> blemish.load_recipe("ssim-ae").patch.size
 128
 
-``blemish.fit(folder)`` gives an :class:`~blemish.inspector.Inspector`, ``blemish.load(folder)`` reads one
+``blemish.fit(folder)`` gives an :class:`~blemish.inspection.detector.Detector`, ``blemish.load(folder)`` reads one
 back. The names below are imported when they are first used, so ``import blemish`` costs no torch.
 """
 
@@ -18,25 +18,28 @@ from blemish.errors import BlemishError
 
 if TYPE_CHECKING:
     from blemish import similarity as similarity
-    from blemish.evaluating import evaluate as evaluate
-    from blemish.fitting import fit as fit
-    from blemish.inspecting import inspect_folder as inspect_folder
-    from blemish.inspector import Inspector as Inspector
-    from blemish.inspector import load as load
+    from blemish.evaluation.evaluate import evaluate as evaluate
+    from blemish.inspection.detector import Detector as Detector
+    from blemish.inspection.detector import load as load
+    from blemish.inspection.folder import inspect_folder as inspect_folder
     from blemish.recipes import load_recipe as load_recipe
+    from blemish.training.fit import fit as fit
 
 _HOMES = {
-    "Inspector": "blemish.inspector",
-    "evaluate": "blemish.evaluating",
-    "fit": "blemish.fitting",
-    "inspect_folder": "blemish.inspecting",
-    "load": "blemish.inspector",
+    "Detector": "blemish.inspection.detector",
+    "evaluate": "blemish.evaluation.evaluate",
+    "fit": "blemish.training.fit",
+    "inspect_folder": "blemish.inspection.folder",
+    "load": "blemish.inspection.detector",
     "load_recipe": "blemish.recipes",
 }
 
+_RENAMED = {"Inspector": "Detector"}
+"""Former public names, which work for one release."""
+
 __all__ = [
     "BlemishError",
-    "Inspector",
+    "Detector",
     "__version__",
     "evaluate",
     "fit",
@@ -48,9 +51,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        import warnings
+
+        now = _RENAMED[name]
+        warnings.warn(
+            f"blemish.{name} is now blemish.{now}; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        name = now
     if name != "similarity" and name not in _HOMES:
         raise AttributeError(f"module 'blemish' has no attribute '{name}'")
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         if name == "similarity":

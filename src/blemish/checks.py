@@ -6,30 +6,13 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
 
 from blemish._version import __version__
-from blemish.errors import FileError, MissingExtraError
+from blemish.errors import FileError
+from blemish.extras import EXTRAS, install_line, one_line, reinstall_line
 
-# Extra → its packages, as (import name, distribution name).
-EXTRAS = {
-    "train": (
-        ("torch", "torch"),
-        ("lightning", "lightning"),
-        ("safetensors", "safetensors"),
-        ("matplotlib", "matplotlib"),
-    ),
-    "backbones": (("torchvision", "torchvision"),),
-    "jpeg": (
-        ("jpeglib", "jpeglib"),
-        ("mozjpeg_lossless_optimization", "mozjpeg-lossless-optimization"),
-        ("numba", "numba"),
-        ("bjontegaard", "bjontegaard"),
-    ),
-    "large": (("zarr", "zarr"),),
-}
 # Those that not everybody needs, and who does; `blemish recipes` tells which recipes.
 OPTIONAL = {
     "backbones": "recipes that need backbones",
@@ -60,40 +43,6 @@ class Check:
     mend: str = ""
 
 
-@contextmanager
-def explain_missing() -> Iterator[None]:
-    """Turn the ImportError of an optional package into the line that installs it.
-
-    Raises
-    ------
-    MissingExtraError
-        Naming the package and the pip line.
-    """
-    try:
-        yield
-    except ImportError as error:
-        for extra, packages in EXTRAS.items():
-            if any(error.name and error.name.split(".")[0] == module for module, _ in packages):
-                if isinstance(error, ModuleNotFoundError):
-                    raise MissingExtraError(f"{error.name} is not installed; {_install(extra)}") from None
-                raise MissingExtraError(
-                    f"{error.name} cannot be loaded ({_reason(error)}); {_reinstall(extra)}"
-                ) from None
-        raise
-
-
-def _install(extra: str) -> str:
-    return f"type in the project's folder: pip install -e '.[{extra}]'"
-
-
-def _reinstall(extra: str) -> str:
-    return f"type in the project's folder: pip install --force-reinstall -e '.[{extra}]'"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def run_checks() -> list[Check]:
     """Look at Python, packages, processor, memory and GPU, quickest first; nothing is changed."""
     checks = [
@@ -110,7 +59,7 @@ def run_checks() -> list[Check]:
     missing = False
     for extra, packages in EXTRAS.items():
         for module, distribution in packages:
-            mend = _install(extra)
+            mend = install_line(extra)
             if util.find_spec(module) is not None:
                 checks.append(_package(distribution, mend))
             elif extra in OPTIONAL:
@@ -146,12 +95,14 @@ def _weights() -> Iterator[Check]:
 def _machine() -> Check:
     name = "Training would run on"
     try:
-        from blemish.training.machine import choose_machine
+        from blemish.training.device import choose_machine
 
         return Check(name, str(choose_machine()))
     except (ImportError, OSError, RuntimeError) as error:
         # An installed torch whose libraries are damaged or of another processor or driver.
-        return Check(name, f"nothing: torch cannot be loaded ({_reason(error)})", False, _reinstall("train"))
+        return Check(
+            name, f"nothing: torch cannot be loaded ({one_line(error)})", False, reinstall_line("train")
+        )
 
 
 def _package(distribution: str, mend: str) -> Check:

@@ -1,6 +1,6 @@
-"""What Blemish says when something is wrong with the user's input.
+"""Errors that a user can correct.
 
-Every error is one line that names the file (or the setting) and the mend. The command line prints that
+Every error is one line that names the file (or the setting) and the remedy. The command line prints that
 line and nothing else; a traceback from Blemish is always a defect of Blemish.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 class BlemishError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can correct.
 
-    ``exit_code`` is what the command line ends with: 1 for a failure met while working (a bad file, a full
+    ``exit_code`` is the exit status of the command line: 1 for a failure met while working (a bad file, a full
     disk), 2 for wrong usage (an unknown recipe, a setting that makes no sense).
     """
 
@@ -28,20 +28,20 @@ class UsageError(BlemishError):
 
 
 class FileError(BlemishError):
-    """Something is wrong with one file or folder; reads ``PATH: problem; mend``."""
+    """An error of one file or folder; its message is ``PATH: problem; remedy``."""
 
-    def __init__(self, path: str | Path, problem: str, mend: str) -> None:
-        super().__init__(f"{path}: {problem}; {mend}")
+    def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: {problem}; {remedy}")
         self.path = Path(path)
         self.problem = problem
-        self.mend = mend
+        self.mend = remedy
 
     def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
         return type(self), (self.path, self.problem, self.mend)
 
 
-class PictureError(FileError):
-    """A picture or mask that cannot be used."""
+class ImageError(FileError):
+    """An image or mask that cannot be used."""
 
 
 class ModelError(FileError):
@@ -53,21 +53,21 @@ class RecipeError(UsageError):
 
 
 class CalibrationError(UsageError):
-    """Too few good pictures to carry the promised false-reject rate."""
+    """Too few good images for the false-reject rate that was asked for."""
 
 
 class MissingExtraError(UsageError):
-    """A feature whose optional packages are not installed; names the line to type."""
+    """A feature whose optional packages are not installed; the message names the command that installs them."""
 
 
 class Stopped(BlemishError):
-    """The user stopped the work; what was finished is on disk."""
+    """An interruption by the user; finished parts are on disk."""
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a line about an unknown name: the known one that it resembles, or all that there are.
+    """Suggest the known name that resembles an unknown one, or list all known names; ends an error message.
 
-    ``prefix`` is written before the resembling name, to give the whole of a dotted key.
+    ``prefix`` is written before the suggested name, to complete a dotted key.
 
     >>> nearest("sim-ae", ["l2-ae", "ssim-ae"])
     "did you mean 'ssim-ae'?"

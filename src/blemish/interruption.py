@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the step or picture in hand is finished first."""
+"""Handle Ctrl-C as a request to stop: the current step or image is finished first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed; a second Ctrl-C interrupts at once.
+    """Yield a function that returns whether Ctrl-C was pressed; a second Ctrl-C interrupts at once.
 
-    Outside the main thread signals cannot be caught, and the function always says no.
+    Outside the main thread signals cannot be caught, and the function always returns False.
     """
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Who is told what long work is doing; the command line shows it, a library caller may ignore it."""
+"""Progress of long work, and the request to stop it; shown by the command line, optional for library callers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 from blemish.errors import BlemishError
 
 if TYPE_CHECKING:
-    from blemish.training import Progress
+    from blemish.training.contracts import Progress
 
 
 class Observer:
-    """Override what you want to hear of; by default nothing is said and nothing stops the work."""
+    """Receives the progress of long work; override the methods that matter, all do nothing by default."""
 
     def stage(self, text: str) -> None:
-        """A new part of the work begins."""
+        """Report that a new stage of the work begins."""
 
     def count(self, done: int, total: int) -> None:
-        """So many pictures of the present stage are done."""
+        """Report that ``done`` of ``total`` images of the current stage are finished."""
 
     def training(self, progress: Progress) -> None:
-        """Training has made some steps."""
+        """Report the progress of training after some steps."""
 
     def problem(self, error: BlemishError) -> None:
-        """One file could not be used; the work goes on with the others."""
+        """Report a file that could not be used; the work continues with the others."""
 
     def should_stop(self) -> bool:
-        """Asked after every training step and every picture; True ends the work in good order."""
+        """Request a stop by returning True; asked after every training step and every image."""
         return False

@@ -11,10 +11,10 @@ from PIL import Image
 
 from blemish.errors import ModelError, UsageError
 from blemish.jpeg.coefficients import Sampling
+from blemish.jpeg.distortion import TUNES, luma_ssim, ms_ssim_sensitivity, pyramid
 from blemish.jpeg.encoder import Encoded, Encoder
 from blemish.jpeg.file import from_bytes
 from blemish.jpeg.tables import file_table
-from blemish.jpeg.tuning import TUNES, luma_ssim, ms_ssim_sensitivity, pyramid
 
 ENCODER = Encoder()
 
@@ -23,11 +23,11 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Soft colours, an edge, and grain that grows to the right: uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     soft = rng.integers(30, 220, (5, 6, 3)).astype(np.uint8)
-    picture = np.asarray(Image.fromarray(soft).resize((width, height), 3)).astype(np.float64)
-    picture[height // 2 :, width // 3 : width // 2] += 40
-    picture += rng.normal(0, 1, (height, width, 1)) * np.linspace(1, 20, width)[:, None]
-    picture += rng.normal(0, 4, (height, width, 3))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = np.asarray(Image.fromarray(soft).resize((width, height), 3)).astype(np.float64)
+    image[height // 2 :, width // 3 : width // 2] += 40
+    image += rng.normal(0, 1, (height, width, 1)) * np.linspace(1, 20, width)[:, None]
+    image += rng.normal(0, 4, (height, width, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def decoded(encoded: Encoded) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_any_size_becomes_a_file_with_the_tables_of_its_quality(
 
 
 @pytest.mark.parametrize("tune", TUNES)
-def test_grey_pictures_become_grey_files(tune: str) -> None:
+def test_grey_images_become_grey_files(tune: str) -> None:
     pixels = photograph(30, 50)[..., 1]
     encoded = ENCODER.encode(pixels, quality=90, tune=tune)
     assert decoded(encoded).shape == (30, 50)
@@ -160,7 +160,7 @@ def test_a_target_of_ssim_is_met_within_one_percent(target: float) -> None:
     assert encoded.notice == ""
 
 
-def test_a_target_of_ssim_is_for_pictures_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_of_ssim_is_for_images_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses more than twice as many
     assert ENCODER.encode(photograph(48, 48), target_ssim=0.9).notice == ""
 
@@ -206,7 +206,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], mes
 @pytest.mark.parametrize(
     "pixels", [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4))]
 )
-def test_what_is_no_picture_is_refused(pixels: np.ndarray) -> None:
+def test_what_is_no_image_is_refused(pixels: np.ndarray) -> None:
     with pytest.raises(UsageError, match="JPEG"):
         ENCODER.encode(pixels)
 

@@ -14,7 +14,7 @@ from blemish.jpeg.entropy import (
     ZIGZAG,
     bits_per_block,
     code_lengths,
-    picture_bits,
+    image_bits,
     scan,
     statistics,
     symbol_costs,
@@ -36,7 +36,7 @@ def entropy_coded_bytes(data: bytes) -> int:
     return len(data[start:-2].replace(b"\xff\x00", b"\xff"))
 
 
-def picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rough = rng.normal(0, 25, (height, width, channels)) + 90 * np.sin(np.arange(width) / 9)[:, None] + 128
     return (
@@ -101,9 +101,9 @@ def test_the_bits_are_those_of_the_file_that_libjpeg_optimises(
 ) -> None:
     file = io.BytesIO()
     options = {} if subsampling is None else {"subsampling": subsampling}
-    Image.fromarray(picture(*size, channels)).save(file, "jpeg", quality=quality, optimize=True, **options)
+    Image.fromarray(image(*size, channels)).save(file, "jpeg", quality=quality, optimize=True, **options)
     coefficients = from_bytes(file.getvalue())
-    bits = picture_bits(coefficients)
+    bits = image_bits(coefficients)
     assert -(-bits // 8) == entropy_coded_bytes(file.getvalue())
     blocks = bits_per_block(coefficients)
     assert blocks.shape == (-(-size[0] // 8), -(-size[1] // 8))
@@ -113,7 +113,7 @@ def test_the_bits_are_those_of_the_file_that_libjpeg_optimises(
 def test_a_block_has_the_bits_of_its_own_levels() -> None:
     # All blocks but one are flat: two symbols each, of a bit.
     flat = np.full((40, 56), 90, np.uint8)
-    flat[16:24, 8:16] = picture(8, 8, 1) // 2
+    flat[16:24, 8:16] = image(8, 8, 1) // 2
     file = io.BytesIO()
     Image.fromarray(flat).save(file, "jpeg", quality=90)
     bits = bits_per_block(from_bytes(file.getvalue()))

@@ -13,17 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.errors import FileError, PictureError, UsageError
-from blemish.jpeg import (
-    Coefficients,
-    Plane,
-    Sampling,
-    blocks_dct,
-    from_bytes,
-    planes_of,
-    quantise,
-    to_bytes,
-)
+from blemish.errors import FileError, ImageError, UsageError
+from blemish.jpeg import Coefficients, Plane, Sampling, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.coefficients import block_counts
 from blemish.jpeg.file import recode
 
@@ -32,7 +23,7 @@ KINDS: list[tuple[int, Sampling]] = [(1, "4:4:4"), (3, "4:4:4"), (3, "4:2:0")]
 
 
 def coefficients(width: int, height: int, planes: int, sampling: Sampling, seed: int = 0) -> Coefficients:
-    """Random ones, mostly zero as in a picture, each plane with a table of its own."""
+    """Random ones, mostly zero as in an image, each plane with a table of its own."""
     rng = np.random.default_rng(seed)
     parts = []
     for rows, columns in block_counts(width, height, planes, sampling):
@@ -57,7 +48,7 @@ def saved(pixels: NDArray[np.uint8], **settings: object) -> bytes:
 
 
 def of_pixels(pixels: NDArray[np.uint8], sampling: Sampling) -> Coefficients:
-    """A picture's own coefficients under coarse tables, one for luma and one for chroma."""
+    """An image's own coefficients under coarse tables, one for luma and one for chroma."""
     tables = [np.add.outer(np.arange(8), np.arange(8)).astype(np.uint16) * 3 + step for step in (8, 12, 12)]
     planes = zip(planes_of(pixels, sampling), tables, strict=False)
     height, width = pixels.shape[:2]
@@ -150,7 +141,7 @@ def test_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_temporary_files_is_no_damaged_picture(
+def test_no_room_for_temporary_files_is_no_damaged_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = coefficients(9, 9, 3, "4:2:0")
@@ -217,7 +208,7 @@ def test_a_rewritten_file_has_the_same_pixels(settings: dict[str, object]) -> No
 
 
 def resampled(data: bytes, factors: int) -> bytes:
-    """The file with other luma factors; of a square picture the blocks are as many, and mean another picture."""
+    """The file with other luma factors; of a square image the blocks are as many, and mean another image."""
     frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
     return data[: frame + 11] + bytes([factors]) + data[frame + 12 :]
 
@@ -273,7 +264,7 @@ def test_what_cannot_be_recoded_is_told_in_one_line() -> None:
         "between scans": good[: good.index(b"\xff\xda")] + b"\xff\xda\x00\x02" + table + b"\xff\xd9",
     }
     for problem, data in cases.items():
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             recode(data, name="folder/part.jpg")
         line = str(caught.value)
         assert line.startswith("folder/part.jpg: ")
@@ -318,10 +309,10 @@ def test_names_the_file_and_what_is_wrong() -> None:
         "65535 × 65535 pixels, more than": good[: frame + 5] + b"\xff" * 4 + good[frame + 9 :],
         "frame header": good[: frame + 9] + b"\x02" + good[frame + 10 :],
         "between scans": good[:second_scan] + table + good[second_scan:],
-        "holds no picture": b"\xff\xd8\xff\xd9",
+        "holds no image": b"\xff\xd8\xff\xd9",
     }
     for problem, data in cases.items():
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             from_bytes(data, name="folder/part.jpg")
         line = str(caught.value)
         assert line.startswith("folder/part.jpg: ")
@@ -332,8 +323,8 @@ def test_names_the_file_and_what_is_wrong() -> None:
 def test_damaged_tables_are_told_in_one_line() -> None:
     good = saved(photo())
     table = good.index(b"\xff\xdb")
-    with pytest.raises(PictureError, match="1 to 255"):
+    with pytest.raises(ImageError, match="1 to 255"):
         from_bytes(good[: table + 10] + b"\0" + good[table + 11 :])
     huffman = good.index(b"\xff\xc4")
-    with pytest.raises(PictureError, match="damaged"):
+    with pytest.raises(ImageError, match="damaged"):
         from_bytes(good[: huffman + 5] + b"\xff" * 16 + good[huffman + 21 :])

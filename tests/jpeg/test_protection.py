@@ -13,27 +13,27 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.errors import BlemishError, ModelError, PictureError, UsageError
-from blemish.images import read_picture
-from blemish.journal import Journal
+from blemish.data.image import read_image
+from blemish.errors import BlemishError, ImageError, ModelError, UsageError
 from blemish.jpeg.batch import JOURNAL_FILE, PROTECTION_FILE, BatchSettings, EncodedFile, encode_folder
 from blemish.jpeg.encoder import Encoder
-from blemish.jpeg.entropy import bits_per_block, picture_bits
+from blemish.jpeg.entropy import bits_per_block, image_bits
 from blemish.jpeg.file import from_bytes
-from blemish.jpeg.pictures import read_source
 from blemish.jpeg.protection import (
     MARGIN,
-    Guard,
+    RegionOfInterest,
     bits_map,
-    detector,
     encode_protected,
     importance,
+    load_detector,
     suspicion,
 )
+from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
+from blemish.storage.records_log import RecordsLog
 
 if TYPE_CHECKING:
-    from blemish.inspector import Inspector
+    from blemish.inspection.detector import Detector
 
 ENCODER = Encoder()
 SETTINGS = (
@@ -44,7 +44,7 @@ SETTINGS = (
 SEEDS = range(300, 316)
 
 
-class Told(Observer):
+class RecordingObserver(Observer):
     def __init__(self) -> None:
         self.problems: list[str] = []
 
@@ -74,7 +74,7 @@ def save(path: Path, pixels: NDArray[np.uint8], **options: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from blemish.fitting import fit
+    from blemish.training.fit import fit
 
     folder = tmp_path_factory.mktemp("protection")
     for seed in range(24):
@@ -84,8 +84,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inspector(model: Path) -> Inspector:
-    return detector(model)
+def detector(model: Path) -> Detector:
+    return load_detector(model)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def parts(tmp_path: Path) -> Path:
 
 
 def protected(out: Path) -> list[EncodedFile]:
-    return list(Journal(out / JOURNAL_FILE, EncodedFile).records)
+    return list(RecordsLog(out / JOURNAL_FILE, EncodedFile).records)
 
 
 # -- from the map to the importance --------------------------------------------------------------------------
@@ -186,16 +186,18 @@ def test_a_target_is_met_with_protection() -> None:
 
 
 def test_the_score_changes_less_than_without_protection_at_the_same_size(
-    inspector: Inspector, tmp_path: Path
+    detector: Detector, tmp_path: Path
 ) -> None:
     found = []
     for seed in SEEDS:
-        guard = Guard(inspector, read_source(save(tmp_path / f"{seed}.png", surface(seed, scratch=True))), 4)
-        pixels = guard.source.pixels
+        region = RegionOfInterest(
+            detector, read_source(save(tmp_path / f"{seed}.png", surface(seed, scratch=True))), 4
+        )
+        pixels = region.source.pixels
         for bpp in (0.5, 1.0):
-            moved = encode_protected(ENCODER, pixels, guard.importance, target_bpp=bpp)
+            moved = encode_protected(ENCODER, pixels, region.importance, target_bpp=bpp)
             plain = ENCODER.encode(pixels, target_bpp=moved.bits_per_pixel)
-            found.append(guard.judge(moved, plain))
+            found.append(region.protection(moved, plain))
     for each in found:
         assert each.after.bits_per_pixel <= 1.02 * each.plain.bits_per_pixel
     scores = np.array([[f.before.score, f.after.verdict.score, f.plain.verdict.score] for f in found])
@@ -208,77 +210,73 @@ def test_the_score_changes_less_than_without_protection_at_the_same_size(
 
 
 def test_what_the_detector_sees_is_what_inspect_sees(
-    model: Path, inspector: Inspector, parts: Path, tmp_path: Path
+    model: Path, detector: Detector, parts: Path, tmp_path: Path
 ) -> None:
     encode_folder(parts, tmp_path / "out", settings=BatchSettings(quality=60, protect=model))
     for record in protected(tmp_path / "out"):
         assert record.protection is not None
-        before = inspector.inspect(parts / record.input)
-        after = inspector.inspect(tmp_path / "out" / record.output)
+        before = detector.inspect(parts / record.input)
+        after = detector.inspect(tmp_path / "out" / record.output)
         assert record.protection.before.score == before.score
         assert record.protection.after.verdict.score == after.score
         assert record.protection.before.is_anomalous == before.is_anomalous
-        assert record.protection.threshold == inspector.threshold
+        assert record.protection.threshold == detector.threshold
 
 
 def test_the_detector_judges_the_bytes_that_are_encoded(
-    inspector: Inspector, parts: Path, tmp_path: Path
+    detector: Detector, parts: Path, tmp_path: Path
 ) -> None:
     source = read_source(parts / "a.png")
-    expected = inspector.inspect(parts / "a.png").score
+    expected = detector.inspect(parts / "a.png").score
     (parts / "a.png").write_bytes((parts / "good.png").read_bytes())  # as soon as it was read
-    found = Guard(inspector, source, 4).found
-    assert found.score == expected != inspector.inspect(parts / "a.png").score
+    found = RegionOfInterest(detector, source, 4).found
+    assert found.score == expected != detector.inspect(parts / "a.png").score
 
 
-def test_what_the_detector_cannot_read_is_told_of_the_file_itself(
-    inspector: Inspector, tmp_path: Path
-) -> None:
+def test_what_the_detector_cannot_read_is_told_of_the_file_itself(detector: Detector, tmp_path: Path) -> None:
     page = Image.fromarray(surface(0))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
-    with pytest.raises(PictureError, match=r"pages\.tif: ") as caught:
-        Guard(inspector, read_source(tmp_path / "pages.tif"), 4)
-    assert "picture.jpg" not in str(caught.value)
+    with pytest.raises(ImageError, match=r"pages\.tif: ") as caught:
+        RegionOfInterest(detector, read_source(tmp_path / "pages.tif"), 4)
+    assert "image.jpg" not in str(caught.value)
 
 
 def test_bits_add_up_to_the_entropy_coded_data_and_errors_to_the_mean(
-    inspector: Inspector, parts: Path
+    detector: Detector, parts: Path
 ) -> None:
-    guard = Guard(inspector, read_source(parts / "a.png"), 4)
-    encoded = encode_protected(ENCODER, guard.source.pixels, guard.importance, quality=50)
-    spent = guard.judge(encoded, encoded).after
+    region = RegionOfInterest(detector, read_source(parts / "a.png"), 4)
+    encoded = encode_protected(ENCODER, region.source.pixels, region.importance, quality=50)
+    spent = region.protection(encoded, encoded).after
     assert spent.bits_inside > 0
-    assert spent.bits_inside + spent.bits_outside == pytest.approx(
-        picture_bits(encoded.coefficients), abs=1e-6
-    )
-    share = guard.inside.repeat(8, 0).repeat(8, 1).mean()  # 64 × 80 pixels are whole blocks
+    assert spent.bits_inside + spent.bits_outside == pytest.approx(image_bits(encoded.coefficients), abs=1e-6)
+    share = region.inside.repeat(8, 0).repeat(8, 1).mean()  # 64 × 80 pixels are whole blocks
     assert spent.psnr_inside is not None
     assert spent.psnr_outside is not None
     error = share * 10 ** (-spent.psnr_inside / 10) + (1 - share) * 10 ** (-spent.psnr_outside / 10)
     decoded = np.asarray(Image.open(io.BytesIO(encoded.data)), np.float64)
-    expected = np.mean((decoded - guard.source.pixels) ** 2) / 255**2
+    expected = np.mean((decoded - region.source.pixels) ** 2) / 255**2
     assert error == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_importance_lies_as_the_pixels_do(inspector: Inspector, tmp_path: Path, orientation: int) -> None:
+def test_importance_lies_as_the_pixels_do(detector: Detector, tmp_path: Path, orientation: int) -> None:
     stored = surface(0, 64, 88, noise=0)
     stored[16:24, 64:72] = 250
     tags = Image.Exif()
     tags[0x0112] = orientation
     path = save(tmp_path / "turned.png", stored, exif=tags)
-    guard = Guard(inspector, read_source(path), 4)
-    assert guard.suspicion.shape == (8, 11)
-    assert guard.suspicion[2, 8] == 1
-    assert guard.suspicion[1:4, 7:10].min() > guard.suspicion[4:, :6].max()
+    region = RegionOfInterest(detector, read_source(path), 4)
+    assert region.suspicion.shape == (8, 11)
+    assert region.suspicion[2, 8] == 1
+    assert region.suspicion[1:4, 7:10].min() > region.suspicion[4:, :6].max()
     encoded = encode_protected(
-        ENCODER, guard.source.pixels, guard.importance, quality=95, segments=guard.source.segments
+        ENCODER, region.source.pixels, region.importance, quality=95, segments=region.source.segments
     )
-    spent = guard.judge(encoded, encoded).after
+    spent = region.protection(encoded, encoded).after
     assert spent.psnr_inside is not None
     assert spent.psnr_inside > 35  # decoded and original lie alike
     shape = bits_map(encoded.coefficients, orientation).shape
-    assert shape == read_picture(path).pixels.shape[1:]
+    assert shape == read_image(path).pixels.shape[1:]
 
 
 # -- a folder ------------------------------------------------------------------------------------------------
@@ -335,9 +333,9 @@ def test_strength_1_is_the_plain_encoder(model: Path, parts: Path, tmp_path: Pat
 def test_worker_processes_make_the_same_files(model: Path, parts: Path, tmp_path: Path) -> None:
     settings = BatchSettings(quality=50, protect=model)
     (parts / "broken.png").write_bytes(b"")
-    told = Told()
-    encode_folder(parts, tmp_path / "2", settings=settings, workers=2, observer=told)
-    assert len(told.problems) == 1
+    observer = RecordingObserver()
+    encode_folder(parts, tmp_path / "2", settings=settings, workers=2, observer=observer)
+    assert len(observer.problems) == 1
     (parts / "broken.png").unlink()
     encode_folder(parts, tmp_path / "1", settings=settings)
     for name in ("a.jpg", "b.jpg", "good.jpg"):
@@ -349,7 +347,7 @@ def test_in_place(model: Path, tmp_path: Path) -> None:
     settings = BatchSettings(quality=50, protect=model)
     done = encode_folder(path, in_place=True, settings=settings)
     assert done.pages == (tmp_path / PROTECTION_FILE,)
-    assert "has taken the picture&#39;s place" in (tmp_path / PROTECTION_FILE).read_text()
+    assert "has taken the image&#39;s place" in (tmp_path / PROTECTION_FILE).read_text()
     assert encode_folder(path, in_place=True, settings=settings).done_before == 1
 
 
@@ -364,19 +362,19 @@ def test_a_file_that_is_kept_has_nothing_to_tell(model: Path, tmp_path: Path) ->
 # -- bad input -----------------------------------------------------------------------------------------------
 
 
-def test_pictures_that_do_not_fit_the_detector_are_a_line_each_and_the_others_go_on(
+def test_images_that_do_not_fit_the_detector_are_a_line_each_and_the_others_go_on(
     model: Path, parts: Path, tmp_path: Path
 ) -> None:
     save(parts / "colour.png", np.zeros((64, 80, 3), np.uint8))
     save(parts / "small.png", surface(0, 9, 12))
-    told = Told()
-    done = encode_folder(parts, tmp_path / "out", settings=BatchSettings(protect=model), observer=told)
+    observer = RecordingObserver()
+    done = encode_folder(parts, tmp_path / "out", settings=BatchSettings(protect=model), observer=observer)
     assert [file.output for file in done.files] == ["a.jpg", "b.jpg", "good.jpg"]
-    colour, small = sorted(told.problems)
+    colour, small = sorted(observer.problems)
     assert "colour.png: has 3 channels, the model was fitted on 1; convert it" in colour
     assert "small.png: " in small
-    assert "inspect larger pictures" in small
-    assert not any("\n" in problem for problem in told.problems)
+    assert "inspect larger images" in small
+    assert not any("\n" in problem for problem in observer.problems)
 
 
 def test_a_model_that_is_no_detector_is_one_line(model: Path, parts: Path, tmp_path: Path) -> None:
@@ -395,21 +393,21 @@ def test_a_model_that_is_no_detector_is_one_line(model: Path, parts: Path, tmp_p
 
 
 @pytest.mark.parametrize(("channels", "kind"), [(5, "uint8"), (3, "uint16")])
-def test_a_detector_for_pictures_that_no_jpeg_holds_is_refused(
+def test_a_detector_for_images_that_no_jpeg_holds_is_refused(
     model: Path, monkeypatch: pytest.MonkeyPatch, channels: int, kind: str
 ) -> None:
-    from blemish import inspector as home
+    from blemish.inspection import detector as home
 
-    def load(folder: Path) -> Inspector:
+    def load(folder: Path) -> Detector:
         found = original(folder)
-        preparation = found.file.preparation.model_copy(update={"channels": channels, "kind": kind})
-        return type(found)(found.model, found.file.model_copy(update={"preparation": preparation}))
+        preparation = found.file.preprocessing.model_copy(update={"channels": channels, "kind": kind})
+        return type(found)(found.model, found.file.model_copy(update={"preprocessing": preparation}))
 
     original = home.load
     monkeypatch.setattr(home, "load", load)
-    detector.cache_clear()
+    load_detector.cache_clear()
     with pytest.raises(ModelError, match="which no JPEG holds; protect with a model fitted on 8-bit"):
-        detector(model)
+        load_detector(model)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from blemish.errors import ModelError, UsageError
+from blemish.jpeg.distortion import TUNES
 from blemish.jpeg.encoder import Encoder
 from blemish.jpeg.entropy import UNZIGZAG
-from blemish.jpeg.measuring import ssimulacra2
+from blemish.jpeg.quality import ssimulacra2
 from blemish.jpeg.tables import (
     SHIPPED,
     Knot,
@@ -22,7 +23,6 @@ from blemish.jpeg.tables import (
     read_ladder,
     shipped_ladder,
 )
-from blemish.jpeg.tuning import TUNES
 
 
 def flat(value: float) -> list[list[float]]:
@@ -108,7 +108,7 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_of_files_of_one_size_that_tuned_for_ssimulacra2_scores_best() -> None:
-    # 256 a side: SSIMULACRA2's weights are for six scales, and of smaller pictures it takes fewer
+    # 256 a side: SSIMULACRA2's weights are for six scales, and of smaller images it takes fewer
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256))
     frequency[0, 0] = 1

@@ -10,12 +10,12 @@ from blemish.jpeg import blocks_dct, planes_of, quantise
 from blemish.jpeg.transform import BASIS, luma_of, multiplied
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_colours_are_those_of_pillow() -> None:
-    pixels = picture(20, 30)
+    pixels = image(20, 30)
     expected = np.asarray(Image.fromarray(pixels).convert("YCbCr"), np.float32).transpose(2, 0, 1) - 128
     difference = np.stack(planes_of(pixels, "4:4:4")) - expected  # Pillow cuts off what is behind the point
     assert difference.min() > -0.05
@@ -23,7 +23,7 @@ def test_colours_are_those_of_pillow() -> None:
 
 
 def test_grey_keeps_its_values() -> None:
-    grey = picture(5, 7)[:, :, 0]
+    grey = image(5, 7)[:, :, 0]
     for sampling in ("4:4:4", "4:2:0"):
         (plane,) = planes_of(grey, sampling)
         np.testing.assert_array_equal(plane, grey.astype(np.float32) - 128)
@@ -50,7 +50,7 @@ def test_primaries_span_the_whole_range() -> None:
 
 
 def test_halved_chroma_is_the_mean_of_four_with_edges_repeated() -> None:
-    pixels = picture(5, 7)
+    pixels = image(5, 7)
     full = planes_of(pixels, "4:4:4")
     halved = planes_of(pixels, "4:2:0")
     np.testing.assert_array_equal(halved[0], full[0])

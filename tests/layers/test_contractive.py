@@ -28,28 +28,28 @@ def network(channels: int = 2) -> nn.Sequential:
     ).double()
 
 
-def pictures(count: int = 3, channels: int = 2) -> Tensor:
+def images(count: int = 3, channels: int = 2) -> Tensor:
     return torch.rand(count, channels, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 def jacobians(encode: nn.Module, x: Tensor) -> Tensor:
-    """(N, d, D), a picture at a time."""
-    rows = [torch.func.jacrev(lambda one: encode(one[None])[0].flatten())(picture) for picture in x]
+    """(N, d, D), an image at a time."""
+    rows = [torch.func.jacrev(lambda one: encode(one[None])[0].flatten())(image) for image in x]
     return torch.stack(rows).flatten(2)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 11])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_the_exact_norm_is_that_of_torchs_jacobian(channels: int, memory_format: torch.memory_format) -> None:
-    encode, x = network(channels), pictures(3, channels)
+    encode, x = network(channels), images(3, channels)
     expected = jacobians(encode, x).square().sum((1, 2))
     norms = jacobian_norm_exact(encode, x.to(memory_format=memory_format))
     torch.testing.assert_close(norms, expected)
     assert (norms > 0).all()
 
 
-def test_every_shape_of_latent_is_taken() -> None:
-    x = pictures()
+def test_every_shape_of_latent_is_accepted() -> None:
+    x = images()
     torch.testing.assert_close(
         jacobian_norm_exact(lambda x: 2 * x, x), torch.full((3,), 4.0 * x[0].numel()).double()
     )
@@ -65,18 +65,18 @@ def estimates(encode: nn.Module, x: Tensor, count: int, projections: int = 1) ->
 
 
 @pytest.mark.parametrize("projections", [1, 3])
-def test_the_estimates_mean_is_the_exact_norm(projections: int) -> None:
-    encode, x = network(), pictures()
+def test_the_mean_of_the_estimates_is_the_exact_norm(projections: int) -> None:
+    encode, x = network(), images()
     drawn = estimates(encode, x, 2000, projections)
     standard_error = drawn.std(0) / math.sqrt(len(drawn))
     assert ((drawn.mean(0) - jacobian_norm_exact(encode, x)).abs() < 4 * standard_error).all()
-    # Narrow enough to tell a factor that is off by a few per cent.
+    # Narrow enough to detect a factor that is off by a few per cent.
     assert (4 * standard_error < 0.1 * drawn.mean(0)).all()
 
 
 @pytest.mark.parametrize("projections", [1, 3])
-def test_the_estimates_variance_is_the_one_stated(projections: int) -> None:
-    encode, x = network(), pictures()
+def test_the_variance_of_the_estimates_is_as_documented(projections: int) -> None:
+    encode, x = network(), images()
     jacobian = jacobians(encode, x)
     a = jacobian @ jacobian.mT  # (N, d, d)
     off_diagonal = a.square().sum((1, 2)) - a.diagonal(dim1=1, dim2=2).square().sum(1)
@@ -88,7 +88,7 @@ def test_the_estimates_variance_is_the_one_stated(projections: int) -> None:
 
 def test_orthogonal_directions_leave_no_variance() -> None:
     weight = torch.linalg.qr(torch.randn(96, 5, dtype=torch.float64)).Q.T * torch.arange(1, 6)[:, None]
-    drawn = estimates(nn.Sequential(nn.Flatten(), _Linear(weight)), pictures(), 8)
+    drawn = estimates(nn.Sequential(nn.Flatten(), _Linear(weight)), images(), 8)
     torch.testing.assert_close(drawn, torch.full((8, 3), 1.0 + 4 + 9 + 16 + 25).double())
 
 
@@ -107,7 +107,7 @@ def gradients(encode: nn.Module, norms: Tensor) -> Tensor:
 
 
 def test_gradients_of_the_exact_norm_match_finite_differences() -> None:
-    encode, x = network(), pictures(1)
+    encode, x = network(), images(1)
     weight = encode[0].weight
 
     def norm(weight: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def test_gradients_of_the_exact_norm_match_finite_differences() -> None:
 
 
 def test_gradients_of_the_estimate_have_the_exact_ones_as_their_mean() -> None:
-    encode, x = network(), pictures()
+    encode, x = network(), images()
     exact = gradients(encode, jacobian_norm_exact(encode, x))
     generator = torch.Generator().manual_seed(3)
     drawn = torch.stack(
@@ -136,8 +136,8 @@ def test_gradients_of_the_estimate_have_the_exact_ones_as_their_mean() -> None:
 
 
 @pytest.mark.parametrize("norm", [jacobian_norm_exact, lambda e, x: jacobian_norm_estimate(e, x, 2)])
-def test_it_works_where_no_gradients_are_wanted_and_leaves_none(norm: Callable[..., Tensor]) -> None:
-    encode, x = network(), pictures()
+def test_norms_are_computed_without_gradients_and_leave_none_behind(norm: Callable[..., Tensor]) -> None:
+    encode, x = network(), images()
     with torch.no_grad():
         norms = norm(encode, x)
     assert not norms.requires_grad
@@ -159,7 +159,7 @@ def test_fused_attention_is_differentiated_twice() -> None:
 
     x = torch.rand(2, 8, 2, 3)
     norms = jacobian_norm_exact(encode, x)
-    expected = [torch.func.jacrev(lambda one: encode(one[None]).flatten())(picture) for picture in x]
+    expected = [torch.func.jacrev(lambda one: encode(one[None]).flatten())(image) for image in x]
     torch.testing.assert_close(norms, torch.stack([j.square().sum() for j in expected]))
     norms.sum().backward()  # type: ignore[no-untyped-call]
     assert block.in_proj_weight.grad is not None
@@ -167,7 +167,7 @@ def test_fused_attention_is_differentiated_twice() -> None:
 
 
 def test_signs_come_from_the_generator_or_from_torchs_own() -> None:
-    encode, x = network(), pictures()
+    encode, x = network(), images()
 
     def drawn(seed: int) -> Tensor:
         return jacobian_norm_estimate(encode, x, 1, torch.Generator().manual_seed(seed))
@@ -181,6 +181,6 @@ def test_signs_come_from_the_generator_or_from_torchs_own() -> None:
 
 
 @pytest.mark.parametrize("projections", [0, -1])
-def test_without_projections_there_is_no_estimate(projections: int) -> None:
+def test_less_than_one_projection_is_refused(projections: int) -> None:
     with pytest.raises(UsageError, match=f"projections is {projections}; give at least 1"):
-        jacobian_norm_estimate(network(), pictures(), projections)
+        jacobian_norm_estimate(network(), images(), projections)

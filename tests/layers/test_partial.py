@@ -40,7 +40,7 @@ TRANSPOSED: list[dict[str, Any]] = [
     {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
     {"kernel_size": (3, 5), "stride": (1, 3), "padding": (0, 2)},
     {"kernel_size": 3, "stride": 2, "dilation": 2, "groups": 2},
-    {"kernel_size": 2, "stride": 3, "bias": False},  # gaps that nothing reaches
+    {"kernel_size": 2, "stride": 3, "bias": False},  # gaps that no input reaches
 ]
 LAYERS = [(nn.Conv2d, PartialConv2d, settings) for settings in PLAIN] + [
     (nn.ConvTranspose2d, PartialConvTranspose2d, settings) for settings in TRANSPOSED
@@ -51,7 +51,7 @@ each_layer = pytest.mark.parametrize(("plain", "kind", "settings"), LAYERS, ids=
 def by_definition(layer: Any, x: Tensor, mask: Tensor, whole: int) -> tuple[Tensor, Tensor]:
     """Equations 1 and 2 window by window: ``x`` and ``mask`` (N, C, H, W), the mask in each channel.
 
-    A transposed convolution is a plain one on the input with zeros between, by the turned kernel.
+    A transposed convolution is a plain one on the input with zeros inserted, with the flipped kernel.
     """
     weight, groups = layer.weight, layer.groups
     stride, dilation = layer.stride, layer.dilation
@@ -107,7 +107,7 @@ def made(kind: Any, settings: dict[str, Any]) -> Any:
 
 
 def whole_of(layer: Any) -> int:
-    """What reaches an output far from every border, found by counting."""
+    """Count the inputs that reach an output far from every border."""
     ones = torch.ones(1, 1, 60, 60)
     kernel = torch.ones(1, 1, *layer.kernel_size)
     if isinstance(layer, nn.ConvTranspose2d):
@@ -132,7 +132,7 @@ def test_the_papers_figure_3() -> None:
 
 @each_layer
 @pytest.mark.parametrize("holes", ["none", "shared", "by channel"])
-def test_it_is_the_definition_written_out(
+def test_the_layer_equals_the_written_definition(
     plain: Any, kind: Any, settings: dict[str, Any], holes: str
 ) -> None:
     layer = made(kind, settings)
@@ -152,7 +152,7 @@ def test_it_is_the_definition_written_out(
 
 
 @each_layer
-def test_far_from_the_border_it_is_the_plain_operation(
+def test_far_from_the_border_the_layer_equals_the_plain_operation(
     plain: Any, kind: Any, settings: dict[str, Any]
 ) -> None:
     layer, other = made(kind, settings), made(plain, settings)
@@ -192,7 +192,7 @@ def test_a_mean_of_a_constant_is_that_constant_up_to_the_border_at_any_size(
     torch.testing.assert_close(y, torch.full_like(y, 0.7))
 
 
-def test_in_one_dimension() -> None:
+def test_a_one_dimensional_layer_scales_at_its_ends() -> None:
     layer = PartialConv1d(1, 1, 3, padding=1)
     nn.init.constant_(layer.weight, 1.0)
     nn.init.constant_(layer.bias, 0.5)  # type: ignore[arg-type]
@@ -205,15 +205,15 @@ def test_in_one_dimension() -> None:
 
 
 @each_layer
-def test_what_lies_in_a_hole_influences_nothing(plain: Any, kind: Any, settings: dict[str, Any]) -> None:
+def test_values_in_a_hole_have_no_influence(plain: Any, kind: Any, settings: dict[str, Any]) -> None:
     layer = made(kind, settings)
     x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
     mask = torch.rand(2, 1, 9, 9) < 0.7
     results = []
     for content in (0.0, 1e6, torch.nan, torch.inf):
-        spoiled = torch.where(mask, x, content).requires_grad_()
-        y, _ = layer(spoiled, mask=mask)
-        (gradient,) = torch.autograd.grad(y.square().sum(), spoiled)
+        filled = torch.where(mask, x, content).requires_grad_()
+        y, _ = layer(filled, mask=mask)
+        (gradient,) = torch.autograd.grad(y.square().sum(), filled)
         assert y.isfinite().all()
         assert gradient.isfinite().all()
         assert not torch.where(mask, 0, gradient).any()
@@ -231,7 +231,7 @@ def test_a_mask_without_holes_changes_nothing(plain: Any, kind: Any, settings: d
         torch.testing.assert_close(layer(x, mask=mask)[0], layer(x))
 
 
-def test_masks_go_from_layer_to_layer_until_the_hole_is_closed() -> None:
+def test_a_hole_shrinks_from_layer_to_layer() -> None:
     first, second = PartialConv2d(1, 2, 3, padding=1), PartialConv2d(2, 1, 3, padding=1)
     mask = torch.ones(1, 1, 9, 9, dtype=torch.bool)
     mask[..., 2:7, 2:7] = False
@@ -246,7 +246,7 @@ def test_masks_go_from_layer_to_layer_until_the_hole_is_closed() -> None:
     assert z.isfinite().all()
 
 
-def test_where_nothing_is_valid_the_bias_is_left_out_too() -> None:
+def test_the_bias_is_left_out_where_no_input_is_valid() -> None:
     spread = PartialConvTranspose2d(1, 1, 1, stride=2)
     nn.init.ones_(spread.weight)
     nn.init.constant_(spread.bias, 5.0)  # type: ignore[arg-type]
@@ -275,7 +275,9 @@ def test_gradients_agree_with_finite_differences(
 
 
 @each_layer
-def test_weights_go_between_it_and_torchs_own(plain: Any, kind: Any, settings: dict[str, Any]) -> None:
+def test_weights_are_interchangeable_with_the_plain_layer(
+    plain: Any, kind: Any, settings: dict[str, Any]
+) -> None:
     layer, other = kind(4, 6, **settings), plain(4, 6, **settings)
     layer(torch.rand(1, 4, 9, 9))
     assert layer.state_dict().keys() == other.state_dict().keys()
@@ -289,7 +291,7 @@ def test_weights_go_between_it_and_torchs_own(plain: Any, kind: Any, settings: d
         assert torch.equal(again(x), layer(x))
 
 
-def test_the_scale_of_a_shape_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_of_a_shape_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made_for = []
     make = partial._shape_scale
 
@@ -310,14 +312,14 @@ def test_the_scale_of_a_shape_is_made_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert expected == (1, 3, 8, 8)
 
 
-def test_a_scale_that_is_not_kept_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scale_too_large_for_the_cache_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = PartialConvTranspose2d(2, 3, 3, 2, 1), torch.rand(1, 2, 5, 5)
     kept = layer(x)
     monkeypatch.setattr(partial, "_KEPT_VALUES", 0)
     torch.testing.assert_close(layer(x), kept)
 
 
-def test_a_shape_first_seen_in_inference_can_be_trained_on() -> None:
+def test_a_shape_first_used_in_inference_can_be_trained_on() -> None:
     partial._kept_scale.cache_clear()
     layer, x = PartialConv2d(2, 3, 3, padding=1), torch.rand(1, 2, 7, 11)
     with torch.inference_mode():
@@ -350,12 +352,12 @@ def test_autocast_gives_bfloat16_near_the_exact_result(layout: torch.memory_form
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("kind", [PartialConv1d, PartialConv2d])
-def test_padding_that_leaves_nothing_missing_is_refused(kind: Any, mode: str) -> None:
+def test_padding_modes_other_than_zeros_are_refused(kind: Any, mode: str) -> None:
     with pytest.raises(UsageError, match=f"padding_mode is '{mode}'.*padding_mode='zeros'"):
         kind(1, 1, 3, padding=1, padding_mode=mode)
 
 
-def test_what_is_no_batch_or_no_mask_of_it_is_refused() -> None:
+def test_inputs_without_a_batch_axis_and_masks_of_another_shape_are_refused() -> None:
     layer = PartialConv2d(2, 1, 3)
     with pytest.raises(UsageError, match=r"shape \(2, 5, 5\); give a batch"):
         layer(torch.rand(2, 5, 5))
@@ -367,7 +369,7 @@ def test_what_is_no_batch_or_no_mask_of_it_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"), [(3, 2, 1), (4, 2, 1), (5, 3, 1), (4, 2, 2), (2, 3, 1)]
 )
-def test_the_whole_of_a_transposed_window_is_the_most_that_an_output_meets(
+def test_a_complete_transposed_window_has_the_largest_count_of_inputs(
     kernel: int, stride: int, dilation: int
 ) -> None:
     layer = nn.ConvTranspose2d(1, 1, kernel, stride, dilation=dilation)

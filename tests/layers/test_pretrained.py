@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from blemish.errors import BlemishError, FileError, RecipeError
 from blemish.layers.pretrained import SOURCES, find_weights, load_network
 
-torchvision: Any = import_module("torchvision")  # after the room, which lets it be imported
+torchvision: Any = import_module("torchvision")  # after blemish.layers, which makes it importable
 NETWORKS = ("vgg16", "resnet50", "vgg19", "resnet152")
 OTHERS = {
     "vgg16": ("vgg19", "vgg16_bn", "resnet50"),
     "resnet50": ("resnet101", "wide_resnet50_2", "vgg16"),
-    # What tells them from their smaller sisters lies partly beyond the layers that are used.
+    # Some of their differences from the smaller networks lie beyond the layers in use.
     "vgg19": ("vgg16", "vgg19_bn", "resnet152"),
     "resnet152": ("resnet101", "wide_resnet101_2", "vgg19"),
 }
@@ -71,12 +71,12 @@ def holds(network: nn.Module, name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_file_by_its_path(name: str, tmp_path: Path) -> None:
+def test_weights_are_loaded_from_a_path(name: str, tmp_path: Path) -> None:
     assert holds(load(name, saved(tmp_path / "mine.pth", official(name))), name)
     assert not holds(load(name, "none"), name)
 
 
-def test_a_safetensors_file(tmp_path: Path) -> None:
+def test_weights_are_loaded_from_a_safetensors_file(tmp_path: Path) -> None:
     half = {key: value.half().contiguous() for key, value in official("vgg16").items() if "classi" not in key}
     save_file(half, tmp_path / "mine.safetensors")
     assert holds(load("vgg16", tmp_path / "mine.safetensors"), "vgg16")
@@ -85,7 +85,7 @@ def test_a_safetensors_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file"), [(name, file) for name in NETWORKS for file in SOURCES[name].files]
 )
-def test_every_official_name_in_either_folder(
+def test_every_official_file_name_is_found_in_either_folder(
     name: str, file: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloaded = saved(cache / file, official(name))
@@ -97,7 +97,7 @@ def test_every_official_name_in_either_folder(
     assert holds(load(name), name)
 
 
-def test_the_cache_is_looked_at_where_the_named_folder_has_nothing(
+def test_the_cache_is_searched_where_the_named_folder_lacks_the_weights(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
@@ -110,7 +110,7 @@ def test_the_cache_is_looked_at_where_the_named_folder_has_nothing(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_missing_weights_say_where_to_get_them_and_how_to_do_without(
+def test_the_message_of_missing_weights_names_their_source_and_an_alternative(
     name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in (cache, tmp_path):
@@ -124,7 +124,7 @@ def test_missing_weights_say_where_to_get_them_and_how_to_do_without(
         monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
 
 
-def test_a_variable_that_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_names_no_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "gone"))
     with pytest.raises(FileError, match="gone: BLEMISH_WEIGHTS names no folder"):
         load("vgg16")
@@ -147,7 +147,7 @@ def test_download_takes_the_published_file_and_checks_it(name: str, monkeypatch:
     "error",
     [URLError("no route\nto host"), IncompleteRead(b""), RuntimeError("invalid hash value")],
 )
-def test_a_failed_download_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object, **__: object) -> None:
         raise error
 
@@ -183,7 +183,7 @@ def test_one_key_too_few_too_many_or_of_another_shape_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("name", "key"), [("vgg16", "features.5.bias"), ("resnet50", "bn1.running_var")])
-def test_values_that_are_no_numbers_are_refused_in_one_line(
+def test_weights_that_are_not_finite_are_refused_in_one_line(
     name: str, key: str, value: float, tmp_path: Path
 ) -> None:
     state = official(name)
@@ -196,14 +196,14 @@ def test_values_that_are_no_numbers_are_refused_in_one_line(
     assert str(caught.value) == message
 
 
-def test_files_of_old_lack_the_counts_of_batch_normalisation(tmp_path: Path) -> None:
+def test_old_files_without_batch_counters_are_loaded(tmp_path: Path) -> None:
     state = {key: value for key, value in official("resnet50").items() if "num_batches" not in key}
     found = load("resnet50", saved(tmp_path / "old.pth", state)).state_dict()
     assert all(torch.equal(value, state[key]) for key, value in found.items() if "num_batches" not in key)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda data: b"",
         lambda data: b"just text, no weights",
@@ -215,13 +215,15 @@ def test_files_of_old_lack_the_counts_of_batch_normalisation(tmp_path: Path) -> 
     ids=["empty", "text", "page", "bytes", "half", "cut"],
 )
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_a_damaged_file_is_one_line(spoil: Callable[[bytes], bytes], ending: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_in_one_line(
+    damage: Callable[[bytes], bytes], ending: str, tmp_path: Path
+) -> None:
     path = tmp_path / f"mine{ending}"
     if ending == ".pth":
         saved(path, official("vgg16"))
     else:
         save_file({"a": torch.zeros(100)}, path)
-    path.write_bytes(spoil(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(FileError, match="damaged or not a") as caught:
         load("vgg16", path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -229,7 +231,7 @@ def test_a_damaged_file_is_one_line(spoil: Callable[[bytes], bytes], ending: str
 
 
 class Code:
-    """What a pickle could run on being read."""
+    """Object that a pickle could execute on loading."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return pytest.fail, ("code in the file was run",)
@@ -244,12 +246,12 @@ class Code:
     ],
     ids=["list", "nested", "code"],
 )
-def test_a_file_of_something_else(content: object, words: str, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused(content: object, words: str, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=words):
         load("vgg16", saved(tmp_path / "mine.pth", content))
 
 
-def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "folder.safetensors").mkdir()
     for file in ("gone.pth", "gone.safetensors", "folder.pth", "folder.safetensors"):
@@ -258,7 +260,7 @@ def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_choice_that_does_not_exist_gets_the_nearest() -> None:
+def test_an_unknown_choice_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(RecipeError, match=r"weights is 'imagnet'; did you mean 'imagenet'\?"):
         load("vgg16", "imagnet")
 
@@ -280,8 +282,8 @@ def test_the_features_are_those_of_torchvision(tmp_path: Path) -> None:
         assert torch.equal(ours(x), features(x))
 
 
-def test_the_first_layers_of_the_deeper_networks() -> None:
-    """Of VGG19 up to the third max-pooling, of ResNet152 up to the eighth block of conv3_x."""
+def test_the_deeper_networks_end_at_the_right_layer() -> None:
+    """VGG19 up to the third max-pooling, ResNet152 up to the eighth block of conv3_x."""
     x = torch.rand(1, 3, 40, 64)
     for name, channels in (("vgg19", 256), ("resnet152", 512)):
         ours = load(name, "none").eval()
@@ -303,12 +305,12 @@ def test_the_first_layers_of_the_deeper_networks() -> None:
 @pytest.mark.parametrize(
     ("name", "least"), [("vgg16", 0.1), ("resnet50", 0.01), ("vgg19", 0.1), ("resnet152", 0.01)]
 )
-def test_without_weights_two_pictures_stay_apart_and_do_not_swell(name: str, least: float) -> None:
+def test_random_weights_keep_images_distinct_and_features_bounded(name: str, least: float) -> None:
     torch.manual_seed(0)
     network = load(name, "none").eval()
     x, y = torch.randn(2, 2, 3, 64, 64)
     with torch.no_grad():
         h, other = network(x), network(y)
-    # torchvision's own start leaves 0.02 of VGG16's difference, and swells ResNet50's features to 18
+    # with torchvision's own initialisation the difference is 0.02 for VGG16, and ResNet50's features grow to 18
     assert (h - other).square().mean().sqrt() > least
     assert h.square().mean().sqrt() < 3

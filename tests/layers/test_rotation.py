@@ -24,7 +24,7 @@ from blemish.layers.rotation import (
 
 
 def smooth(count: int, channels: int, side: int, *, seed: int = 0) -> Tensor:
-    """Pictures in [0, 1] without anything finer than about 8 pixels."""
+    """Images in [0, 1] without anything finer than about 8 pixels."""
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.standard_normal((count, channels, side, side)), (0, 0, 2.5, 2.5))
     return torch.from_numpy((0.5 + noise).clip(0, 1)).float()
@@ -49,7 +49,7 @@ def test_agrees_with_a_cubic_spline_and_the_grid_of_equation_8() -> None:
     x = smooth(1, 1, 48)
     angle = 0.6
     rows, columns = np.mgrid[:48, :48] - 23.5
-    # theta of equation (8) takes places of the output to places of the input
+    # theta of equation (8) maps output coordinates to input coordinates
     u = math.cos(angle) * columns - math.sin(angle) * rows
     v = math.sin(angle) * columns + math.cos(angle) * rows
     spline = ndimage.map_coordinates(x[0, 0].double().numpy(), [v + 23.5, u + 23.5], order=3)
@@ -58,7 +58,7 @@ def test_agrees_with_a_cubic_spline_and_the_grid_of_equation_8() -> None:
     assert np.abs(turned - spline)[inside].max() < 0.02
 
 
-def test_each_picture_has_its_own_angle() -> None:
+def test_each_image_has_its_own_angle() -> None:
     x = smooth(3, 2, 33)
     angles = torch.tensor([0.3, -1.2, 2.5])
     together = rotate(x, angles)
@@ -75,7 +75,7 @@ def test_size_may_be_oblong_and_scale_is_about_the_centre() -> None:
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (8, 22, 6, 14)
 
 
-def test_45_degrees_and_back_leave_little_and_less_than_bilinear_sampling() -> None:
+def test_a_turn_by_45_degrees_and_back_is_more_accurate_than_bilinear_sampling() -> None:
     x, angle = smooth(2, 1, 64), torch.full((2,), math.pi / 4)
     inner = (..., slice(12, -12), slice(12, -12))
 
@@ -90,7 +90,7 @@ def test_45_degrees_and_back_leave_little_and_less_than_bilinear_sampling() -> N
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, math.pi / 4, 2.0, -3.0])
 @pytest.mark.parametrize("side", [64, 65])
-def test_the_canvas_keeps_the_whole_picture_up_to_its_edge(angle: float, side: int) -> None:
+def test_the_canvas_keeps_the_whole_image_up_to_its_edge(angle: float, side: int) -> None:
     x = smooth(1, 2, side)
     angles = torch.tensor([angle])
     back = from_canvas(onto_canvas(x, angles), angles)
@@ -98,7 +98,7 @@ def test_the_canvas_keeps_the_whole_picture_up_to_its_edge(angle: float, side: i
     assert (back - x)[..., 0].abs().mean() < 2 / 255
 
 
-def test_beyond_the_picture_the_canvas_is_zero() -> None:
+def test_beyond_the_image_the_canvas_is_zero() -> None:
     angle = torch.tensor([0.5])
     canvas = onto_canvas(torch.ones(1, 1, 64, 64), angle)
     assert canvas[canvas_mask(angle, 64, margin=-2.0) == 0].abs().max() == 0
@@ -118,8 +118,8 @@ def test_gradients_by_pixels_and_angle_agree_with_finite_differences() -> None:
     x = smooth(1, 1, 24)
     weight = smooth(1, 1, 24, seed=1) - 0.5
 
-    def value(picture: Tensor, angle: Tensor) -> Tensor:
-        return (weight * rotate(picture, angle)).sum()
+    def value(image: Tensor, angle: Tensor) -> Tensor:
+        return (weight * rotate(image, angle)).sum()
 
     x.requires_grad_()
     angle = torch.tensor([0.37], requires_grad=True)
@@ -155,7 +155,7 @@ def test_the_loss_is_the_same_after_a_half_turn() -> None:
     torch.testing.assert_close(gradient_loss(x, angle), gradient_loss(x, angle + math.pi), rtol=1e-3, atol=0)
 
 
-def test_the_loss_is_that_of_the_picture_turned_first() -> None:
+def test_the_loss_is_that_of_the_image_turned_first() -> None:
     """Equation (7) written out with scipy, on the canvas as it is."""
     x, angle = smooth(1, 1, 64), torch.tensor([0.7])
     canvas = onto_canvas(x, angle)[0, 0].double().numpy()
@@ -187,7 +187,7 @@ def test_the_loss_has_a_gradient_that_descends() -> None:
     assert slope.item() > 0
 
 
-def test_modulation_is_one_for_one_direction_and_nothing_for_none() -> None:
+def test_modulation_is_one_for_a_single_direction_and_zero_for_none() -> None:
     row = torch.arange(64) // 16
     board = ((row[:, None] + row) % 2).float()[None, None]
     flat = torch.full((1, 1, 64, 64), 0.5)

@@ -1,4 +1,4 @@
-"""The composition, seen through parts that do one plain thing."""
+"""Composition of the autoencoder, tested with parts of one simple operation each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.models import Autoencoder
-from blemish.models.autoencoder import (
+from blemish.models.contracts import (
     Aligned,
     Alignment,
     Bottleneck,
     Corruption,
-    Decoder,
-    Encoder,
+    ImageDecoder,
+    ImageEncoder,
     Pass,
     Posterior,
     Residual,
@@ -25,7 +25,7 @@ from blemish.models.autoencoder import (
 from blemish.similarity import MSE
 
 
-class Through(Encoder):
+class Through(ImageEncoder):
     stride = 16
     patch = 32
     latent_shape = (1, 32, 32)
@@ -34,7 +34,7 @@ class Through(Encoder):
         return x
 
 
-class Back(Decoder):
+class Back(ImageDecoder):
     latent_grid = (32, 32)
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -42,14 +42,14 @@ class Back(Decoder):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (50, 20), (31, 64)])
-def test_the_reconstruction_is_cropped_where_the_picture_was(size: tuple[int, int]) -> None:
+def test_the_reconstruction_is_cropped_to_the_image(size: tuple[int, int]) -> None:
     model = Autoencoder(Through(), Back(), {"mse": (1.0, MSE(data_range=1.0))}, MSE(data_range=1.0))
     x = torch.rand(2, 3, *size)
     reconstruction, latent, *_ = model(x)
     assert torch.equal(reconstruction, x)
     assert all(side >= 32 and side % 16 == 0 for side in latent.shape[-2:])
     assert model.residual(x).max() == 0
-    # The filling repeats the border, so it brings no value that the picture does not have.
+    # The padding repeats the border, so it adds no new value.
     assert (latent.amin((2, 3)) == x.amin((2, 3))).all()
     assert (latent.amax((2, 3)) == x.amax((2, 3))).all()
 
@@ -62,7 +62,7 @@ class Noise(Corruption):
         return x + torch.rand(x.shape, generator=generator)
 
 
-def test_corruption_spoils_the_input_and_leaves_the_target_clean() -> None:
+def test_corruption_changes_the_input_and_not_the_target() -> None:
     model = Autoencoder(
         Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), False)]
     ).train()
@@ -74,7 +74,7 @@ def test_corruption_spoils_the_input_and_leaves_the_target_clean() -> None:
     assert model.eval().loss(x).total == 0
 
 
-def test_corruption_at_inspection_is_the_same_for_every_picture_at_every_time() -> None:
+def test_corruption_at_inspection_is_the_same_for_every_image() -> None:
     model = Autoencoder(
         Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), True)]
     ).eval()
@@ -92,7 +92,7 @@ def test_corruptions_at_inspection_are_drawn_independently() -> None:
     twice = [(Noise(), True), (Noise(), True)]
     model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=twice).eval()
     noise = model(torch.zeros(1, 1, 32, 32)).reconstruction
-    # The sum of two independent uniform draws; one draw twice over would have 0.58.
+    # The sum of two independent uniform draws; the same draw twice would have 0.58.
     assert noise.std().item() == pytest.approx((2 / 12) ** 0.5, rel=0.1)
 
 
@@ -112,7 +112,7 @@ class AddOne(Bottleneck):
         return z - 1
 
 
-def test_bottlenecks_are_undone_in_reverse() -> None:
+def test_bottlenecks_are_decoded_in_reverse_order() -> None:
     model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[Double(), AddOne()])
     x = torch.rand(1, 1, 32, 32)
     output = model(x)
@@ -127,17 +127,15 @@ class OneSize(Bottleneck):
         return h
 
 
-def test_a_part_for_one_size_takes_smaller_pictures_and_refuses_larger_ones() -> None:
+def test_a_part_for_one_size_accepts_smaller_images_and_refuses_larger_ones() -> None:
     model = Autoencoder(Through(), Back(), MSE_LOSS, MSE(data_range=1.0), bottlenecks=[OneSize()])
     assert model(torch.rand(1, 1, 20, 32)).reconstruction.shape == (1, 1, 20, 32)
-    with pytest.raises(
-        UsageError, match=r"dense bottleneck was built for pictures of 32 × 32 .* not 40 × 20"
-    ):
+    with pytest.raises(UsageError, match=r"dense bottleneck was built for images of 32 × 32 .* not 40 × 20"):
         model(torch.rand(1, 1, 20, 40))
 
 
 class Spread(StochasticBottleneck):
-    """Twice the input, with a standard deviation of 3."""
+    """Bottleneck of twice the input, with a standard deviation of 3."""
 
     def posterior(self, h: Tensor) -> Posterior:
         return Posterior(2 * h, torch.full_like(h, 2 * torch.log(torch.tensor(3.0)).item()))
@@ -158,7 +156,7 @@ def test_a_stochastic_latent_is_drawn_in_training_and_the_mean_otherwise() -> No
 
 
 class Quarter(Alignment):
-    """Turns every picture by 90°."""
+    """Alignment that turns every image by 90°."""
 
     def forward(self, x: Tensor) -> Aligned:
         return Aligned(x.rot90(1, (2, 3)), x.new_full((len(x),), torch.pi / 2))
@@ -174,23 +172,23 @@ def test_alignment_turns_before_the_encoder_and_back_after_the_decoder() -> None
     torch.testing.assert_close(output.reconstruction, x)
     torch.testing.assert_close(output.angle, torch.full((2,), torch.pi / 2))
     assert output.latent.shape == (2, 1, 32, 32)
-    # Filled up by one row above and below, then turned.
+    # Padded by one row above and below, then turned.
     torch.testing.assert_close(output.latent[..., 1:31], x.rot90(1, (2, 3)))
-    with pytest.raises(UsageError, match="alignment was built for pictures of 32 × 32"):
+    with pytest.raises(UsageError, match="alignment was built for images of 32 × 32"):
         model(torch.rand(1, 1, 33, 32))
 
 
 @pytest.mark.parametrize("alignment", [None, Quarter()])
-def test_what_was_prepared_is_restored_to_where_it_was(alignment: Alignment | None) -> None:
+def test_a_prepared_image_is_restored_to_its_position_and_pose(alignment: Alignment | None) -> None:
     model = Autoencoder(
         Through(), Back(), MSE_LOSS, MSE(data_range=1.0), corruptions=[(Noise(), True)], alignment=alignment
     ).eval()
     x = torch.rand(2, 1, 30, 27)
     prepared = model.prepare(x)
-    assert prepared.picture.shape == (2, 1, 32, 32)
-    torch.testing.assert_close(model.restore(prepared.picture, prepared), model.corrupt(x))
-    # Another latent goes the same way back.
-    torch.testing.assert_close(model.restore(2 * prepared.picture, prepared), 2 * model.corrupt(x))
+    assert prepared.image.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(model.restore(prepared.image, prepared), model.corrupt(x))
+    # Another latent is restored in the same way.
+    torch.testing.assert_close(model.restore(2 * prepared.image, prepared), 2 * model.corrupt(x))
     torch.testing.assert_close(model.reconstruct(prepared).reconstruction, model(x).reconstruction)
 
 
@@ -202,7 +200,7 @@ class Two(Term):
         }
 
 
-def test_a_term_sees_the_whole_pass_and_may_have_several_values() -> None:
+def test_a_term_receives_the_whole_pass_and_may_have_several_values() -> None:
     model = Autoencoder(
         Through(), Back(), {"mse": (1.0, MSE(data_range=1.0)), "two": (0.5, Two())}, MSE(data_range=1.0)
     )
@@ -220,7 +218,7 @@ class Inverted(ResidualRule):
         return Residual(1 - x, model(x).reconstruction)
 
 
-def test_a_residual_may_be_a_rule_of_its_own() -> None:
+def test_a_residual_may_be_a_custom_rule() -> None:
     model = Autoencoder(Through(), Back(), MSE_LOSS, Inverted())
     x = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(model.residual(x), 1 - x)

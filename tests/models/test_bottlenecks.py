@@ -1,4 +1,4 @@
-"""Dense and attention bottlenecks: what they compute, and which recipes they refuse."""
+"""Dense and attention bottlenecks: their computation, and the recipes that they refuse."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_order_of_features_does_not_depend_on_the_memory_layout() -> None:
     torch.testing.assert_close(dense.encode(h.to(memory_format=torch.channels_last)), dense.encode(h))
 
 
-def test_the_code_starts_with_the_size_of_the_features() -> None:
+def test_the_initial_code_has_the_variance_of_the_features() -> None:
     torch.manual_seed(0)
     dense = DenseBottleneck(shape=(32, 4, 4), latent=256)
     with torch.no_grad():
@@ -45,12 +45,10 @@ def test_the_code_starts_with_the_size_of_the_features() -> None:
         assert dense.decode(z).std().item() == pytest.approx(1, rel=0.1)
 
 
-def test_a_dense_bottleneck_serves_one_size_and_says_so() -> None:
+def test_a_dense_bottleneck_refuses_larger_images() -> None:
     model = build(SMALL, 1).eval()
     assert model(torch.rand(1, 1, 20, 30)).reconstruction.shape == (1, 1, 20, 30)
-    with pytest.raises(
-        UsageError, match="dense bottleneck was built for pictures of 32 × 32 pixels"
-    ) as caught:
+    with pytest.raises(UsageError, match="dense bottleneck was built for images of 32 × 32 pixels") as caught:
         model(torch.rand(1, 1, 32, 48))
     assert "\n" not in str(caught.value)
 
@@ -79,7 +77,7 @@ def test_attention_is_softmax_of_products_added_to_its_input() -> None:
     assert torch.equal(part.decode(h), h)
 
 
-def test_attention_knows_no_places_and_serves_any_grid() -> None:
+def test_attention_is_equivariant_to_permutations_and_accepts_any_grid() -> None:
     part = attention()
     h = torch.randn(1, 8, 4, 6)
     order = torch.randperm(24)
@@ -89,7 +87,7 @@ def test_attention_knows_no_places_and_serves_any_grid() -> None:
         torch.testing.assert_close(part.encode(moved), expected)
 
 
-def test_every_place_is_felt_at_every_other() -> None:
+def test_every_location_depends_on_all_others() -> None:
     part = attention()
     h = torch.randn(1, 8, 3, 5, requires_grad=True)
     (gradient,) = torch.autograd.grad(part.encode(h)[0, :, 0, 0].sum(), h)
@@ -101,7 +99,7 @@ def test_every_place_is_felt_at_every_other() -> None:
     ["[{name: attention}]", "[{name: attention, heads: 8}, {name: dense, latent: 9}]"],
     ids=["alone", "before a dense one"],
 )
-def test_any_recipe_can_switch_attention_on(bottleneck: str) -> None:
+def test_any_recipe_with_a_grid_accepts_attention(bottleneck: str) -> None:
     torch.manual_seed(0)
     model = build(override(SMALL, [f"bottleneck={bottleneck}"]), 3).train()
     x = torch.rand(2, 3, 32, 32)
@@ -111,7 +109,7 @@ def test_any_recipe_can_switch_attention_on(bottleneck: str) -> None:
     assert model.eval()(x).reconstruction.shape == x.shape
 
 
-def test_attention_over_a_single_place_is_refused() -> None:
+def test_attention_over_a_single_location_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"attention' needs a grid of features.* such as those of dae-ssim"):
         build(override(load_recipe("ssim-ae"), ["bottleneck=[{name: attention}]"]), 1)
 
@@ -123,6 +121,6 @@ def test_heads_that_do_not_divide_the_channels_are_refused(heads: int, fitting: 
 
 
 @pytest.mark.parametrize("setting", ["latent: 0", "activation: swish", "heads: 2"])
-def test_settings_of_a_dense_bottleneck_that_make_no_sense_are_refused(setting: str) -> None:
+def test_invalid_settings_of_a_dense_bottleneck_are_refused(setting: str) -> None:
     with pytest.raises(RecipeError, match=r"^bottleneck 'dense'"):
         build(override(SMALL, [f"bottleneck=[{{name: dense, {setting}}}]"]), 1)

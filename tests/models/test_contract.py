@@ -1,4 +1,4 @@
-"""What every registered recipe's network must do."""
+"""Contract of the network of every recipe."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.models import Autoencoder, build
-from blemish.models.autoencoder import Loss
+from blemish.models.contracts import Loss
 from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import MEASURES
 
 CHANNELS = [1, 3, 4, 11]
 MOST_ALIGNED = 4
-"""Channels that an alignment takes: beyond are several modalities."""
+"""Largest number of channels that an alignment accepts."""
 PATCH = 32
-# Steps to learn one batch in, and the learning rate; those of all other encoders are (80, 2e-3).
+# Steps and learning rate to learn one batch; all other encoders use (80, 2e-3).
 PACE = {"vgg16": (25, 2e-4), "resnet50": (15, 5e-4)}
 
 
 def settings_of(name: str) -> list[str]:
-    """Small patches, and no pretrained weights."""
+    """Settings for small patches without pretrained weights."""
     recipe = load_recipe(name)
     settings = [f"patch.size={PATCH}", f"patch.stride={PATCH // 2}"]
     if "weights" in recipe.needs:
         settings += ["encoder.weights=none"] * (recipe.encoder.name in PACE)
         settings += [
-            f"loss.{place}.network=gabor"
-            for place, term in enumerate(recipe.loss)
+            f"loss.{index}.network=gabor"
+            for index, term in enumerate(recipe.loss)
             if "network" in term.settings
         ]
     return settings
@@ -42,7 +42,7 @@ def untrained(name: str, channels: int, seed: int = 0) -> Autoencoder:
     return build(override(load_recipe(name), settings_of(name)), channels)
 
 
-# The largest networks have 25 million weights, so only those in use are kept.
+# The largest networks have 25 million weights, so only those in use are cached.
 small = lru_cache(maxsize=len(CHANNELS))(untrained)
 
 
@@ -56,7 +56,7 @@ def has_one_size(name: str) -> bool:
 
 
 def odd_sides(name: str) -> tuple[int, int]:
-    """(height, width) that the network is not made for, and yet takes."""
+    """Unusual (height, width) that the network accepts."""
     return (29, 31) if has_one_size(name) else (33, 47)
 
 
@@ -67,28 +67,28 @@ PAIRS = [
     for channels in CHANNELS
     if channels <= MOST_ALIGNED or not is_aligned(name)
 ]
-# In the order of the recipes, not of the tests, so that each network is made once.
+# In the order of the recipes, not of the tests, so that each network is built once.
 each_recipe = pytest.mark.parametrize("name", RECIPES, scope="module")
 each_recipe_and_channels = pytest.mark.parametrize(("name", "channels"), PAIRS, scope="module")
 
 
-def pictures(count: int, channels: int, height: int = PATCH, width: int = PATCH) -> Tensor:
+def images(count: int, channels: int, height: int = PATCH, width: int = PATCH) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(count, channels, height, width, generator=generator)
 
 
 def losses(model: Autoencoder, x: Tensor) -> list[Loss]:
-    """Of all that is trained, one after the other."""
+    """Losses of all training stages."""
     return [model.pretraining_loss(x), model.loss(x)] if model.pretraining else [model.loss(x)]
 
 
 @each_recipe_and_channels
 @pytest.mark.parametrize("size", [(32, 32), (17, 30), (11, 13), (33, 47), (17, 64)])
-def test_shapes_are_kept(name: str, channels: int, size: tuple[int, int]) -> None:
-    x = pictures(2, channels, *size)
+def test_outputs_have_the_shape_of_the_input(name: str, channels: int, size: tuple[int, int]) -> None:
+    x = images(2, channels, *size)
     model = small(name, channels).eval()
     if has_one_size(name) and max(size) > PATCH:
-        with pytest.raises(UsageError, match="built for pictures of 32 × 32 pixels") as caught:
+        with pytest.raises(UsageError, match="built for images of 32 × 32 pixels") as caught:
             model(x)
         assert "\n" not in str(caught.value)
         return
@@ -112,8 +112,8 @@ def test_an_aligned_recipe_refuses_several_modalities(name: str) -> None:
 
 
 @each_recipe
-def test_the_map_is_measured_on_the_reconstruction(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+def test_the_map_belongs_to_the_reconstruction(name: str) -> None:
+    x = images(2, 3, *odd_sides(name))
     model = small(name, 3).eval()
     with torch.no_grad():
         residual, reconstruction = model.examine(x)
@@ -125,13 +125,13 @@ def test_the_map_is_measured_on_the_reconstruction(name: str) -> None:
 @each_recipe_and_channels
 def test_loss_terms_are_named_and_sum_to_the_total(name: str, channels: int) -> None:
     model = small(name, channels).train()
-    for total, terms in losses(model, pictures(2, channels)):
+    for total, terms in losses(model, images(2, channels)):
         assert all(term.ndim == 0 for term in terms.values())
         torch.testing.assert_close(total, torch.stack(list(terms.values())).sum())
     asked = [term.name for term in load_recipe(name).loss]
     named = [term.split("-", 1)[-1] if term[0].isdigit() else term for term in terms]
     assert len(named) >= len(asked)
-    # A measure gives one term; others may give several, by names of their own.
+    # A measure has one term; other losses may have several, with names of their own.
     assert [term for term in named if term in MEASURES] == [term for term in asked if term in MEASURES]
 
 
@@ -140,7 +140,7 @@ def test_loss_terms_are_named_and_sum_to_the_total(name: str, channels: int) -> 
 def test_every_parameter_receives_a_gradient(name: str, channels: int, dtype: torch.dtype) -> None:
     model = small(name, channels).train()
     model.zero_grad()
-    x = pictures(2, channels).to(memory_format=torch.channels_last)  # as training gives them
+    x = images(2, channels).to(memory_format=torch.channels_last)  # as in training
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
         total = torch.stack([loss.total for loss in losses(model, x)]).sum()
     total.backward()  # type: ignore[no-untyped-call]
@@ -155,7 +155,7 @@ def test_every_parameter_receives_a_gradient(name: str, channels: int, dtype: to
 @each_recipe
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_constant_pictures_give_finite_values_and_gradients(name: str, value: float, autocast: bool) -> None:
+def test_constant_images_give_finite_values_and_gradients(name: str, value: float, autocast: bool) -> None:
     model = small(name, 3).train()
     model.zero_grad()
     x = torch.full((2, 3, PATCH, PATCH), value)
@@ -172,8 +172,8 @@ def test_constant_pictures_give_finite_values_and_gradients(name: str, value: fl
 
 
 @each_recipe
-def test_evaluation_is_deterministic_and_leaves_the_input_alone(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+def test_evaluation_is_deterministic_and_does_not_modify_the_input(name: str) -> None:
+    x = images(2, 3, *odd_sides(name))
     before = x.clone()
     model = small(name, 3).eval()
     with torch.no_grad():
@@ -184,20 +184,18 @@ def test_evaluation_is_deterministic_and_leaves_the_input_alone(name: str) -> No
 
 
 @each_recipe
-def test_a_picture_alone_is_as_in_a_batch(name: str) -> None:
-    x = pictures(3, 3, *odd_sides(name))
-    model = untrained(
-        name, 3
-    ).eval()  # constant pictures leave batch normalisation dividing by almost nothing
+def test_an_image_has_the_same_map_alone_and_in_a_batch(name: str) -> None:
+    x = images(3, 3, *odd_sides(name))
+    model = untrained(name, 3).eval()  # after constant images batch normalisation divides by almost 0
     with torch.no_grad():
         together = model.residual(x)
-        alone = torch.cat([model.residual(picture[None]) for picture in x])
+        alone = torch.cat([model.residual(image[None]) for image in x])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @each_recipe
-def test_absent_values_are_taken_whole_or_refused_in_one_line(name: str) -> None:
-    x = pictures(2, 3)
+def test_absent_values_are_accepted_or_refused_in_one_line(name: str) -> None:
+    x = images(2, 3)
     x[0, 1, :9] = torch.nan
     before = x.clone()
     model = small(name, 3).eval()
@@ -216,8 +214,8 @@ def test_absent_values_are_taken_whole_or_refused_in_one_line(name: str) -> None
 
 
 @each_recipe
-def test_save_and_load_give_the_same_bits(name: str) -> None:
-    x = pictures(2, 3, *odd_sides(name))
+def test_a_loaded_model_gives_bit_identical_maps(name: str) -> None:
+    x = images(2, 3, *odd_sides(name))
     model = small(name, 3).eval()
     other = untrained(name, 3, seed=99).eval()
     with torch.no_grad():
@@ -230,7 +228,7 @@ def test_save_and_load_give_the_same_bits(name: str) -> None:
 def test_one_batch_can_be_learned(name: str) -> None:
     model = untrained(name, 1).train()
     wave = torch.linspace(0, 12, PATCH).sin() / 2 + 0.5
-    # Giving the mean of the two for both leaves about half of the squared error that grey has.
+    # Reconstructing both as their mean leaves about half of the squared error of grey.
     x = torch.stack([wave.expand(PATCH, PATCH), wave[:, None].expand(PATCH, PATCH)])[:, None]  # (2, 1, P, P)
     steps, learning_rate = PACE.get(load_recipe(name).encoder.name, (80, 2e-3))
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
@@ -240,6 +238,6 @@ def test_one_batch_can_be_learned(name: str) -> None:
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        # The first term compares pictures; a penalty may well rise while that is learned.
+        # The first term compares images; a penalty may rise meanwhile.
         losses.append(next(iter(terms.values())).item())
     assert losses[-1] < 0.4 * losses[0]

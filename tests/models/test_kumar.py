@@ -1,4 +1,4 @@
-"""Encoder and decoder against what the paper says of their layers."""
+"""Encoder and decoder against the layers stated in the paper."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_shapes_and_widths(patch: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize(("patch", "nearest"), [(100, 96), (17, 16), (40, 32)])
-def test_a_patch_that_the_poolings_do_not_divide_is_refused(patch: int, nearest: int) -> None:
+def test_a_patch_that_is_not_divisible_by_the_poolings_is_refused(patch: int, nearest: int) -> None:
     recipe = override(load_recipe("dae-mse"), [f"patch.size={patch}", "patch.stride=8"])
     with pytest.raises(
         RecipeError, match=f"multiple of 16, but patch.size is {patch}.*patch.size={nearest}$"
@@ -77,7 +77,7 @@ def test_widths_that_are_not_four_numbers_are_refused(widths: str) -> None:
         build(override(load_recipe("dae-mse"), [f"encoder.widths={widths}"]), 3)
 
 
-def test_a_grid_that_is_neither_is_refused() -> None:
+def test_a_latent_grid_of_another_stride_is_refused() -> None:
     recipe = override(load_recipe("dae-mse"), ["encoder={name: bergmann}"])
     with pytest.raises(RecipeError, match="gives a latent grid of 1×1 but decoder 'kumar' expects 16×16"):
         build(recipe, 3)
@@ -85,7 +85,7 @@ def test_a_grid_that_is_neither_is_refused() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 11])
 @pytest.mark.parametrize("name", ["dae-ssim", "cae-ssim"])
-def test_a_fresh_network_carries_the_signal_through_and_draws_faint_structure_on_grey(
+def test_an_untrained_network_keeps_the_signal_and_outputs_faint_structure_on_grey(
     name: str, channels: int
 ) -> None:
     torch.manual_seed(0)
@@ -98,15 +98,15 @@ def test_a_fresh_network_carries_the_signal_through_and_draws_faint_structure_on
     assert (reconstruction[0] - reconstruction[1]).abs().mean() > 1e-3
 
 
-def test_the_papers_twelve_recipes_and_settings() -> None:
+def test_the_twelve_recipes_have_the_settings_of_the_paper() -> None:
     assert [name for name in recipe_names() if name.startswith(("dae-", "cae-"))] == TWELVE
     for name in TWELVE:
         recipe = load_recipe(name)
         kind, *network, loss = name.split("-")
-        assert recipe.picture.size == recipe.patch.size == recipe.patch.stride == 256
+        assert recipe.image.size == recipe.patch.size == recipe.patch.stride == 256
         assert (recipe.training.batch, recipe.training.learning_rate) == (32, 1e-4)
         assert (recipe.encoder.name, recipe.decoder.name) == ((network or ["kumar"])[0], "kumar")
-        # The threshold is the mean of the error that was trained.
+        # The threshold of the paper is the mean of the training error.
         assert (recipe.score.name, recipe.threshold.rule) == ("mean", "train-mean")
         assert recipe.loss[0].name == recipe.residual.name == loss
         assert recipe.loss[0].settings == recipe.residual.settings

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from blemish.errors import RecipeError
 from blemish.models import DECODERS, ENCODERS, build, register
-from blemish.models.autoencoder import Bottleneck, Encoder
+from blemish.models.contracts import Bottleneck, ImageEncoder
 from blemish.models.registry import BOTTLENECKS
 from blemish.recipes import load_recipe, override
 
 SMALL = override(load_recipe("ssim-ae"), ["patch.size=32", "patch.stride=16", "encoder.latent=8"])
 
 
-class CoarseEncoder(Encoder):
-    """Keeps a grid of 2×2, which no decoder here expects."""
+class CoarseEncoder(ImageEncoder):
+    """Encoder with a grid of 2×2, which no decoder accepts."""
 
     stride = 16
 
@@ -38,7 +38,7 @@ def test_parts_that_do_not_fit_are_both_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Flat(Bottleneck):
-    """Keeps ``keep`` channels on one point, and gives back what it was given."""
+    """Bottleneck that encodes to ``keep`` channels at one location and decodes to the input shape."""
 
     def __init__(self, *, shape: tuple[int, int, int], keep: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Flat(Bottleneck):
 
 
 class Halved(Bottleneck):
-    """Half the channels, on the way in and on the way out."""
+    """Bottleneck that halves the channels in both directions."""
 
     def __init__(self, *, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def bottlenecks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bottlenecks")
-def test_the_decoder_is_built_for_what_the_bottlenecks_give_back() -> None:
+def test_the_decoder_is_built_for_the_output_of_the_bottlenecks() -> None:
     def decoder_inputs(bottleneck: str) -> int:
         model = build(override(SMALL, [f"bottleneck={bottleneck}"]), 1)
         return next(model.decoder.parameters()).shape[0]
@@ -82,7 +82,7 @@ def test_bottlenecks_that_do_not_fit_each_other_are_both_named() -> None:
     )
 
 
-def test_registering_makes_a_part_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_part_is_available_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     available: dict[str, Any] = {}
     assert register(available, "coarse")(CoarseEncoder) is CoarseEncoder
     assert available == {"coarse": CoarseEncoder}
@@ -110,7 +110,7 @@ def test_registering_makes_a_part_available(monkeypatch: pytest.MonkeyPatch) -> 
         ("residual.kind=round", "residual 'ssim': kind is 'round'; input should be 'gaussian' or 'uniform'"),
     ],
 )
-def test_a_part_or_setting_that_does_not_exist_is_named(assignment: str, message: str) -> None:
+def test_an_unknown_part_or_setting_is_named(assignment: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         build(override(SMALL, [assignment]), 1)
     assert str(caught.value).startswith(message)
@@ -125,7 +125,7 @@ def test_settings_reach_their_parts() -> None:
     assert (settings["k1"], settings["window"], settings["data_range"]) == (0.02, 7, 1.0)
 
 
-def test_weights_scale_the_terms_and_a_repeated_name_stays_apart() -> None:
+def test_weights_scale_the_terms_and_repeated_names_stay_separate() -> None:
     terms = "loss=[{name: mse, weight: 3}, {name: l1}, {name: mse, weight: 0.5}]"
     model = build(override(SMALL, [terms]), 1)
     x = torch.rand(2, 1, 32, 32)
@@ -139,7 +139,7 @@ def test_weights_scale_the_terms_and_a_repeated_name_stays_apart() -> None:
     torch.testing.assert_close(total, 3.5 * square + absolute)
 
 
-def test_the_seed_decides_the_weights() -> None:
+def test_the_seed_determines_the_weights() -> None:
     def weights(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return torch.cat([p.flatten() for p in build(SMALL, 1).parameters()])

@@ -1,4 +1,4 @@
-"""The segmentation head: its map, its loss, and that it learns what was spoiled."""
+"""Segmentation head: its map, its loss, and its training on synthetic anomalies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.detect import roc_auc
+from blemish.decision import roc_auc
 from blemish.errors import RecipeError, UsageError
 from blemish.models import Autoencoder, build
-from blemish.models.blemishes import blur, changed, spoil
+from blemish.models.anomaly_fillings import blur
 from blemish.models.segmentation import Segmentation, dice, focal
+from blemish.models.synthetic_anomalies import anomaly_mask, synthesise_anomalies
 from blemish.recipes import load_recipe, override, parse_recipe
 
 RECIPE = parse_recipe(
@@ -21,7 +22,7 @@ RECIPE = parse_recipe(
         "paper": "none",
         "expect": "little",
         "patch": {"size": 32, "stride": 32},
-        "corruption": [{"name": "blemishes", "smallest": 0.1, "clean": 0.2}],
+        "corruption": [{"name": "synthetic-anomalies", "smallest": 0.1, "clean": 0.2}],
         "encoder": {"name": "unet", "widths": [8, 12, 16]},
         "decoder": {"name": "pointwise"},
         "loss": [{"name": "mse"}, {"name": "segmentation"}],
@@ -40,8 +41,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(count: int, seed: int = 1) -> Tensor:
-    """Stripes under soft noise."""
+def images(count: int, seed: int = 1) -> Tensor:
+    """Images of stripes under soft noise."""
     stripes = 0.5 + 0.2 * torch.sin(torch.arange(32.0) * 0.8)
     return (stripes + 0.1 * blur(torch.randn(count, 1, 32, 32, generator=seeded(seed)), 1)).clamp(0, 1)
 
@@ -51,9 +52,9 @@ def head_of(network: Autoencoder) -> Segmentation:
     return network.measure
 
 
-def test_the_map_is_the_negative_log_of_being_clean() -> None:
+def test_the_map_is_the_negative_log_probability_of_a_normal_pixel() -> None:
     network = model().eval()
-    x = pictures(2)[..., :29, :27]  # sides that have to be padded
+    x = images(2)[..., :29, :27]  # sides that have to be padded
     with torch.no_grad():
         found = network.examine(x)
         prepared = network.prepare(x)
@@ -62,20 +63,20 @@ def test_the_map_is_the_negative_log_of_being_clean() -> None:
     assert found.map.shape == (2, 1, 29, 27)
 
 
-def test_the_head_begins_with_few_spoiled_pixels() -> None:
+def test_the_untrained_head_finds_few_anomalous_pixels() -> None:
     with torch.no_grad():
-        p = 1 - (-model().eval().residual(pictures(4))).exp()
+        p = 1 - (-model().eval().residual(images(4))).exp()
     assert 0.02 < p.mean() < 0.1
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_a_larger_head_looks_further(kernel: int) -> None:
+def test_a_larger_kernel_gives_a_larger_head(kernel: int) -> None:
     head = head_of(model(f"residual.kernel={kernel}")).head
     assert head.weight.shape == (1, 8, kernel, kernel)
     assert head(torch.rand(1, 8, 9, 11)).shape == (1, 1, 9, 11)
 
 
-def test_focal_loss_is_cross_entropy_that_forgets_what_is_right() -> None:
+def test_focal_loss_weights_cross_entropy_by_its_error() -> None:
     logit = torch.tensor([-3.0, -0.5, 0.5, 3.0])
     label = torch.tensor([0.0, 1.0, 0.0, 1.0])
     entropy = F.binary_cross_entropy_with_logits(logit, label, reduction="none")
@@ -90,7 +91,7 @@ def test_focal_loss_is_cross_entropy_that_forgets_what_is_right() -> None:
     assert gradient.isfinite().all()
 
 
-def test_dice_goes_from_nothing_to_one() -> None:
+def test_dice_loss_ranges_from_zero_to_one() -> None:
     label = torch.zeros(4, 1, 8, 8)
     label[1:, :, 2:6, 2:6] = 1
     logit = 50 * (2 * label - 1)
@@ -100,14 +101,14 @@ def test_dice_goes_from_nothing_to_one() -> None:
     torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1 - 1 / 65, 1 - 33 / 81]))
 
 
-def test_the_label_is_what_the_corruption_changed() -> None:
+def test_the_label_marks_the_pixels_changed_by_the_corruption() -> None:
     network = model().train()
-    x = pictures(4)
+    x = images(4)
     torch.manual_seed(2)
     terms = network.loss(x).terms
     torch.manual_seed(2)
     prepared = network.prepare(x)
-    label = changed(prepared.seen, x)
+    label = anomaly_mask(prepared.seen, x)
     assert 0 < label.mean() < 0.5
     logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
     assert list(terms) == ["mse", "segmentation-focal", "segmentation-dice"]
@@ -115,33 +116,33 @@ def test_the_label_is_what_the_corruption_changed() -> None:
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, label).mean())
 
 
-def test_held_out_pictures_are_spoiled_alike_at_every_look() -> None:
+def test_held_out_images_are_corrupted_in_the_same_way_at_every_step() -> None:
     network = model("corruption.0.clean=0").eval()
-    x = pictures(8)
+    x = images(8)
     with torch.no_grad():
         terms = network.loss(x).terms
         again = network.loss(x).terms
         prepared = network.prepare(x, for_loss=True)
         logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
-    label = changed(prepared.seen, x)
+    label = anomaly_mask(prepared.seen, x)
     assert label.flatten(1).any(1).sum() > 4
     assert terms == again
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, label).mean())
-    assert torch.equal(network.prepare(x).seen, x)  # what is inspected stays as it is
+    assert torch.equal(network.prepare(x).seen, x)  # inspected images are not corrupted
 
 
-def test_what_is_spoiled_at_inspection_too_is_spoiled_once() -> None:
+def test_a_corruption_at_inspection_is_applied_once() -> None:
     both = model("corruption.0.clean=0", "corruption.0.at_inspection=true").eval()
-    x = pictures(8)
+    x = images(8)
     once = model("corruption.0.clean=0").eval().prepare(x, for_loss=True).seen
     assert torch.equal(both.prepare(x, for_loss=True).seen, once)
     assert not torch.equal(both.prepare(x).seen, x)
 
 
-def test_what_is_not_corrupted_counts_as_clean() -> None:
+def test_images_without_corruption_count_as_clean() -> None:
     network = model("corruption=[]").train()
-    terms = network.loss(pictures(3)).terms
-    prepared = network.prepare(pictures(3))
+    terms = network.loss(images(3)).terms
+    prepared = network.prepare(images(3))
     logit = head_of(network).logit(network, network.reconstruct(prepared).latent, prepared)
     torch.testing.assert_close(terms["segmentation-dice"], dice(logit, torch.zeros_like(logit)).mean())
 
@@ -157,39 +158,39 @@ def test_what_is_not_corrupted_counts_as_clean() -> None:
         (["residual.kernel=0"], "kernel is 0"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(settings: list[str], message: str) -> None:
+def test_invalid_settings_are_refused_in_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         model(*settings)
     assert "\n" not in str(caught.value)
 
 
-def test_the_loss_needs_the_head() -> None:
+def test_the_loss_requires_the_segmentation_residual() -> None:
     recipe = override(
         load_recipe("l2-ae"), ["patch.size=32", "patch.stride=32", "loss=[{name: segmentation}]"]
     )
     with pytest.raises(UsageError, match=r"set residual=\{name: segmentation\}") as caught:
-        build(recipe, 1).loss(pictures(2))
+        build(recipe, 1).loss(images(2))
     assert "\n" not in str(caught.value)
 
 
-def test_blemishes_are_learned_from_good_pictures_alone() -> None:
+def test_anomalies_are_learned_from_good_images_alone() -> None:
     network = model().train()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    good = pictures(64)
+    good = images(64)
     for step in range(70):
         torch.manual_seed(step)
         loss = network.loss(good[torch.randperm(64)[:16]])
         optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    new = pictures(40, seed=9)
-    seen = spoil(new, clean=0.0, smallest=0.15, generator=seeded(5))
-    label = changed(seen, new).bool()
+    new = images(40, seed=9)
+    seen = synthesise_anomalies(new, clean=0.0, smallest=0.15, generator=seeded(5))
+    label = anomaly_mask(seen, new).bool()
     with torch.no_grad():
         network.eval()
         found, clean = network.residual(seen), network.residual(new)
     pixels = roc_auc(label.flatten().numpy(), found.flatten().numpy())
     scores = torch.cat([clean.amax((1, 2, 3)), found.amax((1, 2, 3))])
-    images = roc_auc((torch.arange(80) >= 40).numpy(), scores.numpy())
+    by_image = roc_auc((torch.arange(80) >= 40).numpy(), scores.numpy())
     assert pixels > 0.85
-    assert images > 0.75
+    assert by_image > 0.75

@@ -1,4 +1,4 @@
-"""The U-Net and its decoder: size, units, and what does not fit."""
+"""U-Net and its decoder: size, invariances, and refused settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blemish.errors import RecipeError
 from blemish.models import Autoencoder, build
-from blemish.models.autoencoder import moments
+from blemish.models.contracts import moments
 from blemish.models.unet import UNet
 from blemish.recipes import override, parse_recipe
 
@@ -34,16 +34,16 @@ def model(*settings: str, channels: int = 1) -> Autoencoder:
     return build(override(RECIPE, list(settings)), channels).eval()
 
 
-def pictures(count: int = 2, channels: int = 1, side: int = 32) -> Tensor:
+def images(count: int = 2, channels: int = 1, side: int = 32) -> Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1)) / 2
 
 
-def test_the_default_is_as_small_as_its_docstring_says() -> None:
+def test_the_default_has_the_documented_size() -> None:
     network = model("encoder={name: unet}", "patch.size=256", "patch.stride=256")
     size = sum(parameter.numel() for parameter in network.encoder.parameters())
     assert round(size / 1000) == 407
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(pictures(1, side=256))
+        network(images(1, side=256))
     assert 3.7e9 < counter.get_total_flops() < 4e9
 
 
@@ -51,16 +51,16 @@ def test_every_pixel_has_features() -> None:
     encoder = UNet(channels=3, patch=32, widths=(4, 6, 8)).eval()
     assert encoder.stride == 4
     assert encoder.latent_shape == (4, 32, 32)
-    assert encoder(pictures(2, 3)).shape == (2, 4, 32, 32)
-    assert encoder(pictures(2, 3, 44)).shape == (2, 4, 44, 44)
+    assert encoder(images(2, 3)).shape == (2, 4, 32, 32)
+    assert encoder(images(2, 3, 44)).shape == (2, 4, 44, 44)
 
 
-def test_one_level_is_a_plain_network() -> None:
-    assert model("encoder.widths=[5]")(pictures()).latent.shape == (2, 5, 32, 32)
+def test_one_level_has_no_downsampling() -> None:
+    assert model("encoder.widths=[5]")(images()).latent.shape == (2, 5, 32, 32)
 
 
-def test_moments_are_those_of_the_whole_picture_and_never_vanish() -> None:
-    x = pictures(2, 3)
+def test_moments_are_those_of_the_image_and_the_deviation_is_positive() -> None:
+    x = images(2, 3)
     mean, deviation = moments(x)
     assert mean.shape == deviation.shape == (2, 1, 1, 1)
     assert mean[1].item() == pytest.approx(x[1].numpy().mean(), abs=1e-6)
@@ -68,8 +68,8 @@ def test_moments_are_those_of_the_whole_picture_and_never_vanish() -> None:
     assert moments(torch.full((1, 1, 4, 4), 0.5))[1].item() == pytest.approx(1 / 255)
 
 
-def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> None:
-    network, x = model(), pictures()
+def test_features_ignore_brightness_and_contrast_and_the_reconstruction_follows_them() -> None:
+    network, x = model(), images()
     with torch.no_grad():
         plain, lit = network(x), network(0.1 + 1.5 * x)
     torch.testing.assert_close(lit.latent, plain.latent, atol=1e-4, rtol=1e-4)
@@ -79,15 +79,15 @@ def test_features_keep_and_the_reconstruction_follows_light_and_contrast() -> No
         assert (bare(0.1 + 1.5 * x).latent - bare(x).latent).abs().max() > 0.01
 
 
-def test_a_constant_picture_is_at_its_own_level() -> None:
+def test_a_constant_image_is_reconstructed_at_its_own_level() -> None:
     with torch.no_grad():
         y = model()(torch.full((1, 1, 32, 32), 0.7)).reconstruction
     assert (y - 0.7).abs().max() < 10 / 255
 
 
-def test_what_lies_a_skip_away_is_kept_sharp_and_what_lies_deep_is_seen_from_afar() -> None:
+def test_skips_keep_detail_and_deep_levels_have_a_large_receptive_field() -> None:
     encoder = UNet(channels=1, patch=64, widths=(4, 6, 8), normalise=False).eval()
-    x = pictures(1, side=64).requires_grad_()
+    x = images(1, side=64).requires_grad_()
     (gradient,) = torch.autograd.grad(encoder(x)[0, :, 32, 32].sum(), x)
     rows = gradient[0, 0].abs().sum(1).nonzero().flatten()
     assert gradient[0, 0, 32, 32] != 0
@@ -107,7 +107,7 @@ def test_what_lies_a_skip_away_is_kept_sharp_and_what_lies_deep_is_seen_from_afa
         (["encoder.widths=[4, 0]"], r"encoder 'unet': widths is \[4, 0\]"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(settings: list[str], message: str) -> None:
+def test_invalid_settings_are_refused_in_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         model(*settings)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The variational bottleneck, its divergence, and the reconstruction probability."""
+"""Variational bottleneck, its divergence, and the reconstruction probability."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
 from blemish.errors import RecipeError
-from blemish.fitting import check_recipe
 from blemish.models import Autoencoder, build
 from blemish.models import variational as room
-from blemish.models.autoencoder import Output, Pass, Posterior
+from blemish.models.contracts import Output, Pass, Posterior
 from blemish.models.variational import KullbackLeibler, VariationalBottleneck
 from blemish.recipes import load_recipe, override
+from blemish.training.try_recipe import check_recipe
 
 SMALL = ["patch.size=32", "patch.stride=16", "encoder.latent=12", "bottleneck.0.latent=6"]
 
@@ -25,12 +25,12 @@ def model(*settings: str, recipe: str = "vae", channels: int = 3, seed: int = 0)
     return build(override(load_recipe(recipe), [*SMALL, *settings]), channels).eval()
 
 
-def pictures(count: int = 2, channels: int = 3, side: int = 32) -> Tensor:
+def images(count: int = 2, channels: int = 3, side: int = 32) -> Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
 def spread_out(network: Autoencoder) -> Autoencoder:
-    """The same with a posterior so wide that its samples differ plainly."""
+    """Return the network with a posterior so wide that its samples differ clearly."""
     (bottleneck,) = network.bottlenecks
     assert isinstance(bottleneck, VariationalBottleneck)
     assert bottleneck.log_var.bias is not None
@@ -41,7 +41,7 @@ def spread_out(network: Autoencoder) -> Autoencoder:
 # -- the divergence ------------------------------------------------------------------------------------
 
 
-def test_the_divergence_is_that_of_torch() -> None:
+def test_the_divergence_equals_that_of_torch() -> None:
     mu, log_var = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
     expected = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(torch.zeros_like(mu), 1.0))
     torch.testing.assert_close(room.kl_divergence(mu, log_var), expected)
@@ -57,7 +57,7 @@ def test_the_divergence_is_the_mean_log_ratio_of_samples() -> None:
     assert (ratios.mean() - room.kl_divergence(mu, log_var)).abs() < 4 * error
 
 
-def test_the_divergence_vanishes_at_the_prior_alone_and_never_goes_below() -> None:
+def test_the_divergence_is_zero_only_at_the_prior_and_positive_elsewhere() -> None:
     near = torch.linspace(-1e-3, 1e-3, 201)
     divergence = room.kl_divergence(torch.zeros_like(near), near)
     assert divergence[100] == 0
@@ -68,7 +68,7 @@ def test_the_divergence_vanishes_at_the_prior_alone_and_never_goes_below() -> No
 
 def test_the_term_is_the_sum_over_the_latent_for_each_pixel_value() -> None:
     mu, log_var = torch.randn(2, 4, 6, 1, 1, generator=torch.Generator().manual_seed(0))
-    x = pictures(4)
+    x = images(4)
     network = model()
     done = Pass(network, x, Output(x, mu, Posterior(mu, log_var)), network.prepare(x))
     summed = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(torch.zeros_like(mu), 1.0)).sum() / 4
@@ -76,9 +76,9 @@ def test_the_term_is_the_sum_over_the_latent_for_each_pixel_value() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.02, 0.5])
-def test_weight_and_noise_make_the_evidence_lower_bound(weight: float) -> None:
-    """mse + 2σ² kl is the negative lower bound times 2σ² / (C H W), but for a constant."""
-    network, x = model(f"loss.1.weight={weight}"), pictures()
+def test_weight_and_noise_give_the_evidence_lower_bound(weight: float) -> None:
+    """Compare mse + 2σ² kl with the negative lower bound times 2σ² / (C H W), up to a constant."""
+    network, x = model(f"loss.1.weight={weight}"), images()
     sigma = math.sqrt(weight / 2)
     with torch.no_grad():
         total, output = network.loss(x).total, network(x)
@@ -94,8 +94,8 @@ def test_weight_and_noise_make_the_evidence_lower_bound(weight: float) -> None:
 # -- the bottleneck ------------------------------------------------------------------------------------
 
 
-def test_training_draws_from_the_posterior_and_evaluation_takes_its_mean() -> None:
-    network, x = spread_out(model()), pictures(1)
+def test_training_samples_the_posterior_and_evaluation_uses_its_mean() -> None:
+    network, x = spread_out(model()), images(1)
     with torch.no_grad():
         still = network(x)
         assert still.posterior is not None
@@ -136,8 +136,8 @@ def test_the_posterior_is_exact_under_autocast() -> None:
 
 
 def test_the_map_is_the_log_density_of_a_mixture_above_its_mode() -> None:
-    """Against torch.distributions: N equal Gaussians, one at each sample of the reconstruction."""
-    network, x = spread_out(model("residual.samples=5", "residual.sigma=0.3")), pictures()
+    """Compare with torch.distributions: N equal Gaussians, one at each sample of the reconstruction."""
+    network, x = spread_out(model("residual.samples=5", "residual.sigma=0.3")), images()
     with torch.no_grad():
         map_, reconstruction = network.examine(x)
         posterior = network(x).posterior
@@ -158,8 +158,8 @@ def test_the_map_is_the_log_density_of_a_mixture_above_its_mode() -> None:
         assert torch.equal(reconstruction, network(x).reconstruction)
 
 
-def test_without_spread_the_map_is_the_squared_error() -> None:
-    network, x = model("residual.samples=4", "residual.sigma=0.2"), pictures()
+def test_without_variance_the_map_is_the_squared_error() -> None:
+    network, x = model("residual.samples=4", "residual.sigma=0.2"), images()
     (bottleneck,) = network.bottlenecks
     assert isinstance(bottleneck, VariationalBottleneck)
     assert bottleneck.log_var.bias is not None
@@ -172,17 +172,17 @@ def test_without_spread_the_map_is_the_squared_error() -> None:
 
 
 def test_more_samples_never_make_a_pixel_less_probable_than_their_share() -> None:
-    x = pictures()
+    x = images()
     with torch.no_grad():
         one = spread_out(model("residual.samples=1")).residual(x)
         many = spread_out(model("residual.samples=6")).residual(x)
-    # The first draw is the same, and gives a sixth of the probability at least.
+    # The first draw is the same and contributes at least a sixth of the probability.
     assert (many <= one + math.log(6) + 1e-4).all()
     assert not torch.allclose(one, many)
 
 
-def test_every_picture_has_the_same_draws_whatever_stands_in_the_batch() -> None:
-    network, x = spread_out(model()), pictures(3)
+def test_every_image_has_the_same_draws_in_any_batch() -> None:
+    network, x = spread_out(model()), images(3)
     torch.manual_seed(5)
     with torch.no_grad():
         together = network.residual(x)
@@ -193,21 +193,21 @@ def test_every_picture_has_the_same_draws_whatever_stands_in_the_batch() -> None
     torch.testing.assert_close(twice[0], twice[1], rtol=1e-4, atol=1e-4)
 
 
-def test_odd_pictures_larger_than_a_patch_are_cropped_as_their_reconstruction_is() -> None:
-    network, x = model("residual.samples=2", "residual.sigma=0.5"), pictures(side=37)
+def test_the_map_of_an_odd_size_is_cropped_like_the_reconstruction() -> None:
+    network, x = model("residual.samples=2", "residual.sigma=0.5"), images(side=37)
     with torch.no_grad():
         map_, y = network.examine(x)
-    # A narrow posterior: the samples are near the mean, and the map near its squared error.
+    # With a narrow posterior the samples are near the mean, and the map near its squared error.
     near = (x - y).square().sum(1, keepdim=True) / (2 * 0.5**2)
     assert map_.shape == (2, 1, 37, 37)
     assert (map_ - near).abs().mean() < 0.2 * near.mean()
 
 
-def test_samples_are_of_the_spoiled_and_turned_picture_and_come_back_to_its_pose() -> None:
-    spoiled = "corruption=[{name: gaussian, sigma: 0.2, at_inspection: true}]"
+def test_samples_are_those_of_the_corrupted_and_aligned_image_in_the_input_pose() -> None:
+    corrupted = "corruption=[{name: gaussian, sigma: 0.2, at_inspection: true}]"
     turned = "alignment={name: rotation, strategy: joint}"
-    network = model("residual.samples=2", "residual.sigma=0.5", spoiled, turned)
-    x = pictures(side=29)
+    network = model("residual.samples=2", "residual.sigma=0.5", corrupted, turned)
+    x = images(side=29)
     with torch.no_grad():
         map_, y = network.examine(x)
         assert torch.equal(y, network(x).reconstruction)
@@ -216,7 +216,7 @@ def test_samples_are_of_the_spoiled_and_turned_picture_and_come_back_to_its_pose
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         (
             "residual.samples=0",
@@ -226,8 +226,8 @@ def test_samples_are_of_the_spoiled_and_turned_picture_and_come_back_to_its_pose
         ("bottleneck.0.latent=0", "bottleneck 'variational': latent is 0"),
     ],
 )
-def test_values_out_of_range_are_refused_in_one_line(setting: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said) as error:
+def test_values_out_of_range_are_refused_in_one_line(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
         model(setting)
     assert "\n" not in str(error.value)
 
@@ -246,8 +246,8 @@ def test_a_recipe_without_posterior_is_refused_by_name(settings: list[str], part
     assert "\n" not in str(error.value)
 
 
-def test_the_latent_stays_in_use_while_the_divergence_is_trained() -> None:
-    """A collapsed posterior is the prior, whatever the picture."""
+def test_the_posterior_does_not_collapse_in_training() -> None:
+    """Check that the posterior depends on the image; a collapsed posterior equals the prior."""
     network = model(channels=1).train()
     wave = torch.linspace(0, 12, 32).sin() / 2 + 0.5
     x = torch.stack([wave.expand(32, 32), wave[:, None].expand(32, 32)])[:, None]  # (2, 1, 32, 32)

@@ -16,7 +16,7 @@ def test_nested_list_and_part_settings_are_set() -> None:
         [
             "training.steps=7",
             "training.learning_rate=1e-3",
-            "picture.size=null",
+            "image.size=null",
             "loss.0.weight=2.5",
             "loss.0.sigma=3",
             "encoder.latent=500",
@@ -26,7 +26,7 @@ def test_nested_list_and_part_settings_are_set() -> None:
     )
     assert changed.training.steps == 7
     assert changed.training.learning_rate == 1e-3
-    assert changed.picture.size is None
+    assert changed.image.size is None
     assert (changed.loss[0].weight, changed.loss[0].settings) == (
         2.5,
         {"window": 11, "constants": "bergmann", "sigma": 3},
@@ -72,7 +72,7 @@ def test_a_list_of_terms_can_be_replaced() -> None:
         ("loss.0=mse", "'loss.0' is 'mse': write keys and values"),
         ("encoder={latent: 3}", "key 'encoder.name' is missing"),
         ("patch.size=32", "patch.stride 64 leaves gaps between patches of 32"),
-        ("picture.size=32", "picture.size 32 is less than half of patch.size 128; use at least 64"),
+        ("image.size=32", "image.size 32 is less than half of patch.size 128; use at least 64"),
         ("threshold.rule=fixed", "threshold.rule 'fixed' needs threshold.value"),
     ],
 )

@@ -9,7 +9,7 @@ VOID = {"meta", "img", "input", "br", "link", "hr", "path", "line", "rect", "cir
 
 
 class Page(HTMLParser):
-    """The elements and text of a page; fails on an element that is not closed in order."""
+    """Parser of a page's elements and text; fails on an element that is not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

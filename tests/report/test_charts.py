@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from blemish.report.charts import Curve, Histogram, Line, Series, ticks
+from blemish.report.charts import CurveChart, Histogram, Line, Series, ticks
 
 
-def test_counts_equal_numpys_over_shared_edges(rng: np.random.Generator) -> None:
+def test_counts_equal_those_of_numpy_over_shared_edges(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=300), rng.normal(2, 3, size=41)
     chart = Histogram("t", [Series("a", a), Series("b", b)])
     edges = chart.edges()
@@ -19,7 +19,9 @@ def test_counts_equal_numpys_over_shared_edges(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize("threshold", [-9.0, 0.0, 0.313, 55.0])
-def test_bins_part_at_the_threshold_as_the_decision_does(rng: np.random.Generator, threshold: float) -> None:
+def test_bins_are_separated_at_the_threshold_like_the_decisions(
+    rng: np.random.Generator, threshold: float
+) -> None:
     values = np.append(rng.normal(size=200), [threshold, threshold])
     chart = Histogram("t", [Series("a", values)], [(threshold, "threshold")])
     edges, (counts,) = chart.edges(), chart.counts()
@@ -33,7 +35,7 @@ def test_bins_part_at_the_threshold_as_the_decision_does(rng: np.random.Generato
 
 @pytest.mark.parametrize("values", [[], [0.25], [0.0, 0.0, 0.0], [3e-9, 3e-9], [-2.0]])
 @pytest.mark.parametrize("marks", [[], [(0.25, "threshold")]])
-def test_few_or_equal_values_are_counted_whole(values: list[float], marks: list[tuple[float, str]]) -> None:
+def test_few_or_equal_values_are_all_counted(values: list[float], marks: list[tuple[float, str]]) -> None:
     chart = Histogram("t", [Series("a", values)], marks)
     assert chart.counts()[0].sum() == len(values)
     assert (np.diff(chart.edges()) > 0).all()
@@ -49,7 +51,7 @@ def test_bar_heights_follow_the_counts() -> None:
     assert low["height"] / high["height"] == pytest.approx(1 / 2, abs=1e-3)
 
 
-def test_one_picture_among_thousands_still_shows() -> None:
+def test_one_image_among_thousands_is_visible() -> None:
     values = np.append(np.zeros(5000), 1.0)
     bars = Histogram("t", [Series("a", values)]).drawing()["strips"][0]["bars"]
     assert min(bar["height"] for bar in bars) >= 1
@@ -57,7 +59,7 @@ def test_one_picture_among_thousands_still_shows() -> None:
 
 def test_a_chart_without_series_can_be_drawn() -> None:
     assert Histogram("t", []).drawing()["strips"] == []
-    assert Curve("t", "x", "y", []).drawing()["lines"] == []
+    assert CurveChart("t", "x", "y", []).drawing()["lines"] == []
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (0.0831, 0.0839), (1e-7, 4e-6), (0, 1e9)])
@@ -71,7 +73,7 @@ def test_ticks_are_even_round_and_inside(low: float, high: float) -> None:
 
 
 def test_ratios_are_drawn_on_the_unit_square_with_y_upwards() -> None:
-    drawing = Curve("ROC", "x", "y", [Line("a", [(0.0, 0.0), (0.5, 0.8), (1.0, 1.0)])]).drawing()
+    drawing = CurveChart("ROC", "x", "y", [Line("a", [(0.0, 0.0), (0.5, 0.8), (1.0, 1.0)])]).drawing()
     (line,) = drawing["lines"]
     first, middle, last = line["points"]
     assert (first["x"], first["y"]) == (drawing["left"], drawing["bottom"])
@@ -81,5 +83,5 @@ def test_ratios_are_drawn_on_the_unit_square_with_y_upwards() -> None:
 
 
 def test_points_that_are_not_finite_are_left_out() -> None:
-    (line,) = Curve("t", "x", "y", [Line("a", [(0.0, math.nan), (0.5, 0.8)])]).drawing()["lines"]
+    (line,) = CurveChart("t", "x", "y", [Line("a", [(0.0, math.nan), (0.5, 0.8)])]).drawing()["lines"]
     assert len(line["points"]) == 1

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blemish.detect.drift import Drift
-from blemish.detect.records import Inspection
-from blemish.detect.regions import Region
-from blemish.errors import PictureError
+from blemish.decision.drift import Drift
+from blemish.decision.records import Inspection
+from blemish.decision.regions import Region
+from blemish.errors import ImageError
 from blemish.report.inspection import (
     HANDFUL,
+    ImageViews,
     ModelSummary,
-    Panels,
     mistakes,
     most_suspicious_first,
     write_inspection_report,
 )
-from blemish.report.page import Prose, Table
+from blemish.report.page import Prose, TableSection
 
-MODEL = ModelSummary("weave", "ssim-ae", "a paper", "1 − SSIM", "trained on 40 good pictures")
+MODEL = ModelSummary("weave", "ssim-ae", "a paper", "1 − SSIM", "trained on 40 good images")
 
 
 def record(path: str, score: float, **fields: Any) -> Inspection:
@@ -32,11 +32,9 @@ def record(path: str, score: float, **fields: Any) -> Inspection:
     return Inspection(path=path, score=score, **{**rest, **known})
 
 
-def flat(channels: int = 3, height: int = 12, width: int = 16, **fields: Any) -> Panels:
-    picture = np.full((channels, height, width), 0.5)
-    return Panels(
-        **{"picture": picture, "reconstruction": picture, "map": np.zeros((height, width)), **fields}
-    )
+def flat(channels: int = 3, height: int = 12, width: int = 16, **fields: Any) -> ImageViews:
+    image = np.full((channels, height, width), 0.5)
+    return ImageViews(**{"image": image, "reconstruction": image, "map": np.zeros((height, width)), **fields})
 
 
 @pytest.fixture
@@ -58,12 +56,12 @@ def written(tmp_path: Path) -> Callable[..., str]:
 
 
 def gallery(text: str, title: str) -> list[str]:
-    """The names of the pictures of one gallery, in order."""
+    """Names of the images of one gallery, in order."""
     section = re.search(rf"<h2>{title}</h2>(.*?)</section>", text, re.DOTALL)
     return re.findall(r"<h3>(.*?)</h3>", section[1]) if section else []
 
 
-def test_order_is_by_p_value_then_score() -> None:
+def test_records_are_sorted_by_p_value_then_score() -> None:
     records = [
         record("b", 0.3, p_value=0.5),
         record("c", 0.7, p_value=0.01),
@@ -72,7 +70,7 @@ def test_order_is_by_p_value_then_score() -> None:
     assert [r.path for r in most_suspicious_first(records)] == ["d", "c", "b"]
 
 
-def test_mistakes_are_of_two_kinds_the_worst_first() -> None:
+def test_mistakes_of_both_kinds_are_sorted_by_severity() -> None:
     records = [
         record("right", 0.1, label="good"),
         record("false 1", 0.6, label="good"),
@@ -93,13 +91,39 @@ def test_galleries_hold_the_suspicious_the_normal_and_the_mistakes(written: Call
     text = written(records, limit=4)
     assert gallery(text, "Most suspicious") == ["p19", "p18", "p17", "p16"]
     assert gallery(text, "Most normal") == ["p00", "p01", "missed", "p02", "p03"]
-    assert gallery(text, "Good ones rejected") == [f"p{i}" for i in range(19, 19 - HANDFUL, -1)]
-    assert gallery(text, "Blemishes missed") == ["missed"]
-    assert "4 of 21 pictures" in text
-    assert f"{HANDFUL} of 9 pictures" in text
+    assert gallery(text, "Good images rejected") == [f"p{i}" for i in range(19, 19 - HANDFUL, -1)]
+    assert gallery(text, "Anomalies missed") == ["missed"]
+    assert "4 of 21 images" in text
+    assert f"{HANDFUL} of 9 images" in text
 
 
-def test_no_picture_is_shown_twice_when_all_fit(written: Callable[..., str]) -> None:
+def test_the_page_opens_with_a_good_and_a_defective_image(written: Callable[..., str], parse) -> None:
+    records = [
+        record("wrong", 0.9, label="good"),
+        *(record(f"good {i}", 0.1 * i, label="good") for i in range(1, 4)),
+        *(record(f"hole {i}", 0.5 + 0.1 * i, label="hole") for i in range(1, 4)),
+        record("missed", 0.3, label="hole"),
+    ]
+    text = written(records)
+    assert gallery(text, "At a glance") == ["good 2", "hole 2"]
+    assert text.index("At a glance</h2>") < text.index('class="tiles"') < text.index("<table>")
+    page = parse(text)
+    assert page.text.count("anomaly map overlay") == 2
+    assert "A good image, accepted" in page.text
+    assert "A defect (hole), rejected" in page.text
+
+
+def test_at_a_glance_takes_what_there_is(written: Callable[..., str]) -> None:
+    def broken(_: Inspection) -> ImageViews:
+        raise ImageError(Path("a.png"), "is gone", "restore it")
+
+    assert gallery(written([record("a", 0.9), record("b", 0.2)]), "At a glance") == ["b", "a"]
+    assert gallery(written([record("b", 0.2)]), "At a glance") == ["b"]
+    assert gallery(written([record("a", 0.9), record("b", 0.2)], panels=broken), "At a glance") == []
+    assert gallery(written([]), "At a glance") == []
+
+
+def test_no_image_is_shown_twice(written: Callable[..., str]) -> None:
     text = written([record(f"p{i}", i / 10) for i in range(6)])
     assert gallery(text, "Most suspicious") == ["p5", "p4", "p3", "p2", "p1", "p0"]
     assert gallery(text, "Most normal") == []
@@ -108,37 +132,35 @@ def test_no_picture_is_shown_twice_when_all_fit(written: Callable[..., str]) -> 
 def test_headline_and_figures_count_the_decisions(written: Callable[..., str], parse) -> None:
     records = [record("a", 0.9, label="hole"), record("b", 0.2, label="good"), record("c", 0.7, label="good")]
     page = parse(written(records, false_reject_rate=0.05))
-    assert "2 of 3 pictures are rejected" in page.text
-    assert "promised at most 5 %" in page.text
-    assert "good ones rejected 50.0 % 1 of 2" in page.text
-    assert "blemished ones found 100.0 % 1 of 1" in page.text
+    assert "2 of 3 images are rejected" in page.text
+    assert "false-reject rate at most 5 %" in page.text
+    assert "good images rejected 50.0 % 1 of 2" in page.text
+    assert "anomalous images rejected 100.0 % 1 of 1" in page.text
     assert "At most 5 in 100 good ones." in page.text
     assert "seed 7" in page.text
 
 
-def test_without_labels_nothing_is_said_of_right_and_wrong(written: Callable[..., str], parse) -> None:
+def test_without_labels_there_are_no_error_rates(written: Callable[..., str], parse) -> None:
     page = parse(written([record("a", 0.9), record("b", 0.2)]))
     assert "known" not in page.text
-    assert "blemished" not in page.text
-    assert "1 of 2 pictures is rejected" in page.text
+    assert "anomalous" not in page.text
+    assert "1 of 2 images is rejected" in page.text
 
 
 def test_an_empty_inspection_gives_a_page(written: Callable[..., str], parse) -> None:
     page = parse(written([], problems=["a.png: is cut off; save it again"]))
-    assert "No picture was inspected" in page.text
+    assert "No image was inspected" in page.text
     assert "a.png: is cut off; save it again" in page.text
 
 
-def test_problems_and_own_sections_are_kept_as_text(written: Callable[..., str], parse) -> None:
-    extra = [Table("Metrics", ["name", "AUROC"], [["all", 0.97]]), Prose("more words")]
-    page = parse(
-        written([record("<b>.png", 0.9)], problems=["<i>.png: no picture; remove it"], sections=extra)
-    )
-    assert "<i>.png: no picture; remove it" in page.text
+def test_problems_and_custom_sections_are_shown_as_text(written: Callable[..., str], parse) -> None:
+    extra = [TableSection("Metrics", ["name", "AUROC"], [["all", 0.97]]), Prose("more words")]
+    page = parse(written([record("<b>.png", 0.9)], problems=["<i>.png: no image; remove it"], sections=extra))
+    assert "<i>.png: no image; remove it" in page.text
     assert page.text.count("<b>.png") >= 2
     assert "all 0.97" in page.text
     assert "more words" in page.text
-    assert not page.all("b")[1:]  # the legend's own word is the only bold one
+    assert not page.all("b")[1:]  # only the legend has a bold word
     assert page.all("i") == []
 
 
@@ -152,38 +174,39 @@ def test_problems_and_own_sections_are_kept_as_text(written: Callable[..., str],
     ],
     ids=["grey", "eleven channels without reconstruction", "tall with mask", "one pixel"],
 )
-def test_any_picture_can_be_shown(written: Callable[..., str], parse, shown: Panels) -> None:
+def test_any_image_can_be_shown(written: Callable[..., str], parse, shown: ImageViews) -> None:
     region = Region(x=0, y=0, width=1, height=1, area=1, peak=0.4, mean=0.4)
     page = parse(written([record("a", 0.9, regions=(region,))], panels=lambda _: shown))
     panels = [image["alt"] for image in page.all("img") if "src" in image]
-    expected = ["picture", *(["reconstruction"] if shown.reconstruction is not None else []), "map"]
-    assert panels[:-1] == [f"a: {name}" for name in expected]
+    expected = ["image", *(["reconstruction"] if shown.reconstruction is not None else []), "heat map"]
+    assert panels[:2] == ["a: image", "a: anomaly map"]
+    assert panels[3:-1] == [f"a: {name}" for name in expected]
     assert "regions" in (panels[-1] or "")
-    assert ("true blemish" in (panels[-1] or "")) == (shown.mask is not None)
+    assert ("ground-truth mask" in (panels[-1] or "")) == (shown.mask is not None)
     assert "1 region" in page.text
 
 
-def test_a_picture_that_has_gone_is_said_and_the_others_are_shown(written: Callable[..., str], parse) -> None:
-    def panels(found: Inspection) -> Panels:
+def test_a_missing_image_is_reported_and_the_others_are_shown(written: Callable[..., str], parse) -> None:
+    def panels(found: Inspection) -> ImageViews:
         if found.path == "gone":
-            raise PictureError("gone.png", "does not exist", "put it back")
+            raise ImageError("gone.png", "does not exist", "put it back")
         return flat(map=np.full((12, 16), 0.3))
 
     page = parse(written([record("gone", 0.9), record("here", 0.8)], panels=panels))
     assert "Cannot be shown: gone.png: does not exist; put it back" in page.text
-    assert next(image["alt"] for image in page.all("img") if "src" in image) == "here: picture"
+    assert next(image["alt"] for image in page.all("img") if "src" in image) == "here: image"
 
 
-def test_two_thousand_records_stay_one_modest_page(written: Callable[..., str], parse) -> None:
+def test_two_thousand_records_fit_in_a_small_page(written: Callable[..., str], parse) -> None:
     records = [record(f"line/part_{i:04d}.png", i / 4000, p_value=1 - i / 2001) for i in range(2000)]
     asked = []
 
-    def panels(found: Inspection) -> Panels:
+    def panels(found: Inspection) -> ImageViews:
         asked.append(found.path)
         return flat()
 
     text = written(records, panels=panels)
-    assert len(asked) == 60 + HANDFUL
+    assert len(asked) == 1 + 60 + HANDFUL  # of the first, all are accepted
     assert len(text) < 1_000_000
     assert sum(f"part_{i:04d}" in text for i in range(2000)) == 2000
     rows = re.findall(r"<td>line/part_(\d+)\.png</td>", text)
@@ -191,17 +214,17 @@ def test_two_thousand_records_stay_one_modest_page(written: Callable[..., str], 
 
 
 def polyline(text: str) -> list[tuple[float, float]]:
-    """The points of the page's one curve, as they are drawn."""
+    """Points of the only curve of the page, as they are drawn."""
     (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', text)
     return [tuple(map(float, point.split(","))) for point in line.split()]  # type: ignore[misc]
 
 
-def test_pictures_that_look_like_the_training_follow_the_diagonal(written: Callable[..., str], parse) -> None:
-    ranks = tuple((place + 1) / 500 for place in range(500))
+def test_images_like_those_of_the_training_follow_the_diagonal(written: Callable[..., str], parse) -> None:
+    ranks = tuple((index + 1) / 500 for index in range(500))
     text = written([record("a", 0.2)], drift=Drift(0.7, 500, 520, 40, ranks))
     assert "score like the good ones" in parse(text).text
-    assert "p-values of the accepted pictures" in parse(text).text
-    assert "pictures that are alike" in parse(text).text
+    assert "p-values of the accepted images" in parse(text).text
+    assert "images like those of the training" in parse(text).text
     assert "guessing" not in parse(text).text
     points = polyline(text)
     assert len(points) < 300
@@ -210,13 +233,13 @@ def test_pictures_that_look_like_the_training_follow_the_diagonal(written: Calla
         assert (x - left) / (right - left) == pytest.approx((bottom - y) / (bottom - top), abs=0.02)
 
 
-def test_pictures_that_do_not_are_told_with_what_to_do(written: Callable[..., str], parse) -> None:
+def test_drift_is_reported_with_a_remedy(written: Callable[..., str], parse) -> None:
     page = parse(written([record("a", 0.2)], drift=Drift(0.0005, 50, 50, 40, (0.1,) * 50)))
-    assert "These pictures do not look like the training pictures" in page.text
+    assert "These images do not look like the training images" in page.text
     assert "Check light, focus and position" in page.text
 
 
-def test_too_few_pictures_to_tell_have_no_chart(written: Callable[..., str], parse) -> None:
+def test_too_few_images_have_no_drift_chart(written: Callable[..., str], parse) -> None:
     page = parse(written([record("a", 0.2)], drift=Drift(0.5, 1, 1, 19, (0.4,))))
     assert "are too few" in page.text
     assert "p-values of the accepted" not in page.text

@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from blemish.errors import FileError
-from blemish.report.charts import Curve, Histogram, Line, Series
+from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import HEAT, heat
 from blemish.report.page import (
+    FigurePanel,
     Figures,
     Gallery,
-    Panel,
-    PictureRow,
+    ImageRow,
     Prose,
     Scale,
-    Settings,
-    Table,
+    SettingsSection,
+    TableSection,
     data_uri,
     render_page,
     write_page,
@@ -35,8 +35,8 @@ def decoded(uri: str) -> np.ndarray:
 
 
 def everything(text: str) -> str:
-    """A page with every kind of section, each holding ``text`` wherever text can stand."""
-    panel = Panel(text, np.zeros((4, 5), dtype=np.uint8))
+    """Render a page with every kind of section, each with ``text`` wherever text is allowed."""
+    panel = FigurePanel(text, np.zeros((4, 5), dtype=np.uint8))
     return render_page(
         title=text,
         subtitle=text,
@@ -44,17 +44,17 @@ def everything(text: str) -> str:
         sections=[
             Figures([(text, text, text), ("n", 3, "")]),
             Prose(text, text),
-            Settings(text, {text: text}),
-            Table(text, [text, "n"], [[text, 1.0], [None, None]], text),
-            Gallery(text, [PictureRow(text, text, [(text, "bad")], [panel])], text, Scale(0.1, text)),
+            SettingsSection(text, {text: text}),
+            TableSection(text, [text, "n"], [[text, 1.0], [None, None]], text),
+            Gallery(text, [ImageRow(text, text, [(text, "bad")], [panel])], text, Scale(0.1, text)),
             Histogram(text, [Series(text, [1.0, 2.0])], [(1.5, text)], text),
-            Curve(text, text, text, [Line(text, [(0, 0), (1, 1)])], True),
-            Curve(text, text, text, [Line(text, [(0, 0), (1, 1)])]),
+            CurveChart(text, text, text, [Line(text, [(0, 0), (1, 1)])], True),
+            CurveChart(text, text, text, [Line(text, [(0, 0), (1, 1)])]),
         ],
     )
 
 
-def test_page_is_whole_and_offline(parse) -> None:
+def test_a_page_is_complete_and_offline(parse) -> None:
     page = parse(everything("words"))
     for _, attributes in page.elements:
         for name in ("src", "href", "action", "poster", "srcset", "xlink:href", "data"):
@@ -78,9 +78,9 @@ def test_hostile_text_is_shown_as_text_everywhere(parse) -> None:
     assert not any(name.startswith("on") for _, attributes in hostile.elements for name in attributes)
 
 
-def test_every_picture_has_a_description_and_every_link_a_goal(parse) -> None:
+def test_every_image_has_a_description_and_every_link_a_target(parse) -> None:
     page = parse(everything("words"))
-    # The picture of the dialog gets its description when it is opened.
+    # The dialog gets its image and description when it is opened.
     described = [image["alt"] for image in page.all("img") if "src" in image]
     assert described == ["words: words"]
     anchors = {attributes.get("id") for attributes in page.all("section")}
@@ -89,14 +89,14 @@ def test_every_picture_has_a_description_and_every_link_a_goal(parse) -> None:
     assert all(link is not None and link[1:] in anchors for link in links)
 
 
-def test_names_that_are_not_unicode_can_be_written(tmp_path: Path) -> None:
+def test_names_that_are_not_valid_unicode_are_written(tmp_path: Path) -> None:
     write_page(tmp_path / "p.html", title="caf\udce9.png", sections=[])
     assert "caf?.png" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
-def test_table_aligns_numbers_and_marks_what_is_missing(parse) -> None:
+def test_a_table_aligns_numbers_and_marks_missing_values(parse) -> None:
     rows = [["a", 0.5, 1, None, "x"], ["b", 0.12345678, 20, None, 1.5], ["c", None, 300, None, None]]
-    page = parse(render_page(title="t", sections=[Table("T", ["n", "f", "i", "none", "mixed"], rows)]))
+    page = parse(render_page(title="t", sections=[TableSection("T", ["n", "f", "i", "none", "mixed"], rows)]))
     numeric = [attributes.get("class") == "n" for attributes in page.all("th")]
     assert numeric == [False, True, True, False, False]
     assert "a 0.5000 1 – x" in page.text
@@ -106,18 +106,18 @@ def test_table_aligns_numbers_and_marks_what_is_missing(parse) -> None:
 
 def test_long_tables_stay_small_and_can_be_filtered(parse) -> None:
     rows = [[f"line/part_{i:04d}.png", "accepted", i / 7, 0.5, i / 2000, 0, None, 0.03] for i in range(2000)]
-    text = render_page(title="t", sections=[Table("T", list("abcdefgh"), rows)])
+    text = render_page(title="t", sections=[TableSection("T", list("abcdefgh"), rows)])
     page = parse(text)
     assert len(page.all("tr")) == 2001
     assert len(text) < 450_000
     assert len(page.all("input")) == 1
-    short = render_page(title="t", sections=[Table("T", list("abcdefgh"), rows[:5])])
+    short = render_page(title="t", sections=[TableSection("T", list("abcdefgh"), rows[:5])])
     assert parse(short).all("input") == []
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (700, 33, 3), (33, 701), (1, 1, 3)])
-def test_pictures_are_reduced_to_the_longest_side(shape: tuple[int, ...]) -> None:
-    uri, width, height = data_uri(Panel("p", np.full(shape, 130, dtype=np.uint8)), 320)
+def test_images_are_reduced_to_the_largest_side(shape: tuple[int, ...]) -> None:
+    uri, width, height = data_uri(FigurePanel("p", np.full(shape, 130, dtype=np.uint8)), 320)
     image = decoded(uri)
     assert image.shape == (height, width, 3)
     assert max(width, height) == min(320, max(shape[:2]))
@@ -126,14 +126,14 @@ def test_pictures_are_reduced_to_the_longest_side(shape: tuple[int, ...]) -> Non
 
 def test_maps_are_stored_without_loss(rng: np.random.Generator) -> None:
     image = heat(rng.uniform(0, 0.2, (60, 90)), 0.1)
-    uri, *_ = data_uri(Panel("map", image, "map"), 320)
+    uri, *_ = data_uri(FigurePanel("map", image, "map"), 320)
     assert uri.startswith("data:image/png")
     assert (decoded(uri) == image).all()
     many = rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
-    assert (decoded(data_uri(Panel("map", many, "map"), 320)[0]) == many).all()
+    assert (decoded(data_uri(FigurePanel("map", many, "map"), 320)[0]) == many).all()
 
 
-def test_legend_shows_the_scale_of_the_maps() -> None:
+def test_the_legend_shows_the_scale_of_the_heat_maps() -> None:
     text = render_page(title="t", sections=[Gallery("G", [], "", Scale(0.1234, "1 − SSIM"))])
     assert "0.123" in text
     assert "≥ 0.247" in text
@@ -144,13 +144,13 @@ def test_legend_shows_the_scale_of_the_maps() -> None:
     assert len(stops) > 50
 
 
-def test_gallery_takes_one_row_at_a_time() -> None:
+def test_a_gallery_reads_one_row_at_a_time() -> None:
     alive: list[int] = []
 
     def rows():
         for i in range(3):
             alive.append(i)
-            yield PictureRow(f"row {i}", panels=[Panel("p", np.zeros((3, 3), dtype=np.uint8))])
+            yield ImageRow(f"row {i}", panels=[FigurePanel("p", np.zeros((3, 3), dtype=np.uint8))])
 
     section = Gallery("G", rows())
     assert alive == []
@@ -158,9 +158,9 @@ def test_gallery_takes_one_row_at_a_time() -> None:
     assert [text.count(f"<h3>row {i}</h3>") for i in range(3)] == [1, 1, 1]
 
 
-def test_neighbouring_curves_share_a_section_and_others_do_not(parse) -> None:
-    curve = Curve("ROC", "x", "y", [Line("a", [(0, 0), (1, 1)])])
-    other = Curve("PR", "x", "y", [Line("a", [(0, 1), (1, 0)])])
+def test_adjacent_curves_share_a_section_and_others_do_not(parse) -> None:
+    curve = CurveChart("ROC", "x", "y", [Line("a", [(0, 0), (1, 1)])])
+    other = CurveChart("PR", "x", "y", [Line("a", [(0, 1), (1, 0)])])
     page = parse(render_page(title="t", sections=[curve, other, Prose("p"), curve]))
     assert [attributes["class"] for attributes in page.all("section")] == ["curves", "prose", "curves"]
     assert len(page.all("polyline")) == 3
@@ -172,15 +172,15 @@ def test_a_page_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
         write_page(tmp_path / "taken" / "page.html", title="t", sections=[])
 
 
-def test_a_failing_picture_leaves_the_old_page_as_it_was(tmp_path: Path) -> None:
+def test_a_failing_image_leaves_the_old_page_unchanged(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     target.write_text("old")
 
     def rows():
-        yield PictureRow("a")
-        raise ValueError("no picture")
+        yield ImageRow("a")
+        raise ValueError("no image")
 
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         write_page(target, title="t", sections=[Gallery("G", rows())])
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]

@@ -14,7 +14,7 @@ from blemish.errors import FileError, UsageError
 from blemish.similarity import FeatureDistance, PerceptualDistance
 from blemish.similarity.features import WAVELENGTH, GaborFeatures, gabor_bank
 
-torchvision: Any = importlib.import_module("torchvision")  # after the room, which lets it be imported
+torchvision: Any = importlib.import_module("torchvision")  # after blemish.layers, which makes it importable
 
 
 def wave(angle: float, *, length: float = WAVELENGTH, amplitude: float = 0.3, phase: float = 0.0) -> Tensor:
@@ -51,20 +51,20 @@ def vgg16_of(measure: FeatureDistance) -> nn.Sequential:
 
 @pytest.mark.parametrize("phase", [0.0, 0.4, 1.3])
 @pytest.mark.parametrize("orientation", range(4))
-def test_a_wave_gives_its_own_amplitude_to_the_filter_across_it(orientation: int, phase: float) -> None:
+def test_a_filter_responds_to_a_wave_across_it_with_its_amplitude(orientation: int, phase: float) -> None:
     amplitudes = GaborFeatures(1)(wave(orientation * math.pi / 4, phase=phase))[0][0, :, 16, 16]
     assert amplitudes.argmax() == orientation
     assert amplitudes[orientation] == pytest.approx(0.3, rel=0.02)
     assert amplitudes[(orientation + 2) % 4] < 0.01
 
 
-def test_an_octave_up_the_next_level_answers() -> None:
+def test_a_wave_one_octave_longer_is_found_at_the_next_level() -> None:
     fine, coarse = GaborFeatures(2)(wave(0, length=2 * WAVELENGTH))
     assert coarse[0, 0, 8, 8] > 0.25
     assert fine[0, 0, 16, 16] < 0.1
 
 
-def test_the_map_lies_over_the_picture() -> None:
+def test_the_map_is_aligned_with_the_image() -> None:
     x = torch.full((1, 1, 64, 64), 0.5)
     y = x.clone()
     y[..., 29:33, 37:41] = 1
@@ -75,22 +75,22 @@ def test_the_map_lies_over_the_picture() -> None:
         assert [float(place) for place in middle] == pytest.approx([30.5, 38.5], abs=0.1)
 
 
-def test_filters_do_not_see_brightness() -> None:
+def test_gabor_features_ignore_brightness() -> None:
     assert gabor_bank().sum((2, 3)).abs().max() < 1e-6
 
 
-def test_where_in_the_wave_a_pixel_lies_does_not_matter_but_the_wave_does() -> None:
+def test_the_distance_ignores_the_phase_of_a_wave_but_not_its_absence() -> None:
     measure = FeatureDistance(data_range=1.0, depth=1)
     inner = (..., slice(8, -8), slice(8, -8))
     shifted = measure.distance_map(wave(0), wave(0, phase=math.pi / 2))[inner].mean()
     turned = measure.distance_map(wave(0), wave(math.pi / 2))[inner].mean()
     gone = measure.distance_map(wave(0), torch.full((1, 1, 64, 64), 0.5))[inner].mean()
     assert shifted < 1e-3 * gone
-    assert gone == pytest.approx(0.3**2 / 4, rel=0.15)  # one of four orientations loses all it has
+    assert gone == pytest.approx(0.3**2 / 4, rel=0.15)  # one of four orientations vanishes
     assert turned > 1.8 * gone
 
 
-def test_many_channels_are_as_each_alone() -> None:
+def test_channels_are_compared_independently() -> None:
     x, y = pair(5)
     measure = FeatureDistance(data_range=1.0)
     each = [measure.distance(x[:, c : c + 1], y[:, c : c + 1]) for c in range(5)]
@@ -98,7 +98,7 @@ def test_many_channels_are_as_each_alone() -> None:
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(1, (3,)), (2, (3, 8)), (3, (3, 8, 15)), (4, (3, 8, 15, 22))])
-def test_vgg16_against_torchvision(depth: int, layers: tuple[int, ...]) -> None:
+def test_vgg16_features_equal_those_of_torchvision(depth: int, layers: tuple[int, ...]) -> None:
     measure = untrained(depth)
     features = vgg16_of(measure)
     x, y = pair()
@@ -126,7 +126,7 @@ def test_the_map_is_the_distance_of_each_pixel_at_full_size() -> None:
     assert where[10:14, 20:24].mean() > 20 * where[:, :12].mean()
 
 
-def test_vgg16_takes_any_channels_and_float64() -> None:
+def test_vgg16_accepts_any_number_of_channels_and_float64() -> None:
     measure = untrained()
     grey, other = pair(1)
     three = measure.distance(grey.expand(2, 3, 32, 32), other.expand(2, 3, 32, 32))
@@ -142,7 +142,7 @@ def test_vgg16_takes_any_channels_and_float64() -> None:
     assert each_again.dtype == torch.float32
 
 
-def test_vgg16_is_frozen_and_travels_with_the_model() -> None:
+def test_vgg16_is_frozen_and_saved_with_the_model() -> None:
     measure, other = (
         untrained(),
         FeatureDistance(data_range=1.0, network="vgg16", weights="imagenet", pretrained=False),
@@ -159,7 +159,7 @@ def test_vgg16_is_frozen_and_travels_with_the_model() -> None:
     assert torch.equal(measure.distance(x, y), other.distance(x, y))
 
 
-def test_missing_weights_lead_to_the_fixed_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_suggest_the_gabor_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FileError, match=r"--set loss\.1\.network=gabor --set loss\.1\.weight=1") as caught:
@@ -172,19 +172,19 @@ def test_missing_weights_lead_to_the_fixed_filters(tmp_path: Path, monkeypatch: 
     assert "fixed bank" in PerceptualDistance(data_range=1.0, network="gabor").title
 
 
-def test_titles_say_what_the_features_are() -> None:
+def test_titles_name_the_features() -> None:
     assert "fixed bank" in FeatureDistance(data_range=1.0).title
     assert "untrained" in untrained().title
     assert "untrained" not in FeatureDistance(data_range=1.0, network="vgg16", pretrained=False).title
 
 
-def test_perceptual_is_deeper_only() -> None:
+def test_the_perceptual_distance_differs_in_its_depth_only() -> None:
     x, y = pair(side=40)
     perceptual = PerceptualDistance(data_range=1.0, pretrained=False)
-    alike = untrained(4)
-    alike.load_state_dict(perceptual.state_dict())
+    same = untrained(4)
+    same.load_state_dict(perceptual.state_dict())
     with torch.no_grad():
-        assert torch.equal(perceptual.distance(x, y), alike.distance(x, y))
+        assert torch.equal(perceptual.distance(x, y), same.distance(x, y))
     deeper = FeatureDistance(data_range=1.0, depth=4)
     blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     fine = FeatureDistance(data_range=1.0, depth=1)
@@ -197,7 +197,7 @@ def test_a_depth_out_of_range_is_refused(depth: int) -> None:
         FeatureDistance(data_range=1.0, depth=depth)
 
 
-def test_a_picture_smaller_than_the_poolings_is_refused() -> None:
+def test_an_image_smaller_than_the_poolings_is_refused() -> None:
     x, y = pair(side=7)
     with pytest.raises(UsageError, match="at least 8 pixels"):
         untrained(4).distance(x, y)

@@ -1,4 +1,4 @@
-"""The contract of every measure in the registry."""
+"""Contract of every measure in the registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blemish.errors import UsageError
 from blemish.similarity import MEASURES, Measure
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ms-ssim": {"weights": (0.4, 0.6)},  # the usual five scales need 161 pixels
+    "ms-ssim": {"weights": (0.4, 0.6)},  # the default five scales need 161 pixels
     "perceptual": {"network": "gabor"},  # VGG16 needs its weights; it is tested with the features
 }
 
@@ -44,19 +44,19 @@ def test_shapes_and_signs(measure: Measure, channels: int) -> None:
     torch.testing.assert_close(loss, how_much.mean())
 
 
-def test_symmetric(measure: Measure) -> None:
+def test_distances_are_symmetric(measure: Measure) -> None:
     x, y = pair()
     torch.testing.assert_close(measure.distance(x, y), measure.distance(y, x))
     torch.testing.assert_close(measure.distance_map(x, y), measure.distance_map(y, x))
 
 
-def test_nothing_from_a_picture_to_itself(measure: Measure) -> None:
+def test_the_distance_of_an_image_to_itself_is_zero(measure: Measure) -> None:
     x, _ = pair()
     assert measure.distance(x, x.clone()).abs().max() < 1e-6
     assert measure.distance_map(x, x.clone()).abs().max() < 1e-6
 
 
-def test_map_lights_up_where_the_pictures_differ(measure: Measure) -> None:
+def test_the_map_is_highest_where_the_images_differ(measure: Measure) -> None:
     x, _ = pair()
     y = x.clone()
     y[:, :, 15:19, 12:16] = 1 - y[:, :, 15:19, 12:16]
@@ -64,7 +64,7 @@ def test_map_lights_up_where_the_pictures_differ(measure: Measure) -> None:
     assert where[..., 15:19, 12:16].mean() > 5 * where.mean()
 
 
-def test_a_picture_counts_the_same_alone_and_in_a_batch(measure: Measure) -> None:
+def test_an_image_has_the_same_distance_alone_and_in_a_batch(measure: Measure) -> None:
     x, y = pair()
     for n in range(2):
         torch.testing.assert_close(measure.distance(x[n : n + 1], y[n : n + 1])[0], measure.distance(x, y)[n])
@@ -73,11 +73,11 @@ def test_a_picture_counts_the_same_alone_and_in_a_batch(measure: Measure) -> Non
 
 
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("other", [0.0, 0.4, "picture"])
-def test_finite_gradient_on_constant_pictures(measure: Measure, level: float, other: float | str) -> None:
-    picture, _ = pair()
-    x = torch.full_like(picture, level).requires_grad_()
-    y = (picture if isinstance(other, str) else torch.full_like(picture, other)).requires_grad_()
+@pytest.mark.parametrize("other", [0.0, 0.4, "image"])
+def test_finite_gradient_on_constant_images(measure: Measure, level: float, other: float | str) -> None:
+    image, _ = pair()
+    x = torch.full_like(image, level).requires_grad_()
+    y = (image if isinstance(other, str) else torch.full_like(image, other)).requires_grad_()
     (measure(x, y) + measure.distance_map(x, y).mean()).backward()
     for batch in (x, y):
         assert batch.grad is not None
@@ -87,15 +87,15 @@ def test_finite_gradient_on_constant_pictures(measure: Measure, level: float, ot
 @pytest.mark.parametrize("options", [{"gamma": 0.5}, {"alpha": 2, "beta": 0.5}], ids=str)
 @pytest.mark.parametrize("name", ["ssim", "log-ssim"])
 def test_finite_gradient_with_exponents(name: str, options: dict[str, float]) -> None:
-    picture, _ = pair()
-    for other in (torch.full_like(picture, 0.4), picture, 1 - picture):
-        y = torch.full_like(picture, 0.4).requires_grad_()
+    image, _ = pair()
+    for other in (torch.full_like(image, 0.4), image, 1 - image):
+        y = torch.full_like(image, 0.4).requires_grad_()
         MEASURES[name](data_range=1.0, **options)(other, y).backward()
         assert y.grad is not None
         assert y.grad.isfinite().all()
 
 
-def test_gradient_leads_downhill(measure: Measure) -> None:
+def test_a_step_along_the_gradient_lowers_the_distance(measure: Measure) -> None:
     x, y = pair()
     y = y.requires_grad_()
     before = measure(x, y)
@@ -105,7 +105,7 @@ def test_gradient_leads_downhill(measure: Measure) -> None:
     assert measure(x, y.detach() - step) < before
 
 
-def test_gradient_reaches_the_side_that_asks(measure: Measure) -> None:
+def test_an_image_gets_a_gradient_only_if_it_needs_one(measure: Measure) -> None:
     x, y = pair()
     both_x, both_y = x.clone().requires_grad_(), y.clone().requires_grad_()
     measure(both_x, both_y).backward()
@@ -117,7 +117,7 @@ def test_gradient_reaches_the_side_that_asks(measure: Measure) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_worked_in_float32(measure: Measure, dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32(measure: Measure, dtype: torch.dtype) -> None:
     x, y = pair(dtype=dtype)
     y = y.requires_grad_()
     exact = measure.distance(x.float(), y.float())
@@ -137,7 +137,7 @@ def test_double_precision_is_kept(measure: Measure) -> None:
     torch.testing.assert_close(exact.float(), measure.distance(x.float(), y.float()), atol=1e-5, rtol=1e-5)
 
 
-def test_scale_of_the_values_does_not_matter() -> None:
+def test_distances_do_not_depend_on_the_scale_of_the_values() -> None:
     x, y = pair()
     for name in MEASURES:
         torch.testing.assert_close(
@@ -145,7 +145,7 @@ def test_scale_of_the_values_does_not_matter() -> None:
         )
 
 
-def test_pictures_are_left_as_they_were(measure: Measure) -> None:
+def test_the_input_images_are_not_modified(measure: Measure) -> None:
     x, y = pair()
     before = x.clone(), y.clone()
     measure(x, y.requires_grad_()).backward()
@@ -153,14 +153,14 @@ def test_pictures_are_left_as_they_were(measure: Measure) -> None:
     assert torch.equal(y, before[1])
 
 
-def test_nothing_to_learn_or_save(measure: Measure) -> None:
+def test_a_measure_has_no_parameters_and_no_state(measure: Measure) -> None:
     assert not measure.state_dict()
     assert repr(type(measure)(**measure.settings())) == repr(measure)
 
 
 @pytest.mark.parametrize("data_range", [None, 0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", MEASURES)
-def test_refuses_to_guess_the_data_range(name: str, data_range: float | None) -> None:
+def test_the_data_range_must_be_given(name: str, data_range: float | None) -> None:
     with pytest.raises(UsageError, match="data_range"):
         make(name, data_range)
     with pytest.raises(UsageError, match="data_range"):
@@ -176,9 +176,9 @@ def test_refuses_to_guess_the_data_range(name: str, data_range: float | None) ->
         (torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1, 3, 32, 32).byte(), "uint8"),
         (torch.zeros(0, 3, 32, 32), torch.zeros(0, 3, 32, 32), "at least one pixel"),
     ],
-    ids=["size", "channels", "one picture", "bytes", "empty"],
+    ids=["size", "channels", "one image", "bytes", "empty"],
 )
-def test_refuses_what_does_not_fit(measure: Measure, x: Tensor, y: Tensor, words: str) -> None:
+def test_invalid_pairs_of_images_are_refused(measure: Measure, x: Tensor, y: Tensor, words: str) -> None:
     for call in (measure.distance, measure.distance_map):
         with pytest.raises(UsageError) as refusal:
             call(x, y)

@@ -64,7 +64,7 @@ def test_gradient() -> None:
     )
 
 
-def test_opposite_pictures_give_zero_with_a_finite_gradient() -> None:
+def test_opposite_images_give_zero_with_a_finite_gradient() -> None:
     x, _ = pair(1, 1, 48, 48)
     y = (1 - x).requires_grad_()
     value = ms_ssim(x, y, data_range=1.0, weights=(0.5, 0.5))
@@ -74,7 +74,7 @@ def test_opposite_pictures_give_zero_with_a_finite_gradient() -> None:
     assert y.grad.isfinite().all()
 
 
-def test_map_shows_where() -> None:
+def test_the_map_is_low_where_the_images_differ() -> None:
     x, _ = pair(1, 3, 67, 71)
     y = x.clone()
     y[..., 40:48, 20:28] = 0.5
@@ -84,10 +84,10 @@ def test_map_shows_where() -> None:
     assert found[..., :8, 60:].max() < 1e-9
 
 
-def test_refuses_pictures_too_small_for_the_scales() -> None:
+def test_refuses_images_too_small_for_the_scales() -> None:
     x, y = pair(1, 1, 160, 200)
     with pytest.raises(
-        UsageError, match="at least 161 pixels, the picture has 160×200; give at most 4 weights"
+        UsageError, match="at least 161 pixels, the image has 160×200; give at most 4 weights"
     ):
         ms_ssim(x, y, data_range=1.0)
     assert ms_ssim(x, y, data_range=1.0, weights=(0.25,) * 4).shape == (1,)
@@ -105,7 +105,7 @@ def test_refuses_pictures_too_small_for_the_scales() -> None:
         ({"kind": "foo"}, "window kind 'foo'"),
     ],
 )
-def test_module_refuses_settings_before_any_picture(options, words) -> None:
+def test_module_refuses_settings_before_any_image(options, words) -> None:
     with pytest.raises(UsageError, match=words):
         MSSSIM(data_range=1.0, **options)
 

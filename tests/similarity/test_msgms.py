@@ -62,7 +62,7 @@ def test_equals_plain_numpy(size: tuple[int, int], data_range: float) -> None:
         assert ours[n].item() == pytest.approx(np.mean(means), abs=1e-9)
 
 
-def test_sees_edges_and_not_brightness() -> None:
+def test_edges_count_and_brightness_does_not() -> None:
     x = torch.zeros(1, 1, 32, 32)
     x[..., 16:] = 0.5
     torch.testing.assert_close(msgms(x, x + 0.3, data_range=1.0), torch.ones(1), atol=1e-4, rtol=0)
@@ -81,7 +81,7 @@ def test_gradient() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scales": 5}, "at least 16 pixels, the picture has 15×30"),
+        ({"scales": 5}, "at least 16 pixels, the image has 15×30"),
         ({"scales": 0}, "scales"),
         ({"c": 0}, "c is 0"),
     ],
@@ -93,6 +93,6 @@ def test_refuses_settings_that_make_no_sense(options, words) -> None:
 
 
 @pytest.mark.parametrize(("options", "words"), [({"scales": 0}, "scales"), ({"c": 0}, "c is 0")])
-def test_module_refuses_settings_before_any_picture(options, words) -> None:
+def test_module_refuses_settings_before_any_image(options, words) -> None:
     with pytest.raises(UsageError, match=words):
         MSGMS(data_range=1.0, **options)

@@ -83,7 +83,7 @@ def test_float32_stays_close_to_float64() -> None:
     assert (ssim_map(x.float(), y.float(), data_range=1.0) - exact).abs().max() < 5e-4
 
 
-def test_large_pictures_and_many_channels_go_through_in_chunks() -> None:
+def test_large_images_and_many_channels_are_processed_in_chunks() -> None:
     x = random(2, 11, 150, 170)
     y = noisy(x)
     together = ssim_map(x, y, data_range=1.0)
@@ -154,7 +154,7 @@ def test_parts_multiply_to_the_map() -> None:
     torch.testing.assert_close(ssim_map(x, y, data_range=1.0, alpha=0, beta=0), structure)
 
 
-def test_each_part_sees_its_own_change() -> None:
+def test_each_factor_responds_to_its_own_change() -> None:
     x = 0.25 + random(1, 1, 32, 32) / 4
     brighter = ssim_parts(x, x + 0.25, data_range=1.0)
     assert brighter.luminance.max() < 0.99
@@ -189,7 +189,7 @@ def test_constants() -> None:
     ):
         expected = torch.full((1,), c1 / (0.25 + c1)).double()
         torch.testing.assert_close(ssim(x, y, data_range=1.0, **options), expected)
-    # of equal mean and no structure only c2 is left: a flat picture against a checkerboard of variance 0.25
+    # of equal mean and no structure only c2 is left: a flat image against a checkerboard of variance 0.25
     board = (torch.arange(16)[:, None] + torch.arange(16)).remainder(2).double()[None, None]
     flat = torch.full_like(board, 0.5)
     for options, c2 in (
@@ -209,15 +209,15 @@ def test_scale_of_the_values_does_not_matter(constants) -> None:
     torch.testing.assert_close(scaled, ssim_map(x, y, data_range=1.0, constants=constants))
 
 
-def test_equal_pictures_give_exactly_one() -> None:
+def test_equal_images_give_exactly_one() -> None:
     for dtype in (torch.float32, torch.float64):
         x = random(2, 3, 40, 41, dtype=dtype)
         assert (ssim_map(x, x, data_range=1.0) == 1).all()
         assert (ssim(x, x, data_range=1.0) == 1).all()
 
 
-def test_near_equal_pictures_differ_after_all() -> None:
-    # the shortfall grows with the square of the difference, also where float32 cannot tell 1 - 1e-9 from 1
+def test_near_equal_images_have_a_positive_distance() -> None:
+    # the shortfall grows with the square of the difference, also where float32 cannot represent 1 - 1e-9
     x = random(1, 1, 32, 32)
     shortfall = [1 - ssim(x, x + step, data_range=1.0).item() for step in (1e-4, 2e-4)]
     assert shortfall[1] / shortfall[0] == pytest.approx(4, rel=1e-3)
@@ -229,7 +229,7 @@ def test_log_ssim() -> None:
     torch.testing.assert_close(log_ssim(x, y, data_range=1.0), expected)
 
 
-def test_precision_settings_of_others_do_not_reach_in() -> None:
+def test_global_precision_settings_have_no_influence() -> None:
     x, y = random(1, 3, 40, 40, dtype=torch.float32), noisy(random(1, 3, 40, 40, dtype=torch.float32))
     plain = ssim_map(x, y, data_range=1.0)
     before = torch.get_float32_matmul_precision()
@@ -245,7 +245,7 @@ def test_precision_settings_of_others_do_not_reach_in() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-def test_first_use_in_inference_mode_does_not_spoil_training() -> None:
+def test_first_use_in_inference_mode_does_not_break_training() -> None:
     x = random(1, 1, 23, 29)
     with torch.inference_mode():
         ssim(x, x, data_range=1.0)
@@ -259,7 +259,7 @@ def test_first_use_in_inference_mode_does_not_spoil_training() -> None:
     ("options", "words"),
     [
         ({"window": 10}, "odd"),
-        ({"window": 19}, "larger than the picture of 18×20"),
+        ({"window": 19}, "larger than the image of 18×20"),
         ({"sigma": 0}, "sigma"),
         ({"kind": "round"}, "'gaussian' or 'uniform'"),
         ({"padding": "zero"}, "'symmetric' or 'valid'"),
@@ -285,7 +285,7 @@ def test_refuses_options_that_make_no_sense(options, words) -> None:
         ({"constants": "foo"}, "constants 'foo'"),
     ],
 )
-def test_module_refuses_them_before_any_picture(options, words) -> None:
+def test_module_refuses_wrong_options_before_any_image(options, words) -> None:
     for module in (SSIM, LogSSIM):
         with pytest.raises(UsageError, match=words):
             module(data_range=1.0, **options)

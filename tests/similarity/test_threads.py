@@ -1,4 +1,4 @@
-"""Work spread over threads: all of it once, the same result, and torch's own settings left alone."""
+"""Work in parallel threads: every chunk once, equal results, and unchanged settings of torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_chunk_is_visited_once_by_threads_of_one_core() -> None:
     assert cores == {1}
 
 
-def test_own_threads_of_torch_are_left_alone() -> None:
+def test_the_thread_setting_of_torch_is_unchanged() -> None:
     side_by_side(lambda chunks: list(chunks) and None, [1, 2, 3], CPU)
     elsewhere: list[int] = []
     newcomer = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
@@ -47,7 +47,7 @@ def test_own_threads_of_torch_are_left_alone() -> None:
     assert elsewhere == [2]
 
 
-def test_a_failure_is_passed_on() -> None:
+def test_an_exception_in_a_thread_is_raised() -> None:
     def fail(chunks: Iterator[int]) -> None:
         raise MemoryError(f"no room for {next(chunks)}")
 
@@ -83,7 +83,7 @@ def similarity_in_a_worker(answers: multiprocessing.Queue) -> None:
     answers.put(ssim(x, x, data_range=1.0).tolist())
 
 
-def test_a_forked_worker_gets_threads_of_its_own() -> None:
+def test_a_forked_process_starts_its_own_threads() -> None:
     x = torch.zeros(4, 1, 32, 32)
     ssim(x, x, data_range=1.0)
     forked = multiprocessing.get_context("fork")

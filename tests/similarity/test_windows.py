@@ -1,4 +1,4 @@
-"""The filters against SciPy's."""
+"""Window filters against those of SciPy."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.comparing import Run
-from blemish.detect.metrics import bootstrap_interval
-from blemish.detect.streaming import PixelResult
+from blemish.decision.metrics import bootstrap_interval
+from blemish.decision.pixel_metrics import PixelResult
 from blemish.errors import FileError, Stopped, UsageError
-from blemish.evaluating import Evaluation
+from blemish.evaluation.compare import Run
+from blemish.evaluation.evaluate import Evaluation
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.studies import STUDIES, bergmann2018, run_study
-from blemish.studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
-from blemish.studies.protocol import Request
+from studies import STUDIES, bergmann2018, run_study
+from studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
+from studies.protocol import Request
 
 
 def test_boards_are_reproducible_and_differ() -> None:
@@ -75,13 +75,15 @@ def settings(monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path) -
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     length = bergmann2018.QUICK._replace(
         settings=(),
-        pictures={"good": 12, "test_good": 2, "per_blemish": 1, "size": 64},
+        images={"good": 12, "test_good": 2, "per_blemish": 1, "size": 64},
         boards=12,
         board_tests=2,
     )
     monkeypatch.setattr(bergmann2018, "QUICK", length)
     # Intervals are tested with the metrics; here they would take most of the time.
-    monkeypatch.setattr("blemish.evaluating.bootstrap_interval", partial(bootstrap_interval, resamples=20))
+    monkeypatch.setattr(
+        "blemish.evaluation.evaluate.bootstrap_interval", partial(bootstrap_interval, resamples=20)
+    )
     shorter = ["training.steps=2", "training.batch=2", "patch.stride=32", "threshold.false_reject_rate=0.2"]
     return [*tiny, *shorter]
 
@@ -111,8 +113,8 @@ def test_the_study_writes_both_parts_and_uses_finished_fits_again(
     assert f"| {written['rows'][1]['pixel']['auroc']:.3f} |" in page
     assert f"| {written['figure_3'][0]['auroc']:.3f} |" in page
     assert "at most 2 steps of batch 2, Adam with a learning rate of 0.0002, constant. The paper: " in page
-    assert "our training is shorter, on smaller pictures and" not in page  # the rate is the paper's
-    assert "our training is shorter and on smaller pictures, as --quick asks." in page
+    assert "our training is shorter, on smaller images and" not in page  # the rate is the paper's
+    assert "our training is shorter and on smaller images, as --quick asks." in page
     assert "at most 2 steps of batch 2, Adam with a learning rate of 0.001, falling to 0." in page
     assert {path.name for path in result.files} == {
         f"bergmann2018-quick{ending}" for ending in (".json", ".md", ".png", "-curves.png", "-figure3.png")
@@ -146,7 +148,7 @@ def test_boards_fitted_with_other_settings_are_not_taken_for_these(
     )
     bergmann2018._figure_3(one, bergmann2018.QUICK, (0,), Observer())
     more = bergmann2018.QUICK._replace(boards=13)
-    with pytest.raises(UsageError, match="was fitted on other pictures"):
+    with pytest.raises(UsageError, match="was fitted on other images"):
         bergmann2018._figure_3(one, more, (0,), Observer())
     with pytest.raises(UsageError, match=r"training\.steps 2, not 3"):
         bergmann2018._figure_3(other, bergmann2018.QUICK, (0,), Observer())

@@ -12,24 +12,24 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from blemish.detect import bootstrap_interval
+from blemish.decision import bootstrap_interval
 from blemish.errors import Stopped
 from blemish.recipes import load_recipe
-from blemish.studies import kumar2025, protocol, run_study
-from blemish.studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
-from blemish.training import Machine
+from blemish.storage.training_record import Machine
+from studies import kumar2025, protocol, run_study
+from studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
 
-# (good, defective) test pictures of MVTec AD.
+# (good, defective) test images of MVTec AD.
 TESTED = {"hazelnut": (40, 70), "bottle": (20, 63), "pill": (26, 141), "screw": (41, 119), "tile": (33, 84)}
 FEW = ("dae-mse", "cae-ssim", "dae-vgg16-mse")
 TINY = Length(
-    pictures={"good": 24, "test_good": 2, "per_blemish": 1, "size": 64},
+    images={"good": 24, "test_good": 2, "per_blemish": 1, "size": 64},
     settings=(
         "training.batch=8",
         "training.validate_every=1",
         "training.device=cpu",
         "training.precision=float32",
-        "picture.size=32",
+        "image.size=32",
         "patch.size=32",
         "patch.stride=32",
     ),
@@ -53,8 +53,10 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kumar2025, "VARIATIONS", VARIED)
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 8)
-    monkeypatch.setattr("blemish.evaluating.bootstrap_interval", partial(bootstrap_interval, resamples=10))
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 8)
+    monkeypatch.setattr(
+        "blemish.evaluation.evaluate.bootstrap_interval", partial(bootstrap_interval, resamples=10)
+    )
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_there_are_twelve_rows_and_each_is_a_recipe_of_the_paper() -> None:
         recipe = load_recipe(name)
         assert recipe.paper.startswith("Kumar, Malik, Puglisi 2025")
         assert recipe.threshold.rule == "train-mean"
-        assert recipe.picture.size == recipe.patch.size == recipe.patch.stride == 256
+        assert recipe.image.size == recipe.patch.size == recipe.patch.stride == 256
         assert recipe.residual.name == recipe.loss[0].name == name.rsplit("-", 1)[1]
         assert (recipe.encoder.name == "kumar") == (len(name.split("-")) == 2)
 
@@ -148,11 +150,11 @@ def test_all_rows_beside_the_published_ones(
     table = result.files[1].read_text(encoding="utf-8")
     (line,) = [line for line in table.splitlines() if line.startswith("| dae-vgg16-mse |")]
     assert line.split(" | ")[1:5] == ["scratch", "1", "1", "0.002"]
-    assert "Pictures of 32 × 32 pixels, at most 1 to 2 steps of batch 8, " in table
-    assert "our training is on smaller pictures and with a larger learning rate, " in table
+    assert "Images of 32 × 32 pixels, at most 1 to 2 steps of batch 8, " in table
+    assert "our training is on smaller images and with a larger learning rate, " in table
     assert line.endswith("| 0.10 | 0.92 | 0.68 |")
     assert "No ImageNet weights were on this machine for vgg16:" in table
-    assert "accuracy 0.56" in table  # 5 of the 9 test pictures are defective
+    assert "accuracy 0.56" in table  # 5 of the 9 test images are defective
     with Image.open(result.files[2]) as examples, Image.open(result.files[3]) as curves:
         assert examples.height > examples.width > 500
         assert curves.width > 500
@@ -173,7 +175,13 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(args[4])
         raise Stopped("enough")
 
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     monkeypatch.setattr(kumar2025, "comparison", note)
     with pytest.raises(Stopped):
         run_study("kumar2025", tmp_path / "out", data=screw)
@@ -181,7 +189,7 @@ def test_the_full_length_waits_for_a_gpu(
 
 
 @pytest.mark.usefixtures("tiny_study")
-def test_quick_draws_its_own_pictures(tmp_path: Path) -> None:
+def test_quick_draws_its_own_images(tmp_path: Path) -> None:
     result = run_study("kumar2025", tmp_path, quick=True)
     assert result.files[0].name == "kumar2025-quick.json"
     assert result.figures["dataset"] == "generated"

@@ -12,17 +12,20 @@ import pytest
 from PIL import Image
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
-from blemish.jpeg.anchors import PILLOW_420, PILLOW_444
+from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
+from blemish.jpeg.benchmark.records import BdRate, CodecRecord
+from blemish.jpeg.benchmark.run import evaluate
+from blemish.jpeg.benchmark.summary import summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
-from blemish.jpeg.evaluating import Rate, Record, evaluate, summarise
 from blemish.recipes import override
-from blemish.studies import liu2022, protocol, run_study
-from blemish.studies.liu2022 import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length, in_words
-from blemish.studies.protocol import Request
-from blemish.training import Machine
+from blemish.training.device import Machine
+from studies import liu2022, liu2022_figures, liu2022_page, liu2022_plan, liu2022_results, protocol, run_study
+from studies.liu2022_page import in_words
+from studies.liu2022_plan import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length
+from studies.protocol import Request
 
 TINY = Length(
-    pictures={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
+    images={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
     settings=(
         "tables.initial=annex-k",
         "tables.pace=50",
@@ -44,9 +47,9 @@ TINY = Length(
     crops=0,
 )
 VARIED = (
-    liu2022.Ablation("α = 1", "loss.alpha", 1),
-    liu2022.Ablation("σ = 0", "loss.sigma", 0),
-    liu2022.Ablation("γ = 0", "loss.gamma", 0),
+    liu2022_plan.Ablation("α = 1", "loss.alpha", 1),
+    liu2022_plan.Ablation("σ = 0", "loss.sigma", 0),
+    liu2022_plan.Ablation("γ = 0", "loss.gamma", 0),
 )
 
 
@@ -54,11 +57,11 @@ VARIED = (
 def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FULL", "WITHOUT_GPU", "QUICK"):
         monkeypatch.setattr(liu2022, name, TINY)
-    monkeypatch.setattr(liu2022, "ABLATIONS", VARIED)
+    monkeypatch.setattr(liu2022_plan, "ABLATIONS", VARIED)
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-hub"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 1)
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 1)
 
 
 @pytest.fixture
@@ -86,11 +89,12 @@ def test_there_are_six_rows_and_each_is_a_recipe_of_the_paper() -> None:
 def test_every_length_fits_every_recipe(length: Length) -> None:
     kinds = {load_deep_recipe(name).attention.name for name in RECIPES}
     assert length.attention.keys() <= kinds
-    for recipe in (one.recipe for one in liu2022._plan(length, (0,), (), True)):
+    for recipe in (one.recipe for one in liu2022_plan.plan_fits(length, (0,), (), True)):
         assert recipe.training.steps % recipe.training.validate_every == 0
         assert recipe.loss.gamma in (0, 500)
     sides = {
-        (one.recipe.patch.size, one.recipe.training.batch) for one in liu2022._plan(length, (0,), (), True)
+        (one.recipe.patch.size, one.recipe.training.batch)
+        for one in liu2022_plan.plan_fits(length, (0,), (), True)
     }
     assert len(sides) == 1, "or steps a second could not be compared"
 
@@ -106,15 +110,15 @@ def test_the_full_length_is_the_papers() -> None:
 
 
 def test_the_loss_is_varied_where_it_can_be() -> None:
-    names = {one.name for one in liu2022._plan(FULL, (0,), (), True)} - set(RECIPES)
+    names = {one.name for one in liu2022_plan.plan_fits(FULL, (0,), (), True)} - set(RECIPES)
     assert names == {f"jpeg-vgg19, {one.title}" for one in ABLATIONS}
-    without = liu2022._plan(FULL, (0,), (), False)
+    without = liu2022_plan.plan_fits(FULL, (0,), (), False)
     assert {one.recipe.loss.gamma for one in without} == {0}
     assert {one.name for one in without} - set(RECIPES) == {"jpeg-vgg19, σ = 0", "jpeg-vgg19, σ = 500"}
 
 
 def test_seeds_are_fits_of_their_own() -> None:
-    plan = liu2022._plan(FULL, (3, 5), (), False)
+    plan = liu2022_plan.plan_fits(FULL, (3, 5), (), False)
     assert [one.recipe.training.seed for one in plan] == [3] * 6 + [5] * 6 + [3] * 2
     assert len({one.folder for one in plan}) == len({one.name for one in plan}) == len(plan)
     assert "jpeg-lstm, seed 5" in {one.name for one in plan}
@@ -123,7 +127,7 @@ def test_seeds_are_fits_of_their_own() -> None:
 @pytest.mark.usefixtures("tiny_study")
 def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
     out = tmp_path / "out"
-    settings = ["tables.pace=40", "picture.sampling='4:2:0'"]
+    settings = ["tables.pace=40", "image.sampling='4:2:0'"]
     result = run_study("liu2022", out, data=holiday, settings=settings)
     stem = "liu2022-holiday"
     assert [path.name for path in result.files] == [
@@ -136,7 +140,7 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
     assert [row["name"] for row in written["rows"]] == [*RECIPES, "jpeg-tables, α = 1"]
     assert [row["steps"] for row in written["rows"]] == [4, 2, 2, 2, 2, 2, 4]
     assert {row["settings"]["tables"]["pace"] for row in written["rows"]} == {40}
-    assert {row["settings"]["picture"]["sampling"] for row in written["rows"]} == {"4:2:0"}
+    assert {row["settings"]["image"]["sampling"] for row in written["rows"]} == {"4:2:0"}
     starts = {row["recipe"]: row["attention_from"] for row in written["rows"]}
     assert starts == {
         "jpeg-tables": "–",
@@ -166,8 +170,8 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
         "our training is shorter, on smaller crops, with a larger learning rate and from JPEG's own" in page
     )
     for path in result.files[2:]:
-        with Image.open(path) as picture:
-            assert picture.width > 400
+        with Image.open(path) as image:
+            assert image.width > 400
 
     told = recorder()
     again = run_study("liu2022", out, data=holiday, settings=settings, observer=told)
@@ -181,25 +185,25 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
 
 @pytest.mark.usefixtures("tiny_study")
 def test_rates_are_of_the_files_as_they_are_now(holiday: Path, tmp_path: Path) -> None:
-    """The journal keeps files of fits and pictures that are gone; they count for nothing."""
+    """The journal keeps files of fits and images that are gone; they count for nothing."""
     request = Request("liu2022", tmp_path, holiday)
     work = request.work / "evaluation"
     ladder = {"qualities": (5, 50), "ssimulacra2": False, "lpips": False, "crops": 0}
     first = evaluate(holiday / "test", work, encoders=[], **ladder)  # type: ignore[arg-type]
-    sizes = {(one.encoder, one.quality): one.bytes for one in liu2022._records(request, first)}
+    sizes = {(one.encoder, one.quality): one.bytes for one in liu2022_results.records_of(request, first)}
     Image.open(holiday / "train" / "1.png").save(holiday / "test" / "0.png")
     second = evaluate(holiday / "test", work, encoders=[], **ladder)  # type: ignore[arg-type]
-    records = liu2022._records(request, second)
+    records = liu2022_results.records_of(request, second)
     assert len(records) == len(sizes) == 4
     assert all(sizes[one.encoder, one.quality] != one.bytes for one in records)
     renamed = second.encoders[0].model_copy(update={"description": "another"})
     other = second.model_copy(update={"encoders": (renamed, second.encoders[1])})
-    assert {one.encoder for one in liu2022._records(request, other)} == {"pillow-444"}
+    assert {one.encoder for one in liu2022_results.records_of(request, other)} == {"pillow-444"}
 
 
-def record(encoder: str, quality: int, size: int, psnr: float) -> Record:
-    return Record(
-        picture="a", picture_sha256="", encoder=encoder, description="", quality=quality, width=100, height=80,
+def record(encoder: str, quality: int, size: int, psnr: float) -> CodecRecord:
+    return CodecRecord(
+        image="a", image_sha256="", encoder=encoder, description="", quality=quality, width=100, height=80,
         bytes=size, seconds=1.0, measures={"psnr_rgb": psnr},
     )  # fmt: skip
 
@@ -217,24 +221,24 @@ def test_a_claim_about_low_rates_is_judged_at_low_rates(tmp_path: Path) -> None:
         for quality, (size, value) in enumerate(zip(sizes, psnr, strict=True), start=1)
     ]
     evaluation = summarise(records, [PILLOW_420, PILLOW_444], bpp_range=(0.7, 1.5))
-    results = liu2022.Results(Request("liu2022", tmp_path), [], evaluation, records, False)
+    results = liu2022_results.Results(Request("liu2022", tmp_path), [], evaluation, records, False)
     rates = results.rates(claim.anchor, claim.encoder, claim.bpp_range)
     assert rates["psnr_rgb"]["mean"] > 20
     rest = results.rate(claim.anchor, claim.encoder, "psnr_rgb")
     assert rest is not None
     assert rest.mean < 0
-    assert liu2022._compared(claim) == "jpeg-lstm beside pillow-444, 0.2 to 0.45 bits per pixel"
+    assert liu2022_page.compared_in_words(claim) == "jpeg-lstm beside pillow-444, 0.2 to 0.45 bits per pixel"
 
 
 def test_a_figure_without_any_measure_says_so(tmp_path: Path) -> None:
-    """Of pictures that come back exactly, PSNR has no value; small ones have no MS-SSIM."""
+    """Of images that come back exactly, PSNR has no value; small ones have no MS-SSIM."""
     records = [
         record(name, quality, 100 * quality, 30.0).model_copy(update={"measures": {"psnr_rgb": None}})
         for name in ("pillow-420", "pillow-444")
         for quality in (1, 2)
     ]
     evaluation = summarise(records, [PILLOW_420, PILLOW_444])
-    with Image.open(liu2022.draw_rates(tmp_path / "a.png", evaluation, [])) as figure:
+    with Image.open(liu2022_figures.draw_rates(tmp_path / "a.png", evaluation, [])) as figure:
         assert figure.width > 400
 
 
@@ -245,22 +249,22 @@ def test_a_figure_without_any_measure_says_so(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_rate_in_words_says_what_its_interval_says(low: float, high: float, words: str) -> None:
     mean = (low + high) / 2
-    rate = Rate(anchor="a", encoder="b", measure="ms_ssim", mean=mean, low=low, high=high, pictures=24)
+    rate = BdRate(anchor="a", encoder="b", measure="ms_ssim", mean=mean, low=low, high=high, images=24)
     figures, verdict = words.rsplit(", ", 1)
     assert in_words(rate, 24) == words
     assert in_words(rate, 24, judged=False) == figures
-    assert in_words(rate, 48) == f"{figures} (24 of 48 pictures), {verdict}"
-    assert in_words(rate, 49) == f"{figures} (24 of 49 pictures)"
-    assert in_words(rate.model_copy(update={"pictures": 1}), 1) == figures
+    assert in_words(rate, 48) == f"{figures} (24 of 48 images), {verdict}"
+    assert in_words(rate, 49) == f"{figures} (24 of 49 images)"
+    assert in_words(rate.model_copy(update={"images": 1}), 1) == figures
 
 
 def test_training_like_the_papers_is_not_said_to_differ(tmp_path: Path) -> None:
     recipes = [load_deep_recipe("jpeg-lstm")]
-    words = liu2022.training_beside_paper(Request("liu2022", tmp_path), recipes)
+    words = liu2022_page.training_beside_paper(Request("liu2022", tmp_path), recipes)
     assert "Beside the paper's" not in words
     assert "One network a recipe serves the λ 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1" in words
     single = override(recipes[0], ["lambdas=[0.01]", "training.steps=50"])
-    words = liu2022.training_beside_paper(Request("liu2022", tmp_path, quick=True), [single])
+    words = liu2022_page.training_beside_paper(Request("liu2022", tmp_path, quick=True), [single])
     assert "One network" not in words
     assert words.endswith("Beside the paper's, our training is shorter, as --quick asks.")
 
@@ -276,7 +280,7 @@ def test_the_full_length_waits_for_a_gpu(
         raise Stopped("enough")
 
     monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
-    monkeypatch.setattr(liu2022, "_plan", note)
+    monkeypatch.setattr(liu2022, "plan_fits", note)
     with pytest.raises(Stopped):
         run_study("liu2022", tmp_path / "out", data=holiday)
     assert asked == [getattr(liu2022, length)]
@@ -293,6 +297,6 @@ def test_what_was_asked_is_checked_before_any_fit(holiday: Path, tmp_path: Path)
     with pytest.raises(FileError, match="has no test folder"):
         run_study("liu2022", out, data=holiday)
     (holiday / "test").mkdir()
-    with pytest.raises(FileError, match="holds no picture"):
+    with pytest.raises(FileError, match="holds no image"):
         run_study("liu2022", out, data=holiday)
     assert not out.exists()

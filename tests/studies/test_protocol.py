@@ -1,4 +1,4 @@
-"""What studies share: names of results, fits that are kept, tables and pictures."""
+"""What studies share: names of results, fits that are kept, tables and images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.comparing import Comparison
+from blemish.data.datasets import read_labelled
 from blemish.errors import FileError, RecipeError, UsageError
-from blemish.images import read_labelled
+from blemish.evaluation.compare import Comparison
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
-from blemish.studies import protocol, run_study
-from blemish.studies.protocol import Example, PublishedTraining, Request, Shown
-from blemish.training import Machine
+from blemish.storage.training_record import Machine, TrainingLook
+from studies import protocol, run_study
+from studies.protocol import Example, PublishedTraining, Request, Shown
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -53,18 +53,24 @@ def test_results_are_named_after_what_was_asked(tmp_path: Path) -> None:
     assert full.work == tmp_path / "kumar2025-mvtec screw-quick-work"
 
 
-def test_pictures_of_a_data_set_stay_in_the_work_folder(tmp_path: Path) -> None:
+def test_images_of_a_data_set_stay_in_the_work_folder(tmp_path: Path) -> None:
     generated = Request("kumar2025", tmp_path)
-    assert generated.picture(".png") == generated.file(".png")
+    assert generated.image(".png") == generated.file(".png")
     of_a_data_set = Request("kumar2025", tmp_path, tmp_path / "screw")
-    assert of_a_data_set.picture(".png") == of_a_data_set.work / "kumar2025-screw.png"
+    assert of_a_data_set.image(".png") == of_a_data_set.work / "kumar2025-screw.png"
 
 
 def test_the_length_is_what_was_asked_and_what_the_machine_can_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for device, expected in (("cpu", "without"), ("cuda", "with")):
-        monkeypatch.setattr(protocol, "choose_machine", lambda device=device: Machine(device, "float32", ""))
+        monkeypatch.setattr(
+            protocol,
+            "choose_machine",
+            lambda device=device: Machine(
+                device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+            ),
+        )
         assert Request("kumar2025", tmp_path).length("quick", "with", "without") == expected
         assert Request("kumar2025", tmp_path, quick=True).length("quick", "with", "without") == "quick"
 
@@ -125,10 +131,10 @@ def test_trainings_are_told_as_they_were_set() -> None:
     )
     changed = override(
         ONE,
-        ["picture.size=256", "training.learning_rate=1e-3", "training.schedule=cosine", "training.steps=400"],
+        ["image.size=256", "training.learning_rate=1e-3", "training.schedule=cosine", "training.steps=400"],
     )
     assert protocol.training_in_words([changed, OTHER]) == (
-        "Patches of 128 × 128 pixels of pictures resized to 256, at most 400 to 62500 steps of batch 32, "
+        "Patches of 128 × 128 pixels of images resized to 256, at most 400 to 62500 steps of batch 32, "
         "transformers after 1000 of their own, Adam with a learning rate of 0.0002 to 0.001, constant or falling to 0."
     )
 
@@ -145,7 +151,13 @@ def test_trainings_are_told_as_they_were_set() -> None:
 def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, device: str, quick: bool, reason: str
 ) -> None:
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     request = Request("radli2022", Path("out"), quick=quick)
     changes = [
         "patch.size=64",
@@ -156,7 +168,7 @@ def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
     said = protocol.beside_paper(request, [override(ONE, changes), OTHER], PAPER)
     assert "The paper: much longer." in said
     assert said.endswith(
-        "Beside the paper's, our training is shorter, on smaller pictures and with a larger, falling learning rate, "
+        "Beside the paper's, our training is shorter, on smaller images and with a larger, falling learning rate, "
         f"{reason}."
     )
     only = protocol.beside_paper(request, [override(OTHER, ["training.learning_rate=1e-4"])], PAPER)
@@ -167,7 +179,7 @@ def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
     assert protocol.beside_paper(request, [short], open_length).endswith("The paper: much longer.")
 
 
-def test_generated_pictures_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:
+def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:
     told = recorder()
     few = {"good": 3, "test_good": 1, "per_blemish": 1, "size": 64}
     folder = protocol.generated(tmp_path, "checkerboard", **few, observer=told)
@@ -177,9 +189,11 @@ def test_generated_pictures_are_drawn_once(tmp_path: Path, recorder: Callable[..
     assert protocol.generated(tmp_path, "checkerboard", **few, observer=told) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
     assert len(told.stages) == 1
-    (folder.parent / ".part").mkdir()  # what an interrupted drawing leaves
+    left = tmp_path / "images-2-1-1-64" / ".part-checkerboard"  # by a drawing that was killed
+    (left / "checkerboard" / "train").mkdir(parents=True)
     other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=told)
     assert other != folder
+    assert list(other.parent.iterdir()) == [other]
 
 
 def test_spread_is_the_mean_and_the_range_of_what_is_known() -> None:
@@ -198,23 +212,23 @@ def test_examples_are_of_every_type_and_always_the_same(dataset: Path) -> None:
     example = protocol.read_example(protocol.choose_examples(dataset, 1)[0])
     assert example.title == "dot/0.png"
     assert example.mask.sum() == 80
-    assert example.picture.shape == (1, 40, 48)
+    assert example.image.shape == (1, 40, 48)
 
 
-def test_what_is_shown_is_what_the_inspector_measures(
+def test_what_is_shown_is_what_the_detector_measures(
     compared: tuple[Comparison, Path], dataset: Path
 ) -> None:
-    inspector = protocol.fitted(compared[1], "ssim-ae", 1)
-    assert inspector.recipe.training.seed == 1
+    detector = protocol.fitted(compared[1], "ssim-ae", 1)
+    assert detector.recipe.training.seed == 1
     (item,) = protocol.choose_examples(dataset, 1)
-    (shown,) = protocol.show(inspector, [item])
-    np.testing.assert_array_equal(shown.map, inspector.inspect(item.path).map)
+    (shown,) = protocol.show(detector, [item])
+    np.testing.assert_array_equal(shown.map, detector.inspect(item.path).map)
     assert shown.reconstruction.shape == (1, 40, 48)
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _example(title: str, mask: NDArray[np.bool_]) -> Example:
@@ -257,9 +271,9 @@ def test_each_recipe_adds_a_column_and_each_example_two_rows(tmp_path: Path) -> 
 @pytest.mark.parametrize("losses", [(2.0, 1.0), (0.5, -0.5)])
 def test_curves_show_every_seed(tmp_path: Path, losses: tuple[float, float]) -> None:
     history = [
-        {"step": 1.0 + place, "training": loss, "validation": loss} for place, loss in enumerate(losses)
+        TrainingLook(step=1 + place, training=loss, validation=loss) for place, loss in enumerate(losses)
     ]
-    other = [{**look, "validation": look["validation"] / 2} for look in history]
+    other = [look.model_copy(update={"validation": look.validation / 2}) for look in history]
     one = protocol.draw_curves(tmp_path / "1.png", {"a": [history]})
     two = protocol.draw_curves(tmp_path / "2.png", {"a": [history, other]})
     five = protocol.draw_curves(tmp_path / "5.png", {name: [history] for name in "abcde"})
@@ -292,5 +306,5 @@ def test_brightness_alone_is_measured_in_either_direction(tmp_path: Path, bright
         for index in range(4):
             grey = 100 + 2 * index + (50 if name == brighter and index else 0)
             Image.fromarray(np.full((9, 7), grey, np.uint8)).save(folder / f"{index}.png")
-    # Of the 16 pairs, the four with the one dark picture of the brighter kind are lost, or half of one a tie.
+    # Of the 16 pairs, the four with the one dark image of the brighter kind are lost, or half of one a tie.
     assert protocol.brightness_auroc(tmp_path) == pytest.approx((12 + 0.5) / 16)

@@ -13,31 +13,27 @@ import tifffile
 import torch
 from torch import Tensor, nn
 
+from blemish.data.modality import Modality
+from blemish.data.scene_reader import SceneReader
+from blemish.data.scenes import find_scenes
+from blemish.demo.painting import MODALITIES, write_paintings
 from blemish.errors import FileError, RecipeError, Stopped
-from blemish.images import Modality, find_scenes
-from blemish.images.painting import MODALITIES, write_paintings
-from blemish.inspector import load
-from blemish.models.autoencoder import Output
+from blemish.inspection.detector import load
+from blemish.models.contracts import Output
 from blemish.observer import Observer
-from blemish.panels import Panel
 from blemish.recipes import load_recipe, override
-from blemish.studies import run_study, xie2019
-from blemish.studies.xie2019 import (
-    CLAIMS,
-    CROSSED,
-    FULL,
-    QUICK,
-    ROWS,
-    WITHOUT_GPU,
+from studies import run_study, xie2019
+from studies.xie2019 import FULL, QUICK, WITHOUT_GPU, Length
+from studies.xie2019_measures import (
     Comparison,
-    Length,
-    alike,
     by_distance,
     corner_distance,
     cut,
     local_ssim,
+    patch_similarity,
     pigeonhole_interval,
 )
+from studies.xie2019_rows import CLAIMS, CROSSED, ROWS, SAME_RATE, WITH_DROPOUT
 
 TINY = Length(
     paintings=2,
@@ -59,7 +55,7 @@ TINY = Length(
 def tiny_study(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FULL", "WITHOUT_GPU", "QUICK"):
         monkeypatch.setattr(xie2019, name, TINY)
-    monkeypatch.setattr("blemish.training.loop.VALIDATION_PATCHES", 1)
+    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 1)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +93,11 @@ def test_the_papers_rows_are_trained_as_in_the_paper() -> None:
     }
     for row in ROWS:
         corrupted = bool(xie2019._recipe(row, ()).corruption)
-        assert corrupted == (row.name == xie2019.WITH_DROPOUT)
+        assert corrupted == (row.name == WITH_DROPOUT)
 
 
 def test_the_control_differs_from_fp_cae_in_its_convolutions_alone() -> None:
-    control = next(row for row in ROWS if row.name == xie2019.SAME_RATE)
+    control = next(row for row in ROWS if row.name == SAME_RATE)
     ours, theirs = xie2019._recipe(control, ()), load_recipe("fp-cae")
     assert ours.training == theirs.training
     assert (ours.loss, ours.patch) == (theirs.loss, theirs.patch)
@@ -173,7 +169,7 @@ def test_means_by_distance_are_those_of_the_windows() -> None:
 
 
 class Spoiling(nn.Module):
-    """Gives pictures back with noise in the top left corner."""
+    """Gives images back with noise in the top left corner."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,12 +184,12 @@ class Spoiling(nn.Module):
 def test_what_is_spoiled_in_a_corner_shows_at_distance_0() -> None:
     sensors = [Modality(name="rgb", channels=3), Modality(name="xray", channels=1)]
     pixels = torch.rand(5, 4, 32, 32).numpy()
-    found = alike(Spoiling(), pixels, sensors)  # type: ignore[arg-type]
+    found = patch_similarity(Spoiling(), pixels, sensors)  # type: ignore[arg-type]
     assert found.ssim.shape == (5, 2)
     assert found.local.shape == (5, 25)
     np.testing.assert_allclose(found.local[:, 0], 0.75, atol=0.05)  # one of four corners has nothing alike
     np.testing.assert_allclose(found.local[:, 24], 1, atol=1e-5)
-    nothing = alike(Spoiling(), pixels[:0], sensors)  # type: ignore[arg-type]
+    nothing = patch_similarity(Spoiling(), pixels[:0], sensors)  # type: ignore[arg-type]
     assert (nothing.ssim.shape, nothing.local.shape) == ((0, 2), (0, 25))
 
 
@@ -221,7 +217,7 @@ def test_a_comparison_says_what_its_interval_allows() -> None:
 
 
 def test_patches_are_of_the_columns_that_were_asked_for_and_whole(altar: Path) -> None:
-    panels = [Panel(scene) for scene in find_scenes(altar / "train")]
+    panels = [SceneReader(scene) for scene in find_scenes(altar / "train")]
     patches = cut([(panel, slice(96, 192)) for panel in panels], 32, 100)
     assert patches.pixels.shape == (2 * 6 * 3, 11, 32, 32)
     assert patches.panel.tolist() == [0] * 18 + [1] * 18
@@ -239,7 +235,7 @@ def test_patches_with_absent_values_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
     (scene,) = find_scenes(tmp_path)
-    patches = cut([(Panel(scene), slice(0, 96))], 32, 100)
+    patches = cut([(SceneReader(scene), slice(0, 96))], 32, 100)
     assert len(patches.pixels) == 5
     assert np.isfinite(patches.pixels).all()
 
@@ -250,7 +246,7 @@ def test_left_halves_are_the_left_halves(altar: Path, tmp_path: Path) -> None:
     scenes = find_scenes(folder)
     assert [scene.name for scene in scenes] == [panel.name for panel in panels]
     for scene, whole in zip(scenes, panels, strict=True):
-        with Panel(scene) as half:
+        with SceneReader(scene) as half:
             assert [(one.name, one.channels) for one in half.modalities] == list(MODALITIES.items())
             assert (half.height, half.width) == (192, 96)
             np.testing.assert_array_equal(half.read(0, 0, 192, 96), whole.read(0, 0, 192, 96))
@@ -303,13 +299,13 @@ def test_all_rows_on_generated_paintings(
         assert (claim["of_seeds"], claim["of_panels"]) == (1, 2)
 
     # What is finished is not done again, and gives the same figures.
-    monkeypatch.setattr("blemish.comparing.fit", None)
+    monkeypatch.setattr("blemish.training.fit.fit", None)
     again = run_study("xie2019", out, quick=True, observer=recorder())
     assert again.figures == first.figures
 
 
 @pytest.mark.usefixtures("tiny_study")
-def test_a_data_set_keeps_its_pictures_to_itself(
+def test_a_data_set_keeps_its_images_to_itself(
     altar: Path, tmp_path: Path, recorder: Callable[..., Any]
 ) -> None:
     out = tmp_path / "out"
@@ -354,5 +350,5 @@ def test_what_cannot_be_halved_or_compared_is_refused(
 
 
 def test_dropout_can_be_switched_off_for_all() -> None:
-    row = next(row for row in ROWS if row.name == xie2019.WITH_DROPOUT)
+    row = next(row for row in ROWS if row.name == WITH_DROPOUT)
     assert override(xie2019._recipe(row, ()), ["corruption=[]"]).corruption == ()

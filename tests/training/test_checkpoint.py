@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blemish.errors import FileError, ModelError
+from blemish.storage.training_record import TrainingLook
 from blemish.training import checkpoint as room
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 
-IDENTITY: dict[str, Any] = {"name": "l2-ae", "training.batch": 4, "set of pictures": "abc"}
+IDENTITY: dict[str, Any] = {"name": "l2-ae", "training.batch": 4, "set of images": "abc"}
+LOOK = TrainingLook(step=1, training=0.7, validation=0.1 + 0.2, terms={"mse": 1 / 3, "a-first": 0.1})
 
 
 def make(seed: int = 0, steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -54,7 +56,7 @@ def saved(folder: Path) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, Ten
         looks_without_gain=3,
         loss_since_look=1 / 3,
         seconds=4.5,
-        history=[{"step": 1, "training": 0.7, "validation": 0.1 + 0.2}],
+        history=[LOOK],
     )
     save_checkpoint(folder, IDENTITY, state, model, best, optimizer)
     return model, optimizer, best
@@ -68,7 +70,34 @@ def test_all_that_was_saved_comes_back(tmp_path: Path) -> None:
     assert same(best_again, best)
     assert (state.step, state.best_step, state.best_loss) == (2, 1, 0.1 + 0.2)
     assert (state.looks_without_gain, state.loss_since_look, state.seconds) == (3, 1 / 3, 4.5)
-    assert state.history == [{"step": 1, "training": 0.7, "validation": 0.1 + 0.2}]
+    assert state.history == [LOOK]
+
+
+def test_a_checkpoint_under_former_names_is_read(tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = tmp_path / "state.json"
+    document = json.loads(path.read_text())
+    document["identity"] = {
+        "name": "l2-ae",
+        "training.batch": 4,
+        "set of pictures": "abc",
+        "picture.size": 64,
+    }
+    document["state"]["history"] = [
+        {
+            "step": 1,
+            "training": 0.7,
+            "validation": 0.1 + 0.2,
+            "validation mse": 1 / 3,
+            "validation a-first": 0.1,
+        }
+    ]
+    path.write_text(json.dumps(document))
+    model, optimizer = make(seed=1, steps=0)
+    state, _ = load_checkpoint(tmp_path, {**IDENTITY, "image.size": 64}, model, optimizer)
+    assert state.history == [LOOK]
+    with pytest.raises(ModelError, match=r"made with another image\.size"):
+        load_checkpoint(tmp_path, {**IDENTITY, "image.size": 32}, model, optimizer)
 
 
 def test_steps_after_loading_are_the_steps_without_it(tmp_path: Path) -> None:
@@ -122,13 +151,13 @@ def test_a_kill_between_the_two_files_leaves_the_older_pair(
     ("identity", "key"),
     [
         ({**IDENTITY, "training.batch": 8}, "training.batch"),
-        ({**IDENTITY, "set of pictures": "xyz"}, "set of pictures"),
-        ({**IDENTITY, "name": "ssim-ae", "set of pictures": "xyz"}, "name"),
+        ({**IDENTITY, "set of images": "xyz"}, "set of images"),
+        ({**IDENTITY, "name": "ssim-ae", "set of images": "xyz"}, "name"),
         ({**IDENTITY, "new": 1}, "new"),
-        ({"name": "l2-ae", "set of pictures": "abc"}, "training.batch"),
+        ({"name": "l2-ae", "set of images": "abc"}, "training.batch"),
     ],
 )
-def test_another_recipe_or_other_pictures_are_refused_by_name(
+def test_another_recipe_or_other_images_are_refused_by_name(
     tmp_path: Path, identity: dict[str, Any], key: str
 ) -> None:
     saved(tmp_path)

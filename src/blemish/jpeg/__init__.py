@@ -1,6 +1,6 @@
 """Smaller standard JPEG files: coefficients and tables of our own choice, written so that any decoder reads them.
 
-Encoding runs without torch; only ``blemish.jpeg.decoding`` and the networks of ``blemish.jpeg.deep`` import it.
+Encoding runs without torch; only ``blemish.jpeg.differentiable_decoder`` and the networks of ``blemish.jpeg.deep`` import it.
 The names below are imported when they are first used, so that the command line's help waits for no compiler.
 """
 
@@ -57,7 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'blemish.jpeg' has no attribute '{name}'")
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
         return getattr(import_module(f"blemish.jpeg.{_HOMES[name]}"), name)

@@ -45,7 +45,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a JPEG stores of a picture: one plane (grey) or three (Y, Cb, Cr).
+    """Quantised coefficients of an image: one plane (grey) or three (Y, Cb, Cr).
 
     ``sampling`` says whether chroma has half the rows and columns ("4:2:0"); of grey it is "4:4:4". Two are
     equal when all of their values are.

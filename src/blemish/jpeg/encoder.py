@@ -1,4 +1,4 @@
-"""The encoder ``jpeg-blemish``: learned tables, trellis quantisation, weights for the measure asked for."""
+"""Encode images with learned quantisation tables and trellis quantisation, tuned for a quality measure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError, nearest
-from blemish.jpeg.aims import check_aims
 from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.distortion import TUNES, Tune, luma_ssim
 from blemish.jpeg.file import to_bytes
-from blemish.jpeg.pictures import decode
-from blemish.jpeg.selection import assemble, check_importance, prepare, select
+from blemish.jpeg.rate_distortion import assemble, check_importance, prepare, select
+from blemish.jpeg.rate_targets import check_rate_targets
+from blemish.jpeg.source_image import decode
 from blemish.jpeg.tables import read_ladder, shipped_ladder
 from blemish.jpeg.transform import luma_of
-from blemish.jpeg.tuning import TUNES, Tune, luma_ssim
 
 TOLERANCE = 0.01
-"""How near a target is met: relative to the bits per pixel, and to 1 - SSIM."""
+"""Tolerance of a target: relative to the bits per pixel, and to 1 - SSIM."""
 
 DEFAULT_QUALITY = 75.0
 
@@ -47,13 +47,13 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes pictures as standard JPEG files that any decoder opens.
+    """Encodes images as standard JPEG files that any decoder opens.
 
-    Takes memory in proportion to the picture: about 35 bytes a pixel at 4:2:0 and 52 at 4:4:4, its own 3 included.
+    Takes memory in proportion to the image: about 35 bytes a pixel at 4:2:0 and 52 at 4:4:4, its own 3 included.
 
     Parameters
     ----------
-    tables: a file that ``blemish.jpeg.learning`` wrote; the ladder in the package by default.
+    tables: a file that ``blemish.jpeg.learn_tables`` wrote; by default the tables in the package.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Encoder:
         segments: bytes = b"",
         importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
-        """One picture as a file, at a quality or as near as possible to a target.
+        """One image as a file, at a quality or as near as possible to a target.
 
         Parameters
         ----------
@@ -92,34 +92,32 @@ class Encoder:
         target_bpp: bits per pixel of the whole file, segments included, met within 1 %.
         target_ssim: SSIM of luma after decoding, met within 1 % of 1 - SSIM.
         tune: the measure that is to be best at a given size.
-        sampling: of chroma. Grey takes no notice of it.
+        sampling: of chroma; grey images have none.
         segments: APPn and COM markers to be put into the file.
-        importance: (ceil(H / 8), ceil(W / 8)), above 0: what errors in each block count for, relative to 1.
+        importance: (ceil(H / 8), ceil(W / 8)), above 0: weight of the errors in each block, 1 by default.
 
         Returns
         -------
-        Encoded; its ``notice`` tells of a target that cannot be met, the nearest is returned then.
+        Encoded; of a target out of reach the nearest file, with a line in ``notice``.
 
         Raises
         ------
         UsageError
             More than one of quality and targets, one that is out of range, an unknown tune or sampling,
-            pixels that are none, or an importance of another shape.
+            pixels of another type or shape, or an importance of another shape.
         """
         _check(tune, sampling)
-        picture = prepare(pixels, sampling)
+        image = prepare(pixels, sampling)
         if importance is not None:
-            check_importance(importance, picture)
+            check_importance(importance, image)
 
         def at(chosen: float) -> Encoded:
-            tables = self.ladder.at(chosen, tune, picture.sampling)
-            return encoded(
-                assemble(picture, select(picture, tables, tune, importance), tables), chosen, segments
-            )
+            tables = self.ladder.at(chosen, tune, image.sampling)
+            return encoded(assemble(image, select(image, tables, tune, importance), tables), chosen, segments)
 
-        return aim(
+        return encode_to_target(
             at,
-            picture.luma,
+            image.luma,
             quality=quality,
             target_bpp=target_bpp,
             target_ssim=target_ssim,
@@ -132,7 +130,7 @@ def encoded(coefficients: Coefficients, quality: float, segments: bytes) -> Enco
     return Encoded(data, coefficients, 8 * len(data) / (coefficients.width * coefficients.height), quality)
 
 
-def aim(
+def encode_to_target(
     at: Callable[[float], Encoded],
     luma: NDArray[np.float32],
     *,
@@ -140,19 +138,19 @@ def aim(
     target_bpp: float | None = None,
     target_ssim: float | None = None,
 ) -> Encoded:
-    """What ``at`` gives at a quality, or as near as possible to a target; ``Encoder.encode`` says what these are.
+    """Encode at a quality, or as near as possible to a target; ``Encoder.encode`` documents both.
 
     Parameters
     ----------
     at: the file at a quality of 1 to 100; better and larger the higher it is.
-    luma: (H, W), level-shifted, of the picture.
+    luma: (H, W), level-shifted, of the image.
 
     Raises
     ------
     UsageError
         More than one of quality and targets, or one that is out of range.
     """
-    check_aims(quality, target_bpp, target_ssim)
+    check_rate_targets(quality, target_bpp, target_ssim)
     if target_bpp is not None:
         found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
         if not met:
@@ -190,8 +188,8 @@ def _search(
 ) -> tuple[Encoded, bool]:
     """The file whose position is nearest to ``target``, and whether it is within the tolerance.
 
-    Positions rise with quality, in steps where integer tables change. By turns the line between the two ends
-    of the bracket and its middle are tried.
+    Positions rise with quality, in steps where integer tables change. Linear interpolation between the ends of
+    the bracket and bisection take turns.
     """
     low, high = 1.0, 100.0
     values: dict[float, float] = {}

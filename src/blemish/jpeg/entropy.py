@@ -1,4 +1,4 @@
-"""What a picture's coefficients cost: symbols, optimal Huffman code lengths, bits.
+"""Cost of an image's coefficients: symbols, optimal Huffman code lengths, bits.
 
 Baseline sequential coding of ITU-T T.81, annex F.1.2, with the code lengths of annex K.2: what a file holds
 when its Huffman tables are made for it.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.jpeg.coefficients import Coefficients, Sampling
-from blemish.jpeg.compiling import compiled
+from blemish.jpeg.numba_jit import compiled
 
 Blocks: TypeAlias = NDArray[np.int16]  # (N, 64), quantised, in zigzag order
 Counts: TypeAlias = NDArray[np.int64]  # (256,), by symbol
@@ -52,7 +52,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Statistics:
-    """How often each DC and AC symbol of one Huffman table pair occurs."""
+    """Counts of the DC and AC symbols of one pair of Huffman tables."""
 
     dc: Counts
     ac: Counts
@@ -140,7 +140,7 @@ def plane_statistics(blocks: Blocks, order: Scan) -> Statistics:
 
 
 def statistics(coefficients: Coefficients) -> tuple[Statistics, ...]:
-    """The symbols of a picture by Huffman table: luma and, where there is colour, both chroma planes together."""
+    """The symbols of an image by Huffman table: luma and, where there is colour, both chroma planes together."""
     shapes = [plane.coefficients.shape[:2] for plane in coefficients.planes]
     found = [
         plane_statistics(zigzag(plane.coefficients), order)
@@ -149,14 +149,14 @@ def statistics(coefficients: Coefficients) -> tuple[Statistics, ...]:
     return (found[0],) if len(found) == 1 else (found[0], found[1] + found[2])
 
 
-def picture_bits(coefficients: Coefficients) -> int:
-    """Bits of a picture's entropy-coded data under optimal Huffman tables, without headers and stuffed bytes.
+def image_bits(coefficients: Coefficients) -> int:
+    """Bits of an image's entropy-coded data under optimal Huffman tables, without headers and stuffed bytes.
 
     Examples
     --------
     >>> from blemish.jpeg.coefficients import Plane
     >>> plane = Plane(np.zeros((1, 1, 8, 8), np.int16), np.ones((8, 8), np.uint16))
-    >>> picture_bits(Coefficients(8, 8, (plane,), "4:4:4"))  # DC of size 0 and end of block, a bit each
+    >>> image_bits(Coefficients(8, 8, (plane,), "4:4:4"))  # DC of size 0 and end of block, a bit each
     2
     """
     return sum(found.bits for found in statistics(coefficients))
@@ -191,14 +191,14 @@ def _cost_blocks(
 
 
 def bits_per_block(coefficients: Coefficients) -> NDArray[np.float64]:
-    """The bits of ``picture_bits`` by the luma block in whose place they are spent.
+    """The bits of ``image_bits`` by the luma block in whose place they are spent.
 
     The bits of a chroma block are shared by the luma blocks that it covers; those of blocks that only complete
     MCUs by all blocks of their component.
 
     Returns
     -------
-    (rows, columns) of the luma blocks; the sum is ``picture_bits``.
+    (rows, columns) of the luma blocks; the sum is ``image_bits``.
 
     Examples
     --------

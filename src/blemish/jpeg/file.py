@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.checks import explain_missing
-from blemish.errors import FileError, PictureError, UsageError
-from blemish.images.reading import MAX_PIXELS
+from blemish.data.image import MAX_PIXELS
+from blemish.errors import FileError, ImageError, UsageError
+from blemish.extras import explain_missing
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 
 _SOI = b"\xff\xd8"
@@ -81,7 +81,7 @@ def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
 def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data") -> bytes:
     """The same coefficients and tables, of any sampling, in a file that mozjpeg has made smaller where it can.
 
-    Its own metadata is left out for ``segments``; pictures after the first, and what else follows it, too.
+    Its own metadata is left out for ``segments``; images after the first, and what else follows it, too.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data"
     ------
     UsageError
         ``segments`` is something else.
-    PictureError
+    ImageError
         Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding.
     MissingExtraError
         mozjpeg-lossless-optimization is not installed.
@@ -106,12 +106,12 @@ def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data"
     try:
         _check_kind(found, MAX_PIXELS)
     except ValueError as error:
-        raise PictureError(name, str(error), "save it as an 8-bit grey or YCbCr JPEG") from error
+        raise ImageError(name, str(error), "save it as an 8-bit grey or YCbCr JPEG") from error
     bare = _without_metadata(data, found)
     try:
         optimised: bytes = mozjpeg_lossless_optimization.optimize(bare)
     except ValueError as error:
-        raise PictureError(name, "is damaged: mozjpeg cannot read its coefficients", _RESAVE) from error
+        raise ImageError(name, "is damaged: mozjpeg cannot read its coefficients", _RESAVE) from error
     header = next(_walk(optimised))
     smaller = min(bare[len(_SOI) :], optimised[header.end :], key=len)
     return _joined(optimised[header.start : header.end], segments, smaller)
@@ -134,7 +134,7 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
 
     Raises
     ------
-    PictureError
+    ImageError
         Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding, other samplings.
     FileError
         The folder for temporary files cannot be written.
@@ -146,11 +146,11 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
         sampling = _sampling(_check_kind(found, max_pixels))
         return _read(_without_metadata(data, found), sampling)
     except ValueError as error:
-        raise PictureError(name, str(error), _CONVERT) from error
+        raise ImageError(name, str(error), _CONVERT) from error
     except UsageError as error:
-        raise PictureError(name, f"cannot be used ({error})", _CONVERT) from error
+        raise ImageError(name, f"cannot be used ({error})", _CONVERT) from error
     except _Unreadable as error:
-        raise PictureError(name, "is damaged: libjpeg cannot read its coefficients", _RESAVE) from error
+        raise ImageError(name, "is damaged: libjpeg cannot read its coefficients", _RESAVE) from error
 
 
 def _baseline(coefficients: Coefficients) -> bytes:
@@ -170,11 +170,11 @@ def _baseline(coefficients: Coefficients) -> bytes:
         quant_tbl_no=np.array(numbers),
     )
     # What jpeglib infers from the block counts is wrong for sides that are no multiples of 8, and for the
-    # sampling of tiny pictures.
+    # sampling of tiny images.
     image.width, image.height = coefficients.width, coefficients.height
     if len(coefficients.planes) == 3:
         image.samp_factor = coefficients.sampling
-    with temporary_picture() as path:
+    with temporary_image() as path:
         image.write_dct(str(path), flags=["+OPTIMIZE_CODING"])
         return _numbered_from_one(path.read_bytes())
 
@@ -184,11 +184,11 @@ class _Unreadable(Exception):
 
 
 @contextmanager
-def temporary_picture() -> Iterator[Path]:
-    """A path for a JPEG file that is gone after the block; an ``OSError`` in it is told as a FileError."""
+def temporary_image() -> Iterator[Path]:
+    """Path of a temporary JPEG file, removed after the block; an ``OSError`` in it becomes a FileError."""
     try:
         with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
-            yield Path(folder) / "picture.jpg"
+            yield Path(folder) / "image.jpg"
     except OSError as error:
         raise FileError(
             tempfile.gettempdir(),
@@ -236,7 +236,7 @@ def _segments(data: bytes, name: str | Path) -> list[_Segment]:
         return list(_walk(data))
     except ValueError as error:
         problem = f"is truncated or damaged ({error})" if data.startswith(_SOI) else "is not a JPEG"
-        raise PictureError(name, problem, _RESAVE) from error
+        raise ImageError(name, problem, _RESAVE) from error
 
 
 def _check_metadata(segments: bytes) -> None:
@@ -257,7 +257,7 @@ def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
     frames = [segment for segment in found if segment.marker in _FRAMES]
     markers = [segment.marker for segment in found]
     if len(frames) != 1 or _SOS not in markers:
-        raise ValueError("holds no picture, or a hierarchy of them")
+        raise ValueError("holds no image, or a hierarchy of them")
     if frames[0].marker not in _READABLE:
         raise ValueError("is a lossless or arithmetic-coded JPEG")
     if _DQT in markers[markers.index(_SOS) :]:
@@ -294,7 +294,7 @@ def _sampling(frame: bytes) -> Sampling:
 
 
 def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
-    """How libjpeg tells RGB from YCbCr: the JFIF marker, then Adobe's, then the components' names."""
+    """Whether components are RGB, by libjpeg's rule: the JFIF marker, then Adobe's, then the components' names."""
     if any(part.marker == _APP0 and part.payload.startswith(b"JFIF\0") for part in found):
         return False
     for part in found:
@@ -318,7 +318,7 @@ def _read(data: bytes, sampling: Sampling) -> Coefficients:
     with explain_missing():
         import jpeglib
 
-    with temporary_picture() as path:
+    with temporary_image() as path:
         path.write_bytes(data)
         try:
             image = jpeglib.read_dct(str(path))

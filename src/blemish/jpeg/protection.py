@@ -1,9 +1,8 @@
-"""Bits where defects are: a detector's map says what errors count for, and what compression changed for it.
+"""Region-of-interest encoding: a detector's anomaly map weights the errors, and its decision is checked on the file.
 
-The map (H, W) becomes an importance for each block of 8 × 8 pixels, between 1/strength where nothing is
-suspicious and ``strength`` where the map reaches the level that a good picture seldom reaches. What all blocks
-of a picture have in common is a matter of quality, not of where the bits go: it moves the quality, and only
-what differs between blocks is left to the trellis, whose λ fits its tables then.
+The map (H, W) becomes an importance for each block of 8 × 8 pixels: 1/strength where the map is 0, ``strength``
+where it reaches the pixel threshold. The geometric mean of all blocks moves the quality; only the differences
+between blocks are left to the trellis, so that its λ fits the tables.
 """
 
 from __future__ import annotations
@@ -17,51 +16,53 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from blemish.errors import ModelError, PictureError
-from blemish.images import Picture, read_picture
+from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import as_stored, upright
+from blemish.errors import ImageError, ModelError
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.entropy import bits_per_block
-from blemish.jpeg.file import temporary_picture
-from blemish.jpeg.measuring import psnr
-from blemish.jpeg.pictures import SourcePicture, as_stored, upright
+from blemish.jpeg.file import temporary_image
+from blemish.jpeg.quality import psnr
+from blemish.jpeg.source_image import SourceImage
 from blemish.report.numbers import counted
 
 if TYPE_CHECKING:
-    from blemish.inspector import Found, Inspector
+    from blemish.inspection.detection import Detection
+    from blemish.inspection.detector import Detector
+    from blemish.jpeg.distortion import Tune
     from blemish.jpeg.encoder import Encoded, Encoder
-    from blemish.jpeg.tuning import Tune
 
 Floats: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
 V = TypeVar("V", bound=np.generic)
 
 DEFAULT_STRENGTH = 4.0
-"""What errors count for at a suspicious place, and its inverse elsewhere: two to three times the error apart."""
+"""Weight of errors in a region of interest, and its inverse elsewhere: two to three times the error apart."""
 
 MARGIN = 8
 """Pixels around a suspicious one that keep more than half of its importance; at twice as many it has none."""
 
 
-class _Record(BaseModel):
+class _ProtectionRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Verdict(_Record):
-    """What the detector says of a picture."""
+class ImageDecision(_ProtectionRecord):
+    """Score and decision of the detector on an image."""
 
     score: float
     is_anomalous: bool
 
 
-class Spent(_Record):
-    """A file as the detector sees it, and where its bits went.
+class RateSplit(_ProtectionRecord):
+    """Decision of the detector on a file, and the file's bits and errors inside and outside the region of interest.
 
     bits_inside, bits_outside: of the entropy-coded data, in a baseline file with Huffman tables made for it;
     they add up to all of it. psnr_inside, psnr_outside: in dB over all channels; None where there is no pixel
     or no error.
     """
 
-    verdict: Verdict
+    verdict: ImageDecision
     bits_per_pixel: float
     bits_inside: float
     bits_outside: float
@@ -69,41 +70,40 @@ class Spent(_Record):
     psnr_outside: float | None
 
 
-class Protection(_Record):
-    """What protecting one picture brought.
+class Protection(_ProtectionRecord):
+    """Protection of one image: the decision before and after encoding, and without protection at the same size.
 
-    threshold: of the score. inside: share of the blocks whose errors count for more than without protection.
-    before: the picture itself. after: the file. plain: what the encoder makes without protection at the same
-    size.
+    threshold: of the image score. inside: share of the blocks whose errors have more weight than without
+    protection. before: the image itself. after: the file. plain: a file without protection at the same size.
     """
 
     threshold: float
     strength: float
     inside: float
-    before: Verdict
-    after: Spent
-    plain: Spent
+    before: ImageDecision
+    after: RateSplit
+    plain: RateSplit
 
 
 def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
-    """On how many pictures compression changed the detector's decision: with protection, and without."""
+    """On how many images compression changed the detector's decision: with protection, and without."""
 
-    def changed(spent: Spent, protection: Protection) -> bool:
-        return spent.verdict.is_anomalous != protection.before.is_anomalous
+    def changed(file: RateSplit, protection: Protection) -> bool:
+        return file.verdict.is_anomalous != protection.before.is_anomalous
 
     return sum(changed(each.after, each) for each in found), sum(changed(each.plain, each) for each in found)
 
 
 def suspicion(residual_map: Floats, level: float) -> Floats:
-    """How suspicious each block is: 0 where the map is 0, 1 where it reaches ``level``.
+    """Suspicion of each block: 0 where the anomaly map is 0, 1 where it reaches ``level``.
 
-    A suspicious pixel reaches out: its suspicion falls evenly to nothing at ``2 * MARGIN`` pixels, a good half
-    of it is left at ``MARGIN``. A block has the suspicion of its most suspicious pixel.
+    The suspicion of a pixel spreads: it falls linearly to 0 at ``2 * MARGIN`` pixels, more than half of it is left
+    at ``MARGIN``. A block has the suspicion of its most suspicious pixel.
 
     Parameters
     ----------
     residual_map: (H, W), at least 0.
-    level: that a good picture seldom reaches (``Inspector.level``).
+    level: the pixel threshold (``Detector.pixel_threshold``).
 
     Returns
     -------
@@ -120,10 +120,10 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
 
     if level > 0:
         share = np.minimum(residual_map / np.float32(level), np.float32(1))
-    else:  # the calibration pictures' maps are 0 everywhere
+    else:  # the calibration images' maps are 0 everywhere
         share = (residual_map > 0).astype(np.float32)
     around = 2 * MARGIN + 1
-    # The mean of what has spread so far is a tent: without steps, along which bits would be moved in vain.
+    # The mean of a maximum is a tent: without steps, along which bits would be moved in vain.
     spread = ndimage.uniform_filter(
         ndimage.maximum_filter(share, around, mode="nearest"), around, mode="nearest"
     )
@@ -134,7 +134,7 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
 
 
 def importance(suspicion: Floats, strength: float) -> Floats:
-    """What errors in each block count for: strength^(2 s - 1), geometric between 1/strength and strength.
+    """Weight of the errors in each block: strength^(2 s - 1), geometric between 1/strength and strength.
 
     >>> importance(np.array([[0, 0.5, 1]], np.float32), 4).tolist()
     [[0.25, 1.0, 4.0]]
@@ -155,11 +155,11 @@ def encode_protected(
     sampling: Sampling = "4:2:0",
     segments: bytes = b"",
 ) -> Encoded:
-    """``Encoder.encode`` where errors in each block count for ``importance``, above 0, instead of 1.
+    """``Encoder.encode`` with the errors in each block weighted by ``importance``, above 0, instead of 1.
 
     At a quality, a block of importance c is encoded about as in a plain file of the quality whose λ is c times
-    smaller: at 75, blocks of importance 4 as at 89, of 1/4 as at 54. The quality that comes back is that of the
-    file's tables, which suit the blocks' geometric mean. A target is met as without protection, and bits move.
+    smaller: at 75, blocks of importance 4 as at 89, of 1/4 as at 54. The quality returned is that of the file's
+    tables, which suit the blocks' geometric mean. A target is met as without protection; only bits move.
 
     Raises
     ------
@@ -199,55 +199,55 @@ def _quality_of(encoder: Encoder, tune: Tune, lam: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def detector(folder: Path) -> Inspector:
-    """The detector in a model folder, loaded once a process.
+def load_detector(folder: Path) -> Detector:
+    """The detector in a model folder, loaded once in each process.
 
     Raises
     ------
     ModelError
-        The folder holds no detector that ``blemish fit`` wrote, or one for pictures that no JPEG holds.
+        The folder holds no detector that ``blemish fit`` wrote, or one for images that no JPEG holds.
     MissingExtraError
         torch is not installed.
     """
-    from blemish.checks import explain_missing
+    from blemish.extras import explain_missing
 
     with explain_missing():
-        from blemish.inspector import load
+        from blemish.inspection.detector import load
 
-    inspector = load(folder)
-    preparation = inspector.file.preparation
-    if preparation.channels not in (1, 3) or preparation.kind != "uint8":
+    detector = load(folder)
+    preprocessing = detector.file.preprocessing
+    if preprocessing.channels not in (1, 3) or preprocessing.kind != "uint8":
         raise ModelError(
             folder,
-            f"was fitted on {preparation.kind} pictures of {counted(preparation.channels, 'channel')}, which no JPEG holds",
-            "protect with a model fitted on 8-bit pictures in grey or RGB",
+            f"was fitted on {preprocessing.kind} images of {counted(preprocessing.channels, 'channel')}, which no JPEG holds",
+            "protect with a model fitted on 8-bit images in grey or RGB",
         )
-    return inspector
+    return detector
 
 
-class Guard:
-    """Protects one picture: looks at it before it is encoded, and at the file.
+class RegionOfInterest:
+    """Region of interest of one image, from the detector's anomaly map; compares decisions before and after encoding.
 
     Parameters
     ----------
-    source: as it was read for encoding; what the detector sees is of the same bytes, read as ``blemish inspect``
+    source: the image as it was read for encoding; the detector is given the same bytes, read as ``blemish inspect``
         reads them.
 
     Raises
     ------
-    PictureError
-        The picture is not of the kind that the detector was fitted on.
+    ImageError
+        The image is not of the kind that the detector was fitted on.
     """
 
-    def __init__(self, inspector: Inspector, source: SourcePicture, strength: float) -> None:
-        self.inspector = inspector
+    def __init__(self, detector: Detector, source: SourceImage, strength: float) -> None:
+        self.detector = detector
         self.source = source
         self.strength = strength
-        self.found = inspector.inspect(picture_of(source.data, source.path))
+        self.found = detector.inspect(image_of(source.data, source.path))
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
-            raise PictureError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
-        self.suspicion = suspicion(stored, inspector.level)
+            raise ImageError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
+        self.suspicion = suspicion(stored, detector.pixel_threshold)
 
     @property
     def importance(self) -> Floats:
@@ -256,27 +256,27 @@ class Guard:
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """(rows, columns), True where errors count for more than without protection."""
+        """(rows, columns), True where errors have more weight than without protection."""
         return self.suspicion > 0.5
 
-    def judge(self, encoded: Encoded, plain: Encoded) -> Protection:
-        """What became of the picture in its file, and in the one without protection."""
+    def protection(self, encoded: Encoded, plain: Encoded) -> Protection:
+        """Compare the image with its file and with the file without protection."""
         return Protection(
             threshold=self.found.threshold,
             strength=self.strength,
             inside=float(self.inside.mean()),
-            before=_verdict(self.found),
-            after=self._spent(encoded),
-            plain=self._spent(plain),
+            before=_decision(self.found),
+            after=self._rate_split(encoded),
+            plain=self._rate_split(plain),
         )
 
-    def _spent(self, encoded: Encoded) -> Spent:
-        decoded = picture_of(encoded.data, self.source.path)
+    def _rate_split(self, encoded: Encoded) -> RateSplit:
+        decoded = image_of(encoded.data, self.source.path)
         bits = bits_per_block(encoded.coefficients)
         error = self._squared_error(decoded)
         inside = _to_pixels(self.inside, error.shape)
-        return Spent(
-            verdict=_verdict(self.inspector.inspect(decoded)),
+        return RateSplit(
+            verdict=_decision(self.detector.inspect(decoded)),
             bits_per_pixel=encoded.bits_per_pixel,
             bits_inside=float(bits[self.inside].sum()),
             bits_outside=float(bits[~self.inside].sum()),
@@ -284,7 +284,7 @@ class Guard:
             psnr_outside=_psnr(error[~inside]),
         )
 
-    def _squared_error(self, decoded: Picture) -> Floats:
+    def _squared_error(self, decoded: LoadedImage) -> Floats:
         """(H, W): the mean over channels, in squared levels, as the pixels lie in the file."""
         pixels = self.source.pixels
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # (C, H, W)
@@ -294,14 +294,14 @@ class Guard:
         return error
 
 
-def picture_of(data: bytes, path: Path) -> Picture:
-    """A file's pixels as ``blemish inspect`` would read them; ``path`` is what errors call it."""
-    with temporary_picture() as file:
+def image_of(data: bytes, path: Path) -> LoadedImage:
+    """Read a file's bytes as ``blemish inspect`` reads a file; errors name ``path``."""
+    with temporary_image() as file:
         file.write_bytes(data)
         try:
-            return Picture(path, read_picture(file).pixels)
-        except PictureError as error:
-            raise PictureError(path, error.problem, error.mend) from error
+            return LoadedImage(path, read_image(file).pixels)
+        except ImageError as error:
+            raise ImageError(path, error.problem, error.mend) from error
 
 
 def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:
@@ -319,5 +319,5 @@ def _psnr(squared_errors: Floats) -> float | None:
     return psnr(float(squared_errors.mean(dtype=np.float64))) if squared_errors.size else None
 
 
-def _verdict(found: Found) -> Verdict:
-    return Verdict(score=found.score, is_anomalous=found.is_anomalous)
+def _decision(found: Detection) -> ImageDecision:
+    return ImageDecision(score=found.score, is_anomalous=found.is_anomalous)

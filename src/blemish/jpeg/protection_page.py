@@ -1,4 +1,4 @@
-"""What protecting pictures brought, as one page: scores and decisions, bits and errors, pictures and maps."""
+"""Report on protected images: scores and decisions, bits and errors, images and anomaly maps."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import file_bytes
 from blemish.errors import BlemishError
-from blemish.images import Picture, read_picture
 from blemish.jpeg.file import from_bytes
-from blemish.jpeg.pictures import file_bytes, read_source
-from blemish.jpeg.protection import MARGIN, Protection, Spent, Verdict, bits_map, decisions_changed
+from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
+from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.report import (
+    FigurePanel,
     Figures,
     Gallery,
-    Panel,
-    PictureRow,
+    ImageRow,
     Prose,
     Scale,
-    Settings,
-    Table,
+    SettingsSection,
+    TableSection,
     displayable,
     heat,
     write_page,
@@ -34,31 +35,31 @@ from blemish.report.numbers import counted, number
 from blemish.report.page import Tone
 
 if TYPE_CHECKING:
-    from blemish.inspector import Inspector
+    from blemish.inspection.detector import Detector
 
 SHOWN = 24
-"""Pictures in the gallery; each is inspected again for its map."""
+"""Images in the gallery; each is inspected again for its map."""
 
-_SIDE = 320  # longer side of a picture in the page, in pixels
+_SIDE = 320  # longer side of an image in the page, in pixels
 
 
 @dataclass(frozen=True)
 class Protected:
-    """A file that was encoded with a detector: its name, the picture it was made of, where it lies.
+    """A file that was encoded with a detector: its name, the image it was made of, where it lies.
 
-    ``picture`` is None where the file has taken its place.
+    ``image`` is None where the file has taken its place.
     """
 
     name: str
     protection: Protection
-    picture: Path | None
+    image: Path | None
     file: Path
 
 
 def write_protection_page(
-    path: Path, files: Sequence[Protected], inspector: Inspector, observer: Observer
+    path: Path, files: Sequence[Protected], detector: Detector, observer: Observer
 ) -> None:
-    """Write the page; of the files whose scores compression changed most, the pictures are shown.
+    """Write the page; of the files whose scores compression changed most, the images are shown.
 
     Raises
     ------
@@ -69,32 +70,32 @@ def write_protection_page(
         files, key=lambda file: (not _changed(file.protection), -_change(file.protection.after, file))
     )
     shown = order[:SHOWN]
-    observer.stage(f"Showing {counted(len(shown), 'picture')} in {path}")
+    observer.stage(f"Showing {counted(len(shown), 'image')} in {path}")
     write_page(
         path,
         title=_headline(files),
-        subtitle=f"{counted(len(files), 'picture')} encoded with {inspector.recipe.title} to say where bits must stay",
+        subtitle=f"{counted(len(files), 'image')} encoded with {detector.recipe.title} to say where bits must stay",
         sections=[
             _figures(files),
-            Prose(_reading(files[0].protection, inspector.level), title="How to read this page"),
+            Prose(_reading(files[0].protection, detector.pixel_threshold), title="How to read this page"),
             _scores(order),
             _bits(order),
             Gallery(
-                "Pictures and maps",
-                _rows(shown, inspector, observer),
-                f"{counted(len(shown), 'picture')}, first those whose score changed most.",
-                Scale(inspector.level, f"{inspector.measure_name}; bits have a scale of their own"),
+                "Images and maps",
+                _rows(shown, detector, observer),
+                f"{counted(len(shown), 'image')}, first those whose score changed most.",
+                Scale(detector.pixel_threshold, f"{detector.measure_name}; bits have a scale of their own"),
                 _SIDE,
             ),
-            Settings(
+            SettingsSection(
                 "Settings",
                 {
-                    "detector": inspector.recipe.name,
+                    "detector": detector.recipe.name,
                     "threshold of the score": files[0].protection.threshold,
-                    "level of the map": inspector.level,
+                    "level of the map": detector.pixel_threshold,
                     "strength": files[0].protection.strength,
                     "margin (pixels)": MARGIN,
-                    "weights_sha256": inspector.file.weights_sha256,
+                    "weights_sha256": detector.file.weights_sha256,
                 },
             ),
         ],
@@ -113,7 +114,7 @@ def _changed(protection: Protection) -> bool:
     return decisions_changed([protection])[0] > 0
 
 
-def _change(spent: Spent, file: Protected) -> float:
+def _change(spent: RateSplit, file: Protected) -> float:
     return abs(spent.verdict.score - file.protection.before.score)
 
 
@@ -123,7 +124,7 @@ def _figures(files: Sequence[Protected]) -> Figures:
     def mean(value: Callable[[Protected], float]) -> float:
         return float(np.mean([value(file) for file in files]))
 
-    def share(spent: Spent) -> float:
+    def share(spent: RateSplit) -> float:
         return 100 * spent.bits_inside / max(spent.bits_inside + spent.bits_outside, 1)
 
     scores = mean(lambda file: _change(file.protection.after, file))
@@ -149,19 +150,19 @@ def _reading(protection: Protection, level: float) -> str:
     strength = number(protection.strength)
     return (
         f"Errors count {strength} times where the detector's map reaches its level, {number(level)}, which good "
-        f"pictures seldom reach, and 1/{strength} where it is 0; between the two by the map, with a margin of "
+        f"images seldom reach, and 1/{strength} where it is 0; between the two by the map, with a margin of "
         f"{MARGIN} pixels. Inside is where they count for more than without protection.\n\n"
-        "Scores are those of the files, decoded and inspected like any picture. Beside each stands the file that "
+        "Scores are those of the files, decoded and inspected like any image. Beside each stands the file that "
         "the same encoder makes without protection at the same size. Bits are those of the entropy-coded data of a "
         "baseline file, without headers; the file itself may be progressive and smaller."
     )
 
 
-def _decision(verdict: Verdict) -> str:
+def _decision(verdict: ImageDecision) -> str:
     return "rejected" if verdict.is_anomalous else "accepted"
 
 
-def _scores(files: Sequence[Protected]) -> Table:
+def _scores(files: Sequence[Protected]) -> TableSection:
     rows: list[list[str | float | None]] = []
     for file in files:
         found = file.protection
@@ -178,12 +179,12 @@ def _scores(files: Sequence[Protected]) -> Table:
         "unprotected",
         "decision unprotected",
     ]
-    return Table(
+    return TableSection(
         "Scores and decisions", columns, rows, "Before compression, after it, and without protection."
     )
 
 
-def _bits(files: Sequence[Protected]) -> Table:
+def _bits(files: Sequence[Protected]) -> TableSection:
     columns = [
         "file",
         "",
@@ -198,16 +199,16 @@ def _bits(files: Sequence[Protected]) -> Table:
         for kind, spent in (("protected", file.protection.after), ("unprotected", file.protection.plain)):
             bits = (round(spent.bits_inside), round(spent.bits_outside))
             rows.append([file.name, kind, spent.bits_per_pixel, *bits, spent.psnr_inside, spent.psnr_outside])
-    return Table("Bits and errors", columns, rows)
+    return TableSection("Bits and errors", columns, rows)
 
 
-def _rows(files: Sequence[Protected], inspector: Inspector, observer: Observer) -> Iterator[PictureRow]:
+def _rows(files: Sequence[Protected], detector: Detector, observer: Observer) -> Iterator[ImageRow]:
     for count, file in enumerate(files, start=1):
-        yield _row(file, inspector)
+        yield _row(file, detector)
         observer.count(count, len(files))
 
 
-def _row(file: Protected, inspector: Inspector) -> PictureRow:
+def _row(file: Protected, detector: Detector) -> ImageRow:
     found = file.protection
     after = found.after.verdict
     badges: list[tuple[str, Tone]] = [
@@ -216,35 +217,33 @@ def _row(file: Protected, inspector: Inspector) -> PictureRow:
         (f"unprotected: {_decision(found.plain.verdict)}, {number(found.plain.verdict.score)}", "plain"),
     ]
     try:
-        panels = _panels(file, inspector)
+        panels = _panels(file, detector)
     except BlemishError as error:  # what was there when it was encoded may have gone
-        return PictureRow(file.name, f"Cannot be shown: {error}", badges)
-    caption = (
-        "" if file.picture is not None else "The file has taken the picture's place; the map is the file's."
-    )
-    return PictureRow(file.name, caption, badges, panels)
+        return ImageRow(file.name, f"Cannot be shown: {error}", badges)
+    caption = "" if file.image is not None else "The file has taken the image's place; the map is the file's."
+    return ImageRow(file.name, caption, badges, panels)
 
 
-def _panels(file: Protected, inspector: Inspector) -> list[Panel]:
-    decoded = read_picture(file.file)
-    picture = decoded if file.picture is None else read_picture(file.picture)
+def _panels(file: Protected, detector: Detector) -> list[FigurePanel]:
+    decoded = read_image(file.file)
+    image = decoded if file.image is None else read_image(file.image)
     data = file_bytes(file.file)
     bits = bits_map(from_bytes(data, name=file.file), read_source(file.file, data=data).orientation) / 64
     middle = 2 * float(bits.mean())
-    panels = [] if file.picture is None else [_photo("picture", picture)]
+    panels = [] if file.image is None else [_photo("image", image)]
     return [
         *panels,
         _photo("file", decoded),
-        Panel("map", heat(_small(inspector.measure(picture).map), inspector.level), "map"),
-        Panel(
+        FigurePanel("map", heat(_small(detector.measure(image).map), detector.pixel_threshold), "map"),
+        FigurePanel(
             f"where the bits went: glows from {number(middle, 2)} a pixel", heat(_small(bits), middle), "map"
         ),
     ]
 
 
-def _photo(label: str, picture: Picture) -> Panel:
+def _photo(label: str, image: LoadedImage) -> FigurePanel:
     # Kept without loss: a page that compressed it again would show its own artefacts.
-    return Panel(label, displayable(picture.floats()), "map")
+    return FigurePanel(label, displayable(image.floats()), "map")
 
 
 def _small(values: NDArray[np.floating]) -> NDArray[np.floating]:

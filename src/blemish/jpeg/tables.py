@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blemish.errors import ModelError, UsageError
 from blemish.jpeg.coefficients import Sampling
+from blemish.jpeg.distortion import Tune
 from blemish.jpeg.entropy import UNZIGZAG, ZIGZAG
-from blemish.jpeg.tuning import Tune
 
 SHIPPED = Path(__file__).with_name("tables.json")
 
@@ -78,8 +78,8 @@ def file_table(table: NDArray[np.float64]) -> NDArray[np.uint16]:
     return np.clip(np.round(table), 1, 255).astype(np.uint16)[UNZIGZAG].reshape(8, 8)
 
 
-Row = Annotated[list[Annotated[float, Field(ge=1, le=255)]], Field(min_length=8, max_length=8)]
-Table = Annotated[list[Row], Field(min_length=8, max_length=8)]
+QuantisationRow = Annotated[list[Annotated[float, Field(ge=1, le=255)]], Field(min_length=8, max_length=8)]
+QuantisationTable = Annotated[list[QuantisationRow], Field(min_length=8, max_length=8)]
 
 
 class Knot(BaseModel):
@@ -89,8 +89,8 @@ class Knot(BaseModel):
 
     quality: float = Field(ge=1, le=100)
     lam: float = Field(gt=0)
-    luma: Table
-    chroma: Table
+    luma: QuantisationTable
+    chroma: QuantisationTable
 
 
 class Ladder(BaseModel):
@@ -128,26 +128,26 @@ class Ladder(BaseModel):
 
 
 def read_ladder(path: Path) -> Ladder:
-    """A ladder that ``blemish.jpeg.learning`` wrote.
+    """A ladder that ``blemish.jpeg.learn_tables`` wrote.
 
     Raises
     ------
     ModelError
         A file that is missing or is no such ladder.
     """
-    mend = "make it anew with: python -m blemish.jpeg.learning PHOTOS --out FILE"
+    remedy = "make it anew with: python -m blemish.jpeg.learn_tables PHOTOS --out FILE"
     try:
         ladder = Ladder.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ModelError(path, f"cannot be read ({error.strerror})", mend) from error
+        raise ModelError(path, f"cannot be read ({error.strerror})", remedy) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ModelError(path, f"is no ladder of tables ({where}: {first['msg']})", mend) from error
+        raise ModelError(path, f"is no ladder of tables ({where}: {first['msg']})", remedy) from error
     for tune, knots in ladder.tunes.items():
         qualities = [knot.quality for knot in knots]
         if qualities != sorted(set(qualities)) or qualities[:1] != [1] or qualities[-1:] != [100]:
-            raise ModelError(path, f"the qualities of {tune} do not rise from 1 to 100", mend)
+            raise ModelError(path, f"the qualities of {tune} do not rise from 1 to 100", remedy)
     return ladder
 
 

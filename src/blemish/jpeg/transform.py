@@ -94,7 +94,7 @@ def check_pixels(pixels: NDArray[np.uint8]) -> None:
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise UsageError(f"pixels of {pixels.dtype} {pixels.shape}; a JPEG takes uint8 (H, W) or (H, W, 3)")
     if not pixels.size:
-        raise UsageError("a picture without pixels cannot be a JPEG")
+        raise UsageError("an image without pixels cannot be a JPEG")
 
 
 def blocks_dct(plane: Floats) -> Floats:

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.jpeg.coefficients import MAX_COEFFICIENT
-from blemish.jpeg.compiling import compiled
 from blemish.jpeg.entropy import Blocks, Lengths, Scan, bit_size
-from blemish.jpeg.workers import cores
+from blemish.jpeg.numba_jit import compiled
+from blemish.workers import cores
 
 Floats: TypeAlias = NDArray[np.float32]
 

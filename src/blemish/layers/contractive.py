@@ -1,7 +1,7 @@
-"""The contractive penalty: how much the latent moves when the picture does.
+"""Contractive penalty: the sensitivity of the latent to small changes of the image.
 
 Rifai, Vincent, Muller, Glorot, Bengio 2011, Contractive Auto-Encoders, equation 4: the squared Frobenius norm
-of the Jacobian J of the latent with respect to the picture, the sum of the squares of all its entries.
+of the Jacobian J of the latent with respect to the image, the sum of the squares of all its entries.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def jacobian_norm_exact(encode: Encode, x: Tensor) -> Tensor:
-    """‖J‖_F² of each picture, one row of J for each latent variable: (N,), at least 0.
+    """Compute ‖J‖_F² of each image exactly, one row of J for each latent variable: (N,), at least 0.
 
-    Differentiable by whatever ``encode`` depends on, where gradients are enabled. Time and memory grow with
-    the number of latent variables; beyond some tens :func:`jacobian_norm_estimate` is the affordable one.
+    Where gradients are enabled, the norm is differentiable with respect to everything that ``encode`` depends on. Time and memory grow with
+    the number of latent variables; beyond a few dozen use :func:`jacobian_norm_estimate`.
 
     Parameters
     ----------
-    encode: (N, C, H, W) to (N, …), each picture by itself: batch normalisation has to be in evaluation mode.
+    encode: (N, C, H, W) to (N, …), each image independently: batch normalisation must be in evaluation mode.
     x: (N, C, H, W).
 
     Examples
@@ -42,21 +42,21 @@ def jacobian_norm_exact(encode: Encode, x: Tensor) -> Tensor:
 def jacobian_norm_estimate(
     encode: Encode, x: Tensor, projections: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """An unbiased estimate of ‖J‖_F² of each picture from random projections of J: (N,), at least 0.
+    """Estimate ‖J‖_F² of each image without bias from random projections of J: (N,), at least 0.
 
     The mean of ‖Jᵀ v‖² over vectors v of random signs (Hutchinson 1990). With A = J Jᵀ its variance is
     2 (‖A‖_F² − Σ A_ii²) / ``projections``: smaller than the 2 ‖A‖_F² of normal v, and 0 where the latent
-    variables depend on the picture in orthogonal directions. Signs on the picture's side, ‖J u‖², would put
-    JᵀJ in the place of A, whose diagonal is longer and its share of the norm smaller.
+    variables depend on the image in orthogonal directions. Random signs in the space of the image, ‖J u‖², would
+    replace A by JᵀJ, whose diagonal has more entries and a smaller share of the norm.
 
     Each projection costs a backward pass through ``encode``, and about two more when the estimate itself is
     differentiated.
 
     Parameters
     ----------
-    encode, x: as of :func:`jacobian_norm_exact`, and differentiable likewise.
-    projections: vectors v for each picture, at least 1.
-    generator: to draw the signs from; torch's global one without it.
+    encode, x: as in :func:`jacobian_norm_exact`, and differentiable in the same way.
+    projections: vectors v for each image, at least 1.
+    generator: source of the random signs; torch's global generator by default.
 
     Raises
     ------
@@ -79,17 +79,17 @@ def jacobian_norm_estimate(
 
 
 def _latent(encode: Encode, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` as a leaf, and its latent with the graph between them; also where no gradients are wanted."""
-    # Fused attention can be differentiated once, and here it is twice.
+    """Detach ``x`` as a leaf and encode it with a graph, even where gradients are disabled."""
+    # Fused attention can be differentiated only once; a differentiable norm needs it twice.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         x = x.detach().requires_grad_()
         return x, encode(x).flatten(1)
 
 
 def _squared_products(x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-    """Σ_k ‖Jᵀ v_k‖² of each picture, with ``z`` (N, d) and ``v`` (K, N, d): (N,)."""
+    """Sum ‖Jᵀ v_k‖² over k for each image, with ``z`` (N, d) and ``v`` (K, N, d): (N,)."""
     total = x.new_zeros(len(x))
-    # One after the other: in one batched pass (vmap) the convolutions take up to three times as long.
+    # In sequence: in one batched pass (vmap) the convolutions take up to three times as long.
     for v_k in v:
         (product,) = torch.autograd.grad(
             z, x, v_k, retain_graph=True, create_graph=torch.is_grad_enabled()

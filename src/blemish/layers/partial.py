@@ -1,17 +1,17 @@
-"""Partial convolution, plain and transposed: what a window misses is made up for by what it holds.
+"""Partial convolution, plain and transposed: the valid inputs of a window are scaled up for the missing ones.
 
 Xie, Meeus, Pižurica 2019 (Partial Convolution Based Multimodal Autoencoder for Art Investigation), section
-3.1: the operation that makes Z' of the input and the kernel makes M of ones in their place, and
+3.1. The plain operation gives Z' from the input and the kernel, and M from ones in place of both, and
 
     Z = Z' · R + b,    R = max(M) / M,    and 0, without b, where M is 0.
 
-Zero padding and, in a transposed convolution, the zeros between the inputs count as missing. So may any
-part of the input, by a mask (Liu et al. 2018, Image Inpainting for Irregular Holes Using Partial Convolutions,
-equations 1 and 2); what lies there influences nothing, and may be NaN.
+Zero padding and, in a transposed convolution, the zeros between the inputs count as missing. A mask can mark
+any other part of the input as missing (Liu et al. 2018, Image Inpainting for Irregular Holes Using Partial
+Convolutions, equations 1 and 2); the values there have no influence, and may be NaN.
 
-max(M) is taken as what a window gives that misses nothing. That is the paper's maximum wherever the input
-has room for such a window; where it has not, or holes leave none, a picture's scale still does not depend on
-how large it is, nor on where its other holes are.
+max(M) is the value of M for a complete window, one that misses nothing. It equals the paper's maximum wherever
+the input contains such a window. Where the input is too small, or its holes leave no complete window, the scale
+still does not depend on the size of the image or on its other holes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from torch import Tensor, nn
 from blemish.errors import UsageError
 
 _KEPT = 32
-_KEPT_VALUES = 1 << 19  # of one scale; a larger one is made anew, which costs little beside its convolution
+_KEPT_VALUES = 1 << 19  # of a cached scale; a larger one is recomputed, cheap beside its convolution
 
 
 class Geometry(NamedTuple):
-    """How a kernel is laid over its input: one number an axis each, one axis or two."""
+    """Geometry of a convolution: one number per axis in each field, one axis or two."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
     output_padding: tuple[int, ...] | None = None
-    """Of a transposed convolution; None means a plain one."""
+    """Output padding of a transposed convolution; None for a plain convolution."""
 
     def convolve(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-        """torch's own operation, without bias."""
+        """Apply torch's own operation, without bias."""
         operation: Any
         if self.output_padding is None:
             operation = (F.conv1d, F.conv2d)[len(self.kernel) - 1]
@@ -54,7 +54,7 @@ class Geometry(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """max(M) of one channel: how many inputs reach an output whose window misses nothing.
+        """Number of inputs per channel that reach an output of a complete window: max(M) of one channel.
 
         Examples
         --------
@@ -65,7 +65,7 @@ class Geometry(NamedTuple):
         """
         if self.output_padding is None:
             return math.prod(self.kernel)
-        # Of a transposed kernel, an output meets the taps of one remainder by the stride.
+        # In a transposed convolution, an output meets only the taps with the same remainder by the stride.
         return math.prod(
             max(Counter(tap * dilation % stride for tap in range(kernel)).values())
             for kernel, stride, dilation in zip(self.kernel, self.stride, self.dilation, strict=True)
@@ -76,12 +76,12 @@ class _Scale(NamedTuple):
     ratio: Tensor
     """R, (1 or N, 1 or D, …)."""
     reached: Tensor | None
-    """Where M is not 0, shaped like R; None where it is 0 nowhere."""
+    """Mask of outputs where M is not 0, in the shape of R; None if M is never 0."""
 
 
 def _scale_of(m: Tensor, whole: int, dtype: torch.dtype) -> _Scale:
     reached = m > 0
-    # Counts are beyond half precision's whole numbers, their ratio is not.
+    # Half precision cannot hold large counts exactly; their ratio it can.
     ratio = torch.where(reached, whole / m.to(torch.promote_types(dtype, torch.float32)), 0)
     return _Scale(ratio.to(dtype), reached)
 
@@ -91,7 +91,7 @@ def _scale_of(m: Tensor, whole: int, dtype: torch.dtype) -> _Scale:
 def _shape_scale(
     geometry: Geometry, size: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> _Scale:
-    """Of inputs of ``size`` that miss nothing but the padding: R is (1, 1, …)."""
+    """Compute the scale of inputs of ``size`` in which only the padding is missing: R is (1, 1, …)."""
     with torch.autocast("cpu", enabled=False):
         m = geometry.convolve(torch.ones(1, 1, *size), torch.ones(1, 1, *geometry.kernel)).round()
     ratio, reached = _scale_of(m, geometry.whole, dtype)
@@ -108,7 +108,7 @@ def _kept_scale(
     device: torch.device,
     memory_format: torch.memory_format,
 ) -> _Scale:
-    """``_shape_scale`` with R as (1, D, …) in the output's own layout, in which the product is quickest."""
+    """Cache ``_shape_scale`` with R as (1, D, …) in the layout of the output, for the fastest product."""
     ratio, reached = _shape_scale(geometry, size, dtype, device)
     with torch.inference_mode(False):
         whole = ratio.expand(1, channels, *ratio.shape[2:]).contiguous(memory_format=memory_format)
@@ -117,7 +117,7 @@ def _kept_scale(
 
 @torch.no_grad()
 def _mask_scale(geometry: Geometry, mask: Tensor, groups: int, outputs: int, dtype: torch.dtype) -> _Scale:
-    """Of inputs that hold something where ``mask`` says: R is (N, 1, …), or (N, D, …) with several groups."""
+    """Compute the scale of inputs that are valid where ``mask`` is true: R is (N, 1, …), or (N, D, …) with groups."""
     groups = 1 if mask.shape[1] == 1 else groups
     split = mask.reshape(
         mask.shape[0], groups, -1, *mask.shape[2:]
@@ -140,14 +140,14 @@ def partial_convolution(
     groups: int = 1,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The partial convolution of ``x``, and where it rests on anything.
+    """Apply a partial convolution to ``x`` and compute the mask of its valid outputs.
 
     Parameters
     ----------
     x: (N, C, H, W), or (N, C, L).
-    weight: as torch lays it out: (D, C / groups, …), or (C, D / groups, …) transposed.
+    weight: in torch's layout: (D, C / groups, …), or (C, D / groups, …) transposed.
     bias: (D,) or None.
-    mask: (N, 1, …) or (N, C, …), not 0 where ``x`` holds something; None where it does everywhere.
+    mask: (N, 1, …) or (N, C, …), not 0 where ``x`` is valid; None if it is valid everywhere.
 
     Returns
     -------
@@ -157,11 +157,11 @@ def partial_convolution(
     Raises
     ------
     UsageError
-        When ``x`` is no batch, or the mask has another shape.
+        If ``x`` is not a batch, or the mask has another shape.
 
     Examples
     --------
-    A mean of three, of a constant signal, at its ends and beside a hole:
+    A moving average of three values of a constant signal, at its ends and beside a hole:
 
     >>> third = torch.full((1, 1, 3), 1 / 3)
     >>> geometry = Geometry((3,), (1,), (1,), (1,))
@@ -205,9 +205,9 @@ def _masked(
             f"the mask has shape {tuple(mask.shape)} and the input {tuple(x.shape)}; give the mask the input's "
             "shape, or one channel of it"
         )
-    held = mask != 0
-    y = geometry.convolve(torch.where(held, x, 0), weight, groups)
-    ratio, reached = _mask_scale(geometry, held, groups, y.shape[1], y.dtype)
+    valid = mask != 0
+    y = geometry.convolve(torch.where(valid, x, 0), weight, groups)
+    ratio, reached = _mask_scale(geometry, valid, groups, y.shape[1], y.dtype)
     assert reached is not None
     y = y * ratio
     if bias is not None:
@@ -225,14 +225,14 @@ def _refuse_other_padding(mode: str) -> None:
     if mode != "zeros":
         raise UsageError(
             f"padding_mode is '{mode}', which leaves nothing missing at the border; "
-            "give a partial convolution padding_mode='zeros', or take torch's own"
+            "use padding_mode='zeros' for a partial convolution, or torch's own layer"
         )
 
 
 class PartialConv1d(nn.Conv1d):
-    """``torch.nn.Conv1d`` as :func:`partial_convolution`: the same arguments and weights, padding by zeros only.
+    """``torch.nn.Conv1d`` as :func:`partial_convolution`: the same arguments and weights, zero padding only.
 
-    With ``mask`` the result comes as a pair with the mask of the next layer.
+    With ``mask`` the result is a pair: the output and the mask of the next layer.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -248,9 +248,9 @@ class PartialConv1d(nn.Conv1d):
 
 
 class PartialConv2d(nn.Conv2d):
-    """``torch.nn.Conv2d`` as :func:`partial_convolution`: the same arguments and weights, padding by zeros only.
+    """``torch.nn.Conv2d`` as :func:`partial_convolution`: the same arguments and weights, zero padding only.
 
-    With ``mask`` the result comes as a pair with the mask of the next layer.
+    With ``mask`` the result is a pair: the output and the mask of the next layer.
 
     Examples
     --------
@@ -275,11 +275,11 @@ class PartialConv2d(nn.Conv2d):
 class PartialConvTranspose2d(nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` as :func:`partial_convolution`, the paper's partial deconvolution.
 
-    The same arguments and weights. With ``mask`` the result comes as a pair with the mask of the next layer.
+    The same arguments and weights. With ``mask`` the result is a pair: the output and the mask of the next layer.
 
     Examples
     --------
-    The paper's Figure 3: ones through ones, where the plain operation gives 1, 2 and 4 in turn.
+    The paper's Figure 3: a kernel of ones on an input of ones, for which the plain operation gives 1, 2 and 4 in turn.
 
     >>> layer = PartialConvTranspose2d(1, 1, 3, stride=2, padding=1, bias=False)
     >>> _ = nn.init.ones_(layer.weight)
@@ -298,7 +298,7 @@ class PartialConvTranspose2d(nn.ConvTranspose2d):
     def forward(
         self, input: Tensor, output_size: list[int] | None = None, *, mask: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        assert isinstance(self.padding, tuple)  # torch takes no word for it here
+        assert isinstance(self.padding, tuple)  # torch's transposed layer accepts no string, unlike its type
         extra = self._output_padding(
             input,
             output_size,

@@ -1,4 +1,4 @@
-"""Networks of torchvision, or the first of their layers, and where their ImageNet weights are found.
+"""Load pretrained torchvision networks, or their first layers, from local ImageNet weights.
 
 Nothing is downloaded unless the user asks for it with ``weights: download``.
 """
@@ -24,7 +24,7 @@ from blemish.errors import BlemishError, FileError, RecipeError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of red, green and blue in [0, 1], by which torchvision's weights were trained."""
+"""Mean and standard deviation of red, green and blue in [0, 1] that torchvision's weights were trained with."""
 
 FOLDER_VARIABLE = "BLEMISH_WEIGHTS"
 """Environment variable that names a folder of weight files."""
@@ -34,36 +34,36 @@ ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where torchvision publishes the weights of one network."""
+class WeightsSource:
+    """Published weights of one torchvision network."""
 
     title: str
     files: tuple[str, ...]
-    """Official file names, the one to download first."""
+    """Official file names; the first is the one to download."""
     version: str
-    """Of the first file, in torchvision's weights API."""
+    """Version of the first file in torchvision's weights API."""
     unused: tuple[str, ...]
-    """Beginnings of the keys that are left out: the classifier's, and those of layers beyond what is used."""
+    """Prefixes of the keys that are not used: those of the classifier and of layers beyond the last one used."""
 
     @property
     def url(self) -> str:
         return f"https://download.pytorch.org/models/{self.files[0]}"
 
 
-# The first weights of ResNets come from the plain training of its paper; the second, stronger as a classifier,
-# from one with label smoothing, mixed and erased pictures. Either file serves.
+# ResNets have two versions of weights: V1 from the training of the paper, V2, a stronger classifier, from a
+# training with label smoothing, mixup and random erasing. Either file can be used.
 SOURCES = {
-    "vgg16": Source("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", ("classifier.",)),
-    "resnet50": Source(
+    "vgg16": WeightsSource("VGG16", ("vgg16-397923af.pth",), "IMAGENET1K_V1", ("classifier.",)),
+    "resnet50": WeightsSource(
         "ResNet50", ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"), "IMAGENET1K_V1", ("fc.",)
     ),
-    "vgg19": Source(
+    "vgg19": WeightsSource(
         "VGG19",
         ("vgg19-dcbb9e9d.pth",),
         "IMAGENET1K_V1",
         ("classifier.", *(f"features.{place}." for place in (19, 21, 23, 25, 28, 30, 32, 34))),
     ),
-    "resnet152": Source(
+    "resnet152": WeightsSource(
         "ResNet152",
         ("resnet152-394f9c45.pth", "resnet152-f82ba261.pth"),
         "IMAGENET1K_V1",
@@ -73,22 +73,23 @@ SOURCES = {
 
 
 def load_network(name: str, weights: str, *, without: str) -> nn.Sequential:
-    """The first layers of ``name``: (N, 3, H, W) to features at 1/32 of the size, or at 1/8.
+    """Load the first layers of ``name``: (N, 3, H, W) to features at 1/32 or 1/8 of the size.
 
-    The keys of its state dict are those of torchvision's.
+    The keys of the state dict are those of torchvision.
 
     Parameters
     ----------
     name: ``vgg16`` (all five blocks) or ``resnet50`` (up to ``layer4``), both at 1/32; ``vgg19`` (three
         blocks, 256 channels) or ``resnet152`` (up to ``layer2``, 512 channels), both at 1/8.
-    weights: ``imagenet`` (those on this machine, see :func:`find_weights`), ``download`` (torchvision
-        downloads them), ``none`` (drawn), or the path of a .pth or .safetensors file of torchvision's layout.
-    without: how to do without the weights, the end of the line that says they are missing.
+    weights: ``imagenet`` (a file on this machine, see :func:`find_weights`), ``download`` (torchvision
+        downloads it), ``none`` (random initialisation), or the path of a .pth or .safetensors file of
+        torchvision's layout.
+    without: how to work without the weights; ends the message that they are missing.
 
     Raises
     ------
     FileError
-        When the weights are not there, or the file holds something else.
+        If the weights are missing, or the file holds something else.
     RecipeError
         For ``weights`` that are neither a choice nor such a path.
     ImportError
@@ -115,10 +116,10 @@ def load_network(name: str, weights: str, *, without: str) -> nn.Sequential:
 
 
 def find_weights(name: str) -> Path | None:
-    """The file with the ImageNet weights of ``name`` on this machine, or None.
+    """Find the file with the ImageNet weights of ``name`` on this machine; None if there is none.
 
-    Looked for in the folder that ``BLEMISH_WEIGHTS`` names, then in torch hub's cache, where torchvision puts
-    them; under the official name, or that name ending in .safetensors.
+    The search covers the folder that ``BLEMISH_WEIGHTS`` names, then the cache of torch hub, where torchvision
+    stores downloads; the file has the official name, or the same name with the ending .safetensors.
     """
     for folder in _folders():
         for file in SOURCES[name].files:
@@ -137,7 +138,7 @@ def _folders() -> list[Path]:
 
 
 def expected_path(name: str) -> Path:
-    """Where the first of :func:`find_weights`' folders would hold the weights of ``name``."""
+    """Path of the weights of ``name`` in the first folder that :func:`find_weights` searches."""
     return _folders()[0] / SOURCES[name].files[0]
 
 
@@ -169,7 +170,7 @@ def _download(name: str, without: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _read(path: Path, source: Source) -> Any:
+def _read(path: Path, source: WeightsSource) -> Any:
     try:
         path.open("rb").close()
     except OSError as error:
@@ -189,16 +190,16 @@ def _read(path: Path, source: Source) -> Any:
         RuntimeError,
         TypeError,
         ValueError,
-    ):  # whatever damaged pickles and archives lead torch into
+    ):  # all that torch raises on damaged pickles and archives
         raise FileError(path, "is damaged or not a file of weights", f"give {source.url}") from None
 
 
-def _used(source: Source, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _used(source: WeightsSource, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(source.unused)}
 
 
-def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
-    """Take over ``state``, which was read from ``path``; all that is used must fit."""
+def _fill(network: nn.Module, source: WeightsSource, path: Path, state: Any) -> None:
+    """Load ``state``, read from ``path``, into ``network``; every key in use must match."""
 
     def refuse(found: str) -> FileError:
         problem = f"holds other weights than those of torchvision's {source.title} ({found})"
@@ -209,7 +210,7 @@ def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
     state = _used(source, state)
     own = network.state_dict()
     for key, value in own.items():
-        # Counts that nothing reads; files of old lack them.
+        # Batch counters, which nothing reads; old files lack them.
         if key not in state and key.endswith("num_batches_tracked"):
             state[key] = value
         if key not in state:
@@ -217,7 +218,7 @@ def _fill(network: nn.Module, source: Source, path: Path, state: Any) -> None:
         if state[key].shape != value.shape:
             raise refuse(f"'{key}' is {_by(state[key])} instead of {_by(value)}")
         if not bool(state[key].isfinite().all()):
-            # Training would notice it only by its loss, and lay it on the learning rate.
+            # Training would notice it only by its loss, and blame the learning rate.
             raise FileError(path, f"'{key}' holds values that are no numbers", f"give {source.url}")
     for key in state:
         if key not in own:
@@ -245,8 +246,8 @@ def _vgg(name: str, layers: int) -> nn.Sequential:
     features.to_empty(device="cpu")
     for layer in features:
         if isinstance(layer, nn.Conv2d):
-            # He et al. 2015, equation 10: torchvision's own, by the fan-out, makes the signal fade in the
-            # widening blocks, which have no batch normalisation to lift it again.
+            # He et al. 2015, equation 10. torchvision's own initialisation, by the fan-out, lets the signal
+            # fade in the widening blocks, which have no batch normalisation to restore it.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -267,8 +268,9 @@ def _resnet(name: str, last: str) -> nn.Sequential:
     network = getattr(torchvision.models, name)()
     for key, parameter in network.named_parameters():
         if key.endswith("bn3.weight"):
-            # Residual branches begin faint, as in Goyal et al. 2017 (section 5.1), or sixteen of them swell the
-            # signal wherever batch normalisation is not learning; not at 0, with which nothing in them learns.
+            # Residual branches start with a small gain, as in Goyal et al. 2017 (section 5.1): otherwise sixteen
+            # of them amplify the signal wherever batch normalisation is not in training mode. The gain is not
+            # 0, or nothing in a branch would learn.
             nn.init.constant_(parameter, 0.1)
     layers = list(network.named_children())
     used = [key for key, _ in layers].index(last) + 1

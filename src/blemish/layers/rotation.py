@@ -1,14 +1,14 @@
-"""Rotation of pictures about their centre, and the orientation that their gradients have.
+"""Rotation of images about their centre, and estimation of their orientation from gradients.
 
-Angles are in radians, counter-clockwise as one looks at the picture. Coordinates are (x to the right, y down),
+Angles are in radians, counter-clockwise as one looks at the image. Coordinates are (x to the right, y down),
 in pixels from the centre, so odd and even sides need no special care.
 
-Turned by 45° and back by :func:`rotate`, smooth pictures (nothing finer than 8 pixels) differ from themselves by
-0.8 of 255 grey levels in the mean; after plain bilinear sampling by 1.7. Through the canvas of
-:func:`onto_canvas`, at 1/√2 of the resolution, 1.0 remain, where pad, resize, turn, turn back and resize, each
-bilinear, leave 5.3; of content down to 4 pixels 1.9 against 16.0. Cubic B-splines would leave next to nothing of
-smooth pictures but nine tenths as much of a woven texture, and torch has no sampler for them. The figures stand
-in benchmarks/results/rotation.json.
+Accuracy: after a rotation by 45° and back by :func:`rotate`, smooth images (nothing finer than 8 pixels) differ
+from the originals by 0.8 of 255 grey levels on average; with plain bilinear sampling by 1.7. Through the canvas of
+:func:`onto_canvas`, at 1/√2 of the resolution, the error is 1.0, where pad, resize, turn, turn back and resize,
+each bilinear, give 5.3; for content down to 4 pixels it is 1.9 against 16.0. Cubic B-splines would have almost no
+error on smooth images, but nine tenths of it on a woven texture, and torch has no sampler for them. The figures
+are in benchmarks/results/rotation.json.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Sampling = Literal["bilinear", "bicubic"]
+RotationSampling = Literal["bilinear", "bicubic"]
 
 DIAGONAL = math.sqrt(2)
-"""Side of the canvas, in sides of the picture, that holds the picture at every angle."""
+"""Side of the canvas, in sides of the image, that holds the image at every angle."""
 CONTINUED = 2.0
-"""Canvas pixels by which a picture is continued beyond its edge, so that no cubic kernel on the way back meets
-the zeros around it."""
+"""Canvas pixels by which an image is extended beyond its edge, so that no cubic kernel of the inverse reads the
+zeros around it."""
 BLUR = 1.0
 """Standard deviation in canvas pixels of the Gaussian before the gradients."""
 
 
-def rotate(x: Tensor, angle: Tensor, *, scale: float = 1.0, sampling: Sampling = "bicubic") -> Tensor:
-    """Turn each picture about its centre and resize it by ``scale``, in one resampling.
+def rotate(x: Tensor, angle: Tensor, *, scale: float = 1.0, sampling: RotationSampling = "bicubic") -> Tensor:
+    """Turn each image about its centre and resize it by ``scale``, in one resampling.
 
-    Differentiable in pixels and angle; computed in float32 whatever autocast says.
+    Differentiable in pixels and angle; computed in float32 even under autocast.
 
     Parameters
     ----------
     x: (N, C, H, W).
     angle: (N,) radians counter-clockwise.
-    scale: how much larger things become; the canvas keeps its size.
+    scale: enlargement of the content; the canvas keeps its size.
     sampling: cubic convolution (Keys 1981, a = -0.75), or bilinear for comparison.
 
     Returns
     -------
-    (N, C, H, W); beyond its edge a picture is continued by its outermost pixels.
+    (N, C, H, W); beyond its edge an image is extended by its outermost pixels.
 
     Examples
     --------
@@ -64,12 +64,12 @@ def rotate(x: Tensor, angle: Tensor, *, scale: float = 1.0, sampling: Sampling =
 
 
 def onto_canvas(x: Tensor, angle: Tensor) -> Tensor:
-    """Square pictures turned by ``angle`` on a canvas of √2 of their side, resized to their side.
+    """Turn square images by ``angle`` on a canvas of √2 times their side, resized to their side.
 
     The canvas of Rádli & Czúni 2022, section 7: padded by zeros from 128 to 181 pixels, resized to 128,
-    turned. Here all is one resampling, the canvas has side √2·128 exactly, and its zeros begin two canvas
-    pixels outside the picture, whose border is continued so far, so that :func:`from_canvas` is an inverse up
-    to the picture's edge.
+    turned. Here this is one resampling, the canvas has a side of exactly √2·128, and its zeros begin two canvas
+    pixels outside the image, whose border is extended that far, so that :func:`from_canvas` is an inverse up
+    to the edge of the image.
 
     Parameters
     ----------
@@ -81,14 +81,14 @@ def onto_canvas(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def from_canvas(y: Tensor, angle: Tensor) -> Tensor:
-    """The inverse of :func:`onto_canvas`: turned back by ``angle`` and cut out, (N, C, P, P)."""
+    """Invert :func:`onto_canvas`: turn back by ``angle`` and crop, (N, C, P, P)."""
     return rotate(y, -angle, scale=DIAGONAL)
 
 
 def canvas_mask(angle: Tensor, side: int, *, margin: float = 0.0) -> Tensor:
-    """Where the picture lies on the canvas of :func:`onto_canvas`: (N, 1, side, side) of 0 and 1.
+    """Mask of the image on the canvas of :func:`onto_canvas`: (N, 1, side, side) of 0 and 1.
 
-    ``margin`` is how many canvas pixels are left out along the picture's edge.
+    ``margin`` canvas pixels along the edge of the image are left out.
     """
     with torch.no_grad():
         u, v = _source(angle, side, side, angle.device)
@@ -100,7 +100,7 @@ def _half(side: int, margin: float) -> float:
 
 
 def _source(angle: Tensor, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(x, y), each (N, H, W), that every pixel had before the turn; equation (8) of Rádli & Czúni."""
+    """Coordinates (x, y), each (N, H, W), of every pixel before the turn; equation (8) of Rádli & Czúni."""
     x = torch.arange(width, device=device) - (width - 1) / 2
     y = torch.arange(height, device=device)[:, None] - (height - 1) / 2
     cos, sin = (part.float()[:, None, None] for part in (angle.cos(), angle.sin()))
@@ -108,11 +108,11 @@ def _source(angle: Tensor, height: int, width: int, device: torch.device) -> tup
 
 
 def gradient_loss(x: Tensor, angle: Tensor) -> Tensor:
-    """Mean absolute horizontal gradient of each picture after a turn: Rádli & Czúni 2022, equation (7).
+    """Mean absolute horizontal gradient of each image after a turn (Rádli & Czúni 2022, equation 7).
 
-    The picture is turned on its zero-padded canvas, blurred, filtered by the Sobel kernel G_x, and averaged
-    over the turned picture, less a rim so wide that no kernel reaches beyond it. Of a picture of edges in one
-    direction it is least where they lie horizontally.
+    The image is turned on its zero-padded canvas, blurred, filtered by the Sobel kernel G_x, and averaged
+    over the turned image, except for a rim so wide that no kernel reaches beyond it. For an image of parallel
+    edges the loss is least where they lie horizontally.
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def gradient_loss(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def loss_by_angle(x: Tensor, angles: Tensor) -> Tensor:
-    """:func:`gradient_loss` of each picture at every angle, without turning it: (N, A).
+    """Compute :func:`gradient_loss` of each image at every angle without resampling: (N, A).
 
-    The horizontal derivative of a turned picture is a mixture of the derivatives of the picture as it is,
-    g_x cos θ + g_y sin θ, so one filtering serves all angles.
+    The horizontal derivative of a turned image is a combination of the derivatives of the original image,
+    g_x cos θ + g_y sin θ, so one filtering is enough for all angles.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def loss_by_angle(x: Tensor, angles: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         side = x.shape[-1]
         reach = _RADIUS + 1
-        # As much of the canvas as the mask of an upright picture keeps, and what the kernels reach around it.
+        # The part of the canvas inside the mask of an upright image, and the reach of the kernels around it.
         first = math.ceil((side - 1) / 2 - _half(side, _RIM)) - reach
         canvas = onto_canvas(x, x.new_zeros(len(x)))[..., first : side - first, first : side - first]
         gradients = _gradients(canvas)[..., reach:-reach, reach:-reach].flatten(2)  # (N, 2, pixels)
@@ -157,15 +157,15 @@ def loss_by_angle(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def modulation(x: Tensor, *, angles: int = 24) -> Tensor:
-    """How much an orientation dominates each grey picture (N, 1, S, S): (N,) in [0, 1].
+    """Strength of the dominant orientation of each grey image (N, 1, S, S): (N,) in [0, 1].
 
-    The depth 1 - least / largest of :func:`loss_by_angle` over half a turn: 1 for edges in a single direction,
-    0.29 for a checkerboard's two, 0 for a picture that is alike in all directions or flat.
+    The modulation depth 1 - least / largest of :func:`loss_by_angle` over half a turn: 1 for edges in a single
+    direction, 0.29 for the two directions of a checkerboard, 0 for an isotropic or constant image.
     """
     half_turn = torch.arange(angles, device=x.device) * (math.pi / angles)
     loss = loss_by_angle(x, half_turn)
     largest = loss.amax(dim=1)
-    # Below a thousandth of the range there is no gradient, only rounding.
+    # Below a thousandth of the range there are only rounding errors.
     return torch.where(largest > 1e-3, 1 - loss.amin(dim=1) / largest.clamp(min=1e-3), 0.0)
 
 
@@ -180,7 +180,7 @@ def _mean_inside(values: Tensor, angle: Tensor) -> Tensor:
 
 
 _RADIUS = math.ceil(2 * BLUR)
-# The kernels reach radius + 1 pixels along each axis, so their corners √2 of that across a turned edge.
+# The kernels reach radius + 1 pixels along each axis, and √2 times that at their corners.
 _RIM = DIAGONAL * (_RADIUS + 1)
 
 

@@ -1,8 +1,8 @@
-"""Rounding that training can pass: the value is rounded, the gradient is that of a cubic.
+"""Rounding with a useful gradient: the value is rounded, the gradient is that of a cubic.
 
 Shin and Song 2017, JPEG-resistant Adversarial Images: near its steps the rounding is replaced by
-⌊x⌉ + (x − ⌊x⌉)³. Only its gradient, 3 (x − ⌊x⌉)², is used here: a network that sees the cubic's value during
-training reads about one dB too good, since no file stores it.
+⌊x⌉ + (x − ⌊x⌉)³. Only its gradient, 3 (x − ⌊x⌉)², is used here: with the cubic's value, which no file stores,
+the quality measured in training is about one dB too high.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _CubicRound(torch.autograd.Function):
 
 
 def cubic_round(x: Tensor) -> Tensor:
-    """⌊x + 0.5⌋, with the gradient 3 (x − ⌊x⌉)²: 0 at whole numbers, 0.75 halfway between two.
+    """Round to ⌊x + 0.5⌋ with the gradient 3 (x − ⌊x⌉)²: 0 at integers, 0.75 halfway between two.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Lets torchvision be imported beside a torch whose build it was not made for.
+"""Make torchvision importable beside a torch build that it was not compiled for.
 
-Importing this module is enough, and importing any room of Blemish that uses torch does it: torchvision is
+Importing this module is enough, and every subpackage that uses torch imports it: torchvision is
 optional, but where it is installed, lightning and torchmetrics import it too.
 """
 
@@ -13,10 +13,10 @@ import torch
 
 
 def _lacks_operators() -> bool:
-    """Whether torchvision is installed but the library with its operators is not there or cannot be loaded.
+    """Whether torchvision is installed but the library of its operators is missing or cannot be loaded.
 
-    Only loading tells. What loads has declared its operators, and torch ends the process where one is declared
-    twice; torchvision then loads the same file again, which does nothing.
+    Only loading the library shows it. A library that loads has declared its operators, and torch ends the process
+    if one is declared twice; torchvision later loads the same file again, which does nothing.
     """
     package = find_spec("torchvision")  # does not import it
     if package is None:
@@ -26,13 +26,13 @@ def _lacks_operators() -> bool:
         return True
     try:
         torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
-    except OSError:  # made for another torch, or for a CUDA that is not here
+    except OSError:  # built for another torch, or for a missing CUDA
         return True
     return False
 
 
 if _lacks_operators():
-    # The two that its import looks up, and fails where they are not declared.
+    # The two operators that its import looks up; it fails if they are not declared.
     for _name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, _name):
             torch.library.define(

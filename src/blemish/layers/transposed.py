@@ -1,8 +1,8 @@
 """Transposed convolution whose backward pass runs as plain convolutions.
 
-The gradient of a transposed convolution to its input is a convolution, and the gradient to its weights is
-that of a convolution with input and output exchanged. torch's CPU build computes both by a slower road; this
-one gives the same numbers sooner, in bfloat16 above all (``benchmarks/training.py`` has the ratio).
+The gradient of a transposed convolution with respect to its input is a convolution, and the gradient with respect
+to its weights is that of a convolution with input and output exchanged. torch's CPU build computes both more
+slowly; this one gives the same values faster, above all in bfloat16 (``benchmarks/training.py`` has the ratio).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _ConvTranspose(torch.autograd.Function):
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
-    """``torch.nn.functional.conv_transpose2d``, with square strides and paddings, differentiable once.
+    """Apply ``torch.nn.functional.conv_transpose2d`` with equal strides and paddings; differentiable once.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int, paddi
     if x.device.type != "cpu":
         return F.conv_transpose2d(x, weight, bias, stride, padding)
     if torch.is_autocast_enabled("cpu"):
-        # Cast outside, where autograd sees it: autocast does not reach into the backward pass.
+        # Cast outside the function, where autograd records it: autocast does not apply in the backward pass.
         dtype = torch.get_autocast_dtype("cpu")
         x, weight, bias = (tensor.to(dtype) for tensor in (x, weight, bias))
     return cast(Tensor, _ConvTranspose.apply(x, weight, bias, stride, padding))  # type: ignore[no-untyped-call]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """:func:`conv_transpose2d` with weights of its own: (N, C, H, W) to (N, D, (H − 1) S − 2 P + K, …)."""
+    """Layer of :func:`conv_transpose2d`: (N, C, H, W) to (N, D, (H − 1) S − 2 P + K, …)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0

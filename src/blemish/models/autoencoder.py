@@ -1,227 +1,40 @@
-"""The composition that every recipe becomes.
+"""Autoencoder: the composition that every reconstruction recipe becomes.
 
-Parts are the classes below by their kind; :mod:`blemish.models.registry` makes them by name. What a part is
-given to construct itself is told there too.
+Its parts are of the kinds in :mod:`blemish.models.contracts`; :mod:`blemish.models.registry` constructs them by name.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
-from blemish.models.memory import Memory
+from blemish.models.contracts import (
+    INSPECTION_SEED,
+    Aligned,
+    Alignment,
+    Augmentation,
+    Bottleneck,
+    Corruption,
+    EncoderInput,
+    ImageDecoder,
+    ImageEncoder,
+    Loss,
+    Output,
+    Pass,
+    Posterior,
+    Residual,
+    ResidualRule,
+    StochasticBottleneck,
+    Term,
+    moments,
+)
 from blemish.similarity import Measure
-
-INSPECTION_SEED = 0
-"""Of whatever is drawn at inspection, so that a picture has one score."""
-
-
-class Corruption(nn.Module):
-    """Spoils a picture that the network is then asked to give back clean; what is absent (NaN) stays so."""
-
-    makes_absent: bool = False
-    """Whether it takes values away, so that the encoder has to do without."""
-    spoils_held_out: bool = False
-    """Whether the loss of held-out pictures is taken on spoiled ones, because clean ones say nothing of it."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
-
-
-class Augmentation(nn.Module):
-    """Changes a good picture into another that is as good; training takes it for the original."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
-
-
-class Aligned(NamedTuple):
-    """What :class:`Alignment` gives."""
-
-    picture: Tensor
-    """(N, C, P, P), in the normalised pose."""
-    angle: Tensor
-    """(N,) by which each was turned counter-clockwise, in radians."""
-
-
-class Alignment(nn.Module):
-    """Brings pictures (N, C, P, P) into one pose before the encoder, and back after the decoder."""
-
-    pretraining: int = 0
-    """Steps of :meth:`pretraining_loss` before the autoencoder's own."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Aligned:
-        """(N, C, P, P) into the normalised pose."""
-
-    @abstractmethod
-    def restore(self, y: Tensor, aligned: Aligned) -> Tensor:
-        """(N, C, P, P) in the normalised pose back to the pose that the input had."""
-
-    @abstractmethod
-    def pretraining_loss(self, x: Tensor) -> dict[str, Tensor]:
-        """Named scalars to learn the pose from, without the autoencoder."""
-
-    def poseless(self, x: Tensor) -> Tensor:
-        """(N,) booleans: which pictures have no pose that could be told, and are left as they are."""
-        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-
-class Encoder(nn.Module):
-    """(N, C, H, W) to features; what :class:`Autoencoder` and its other parts need to know of any encoder."""
-
-    stride: int
-    """Pictures are padded to a multiple of it."""
-    patch: int
-    """Side of the training patch; smaller pictures are padded up to it."""
-    latent_shape: tuple[int, int, int]
-    """(channels, height, width) of the features of one patch."""
-    takes_absent: bool = False
-    """Whether values may be absent, which is written as NaN; its features are finite all the same."""
-    standardises: bool = False
-    """Whether it takes :func:`moments` out of each picture; the decoder's output gets them back."""
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all values of each picture: (N, C, H, W) to (N, 1, 1, 1) twice.
-
-    A grey level of 255 is the least deviation that is one, so that a constant picture can be divided by its own.
-    """
-    deviation, mean = torch.std_mean(x.float(), dim=(1, 2, 3), keepdim=True, correction=0)
-    return mean, deviation.clamp(min=1 / 255)
-
-
-class Posterior(NamedTuple):
-    """Gaussian Q(z | x) of each latent variable, shaped like the latent."""
-
-    mu: Tensor
-    log_var: Tensor
-
-
-class Bottleneck(nn.Module):
-    """Between encoder and decoder: :meth:`encode` on the way in, :meth:`decode` on the way out."""
-
-    latent_shape: tuple[int, int, int]
-    """Of what :meth:`encode` gives for one patch."""
-    code_shape: tuple[int, int, int]
-    """Of what :meth:`decode` gives for one patch."""
-    one_size: bool = False
-    """Whether it serves pictures of exactly one patch only."""
-
-    @abstractmethod
-    def encode(self, h: Tensor) -> Tensor:
-        """The features of what comes before to a latent."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
-
-
-class StochasticBottleneck(Bottleneck):
-    """A bottleneck whose latent is drawn in training, and is the mean otherwise."""
-
-    @abstractmethod
-    def posterior(self, h: Tensor) -> Posterior:
-        """Of the latent, given the features of what comes before."""
-
-    def encode(self, h: Tensor) -> Tensor:
-        """The mean of the posterior."""
-        return self.posterior(h).mu
-
-
-class Decoder(nn.Module):
-    """A latent back to (N, C, H, W)."""
-
-    latent_grid: tuple[int, int]
-    """(height, width) of the latent of one patch that it expects."""
-
-
-class Prepared(NamedTuple):
-    """What :meth:`Autoencoder.prepare` gives: pictures as the encoder is to see them, and the way back."""
-
-    picture: Tensor
-    """(N, C, H', W') with sides that fit the network: corrupted, padded and aligned, as the model has it."""
-    window: tuple[slice, slice]
-    """Rows and columns of the padded picture that the input takes."""
-    aligned: Aligned | None
-    seen: Tensor
-    """(N, C, H, W), the input as it was corrupted, before all else."""
-
-
-class Output(NamedTuple):
-    """What :meth:`Autoencoder.forward` gives."""
-
-    reconstruction: Tensor
-    """(N, C, H, W), the input's shape; linear output, so values may leave [0, 1]."""
-    latent: Tensor
-    """(N, d, h, w)."""
-    posterior: Posterior | None = None
-    """Of the latent, where the bottleneck is stochastic."""
-    angle: Tensor | None = None
-    """(N,) radians by which an alignment turned the input."""
-
-
-class Pass(NamedTuple):
-    """One pass of the network as a loss term sees it."""
-
-    model: Autoencoder
-    target: Tensor
-    """(N, C, H, W), the clean pictures."""
-    output: Output
-    prepared: Prepared
-
-    @property
-    def seen(self) -> Tensor:
-        """(N, C, H, W), the pictures as the encoder was shown them: corrupted, in pose and size of ``target``."""
-        return self.prepared.seen
-
-
-class Term(nn.Module):
-    """A part of the training loss that needs more than the picture and its reconstruction."""
-
-    takes_absent: bool = False
-    """Whether the target may have absent values (NaN)."""
-
-    @abstractmethod
-    def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:
-        """A scalar, or several by name, which the loss reports as ``term-name``."""
-
-
-class Loss(NamedTuple):
-    """What :meth:`Autoencoder.loss` gives: ``total`` is the sum of the weighted ``terms``."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
-class Residual(NamedTuple):
-    """What :meth:`Autoencoder.examine` gives."""
-
-    map: Tensor
-    """(N, 1, H, W), float32, at least 0; larger is less alike."""
-    reconstruction: Tensor
-    """(N, C, H, W), float32."""
-
-
-class ResidualRule(nn.Module):
-    """A residual map that needs more than the picture and its reconstruction."""
-
-    title: str
-    """What the map holds, as a report writes it."""
-    takes_absent: bool = False
-    """Whether the picture may have absent values (NaN)."""
-
-    @abstractmethod
-    def forward(self, model: Autoencoder, x: Tensor) -> Residual:
-        """The map of pictures (N, C, H, W), and the reconstruction that it was measured on."""
 
 
 class Autoencoder(nn.Module):
@@ -234,14 +47,14 @@ class Autoencoder(nn.Module):
         ├──────────────────────────► loss_terms (training) ◄───────────────────────────────────┤
         └──────────────────────────► measure (residual map) ◄──────────────────────────────────┘
 
-    In training x is augmented first, so the loss asks for the augmented picture.
+    In training x is augmented first, so the loss asks for the augmented image.
 
-    Pictures of any size are accepted: they are padded by repeating the border up to the network's
+    Images of any size are accepted: they are padded by repeating the border up to the network's
     stride (and to one patch at least), and the reconstruction is cropped back. Where a part was built
-    for patches of one size, larger pictures are refused; an inspector cuts them into patches.
+    for patches of one size, larger images are refused; a detector cuts them into patches.
 
-    NaN in a picture says that the value is absent. Only encoders, loss terms and residuals that declare
-    ``takes_absent`` take it; a picture that has any is refused by all others.
+    NaN in an image says that the value is absent. Only encoders, loss terms and residuals that declare
+    ``takes_absent`` take it; an image that has any is refused by all others.
 
     In training mode every corruption is applied, and drawn from torch's global generator; in evaluation
     only those of ``at_inspection``, always with the same draws.
@@ -249,8 +62,8 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
-        decoder: Decoder,
+        encoder: ImageEncoder,
+        decoder: ImageDecoder,
         loss_terms: Mapping[str, tuple[float, Measure | Term]],
         measure: Measure | ResidualRule,
         *,
@@ -258,10 +71,8 @@ class Autoencoder(nn.Module):
         corruptions: Sequence[tuple[Corruption, bool]] = (),
         alignment: Alignment | None = None,
         bottlenecks: Sequence[Bottleneck] = (),
-        memory: Memory | None = None,
     ) -> None:
         super().__init__()
-        self.memory = memory
         self.augmentations = nn.ModuleList(augmentations)
         self.corruptions = nn.ModuleList(corruption for corruption, _ in corruptions)
         self.at_inspection = tuple(at_inspection for _, at_inspection in corruptions)
@@ -285,7 +96,7 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Output:
         return self.reconstruct(self.prepare(x))
 
-    def prepare(self, x: Tensor, *, for_loss: bool = False) -> Prepared:
+    def prepare(self, x: Tensor, *, for_loss: bool = False) -> EncoderInput:
         """``x`` (N, C, H, W) as the encoder is to see it, or to see it for :meth:`loss`; :meth:`restore` leads back.
 
         Raises
@@ -300,25 +111,25 @@ class Autoencoder(nn.Module):
         padded, (top, left) = self._padded(seen)
         window = (slice(top, top + x.shape[-2]), slice(left, left + x.shape[-1]))
         if self.alignment is None:
-            return Prepared(padded, window, None, seen)
+            return EncoderInput(padded, window, None, seen)
         aligned: Aligned = self.alignment(padded)
-        return Prepared(aligned.picture, window, aligned, seen)
+        return EncoderInput(aligned.image, window, aligned, seen)
 
-    def reconstruct(self, prepared: Prepared) -> Output:
-        """What :meth:`forward` gives for the pictures that were ``prepared``."""
-        latent, posterior = self._encode(prepared.picture)
+    def reconstruct(self, prepared: EncoderInput) -> Output:
+        """What :meth:`forward` gives for the images that were ``prepared``."""
+        latent, posterior = self._encode(prepared.image)
         angle = prepared.aligned.angle if prepared.aligned else None
         return Output(self.restore(self.decode(latent), prepared), latent, posterior, angle)
 
-    def restore(self, y: Tensor, prepared: Prepared) -> Tensor:
+    def restore(self, y: Tensor, prepared: EncoderInput) -> Tensor:
         """What :meth:`decode` gave, in the units, the pose and of the size that the input had: (N, C, H, W)."""
         if self.encoder.standardises:
-            mean, deviation = moments(prepared.picture)
+            mean, deviation = moments(prepared.image)
             y = mean + deviation * y
         return self.place_back(y, prepared)
 
-    def place_back(self, y: Tensor, prepared: Prepared) -> Tensor:
-        """Values of the prepared pictures' pixels, (N, d, H', W'), in the pose and of the size that the input had."""
+    def place_back(self, y: Tensor, prepared: EncoderInput) -> Tensor:
+        """Values of the prepared images' pixels, (N, d, H', W'), in the pose and of the size that the input had."""
         if self.alignment and prepared.aligned:
             y = self.alignment.restore(y, prepared.aligned)
         return y[(..., *prepared.window)]
@@ -340,23 +151,23 @@ class Autoencoder(nn.Module):
         generator = torch.Generator().manual_seed(INSPECTION_SEED)
         parts = cast("list[Corruption]", list(self.corruptions))
         for part, at_inspection in zip(parts, self.at_inspection, strict=True):
-            if for_loss and part.spoils_held_out:
+            if for_loss and part.corrupts_held_out:
                 x = part(x, generator)
             elif at_inspection:
                 chosen.append(part)
         if not chosen:
             return x
-        # Each picture alone, or its noise would depend on which others are inspected with it.
-        pictures = []
+        # Each image alone, or its noise would depend on which others are inspected with it.
+        images = []
         for one in x:
-            picture, generator = one[None], torch.Generator().manual_seed(INSPECTION_SEED)
+            image, generator = one[None], torch.Generator().manual_seed(INSPECTION_SEED)
             for corruption in chosen:
-                picture = corruption(picture, generator)
-            pictures.append(picture)
-        return torch.cat(pictures)
+                image = corruption(image, generator)
+            images.append(image)
+        return torch.cat(images)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latent (N, d, h, w) of pictures whose sides fit the network; the mean where it is stochastic."""
+        """The latent (N, d, h, w) of images whose sides fit the network; the mean where it is stochastic."""
         h: Tensor = self.encoder(x)
         for bottleneck in self._bottlenecks:
             h = bottleneck.encode(h)
@@ -390,8 +201,8 @@ class Autoencoder(nn.Module):
         if one_size and max(height, width) > patch:
             part = "alignment" if self.alignment is not None else "dense bottleneck"
             raise UsageError(
-                f"the {part} was built for pictures of {patch} × {patch} pixels, not {width} × {height}; "
-                f"cut them into tiles, as an inspector does, or build it with patch.size={max(height, width)}"
+                f"the {part} was built for images of {patch} × {patch} pixels, not {width} × {height}; "
+                f"cut them into tiles, as a detector does, or build it with patch.size={max(height, width)}"
             )
         rows, columns = (max(patch, math.ceil(side / stride) * stride) - side for side in (height, width))
         top, left = rows // 2, columns // 2
@@ -450,12 +261,12 @@ class Autoencoder(nn.Module):
 
 
 def _refuse_absent(x: Tensor, name: str, part: nn.Module) -> None:
-    # An exported network cannot ask; its pictures are checked by who calls it.
+    # An exported network cannot ask; its images are checked by who calls it.
     if getattr(part, "takes_absent", False) or torch.compiler.is_compiling():
         return
     if x.isnan().any():
         raise UsageError(
-            f"the picture has absent values (NaN), which {name} of this model cannot take; use fp-cae-add, "
+            f"the image has absent values (NaN), which {name} of this model cannot take; use fp-cae-add, "
             "fp-cae-concat or fp-cae, or fill them"
         )
 

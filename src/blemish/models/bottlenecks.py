@@ -1,4 +1,4 @@
-"""Bottlenecks that any recipe can put between its encoder and its decoder: dense, and self-attention."""
+"""Bottlenecks between the encoder and the decoder of any recipe: dense, and self-attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import Bottleneck
+from blemish.models.contracts import Bottleneck
 from blemish.models.registry import BOTTLENECKS, register
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -21,17 +21,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @register(BOTTLENECKS, "dense")
 class DenseBottleneck(Bottleneck):
-    """All features of a patch through ``latent`` numbers: (N, c, h, w) to (N, latent, 1, 1), and back.
+    """Dense bottleneck of a whole patch: (N, c, h, w) to (N, latent, 1, 1), and back.
 
-    Linear layers both ways, 2 c h w ``latent`` weights in all. A saturating activation, as of Rifai et al.
-    2011, is to be had but not the default: after an encoder with a large gain, such as VGG16 from scratch,
-    the contractive penalty drives the code into saturation within ten steps, where no gradient leads back.
+    One linear layer in each direction, 2 c h w ``latent`` weights in total. A saturating activation, as in Rifai et
+    al. 2011, is available but not the default: after an encoder with a large gain, such as VGG16 from scratch, the
+    contractive penalty drives the code into saturation within ten steps, where the gradients vanish.
 
     Parameters
     ----------
-    shape: (c, h, w) of the features of one patch; no other size fits.
-    latent: how many numbers; Kumar et al. 2025 leave it open.
-    activation: of the code.
+    shape: (c, h, w) of the features of one patch; no other size is accepted.
+    latent: number of latent variables; not stated by Kumar et al. 2025.
+    activation: activation of the code.
     """
 
     one_size = True
@@ -55,32 +55,32 @@ class DenseBottleneck(Bottleneck):
         self.activation = ACTIVATIONS[activation]()
 
     def encode(self, h: Tensor) -> Tensor:
-        """(N, c, h, w) to (N, latent, 1, 1)."""
+        """Encode (N, c, h, w) to (N, latent, 1, 1)."""
         z: Tensor = self.activation(self.squeeze(h.flatten(1)))
         return z[..., None, None]
 
     def decode(self, z: Tensor) -> Tensor:
-        """(N, latent, 1, 1) to (N, c, h, w)."""
+        """Decode (N, latent, 1, 1) to (N, c, h, w)."""
         h: Tensor = self.expand(z.flatten(1))
         return h.view(-1, *self.code_shape)
 
 
 @register(BOTTLENECKS, "attention")
 class AttentionBottleneck(Bottleneck):
-    """Multi-head self-attention over the grid of features, added to them: (N, c, h, w) to the same shape.
+    """Residual multi-head self-attention over the grid of features: (N, c, h, w) to the same shape.
 
-    Every place of the grid looks at all others (Vaswani et al. 2017, section 3.2, with the features
-    normalised first and no code of position, so that any size of grid is served). Decoding changes nothing.
+    Every location of the grid attends to all others (Vaswani et al. 2017, section 3.2, with the features
+    normalised first and without positional encoding, so that any grid size works). Decoding is the identity.
 
     Parameters
     ----------
     shape: (c, h, w) of the features of one patch.
-    heads: a divisor of c.
+    heads: number of heads, a divisor of c.
 
     Raises
     ------
     RecipeError
-        When ``heads`` do not divide the channels, or the grid is a single place, which has no others.
+        If ``heads`` does not divide the number of channels, or the grid has a single location.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], heads: Annotated[int, Field(ge=1)] = 4) -> None:

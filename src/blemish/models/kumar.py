@@ -1,7 +1,7 @@
-"""The convolutional encoder and the decoder of Kumar, Malik and Puglisi 2025, section 3.3.
+"""Convolutional encoder and decoder of Kumar, Malik and Puglisi 2025, section 3.3.
 
-The paper counts the layers and leaves their channels open. Here they double from 16 to 128, which two
-processor cores can train on pictures of 256 × 256 pixels.
+The paper states the number of layers but not their channels. Here they double from 16 to 128, which two CPU
+cores can train on images of 256 × 256 pixels.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import Decoder, Encoder
-from blemish.models.initialising import keep_variance, start_grey
+from blemish.models.contracts import ImageDecoder, ImageEncoder
+from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
 
 STRIDE = 16
@@ -31,13 +31,13 @@ def _check_patch(part: str, patch: int) -> None:
 
 
 @register(ENCODERS, "kumar")
-class KumarEncoder(Encoder):
-    """Four times a 3×3 convolution, ReLU and 2×2 max-pooling: (N, C, H, W) to (N, D, H/16, W/16).
+class KumarEncoder(ImageEncoder):
+    """Encoder of four blocks of 3×3 convolution, ReLU and 2×2 max-pooling: (N, C, H, W) to (N, D, H/16, W/16).
 
     Parameters
     ----------
-    channels: of the pictures.
-    patch: side of the training patch in pixels, a multiple of 16; the paper's is 256.
+    channels: channels of the images.
+    patch: side of the training patch in pixels, a multiple of 16; 256 in the paper.
     widths: channels after each convolution; the last is D.
     """
 
@@ -62,18 +62,18 @@ class KumarEncoder(Encoder):
 
 
 @register(DECODERS, "kumar")
-class KumarDecoder(Decoder):
-    """Four times a 3×3 convolution, ReLU and nearest upsampling, then the convolution that restores the channels.
+class KumarDecoder(ImageDecoder):
+    """Decoder of four blocks of 3×3 convolution, ReLU and nearest upsampling, and an output convolution.
 
-    (N, D, h, w) to (N, C, 16 h, 16 w), linear output. A latent that an encoder with five halvings made
-    (VGG16, ResNet50) is upsampled once more before the first convolution, to (N, C, 32 h, 32 w).
+    (N, D, h, w) to (N, C, 16 h, 16 w), linear output. The latent of an encoder with stride 32 (VGG16, ResNet50)
+    is upsampled once more before the first convolution, to (N, C, 32 h, 32 w).
 
     Parameters
     ----------
-    channels: of the pictures.
+    channels: channels of the images.
     patch: side of the training patch in pixels, a multiple of 16.
-    shape: (D, P/16, P/16) or (D, P/32, P/32), what it reads for one patch of side P.
-    widths: channels of the encoder's convolutions, which are gone through backwards.
+    shape: (D, P/16, P/16) or (D, P/32, P/32), the latent of one patch of side P.
+    widths: channels of the convolutions of the encoder, used in reverse order.
     """
 
     def __init__(

@@ -9,21 +9,19 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
+from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError, nearest
-from blemish.images.modalities import Modality
-from blemish.images.tiles import smallest_side
-from blemish.models.autoencoder import (
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import (
     Alignment,
     Augmentation,
-    Autoencoder,
     Bottleneck,
     Corruption,
-    Decoder,
-    Encoder,
+    ImageDecoder,
+    ImageEncoder,
     ResidualRule,
     Term,
 )
-from blemish.models.memory import Memory
 from blemish.recipes import Part, Recipe
 from blemish.similarity import MEASURES, Measure
 
@@ -32,10 +30,9 @@ P = TypeVar("P", bound=nn.Module)
 AUGMENTATIONS: dict[str, type[Augmentation]] = {}
 CORRUPTIONS: dict[str, type[Corruption]] = {}
 ALIGNMENTS: dict[str, type[Alignment]] = {}
-ENCODERS: dict[str, type[Encoder]] = {}
+ENCODERS: dict[str, type[ImageEncoder]] = {}
 BOTTLENECKS: dict[str, type[Bottleneck]] = {}
-DECODERS: dict[str, type[Decoder]] = {}
-MEMORIES: dict[str, type[Memory]] = {"structure": Memory}
+DECODERS: dict[str, type[ImageDecoder]] = {}
 TERMS: dict[str, type[Term]] = {}
 """Loss terms that are no measure."""
 RESIDUALS: dict[str, type[ResidualRule]] = {}
@@ -46,7 +43,7 @@ def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]
     """Class decorator: make a part available to recipes under ``name``.
 
     The keyword arguments of its constructor are its settings in YAML, checked against their annotations,
-    but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the pictures, the
+    but for those that :func:`build` gives, to the parts that ask for them: ``channels`` of the images, the
     ``modalities`` that these belong to, side of the ``patch``, ``pretrained`` (whether to look for pretrained weights; a saved model brings its own),
     ``shape`` (channels, height, width) of what the preceding part gives (bottlenecks and decoders) or of the latent
     (residuals), ``latent``, the channels of it (decoders), and ``data_range`` (loss terms and residuals).
@@ -60,7 +57,7 @@ def register(kind: dict[str, type[P]], name: str) -> Callable[[type[P]], type[P]
 
 
 def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: Any) -> P:
-    """Construct the part that a recipe names, with its settings and what its neighbours tell it.
+    """Construct the part that a recipe names, with its settings and the ``context`` that its constructor asks for.
 
     Raises
     ------
@@ -95,7 +92,9 @@ def build(
 ) -> Autoencoder:
     """The untrained :class:`~blemish.models.autoencoder.Autoencoder` of ``recipe`` for ``channels`` channels.
 
-    ``modalities`` say whose the channels are, in their order; without any, they are all of one, ``picture``.
+    A memory bank or members of the recipe are left out; :func:`blemish.detectors.factory.build_model` builds the whole.
+
+    ``modalities`` say whose the channels are, in their order; without any, they are all of one, ``image``.
 
     Weights are drawn from torch's global generator, so seed it first for a reproducible start. Without
     ``pretrained``, parts that begin with pretrained weights are drawn too: their own are to be loaded after.
@@ -103,29 +102,30 @@ def build(
     Raises
     ------
     RecipeError
-        When a part is unknown, refuses a setting, or does not fit its neighbour (both are named).
+        When the recipe has no autoencoder, or a part is unknown, refuses a setting, or does not fit its neighbour
+        (both are named).
     UsageError
-        When the modalities bear one name twice, or have not as many channels as the pictures.
+        When the modalities bear one name twice, or have not as many channels as the images.
     FileError
         When pretrained weights are not where the recipe says.
     """
-    modalities = tuple(modalities) or (Modality(name="picture", channels=channels),)
+    if recipe.encoder is None or recipe.decoder is None or recipe.residual is None:
+        raise RecipeError(f"{recipe.name}: has no autoencoder; add encoder, decoder, loss and residual")
+    modalities = tuple(modalities) or (Modality(name="image", channels=channels),)
     _check_modalities(modalities, channels)
-    pictures = {
+    images = {
         "channels": channels,
         "modalities": modalities,
         "patch": recipe.patch.size,
         "pretrained": pretrained,
     }
-    augmentations = [
-        make_part("augmentation", AUGMENTATIONS, part, **pictures) for part in recipe.augmentation
-    ]
+    augmentations = [make_part("augmentation", AUGMENTATIONS, part, **images) for part in recipe.augmentation]
     corruptions = [
-        (make_part("corruption", CORRUPTIONS, part, **pictures), part.at_inspection)
+        (make_part("corruption", CORRUPTIONS, part, **images), part.at_inspection)
         for part in recipe.corruption
     ]
-    alignment = make_part("alignment", ALIGNMENTS, recipe.alignment, **pictures) if recipe.alignment else None
-    encoder = make_part("encoder", ENCODERS, recipe.encoder, **pictures)
+    alignment = make_part("alignment", ALIGNMENTS, recipe.alignment, **images) if recipe.alignment else None
+    encoder = make_part("encoder", ENCODERS, recipe.encoder, **images)
     for spoiling, (corruption, _) in zip(recipe.corruption, corruptions, strict=True):
         if corruption.makes_absent and not encoder.takes_absent:
             raise RecipeError(
@@ -135,10 +135,10 @@ def build(
     shape = encoder.latent_shape
     bottlenecks: list[Bottleneck] = []
     for part in recipe.bottleneck:
-        bottlenecks.append(make_part("bottleneck", BOTTLENECKS, part, shape=shape, **pictures))
+        bottlenecks.append(make_part("bottleneck", BOTTLENECKS, part, shape=shape, **images))
         shape = bottlenecks[-1].latent_shape
     code = _decoded(recipe, bottlenecks, shape)
-    decoder = make_part("decoder", DECODERS, recipe.decoder, latent=code[0], shape=code, **pictures)
+    decoder = make_part("decoder", DECODERS, recipe.decoder, latent=code[0], shape=code, **images)
     if code[1:] != decoder.latent_grid:
         before = ("bottleneck", recipe.bottleneck[0]) if bottlenecks else ("encoder", recipe.encoder)
         raise RecipeError(
@@ -149,12 +149,12 @@ def build(
     loss_terms = {
         f"{index}-{term.name}" if _repeats(recipe, term.name) else term.name: (
             term.weight,
-            make_part("loss", losses, term, data_range=1.0, **pictures),
+            make_part("loss", losses, term, data_range=1.0, **images),
         )
         for index, term in enumerate(recipe.loss)
     }
     residuals: dict[str, type[Measure | ResidualRule]] = {**MEASURES, **RESIDUALS}
-    residual = make_part("residual", residuals, recipe.residual, shape=shape, data_range=1.0, **pictures)
+    residual = make_part("residual", residuals, recipe.residual, shape=shape, data_range=1.0, **images)
     return Autoencoder(
         encoder,
         decoder,
@@ -164,24 +164,7 @@ def build(
         corruptions=corruptions,
         alignment=alignment,
         bottlenecks=bottlenecks,
-        memory=_memory(recipe, recipe.memory) if recipe.memory else None,
     )
-
-
-def _memory(recipe: Recipe, part: Part) -> Memory:
-    memory = make_part("memory", MEMORIES, part)
-    if not any(corruption.name == "blemishes" for corruption in recipe.corruption):
-        raise RecipeError(
-            f"memory '{part.name}' is weighed by the corruption 'blemishes', which the recipe lacks; add it"
-        )
-    shortest = smallest_side(recipe.patch.size)
-    if memory.patch // 2 >= shortest:
-        raise RecipeError(
-            f"memory '{part.name}' of pieces of {memory.patch} × {memory.patch} needs pictures of more than "
-            f"{memory.patch // 2} pixels, and patch.size {recipe.patch.size} lets in those of {shortest}; set "
-            f"memory.patch={max(4, (shortest - 1) * 2)} or less"
-        )
-    return memory
 
 
 def _check_modalities(modalities: Sequence[Modality], channels: int) -> None:
@@ -192,7 +175,7 @@ def _check_modalities(modalities: Sequence[Modality], channels: int) -> None:
     total = sum(modality.channels for modality in modalities)
     if total != channels:
         raise UsageError(
-            f"the modalities {', '.join(names)} have {total} channels in all, but the pictures {channels}; "
+            f"the modalities {', '.join(names)} have {total} channels in all, but the images {channels}; "
             "say how many channels each has"
         )
 

@@ -1,4 +1,4 @@
-"""A head that says of every pixel whether it was spoiled (Zavrtanik et al. 2021, DRAEM, section 3.2)."""
+"""Segmentation head that classifies every pixel as anomalous or normal (Zavrtanik et al. 2021, DRAEM, section 3.2)."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError, UsageError
-from blemish.models.autoencoder import Autoencoder, Pass, Prepared, Residual, ResidualRule, Term
-from blemish.models.blemishes import changed
-from blemish.models.initialising import keep_variance
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import EncoderInput, Pass, Residual, ResidualRule, Term
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import RESIDUALS, TERMS, register
+from blemish.models.synthetic_anomalies import anomaly_mask
 
 PRIOR = 0.05
-"""Probability that the head begins with, about the share of spoiled pixels: so the clean ones do not drown the rest."""
+"""Initial probability of the head, about the share of anomalous pixels, so that normal pixels do not dominate the loss."""
 
 
 @register(RESIDUALS, "segmentation")
 class Segmentation(ResidualRule):
-    """-log(1 - p), p the probability that the head gives a pixel to be spoiled, from the latent of every pixel.
+    """Anomaly map -log(1 - p), with p the probability of an anomaly that the head computes from the latent of a pixel.
 
-    In nats, 0 where nothing was found, and without the ceiling that p itself has. The loss term ``segmentation``
+    The map is in nats, 0 where nothing was found, and unbounded, unlike p itself. The loss term ``segmentation``
     trains the head.
 
     Parameters
     ----------
     shape: (channels, height, width) of the latent of one patch.
-    patch: side of the patch.
-    kernel: side of the head's convolution, odd.
+    patch: side of the patch in pixels.
+    kernel: side of the convolution of the head, odd.
 
     Raises
     ------
     RecipeError
-        When the latent is not one of every pixel, or the kernel is even.
+        If the latent has not one vector per pixel, or the kernel is even.
     """
 
-    title = "blemish score of the segmentation head"
+    title = "anomaly score of the segmentation head"
 
     def __init__(
         self, *, shape: tuple[int, int, int], patch: int, kernel: Annotated[int, Field(ge=1)] = 1
@@ -59,8 +60,8 @@ class Segmentation(ResidualRule):
             if self.head.bias is not None:
                 self.head.bias.fill_(math.log(PRIOR / (1 - PRIOR)))
 
-    def logit(self, model: Autoencoder, latent: Tensor, prepared: Prepared) -> Tensor:
-        """log(p / (1 - p)) in float32, in pose and size of the input: (N, 1, H, W)."""
+    def logit(self, model: Autoencoder, latent: Tensor, prepared: EncoderInput) -> Tensor:
+        """Compute log(p / (1 - p)) in float32, in the pose and size of the input: (N, 1, H, W)."""
         return model.place_back(self.head(latent), prepared).float()
 
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
@@ -71,13 +72,13 @@ class Segmentation(ResidualRule):
 
 
 def focal(logit: Tensor, label: Tensor, gamma: float = 2.0, balance: float = 0.75) -> Tensor:
-    """Focal loss, -α (1 - p_t)^γ log p_t, of each pixel (Lin et al. 2017, equation 5).
+    """Compute the focal loss of each pixel, -α (1 - p_t)^γ log p_t (Lin et al. 2017, equation 5).
 
     Parameters
     ----------
-    logit, label: of any one shape; the label is 0 or 1.
-    gamma: γ, at least 0; what is already right counts the less, the larger it is.
-    balance: α of the pixels labelled 1, in (0, 1); the others have 1 - α.
+    logit, label: tensors of equal shape; the label is 0 or 1.
+    gamma: γ, at least 0; the larger it is, the less well-classified pixels count.
+    balance: α of the pixels with label 1, in (0, 1); the others have 1 - α.
     """
     loss = F.binary_cross_entropy_with_logits(logit, label, reduction="none")  # -log p_t
     alpha = label * balance + (1 - label) * (1 - balance)
@@ -85,9 +86,9 @@ def focal(logit: Tensor, label: Tensor, gamma: float = 2.0, balance: float = 0.7
 
 
 def dice(logit: Tensor, label: Tensor) -> Tensor:
-    """1 - Dice of each picture, (N, 1, H, W) twice to (N,) in [0, 1) (Milletari et al. 2016, V-Net, section 3).
+    """Compute 1 - Dice of each image, (N, 1, H, W) twice to (N,) in [0, 1) (Milletari et al. 2016, V-Net, section 3).
 
-    One pixel is added above and below, so that a clean picture has its least value, 0, where nothing is found.
+    One pixel is added to the numerator and the denominator, so that the loss of a clean image is 0 if nothing is found.
     """
     p, label = logit.sigmoid().flatten(1), label.flatten(1)
     return 1 - (2 * (p * label).sum(1) + 1) / (p.sum(1) + label.sum(1) + 1)
@@ -95,14 +96,16 @@ def dice(logit: Tensor, label: Tensor) -> Tensor:
 
 @register(TERMS, "segmentation")
 class SegmentationLoss(Term):
-    """:func:`focal` and :func:`dice` of the residual's head against :func:`~blemish.models.blemishes.changed`.
+    """Loss of the segmentation head: :func:`focal` and :func:`dice` against the anomaly mask of the corrupted input.
 
-    Two terms, ``segmentation-focal`` and ``segmentation-dice``. The label needs a corruption that spoils, such as
-    ``blemishes``, which spoils held-out pictures too, always alike; what is not corrupted counts as clean.
+    The two terms are ``segmentation-focal`` and ``segmentation-dice``. The label is
+    :func:`~blemish.models.synthetic_anomalies.anomaly_mask` and needs a corruption such as
+    :class:`~blemish.models.synthetic_anomalies.SyntheticAnomalies`, which also corrupts held-out images, always in
+    the same way; an image without corruption counts as clean.
 
     Parameters
     ----------
-    gamma, balance: of :func:`focal`.
+    gamma, balance: parameters of :func:`focal`.
     """
 
     def __init__(
@@ -115,12 +118,12 @@ class SegmentationLoss(Term):
         self.gamma, self.balance = gamma, balance
 
     def forward(self, done: Pass) -> dict[str, Tensor]:
-        """The means over the batch.
+        """Compute the means over the batch.
 
         Raises
         ------
         UsageError
-            When the model's residual is another one, which has no head to train.
+            If the residual of the model has no segmentation head.
         """
         rule = done.model.measure
         if not isinstance(rule, Segmentation):
@@ -129,7 +132,7 @@ class SegmentationLoss(Term):
                 "set residual={name: segmentation}, or choose another loss"
             )
         with torch.autocast(done.target.device.type, enabled=False):
-            label = changed(done.seen.float(), done.target.float())
+            label = anomaly_mask(done.seen.float(), done.target.float())
         logit = rule.logit(done.model, done.output.latent, done.prepared)
         return {
             "focal": focal(logit, label, self.gamma, self.balance).mean(),

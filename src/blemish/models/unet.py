@@ -1,6 +1,7 @@
-"""A small U-Net (Ronneberger et al. 2015) in which the corruption, not a bottleneck, keeps it from copying.
+"""Small U-Net (Ronneberger et al. 2015), kept from copying its input by the corruption instead of a bottleneck.
 
-Skips carry fine detail past the narrow middle, so the picture comes back sharp; what was spoiled it has to find.
+Skip connections preserve fine detail, so reconstructions are sharp; the network must detect and restore what was
+corrupted.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.models.autoencoder import Decoder, Encoder, moments
-from blemish.models.initialising import keep_variance
+from blemish.models.contracts import ImageDecoder, ImageEncoder, moments
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import DECODERS, ENCODERS, register
 
 WIDTHS = (16, 32, 48, 64, 64)
 
 
 def _convolutions(c_in: int, c_out: int) -> nn.Sequential:
-    """Two 3×3 convolutions, each with batch normalisation and ReLU."""
+    """Build two 3×3 convolutions, each with batch normalisation and ReLU."""
     steps: list[nn.Module] = []
     for channels in (c_in, c_out):
         layer = nn.Conv2d(channels, c_out, 3, padding=1, bias=False)
@@ -32,8 +33,8 @@ def _convolutions(c_in: int, c_out: int) -> nn.Sequential:
 
 
 @register(ENCODERS, "unet")
-class UNet(Encoder):
-    """(N, C, H, W) to features (N, widths[0], H, W) of every pixel::
+class UNet(ImageEncoder):
+    """Encoder (N, C, H, W) to features (N, widths[0], H, W) of every pixel::
 
         x ─► down[0] ────────────────────────────► cat ─► up[-1] ─► latent
                 │ ½                                 ▲ 2×, narrow[-1]
@@ -41,16 +42,16 @@ class UNet(Encoder):
                 │ ½                    ▲
                ...                    ...
 
-    As it is set, and with one channel, it has 407 thousand parameters and takes 3.8 GFLOP (1.9 G multiply-adds) at
-    256 × 256. The features are those of the standardised picture (:func:`~blemish.models.autoencoder.moments`), so
+    With the default settings and one channel, it has 407 thousand parameters and takes 3.8 GFLOP (1.9 G multiply-adds)
+    at 256 × 256. The features are those of the standardised image (:func:`~blemish.models.contracts.moments`), so
     they do not depend on a gain or an offset.
 
     Parameters
     ----------
-    channels: of the pictures.
-    patch: side of the training patch in pixels, a multiple of 2^(levels - 1), 16 as it is set.
-    widths: channels of each level, the finest first; each further one has half the side.
-    normalise: whether pictures are standardised; without it, light and contrast are features too.
+    channels: channels of the images.
+    patch: side of the training patch in pixels, a multiple of 2^(levels - 1), by default 16.
+    widths: channels of each level, the finest first; each further level has half the side.
+    normalise: whether images are standardised; if not, the features depend on brightness and contrast.
     """
 
     def __init__(
@@ -90,15 +91,15 @@ class UNet(Encoder):
             skips.append(x)
         skips.pop()
         for narrow, block in zip(self.narrow, self.up, strict=True):
-            # Narrowed before it is enlarged: the same features for a quarter of the work.
+            # Reduce the channels before the upsampling: the same features for a quarter of the work.
             larger = F.interpolate(narrow(x), scale_factor=2, mode="nearest")
             x = block(torch.cat([larger, skips.pop()], 1))
         return x
 
 
 @register(DECODERS, "pointwise")
-class Pointwise(Decoder):
-    """A 1×1 convolution from the features of every pixel to the picture: (N, d, H, W) to (N, C, H, W)."""
+class Pointwise(ImageDecoder):
+    """Decoder by a 1×1 convolution from the features of every pixel to the image: (N, d, H, W) to (N, C, H, W)."""
 
     def __init__(self, *, channels: int, latent: int, patch: int = 256) -> None:
         super().__init__()
@@ -107,5 +108,5 @@ class Pointwise(Decoder):
         keep_variance(self.layer)
 
     def forward(self, latent: Tensor) -> Tensor:
-        picture: Tensor = self.layer(latent)
-        return picture
+        image: Tensor = self.layer(latent)
+        return image

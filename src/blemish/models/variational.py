@@ -1,6 +1,6 @@
-"""The variational autoencoder, as Bergmann et al. 2018, section 3.1.2, inspect with it.
+"""Variational autoencoder for anomaly detection as in Bergmann et al. 2018, section 3.1.2.
 
-Kingma & Welling 2014 (Auto-Encoding Variational Bayes) for the posterior and its divergence, An & Cho 2015
+Sources: Kingma & Welling 2014 (Auto-Encoding Variational Bayes) for the posterior and its divergence, An & Cho 2015
 (Variational Autoencoder based Anomaly Detection using Reconstruction Probability) for the residual.
 """
 
@@ -15,18 +15,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
-from blemish.models.autoencoder import (
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import (
     INSPECTION_SEED,
-    Autoencoder,
+    EncoderInput,
     Pass,
     Posterior,
-    Prepared,
     Residual,
     ResidualRule,
     StochasticBottleneck,
     Term,
 )
-from blemish.models.initialising import keep_variance
+from blemish.models.initialisation import keep_variance
 from blemish.models.registry import BOTTLENECKS, RESIDUALS, TERMS, register
 
 BOUND = 12.0
@@ -35,18 +35,18 @@ START = -6.0
 
 @register(BOTTLENECKS, "variational")
 class VariationalBottleneck(StochasticBottleneck):
-    """(N, C, h, w) to a Gaussian with diagonal covariance for each of (N, latent, h, w) latent variables.
+    """Bottleneck (N, C, h, w) to a Gaussian posterior with diagonal covariance over (N, latent, h, w) latent variables.
 
-    A 1×1 convolution gives ``mu``, another ``log_var``. The encoder should give 2 · latent channels at
-    least: the last layer of ``bergmann`` is linear, so from fewer the means would settle the variances.
+    One 1×1 convolution gives ``mu``, another ``log_var``. The encoder should have at least 2 · latent channels:
+    the last layer of ``bergmann`` is linear, so with fewer channels the means would determine the variances.
 
-    ``log_var`` is kept in (-12, 12) by a tangent, so that its exponential is finite in any precision and its
-    gradient never stops. It starts at -6, a standard deviation of 0.05: with more noise in the latent the
-    decoder's first lesson is to disregard it, and the posterior of such a network often stays collapsed.
+    ``log_var`` is bounded to (-12, 12) by a hyperbolic tangent, so that its exponential is finite in any precision
+    and its gradient never vanishes completely. It starts at -6, a standard deviation of 0.05: with more noise in the
+    latent the decoder first learns to ignore it, and the posterior of such a network often stays collapsed.
 
     Parameters
     ----------
-    latent: d, the number of latent variables at each place of the grid; the paper's is 100.
+    latent: number d of latent variables at each location of the grid; 100 in the paper.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], latent: Annotated[int, Field(ge=1)] = 100) -> None:
@@ -68,7 +68,7 @@ class VariationalBottleneck(StochasticBottleneck):
 
 
 def kl_divergence(mu: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mu, exp(log_var)) ‖ N(0, 1)) of each value, in nats and at least 0; any shape to the same.
+    """Compute KL(N(mu, exp(log_var)) ‖ N(0, 1)) of each value, in nats, at least 0; any shape to the same.
 
     Kingma & Welling 2014, appendix B, with the sign that makes it a divergence.
 
@@ -83,20 +83,20 @@ def kl_divergence(mu: Tensor, log_var: Tensor) -> Tensor:
 
 @register(TERMS, "kl")
 class KullbackLeibler(Term):
-    """KL(Q(z | x) ‖ N(0, I)), summed over the latent and divided by the picture's C · H · W values.
+    """Loss KL(Q(z | x) ‖ N(0, I)), summed over the latent and divided by the C · H · W values of the image.
 
-    So the loss is per pixel value, as ``mse`` is, and a weight means the same at any patch size: with noise of
+    The loss is per pixel value, as ``mse`` is, and a weight has the same meaning at any patch size: with noise of
     standard deviation σ on the pixels and the factor β of the beta-VAE (Higgins et al. 2017), ``mse`` and
-    ``weight`` = 2 β σ² make the negative evidence lower bound, times 2 σ² / (C · H · W) and but for a constant.
+    ``weight`` = 2 β σ² give the negative evidence lower bound times 2 σ² / (C · H · W), up to a constant.
     """
 
     def forward(self, done: Pass) -> Tensor:
-        """The mean over the batch, in nats per pixel value.
+        """Compute the mean over the batch, in nats per pixel value.
 
         Raises
         ------
         UsageError
-            When no bottleneck gives a posterior.
+            If no bottleneck has a posterior.
         """
         posterior = _posterior(done.output.posterior, "loss 'kl'")
         with torch.autocast(device_type=posterior.mu.device.type, enabled=False):
@@ -108,23 +108,23 @@ class KullbackLeibler(Term):
 class ReconstructionProbability(ResidualRule):
     """Negative log of the per-pixel reconstruction probability from ``samples`` draws of the latent.
 
-    With z₁ … z_N drawn from Q(z | x) and a decoder that means N(x̂, σ²) for each pixel value,
+    With z₁ … z_N drawn from Q(z | x) and a decoder that models N(x̂, σ²) for each pixel value,
 
         P(x | z₁, …, z_N) = 1/N · Σₙ exp(-‖x - x̂(zₙ)‖² / 2σ²) / (2πσ²)^(C/2)
 
-    where a pixel is all of its C channels (An & Cho 2015, algorithm 4; Bergmann et al. 2018, section 3.1.2).
-    The map is -log P above its least value, that of N perfect reconstructions: what is left out is the
-    constant (2πσ²)^(C/2), so the map is at least 0 whatever σ. One sample without spread gives the squared
-    error times C / 2σ².
+    where x is one pixel with all of its C channels (An & Cho 2015, algorithm 4; Bergmann et al. 2018, section 3.1.2).
+    The map is -log P minus its smallest value, that of N perfect reconstructions: the constant (2πσ²)^(C/2) is left
+    out, so the map is at least 0 for any σ. One sample of a posterior without variance gives the squared error
+    times C / 2σ².
 
-    The draws are the same for every picture, on every device. The samples are decoded one after the other, so
-    memory does not grow with their number; the time does, by one decoder each. The reconstruction that is
-    shown is that of the posterior's mean.
+    The draws are the same for every image, on every device. The samples are decoded one by one, so memory does not
+    grow with their number; the time grows by one decoder pass each. The reconstruction shown is that of the mean of
+    the posterior.
 
     Parameters
     ----------
-    samples: N.
-    sigma: σ of the decoder, in units of the data range.
+    samples: number N of draws.
+    sigma: standard deviation σ of the decoder, in units of the data range.
     """
 
     title = "negative log reconstruction probability"
@@ -137,12 +137,12 @@ class ReconstructionProbability(ResidualRule):
         self.sigma = sigma
 
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
-        """(N, C, H, W) to a map in nats.
+        """Compute the map in nats from images (N, C, H, W).
 
         Raises
         ------
         UsageError
-            When no bottleneck gives a posterior.
+            If no bottleneck has a posterior.
         """
         prepared = model.prepare(x)
         output = model.reconstruct(prepared)
@@ -154,8 +154,10 @@ class ReconstructionProbability(ResidualRule):
         return Residual((math.log(self.samples) - log_p).clamp(min=0), output.reconstruction.float())
 
 
-def _samples(model: Autoencoder, prepared: Prepared, posterior: Posterior, count: int) -> Iterator[Tensor]:
-    """Reconstructions (N, C, H, W) from draws of the latent, the same draws for every picture."""
+def _samples(
+    model: Autoencoder, prepared: EncoderInput, posterior: Posterior, count: int
+) -> Iterator[Tensor]:
+    """Reconstruct images (N, C, H, W) from draws of the latent, the same draws for every image."""
     mu, sigma = posterior.mu, (posterior.log_var / 2).exp()
     generator = torch.Generator().manual_seed(INSPECTION_SEED)
     for _ in range(count):

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from blemish.detect.scores import Score
-from blemish.detect.thresholds import Trim
+from blemish.decision.conformal import Trim
+from blemish.decision.scores import Score
 from blemish.errors import RecipeError, nearest
-from blemish.images.tiles import smallest_side
+from blemish.preprocessing.tiling import smallest_side
+from blemish.recipes.compat import upgrade_key, upgrade_loudly
+from blemish.recipes.files import SHIPPED, read_yaml
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -50,13 +52,13 @@ def _share(value: Any) -> Any:
     raise ValueError(f"trim {value}: give a share from 0 to less than 0.5, or auto")
 
 
-class Settings(BaseModel):
+class RecipeSettings(BaseModel):
     """Keys that are all known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-R = TypeVar("R", bound=Settings)
+R = TypeVar("R", bound=RecipeSettings)
 
 
 class Part(BaseModel):
@@ -77,44 +79,61 @@ class LossTerm(Part):
     weight: float = Field(1.0, gt=0)
 
 
+class MemoryPart(Part):
+    """A memory bank: ``name: structure``, or the ``features`` of any extractors; further keys are its settings."""
+
+    name: str = "features"
+    features: tuple[Part, ...] = Field((), description="extractors by name, with their settings")
+
+    @model_validator(mode="after")
+    def _names_or_lists(self) -> MemoryPart:
+        if self.name != "features" and self.features:
+            raise ValueError(
+                f"memory.name '{self.name}' and memory.features both say what to compare; leave one out"
+            )
+        if self.name == "features" and not self.features:
+            raise ValueError("memory.features is missing; list extractors, such as [{name: structure}]")
+        return self
+
+
 class CorruptionPart(Part):
     """A corruption by name; further keys are its settings."""
 
-    at_inspection: bool = Field(False, description="whether inspected pictures are corrupted too")
+    at_inspection: bool = Field(False, description="whether inspected images are corrupted too")
 
 
-class PictureSettings(Settings):
-    """How a picture file becomes what the network sees."""
+class ImageSettings(RecipeSettings):
+    """How an image file becomes what the network sees."""
 
     size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
     scale: Literal["each", "common"] = Field(
         "each",
-        description="whether each picture is resized to `size`, or all by the factor that brings their median to it",
+        description="whether each image is resized to `size`, or all by the factor that brings their median to it",
     )
     pose: Literal["never", "auto"] = Field(
         "never",
-        description="bring an object on a plain ground into one pose; auto: where the pictures show one",
+        description="bring an object on a plain ground into one pose; auto: where the images show one",
     )
     channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
 
 
-class PatchSettings(Settings):
+class PatchSettings(RecipeSettings):
     """Training crops and inspection tiles, in pixels after resizing."""
 
     size: int = Field(128, ge=16)
     stride: int = Field(64, ge=1, description="step between overlapping tiles at inspection")
 
 
-class ScoreSettings(Settings):
-    """How the map becomes one number for the picture."""
+class ScoreSettings(RecipeSettings):
+    """How the map becomes one number for the image."""
 
     name: Score = "smoothed-max"
     quantile: float = Field(0.99, gt=0, lt=1)
     sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
 
 
-class ThresholdSettings(Settings):
-    """How the reject decision is made from good pictures alone."""
+class ThresholdSettings(RecipeSettings):
+    """How the reject decision is made from good images alone."""
 
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)
@@ -124,7 +143,7 @@ class ThresholdSettings(Settings):
     )
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(RecipeSettings):
     steps: int = Field(2_500, ge=1)
     budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
         None, gt=0, description="seconds of training instead of steps; --set also takes 90s, 5m or 1h"
@@ -134,10 +153,10 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "cosine", "inverse"] = "constant"
     decay: float = Field(0.0, ge=0, description="of schedule 'inverse': learning_rate / (1 + decay · step)")
     weight_decay: float = Field(1e-5, ge=0)
-    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good pictures")
+    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good images")
     patience: int = Field(12, ge=1, description="looks without improvement before training stops")
     trim: Annotated[Trim, BeforeValidator(_share)] = Field(
-        0.0, description="share of the training pictures, the worst at half time, to leave out, or auto"
+        0.0, description="share of the training images, the worst at half time, to leave out, or auto"
     )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -153,8 +172,22 @@ class TrainingSettings(Settings):
         return self
 
 
-class Recipe(Settings):
-    """One method: its parts, settings, source and what to expect of it."""
+def _member(value: Any) -> Any:
+    """A member by the name or path of its recipe, or written out, where title, paper and expectation may be left out."""
+    if isinstance(value, str):
+        return upgrade_loudly(read_yaml(SHIPPED, value), value)
+    if isinstance(value, dict):
+        return {"title": value.get("name", ""), "paper": "none", "expect": "", **value}
+    return value
+
+
+class Recipe(RecipeSettings):
+    """One method: its parts, settings, source and what to expect of it.
+
+    Either an autoencoder (encoder, decoder, loss and residual, with further parts), or a memory bank, or both, or
+    ``members``: recipes whose models form an ensemble. Image, score and threshold are those of the outermost recipe;
+    each member trains as its own recipe says.
+    """
 
     version: Literal[1] = 1
     name: str
@@ -162,37 +195,81 @@ class Recipe(Settings):
     paper: str
     needs: tuple[str, ...] = ("train",)
     expect: str
-    picture: PictureSettings = PictureSettings()
+    image: ImageSettings = ImageSettings()
     patch: PatchSettings = PatchSettings()
     augmentation: tuple[Part, ...] = ()
     corruption: tuple[CorruptionPart, ...] = ()
     alignment: Part | None = None
-    encoder: Part
+    encoder: Part | None = None
     bottleneck: tuple[Part, ...] = ()
-    decoder: Part
-    loss: tuple[LossTerm, ...] = Field(min_length=1)
-    residual: Part
-    memory: Part | None = None
+    decoder: Part | None = None
+    loss: tuple[LossTerm, ...] = ()
+    residual: Part | None = None
+    memory: MemoryPart | None = None
+    members: tuple[Annotated[Recipe, BeforeValidator(_member)], ...] = ()
     score: ScoreSettings = ScoreSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
+        if not self._check_kind():
+            return self
         if self.patch.stride > self.patch.size:
             raise ValueError(
                 f"patch.stride {self.patch.stride} leaves gaps between patches of {self.patch.size}; "
                 "use at most patch.size"
             )
+        self._check_image(self.image.size)
+        return self
+
+    def _check_image(self, size: int | None) -> None:
+        """Refuse images that are resized to less than half a patch of a network."""
         least = smallest_side(self.patch.size)
-        if self.picture.size is not None and self.picture.size < least:
+        if self.encoder is not None and size is not None and size < least:
             raise ValueError(
-                f"picture.size {self.picture.size} is less than half of patch.size {self.patch.size}; "
+                f"image.size {size} is less than half of patch.size {self.patch.size}; "
                 f"use at least {least}, or a smaller patch.size"
             )
+        for member in self.members:
+            member._check_image(size)
+
+    def _check_kind(self) -> bool:
+        """Refuse parts that do not belong together; whether there is an autoencoder."""
         if self.threshold.rule == "fixed" and self.threshold.value is None:
             raise ValueError("threshold.rule 'fixed' needs threshold.value, the threshold itself")
-        return self
+        needed = {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "loss": self.loss,
+            "residual": self.residual,
+        }
+        optional = {
+            "augmentation": self.augmentation,
+            "alignment": self.alignment,
+            "bottleneck": self.bottleneck,
+        }
+        given = [key for key, value in {**needed, **optional}.items() if value]
+        if self.members:
+            if self.memory:
+                given.append("memory")
+            if given:
+                raise ValueError(f"'{given[0]}' has no use beside members; write it in a member's recipe")
+            for member in self.members:
+                member._check_image(self.image.size)
+            return False
+        if self.memory is not None and not given:
+            return False
+        for key, value in needed.items():
+            if value is None:
+                raise ValueError(f"key '{key}' is missing")
+            if not value:
+                raise ValueError(
+                    "'loss' is []: give at least one measure"
+                    if "loss" in self.model_fields_set
+                    else "key 'loss' is missing"
+                )
+        return True
 
 
 def parse_recipe(data: Any, source: str) -> Recipe:
@@ -207,7 +284,8 @@ def parse_recipe(data: Any, source: str) -> Recipe:
 
 
 def parse(model: type[R], data: Any, source: str) -> R:
-    """:func:`parse_recipe` for any schema; what its validators refuse is to be said in a ``ValueError``."""
+    """:func:`parse_recipe` for any schema, whose validators raise ``ValueError``."""
+    data = upgrade_loudly(data, source)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -216,7 +294,8 @@ def parse(model: type[R], data: Any, source: str) -> R:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
+        place = ".".join(str(part) for part in error["loc"] if part in ("members",) or isinstance(part, int))
+        return (f"{place}: " if place.startswith("members") else "") + str(error["ctx"]["error"])
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
@@ -230,6 +309,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    while len(location) > 1 and location[0] == "members":
+        location = location[2:]
     for name in location:
         field = model.model_fields.get(name)
         annotation = field.annotation if field else None
@@ -269,11 +350,12 @@ def override(recipe: R, assignments: list[str]) -> R:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"--set {assignment}: write it as key=value, for example training.steps=2000")
+        key = upgrade_key(key.strip(), "--set")
         try:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, such as 2024-13-45
             raise RecipeError(f"--set {assignment}: the value is not valid YAML; quote it") from None
-        _assign(data, key.strip().split("."), value)
+        _assign(data, key.split("."), value)
     return parse(type(recipe), data, "--set")
 
 

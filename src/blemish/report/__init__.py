@@ -1,38 +1,38 @@
-"""Pages and pictures: one offline HTML file that shows what was found and why."""
+"""Reports: offline HTML pages with heat maps, charts and tables."""
 
-from blemish.report.charts import Curve, Histogram, Line, Series
+from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import HEAT, displayable, heat, overlay
-from blemish.report.inspection import ModelSummary, Panels, write_inspection_report
+from blemish.report.inspection import ImageViews, ModelSummary, write_inspection_report
 from blemish.report.page import (
+    FigurePanel,
     Figures,
     Gallery,
-    Panel,
-    PictureRow,
+    ImageRow,
     Prose,
     Scale,
     Section,
-    Settings,
-    Table,
+    SettingsSection,
+    TableSection,
     write_page,
 )
 
 __all__ = [
     "HEAT",
-    "Curve",
+    "CurveChart",
+    "FigurePanel",
     "Figures",
     "Gallery",
     "Histogram",
+    "ImageRow",
+    "ImageViews",
     "Line",
     "ModelSummary",
-    "Panel",
-    "Panels",
-    "PictureRow",
     "Prose",
     "Scale",
     "Section",
     "Series",
-    "Settings",
-    "Table",
+    "SettingsSection",
+    "TableSection",
     "displayable",
     "heat",
     "overlay",

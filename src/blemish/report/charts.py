@@ -1,7 +1,7 @@
 """Small charts drawn as inline SVG: histograms of scores, ROC and precision-recall curves.
 
-A chart is data; its ``drawing`` method works out every position, and ``templates/charts.html`` only writes
-the marks down. Colours come from the page's CSS variables, so a chart follows light, dark and print.
+A chart is data; its ``drawing`` method computes every position, and ``templates/charts.html`` only writes the
+marks. Colours are CSS variables of the page, so a chart adapts to light, dark and print.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from blemish.report.numbers import aligned, number
 
 @dataclass(frozen=True)
 class Series:
-    """Values of one kind of picture, for a histogram."""
+    """Values of one group of images, for a histogram."""
 
     name: str
     values: Sequence[float] | npt.NDArray[np.floating]
@@ -27,14 +27,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points (x, y), in the order given."""
+    """Line through points (x, y), in the given order."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers inside [low, high], in steps of 1, 2 or 5 times a power of ten.
+    """Compute round numbers inside [low, high], in steps of 1, 2 or 5 times a power of ten.
 
     >>> ticks(0.0, 1.0)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -50,16 +50,16 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-def _axis(name: str, place: Callable[[float], float], values: list[float]) -> list[dict[str, Any]]:
-    return [{name: place(v), "label": text} for v, text in zip(values, aligned(values), strict=True)]
+def _axis(name: str, position: Callable[[float], float], values: list[float]) -> list[dict[str, Any]]:
+    return [{name: position(v), "label": text} for v, text in zip(values, aligned(values), strict=True)]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often each score occurs: one strip a series, with bins and axis shared, so that strips compare.
+    """Histogram of scores with one strip per series; the strips share bins and axis.
 
     ``marks`` are (value, label) lines through all strips; the first is the threshold: an edge of the bins
-    lies just above it, and bins beyond it are coloured as rejected. Values that are not finite are left out.
+    lies just above it, and bins above it are coloured as rejected. Values that are not finite are left out.
     """
 
     title: str
@@ -68,22 +68,22 @@ class Histogram:
     x_label: str = "score"
 
     def edges(self, bins: int = 48) -> npt.NDArray[np.float64]:
-        """Edges of the shared bins, all of one width."""
-        together = np.concatenate([*self._finite(), [value for value, _ in self.marks]])
-        low, high = (float(together.min()), float(together.max())) if together.size else (0.0, 1.0)
-        if not high - low > 1e-12 * max(abs(low), abs(high)):  # one single value: put it in the middle
+        """Compute the edges of the shared bins, which have equal widths."""
+        values = np.concatenate([*self._finite(), [value for value, _ in self.marks]])
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+        if not high - low > 1e-12 * max(abs(low), abs(high)):  # a single value: place it in the middle
             low, high = low - max(abs(low), 1e-6) / 2, high + max(abs(high), 1e-6) / 2
         if not self.marks:
             return np.linspace(low, high, bins + 1)
         width = (high - low) / bins
-        # A score equal to the threshold is accepted, and bins are closed on the left: hence just above it.
+        # A score equal to the threshold is accepted, and bins are closed on the left: the edge is just above it.
         edge = float(np.nextafter(self.marks[0][0], np.inf))
         first, last = math.floor((low - edge) / width), math.ceil((high - edge) / width)
         steps = np.arange(first - 1, last + 2)
         return np.where(steps == 0, edge, edge + width * steps)
 
     def counts(self) -> list[npt.NDArray[np.intp]]:
-        """Pictures in each bin, one array a series."""
+        """Count the images in each bin, one array per series."""
         edges = self.edges()
         return [np.histogram(values, edges)[0] for values in self._finite()]
 
@@ -92,7 +92,7 @@ class Histogram:
         return [a[np.isfinite(a)] for a in arrays]
 
     def drawing(self) -> dict[str, Any]:
-        """Positions of all marks in a picture 880 units wide."""
+        """Compute the positions of all marks in a drawing 880 units wide."""
         left, right, strip, head, gap = 14.0, 866.0, 74.0, 24.0, 10.0
         top = 30.0 if self.marks else 6.0
         edges, counts = self.edges(), self.counts()
@@ -106,7 +106,7 @@ class Histogram:
         for i, (series, count) in enumerate(zip(self.series, counts, strict=True)):
             base = top + (i + 1) * (head + strip) + i * gap
             most = int(count.max(initial=0))
-            # A single picture beside thousands still shows.
+            # A single image beside thousands stays visible.
             heights = np.maximum(count / max(most, 1) * strip, 1.5)
             bars = [
                 {
@@ -136,7 +136,7 @@ class Histogram:
         bottom = top + len(strips) * (head + strip + gap) - gap if strips else top
         marks = []
         for value, label in self.marks:
-            end = x(value) > (left + right) * 0.6  # keep the label inside the picture
+            end = x(value) > (left + right) * 0.6  # keep the label inside the drawing
             marks.append(
                 {
                     "x": x(value),
@@ -156,16 +156,16 @@ class Histogram:
             "marks": marks,
             "ticks": _axis("x", x, ticks(low, high, 8)),
             "summary": "; ".join(
-                f"{s['name']}: {s['total']} pictures"
-                + (f", {s['beyond']} beyond the threshold" if s["beyond"] is not None else "")
+                f"{s['name']}: {s['total']} images"
+                + (f", {s['beyond']} above the threshold" if s["beyond"] is not None else "")
                 for s in strips
             ),
         }
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Lines over two axes, such as ROC and precision-recall; ``diagonal`` names what the line from corner to corner stands for."""
+class CurveChart:
+    """Chart of lines over two axes, such as ROC and precision-recall; ``diagonal`` is the label of the diagonal."""
 
     title: str
     x_label: str
@@ -174,7 +174,7 @@ class Curve:
     diagonal: str | None = None
 
     def drawing(self) -> dict[str, Any]:
-        """Positions of all marks in a picture 440 units wide."""
+        """Compute the positions of all marks in a drawing 440 units wide."""
         left, right, top, bottom = 52.0, 428.0, 12.0, 312.0
         lines = [(line.name, [p for p in line.points if all(map(math.isfinite, p))]) for line in self.lines]
         points = [p for _, finite in lines for p in finite]
@@ -210,7 +210,7 @@ class Curve:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """The axis for these values: [0, 1] for ratios, else the values' own range."""
+    """Range of the axis for ``values``: [0, 1] for ratios, otherwise the range of the values with 0."""
     if not values or (min(values) >= 0 and 0.05 < max(values) <= 1):
         return 0.0, 1.0
     low, high = min(0.0, *values), max(0.0, *values)

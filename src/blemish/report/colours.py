@@ -1,8 +1,8 @@
-"""Pictures for people: residual maps as heat on one fixed scale, overlays with numbered regions.
+"""Heat maps on a fixed colour scale, and overlays with numbered regions.
 
-The scale never depends on the picture shown. A value v is drawn at v / (2 · level), clipped to [0, 1], so the
-calibrated level sits exactly at mid-scale everywhere: what good parts reach stays dark, what lies above the
-level glows, and the same value has the same colour in every picture of every report.
+The scale never depends on the image shown. A value v is drawn at v / (2 · middle), clipped to [0, 1]. With the
+calibrated pixel threshold as the middle, values of good images stay dark, values above the threshold are bright, and
+the same value has the same colour in every image of a report.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Floats = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 Value = TypeVar("Value", bound=np.generic)
 
-# (position, lightness L, chroma C, hue h in degrees) in OKLCh. Half of the scale, up to the level, is spent
-# on dark indigo; the other half climbs through crimson and orange to a warm white. L rises all the way, so
-# the scale reads in grey print and without colour vision.
+# (position, lightness L, chroma C, hue h in degrees) in OKLCh. The lower half of the scale is dark indigo; the
+# upper half rises through crimson and orange to a warm white. L increases monotonically, so the scale is readable
+# in grey print and without colour vision.
 _CONTROL_POINTS = (
     (0.00, 0.16, 0.015, 275.0),
     (0.25, 0.21, 0.045, 280.0),
@@ -36,14 +36,14 @@ _CONTROL_POINTS = (
 )
 _STEPS = 255  # odd, so that one entry is mid-scale; at most 256, so that a heat map fits a palette PNG
 
-_TRUTH = (52, 226, 190)  # outline of a known blemish
+_GROUND_TRUTH = (52, 226, 190)  # outline of the ground-truth mask
 _LIGHT = (255, 255, 255)
 _DARK = (12, 12, 18)
-_NUMBERED = 9  # further regions get a box without a number: more numbers hide the picture
+_MOST_NUMBERS = 9  # further regions get a box without a number: more numbers would hide the image
 
 
 class Box(Protocol):
-    """What :func:`overlay` needs of a region: its box in pixels of the picture."""
+    """Bounding box of a region in pixels of the image, as :func:`overlay` draws it."""
 
     @property
     def x(self) -> int: ...
@@ -56,7 +56,7 @@ class Box(Protocol):
 
 
 def oklab_to_srgb(lab: Floats) -> Floats:
-    """Colours (..., 3) in OKLab as sRGB in [0, 1].
+    """Convert colours (..., 3) from OKLab to sRGB in [0, 1].
 
     Source: B. Ottosson, "A perceptual color space for image processing", 2020.
     """
@@ -91,41 +91,43 @@ def _heat_table() -> Pixels:
 
 
 HEAT: Pixels = _heat_table()
-"""The heat scale, uint8 (255, 3): entry 0 is value 0, entry 127 the level, entry 254 twice it or more."""
+"""Colour scale of heat maps, uint8 (255, 3): entry 0 is value 0, entry 127 the middle, entry 254 twice it or more."""
 
 
-def _position(residual_map: Floats, level: float) -> Floats:
-    """Where each value lies on the fixed scale: value / (2 · level), clipped to [0, 1]."""
-    if not level >= 0 or not np.isfinite(level):
-        raise UsageError(f"the level of a heat map must be a finite number that is not negative, not {level}")
-    values = np.asarray(residual_map, dtype=np.float64)
-    if level == 0:  # the limit of the scale: whatever is above the level is far above it
+def _position(anomaly_map: Floats, middle: float) -> Floats:
+    """Compute the position of each value on the fixed scale: value / (2 · middle), clipped to [0, 1]."""
+    if not middle >= 0 or not np.isfinite(middle):
+        raise UsageError(
+            f"the middle of a heat map's scale must be a finite number that is not negative, not {middle}"
+        )
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    if middle == 0:  # the limit of the scale: every positive value is at its end
         return np.where(values > 0, 1.0, 0.0)
-    clipped: Floats = np.clip(values / (2 * level), 0.0, 1.0)
+    clipped: Floats = np.clip(values / (2 * middle), 0.0, 1.0)
     return clipped
 
 
-def heat(residual_map: Floats, level: float) -> Pixels:
-    """Colour a residual map (H, W) on the fixed scale; uint8 (H, W, 3).
+def heat(anomaly_map: Floats, middle: float) -> Pixels:
+    """Draw an anomaly map (H, W) as a heat map on the fixed scale; uint8 (H, W, 3).
 
-    ``level`` is the calibrated per-picture level of the map: it gets the colour of mid-scale. Raises
-    ``UsageError`` for a negative or non-finite level.
+    ``middle`` is the value at mid-scale, usually the pixel threshold. Raises ``UsageError`` if it is negative or
+    not finite.
 
     >>> import numpy as np
-    >>> picture = heat(np.array([[0.0, 0.1, 0.2, 9.0]]), level=0.1)
-    >>> [bool((colour == HEAT[i]).all()) for colour, i in zip(picture[0], (0, 127, 254, 254))]
+    >>> image = heat(np.array([[0.0, 0.1, 0.2, 9.0]]), middle=0.1)
+    >>> [bool((colour == HEAT[i]).all()) for colour, i in zip(image[0], (0, 127, 254, 254))]
     [True, True, True, True]
     """
-    return HEAT[np.rint(_position(residual_map, level) * (_STEPS - 1)).astype(np.intp)]
+    return HEAT[np.rint(_position(anomaly_map, middle) * (_STEPS - 1)).astype(np.intp)]
 
 
-def displayable(picture: Floats) -> Pixels:
-    """A picture (C, H, W) in [0, 1] as uint8 (H, W, 3); values outside are clipped.
+def displayable(image: Floats) -> Pixels:
+    """Convert an image (C, H, W) in [0, 1] to uint8 (H, W, 3); values outside are clipped.
 
     One channel is shown as grey, two as grey without the alpha channel, three as RGB, four as RGB without the
     alpha channel, and any other number as the mean of the channels.
     """
-    values = np.clip(np.asarray(picture, dtype=np.float32), 0.0, 1.0)
+    values = np.clip(np.asarray(image, dtype=np.float32), 0.0, 1.0)
     channels = values.shape[0]
     if channels == 2:
         values = values[:1]
@@ -137,23 +139,22 @@ def displayable(picture: Floats) -> Pixels:
     return np.rint(grey_or_rgb * 255).astype(np.uint8)
 
 
-def fit_map(residual_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDArray[Value]:
-    """A map or mask (H, W) at another size (height, width), keeping the maximum of what falls on each pixel.
+def fit_map(anomaly_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDArray[Value]:
+    """Resize a map or mask (H, W) to ``size`` (height, width), with the maximum of the values of each output pixel.
 
-    A blemish of a few pixels in a large picture is as bright in the small map as in the large one; averaging
-    would hide it.
+    A defect of a few pixels in a large image stays as bright in the small map; averaging would hide it.
     """
-    for axis, (length, wanted) in enumerate(zip(residual_map.shape, size, strict=True)):
+    for axis, (length, wanted) in enumerate(zip(anomaly_map.shape, size, strict=True)):
         starts = np.arange(wanted) * length // wanted
         if wanted > length:
-            residual_map = np.take(residual_map, starts, axis=axis)
+            anomaly_map = np.take(anomaly_map, starts, axis=axis)
         else:
-            residual_map = np.maximum.reduceat(residual_map, starts, axis=axis)
-    return residual_map
+            anomaly_map = np.maximum.reduceat(anomaly_map, starts, axis=axis)
+    return anomaly_map
 
 
-def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Pixels (H, W, 3) at another size (height, width): smooth when reduced, hard pixels when enlarged."""
+def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize pixels (H, W, 3) to ``size`` (height, width): smooth when reduced, nearest neighbour when enlarged."""
     height, width = size
     smaller = height < pixels.shape[0] or width < pixels.shape[1]
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
@@ -161,53 +162,53 @@ def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def size_within(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of a picture of ``shape`` drawn with its longer side at ``side`` pixels."""
+    """Compute (height, width) of an image of ``shape`` drawn with a longer side of ``side`` pixels."""
     scale = side / max(shape)
     height, width = (max(1, round(length * scale)) for length in shape)
     return height, width
 
 
 def overlay(
-    picture: Floats,
-    residual_map: Floats,
-    level: float,
+    image: Floats,
+    anomaly_map: Floats,
+    pixel_threshold: float,
     regions: Sequence[Box] = (),
     *,
     mask: Mask | None = None,
     side: int | None = None,
 ) -> Pixels:
-    """The picture with heat where the map exceeds the level, and a numbered box around each region.
+    """Draw heat on the image where the anomaly map exceeds the pixel threshold, and a numbered box around each region.
 
-    ``picture`` is (C, H, W) in [0, 1], ``residual_map`` and ``mask`` are (H, W); returns uint8 (H, W, 3). A
-    known ``mask`` is outlined in turquoise. Pixels at or below the level, outside lines and numbers, keep the
-    picture's own values. With ``side`` the result is drawn with its longer side at so many pixels, which
-    keeps lines crisp in small pictures and visible in large ones.
+    ``image`` is (C, H, W) in [0, 1], ``anomaly_map`` and ``mask`` are (H, W); returns uint8 (H, W, 3). A
+    ground-truth ``mask`` is outlined in turquoise. Pixels at or below the pixel threshold, outside lines and numbers,
+    keep the values of the image. With ``side`` the longer side of the result has that many pixels, which keeps lines
+    sharp in small images and visible in large ones.
     """
-    height, width = picture.shape[1:]
-    pixels = displayable(picture)
+    height, width = image.shape[1:]
+    pixels = displayable(image)
     size = (height, width) if side is None else size_within((height, width), side)
     if side is not None:
-        pixels = fit_picture(pixels, size)
-        residual_map = fit_map(residual_map, size)
+        pixels = fit_image(pixels, size)
+        anomaly_map = fit_map(anomaly_map, size)
         mask = None if mask is None else fit_map(mask, size)
 
-    above = residual_map > level
-    strength = 0.45 + 0.3 * (2 * _position(residual_map, level)[above, None] - 1)
+    above = anomaly_map > pixel_threshold
+    strength = 0.45 + 0.3 * (2 * _position(anomaly_map, pixel_threshold)[above, None] - 1)
     blended = pixels.astype(np.float64)
-    blended[above] += strength * (heat(residual_map, level)[above] - blended[above])
-    image = Image.fromarray(np.rint(blended).astype(np.uint8))
+    blended[above] += strength * (heat(anomaly_map, pixel_threshold)[above] - blended[above])
+    drawn = Image.fromarray(np.rint(blended).astype(np.uint8))
 
     line = max(1, round(max(size) / 320))
     if mask is not None:
         inner = _grow(mask, line) & ~mask
-        _paint(image, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
-        _paint(image, inner, _TRUTH)
-    _draw_boxes(image, regions, (size[1] / width, size[0] / height), line)
-    return np.asarray(image)
+        _paint(drawn, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
+        _paint(drawn, inner, _GROUND_TRUTH)
+    _draw_boxes(drawn, regions, (size[1] / width, size[0] / height), line)
+    return np.asarray(drawn)
 
 
 def _grow(mask: Mask, pixels: int) -> Mask:
-    """The mask with a rim of so many pixels in the four directions."""
+    """Dilate a mask by ``pixels`` pixels in the four directions."""
     for _ in range(pixels):
         rim = np.pad(mask, 1)
         mask = rim[1:-1, 1:-1] | rim[:-2, 1:-1] | rim[2:, 1:-1] | rim[1:-1, :-2] | rim[1:-1, 2:]
@@ -219,7 +220,7 @@ def _paint(image: Image.Image, where: Mask, colour: tuple[int, int, int]) -> Non
 
 
 def _around(start: float, extent: float, line: int, length: int) -> tuple[float, float]:
-    """First and last pixel of a box along one axis: it leaves the region's rim free and is never tiny."""
+    """Compute the first and last pixel of a box along one axis, with a gap to the region and a minimum size."""
     gap = max(2 * line, (10 * line - extent) / 2)
     return max(start - gap, 0), min(start + extent + gap, length) - 1
 
@@ -228,8 +229,8 @@ def _draw_boxes(image: Image.Image, regions: Sequence[Box], scale: tuple[float, 
     draw = ImageDraw.Draw(image)
     font_size = max(9, round(max(image.size) / 24))
     font = ImageFont.load_default(font_size)
-    room_for_numbers = min(image.size) >= 4 * font_size
-    # The first region is the strongest: it is drawn last, so that nothing covers it.
+    has_space_for_numbers = min(image.size) >= 4 * font_size
+    # The first region has the highest peak: it is drawn last, so that nothing covers it.
     for number, region in reversed(list(enumerate(regions, start=1))):
         left, right = _around(region.x * scale[0], region.width * scale[0], line, image.width)
         top, bottom = _around(region.y * scale[1], region.height * scale[1], line, image.height)
@@ -237,7 +238,7 @@ def _draw_boxes(image: Image.Image, regions: Sequence[Box], scale: tuple[float, 
         halo = (box[0] - line, box[1] - line, box[2] + line, box[3] + line)
         draw.rectangle(halo, outline=_DARK, width=line)
         draw.rectangle(box, outline=_LIGHT, width=line)
-        if not room_for_numbers or number > _NUMBERED:
+        if not has_space_for_numbers or number > _MOST_NUMBERS:
             continue
         x0, y0, x1, y1 = font.getbbox(str(number))
         tag_width, tag_height = x1 - x0 + 6 * line, y1 - y0 + 5 * line

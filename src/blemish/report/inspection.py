@@ -1,4 +1,4 @@
-"""The report of an inspection: what was rejected, how sure that is, and pictures of why."""
+"""Report of an inspection: decisions, guarantee, drift, and heat maps of the images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish._version import __version__
-from blemish.detect.drift import Drift
-from blemish.detect.records import Inspection
-from blemish.detect.regions import Region
+from blemish.decision.drift import Drift
+from blemish.decision.records import Inspection
+from blemish.decision.regions import Region
 from blemish.errors import BlemishError
-from blemish.report.charts import Curve, Histogram, Line, Series
+from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import (
+    FigurePanel,
     Figures,
     Gallery,
-    Panel,
-    PictureRow,
+    ImageRow,
     Prose,
     Scale,
     Section,
-    Settings,
-    Table,
+    SettingsSection,
+    TableSection,
     Tone,
     write_page,
 )
@@ -36,17 +36,17 @@ from blemish.report.page import (
 Scores: TypeAlias = Sequence[float] | npt.NDArray[np.floating]
 
 HANDFUL = 5
-"""How many of the most normal pictures, and of the mistakes of each kind, are shown."""
+"""Number of images shown of the most normal ones and of each kind of wrong decision."""
 
 MOST_POINTS = 200
-"""Of the chart of p-values, about."""
+"""Approximate largest number of points in the chart of p-values."""
 
-_SIDE = 320  # longer side of a picture in the page, in pixels
+_SIDE = 320  # longer side of an image in the page, in pixels
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a reader needs to know of the model: its recipe and paper, what its map measures, its training."""
+    """Description of a model for the reader: recipe, paper, measure of its anomaly map, and training."""
 
     name: str
     recipe: str
@@ -56,28 +56,28 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
-class Panels:
-    """The pictures of one inspection, all at the picture's own size.
+class ImageViews:
+    """Images of one inspection, all at the size of the image.
 
-    ``picture`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is (H, W) and not negative; ``mask``
-    is the true blemish, (H, W), where it is known.
+    ``image`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is the anomaly map, (H, W), at least 0; ``mask``
+    is the ground-truth mask, (H, W), if there is one.
     """
 
-    picture: npt.NDArray[np.floating]
+    image: npt.NDArray[np.floating]
     reconstruction: npt.NDArray[np.floating] | None
     map: npt.NDArray[np.floating]
     mask: npt.NDArray[np.bool_] | None = None
 
 
 def most_suspicious_first(records: Sequence[Inspection]) -> list[Inspection]:
-    """Records by p-value, then from the highest score down."""
+    """Sort records by p-value, then by falling score."""
     return sorted(records, key=lambda record: (record.p_value, -record.score, record.path))
 
 
 def mistakes(records: Sequence[Inspection]) -> tuple[list[Inspection], list[Inspection]]:
-    """(good pictures rejected, blemished pictures accepted), the worst of each first.
+    """Select the wrong decisions: (rejected good images, accepted anomalous images), the worst of each first.
 
-    Only records with a label can be mistakes.
+    Records without a label are left out.
     """
     rejected = [r for r in records if r.label == "good" and r.is_anomalous]
     accepted = [r for r in records if r.label not in ("good", None) and not r.is_anomalous]
@@ -89,7 +89,7 @@ def write_inspection_report(
     *,
     model: ModelSummary,
     records: Sequence[Inspection],
-    panels: Callable[[Inspection], Panels],
+    panels: Callable[[Inspection], ImageViews],
     calibration_scores: Scores,
     level: float,
     guarantee: str,
@@ -102,11 +102,11 @@ def write_inspection_report(
 ) -> None:
     """Write ``report.html`` of an inspection, one file that opens offline.
 
-    ``panels`` is asked for one shown picture at a time, the most suspicious ``limit`` and a handful of
-    others. ``level`` anchors the scale of every map. ``guarantee`` is printed as it is and
-    ``false_reject_rate`` stands among the headline figures; ``problems`` are files that could not be
-    inspected, one line each; ``sections`` (curves, metrics) stand after the pictures. ``drift`` says whether
-    the pictures look like those of the training.
+    The page opens with one accepted and one rejected image, each as image, anomaly map and overlay. ``panels`` is called for one shown image at a time: the ``limit`` most suspicious images and a few others.
+    ``level`` is the pixel threshold, the middle of the scale of every heat map. ``guarantee`` is printed unchanged,
+    and ``false_reject_rate`` is one of the headline figures; ``problems`` are files that could not be inspected,
+    one line each; ``sections`` (curves, metrics) follow the images. ``drift`` compares the images with those of the
+    training.
 
     Raises ``FileError`` when the page cannot be written.
     """
@@ -114,7 +114,9 @@ def write_inspection_report(
     wrongly_rejected, missed = mistakes(records)
     suspicious, rest = order[:limit], order[limit:]
     normal = rest[-HANDFUL:][::-1]
-    scale = Scale(level, f"{model.measure}, one scale for all pictures: what lies above the level glows")
+    scale = Scale(
+        level, f"{model.measure}, one scale for all images: values above the pixel threshold are bright"
+    )
 
     def gallery(title: str, chosen: Sequence[Inspection], note: str) -> list[Section]:
         if not chosen:
@@ -122,30 +124,31 @@ def write_inspection_report(
         return [Gallery(title, (_row(record, panels, level) for record in chosen), note, scale, _SIDE)]
 
     def part(chosen: Sequence[Inspection], of: int, first: str) -> str:
-        count = counted(of, "picture")
+        count = counted(of, "image")
         if len(chosen) < of:
             count = f"{len(chosen)} of {count}"
         return f"{count}, {first} first."
 
-    content: list[Section] = [_figures(records, calibration_scores, false_reject_rate)]
-    content.append(Prose(guarantee, "What the threshold promises"))
+    content: list[Section] = _glance(records, panels, level)
+    content.append(_figures(records, calibration_scores, false_reject_rate))
+    content.append(Prose(guarantee, "Guarantee of the threshold"))
     content += _histogram(records, calibration_scores, model)
     if drift is not None and records:
         content += _drift(drift)
     chosen = wrongly_rejected[:HANDFUL]
-    content += gallery("Good ones rejected", chosen, part(chosen, len(wrongly_rejected), "highest score"))
+    content += gallery("Good images rejected", chosen, part(chosen, len(wrongly_rejected), "highest score"))
     chosen = missed[:HANDFUL]
-    content += gallery("Blemishes missed", chosen, part(chosen, len(missed), "lowest score"))
+    content += gallery("Anomalies missed", chosen, part(chosen, len(missed), "lowest score"))
     note = part(suspicious, len(records), "lowest p-value and highest score")
     content += gallery("Most suspicious", suspicious, note)
-    content += gallery("Most normal", normal, "The least suspicious pictures: good parts stay dark.")
+    content += gallery("Most normal", normal, "The least suspicious images: their heat maps stay dark.")
     content += sections
     if problems:
         rows = [[line] for line in problems]
-        content.append(Table("Not inspected", ["file, problem and mend"], rows))
+        content.append(TableSection("Not inspected", ["file, problem and remedy"], rows))
     if records:
         content.append(_decisions(order))
-    content.append(Settings("Settings", {**_model_settings(model), **settings}))
+    content.append(SettingsSection("Settings", {**_model_settings(model), **settings}))
     write_page(
         path,
         title=_headline(records),
@@ -158,9 +161,9 @@ def write_inspection_report(
 
 def _headline(records: Sequence[Inspection]) -> str:
     if not records:
-        return "No picture was inspected"
+        return "No image was inspected"
     rejected = sum(record.is_anomalous for record in records)
-    inspected = counted(len(records), "picture")
+    inspected = counted(len(records), "image")
     if not rejected:
         return f"None of {inspected} is rejected"
     return f"{rejected} of {inspected} {'is' if rejected == 1 else 'are'} rejected"
@@ -179,19 +182,19 @@ def _figures(records: Sequence[Inspection], calibration: Scores, rate: float | N
     else:
         items = [("inspected", 0, "")]
     if rate is not None:
-        promise = f"of good ones rejected, by {len(calibration)} for calibration"
-        items.append(("promised at most", f"{number(100 * rate)} %", promise))
+        basis = f"of good images, by {len(calibration)} calibration images"
+        items.append(("false-reject rate at most", f"{number(100 * rate)} %", basis))
     elif len(calibration):
-        items.append(("calibrated on", len(calibration), "good pictures not trained on"))
+        items.append(("calibrated on", len(calibration), "held-out good images"))
     good = [r for r in records if r.label == "good"]
-    blemished = [r for r in records if r.label not in ("good", None)]
+    anomalous = [r for r in records if r.label not in ("good", None)]
     if good:
         wrong = sum(r.is_anomalous for r in good)
-        items.append(("good ones rejected", f"{100 * wrong / len(good):.1f} %", f"{wrong} of {len(good)}"))
-    if blemished:
-        found = sum(r.is_anomalous for r in blemished)
-        share = f"{100 * found / len(blemished):.1f} %"
-        items.append(("blemished ones found", share, f"{found} of {len(blemished)}"))
+        items.append(("good images rejected", f"{100 * wrong / len(good):.1f} %", f"{wrong} of {len(good)}"))
+    if anomalous:
+        found = sum(r.is_anomalous for r in anomalous)
+        share = f"{100 * found / len(anomalous):.1f} %"
+        items.append(("anomalous images rejected", share, f"{found} of {len(anomalous)}"))
     return Figures(items)
 
 
@@ -204,41 +207,86 @@ def _histogram(
         return Series(name, [r.score for r in records if keep(r)])
 
     labelled = any(r.label is not None for r in records)
-    series = [Series("good, for calibration", calibration)]
+    series = [Series("calibration, good", calibration)]
     if labelled:
         series.append(scores("inspected, good", lambda r: r.label == "good"))
-        series.append(scores("inspected, blemished", lambda r: r.label not in ("good", None)))
-    series.append(scores("inspected, not labelled" if labelled else "inspected", lambda r: r.label is None))
+        series.append(scores("inspected, anomalous", lambda r: r.label not in ("good", None)))
+    series.append(scores("inspected, unlabelled" if labelled else "inspected", lambda r: r.label is None))
     series = [s for s in series if len(s.values)]
     if not series:
         return []
     marks = [(record.threshold, "threshold") for record in records[:1]]
-    return [Histogram("Scores", series, marks, f"score of a picture, from {model.measure}")]
+    return [Histogram("Image scores", series, marks, f"image score, from {model.measure}")]
 
 
 def _drift(drift: Drift) -> list[Section]:
-    """What was found, and where it can tell, the p-values that it rests on."""
-    title = "Like the training pictures?"
+    """Build the sections of the drift test: its result and, if there are enough images, their p-values."""
+    title = "Similarity to the training images"
     if not drift.can_tell:
         return [Prose(drift.in_words(), title)]
     ranks = drift.ranks
-    stairs = [(rank, (place + 1) / len(ranks)) for place, rank in enumerate(ranks)]
+    stairs = [(rank, (index + 1) / len(ranks)) for index, rank in enumerate(ranks)]
     step = max(1, len(stairs) // MOST_POINTS)
     points = [(0.0, 0.0), *stairs[step - 1 :: step], (1.0, 1.0)]
-    words = f"{drift.in_words()}"
     return [
-        Prose(words, title),
-        Curve(
-            "p-values of the accepted pictures",
-            "p-value among calibration pictures below the threshold",
-            "share of accepted pictures up to it",
-            [Line("accepted pictures", points)],
-            diagonal="pictures that are alike",
+        Prose(drift.in_words(), title),
+        CurveChart(
+            "p-values of the accepted images",
+            "p-value among calibration images below the threshold",
+            "share of accepted images up to it",
+            [Line("accepted images", points)],
+            diagonal="images like those of the training",
         ),
     ]
 
 
-def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: float) -> PictureRow:
+def _glance(
+    records: Sequence[Inspection], panels: Callable[[Inspection], ImageViews], level: float
+) -> list[Section]:
+    """An accepted and a rejected image side by side with their maps; where labels are known, right decisions only.
+
+    Each is the one with the median score of its kind, so that neither the easiest nor the hardest stands for all.
+    """
+    accepted = _median([r for r in records if not r.is_anomalous and r.label in ("good", None)])
+    rejected = _median([r for r in records if r.is_anomalous and r.label != "good"])
+    rows = []
+    for record, text in (
+        (accepted, "accepted: the anomaly map stays dark."),
+        (
+            rejected,
+            "rejected: the anomaly map glows where it differs from the good images, and the region is boxed.",
+        ),
+    ):
+        if record is None:
+            continue
+        try:
+            found = panels(record)
+        except BlemishError:
+            continue
+        what = {"good": "A good image, ", None: "An image, "}.get(
+            record.label, f"A defect ({record.label}), "
+        )
+        badge: tuple[str, Tone] = ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good")
+        rows.append(ImageRow(record.path, what + text, [badge], _three(found, record, level)))
+    if not rows:
+        return []
+    note = "The image of the median score among the accepted, and among the rejected."
+    return [Gallery("At a glance", rows, note, max_side=_SIDE)]
+
+
+def _median(records: Sequence[Inspection]) -> Inspection | None:
+    order = sorted(records, key=lambda r: (r.score, r.path))
+    return order[len(order) // 2] if order else None
+
+
+def _three(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
+    """Image, anomaly map and overlay."""
+    every = _panels(ImageViews(found.image, None, found.map, found.mask), record, level)
+    names = ("image", "anomaly map", "overlay" if found.mask is None else "overlay, true defect outlined")
+    return [FigurePanel(name, panel.image, panel.kind) for name, panel in zip(names, every, strict=True)]
+
+
+def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], level: float) -> ImageRow:
     badges: list[tuple[str, Tone]] = [
         ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"),
         (f"score {number(record.score)}", "plain"),
@@ -249,8 +297,8 @@ def _row(record: Inspection, panels: Callable[[Inspection], Panels], level: floa
     try:
         found = panels(record)
     except BlemishError as error:
-        return PictureRow(record.path, f"Cannot be shown: {error}", badges)
-    return PictureRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
+        return ImageRow(record.path, f"Cannot be shown: {error}", badges)
+    return ImageRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
 
 
 def _regions_in_words(regions: Sequence[Region]) -> str:
@@ -263,22 +311,24 @@ def _regions_in_words(regions: Sequence[Region]) -> str:
     )
 
 
-def _panels(found: Panels, record: Inspection, level: float) -> list[Panel]:
-    # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a blemish of a few
+def _panels(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
+    # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a defect of a few
     # pixels and the lines around it would fade.
     size = size_within(found.map.shape, _SIDE)
     small = size if max(found.map.shape) > _SIDE else found.map.shape
-    panels = [Panel("picture", displayable(found.picture))]
+    panels = [FigurePanel("image", displayable(found.image))]
     if found.reconstruction is not None:
-        panels.append(Panel("reconstruction", displayable(found.reconstruction)))
-    panels.append(Panel("map", heat(fit_map(found.map, small), level), "map"))
-    drawn = overlay(found.picture, found.map, level, record.regions, mask=found.mask, side=_SIDE)
-    panels.append(Panel("regions" if found.mask is None else "regions, true blemish outlined", drawn))
+        panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
+    panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), level), "map"))
+    drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
+    panels.append(
+        FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)
+    )
     return panels
 
 
-def _decisions(order: Sequence[Inspection]) -> Table:
-    columns = ["picture", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
+def _decisions(order: Sequence[Inspection]) -> TableSection:
+    columns = ["image", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
     labelled = any(r.label is not None for r in order)
     rows: list[list[str | float | None]] = []
     for r in order:
@@ -286,9 +336,9 @@ def _decisions(order: Sequence[Inspection]) -> Table:
         decision = "rejected" if r.is_anomalous else "accepted"
         row: list[str | float | None] = [r.path, decision, r.score, r.threshold, r.p_value]
         rows.append([*row, len(r.regions), peak, r.seconds] + ([r.label] if labelled else []))
-    note = "Every picture, most suspicious first. Click a column to sort."
-    return Table("Decisions", columns + (["known label"] if labelled else []), rows, note)
+    note = "Every image, most suspicious first. Click a column to sort."
+    return TableSection("Decisions", columns + (["known label"] if labelled else []), rows, note)
 
 
 def _model_settings(model: ModelSummary) -> dict[str, str]:
-    return {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}
+    return {"model": model.name, "recipe": model.recipe, "paper": model.paper, "anomaly map": model.measure}

@@ -1,4 +1,4 @@
-"""Numbers as people read them in pages and charts."""
+"""Formatting of numbers in pages and charts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits, whole numbers in full, no needless exponent.
+    """Format a number with ``digits`` significant digits; integers in full, no unnecessary exponent.
 
     >>> number(0.123456), number(12), number(123456.7), number(0.0000123), number(0.5)
     ('0.123', '12', '123457', '1.23e-5', '0.5')
@@ -21,18 +21,18 @@ def number(value: float, digits: int = 3) -> str:
     return str(round(value)) if 0 < int(exponent) < 15 else f"{mantissa}e{int(exponent)}"
 
 
-def counted(count: int, what: str) -> str:
-    """A count and what is counted, in the plural where it is not one.
+def counted(count: int, noun: str) -> str:
+    """Format a count and its noun, in the plural unless the count is one.
 
-    >>> counted(1, "picture"), counted(0, "picture"), counted(2, "process")
-    ('1 picture', '0 pictures', '2 processes')
+    >>> counted(1, "image"), counted(0, "image"), counted(2, "process")
+    ('1 image', '0 images', '2 processes')
     """
-    plural = "es" if what.endswith("s") else "s"
-    return f"{count} {what}{plural * (count != 1)}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{plural * (count != 1)}"
 
 
 def aligned(values: Sequence[float], digits: int = 3) -> list[str]:
-    """Numbers that stand below each other: all with the decimals that the finest of them needs.
+    """Format the numbers of one column: all with as many decimals as the finest of them needs.
 
     >>> aligned([0.05, 0.1, 0.15]), aligned([3, 12]), aligned([0.25, 0.0000123])
     (['0.05', '0.10', '0.15'], ['3', '12'], ['0.25', '1.23e-5'])

@@ -1,7 +1,7 @@
-"""One offline HTML page from sections: figures, prose, tables, charts and galleries.
+"""Offline HTML page built from sections: figures, prose, tables, charts and galleries.
 
-A page is one file. Styles, script and pictures are inside it, nothing is fetched, and its own content policy
-forbids the browser to fetch anything. Every text is escaped: a file name may hold markup.
+A page is one file with its styles, script and images; its content security policy forbids the browser to load
+anything else. Every text is escaped: a file name may contain markup.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from blemish.images.writing import write_text
-from blemish.report.charts import Curve, Histogram
+from blemish.report.charts import CurveChart, Histogram
 from blemish.report.colours import HEAT, size_within
 from blemish.report.numbers import aligned, number
+from blemish.storage.atomic import write_text
 
 Tone: TypeAlias = Literal["plain", "good", "bad"]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The headline figures: (label, value, note) tiles; numbers are written with three significant digits."""
+    """Headline figures: (label, value, note) tiles; numbers are written with three significant digits."""
 
     items: Sequence[tuple[str, str | float, str]]
 
@@ -43,18 +43,18 @@ class Prose:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Names and values, as they were used."""
+class SettingsSection:
+    """Names and values of the settings in use."""
 
     title: str
     values: Mapping[str, str | float | None]
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows under columns. Numbers stand at the right with ``digits`` significant digits, ``None`` is a dash.
+class TableSection:
+    """Table of rows. Numbers are right-aligned with ``digits`` significant digits, ``None`` is a dash.
 
-    Readers sort by clicking a column's head; long tables scroll inside the page and can be filtered.
+    A click on the head of a column sorts the table; long tables scroll inside the page and can be filtered.
     """
 
     title: str
@@ -65,8 +65,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture of a row: uint8 (H, W, 3) or (H, W).
+class FigurePanel:
+    """Image in a row: uint8 (H, W, 3) or (H, W).
 
     A ``photo`` is stored as JPEG and reduced with a smooth filter; a ``map`` is stored without loss as PNG.
     """
@@ -77,40 +77,40 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class PictureRow:
-    """One inspected picture: its name, a caption, badges (text, tone) and its panels side by side."""
+class ImageRow:
+    """Row of one inspected image: its name, a caption, badges (text, tone) and its panels side by side."""
 
     name: str
     caption: str = ""
     badges: Sequence[tuple[str, Tone]] = ()
-    panels: Sequence[Panel] = ()
+    panels: Sequence[FigurePanel] = ()
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The legend of the heat maps: the level at mid-scale and what is measured."""
+    """Legend of the heat maps: the pixel threshold at mid-scale and the name of the measure."""
 
-    level: float
+    pixel_threshold: float
     measure: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of pictures; ``rows`` may be a generator, so that one picture at a time is in memory."""
+    """Gallery of images; ``rows`` may be a generator, so that only one image at a time is in memory."""
 
     title: str
-    rows: Iterable[PictureRow]
+    rows: Iterable[ImageRow]
     note: str = ""
     scale: Scale | None = None
     max_side: int = 320
 
 
-Section: TypeAlias = Figures | Prose | Settings | Table | Gallery | Histogram | Curve
+Section: TypeAlias = Figures | Prose | SettingsSection | TableSection | Gallery | Histogram | CurveChart
 
 
 @dataclass(frozen=True)
 class _View:
-    """A section as the template sees it."""
+    """Section in the form that the template reads."""
 
     kind: str
     anchor: str
@@ -118,32 +118,32 @@ class _View:
     data: Any = field(repr=False)
 
 
-def data_uri(panel: Panel, max_side: int) -> tuple[str, int, int]:
-    """The panel as a data URI, its width and height; reduced when its longer side exceeds ``max_side``."""
-    picture = Image.fromarray(panel.image)
-    if max(picture.size) > max_side:
-        height, width = size_within((picture.height, picture.width), max_side)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+def data_uri(panel: FigurePanel, max_side: int) -> tuple[str, int, int]:
+    """Encode a panel as a data URI with its width and height; reduced if its longer side exceeds ``max_side``."""
+    image = Image.fromarray(panel.image)
+    if max(image.size) > max_side:
+        height, width = size_within((image.height, image.width), max_side)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     if panel.kind == "photo":
-        # No chroma subsampling: thin coloured lines and small coloured blemishes keep their edges.
-        picture.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
+        # No chroma subsampling: thin coloured lines and small coloured defects keep their edges.
+        image.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
     else:
-        _with_palette(picture).save(stream, "PNG", optimize=True)
+        _with_palette(image).save(stream, "PNG", optimize=True)
     mime = "jpeg" if panel.kind == "photo" else "png"
     text = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f"data:image/{mime};base64,{text}", picture.width, picture.height
+    return f"data:image/{mime};base64,{text}", image.width, image.height
 
 
-def _with_palette(picture: Image.Image) -> Image.Image:
-    """The same picture as palette indices when it has at most 256 colours: a third of the bytes."""
-    if picture.mode != "RGB":
-        return picture
-    rgb = np.asarray(picture).astype(np.uint32)
+def _with_palette(image: Image.Image) -> Image.Image:
+    """Convert an image to palette indices if it has at most 256 colours: a third of the bytes."""
+    if image.mode != "RGB":
+        return image
+    rgb = np.asarray(image).astype(np.uint32)
     packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
     colours, indices = np.unique(packed, return_inverse=True)
     if colours.size > 256:
-        return picture
+        return image
     indexed = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8)).convert("P")
     indexed.putpalette([int(c >> shift & 255) for c in colours for shift in (16, 8, 0)])
     return indexed
@@ -166,12 +166,12 @@ def _cell(value: str | float | None, digits: int) -> str:
 
 def _views(sections: Sequence[Section]) -> list[_View]:
     views: list[_View] = []
-    # Curves that follow each other stand side by side under one heading.
-    for is_curve, run in groupby(sections, key=lambda s: isinstance(s, Curve)):
+    # Consecutive curves are placed side by side under one heading.
+    for is_curve, run in groupby(sections, key=lambda s: isinstance(s, CurveChart)):
         members = list(run)
         if is_curve:
-            title = ", ".join(m.title for m in members if isinstance(m, Curve))
-            drawings = [(m, m.drawing()) for m in members if isinstance(m, Curve)]
+            title = ", ".join(m.title for m in members if isinstance(m, CurveChart))
+            drawings = [(m, m.drawing()) for m in members if isinstance(m, CurveChart)]
             views.append(_View("curves", f"s{len(views)}", title, drawings))
             continue
         for section in members:
@@ -186,21 +186,21 @@ def _view(section: Section, anchor: str) -> _View:
             return _View("figures", anchor, "", tiles)
         case Prose():
             return _View("prose", anchor, section.title, section.text.split("\n\n"))
-        case Settings():
+        case SettingsSection():
             pairs = [(name, _cell(value, 6)) for name, value in section.values.items()]
             return _View("settings", anchor, section.title, pairs)
-        case Table():
+        case TableSection():
             return _View("table", anchor, section.title, _table(section))
         case Gallery():
             gallery = {"rows": _gallery_rows(section), "note": section.note, "scale": section.scale}
             return _View("gallery", anchor, section.title, gallery)
         case Histogram():
             return _View("histogram", anchor, section.title, (section, section.drawing()))
-        case Curve():
+        case CurveChart():
             return _View("curves", anchor, section.title, [(section, section.drawing())])
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(table: TableSection) -> dict[str, Any]:
     columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
     texts, numeric = [], []
     for column in columns:
@@ -213,7 +213,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _heat_gradient() -> str:
-    """The heat scale as the stops of a CSS gradient."""
+    """Format the heat scale as the stops of a CSS gradient."""
     last = len(HEAT) - 1
     stops = [f"#{bytes(HEAT[i]).hex()} {100 * i / last:.1f}%" for i in range(0, last + 1, 2)]
     return ", ".join(stops)
@@ -232,9 +232,9 @@ def _environment() -> Environment:
 
 
 def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = "") -> str:
-    """The page as text; see :func:`write_page`.
+    """Render the page as text; see :func:`write_page`.
 
-    >>> page = render_page(title="Found", sections=[Table("Files", ["name", "score"], [["<a>.png", 0.25]])])
+    >>> page = render_page(title="Found", sections=[TableSection("Files", ["name", "score"], [["<a>.png", 0.25]])])
     >>> "&lt;a&gt;.png" in page, "0.25" in page, "https:" in page
     (True, True, False)
     """
@@ -249,8 +249,8 @@ def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], 
 def write_page(
     path: Path, *, title: str, subtitle: str = "", sections: Sequence[Section], footer: str = ""
 ) -> None:
-    """Write one offline HTML page of these sections, whole or not at all.
+    """Write an offline HTML page of the sections, whole or not at all.
 
-    Raises ``FileError`` when the page cannot be written there.
+    Raises ``FileError`` if the page cannot be written.
     """
     write_text(path, render_page(title=title, subtitle=subtitle, sections=sections, footer=footer))

@@ -1,4 +1,4 @@
-"""How alike two batches of pictures are: one file a measure, each a map, a mean and a thin module."""
+"""Similarity and distance of two batches of images: one file per measure, each with a map, a mean and a module."""
 
 from __future__ import annotations
 

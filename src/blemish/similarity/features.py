@@ -1,6 +1,6 @@
-"""Distances between the features of two pictures, instead of between their pixels.
+"""Distances between the features of two images.
 
-Bergmann et al. 2018, equation 3, after Dosovitskiy & Brox 2016: ‖F(x) − F(x̂)‖², F the first layers of a CNN
+Bergmann et al. 2018, equation 3, after Dosovitskiy & Brox 2016: ‖F(x) − F(x̂)‖² with F the first layers of a CNN
 trained on ImageNet. With deeper layers it is the feature reconstruction loss of Johnson, Alahi, Fei-Fei 2016
 (Perceptual Losses for Real-Time Style Transfer and Super-Resolution, equation 2).
 """
@@ -23,15 +23,14 @@ Network = Literal["gabor", "vgg16"]
 
 ORIENTATIONS = 4
 WAVELENGTH = 4.0
-SIGMA = 0.56 * WAVELENGTH  # half the response one half octave away: a bandwidth of one octave
-TAPS = 12  # even, so that a filter lies on the middle of 2 × 2 pixels
+SIGMA = 0.56 * WAVELENGTH  # half the response half an octave away: a bandwidth of one octave
+TAPS = 12  # even, so that a filter is centred on 2 × 2 pixels
 
 
 def gabor_bank() -> Tensor:
-    """Even and odd Gabor filters of ``WAVELENGTH`` pixels: (2 · ORIENTATIONS, 1, K, K), even ones first.
+    """Even and odd Gabor filters of ``WAVELENGTH`` pixels: (2 · ORIENTATIONS, 1, K, K), even filters first.
 
-    A wave of that length across a filter gives an amplitude √(even² + odd²) equal to its own; a constant
-    gives 0.
+    A wave of that length across a filter gives its own amplitude as √(even² + odd²); a constant gives 0.
     """
     side = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
     envelope = torch.exp(-(side[:, None] ** 2 + side**2) / (2 * SIGMA**2))
@@ -45,10 +44,10 @@ def gabor_bank() -> Tensor:
 
 
 class GaborFeatures(nn.Module):
-    """Amplitudes of a Gabor bank on ``depth`` octaves, the finest first.
+    """Amplitudes of a Gabor bank on ``depth`` octaves, the finest first; every channel is filtered separately.
 
-    Of all channels alike. The amplitude does not tell where in the wave a pixel lies, as linear filters would,
-    with which the distance were another mean squared error. It varies slowly, so every second pixel is enough.
+    The amplitude does not depend on the phase of a wave. Linear filter responses do, and their distance would be
+    another mean squared error. The amplitude varies slowly, so every second pixel is enough.
     """
 
     bank: Tensor
@@ -70,17 +69,17 @@ class GaborFeatures(nn.Module):
             wide = F.pad(x.flatten(0, 1)[:, None], (before, right, before, below), mode="replicate")
             # (N·C, 1, ..) -> (N·C, ORIENTATIONS, h/2, w/2), even and odd
             even, odd = F.conv2d(wide, bank, stride=2).chunk(2, 1)
-            # the square root's slope is infinite at 0
+            # the slope of the square root is infinite at 0
             amplitude = (even.square() + odd.square() + 1e-6).sqrt()
             levels.append(amplitude.reshape(n, c * ORIENTATIONS, *amplitude.shape[2:]))
         return levels
 
 
 class VGG16Features(nn.Module):
-    """What the first ``depth`` blocks of VGG16 give before their pooling: relu1_2, relu2_2, relu3_3, relu4_3.
+    """Outputs of the first ``depth`` blocks of VGG16 before their pooling: relu1_2, relu2_2, relu3_3, relu4_3.
 
-    Three channels are taken as red, green and blue; of any other number each is taken as a grey picture.
-    The weights are buffers, so nothing trains them, and a saved model brings them.
+    Three channels are treated as red, green and blue; with any other number each channel is a grey image.
+    The weights are buffers: they are not trained, and they are saved with the model.
     """
 
     mean: Tensor
@@ -99,52 +98,52 @@ class VGG16Features(nn.Module):
                 break
             if isinstance(layer, nn.Conv2d):
                 assert layer.bias is not None
-                place = sum(self.blocks)
-                self.register_buffer(f"weight_{place}", layer.weight.detach())
-                self.register_buffer(f"bias_{place}", layer.bias.detach())
+                index = sum(self.blocks)
+                self.register_buffer(f"weight_{index}", layer.weight.detach())
+                self.register_buffer(f"bias_{index}", layer.bias.detach())
                 self.blocks[block] += 1
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         n, c = x.shape[:2]
-        least = 2 ** (len(self.blocks) - 1)
-        if min(x.shape[2:]) < least:
+        smallest = 2 ** (len(self.blocks) - 1)
+        if min(x.shape[2:]) < smallest:
             raise UsageError(
-                f"features of depth {len(self.blocks)} need sides of at least {least} pixels, the picture has "
+                f"features of depth {len(self.blocks)} need sides of at least {smallest} pixels, the image has "
                 f"{x.shape[2]}×{x.shape[3]}; give a smaller depth"
             )
         if c != 3:
-            x = x.flatten(0, 1)[:, None]  # (N·C, 1, H, W), which spreads to red, green and blue
+            x = x.flatten(0, 1)[:, None]  # (N·C, 1, H, W), broadcast to red, green and blue
         x = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
         levels = []
-        place = 0
+        index = 0
         for block, convolutions in enumerate(self.blocks):
             if block:
                 x = F.max_pool2d(x, 2)
             for _ in range(convolutions):
-                weight, bias = self.get_buffer(f"weight_{place}"), self.get_buffer(f"bias_{place}")
+                weight, bias = self.get_buffer(f"weight_{index}"), self.get_buffer(f"bias_{index}")
                 x = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1).relu()
-                place += 1
+                index += 1
             levels.append(x.reshape(n, -1, *x.shape[2:]))
         return levels
 
 
 class FeatureDistance(Measure):
-    """The mean squared difference of features, averaged over the levels of the network.
+    """Mean squared difference of features, averaged over the levels of the network.
 
     Parameters
     ----------
     network: ``vgg16``, or ``gabor``, a fixed bank of Gabor filters on several octaves that needs no weights;
-        its distances are smaller, so it wants a loss weight of its own.
+        its distances are smaller and need a loss weight of their own.
     depth: levels used: blocks of VGG16, octaves of the Gabor bank from waves of 4 pixels up.
-    weights: of VGG16, as :func:`~blemish.layers.pretrained.load_network` takes them.
-    pretrained: False leaves VGG16's weights drawn; those of a saved model are loaded after.
+    weights: of VGG16, as in :func:`~blemish.layers.pretrained.load_network`.
+    pretrained: False initialises VGG16 at random; the weights of a saved model are loaded afterwards.
 
     Raises
     ------
     FileError
-        When the weights of VGG16 are not there.
+        If the weights of VGG16 are missing.
 
     Examples
     --------
@@ -157,7 +156,7 @@ class FeatureDistance(Measure):
         "take a fixed bank of Gabor filters with network=gabor and a weight to suit it "
         "(in fm-ae: --set loss.1.network=gabor --set loss.1.weight=1)"
     )
-    """How to do without the weights of VGG16."""
+    """How to work without the weights of VGG16; ends the message that they are missing."""
 
     def __init__(
         self,
@@ -183,7 +182,7 @@ class FeatureDistance(Measure):
             )
 
     def _levels(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Squared differences of each level, the mean over its features: (N, 1, h, w) each."""
+        """Squared differences at each level, averaged over its features: (N, 1, h, w) each."""
         x, y = as_working(x, y)
         with torch.autocast(x.device.type, enabled=False):
             pairs = zip(self.features(x / self.data_range), self.features(y / self.data_range), strict=True)
@@ -208,9 +207,9 @@ class FeatureDistance(Measure):
 
 
 class PerceptualDistance(FeatureDistance):
-    """:class:`FeatureDistance` down to deeper layers: what counts is less the pixel than what is there.
+    """:class:`FeatureDistance` of deeper layers, which compares content more than pixels.
 
-    That is what a network learned to tell things by, so it is VGG16 unless another is asked for.
+    Such features are learned by a trained network, so the default is VGG16.
     """
 
     without: ClassVar[str] = (

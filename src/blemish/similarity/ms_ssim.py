@@ -16,35 +16,31 @@ from torch.nn import functional as F
 from blemish.errors import UsageError
 from blemish.similarity.measure import Measure
 from blemish.similarity.pairs import as_working
-from blemish.similarity.ssim import (
-    Constants,
-    SSIMOptions,
-    make_settings,
-    plane_means,
-    ssim_parts,
-)
-from blemish.similarity.windows import Kind
+from blemish.similarity.ssim import ssim_parts
+from blemish.similarity.ssim_kernels import plane_means
+from blemish.similarity.ssim_settings import Constants, SSIMOptions, make_settings
+from blemish.similarity.windows import WindowKind
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the paper's, from the finest to the coarsest scale
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the paper, from the finest to the coarsest scale
 
 
 class MSSSIMOptions(TypedDict, total=False):
-    """The settings of ``ms_ssim``, which explains them."""
+    """Settings of ``ms_ssim``; described there."""
 
     weights: Sequence[float]
     window: int
     sigma: float
-    kind: Kind
+    kind: WindowKind
     constants: Constants
     k1: float
     k2: float
 
 
 def _split(options: MSSSIMOptions) -> tuple[Sequence[float], SSIMOptions]:
-    """The weights, and the options that are those of ``ssim``."""
+    """Separate the weights from the options of ``ssim``."""
     own = options.copy()
     weights = own.pop("weights", WEIGHTS)
     _check_weights(weights)
@@ -63,18 +59,18 @@ def _check_scales(size: torch.Size, window: int, weights: Sequence[float]) -> No
         fitting = sum((window - 1) * 2**scale < min(height, width) for scale in range(len(weights)))
         raise UsageError(
             f"MS-SSIM with {len(weights)} scales and a window of {window} needs sides of at least "
-            f"{smallest} pixels, the picture has {height}×{width}; give "
+            f"{smallest} pixels, the image has {height}×{width}; give "
             + (f"at most {fitting} weights or a smaller window" if fitting else "a smaller window")
         )
 
 
 def _halve(x: Tensor) -> Tensor:
-    # odd sides get a row of zeros ahead of them, as in the implementation that everyone compares with
+    # odd sides are padded with a row of zeros in front, as in pytorch-msssim, the common reference
     return F.avg_pool2d(x, 2, padding=(x.shape[-2] % 2, x.shape[-1] % 2))
 
 
 def _positive_power(similarity: Tensor, weight: float) -> Tensor:
-    """max(similarity, 0)^weight, with slope 0 where that is 0: the true one would be infinite."""
+    """Compute max(similarity, 0)^weight, with slope 0 where it is 0: the true slope would be infinite."""
     positive = similarity > 0
     return torch.where(positive, torch.where(positive, similarity, 1) ** weight, 0)
 
@@ -87,23 +83,23 @@ def ms_ssim(
     weights: Sequence[float] = WEIGHTS,
     window: int = 11,
     sigma: float = 1.5,
-    kind: Kind = "gaussian",
+    kind: WindowKind = "gaussian",
     constants: Constants = "wang",
     k1: float = 0.01,
     k2: float = 0.03,
 ) -> Tensor:
-    """The multi-scale structural similarity of each pair of pictures (N, C, H, W): (N,), in [0, 1].
+    """Compute the multi-scale structural similarity of each pair of images (N, C, H, W): (N,), in [0, 1].
 
-    The product over the scales of the mean contrast × structure, at the coarsest scale of the mean SSIM, each
-    under its weight, a channel at a time, then the mean over the channels. A scale whose mean is negative
-    counts as 0. Windows that leave the picture are left out; each scale halves the last by 2 × 2 means. The
-    other options are those of ``ssim``.
+    For each channel, the value is the product over the scales of the mean contrast × structure, and of the mean
+    SSIM at the coarsest scale, each raised to its weight; the result is averaged over the channels. A scale with a
+    negative mean counts as 0. Windows that extend beyond the image are left out; each scale halves the previous
+    one by 2 × 2 means. The other options are those of ``ssim``.
 
     Raises
     ------
     UsageError
-        As ``ssim``, for weights that are none or below 0, and for pictures with a side of less than
-        (window − 1) 2^(scales − 1) + 1 pixels: 161 for the usual window and weights.
+        As for ``ssim``, for missing or negative weights, and for images with a side of less than
+        (window − 1) 2^(scales − 1) + 1 pixels: 161 for the default window and weights.
 
     Examples
     --------
@@ -134,11 +130,12 @@ def ms_ssim_map(
     data_range: float | None = None,
     **options: Unpack[MSSSIMOptions],
 ) -> Tensor:
-    """MS-SSIM pixel by pixel: (N, C, H, W), in [0, 1].
+    """Compute MS-SSIM pixel by pixel: (N, C, H, W), in [0, 1].
 
-    The paper knows no map; this one is the same product, taken at every pixel: each scale's map of contrast ×
-    structure, at the coarsest of SSIM, with mirrored border, brought to full size bilinearly, negative values
-    as 0, under its weight. Options and errors are those of ``ms_ssim``; the mean of the map is not its value.
+    The paper defines no map; this one is the same product at every pixel: each scale's map of contrast ×
+    structure, or of SSIM at the coarsest scale, with mirrored border, enlarged to full size bilinearly, negative
+    values set to 0, and raised to its weight. Options and errors are those of ``ms_ssim``; the mean of the map is
+    not the value of ``ms_ssim``.
     """
     weights, ssim_options = _split(options)
     settings = make_settings(data_range, **ssim_options)
@@ -154,13 +151,13 @@ def ms_ssim_map(
             similarity = similarity * luminance
         similarity = F.interpolate(similarity, scale_factor=2**scale, mode="bilinear")[..., :height, :width]
         product = product * _positive_power(similarity, weight)
-        # partial blocks at the far border keep every coarse pixel over the pixels it came from
+        # partial blocks at the far border keep every coarse pixel above the pixels that it averages
         x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
     return product
 
 
 class MSSSIM(Measure):
-    """1 − MS-SSIM as a measure, its map 1 − ``ms_ssim_map``; takes the options of ``ms_ssim``."""
+    """Measure 1 − MS-SSIM with the map 1 − ``ms_ssim_map``; takes the options of ``ms_ssim``."""
 
     title = "1 − MS-SSIM"
 
@@ -171,7 +168,7 @@ class MSSSIM(Measure):
         weights: Sequence[float] = WEIGHTS,
         window: int = 11,
         sigma: float = 1.5,
-        kind: Kind = "gaussian",
+        kind: WindowKind = "gaussian",
         constants: Constants = "wang",
         k1: float = 0.01,
         k2: float = 0.03,
@@ -186,7 +183,7 @@ class MSSSIM(Measure):
             k1=k1,
             k2=k2,
         )
-        # a wrong option is refused here, not at the first picture
+        # reject a wrong option here, not at the first image
         _, ssim_options = _split(self.options)
         make_settings(self.data_range, **ssim_options)
 

@@ -19,14 +19,14 @@ from blemish.similarity.pairs import as_working, check_range
 
 
 def _gradient_magnitude(x: Tensor) -> Tensor:
-    """The Prewitt gradient magnitude, (N, C, H, W), the border pixel repeated beyond the border."""
+    """Prewitt gradient magnitude, (N, C, H, W), with the border pixels repeated beyond the border."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     across = (x[..., 2:] - x[..., :-2]) / 3  # (N, C, H + 2, W)
     across = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
     down = (x[..., 2:, :] - x[..., :-2, :]) / 3  # (N, C, H, W + 2)
     down = down[..., :-2] + down[..., 1:-1] + down[..., 2:]
     square = across * across + down * down
-    # the square root's slope is infinite at 0; below this floor nothing is left of the gradient but its sign
+    # the slope of the square root is infinite at 0; below this floor nothing is left of the gradient but its sign
     return square.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
@@ -34,42 +34,42 @@ def _check_settings(scales: int, c: float) -> None:
     if scales < 1:
         raise UsageError(f"scales is {scales}; give at least 1")
     if not c > 0:
-        raise UsageError(f"c is {c}; give a positive constant, it keeps flat pictures from 0/0")
+        raise UsageError(f"c is {c}; give a positive constant, it keeps flat images from 0/0")
 
 
 def _scale_maps(x: Tensor, y: Tensor, data_range: float | None, scales: int, c: float) -> Iterator[Tensor]:
-    """The gradient magnitude similarity at each scale, from full size down."""
+    """Gradient magnitude similarity at each scale, from full size down."""
     span = check_range(data_range)
     _check_settings(scales, c)
     x, y = as_working(x, y)
     if min(x.shape[-2:]) < 2 ** (scales - 1):
         raise UsageError(
-            f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the picture has "
+            f"MSGMS with {scales} scales needs sides of at least {2 ** (scales - 1)} pixels, the image has "
             f"{x.shape[-2]}×{x.shape[-1]}; give fewer scales"
         )
     constant = c * span**2
     for scale in range(scales):
         if scale:
-            # partial blocks at the far border keep every coarse pixel over the pixels it came from
+            # partial blocks at the far border keep every coarse pixel above the pixels that it averages
             x, y = (F.avg_pool2d(batch, 2, ceil_mode=True) for batch in (x, y))
         g_x, g_y = _gradient_magnitude(x), _gradient_magnitude(y)
         difference = g_x - g_y
-        # equals (2 g_x g_y + c) / (g_x² + g_y² + c), equation 4, and is exactly 1 for equal pictures
+        # equals (2 g_x g_y + c) / (g_x² + g_y² + c), equation 4, and is exactly 1 for equal images
         yield 1 - difference * difference / (g_x * g_x + g_y * g_y + constant)
 
 
 def msgms_map(
     x: Tensor, y: Tensor, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026
 ) -> Tensor:
-    """Gradient magnitude similarity, the mean of all scales brought to full size bilinearly: (N, C, H, W).
+    """Compute gradient magnitude similarity, the mean of all scales enlarged bilinearly: (N, C, H, W).
 
-    Values in (0, 1], 1 where the gradients have the same magnitude. Scales halve by 2 × 2 means; ``c`` is for
-    values in [0, 1] and grows with the square of ``data_range``.
+    Values are in (0, 1], 1 where the gradients have the same magnitude. Each scale halves the previous one by
+    2 × 2 means; ``c`` is for values in [0, 1] and is scaled by the square of ``data_range``.
 
     Raises
     ------
     UsageError
-        For a missing or non-positive ``data_range``, batches that are no float (N, C, H, W) of one shape, and
+        For a missing or non-positive ``data_range``, batches that are not float (N, C, H, W) of one shape, and
         sides of less than 2^(scales − 1) pixels.
 
     Examples
@@ -92,23 +92,23 @@ def msgms_map(
 def msgms(
     x: Tensor, y: Tensor, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026
 ) -> Tensor:
-    """The mean over the scales of each scale's mean similarity: (N,), in (0, 1].
+    """Compute the mean over the scales of each scale's mean similarity: (N,), in (0, 1].
 
-    As RIAD's loss takes it, each scale at its own size, so not exactly the mean of ``msgms_map``, whose
-    settings and errors it shares.
+    As in the loss of RIAD, each scale is averaged at its own size, so the value is not exactly the mean of
+    ``msgms_map``. Settings and errors are those of ``msgms_map``.
     """
     means = [similarity.mean((1, 2, 3)) for similarity in _scale_maps(x, y, data_range, scales, c)]
     return torch.stack(means).mean(0)
 
 
 class MSGMS(Measure):
-    """1 − MSGMS as a measure, its map 1 − ``msgms_map``; takes the settings of ``msgms_map``."""
+    """Measure 1 − MSGMS with the map 1 − ``msgms_map``; takes the settings of ``msgms_map``."""
 
     title = "1 − MSGMS"
 
     def __init__(self, *, data_range: float | None = None, scales: int = 4, c: float = 0.0026) -> None:
         super().__init__(data_range=data_range)
-        _check_settings(scales, c)  # refused here, not at the first picture
+        _check_settings(scales, c)  # reject them here, not at the first image
         self.scales, self.c = scales, c
 
     def distance_map(self, x: Tensor, y: Tensor) -> Tensor:

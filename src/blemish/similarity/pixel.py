@@ -1,4 +1,4 @@
-"""Differences pixel by pixel: squared and absolute."""
+"""Squared and absolute differences, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from blemish.similarity.pairs import as_working, check_range
 
 
 def mse_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
-    """The squared difference at every value, in units of the data range: (N, C, H, W), at least 0.
+    """Compute the squared difference at every value, in units of the data range: (N, C, H, W), at least 0.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def mse_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 
 
 def mse(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
-    """The mean squared difference of each pair, in units of the data range: (N,).
+    """Compute the mean squared difference of each pair, in units of the data range: (N,).
 
     Examples
     --------
@@ -34,7 +34,7 @@ def mse(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 
 
 def l1_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
-    """The absolute difference at every value, in units of the data range: (N, C, H, W), at least 0.
+    """Compute the absolute difference at every value, in units of the data range: (N, C, H, W), at least 0.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def l1_map(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 
 
 def l1(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
-    """The mean absolute difference of each pair, in units of the data range: (N,).
+    """Compute the mean absolute difference of each pair, in units of the data range: (N,).
 
     Examples
     --------
@@ -59,7 +59,7 @@ def l1(x: Tensor, y: Tensor, *, data_range: float | None = None) -> Tensor:
 
 
 class MSE(Measure):
-    """``mse`` as a measure."""
+    """Measure of ``mse``."""
 
     title = "squared error"
 
@@ -71,7 +71,7 @@ class MSE(Measure):
 
 
 class L1(Measure):
-    """``l1`` as a measure."""
+    """Measure of ``l1``."""
 
     title = "absolute error"
 

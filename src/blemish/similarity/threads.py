@@ -1,7 +1,7 @@
-"""Chunks of work side by side, each thread with torch on one core to itself.
+"""Process chunks of work in parallel threads, each with single-threaded torch.
 
-torch's own threads meet after every operation. Where an operation takes microseconds the meeting costs more
-than the work, and on a machine with other work a hundred times more; here threads meet once, at the end.
+torch's own threads synchronise after every operation. For an operation of microseconds this costs more than the
+work, and a hundred times more on a busy machine; here the threads synchronise once, at the end.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ import torch
 T = TypeVar("T")
 
 
-def _one_core() -> None:
-    torch.get_num_threads()  # the first call in a thread adopts the process's number; the next one stays
+def _use_one_core() -> None:
+    # The first call in a thread adopts the number of the process; a number set later stays.
+    torch.get_num_threads()
     torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="similarity", initializer=_one_core)
-    everyone = threading.Barrier(threads)
-    for started in [pool.submit(everyone.wait) for _ in range(threads)]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="similarity", initializer=_use_one_core)
+    barrier = threading.Barrier(threads)
+    for started in [pool.submit(barrier.wait) for _ in range(threads)]:
         started.result()
-    torch.set_num_threads(
-        threads
-    )  # the number is each thread's own, but a new thread adopts the last one set
+    # Every thread has its own number, but a new thread adopts the number that was set last.
+    torch.set_num_threads(threads)
     return pool
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # the forked process has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
 
 
 def side_by_side(work: Callable[[Iterator[T]], None], chunks: Sequence[T], device: torch.device) -> None:
-    """Call ``work`` in as many threads as torch may use, each taking chunks from one iterator until none is left.
+    """Call ``work`` in as many threads as torch may use; all take chunks from one iterator until none is left.
 
-    ``work`` runs without gradients; a single chunk, and any on another device than the CPU, in the calling thread.
+    ``work`` runs without gradients. A single chunk, or any chunks on a device other than the CPU, are processed in
+    the calling thread.
     """
     threads = min(torch.get_num_threads(), len(chunks))
     shared = iter(chunks)
@@ -51,9 +52,9 @@ def side_by_side(work: Callable[[Iterator[T]], None], chunks: Sequence[T], devic
         return
     inference = torch.is_inference_mode_enabled()
 
-    def take_part() -> None:
+    def run_share() -> None:
         with torch.inference_mode() if inference else torch.no_grad():
             work(shared)
 
-    for part in [_pool(torch.get_num_threads()).submit(take_part) for _ in range(threads)]:
-        part.result()
+    for future in [_pool(torch.get_num_threads()).submit(run_share) for _ in range(threads)]:
+        future.result()

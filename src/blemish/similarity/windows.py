@@ -1,9 +1,9 @@
-"""The separable windows that local statistics are taken over, as products with banded matrices.
+"""Separable windows of local statistics, applied as products with banded matrices.
 
 A filter along one axis is a banded matrix, so the border costs nothing: it is folded into the outer rows.
-The band is cut into tiles of 16 outputs and each tile is one dense product; little but the band is touched.
-Tried at equal values and slower on the CPU: tiles of 8, 32, 64 and the whole matrix; grouped, separable and
-depthwise convolutions; sums of shifted slices. The figures stand in benchmarks/results/similarity.json.
+The band is divided into tiles of 16 outputs, and each tile is one dense product that reads little but the band.
+Slower on the CPU at equal values: tiles of 8, 32, 64 and the whole matrix; grouped, separable and depthwise
+convolutions; sums of shifted slices. The figures are in benchmarks/results/similarity.json.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 
-Kind = Literal["gaussian", "uniform"]
+WindowKind = Literal["gaussian", "uniform"]
 Padding = Literal["symmetric", "valid"]
 
 
 class Window(NamedTuple):
-    """A square window: odd side ``size``, standard deviation ``sigma`` in pixels (Gaussian only), border."""
+    """Square window: odd side ``size``, standard deviation ``sigma`` in pixels (Gaussian only), border."""
 
     size: int = 11
     sigma: float = 1.5
-    kind: Kind = "gaussian"
+    kind: WindowKind = "gaussian"
     padding: Padding = "symmetric"
 
     def check(self) -> None:
-        """Raise a ``UsageError`` where the window makes no sense on a picture of any size."""
+        """Raise ``UsageError`` if the window is invalid for images of any size."""
         if self.kind not in ("gaussian", "uniform"):
             raise UsageError(f"window kind {self.kind!r} is unknown; choose 'gaussian' or 'uniform'")
         if self.padding not in ("symmetric", "valid"):
@@ -44,15 +44,15 @@ class Window(NamedTuple):
             raise UsageError(f"window sigma is {self.sigma}; give a positive number of pixels")
 
     def check_fits(self, height: int, width: int) -> None:
-        """Raise a ``UsageError`` where the window is larger than the picture."""
+        """Raise ``UsageError`` if the window is larger than the image."""
         if self.size > min(height, width):
             raise UsageError(
-                f"window of {self.size} pixels is larger than the picture of {height}×{width}; "
+                f"window of {self.size} pixels is larger than the image of {height}×{width}; "
                 f"give an odd window of at most {min(height, width)}"
             )
 
     def taps(self) -> Tensor:
-        """The weights along one axis, (size,) in float64, summing to 1.
+        """Weights along one axis, (size,) in float64, summing to 1.
 
         Examples
         --------
@@ -66,12 +66,12 @@ class Window(NamedTuple):
         return weight / weight.sum()
 
     def outputs(self, length: int) -> int:
-        """How many values the filter gives along an axis of ``length`` pixels."""
+        """Number of outputs of the filter along an axis of ``length`` pixels."""
         return length if self.padding == "symmetric" else length - self.size + 1
 
 
 def _matrix_rows(window: Window, length: int, start: int, stop: int) -> Tensor:
-    """Rows start to stop of the (outputs, length) filter matrix, in float64."""
+    """Build rows ``start`` to ``stop`` of the (outputs, length) filter matrix, in float64."""
     taps = window.taps()
     first = window.size // 2 if window.padding == "symmetric" else 0
     column = torch.arange(start, stop)[:, None] + torch.arange(window.size) - first  # (rows, size)
@@ -82,7 +82,7 @@ def _matrix_rows(window: Window, length: int, start: int, stop: int) -> Tensor:
 
 
 class Tile(NamedTuple):
-    """One dense piece of a banded matrix: outputs ``to``, inputs ``of``, and the weights both ways round."""
+    """Dense tile of a banded matrix: outputs ``to``, inputs ``of``, and the weights with their transpose."""
 
     to: slice
     of: slice
@@ -111,7 +111,7 @@ def _tiles(window: Window, length: int, side: int, adjoint: bool) -> Iterator[tu
 
 
 class Axis(NamedTuple):
-    """The filter along one axis, or its adjoint."""
+    """Filter along one axis, or its adjoint."""
 
     outputs: int
     tiles: tuple[Tile, ...]
@@ -133,7 +133,7 @@ def _axis(
 
 
 class Filter(NamedTuple):
-    """A window laid over fields of one size: the mean under the window, or the adjoint of taking it."""
+    """Filter of a window for fields of one size: the mean under the window, or its adjoint."""
 
     rows: Axis
     columns: Axis
@@ -141,7 +141,7 @@ class Filter(NamedTuple):
     def __call__(self, fields: Tensor, between: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """Filter contiguous ``fields`` (H, K, W), K of them at once, into (H', K, W').
 
-        ``between`` (H', K, W) and ``out`` are memory to use again; contiguous, overwritten.
+        ``between`` (H', K, W) and ``out`` are contiguous buffers to reuse; they are overwritten.
         """
         height, fields_count, width = fields.shape
         if between is None:
@@ -166,9 +166,9 @@ def make_filter(
     adjoint: bool = False,
     tile: int | None = None,
 ) -> Filter:
-    """The filter of ``window`` on pictures of ``size`` (H, W), or its adjoint (its transpose as a matrix).
+    """Build the filter of ``window`` for images of ``size`` (H, W), or its adjoint (the transposed matrix).
 
-    ``tile`` is how many outputs are made at once along an axis; by default what the device does quickest.
+    ``tile`` is the number of outputs of one product along an axis; the default is the fastest on the device.
     """
     tile = tile or (16 if device.type == "cpu" else 128)
     rows, columns = (_axis(window, length, adjoint, tile, dtype, device) for length in size)
@@ -177,9 +177,9 @@ def make_filter(
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Products in the precision of their operands, whatever autocast or the matmul precision setting say.
+    """Compute products in the precision of their operands, regardless of autocast and the matmul precision setting.
 
-    A variance is a small difference of large moments; TF32 or bfloat16 products would leave only rounding.
+    A variance is a small difference of large moments; TF32 or bfloat16 products would leave only rounding errors.
     """
     before = torch.get_float32_matmul_precision()
     with torch.autocast(device.type, enabled=False):
@@ -208,7 +208,7 @@ class _WindowMean(torch.autograd.Function):
 
 
 def _filter_batch(x: Tensor, window_filter: Filter) -> Tensor:
-    # (N, C, H, W) -> (H, N·C, W), each row of the filter then meets one long row of pixels
+    # (N, C, H, W) -> (H, N·C, W): each row of the filter is multiplied with one long row of pixels
     planes = x.flatten(0, 1).transpose(0, 1).contiguous()
     with full_precision(x.device):
         filtered = window_filter(planes)
@@ -216,7 +216,7 @@ def _filter_batch(x: Tensor, window_filter: Filter) -> Tensor:
 
 
 def window_mean(x: Tensor, window: Window) -> Tensor:
-    """The weighted mean of ``x`` (N, C, H, W) under the window at every pixel: (N, C, H', W').
+    """Compute the weighted mean of ``x`` (N, C, H, W) under the window at every pixel: (N, C, H', W').
 
     Examples
     --------

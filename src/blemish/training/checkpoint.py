@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, field
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from blemish.errors import ModelError
-from blemish.images.writing import write_bytes, write_json
+from blemish.storage.atomic import write_bytes, write_json
+from blemish.storage.training_record import TrainingLook
 
 STATE_FILE = "state.json"
 
 
 @dataclass
 class TrainingState:
-    """Everything but the weights that a resumed run needs to go on as if it had never stopped."""
+    """State of a training, without its tensors; with them a resumed run equals an uninterrupted one."""
 
     step: int = 0
     best_step: int = 0
@@ -34,8 +37,11 @@ class TrainingState:
     """Steps of pretraining that were made; None until they are done."""
     pretraining_seconds: float = 0.0
     left_out: list[int] | None = None
-    """Training pictures that the rest of the training goes without, by number; None until that is decided."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    """Training images that the rest of the training goes without, by number; None until that is decided."""
+    history: list[TrainingLook] = field(default_factory=list)
+
+
+_STATE = TypeAdapter(TrainingState)
 
 
 def save_checkpoint(
@@ -48,8 +54,12 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint; the previous one stays valid until the new one is whole.
 
-    The JSON names its tensor file, and is replaced last: whichever moment a kill picks, it points at a
-    complete pair.
+    The JSON names its tensor file, and is replaced last: it points at a complete pair whenever a run is killed.
+
+    Raises
+    ------
+    FileError
+        When the folder cannot be written.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
@@ -59,7 +69,8 @@ def save_checkpoint(
     write_bytes(
         folder / name, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     )
-    write_json(folder / STATE_FILE, {"tensors": name, "identity": identity, "state": asdict(state)})
+    document = {"tensors": name, "identity": identity, "state": _STATE.dump_python(state, mode="json")}
+    write_json(folder / STATE_FILE, document)
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             try:
@@ -81,7 +92,7 @@ def load_checkpoint(
     Raises
     ------
     ModelError
-        When there is no checkpoint, it is damaged, or it belongs to another recipe or other pictures
+        When there is no checkpoint, it is damaged, or it belongs to another recipe or other images
         (``identity`` differs: the first differing key is named).
     """
     path = folder / STATE_FILE
@@ -90,8 +101,8 @@ def load_checkpoint(
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(folder / document["tensors"])
-        state = TrainingState(**document["state"])
-        stored = dict(document["identity"])
+        state = _STATE.validate_python(_upgraded_state(document["state"]))
+        stored = _upgraded_identity(document["identity"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(folder, error) from None
     for key in [*identity, *stored]:
@@ -99,7 +110,7 @@ def load_checkpoint(
             raise ModelError(
                 folder,
                 f"the checkpoint was made with another {key}",
-                "resume with the settings and pictures it was started with, or fit again with --overwrite",
+                "resume with the settings and images it was started with, or fit again with --overwrite",
             )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
     slots: dict[int, dict[str, Tensor]] = {}
@@ -120,6 +131,28 @@ def load_checkpoint(
     except (RuntimeError, ValueError, LookupError) as error:
         raise _damaged(folder, error) from None
     return state, groups["best"]
+
+
+def _upgraded_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` with the looks of its history as records, which were flat before."""
+    looks = [
+        look if "terms" in look else TrainingLook.from_history(look)
+        for look in dict(state).get("history", [])
+    ]
+    return {**state, "history": looks}
+
+
+def _upgraded_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """``identity`` under the present names of its keys."""
+    former = "picture."
+    return {
+        "set of images"
+        if key == "set of pictures"
+        else f"image.{key.removeprefix(former)}"
+        if key.startswith(former)
+        else key: value
+        for key, value in dict(identity).items()
+    }
 
 
 def _damaged(folder: Path, error: Exception) -> ModelError:

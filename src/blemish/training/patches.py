@@ -1,4 +1,4 @@
-"""Random patches of the training pictures, each a function of the seed and its place in the order."""
+"""Random patches of the training images, each a function of the seed and of its number."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from blemish.data.datasets import Item
+from blemish.data.image import image_info, read_image
 from blemish.errors import BlemishError
-from blemish.images import Item, Preparation, TilePlan, picture_info, read_picture
-from blemish.training.shelf import Place, Shelf, room
+from blemish.preprocessing.tiling import TilePlan
+from blemish.preprocessing.transform import Preprocessing
+from blemish.training.disk_cache import CacheSlot, DiskCache, free_disk_bytes
 
 MEMORY_LIMIT = 2**30
 DISK_LIMIT = 2**33
@@ -26,59 +29,62 @@ THREADS = 2
 
 
 class PatchSource(Protocol):
-    """What patches are drawn from."""
+    """Images or scenes that patches are drawn from."""
 
     @property
     def at_hand(self) -> bool:
         """Whether a patch costs no decoding."""
 
     def __len__(self) -> int:
-        """How many pictures or panels there are."""
+        """Number of images or scenes."""
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
-        """A random patch (C, P, P) in [0, 1], that ``rng`` determines; NaN where a picture is absent."""
+        """A random patch (C, P, P) in [0, 1], determined by ``rng``; NaN where a scene has no values."""
+
+    def without(self, left_out: Collection[int]) -> PatchSource:
+        """The images or scenes but those of the numbers ``left_out``."""
 
 
-class PreparedPictures:
-    """Prepared pictures by index; each is prepared when it is first asked for, and then kept.
+class PreprocessedImages:
+    """Preprocessed images by number; each is preprocessed at its first use, and then kept.
 
-    In memory while they all fit in ``memory_limit`` bytes; past it in a temporary file, while they fit in ``disk_limit``
-    bytes and in half of the room that there is. Past that too, each is read and prepared anew whenever it is asked for,
-    so memory and disk stay bounded whatever the size of the data set.
+    They are kept in memory while all fit in ``memory_limit`` bytes; beyond that in a disk cache, while they fit in
+    ``disk_limit`` bytes and in half of the free space. Beyond that too, each is read and preprocessed at every use, so
+    memory and disk stay bounded whatever the size of the data set.
     """
 
     def __init__(
         self,
         items: Sequence[Item],
-        preparation: Preparation,
+        preprocessing: Preprocessing,
         *,
         memory_limit: int = MEMORY_LIMIT,
         disk_limit: int = DISK_LIMIT,
     ) -> None:
         self._items = items
-        self._preparation = preparation
+        self._preprocessing = preprocessing
         needed = self._bytes()
         self._in_memory = needed <= memory_limit
-        self._shelf: Shelf | None = None
-        if not self._in_memory and needed <= min(disk_limit, room() // 2):
+        self._cache: DiskCache | None = None
+        if not self._in_memory and needed <= min(disk_limit, free_disk_bytes() // 2):
             with suppress(OSError):
-                self._shelf = Shelf()
-        self._kept: dict[int, NDArray[np.float32] | Place] = {}
+                self._cache = DiskCache()
+        self._kept: dict[int, NDArray[np.float32] | CacheSlot] = {}
 
     @property
     def at_hand(self) -> bool:
-        """Whether pictures that were asked for once are kept."""
+        """Whether images are kept after their first use."""
         return self._in_memory or self.on_disk
 
     @property
     def on_disk(self) -> bool:
-        """Whether they are kept in a temporary file."""
-        return self._shelf is not None
+        """Whether they are kept in a disk cache."""
+        return self._cache is not None
 
     def _bytes(self) -> int:
-        sides = (picture_info(item.path) for item in self._items)
-        pixels = sum(math.prod(self._preparation.scaled(info.height, info.width)) for info in sides)
-        return 4 * self._preparation.channels * pixels
+        sides = (image_info(item.path) for item in self._items)
+        pixels = sum(math.prod(self._preprocessing.scaled(info.height, info.width)) for info in sides)
+        return 4 * self._preprocessing.channels * pixels
 
     def __len__(self) -> int:
         return len(self._items)
@@ -88,23 +94,23 @@ class PreparedPictures:
         kept = self._kept.get(index)
         if isinstance(kept, np.ndarray):
             return kept
-        if kept is not None and self._shelf is not None:
-            return self._shelf.get(kept)
-        pixels = self._prepared(index)
+        if kept is not None and self._cache is not None:
+            return self._cache.get(kept)
+        pixels = self._preprocessed(index)
         self._keep(index, pixels)
         return pixels
 
-    def prepare_all(self) -> Iterator[int]:
-        """Prepare all pictures that can be kept now, two at a time; how many are done, after each.
+    def preprocess_all(self) -> Iterator[int]:
+        """Preprocess all images that can be kept, two at a time; gives the number done, after each.
 
         Raises
         ------
-        PictureError
-            When a picture cannot be read.
+        ImageError
+            When an image cannot be read.
         """
         pool = ThreadPoolExecutor(THREADS)
         try:
-            for index, pixels in enumerate(pool.map(self._prepared, range(len(self)))):
+            for index, pixels in enumerate(pool.map(self._preprocessed, range(len(self)))):
                 self._keep(index, pixels)
                 if not self.at_hand:
                     return
@@ -112,21 +118,21 @@ class PreparedPictures:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _prepared(self, index: int) -> NDArray[np.float32]:
-        return self._preparation.prepare(read_picture(self._items[index].path))
+    def _preprocessed(self, index: int) -> NDArray[np.float32]:
+        return self._preprocessing.apply(read_image(self._items[index].path)).pixels
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:
             self._kept[index] = pixels
-        elif self._shelf is not None:
+        elif self._cache is not None:
             try:
-                self._kept[index] = self._shelf.put(pixels)
-            except OSError:  # somebody else has filled the disk
-                self._shelf = None
+                self._kept[index] = self._cache.put(pixels)
+            except OSError:  # another program has filled the disk
+                self._cache = None
                 self._kept.clear()
 
-    def without(self, left_out: Collection[int]) -> PreparedPictures:
-        """The pictures but those of the numbers ``left_out``; what is kept is shared."""
+    def without(self, left_out: Collection[int]) -> PreprocessedImages:
+        """The images but those of the numbers ``left_out``; kept images are shared."""
         stay = [index for index in range(len(self)) if index not in left_out]
         others = copy.copy(self)
         others._items = [self._items[index] for index in stay]
@@ -134,7 +140,7 @@ class PreparedPictures:
         return others
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
-        """A patch (C, P, P) of a picture drawn uniformly, at a position drawn uniformly."""
+        """A patch (C, P, P) of an image drawn uniformly, at a position drawn uniformly."""
         pixels = self[int(rng.integers(len(self)))]
         pixels = TilePlan(pixels.shape[1:], (patch, patch), (patch, patch)).pad(pixels)
         top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
@@ -144,15 +150,15 @@ class PreparedPictures:
 class RandomPatches(Dataset["Tensor | BlemishError"]):
     """Patch ``i`` of the endless sequence that ``seed`` determines, (C, P, P) in [0, 1].
 
-    Because every patch depends on (seed, index) alone, a run resumed at step k sees exactly what an
-    uninterrupted one would have seen.
+    Because every patch depends on (seed, index) alone, a run resumed at step k sees the same patches as an
+    uninterrupted one.
 
-    The error of a picture that cannot be read is given in place of its patch: what a loader's worker raises
+    The error of an image that cannot be read takes the place of its patch: an exception in a worker of the loader
     would reach the user as a traceback.
     """
 
-    def __init__(self, pictures: PatchSource, patch: int, *, seed: int, start: int, stop: int) -> None:
-        self._pictures = pictures
+    def __init__(self, images: PatchSource, patch: int, *, seed: int, start: int, stop: int) -> None:
+        self._images = images
         self._patch = patch
         self._seed = seed
         self._start = start
@@ -164,7 +170,7 @@ class RandomPatches(Dataset["Tensor | BlemishError"]):
     def __getitem__(self, index: int) -> Tensor | BlemishError:
         rng = np.random.default_rng((self._seed, self._start + index))
         try:
-            return torch.from_numpy(self._pictures.draw(rng, self._patch))
+            return torch.from_numpy(self._images.draw(rng, self._patch))
         except BlemishError as error:
             return error
 
@@ -181,7 +187,7 @@ def make_loader(patches: RandomPatches, batch: int, *, workers: int = 0) -> Data
 
 
 def raising(batches: Iterable[Tensor | BlemishError]) -> Iterator[Tensor]:
-    """``batches`` (N, C, P, P), or the error of the first one that could not be made."""
+    """``batches`` (N, C, P, P); raises the error of the first one that could not be read."""
     for batch in batches:
         if isinstance(batch, BlemishError):
             raise batch

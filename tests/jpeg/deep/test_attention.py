@@ -36,7 +36,7 @@ def trunk(request: pytest.FixtureRequest) -> TrunkAttention:
     return made
 
 
-def test_a_trunk_is_its_network_on_normalised_pictures_under_a_linear_map(trunk: TrunkAttention) -> None:
+def test_a_trunk_is_its_network_on_normalised_images_under_a_linear_map(trunk: TrunkAttention) -> None:
     x = torch.rand(2, 3, 24, 40)
     found = logits(trunk, x)
     colours = zip(x.unbind(1), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
@@ -144,7 +144,7 @@ def test_only_the_bidirectional_one_knows_what_comes(name: str, looks_ahead: boo
     network, x = make(name=name), torch.rand(1, 3, 16, 24)
     changed = x.clone()
     changed[:, :, 8:, :8] = 0  # the fourth block of six
-    before, after = (logits(network, pictures).luma.flatten(1, 2)[0] for pictures in (x, changed))
+    before, after = (logits(network, images).luma.flatten(1, 2)[0] for images in (x, changed))
     differs = [bool((one != other).any()) for one, other in zip(before, after, strict=True)]
     assert differs == [looks_ahead] * 3 + [True] * 3
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from blemish.errors import UsageError
 from blemish.jpeg.deep.loss import Lpips, distortion, rate
 from blemish.jpeg.deep.recipe import LossSettings
-from blemish.jpeg.measuring import LPIPS_TRUNK
+from blemish.jpeg.quality import LPIPS_TRUNK
 
 
 @pytest.fixture

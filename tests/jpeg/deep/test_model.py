@@ -16,14 +16,17 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from blemish import inspector, jpeg
+from blemish import jpeg
 from blemish.errors import ModelError, UsageError
-from blemish.journal import Journal
-from blemish.jpeg.contestants import ModelEncoder, find_encoders, model_encoder
-from blemish.jpeg.deep.fitting import fit_jpeg
+from blemish.inspection import detector as detector
+from blemish.jpeg.benchmark.codecs import LearnedCodec, learned_codec
+from blemish.jpeg.benchmark.find_codecs import find_codecs
+from blemish.jpeg.benchmark.records import CodecRecord
+from blemish.jpeg.benchmark.run import evaluate
+from blemish.jpeg.deep.fit import fit_jpeg
 from blemish.jpeg.deep.model import DeepEncoder, load
-from blemish.jpeg.evaluating import Record, evaluate
-from blemish.model_folder import weights_of
+from blemish.storage.model_folder import weights_of
+from blemish.storage.records_log import RecordsLog
 
 Pixels = NDArray[np.uint8]
 TINY = (
@@ -96,7 +99,7 @@ def test_quality_stands_for_a_place_among_the_lambdas(
     assert found.bits_per_pixel == 8 * len(found.data) / (45 * 61)
 
 
-def test_a_higher_quality_is_nearer_to_the_picture_and_larger(
+def test_a_higher_quality_is_nearer_to_the_image_and_larger(
     fitted_jpeg: tuple[DeepEncoder, Path],
 ) -> None:
     encoder, _ = fitted_jpeg
@@ -123,14 +126,14 @@ def test_library_command_and_folder_give_the_same_bytes(
     fitted_jpeg: tuple[DeepEncoder, Path], tmp_path: Path, blemish: Callable[..., Any]
 ) -> None:
     encoder, folder = fitted_jpeg
-    Image.fromarray(draw(9)).save(tmp_path / "picture.png")
+    Image.fromarray(draw(9)).save(tmp_path / "image.png")
     data = encoder.encode(draw(9), quality=100).data
     assert jpeg.load(folder).encode(draw(9), quality=100).data == data
-    assert model_encoder(folder).encode(draw(9), 100) == data
-    ran = blemish("jpeg", "encode", tmp_path / "picture.png", "--out", tmp_path / "small", "--model", folder,
+    assert learned_codec(folder).encode(draw(9), 100) == data
+    ran = blemish("jpeg", "encode", tmp_path / "image.png", "--out", tmp_path / "small", "--model", folder,
                   "--quality", 100, "--workers", 1)  # fmt: skip
     assert ran.code == 0, ran.err
-    assert (tmp_path / "small" / "picture.jpg").read_bytes() == data
+    assert (tmp_path / "small" / "image.jpg").read_bytes() == data
 
 
 def test_targets(fitted_jpeg: tuple[DeepEncoder, Path]) -> None:
@@ -167,7 +170,7 @@ def test_one_lambda_has_one_quality_and_says_so(of_one: DeepEncoder, monkeypatch
     assert met.notice == ""
 
 
-def test_grey_pictures_and_segments(fitted_jpeg: tuple[DeepEncoder, Path]) -> None:
+def test_grey_images_and_segments(fitted_jpeg: tuple[DeepEncoder, Path]) -> None:
     encoder, _ = fitted_jpeg
     grey = draw(9)[:, :, 0]
     assert decoded(encoder.encode(grey).data).shape == grey.shape
@@ -279,7 +282,7 @@ def test_a_detector_is_no_encoder_and_an_encoder_is_no_detector(model: Path, fol
     ):
         load(model)
     with pytest.raises(ModelError) as caught:
-        inspector.load(folder)
+        detector.load(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
@@ -287,9 +290,9 @@ def test_a_detector_is_no_encoder_and_an_encoder_is_no_detector(model: Path, fol
 # -- among other encoders ------------------------------------------------------------------------------
 
 
-def run(pictures: Path, out: Path, *encoders: ModelEncoder) -> Any:
+def run(images: Path, out: Path, *encoders: LearnedCodec) -> Any:
     return evaluate(
-        pictures, out, encoders=encoders, qualities=(10, 60), bpp_range=(0.01, 20.0), ssimulacra2=False,
+        images, out, encoders=encoders, qualities=(10, 60), bpp_range=(0.01, 20.0), ssimulacra2=False,
         lpips=False, crops=1,
     )  # fmt: skip
 
@@ -298,11 +301,11 @@ def test_a_model_is_evaluated_at_its_places(
     fitted_jpeg: tuple[DeepEncoder, Path], photos: Path, tmp_path: Path
 ) -> None:
     encoder, folder = fitted_jpeg
-    found = run(photos, tmp_path / "out", model_encoder(folder))
+    found = run(photos, tmp_path / "out", learned_codec(folder))
     records = [
         record
-        for record in Journal(tmp_path / "out" / "records.jsonl", Record).records
-        if record.encoder == "jpeg-lstm" and record.picture == "2.png"
+        for record in RecordsLog(tmp_path / "out" / "records.jsonl", CodecRecord).records
+        if record.encoder == "jpeg-lstm" and record.image == "2.png"
     ]
     assert [record.quality for record in records] == [1, 50, 100]
     sizes = [len(encoder.encode_at(draw(2), place).data) for place in range(3)]
@@ -317,34 +320,34 @@ def test_other_weights_are_measured_anew(
     fitted_jpeg: tuple[DeepEncoder, Path], photos: Path, tmp_path: Path, folder: Path
 ) -> None:
     journal = tmp_path / "out" / "records.jsonl"
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     once = len(journal.read_text().splitlines())
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     assert len(journal.read_text().splitlines()) == once
     other = fit_jpeg(photos, "jpeg-lstm", settings=[*TINY, LAMBDAS, "training.seed=1"])
     other.save(folder)
-    run(photos, tmp_path / "out", model_encoder(folder))
+    run(photos, tmp_path / "out", learned_codec(folder))
     assert len(journal.read_text().splitlines()) == once + 4 * 3
 
 
 def test_a_model_of_one_lambda_is_one_point(of_one: DeepEncoder, photos: Path, tmp_path: Path) -> None:
     of_one.save(tmp_path / "model")
-    found = run(photos, tmp_path / "out", model_encoder(tmp_path / "model"))
+    found = run(photos, tmp_path / "out", learned_codec(tmp_path / "model"))
     assert [point.quality for point in found.encoders[-1].points] == [1]
     assert found.rate("pillow-420", "jpeg-tables", "psnr_rgb") is None
 
 
 def test_folders_stand_among_the_names(folder: Path, tmp_path: Path, model: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "other"))
-    found, _ = find_encoders(["blemish-psnr", str(folder), str(other)])
+    found, _ = find_codecs(["blemish-psnr", str(folder), str(other)])
     assert [encoder.name for encoder in found[2:]] == ["blemish-psnr", "jpeg-lstm", "jpeg-lstm (other)"]
     namesake = Path(shutil.copytree(folder, tmp_path / "third" / "other"))
     with pytest.raises(UsageError, match=r"another encoder is called jpeg-lstm \(other\) too"):
-        find_encoders([str(folder), str(other), str(namesake)])
+        find_codecs([str(folder), str(other), str(namesake)])
     with pytest.raises(ModelError, match="is a detector"):
-        find_encoders([str(model)])
+        find_codecs([str(model)])
     with pytest.raises(ModelError, match="does not exist"):
-        find_encoders([str(tmp_path / "nothing")])
+        find_codecs([str(tmp_path / "nothing")])
 
 
 def test_evaluate_takes_a_folder_on_the_command_line(

@@ -32,7 +32,7 @@ def build(name: str, *settings: str, seed: int = 0) -> DeepJpeg:
     return DeepJpeg(override(recipe, [*own, *settings]))
 
 
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
+def image(height: int, width: int, seed: int = 0) -> Pixels:
     """Waves, hard edges and noise, in colour."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
@@ -40,8 +40,8 @@ def picture(height: int, width: int, seed: int = 0) -> Pixels:
     return np.clip(np.stack(planes, 2) + rng.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def batch(*pictures: Pixels) -> Tensor:
-    return torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32)) / 255
+def batch(*images: Pixels) -> Tensor:
+    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)) / 255
 
 
 def by_pillow(coefficients: Coefficients) -> Pixels:
@@ -69,7 +69,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[DeepJpeg]:
 
 def test_shapes_and_ranges(model: DeepJpeg) -> None:
     with torch.no_grad():
-        found = model(batch(picture(61, 83), picture(61, 83, 1)), torch.tensor([0, 1]))
+        found = model(batch(image(61, 83), image(61, 83, 1)), torch.tensor([0, 1]))
     shape = (2, 8, 11, 8, 8)
     assert found.reconstruction.shape == (2, 3, 61, 83)
     assert 0 <= found.reconstruction.min() < found.reconstruction.max() <= 1
@@ -83,7 +83,7 @@ def test_shapes_and_ranges(model: DeepJpeg) -> None:
 
 def test_a_gradient_reaches_every_parameter(model: DeepJpeg) -> None:
     model.zero_grad()
-    loss = model.loss(batch(picture(64, 64), picture(64, 64, 1)))
+    loss = model.loss(batch(image(64, 64), image(64, 64, 1)))
     loss.total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -97,14 +97,14 @@ def test_a_gradient_reaches_every_parameter(model: DeepJpeg) -> None:
 
 def test_terms_are_finite_and_sum_to_the_total(model: DeepJpeg) -> None:
     with torch.no_grad():
-        loss = model.loss(batch(picture(64, 64)))
+        loss = model.loss(batch(image(64, 64)))
     assert set(loss.terms) == {"mse", "rate"}
     assert all(bool(term.isfinite()) for term in loss.terms.values())
     assert float(loss.total) == pytest.approx(sum(map(float, loss.terms.values())))
 
 
 def test_the_file_holds_the_tables_and_opens_in_pillow(model: DeepJpeg) -> None:
-    pixels = picture(37, 50)
+    pixels = image(37, 50)
     coefficients = model.coefficients(pixels, 1)
     assert from_bytes(to_bytes(coefficients)) == coefficients
     with torch.no_grad():
@@ -114,8 +114,8 @@ def test_the_file_holds_the_tables_and_opens_in_pillow(model: DeepJpeg) -> None:
     np.testing.assert_array_equal(by_pillow(coefficients), levels_of(found.reconstruction))
 
 
-def test_a_picture_alone_is_as_in_a_batch(model: DeepJpeg) -> None:
-    x, place = batch(picture(40, 56), picture(40, 56, 1), picture(40, 56, 2)), torch.tensor([1, 0, 1])
+def test_an_image_alone_is_as_in_a_batch(model: DeepJpeg) -> None:
+    x, place = batch(image(40, 56), image(40, 56, 1), image(40, 56, 2)), torch.tensor([1, 0, 1])
     model.train()
     with torch.no_grad():
         together, alone = model(x, place), model(x[2:], place[2:])
@@ -130,7 +130,7 @@ def test_a_picture_alone_is_as_in_a_batch(model: DeepJpeg) -> None:
 
 
 def test_under_autocast_the_reconstruction_is_that_of_the_file(model: DeepJpeg) -> None:
-    x = batch(picture(40, 56))
+    x = batch(image(40, 56))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = model(x, torch.tensor([0]))
         loss = model.loss(x)
@@ -148,7 +148,7 @@ def test_a_saved_model_needs_no_pretrained_weights(model: DeepJpeg) -> None:
     torch.manual_seed(7)
     again = DeepJpeg(model.recipe, pretrained=False)
     again.load_state_dict(model.state_dict())
-    pixels = picture(16, 24)
+    pixels = image(16, 24)
     assert again.eval().coefficients(pixels, 0.5) == model.coefficients(pixels, 0.5)
 
 
@@ -168,8 +168,8 @@ def test_parameters_are_in_one_group_each(model: DeepJpeg) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (9, 17), (17, 33), (40, 31)])
 @pytest.mark.parametrize("name", ["jpeg-tables", "jpeg-lstm"])
 def test_the_reconstruction_is_pillows(name: str, size: tuple[int, int], sampling: Sampling) -> None:
-    model = build(name, f"picture.sampling={sampling}", "tables.initial=annex-k").eval()
-    pixels = picture(*size)
+    model = build(name, f"image.sampling={sampling}", "tables.initial=annex-k").eval()
+    pixels = image(*size)
     coefficients = model.coefficients(pixels, 1)
     with torch.no_grad():
         found = model(batch(pixels), torch.tensor([1]))
@@ -177,18 +177,18 @@ def test_the_reconstruction_is_pillows(name: str, size: tuple[int, int], samplin
     assert coefficients.sampling == sampling
 
 
-def test_a_trunk_sees_pictures_of_any_size_at_420() -> None:
-    model = build("jpeg-vgg19", "picture.sampling=4:2:0").eval()
+def test_a_trunk_sees_images_of_any_size_at_420() -> None:
+    model = build("jpeg-vgg19", "image.sampling=4:2:0").eval()
     for height, width in [(1, 1), (9, 17), (16, 24)]:
-        coefficients = model.coefficients(picture(height, width), 0)
+        coefficients = model.coefficients(image(height, width), 0)
         counts = block_counts(width, height, 3, "4:2:0")
         assert [plane.coefficients.shape[:2] for plane in coefficients.planes] == counts
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_grey_is_luma_alone(sampling: Sampling) -> None:
-    model = build("jpeg-lstm", f"picture.sampling={sampling}").eval()
-    grey = picture(19, 27)[:, :, 0]
+    model = build("jpeg-lstm", f"image.sampling={sampling}").eval()
+    grey = image(19, 27)[:, :, 0]
     found = model.coefficients(grey, 0)
     assert (len(found.planes), found.sampling, found.width, found.height) == (1, "4:4:4", 27, 19)
     assert found.planes[0] == model.coefficients(np.stack([grey] * 3, 2), 0).planes[0]
@@ -204,7 +204,7 @@ def test_grey_is_luma_alone(sampling: Sampling) -> None:
         np.zeros(3, np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(pixels: Pixels) -> None:
+def test_what_is_no_image_is_refused(pixels: Pixels) -> None:
     with pytest.raises(UsageError, match="a JPEG"):
         build("jpeg-tables").coefficients(pixels, 0)
 
@@ -212,13 +212,13 @@ def test_what_is_no_picture_is_refused(pixels: Pixels) -> None:
 @pytest.mark.parametrize("place", [-0.1, 1.1, float("nan")])
 def test_a_place_beyond_the_lambdas_is_refused(place: float) -> None:
     with pytest.raises(UsageError, match="choose a number from 0 to 1"):
-        build("jpeg-tables").coefficients(picture(8, 8), place)
+        build("jpeg-tables").coefficients(image(8, 8), place)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 15), (31, 18)])
 def test_forward_dct_is_that_of_numpy(size: tuple[int, int], sampling: Sampling) -> None:
-    pixels = picture(*size)
+    pixels = image(*size)
     found = forward_dct(batch(pixels), sampling)
     for dct, plane in zip(found, planes_of(pixels, sampling), strict=True):
         np.testing.assert_allclose(dct[0], blocks_dct(plane), atol=2e-3)
@@ -232,8 +232,8 @@ def test_forward_dct_has_its_own_gradient(sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_the_strongest_pictures_stay_in_the_range_of_a_file(sampling: Sampling) -> None:
-    model = build("jpeg-tables", f"picture.sampling={sampling}").eval()
+def test_the_strongest_images_stay_in_the_range_of_a_file(sampling: Sampling) -> None:
+    model = build("jpeg-tables", f"image.sampling={sampling}").eval()
     torch.nn.init.zeros_(model.log_tables)
     waves = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (16, 16, 3))
     stripes = np.zeros((16, 16, 3), np.uint8)
@@ -245,7 +245,7 @@ def test_the_strongest_pictures_stay_in_the_range_of_a_file(sampling: Sampling) 
         np.testing.assert_array_equal(by_pillow(coefficients), levels_of(found.reconstruction))
 
 
-def test_values_beyond_a_picture_are_cut_to_what_a_file_holds() -> None:
+def test_values_beyond_an_image_are_cut_to_what_a_file_holds() -> None:
     model = build("jpeg-tables").eval()
     torch.nn.init.zeros_(model.log_tables)
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_with_one_lambda_it_is_the_papers_network(name: str) -> None:
     assert model.scale is None
     assert model.bias is None
     assert model.log_tables.shape[0] == 1
-    pixels = picture(24, 40)
+    pixels = image(24, 40)
     f = [blocks_dct(plane) for plane in planes_of(pixels, "4:4:4")]
     a = [np.ones_like(f[0])] * 2
     if name == "jpeg-lstm":
@@ -287,7 +287,7 @@ def test_several_lambdas_begin_as_one() -> None:
     missing, _ = two.load_state_dict(state, strict=False)
     assert missing == ["scale", "bias", "log_tables"]
     two.log_tables.data = one.log_tables.data.repeat(2, 1, 1, 1)
-    pixels = picture(24, 24)
+    pixels = image(24, 24)
     for place in (0, 0.4, 1):
         assert two.coefficients(pixels, place) == one.coefficients(pixels, 0)
 
@@ -300,7 +300,7 @@ def test_places_are_those_of_the_sorted_lambdas_and_between_them_logarithms_are_
             model.log_tables[place] = np.log(step)
             assert model.bias is not None
             model.bias[place] = place
-    x = batch(picture(16, 16))
+    x = batch(image(16, 16))
     with torch.no_grad():
         ends = model(x.expand(3, -1, -1, -1), torch.tensor([0, 1, 2]))
         between = model(x.expand(2, -1, -1, -1), torch.tensor([0.5, 1.25]))
@@ -312,7 +312,7 @@ def test_places_are_those_of_the_sorted_lambdas_and_between_them_logarithms_are_
 
 def test_in_training_places_are_drawn_and_a_seed_repeats_them() -> None:
     model = build("jpeg-lstm", "lambdas=[0.001, 0.01, 0.1]").train()
-    x = batch(*[picture(16, 16)] * 6)
+    x = batch(*[image(16, 16)] * 6)
 
     def step(seed: int) -> float:
         torch.manual_seed(seed)
@@ -325,7 +325,7 @@ def test_in_training_places_are_drawn_and_a_seed_repeats_them() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_in_evaluation_every_place_counts_alike(count: int) -> None:
     model = build("jpeg-tables", "lambdas=[0.001, 0.01, 0.1]").eval()
-    x = batch(*[picture(16, 16)] * count)
+    x = batch(*[image(16, 16)] * count)
     expected = []
     with torch.no_grad():
         found = model.loss(x)
@@ -389,7 +389,7 @@ def test_tables_learn_from_annex_k() -> None:
     """Whole numbers are no place to stay: fewer bits are wanted, so steps grow, and stop at the limit."""
     model = build("jpeg-tables", "lambdas=[1e-9]", "tables.initial=annex-k", "tables.highest=120").train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    x = batch(picture(16, 16))
+    x = batch(image(16, 16))
     for _ in range(60):
         optimizer.zero_grad()
         model.loss(x).total.backward()
@@ -411,11 +411,11 @@ def test_lpips_is_asked_for_at_once_but_not_by_a_saved_model(
     with pytest.raises(UsageError, match=r"--set loss\.gamma=0$"):
         DeepJpeg(recipe)
     saved = DeepJpeg(recipe, pretrained=False)
-    saved.coefficients(picture(8, 8), 0)
+    saved.coefficients(image(8, 8), 0)
     with pytest.raises(UsageError, match=r"--set loss\.gamma=0$"):
-        saved.loss(batch(picture(64, 64)))
+        saved.loss(batch(image(64, 64)))
     without = DeepJpeg(override(recipe, ["loss.gamma=0"]))
-    assert set(without.loss(batch(picture(64, 64))).terms) == {"mse", "rate"}
+    assert set(without.loss(batch(image(64, 64))).terms) == {"mse", "rate"}
 
 
 def test_imagenet_weights_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +427,7 @@ def test_imagenet_weights_are_asked_for_at_once(tmp_path: Path, monkeypatch: pyt
 
 def test_ms_ssim_is_a_term_where_it_has_a_weight() -> None:
     model = build("jpeg-tables", "loss.sigma=1000", "patch.size=161").eval()
-    loss = model.loss(batch(picture(161, 161)))
+    loss = model.loss(batch(image(161, 161)))
     assert set(loss.terms) == {"mse", "ms-ssim", "rate"}
     loss.terms["ms-ssim"].backward()
     assert model.log_tables.grad is not None

@@ -47,7 +47,7 @@ def test_the_papers_settings(name: str) -> None:
     assert recipe.lambdas == (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
     assert (recipe.loss.sigma, recipe.loss.gamma, recipe.loss.alpha, recipe.loss.beta) == (1000, 500, 10, 1)
     assert (recipe.tables.initial, recipe.tables.lowest, recipe.tables.highest) == ("uniform", 1, 255)
-    assert (recipe.picture.sampling, recipe.patch.size) == ("4:4:4", 224)
+    assert (recipe.image.sampling, recipe.patch.size) == ("4:4:4", 224)
     training = recipe.training
     assert (training.steps, training.batch, training.learning_rate) == (20_000, 8, 1e-6)
     assert (training.weight_decay, training.schedule) == (0, "constant")
@@ -79,7 +79,7 @@ def test_what_needs_imagenet_weights_says_so() -> None:
         (["tables.pacce=3"], "--set: unknown key 'tables.pacce'; did you mean 'tables.pace'?"),
         (["loss={gama: 1}"], "--set: unknown key 'loss.gama'; did you mean 'loss.gamma'?"),
         (["loss.reading=liu2020"], "--set: 'loss.reading' is 'liu2020': input should be 'liu2022' or "),
-        (["picture.sampling=4:2:2"], "--set: 'picture.sampling' is 14522: input should be '4:4:4' or "),
+        (["image.sampling=4:2:2"], "--set: 'image.sampling' is 14522: input should be '4:4:4' or "),
         (["attention=lstm"], "--set: 'attention' is 'lstm': write keys and values"),
         (
             ["patch.size=160"],
@@ -98,8 +98,8 @@ def test_without_ms_ssim_patches_may_be_small() -> None:
 
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
 def test_a_sampling_needs_no_quotes(sampling: str) -> None:
-    assert override(LSTM, [f"picture.sampling={sampling}"]).picture.sampling == sampling
-    assert override(LSTM, [f"picture.sampling='{sampling}'"]).picture.sampling == sampling
+    assert override(LSTM, [f"image.sampling={sampling}"]).image.sampling == sampling
+    assert override(LSTM, [f"image.sampling='{sampling}'"]).image.sampling == sampling
 
 
 def test_parts_and_lists_are_overridden_as_in_other_recipes() -> None:

@@ -1,7 +1,7 @@
-"""Networks that tell which coefficients of a picture matter: logits of the maps A_L and A_C.
+"""Networks that tell which coefficients of an image matter: logits of the maps A_L and A_C.
 
 Maps are learned per block and coefficient, one for luma and one that Cb and Cr share. Strümpler, Yang, Timofte
-2020 take them from the features of a network at an eighth of the picture's size, where every place is a block;
+2020 take them from the features of a network at an eighth of the image's size, where every place is a block;
 Liu, Liu, Mantravadi 2022 also from LSTMs that read the blocks in order. All end in a linear map to the 64
 coefficients; A is the sigmoid of the logits.
 """
@@ -32,7 +32,7 @@ class Logits(NamedTuple):
 
 
 class Attention(nn.Module):
-    """What every attention network is given and gives.
+    """Base class of attention networks.
 
     ``start`` is about where the maps begin: at 0.5 with biases of 0, as in the papers, which halves what is
     left of every coefficient. Nearer to 1 a short training arrives.
@@ -69,8 +69,8 @@ class TrunkAttention(Attention):
                               └─► (means of 2 × 2 blocks at 4:2:0) ─► chroma
 
     Everything is trained on, as in the code released with Strümpler, Yang, Timofte 2020. Batch normalisation
-    keeps its statistics: those of a batch would let a picture's maps depend on its companions, in training
-    unlike in encoding, and a batch may be one picture.
+    keeps its statistics: those of a batch would let an image's maps depend on its companions, in training
+    unlike in encoding, and a batch may be one image.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""What a JPEG network is trained by: λ d + r, distortion and rate.
+"""Loss of JPEG networks: λ d + r, distortion and rate.
 
 Liu, Liu, Mantravadi 2022, equations 7 to 9:
 
@@ -6,9 +6,9 @@ Liu, Liu, Mantravadi 2022, equations 7 to 9:
     r = α (‖Q̄_L‖₁ + ‖Q̄_C‖₁) + β (mean A_L + mean A_C)
 
 with pixels in 0..255. The paper calls Q̄ "quantized DCT coefficients", but writes it as it writes the two
-tables, Q̄_θ^(L) and Q̄_θ^(C), not depending on the picture, and takes it from Strümpler, Yang, Timofte 2020,
+tables, Q̄_θ^(L) and Q̄_θ^(C), not depending on the image, and takes it from Strümpler, Yang, Timofte 2020,
 whose released code sums the reciprocals of the tables. So Q̄ is 1 / Q here: with α = 10 its price is of the
-order of λ d, where that of all coefficients of a picture would be a thousand times as much.
+order of λ d, where that of all coefficients of an image would be a thousand times as much.
 
 That code differs in the attention: chroma counts twice, being the attention of Cb and of Cr, and the mean is
 over all three, r = α Σ 1/Q + β (mean A_L + 2 mean A_C) / 3.
@@ -22,12 +22,12 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.jpeg.deep.recipe import LossSettings
-from blemish.jpeg.measuring import make_lpips, missing_lpips
+from blemish.jpeg.quality import make_lpips, missing_lpips
 from blemish.similarity import ms_ssim, mse
 
 
 class Lpips:
-    """LPIPS of pairs of pictures, differentiable.
+    """LPIPS of pairs of images, differentiable.
 
     No module, so that it is neither trained nor saved with a model; its network is read when it is first used.
     """
@@ -36,7 +36,7 @@ class Lpips:
         self._network: Any = None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] each to (N,); 0 for the same picture.
+        """(N, 3, H, W) in [0, 1] each to (N,); 0 for the same image.
 
         Raises
         ------
@@ -60,11 +60,11 @@ def require_lpips() -> None:
     """
     lacking = missing_lpips()
     if lacking is not None:
-        raise UsageError(f"LPIPS is not here: {lacking.mend}, or train without it by --set loss.gamma=0")
+        raise UsageError(f"LPIPS is not here: {lacking.remedy}, or train without it by --set loss.gamma=0")
 
 
 def distortion(x: Tensor, y: Tensor, settings: LossSettings, lpips: Lpips) -> dict[str, Tensor]:
-    """The weighted terms of d for each pair of pictures: (N,) each; a weight of 0 leaves its term out.
+    """The weighted terms of d for each pair of images: (N,) each; a weight of 0 leaves its term out.
 
     Source: Liu, Liu, Mantravadi 2022, equation 8.
 
@@ -88,7 +88,7 @@ def distortion(x: Tensor, y: Tensor, settings: LossSettings, lpips: Lpips) -> di
 
 
 def rate(attention: tuple[Tensor, Tensor], tables: Tensor, settings: LossSettings) -> Tensor:
-    """r of each picture: (N,). It stands for the bits, but does not count them.
+    """r of each image: (N,). It stands for the bits, but does not count them.
 
     Source: Liu, Liu, Mantravadi 2022, equation 9, or, with the reading ``strumpler2020``, the code released
     with Strümpler, Yang, Timofte 2020.

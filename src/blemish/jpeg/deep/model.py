@@ -1,23 +1,22 @@
-"""A trained network as an encoder of pictures, and the folder that it is kept in."""
+"""A trained network as an encoder of images, and the folder that it is kept in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.images import Fingerprint
-from blemish.inspector import Training
+from blemish.data.fingerprint import Fingerprint
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
-from blemish.jpeg.encoder import Encoded, aim, encoded
+from blemish.jpeg.encoder import Encoded, encode_to_target, encoded
 from blemish.jpeg.transform import luma_of
-from blemish.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
-from blemish.training.loop import term_key
+from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
+from blemish.storage.training_record import Training, upgrade_training_v1
 
 
 class DeepModelFile(Document):
@@ -29,9 +28,13 @@ class DeepModelFile(Document):
     split: dict[str, tuple[str, ...]]
     training: Training
 
+    @classmethod
+    def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {**content, "format": 2, "training": upgrade_training_v1(content["training"])}
+
 
 class DeepEncoder:
-    """Encodes pictures as a trained network chooses: made by ``fit_jpeg`` or :func:`load`.
+    """Encodes images as a trained network chooses: made by ``fit_jpeg`` or :func:`load`.
 
     A network of several λ stands at a place among them, 0 to ``places`` - 1 in rising order of λ; quality 1 is
     the first, the smallest files, and quality 100 the last. A network of one λ has one place, and every
@@ -45,7 +48,7 @@ class DeepEncoder:
 
     @property
     def places(self) -> int:
-        """How many λ the network was trained for."""
+        """Number of λ that the network was trained for."""
         return len(self.recipe.lambdas)
 
     def place(self, quality: float) -> float:
@@ -61,7 +64,7 @@ class DeepEncoder:
         target_ssim: float | None = None,
         segments: bytes = b"",
     ) -> Encoded:
-        """One picture as a file, at a quality or as near as possible to a target.
+        """One image as a file, at a quality or as near as possible to a target.
 
         Parameters
         ----------
@@ -73,14 +76,14 @@ class DeepEncoder:
 
         Returns
         -------
-        Encoded; its ``notice`` tells of a target that cannot be met, the nearest is returned then.
+        Encoded; of a target out of reach the nearest file, with a line in ``notice``.
 
         Raises
         ------
         UsageError
-            More than one of quality and targets, one that is out of range, or pixels that are none.
+            More than one of quality and targets, one that is out of range, or pixels of another type or shape.
         """
-        found = aim(
+        found = encode_to_target(
             self._at(pixels, segments),
             luma_of(pixels),
             quality=quality,
@@ -94,7 +97,7 @@ class DeepEncoder:
         return found
 
     def encode_at(self, pixels: NDArray[np.uint8], place: float, *, segments: bytes = b"") -> Encoded:
-        """One picture as a file, as the network chooses at ``place``, 0 to ``places`` - 1."""
+        """One image as a file, as the network chooses at ``place``, 0 to ``places`` - 1."""
         quality = 1 + 99 * place / max(self.places - 1, 1)
         return encoded(self.model.coefficients(pixels, place), quality, segments)
 
@@ -125,15 +128,12 @@ class DeepEncoder:
     def card(self) -> str:
         """The model in a page of Markdown, for people."""
         file, recipe, training = self.file, self.recipe, self.file.training
-        terms = [key for key in training.history[-1] if key.startswith(term_key(""))]
-        columns = [
-            "step",
-            "training loss",
-            "held-out loss",
-            *(key.removeprefix(term_key("")) for key in terms),
-        ]
+        columns = ["step", "training loss", "held-out loss", *training.history[-1].terms]
         rows = [
-            [f"{look['step']:.0f}", *(f"{look[key]:.5g}" for key in ("training", "validation", *terms))]
+            [
+                str(look.step),
+                *(f"{value:.5g}" for value in (look.training, look.validation, *look.terms.values())),
+            ]
             for look in training.history
         ]
         lines = [columns, ["---:"] * len(columns), *rows]
@@ -145,10 +145,10 @@ class DeepEncoder:
             f"{recipe.expect}\n\n"
             f"λ: {', '.join(f'{value:g}' for value in sorted(recipe.lambdas))}; quality 1 is the smallest, "
             f"quality 100 the largest.\n\n"
-            f"## The photographs\n\n{file.fingerprint.count} pictures; SHA-256 {file.fingerprint.sha256}. "
+            f"## The photographs\n\n{file.fingerprint.count} images; SHA-256 {file.fingerprint.sha256}. "
             f"Split: {split}.\n\n"
             f"## Training\n\nBest of {training.steps} steps at step {training.best_step}, "
-            f"{training.seconds:.0f} s on {training.machine}. The terms are held-out means as they enter the "
+            f"{training.seconds:.0f} s on {training.machine_words}. The terms are held-out means as they enter the "
             f"loss, λ and weights included.\n\n{curve}\n"
         )
 

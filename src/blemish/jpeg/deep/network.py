@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from blemish.errors import UsageError
 from blemish.jpeg.coefficients import MAX_COEFFICIENT, Coefficients, Plane, Sampling
-from blemish.jpeg.decoding import decode_batch
 from blemish.jpeg.deep.attention import ATTENTIONS, Attention, Logits, NoAttention
 from blemish.jpeg.deep.loss import Lpips, distortion, rate, require_lpips
 from blemish.jpeg.deep.recipe import DeepRecipe, TableSettings
+from blemish.jpeg.differentiable_decoder import decode_batch
 from blemish.jpeg.tables import annex_k
 from blemish.jpeg.transform import DCT, RGB_TO_YCC, check_pixels
 from blemish.layers.rounding import cubic_round
@@ -27,8 +27,8 @@ from blemish.models import Loss
 from blemish.models.registry import make_part
 
 
-class Outcome(NamedTuple):
-    """What :meth:`DeepJpeg.forward` gives."""
+class DeepOutput(NamedTuple):
+    """Result of :meth:`DeepJpeg.forward`."""
 
     reconstruction: Tensor
     """(N, 3, H, W) in [0, 1]: what a decoder makes of the file, value for value."""
@@ -98,7 +98,7 @@ class DeepJpeg(nn.Module):
         self.recipe = recipe
         self.lambdas = tuple(sorted(recipe.lambdas))
         places = len(self.lambdas)
-        sampling = recipe.picture.sampling
+        sampling = recipe.image.sampling
         self.attention: Attention = make_part(
             "attention", ATTENTIONS, recipe.attention, sampling=sampling, pretrained=pretrained
         )
@@ -108,7 +108,7 @@ class DeepJpeg(nn.Module):
         self.log_tables = nn.Parameter(initial_tables(recipe.tables, places).log())
         self._lpips = Lpips()
 
-    def forward(self, x: Tensor, place: Tensor) -> Outcome:
+    def forward(self, x: Tensor, place: Tensor) -> DeepOutput:
         """Encode and decode.
 
         Parameters
@@ -120,22 +120,22 @@ class DeepJpeg(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             dequantised = [z * q for z, q in zip(levels, _by_plane(tables), strict=True)]
             height, width = x.shape[-2:]
-            pixels = decode_batch(dequantised, height, width, self.recipe.picture.sampling)
-            return Outcome(pixels / 255, attention, tables, levels)
+            pixels = decode_batch(dequantised, height, width, self.recipe.image.sampling)
+            return DeepOutput(pixels / 255, attention, tables, levels)
 
     def _encode(
         self, x: Tensor, place: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor, Tensor]]:
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            blocks = forward_dct(x, self.recipe.picture.sampling)
+            blocks = forward_dct(x, self.recipe.image.sampling)
         height, width = x.shape[-2:]
         logits = self.attention(F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate"), blocks)
         with torch.autocast(x.device.type, enabled=False):
             tables = hard_tables(_at(self.log_tables, place), self.recipe.tables)
             attention = self._maps(logits, place, blocks)
             factors = (attention[0], attention[1], attention[1])
-            # No picture goes beyond the limit while Q is at least 1, but x may be no picture.
+            # No image goes beyond the limit while Q is at least 1, but x may be no image.
             y, cb, cr = (
                 cubic_round(dct * a / q).clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT)
                 for dct, a, q in zip(blocks, factors, _by_plane(tables), strict=True)
@@ -156,10 +156,10 @@ class DeepJpeg(nn.Module):
         return luma.sigmoid(), chroma.sigmoid()
 
     def loss(self, x: Tensor) -> Loss:
-        """λ d + r, the mean over pictures (N, 3, H, W) in [0, 1]: terms ``mse``, ``lpips``, ``ms-ssim``, ``rate``.
+        """λ d + r, the mean over images (N, 3, H, W) in [0, 1]: terms ``mse``, ``lpips``, ``ms-ssim``, ``rate``.
 
-        In training each picture's place is drawn from torch's global generator; otherwise every place is
-        taken equally often, pictures being repeated where their number is no multiple of that of λ. In
+        In training each image's place is drawn from torch's global generator; otherwise every place is
+        taken equally often, images being repeated where their number is no multiple of that of λ. In
         training tables that the last step took beyond their limits are first brought back.
         """
         if self.training:
@@ -195,7 +195,7 @@ class DeepJpeg(nn.Module):
 
     @torch.inference_mode()
     def coefficients(self, pixels: NDArray[np.uint8], place: float) -> Coefficients:
-        """What a file of one picture holds; equal to what :meth:`forward` decodes.
+        """Coefficients of the file of one image; they decode to the same as in :meth:`forward`.
 
         Parameters
         ----------
@@ -225,7 +225,7 @@ class DeepJpeg(nn.Module):
             width,
             height,
             planes[:1] if grey else planes,
-            "4:4:4" if grey else self.recipe.picture.sampling,
+            "4:4:4" if grey else self.recipe.image.sampling,
         )
 
 

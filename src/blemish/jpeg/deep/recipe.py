@@ -1,4 +1,4 @@
-"""What a recipe of a JPEG network may say: its attention, tables, loss and training, its paper, what to expect."""
+"""Schema of the recipes of JPEG networks: attention, tables, loss, training, paper, expectation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from blemish.jpeg.coefficients import Sampling
-from blemish.jpeg.measuring import SMALLEST_MS_SSIM
-from blemish.recipes import Part, load_from, names_in
-from blemish.recipes.schema import Settings, TrainingSettings
+from blemish.jpeg.quality import SMALLEST_MS_SSIM
+from blemish.recipes import Part, load_from
+from blemish.recipes.files import names_in
+from blemish.recipes.schema import RecipeSettings, TrainingSettings
 
 STRUMPLER_LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
 """Those of Strümpler, Yang, Timofte 2020."""
@@ -23,19 +24,19 @@ def _not_sexagesimal(value: Any) -> Any:
     return {14644: "4:4:4", 14520: "4:2:0"}.get(value, value) if isinstance(value, int) else value
 
 
-class PictureSettings(Settings):
-    """What is taken of a picture: ``sampling`` of chroma, of the papers 4:4:4."""
+class DeepImageSettings(RecipeSettings):
+    """Settings of the image: ``sampling`` of chroma, in the papers 4:4:4."""
 
     sampling: Annotated[Sampling, BeforeValidator(_not_sexagesimal)] = "4:4:4"
 
 
-class PatchSettings(Settings):
+class DeepPatchSettings(RecipeSettings):
     """Training crops, in pixels."""
 
     size: int = Field(224, ge=32)
 
 
-class TableSettings(Settings):
+class TableSettings(RecipeSettings):
     """The learned quantisation tables.
 
     initial: ``uniform``, drawn between 1 and 2 as in the papers, or ``annex-k``, those of T.81 at libjpeg's
@@ -49,7 +50,7 @@ class TableSettings(Settings):
     pace: float = Field(6000.0, gt=0)
 
 
-class LossSettings(Settings):
+class LossSettings(RecipeSettings):
     """The weights of λ (MSE + γ LPIPS + σ (1 − MS-SSIM)) + r, and which r: see :mod:`blemish.jpeg.deep.loss`."""
 
     gamma: float = Field(500.0, ge=0, description="of LPIPS, in squared levels of 0 to 255")
@@ -59,7 +60,7 @@ class LossSettings(Settings):
     reading: Literal["liu2022", "strumpler2020"] = "liu2022"
 
 
-class DeepRecipe(Settings):
+class DeepRecipe(RecipeSettings):
     """One system: its parts, settings, source and what to expect of it.
 
     attention: ``none``, ``vgg19``, ``resnet152``, ``lstm`` or ``bilstm``, with their settings as
@@ -77,8 +78,8 @@ class DeepRecipe(Settings):
     lambdas: tuple[Annotated[float, Field(gt=0)], ...] = Field(STRUMPLER_LAMBDAS, min_length=1)
     tables: TableSettings = TableSettings()
     loss: LossSettings = LossSettings()
-    picture: PictureSettings = PictureSettings()
-    patch: PatchSettings = PatchSettings()
+    image: DeepImageSettings = DeepImageSettings()
+    patch: DeepPatchSettings = DeepPatchSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")

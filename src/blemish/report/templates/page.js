@@ -1,5 +1,5 @@
 "use strict";
-// Sort a table by a click on its head: numbers by value, texts naturally, dashes always last.
+// Sort a table by a click on the head of a column: numbers by value, texts naturally, dashes always last.
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table")) {
     body.append(...keyed.map((item) => item.row));
   }));
 }
-// Show only the rows that contain what is typed.
+// Show only the rows that contain the typed text.
 for (const filter of document.querySelectorAll(".filter")) {
   const rows = [...filter.parentElement.querySelector("tbody").rows];
   filter.querySelector("input").addEventListener("input", (event) => {
@@ -34,21 +34,21 @@ for (const filter of document.querySelectorAll(".filter")) {
     filter.querySelector("output").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
   });
 }
-// Enlarge a picture; the arrow keys go on through all pictures.
+// Enlarge an image; the arrow keys move to the next and the previous image.
 const dialog = document.querySelector("dialog");
 const large = dialog.querySelector("img");
-const pictures = [...document.querySelectorAll(".panels img")];
+const images = [...document.querySelectorAll(".panels img")];
 let current = 0;
 function show(index) {
-  current = (index + pictures.length) % pictures.length;
-  const picture = pictures[current];
-  large.src = picture.src;
-  large.alt = picture.alt;
-  large.className = picture.className;
-  dialog.querySelector("p").textContent = picture.alt;
+  current = (index + images.length) % images.length;
+  const image = images[current];
+  large.src = image.src;
+  large.alt = image.alt;
+  large.className = image.className;
+  dialog.querySelector("p").textContent = image.alt;
   if (!dialog.open) dialog.showModal();
 }
-pictures.forEach((picture, index) => picture.parentElement.addEventListener("click", () => show(index)));
+images.forEach((image, index) => image.parentElement.addEventListener("click", () => show(index)));
 dialog.addEventListener("click", () => dialog.close());
 dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") show(current + 1);

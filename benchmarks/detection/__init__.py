@@ -1,0 +1,1 @@
+"""Benchmark of the detector: its quality beside other methods, its parts, and its promises."""

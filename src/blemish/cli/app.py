@@ -1,0 +1,428 @@
+"""The command line: reads arguments, calls one function, prints what it gave."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blemish._version import __version__
+from blemish.cli.jpeg import app as jpeg
+from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, working
+from blemish.errors import UsageError
+
+app = typer.Typer(
+    name="blemish",
+    help="Learns what flawless images look like and shows what is wrong in new ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+app.add_typer(jpeg)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--false-reject-rate", min=0, max=1, help="Share of good images that may be rejected."),
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="Reject scores above this, instead of a promised rate.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blemish {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")
+def demo(
+    out: Out = Path("demo"),
+    family: Annotated[
+        str,
+        typer.Option(
+            help="rod, machined parts as they fell; weave, checkerboard, part; or painting, which several sensors saw."
+        ),
+    ] = "rod",
+    seed: Annotated[int, typer.Option(help="Of the images and of the training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
+    with working(quiet=as_json) as observer:
+        from blemish.demo import run as demos
+
+        figures: Any
+        if family == demos.PAINTING:
+            painting = demos.run_painting_demo(out, seed=seed, observer=observer)
+            figures, said, report = painting.figures(), painting.in_words(), painting.report
+        else:
+            result = demos.run_demo(out, family=family, seed=seed, observer=observer)
+            figures, said, report = result.figures(), result.in_words(), result.report
+    if as_json:
+        print_json(figures)
+    else:
+        typer.echo(said)
+        typer.echo(f"Report: {report}")
+    end(observer)
+
+
+@app.command(
+    epilog="Examples: `blemish fit good/ --out model` · "
+    "`blemish fit good/ --out model --budget 5m --false-reject-rate 0.01` · "
+    "`blemish fit more/ --continue model --out newer` · "
+    "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
+)
+def fit(
+    images: Annotated[
+        Path, typer.Argument(help="Folder of good images, CSV list, folder of scenes, or modalities.yaml.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Name of a recipe, or path of a .yaml file; blemish if none is given.")
+    ] = None,
+    settings: Set = None,
+    false_reject_rate: Rate = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Train for 90s, 5m or 1h instead of a number of steps.")
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option("--continue", metavar="MODEL", help="Go on from this model, with good images added."),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Learn from good images, and calibrate the reject decision on some held out."""
+
+    def after_stop() -> tuple[str, ...]:
+        from blemish.training.runs import is_unfinished
+
+        if is_unfinished(out):
+            return ("--resume",)
+        return ("--overwrite",) if overwrite else ()
+
+    with working(quiet=as_json, after_stop=after_stop) as observer:
+        from blemish.training import fit as fitting
+
+        detector = fitting.fit(
+            images,
+            recipe,
+            settings=settings or [],
+            false_reject_rate=false_reject_rate,
+            budget=budget,
+            continue_from=continue_from,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    training = detector.file.training
+    if as_json:
+        print_json(
+            {
+                "model": str(out),
+                "threshold": detector.threshold,
+                "level": detector.pixel_threshold,
+                "guarantee": detector.guarantee,
+                "training": training.model_dump(mode="json", exclude={"history"}),
+            }
+        )
+    else:
+        typer.echo(
+            f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
+            f"Threshold on the score: {detector.threshold:.6g}. {detector.guarantee}"
+        )
+    end(observer)
+
+
+@app.command(
+    epilog="Examples: `blemish inspect model parts/ --out found` · "
+    "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
+    "`blemish inspect model paintings/ --out found --hide infrared`"
+)
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Image, folder of images, or CSV list; scenes, if the model is of scenes."),
+    ],
+    out: Out,
+    false_reject_rate: Rate = None,
+    threshold: Threshold = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option("--hide", metavar="NAME", help="Of scenes: a sensor to reconstruct from the others."),
+    ] = None,
+    reconstruction: Annotated[
+        bool, typer.Option("--reconstruction", help="Of scenes: write reconstructions at full size too.")
+    ] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Score images, decide, and show where they differ from what was learned."""
+    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+        from blemish.inspection.inspect import inspect as run
+
+        detector = _load(model, false_reject_rate, threshold)
+        found = run(
+            detector,
+            images,
+            out,
+            hide=hide or [],
+            reconstruction=reconstruction,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in found.records])
+    else:
+        typer.echo(f"{found.in_words()} {detector.guarantee}")
+        for line in found.remarks():
+            typer.echo(line)
+        typer.echo(f"Report: {found.report}")
+    end(observer)
+
+
+@app.command(
+    epilog="Examples: `blemish calibrate model paintings/ --out calibrated` · "
+    "`blemish calibrate model more/ --out stricter --false-reject-rate 0.01`"
+)
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="The good images or scenes that the model was fitted on; of images also more."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the calibrated model.")],
+    false_reject_rate: Rate = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Calibrate the reject decision of a model again, without training."""
+    again = ("--overwrite",) if overwrite else ()
+    with working(quiet=as_json, after_stop=lambda: again) as observer:
+        from blemish.inspection.calibration import calibrate as run
+
+        detector = run(
+            model,
+            images,
+            out,
+            false_reject_rate=false_reject_rate,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    scored = detector.decision.calibration
+    if as_json:
+        print_json(
+            {
+                "model": str(out),
+                "threshold": detector.threshold,
+                "level": detector.pixel_threshold,
+                "guarantee": detector.guarantee,
+                "calibration_scores": len(scored.scores),
+            }
+        )
+    else:
+        typer.echo(
+            f"Model: {out} (calibrated on {len(scored.scores)} {scored.unit.words})\n"
+            f"Threshold on the score: {detector.threshold:.6g}. {detector.guarantee}"
+        )
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish features model paintings/ --out features`")
+def features(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Image, folder of images, or CSV list; scenes, if the model is of scenes."),
+    ],
+    out: Out,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write what the network knows of each place, as arrays for other tools."""
+    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+        from blemish.inspection.extract_features import extract_features
+
+        detector = _load(model, None, None, calibrated=False)
+        done = extract_features(detector, images, out, resume=resume, overwrite=overwrite, observer=observer)
+    if as_json:
+        print_json([one.described() for one in done.features])
+    else:
+        for one in done.features:
+            typer.echo(one.in_words())
+        typer.echo(f"Features: {out}")
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
+    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or CSV list with labels.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
+    false_reject_rate: Rate = None,
+    threshold: Threshold = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Image and pixel figures against labels and masks, with 95 % intervals."""
+    with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
+        from blemish.evaluation import evaluate as evaluating
+        from blemish.inspection import folder as inspecting
+
+        detector = _load(model, false_reject_rate, threshold)
+        evaluation = evaluating.evaluate(
+            detector,
+            dataset,
+            out=out,
+            overwrite=overwrite,
+            command=shlex.join(["blemish", *sys.argv[1:]]),
+            observer=observer,
+        )
+    if as_json:
+        print_json(evaluation.model_dump(mode="json"))
+    else:
+        typer.echo(evaluation.in_words())
+        if out is not None:
+            typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")
+def compare(
+    dataset: Annotated[Path, typer.Argument(help="MVTec layout with train/good and test.")],
+    recipes: Annotated[str, typer.Option(help="Names or .yaml paths, separated by commas.")],
+    out: Out = Path("compared"),
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Fit several recipes on one split and set their figures side by side; finished fits are kept."""
+    with working(quiet=as_json) as observer:
+        from blemish.evaluation import compare as comparing
+
+        comparison = comparing.compare(
+            dataset,
+            recipes=[name.strip() for name in recipes.split(",") if name.strip()],
+            seeds=integers("--seeds", seeds),
+            settings=settings or [],
+            out=out,
+            observer=observer,
+        )
+    if as_json:
+        print_json(comparison.model_dump(mode="json"))
+    else:
+        typer.echo(comparison.in_words())
+        typer.echo(f"Report: {out / comparing.REPORT_FILE}")
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish recipes --json`")
+def recipes(as_json: Json = False) -> None:
+    """The methods, their papers, and what each needs."""
+    from blemish.recipes import load_recipe, recipe_names
+
+    print_recipes([load_recipe(name) for name in recipe_names()], as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: `blemish study bergmann2018 --quick` · "
+    "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
+)
+def study(
+    name: Annotated[
+        str, typer.Argument(help="A paper: bergmann2018, kumar2025, radli2022, xie2019 or liu2022.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="MVTec layout; of liu2022 and xie2019 a folder with train and test. Without it images are "
+            "generated.",
+        ),
+    ] = None,
+    out: Out = Path("studies/results"),
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of the full length.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas, instead of the study's own.")
+    ] = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's protocol and write its figures and images; finished parts are kept."""
+    with working(quiet=as_json) as observer:
+        run_study = load_studies().run_study
+        result = run_study(
+            name,
+            out,
+            data=data,
+            quick=quick,
+            seeds=None if seeds is None else integers("--seeds", seeds),
+            settings=settings or [],
+            observer=observer,
+        )
+    if as_json:
+        print_json(result.figures)
+    else:
+        typer.echo(result.table)
+        typer.echo("\n".join(f"Written: {path}" for path in result.files))
+    end(observer)
+
+
+@app.command(epilog="Example: `blemish checks`")
+def checks(as_json: Json = False) -> None:
+    """What this machine has, what is missing, and how to get it."""
+    from dataclasses import asdict
+
+    from blemish.checks import run_checks
+
+    found = run_checks()
+    if as_json:
+        print_json([asdict(check) for check in found])
+    else:
+        for check in found:
+            mark, mend = ("ok", "") if check.ok else ("--", f"; {check.mend}")
+            typer.echo(f"{mark}  {check.name:<22} {check.found}{mend}")
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+def _load(
+    model: Path, false_reject_rate: float | None, threshold: float | None, *, calibrated: bool = True
+) -> Any:
+    from blemish.inspection.detector import load
+
+    if false_reject_rate is not None and threshold is not None:
+        raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
+    detector = load(model, calibrated=calibrated)
+    if false_reject_rate is not None:
+        return detector.with_false_reject_rate(false_reject_rate)
+    if threshold is not None:
+        return detector.with_threshold(threshold)
+    return detector

@@ -1,0 +1,405 @@
+"""Reading one image file into memory: any common format, exact values, one line for every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from blemish.data.opening import (
+    DAMAGE,
+    ENDS_EARLY,
+    PLUGINS,
+    TIFF_AXES,
+    TIFF_BY_PILLOW,
+    TIFF_PLAIN,
+    ImageFormat,
+    damaged,
+    exif_orientation,
+    first_bytes,
+    full_size_series,
+    image_format,
+    open_tiff,
+    several_images,
+    tiff_orientation,
+    too_many_pixels,
+    upright,
+    without_pixels,
+)
+from blemish.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from tifffile import TiffPageSeries
+
+PixelKind = Literal["uint8", "uint16", "float32"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 400_000_000
+
+DEPTH_WORDS: dict[PixelKind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
+
+_FULL_SCALE = {"uint8": 255, "uint16": 65535}
+
+# Pillow mode -> (mode to convert to, channels, kind)
+_MODES: dict[str, tuple[str, int, PixelKind]] = {
+    "1": ("L", 1, "uint8"),
+    "L": ("L", 1, "uint8"),
+    "LA": ("LA", 2, "uint8"),
+    "P": ("RGB", 3, "uint8"),
+    "PA": ("RGBA", 4, "uint8"),
+    "RGB": ("RGB", 3, "uint8"),
+    "RGBX": ("RGB", 3, "uint8"),
+    "RGBA": ("RGBA", 4, "uint8"),
+    "RGBa": ("RGBA", 4, "uint8"),
+    "CMYK": ("RGB", 3, "uint8"),
+    "YCbCr": ("RGB", 3, "uint8"),
+    "LAB": ("RGB", 3, "uint8"),
+    "I;16": ("I;16", 1, "uint16"),
+}
+
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # PNG colour type -> channels (RGB, grey with alpha, RGBA)
+
+_CHANNEL_CHANGES = {(1, 3), (2, 1), (2, 3), (3, 1), (4, 1), (4, 3)}
+
+_TIFF_KINDS: dict[str, PixelKind] = {
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "float16": "float32",
+    "float32": "float32",
+    "float64": "float32",
+}
+
+_CONVERT = "convert it to PNG or TIFF with 8 or 16 bits a channel"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Channels, type and size of an image as ``read_image`` gives it, from the header of its file."""
+
+    channels: int
+    kind: PixelKind
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image as its file holds it, upright: ``pixels`` is (C, H, W) in uint8, uint16 or float32."""
+
+    path: Path
+    pixels: NDArray[Any]
+
+    @property
+    def kind(self) -> PixelKind:
+        """Type of the pixels."""
+        kinds: dict[str, PixelKind] = {"uint8": "uint8", "uint16": "uint16", "float32": "float32"}
+        return kinds[self.pixels.dtype.name]
+
+    @property
+    def channels(self) -> int:
+        """Channels of each pixel."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    def floats(self) -> NDArray[np.float32]:
+        """The pixels as float32 (C, H, W) in [0, 1]: the full range of the file's type becomes 0..1.
+
+        Examples
+        --------
+        >>> LoadedImage(Path("a.png"), np.array([[[0, 51, 255]]], np.uint8)).floats().tolist()
+        [[[0.0, 0.20000000298023224, 1.0]]]
+        """
+        if self.kind == "float32":
+            return self.pixels
+        full_scale = np.float32(_FULL_SCALE[self.kind])
+        floats: NDArray[np.float32] = np.divide(self.pixels, full_scale, dtype=np.float32)
+        return floats
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file without loss; its content decides the format, not its name.
+
+    Black and white becomes 0 and 255; palettes become RGB, or RGBA when they hold transparency; CMYK, YCbCr
+    and Lab become RGB. The orientation in EXIF is applied. Of an animation the first frame is read. A TIFF of
+    several pages is read only when its own metadata calls the pages channels. Floats must lie in 0..1: no
+    range is guessed.
+
+    Parameters
+    ----------
+    path: the file.
+    max_pixels: an image with more is refused by its header, before anything is decoded.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, empty, no image, truncated, too large, or of a kind
+        that cannot be read without guessing.
+    """
+    path = Path(path)
+    header = _read_header(path, max_pixels)
+    try:
+        pixels = header.decode()
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    except MemoryError as error:
+        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from error
+    pixels = np.ascontiguousarray(upright(pixels, header.orientation))
+    if header.info.kind == "float32":
+        with np.errstate(over="ignore"):  # what overflows is refused as infinite
+            pixels = pixels.astype(np.float32, copy=False)
+        _check_floats(path, pixels)
+    return LoadedImage(path, pixels)
+
+
+def image_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Read channels, kind, width and height of an image from its header alone.
+
+    Raises
+    ------
+    ImageError
+        As ``read_image``, for all that the header shows.
+    """
+    return _read_header(Path(path), max_pixels).info
+
+
+def png_text(path: str | Path) -> dict[str, str]:
+    """The text of a PNG file, by keyword; empty for any other file."""
+    try:
+        with PngImageFile(path) as image:
+            return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    except SyntaxError:
+        return {}
+
+
+def check_channels(have: int, want: int) -> None:
+    """Raise UsageError unless ``select_channels`` can turn ``have`` channels into ``want``."""
+    if have != want and (have, want) not in _CHANNEL_CHANGES:
+        raise UsageError(f"an image of {have} channels cannot be turned into one of {want}")
+
+
+def select_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Bring pixels (C, H, W) to a number of channels; the type of the pixels stays.
+
+    Grey is repeated to RGB; RGB becomes grey by the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B;
+    alpha (the last of 2 or 4 channels) is dropped.
+
+    Raises
+    ------
+    UsageError
+        Any other change.
+
+    Examples
+    --------
+    >>> select_channels(np.array([[[255]], [[0]], [[0]]], np.uint8), 1).tolist()
+    [[[76]]]
+    """
+    have = pixels.shape[0]
+    check_channels(have, channels)
+    if have == channels:
+        return pixels
+    if have in (2, 4):
+        return select_channels(pixels[:-1], channels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=0)
+    red, green, blue = pixels.astype(np.float32)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    if np.issubdtype(pixels.dtype, np.integer):
+        luma = np.rint(luma)
+    grey: NDArray[Any] = luma.astype(pixels.dtype)
+    return grey[np.newaxis]
+
+
+def resize(pixels: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize float pixels (C, H, W) to ``size`` (height, width), as float32.
+
+    Bilinear; when a side shrinks, the triangle widens with it so that nothing aliases (Pillow's
+    ``BILINEAR``). Each new value is a weighted mean of old ones, so the range is kept and a constant stays
+    itself.
+    """
+    height, width = size
+    if pixels.shape[1:] == (height, width):
+        return pixels.astype(np.float32, copy=False)
+    resized = np.empty((pixels.shape[0], height, width), np.float32)
+    for channel, plane in zip(resized, pixels, strict=True):
+        image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+        channel[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return resized
+
+
+@dataclass(frozen=True)
+class _Header:
+    """How to decode a file: ``decode`` gives (C, H, W), to be turned upright by ``orientation`` (1 to 8)."""
+
+    info: ImageInfo
+    orientation: int
+    decode: Callable[[], NDArray[Any]]
+
+
+def _read_header(path: Path, max_pixels: int) -> _Header:
+    start = first_bytes(path)
+    found = image_format(start)
+    if found is None:
+        raise ImageError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image", "convert it or remove it")
+    try:
+        header = _header(path, found, start)
+    except Image.DecompressionBombError as error:  # Pillow's WebP reader has a limit of its own
+        raise too_many_pixels(path) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    width, height = header.info.width, header.info.height
+    if width * height > max_pixels:
+        problem = f"has {width} × {height} pixels, more than the {max_pixels} allowed"
+        raise ImageError(path, problem, "cut it into smaller images")
+    if width * height == 0:
+        raise without_pixels(path)
+    return header
+
+
+def _header(path: Path, found: ImageFormat, start: bytes) -> _Header:
+    if found == "PNG":
+        return _png_header(path, start)
+    return _tiff_header(path) if found == "TIFF" else _pillow_header(path, PLUGINS[found])
+
+
+def _pillow_header(path: Path, plugin: type[ImageFile]) -> _Header:
+    with plugin(path) as image:
+        mode, channels, kind = _target_mode(path, image)
+        orientation = exif_orientation(image)
+        width, height = image.size
+    info = _upright_info(channels, kind, width, height, orientation)
+    return _Header(info, orientation, lambda: _decode_pillow(path, plugin, mode))
+
+
+def _target_mode(path: Path, image: Image.Image) -> tuple[str, int, PixelKind]:
+    if image.mode not in _MODES:
+        raise ImageError(path, f"has the unsupported pixel type {image.mode}", _CONVERT)
+    if image.mode == "P" and "transparency" in image.info:
+        return _MODES["RGBA"]
+    return _MODES[image.mode]
+
+
+def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[Any]:
+    with plugin(path) as image:
+        image.load()
+        array = np.asarray(image if image.mode == mode else image.convert(mode))
+    return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)  # (C, H, W)
+
+
+def _png_header(path: Path, start: bytes) -> _Header:
+    header = _pillow_header(path, PLUGINS["PNG"])
+    bit_depth, colour_type = start[24], start[25]  # of the IHDR chunk, which always comes first
+    if bit_depth < 16 or colour_type not in _PNG_CHANNELS:
+        return header
+    # Pillow would silently reduce these to 8 bits.
+    channels = _PNG_CHANNELS[colour_type]
+    info = ImageInfo(channels, "uint16", header.info.width, header.info.height)
+    return _Header(info, header.orientation, lambda: _decode_png16(path, channels))
+
+
+def _decode_png16(path: Path, channels: int) -> NDArray[Any]:
+    import imagecodecs
+
+    array: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())  # (H, W, C)
+    return array.transpose(2, 0, 1)[:channels]
+
+
+@contextmanager
+def _one_series(path: Path) -> Iterator[TiffPageSeries]:
+    """Open a TIFF at its one series of full-size pages; refuse a cut-off file, which tifffile fills up."""
+    with open_tiff(path) as tiff:
+        found = full_size_series(tiff)
+        _ = len(tiff.pages)  # finds the end of the chain
+        tiff.filehandle.seek(tiff.pages.next_page_offset)
+        if any(tiff.filehandle.read(tiff.tiff.offsetsize)):
+            raise EOFError("the chain of pages breaks off")
+        if len(found) != 1 or found[0].axes not in TIFF_AXES:
+            raise several_images(
+                path, tiff, f"axes {found[0].axes}" if len(found) == 1 else "of different kinds"
+            )
+        series = found[0]
+        size = tiff.filehandle.size
+        if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
+            raise EOFError(ENDS_EARLY)
+        for page in (page for page in series.pages if page is not None):
+            spans = zip(page.dataoffsets, page.databytecounts, strict=True)
+            if any(offset + length > size for offset, length in spans):
+                raise EOFError(ENDS_EARLY)
+        yield series
+
+
+def _tiff_header(path: Path) -> _Header:
+    with _one_series(path) as series:
+        page, axes, shape = series.keyframe, series.axes, series.shape
+        photometric, bits, type_name = page.photometric, page.bitspersample, str(page.dtype)
+        orientation = tiff_orientation(page)
+    width, height = (shape[1], shape[0]) if axes in {"YX", "YXS"} else (shape[2], shape[1])
+
+    if photometric in TIFF_BY_PILLOW or (bits < 8 and photometric in TIFF_PLAIN):
+        if bits > 8:
+            raise ImageError(path, f"stores {bits}-bit values as {photometric.name}", _CONVERT)
+        with TiffImageFile(path) as image:
+            mode, channels, kind = _target_mode(path, image)
+        info = _upright_info(channels, kind, width, height, orientation)
+        return _Header(info, 1, lambda: _decode_pillow(path, TiffImageFile, mode))  # Pillow itself turns TIFF
+
+    if photometric not in TIFF_PLAIN:
+        problem = f"stores values of the unsupported type {getattr(photometric, 'name', photometric)}"
+        raise ImageError(path, problem, _CONVERT)
+    if type_name not in _TIFF_KINDS or bits not in {8, 16, 32, 64}:
+        problem = f"stores {bits}-bit {type_name} values"
+        raise ImageError(path, problem, "save it as 8 or 16 bit unsigned, or as floats in 0..1")
+    kind = _TIFF_KINDS[type_name]
+    channels = 1 if axes == "YX" else shape[2] if axes == "YXS" else shape[0]
+    info = _upright_info(channels, kind, width, height, orientation)
+    return _Header(info, orientation, lambda: _decode_tiff(path))
+
+
+def _decode_tiff(path: Path) -> NDArray[Any]:
+    with _one_series(path) as series:
+        array: NDArray[Any] = series.asarray(maxworkers=1)
+        axes, white_is_zero = series.axes, series.keyframe.photometric == 0
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if white_is_zero:
+        array = (1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max) - array
+    if axes == "YX":
+        return array[np.newaxis]
+    return array.transpose(2, 0, 1) if axes == "YXS" else array  # (C, H, W)
+
+
+def _upright_info(channels: int, kind: PixelKind, width: int, height: int, orientation: int) -> ImageInfo:
+    if orientation >= 5:
+        width, height = height, width
+    return ImageInfo(channels, kind, width, height)
+
+
+def _check_floats(path: Path, pixels: NDArray[np.float32]) -> None:
+    low, high = float(pixels.min()), float(pixels.max())  # either is NaN when any value is
+    if not np.isfinite([low, high]).all():
+        raise ImageError(path, "holds NaN or infinite values", "replace them by values in 0..1")
+    if low < 0 or high > 1:
+        raise ImageError(
+            path, f"holds values from {low:g} to {high:g}, outside 0..1", "rescale its values to 0..1"
+        )

@@ -1,0 +1,230 @@
+"""Opening the scenes that a model is fitted on: usable scenes, common grid, modalities, bands, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blemish.data.fingerprint import Fingerprint, Spread, sampled_sha256
+from blemish.data.modality import Modality
+from blemish.data.scene_reader import WHOLE_LIMIT, Probed, SceneReader
+from blemish.data.scene_splits import Bands, divided
+from blemish.data.scenes import Scene, find_scenes, scene_files
+from blemish.data.windowed import DecodedCache
+from blemish.errors import FileError, ImageError, Stopped
+from blemish.observer import Observer
+
+
+@dataclass(frozen=True)
+class OpenedScenes:
+    """Scenes that can be fitted on."""
+
+    readers: tuple[SceneReader, ...]
+    bands: tuple[Bands, ...]
+    modalities: tuple[Modality, ...]
+    """Those of which at least one scene has a file; a model is fitted on them."""
+    fingerprint: Fingerprint
+
+
+def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes:
+    """Open the scenes that ``source`` names, to fit on patches of ``patch`` pixels.
+
+    The observer hears of each scene that cannot be used, and of what is missing or resampled in others. A
+    modality that seems constant in a scene carries nothing there: it is reported as a problem and treated as
+    missing. A modality that no scene has is left out of the model.
+
+    All scenes have the grid of one modality, so that the network sees each modality at one scale: the one marked
+    as the grid, or else the one that has most pixels in most scenes. A scene without it is brought to the scale
+    that its other modalities have in the rest.
+
+    Raises
+    ------
+    FileError
+        There are no scenes, or none can be used.
+    Stopped
+        When the observer asked to stop.
+    """
+    scenes = find_scenes(source)
+    cache = DecodedCache(WHOLE_LIMIT)
+    readers: list[SceneReader] = []
+    for done, scene in enumerate(scenes, start=1):
+        if observer.should_stop():
+            raise Stopped(f"stopped after opening {done - 1} of {len(scenes)} scenes, before training")
+        try:
+            readers.append(_opened(scene, cache, observer))
+        except ImageError as error:
+            observer.problem(error)
+        observer.count(done, len(scenes))
+    if readers:
+        readers = _on_one_grid(readers, patch, cache, observer)
+    if not readers:
+        raise FileError(source, "holds no scene that can be used", "mend the files above, or add others")
+
+    present = [
+        modality.name
+        for modality in scenes[0].modalities
+        if any(modality.name not in reader.missing for reader in readers)
+    ]
+    for modality in scenes[0].modalities:
+        if modality.name not in present:
+            observer.stage(f"{modality.name}: in none of the scenes; the model is fitted without it")
+    depths = {name: _most_common(reader.depths.get(name) for reader in readers) for name in present}
+    readers = [
+        _changed(
+            reader,
+            [
+                one.model_copy(update={"depth": depths[one.name]})
+                for one in reader.modalities
+                if one.name in present
+            ],
+            cache,
+        )
+        for reader in readers
+    ]
+    for reader in readers:
+        for notice in reader.notices:
+            observer.stage(f"{reader.name}: {notice}")
+    scales = _scales(readers)
+    modalities = tuple(
+        modality.model_copy(update={"scale": scales[modality.name]}) for modality in readers[0].modalities
+    )
+    return OpenedScenes(
+        readers=tuple(readers),
+        bands=tuple(divided(reader, patch) for reader in readers),
+        modalities=modalities,
+        fingerprint=_fingerprint(readers),
+    )
+
+
+def open_useful(scene: Scene, observer: Observer) -> SceneReader:
+    """Open ``scene`` without the modalities that seem constant, each of which is reported to the observer.
+
+    The notices say how much of the scene a modality does not cover. Damage inside a file is reported later, when
+    the damaged part is read.
+
+    Raises
+    ------
+    ImageError
+        As :class:`SceneReader`, and when all modalities are constant.
+    """
+    reader = SceneReader(scene)
+    try:
+        probed = reader.probed()
+    except ImageError:
+        return reader
+    return _useful(reader, probed, observer)
+
+
+def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
+    reader = SceneReader(scene, cache=cache)
+    reader.check()
+    return _useful(reader, reader.probed(), observer, cache)
+
+
+def _useful(
+    reader: SceneReader, probed: Mapping[str, Probed], observer: Observer, cache: DecodedCache | None = None
+) -> SceneReader:
+    files = scene_files(reader.scene)
+    constant = {
+        name: ImageError(
+            files[name][0],
+            f"is {one.constant:g} of full scale in all 16 windows that were looked at, so it shows nothing",
+            "scan it again, or leave it out",
+        )
+        for name, one in probed.items()
+        if one.constant is not None
+    }
+    if constant and len(constant) + len(reader.missing) == len(reader.modalities):
+        raise next(iter(constant.values()))
+    for error in constant.values():
+        observer.problem(error)
+    absent = tuple(
+        f"{name}: absent from {_percent(1 - one.covered)} of the 16 windows that were looked at"
+        for name, one in probed.items()
+        if one.covered < 1 and name not in constant
+    )
+    if not constant and not absent:
+        return reader
+    scene = replace(reader.scene, notices=(*reader.scene.notices, *absent))
+    return SceneReader(scene, without=[*constant], cache=cache)
+
+
+def _percent(share: float) -> str:
+    return "all" if share == 1 else f"{100 * share:.2g} %"
+
+
+def _changed(reader: SceneReader, modalities: Sequence[Modality], cache: DecodedCache) -> SceneReader:
+    without = [one.name for one in modalities if one.name in reader.missing]
+    return SceneReader(replace(reader.scene, modalities=tuple(modalities)), without=without, cache=cache)
+
+
+def _on_one_grid(
+    readers: Sequence[SceneReader], patch: int, cache: DecodedCache, observer: Observer
+) -> list[SceneReader]:
+    """The scenes on the grid of one modality, and those without it at the scale of the others."""
+    marked = (one.name for one in readers[0].modalities if one.grid)
+    present = (name for name in marked if any(name not in reader.missing for reader in readers))
+    grid = next(present, None) or _most_common(reader.finest for reader in readers)
+
+    def on_grid(reader: SceneReader, scales: Mapping[str, float]) -> SceneReader:
+        modalities = [
+            one.model_copy(update={"grid": one.name == grid, "scale": scales.get(one.name)})
+            for one in reader.modalities
+        ]
+        return _changed(reader, modalities, cache)
+
+    scales = _scales([on_grid(reader, {}) for reader in readers if grid not in reader.missing])
+    found: list[SceneReader] = []
+    for reader in readers:
+        again = on_grid(reader, scales)
+        try:
+            divided(again, patch)
+        except ImageError as error:
+            observer.problem(error)
+        else:
+            found.append(again)
+    return found
+
+
+def _scales(readers: Sequence[SceneReader]) -> dict[str, float]:
+    """The scale of each modality: the median over the scenes that have it."""
+    found: dict[str, list[float]] = {}
+    for reader in readers:
+        for name, scale in reader.scales.items():
+            found.setdefault(name, []).append(scale)
+    return {name: statistics.median(scales) for name, scales in found.items()}
+
+
+def _most_common(values: Iterable[str | None]) -> str:
+    return Counter(value for value in values if value is not None).most_common(1)[0][0]
+
+
+def _fingerprint(readers: Sequence[SceneReader]) -> Fingerprint:
+    """The fingerprint of scenes; ``sha256`` changes with the names of scenes, modalities, files and with content.
+
+    Files of more than 64 MiB are sampled (``sampled_sha256``).
+    """
+    digest = hashlib.sha256()
+    for reader in sorted(readers, key=lambda reader: reader.name):
+        for name, files in scene_files(reader.scene).items():
+            for file in files if name not in reader.missing else []:
+                path = file.relative_to(reader.scene.folder).as_posix()
+                line = f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
+                digest.update(os.fsencode(line))
+    return Fingerprint(
+        count=len(readers),
+        channels=readers[0].channels,
+        kind="float32",
+        width=_spread([reader.width for reader in readers]),
+        height=_spread([reader.height for reader in readers]),
+        sha256=digest.hexdigest(),
+    )
+
+
+def _spread(lengths: Sequence[int]) -> Spread:
+    return Spread(min=min(lengths), median=statistics.median(lengths), max=max(lengths))

@@ -1,0 +1,284 @@
+"""Opening image files: formats, checks, orientation and damage, the same for every reader.
+
+Images in memory (:mod:`blemish.data.image`), images by windows (:mod:`blemish.data.windowed`) and the images that
+become JPEG files (:mod:`blemish.jpeg.source_image`) all open their files here. The content of a file decides its
+format, never its name, and only formats listed here are decoded: some that Pillow knows besides start a program
+(PostScript) or hand what they hold to any other reader (IPTC), so that the content of a file could choose what
+runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from blemish.errors import ImageError
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+ImageFormat: TypeAlias = Literal["PNG", "JPEG", "BMP", "WebP", "TIFF"]
+T = TypeVar("T", bound=np.generic)
+
+# The format's own class instead of Image.open, whose limit on pixels is a setting of the whole process.
+PLUGINS: dict[ImageFormat, type[ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "BMP": BmpImageFile,
+    "WebP": WebPImageFile,
+    "TIFF": TiffImageFile,
+}
+
+PILLOW_FORMATS = frozenset(
+    [
+        "AVIF",
+        "BLP",
+        "BMP",
+        "CUR",
+        "DCX",
+        "DDS",
+        "DIB",
+        "FITS",
+        "FLI",
+        "FTEX",
+        "GBR",
+        "GIF",
+        "ICNS",
+        "ICO",
+        "IM",
+        "IMT",
+        "JPEG",
+        "JPEG2000",
+        "MCIDAS",
+        "MSP",
+        "PCD",
+        "PCX",
+        "PIXAR",
+        "PNG",
+        "PPM",
+        "PSD",
+        "QOI",
+        "SGI",
+        "SPIDER",
+        "SUN",
+        "TGA",
+        "TIFF",
+        "WEBP",
+        "XBM",
+        "XPM",
+        "XVTHUMB",
+    ]
+)
+"""The formats, by Pillow's names, that :func:`open_with_pillow` decodes. Left out: EPS and WMF, which are programs for
+Ghostscript and for WindowedImage; BUFR, GRIB and HDF5, which call what another library registered; IPTC, which opens what
+it holds in any format; MPEG, of which nothing is decoded."""
+
+TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
+TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
+TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
+
+# What Pillow, tifffile and imagecodecs raise on a damaged file.
+DAMAGE = (
+    SyntaxError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
+
+RESAVE = "save it again from its source, or remove it"
+ENDS_EARLY = "the file ends before its pixels"
+
+_ORIENTATION = 0x0112  # EXIF and TIFF tag
+_SILENCE = logging.NullHandler()
+
+
+# -- checks --------------------------------------------------------------------------------------------
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 32 bytes of an image file.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, empty, or no regular file.
+    """
+    try:
+        if path.is_dir():
+            raise ImageError(path, "is a folder, not an image", "name an image file")
+        _refuse_irregular(path)
+        with path.open("rb") as file:
+            start = file.read(32)
+    except FileNotFoundError as error:
+        raise ImageError(path, "does not exist", "check the path") from error
+    except PermissionError as error:
+        raise ImageError(path, "no permission to read it", "change its permissions") from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})", "check the disk and the path") from error
+    return _not_empty(path, start)
+
+
+def file_bytes(path: Path) -> bytes:
+    """All bytes of an image file.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, empty, or no regular file.
+    """
+    try:
+        _refuse_irregular(path)
+        data = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise ImageError(path, problem, "check the path and its permissions") from error
+    return _not_empty(path, data)
+
+
+def _refuse_irregular(path: Path) -> None:
+    if path.exists() and not path.is_file():  # opening a pipe or a device could wait for ever
+        raise ImageError(path, "is not a regular file", "name an image file")
+
+
+def _not_empty(path: Path, data: bytes) -> bytes:
+    if not data:
+        raise ImageError(path, "is empty (0 bytes)", RESAVE)
+    return data
+
+
+def damaged(path: Path, error: Exception) -> ImageError:
+    """The error to raise for a file that a decoder could not decode."""
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return ImageError(path, f"is truncated or damaged ({reason})", RESAVE)
+
+
+def without_pixels(path: Path) -> ImageError:
+    """The error to raise for an image of no width or height."""
+    return ImageError(path, "has no pixels", RESAVE)
+
+
+def too_many_pixels(path: Path) -> ImageError:
+    """The error to raise for an image beyond Pillow's own limit on pixels."""
+    return ImageError(path, "has too many pixels", "cut it into smaller images")
+
+
+# -- formats -------------------------------------------------------------------------------------------
+
+
+def image_format(start: bytes) -> ImageFormat | None:
+    """The format of a file by its first bytes; None for any other than those of :data:`PLUGINS`.
+
+    >>> image_format(b"BM..."), image_format(b"%!PS-Adobe-3.0 EPSF-3.0")
+    ('BMP', None)
+    """
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"BM"):
+        return "BMP"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WebP"
+    if start[:4] in {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}:
+        return "TIFF"
+    return None
+
+
+def open_with_pillow(data: bytes) -> Image.Image:
+    """An image of any of :data:`PILLOW_FORMATS`, of which only the header is decoded.
+
+    Raises
+    ------
+    PIL.UnidentifiedImageError
+        The bytes are in none of these formats.
+    """
+    Image.preinit()
+    Image.init()  # or formats of rarely used plugins would not be known
+    return Image.open(BytesIO(data), formats=[name for name in Image.ID if name in PILLOW_FORMATS])
+
+
+# -- TIFF ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_tiff(path: Path) -> Iterator[TiffFile]:
+    """Open a TIFF with tifffile, whose remarks on damaged files are not printed."""
+    import tifffile
+
+    # tifffile logs what it makes of damaged files; without a handler Python would print that.
+    logging.getLogger("tifffile").addHandler(_SILENCE)
+    with tifffile.TiffFile(path) as tiff:
+        yield tiff
+
+
+def full_size_series(tiff: TiffFile) -> list[TiffPageSeries]:
+    """The series of pages of a TIFF without those that its own tags call reduced."""
+    return [series for series in tiff.series if not series.keyframe.is_reduced]
+
+
+def several_images(path: Path, tiff: TiffFile, axes: str) -> ImageError:
+    """The error to raise for a TIFF whose pages are images of their own, or of which that is not known."""
+    problem = f"holds {len(tiff.pages)} pages that are not said to be channels ({axes})"
+    return ImageError(path, problem, "save one image a file, or planar channels (axes CYX)")
+
+
+# -- orientation ---------------------------------------------------------------------------------------
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF of an opened image, 1 to 8 (Exif 2.32, tag 274); 1 where there is none."""
+    try:
+        # The base class's method, because that of PNG decodes the image when the header holds no EXIF.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except DAMAGE:  # of the metadata alone: the image is fine
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def tiff_orientation(page: TiffPage) -> int:
+    """The orientation in the tags of a TIFF page, 1 to 8; 1 where there is none."""
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+
+
+def upright(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    """Pixels (..., H, W) as they lie in a file, turned as its orientation of 1 to 8 says; a view.
+
+    >>> upright(np.array([[1, 2, 3]]), 6).tolist()  # its first row is the right-hand side
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(-2, -1)
+    return _flipped(pixels, orientation)
+
+
+def as_stored(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    """The inverse of :func:`upright`."""
+    pixels = _flipped(pixels, orientation)
+    return pixels.swapaxes(-2, -1) if orientation >= 5 else pixels
+
+
+def _flipped(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    rows: Any = slice(None, None, -1) if orientation in (3, 4, 7, 8) else slice(None)
+    columns: Any = slice(None, None, -1) if orientation in (2, 3, 6, 7) else slice(None)
+    return pixels[..., rows, columns]

@@ -1,0 +1,208 @@
+"""The reject decision: calibration scores and a rule give threshold, pixel threshold, p-values and a guarantee."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from blemish.decision.conformal import (
+    Guarantee,
+    conformal_threshold,
+    needed,
+    p_values,
+    train_mean_threshold,
+)
+from blemish.errors import UsageError
+
+
+class _DecisionRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IndependentImages(_DecisionRecord):
+    """Calibration scores of images that are independent of each other."""
+
+    kind: Literal["images"] = "images"
+
+    @property
+    def words(self) -> str:
+        return "images"
+
+    def guarantee(self, promise: Guarantee) -> str:
+        return promise.in_words()
+
+
+class GroupedImages(_DecisionRecord):
+    """Calibration scores of images of which several show the same thing."""
+
+    kind: Literal["grouped images"] = "grouped images"
+    groups: int
+
+    @property
+    def words(self) -> str:
+        return f"images of {self.groups} groups"
+
+    def guarantee(self, promise: Guarantee) -> str:
+        return _guide(promise, self.words, "images", "group")
+
+
+class SceneSquares(_DecisionRecord):
+    """Calibration scores of squares of scenes."""
+
+    kind: Literal["squares"] = "squares"
+    side: int
+    """Pixels."""
+
+    @property
+    def words(self) -> str:
+        return f"squares of {self.side} × {self.side} pixels"
+
+    def guarantee(self, promise: Guarantee) -> str:
+        return _guide(promise, self.words, "squares", "scene")
+
+
+Unit = Annotated[IndependentImages | GroupedImages | SceneSquares, Field(discriminator="kind")]
+"""What one calibration score is measured on: ``words`` name several, ``guarantee`` says what a promise means."""
+
+
+def _guide(promise: Guarantee, scored: str, each: str, whole: str) -> str:
+    return (
+        f"The threshold is number {promise.rank} of the scores of {promise.n} held-out {scored}, ordered by rising "
+        f"score. Were {each} independent of each other, a new good one would be rejected with a chance "
+        f"of at most {100 * promise.bound:.3g} %. {each.capitalize()} of one {whole} resemble each other, so this is "
+        f"a guide for other {whole}s, and no promise."
+    )
+
+
+class Calibration(_DecisionRecord):
+    """Scores of held-out good images, or of squares of scenes, that neither training nor model selection saw."""
+
+    scores: tuple[float, ...]
+    map_maxima: tuple[float, ...]
+    """Maximum of the anomaly map of each."""
+    training_scores: tuple[float, ...] = ()
+    """Only for the rule ``train-mean``."""
+    left_out: dict[str, float] = Field(default_factory=dict)
+    """Held-out images that were taken for defective (``threshold.trim``), with their scores."""
+    unit: Unit = IndependentImages()
+
+
+class Decision(_DecisionRecord):
+    """Rule on calibration scores: which image scores are rejected, and which pixels form regions.
+
+    Examples
+    --------
+    >>> scores = tuple(float(score) for score in range(1, 20))
+    >>> decision = Decision(calibration=Calibration(scores=scores, map_maxima=scores), false_reject_rate=0.1)
+    >>> decision.threshold, decision.pixel_threshold, decision.p_value(18.5)
+    (18.0, 18.0, 0.1)
+    >>> decision.with_threshold(7.0).threshold
+    7.0
+    """
+
+    calibration: Calibration
+    rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
+    false_reject_rate: float = 0.05
+    value: float | None = None
+    """The threshold of the rule ``fixed``."""
+
+    @property
+    def threshold(self) -> float:
+        """Scores above it are rejected.
+
+        Raises
+        ------
+        CalibrationError
+            When the calibration scores are too few for the false-reject rate.
+        """
+        if self.rule == "fixed":
+            assert self.value is not None
+            return self.value
+        if self.rule == "train-mean":
+            return train_mean_threshold(np.array(self.calibration.training_scores))
+        return conformal_threshold(np.array(self.calibration.scores), self.false_reject_rate)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Map values above it form regions: at most the stated share of good images shows any.
+
+        With too few calibration images for that promise, it is the highest value of all their maps.
+        """
+        maxima = np.array(self.calibration.map_maxima)
+        if len(maxima) < needed(self.false_reject_rate):
+            return float(maxima.max())
+        return conformal_threshold(maxima, self.false_reject_rate)
+
+    def p_value(self, score: float) -> float:
+        """Conformal p-value of one score."""
+        return float(self.p_values(score))
+
+    def p_values(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Conformal p-values, in the shape of ``scores``."""
+        return p_values(np.array(self.calibration.scores), scores)
+
+    @property
+    def promise(self) -> Guarantee | None:
+        """The guarantee in numbers; None of a rule without one."""
+        if self.rule != "conformal":
+            return None
+        return Guarantee(
+            n=len(self.calibration.scores),
+            false_reject_rate=self.false_reject_rate,
+            left_out=len(self.calibration.left_out),
+        )
+
+    @property
+    def promised_rate(self) -> float | None:
+        """The false-reject rate; None of a rule that promises none."""
+        return self.false_reject_rate if self.rule == "conformal" else None
+
+    @property
+    def guarantee(self) -> str:
+        """What the threshold promises, in words."""
+        if self.rule == "fixed":
+            return f"The threshold {self.threshold:.6g} was set by hand; it carries no promise."
+        promise = self.promise
+        if promise is None:
+            return (
+                "The threshold is the mean score of the training images (Kumar et al. 2025); "
+                "it carries no promise on how many good images are rejected."
+            )
+        return self.calibration.unit.guarantee(promise)
+
+    def with_false_reject_rate(self, rate: float) -> Decision:
+        """The decision at another promised false-reject rate.
+
+        Raises
+        ------
+        UsageError
+            When ``rate`` is not between 0 and 1.
+        CalibrationError
+            When the calibration scores are too few for it.
+        """
+        check_rate(rate)
+        other = self.model_copy(update={"rule": "conformal", "false_reject_rate": rate})
+        _ = other.threshold
+        return other
+
+    def with_threshold(self, value: float) -> Decision:
+        """The decision with a threshold set by hand.
+
+        Raises
+        ------
+        UsageError
+            When ``value`` is not finite.
+        """
+        if not math.isfinite(value):
+            raise UsageError(f"--threshold {value}: choose a finite number, such as {self.threshold:.6g}")
+        return self.model_copy(update={"rule": "fixed", "value": value})
+
+
+def check_rate(rate: float) -> None:
+    """Raise a UsageError for a false-reject rate that no threshold can promise."""
+    if not 0 < rate < 1:
+        raise UsageError(f"--false-reject-rate {rate:g}: choose a number between 0 and 1, such as 0.05")

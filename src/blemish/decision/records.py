@@ -1,0 +1,62 @@
+"""The record of an inspection: one JSON line an image, in ``inspections.jsonl``.
+
+Records are appended as images are finished, so that an inspection that is stopped keeps what it has done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+from blemish.decision.regions import Region
+from blemish.storage.records_log import append_line, end_last_line, read_log
+
+
+class Inspection(BaseModel):
+    """What was found in one image.
+
+    ``path`` is the image's name relative to the inspected folder, ``size`` its (width, height) in pixels,
+    ``time`` the moment in UTC as ISO 8601, ``seconds`` the latency; ``label`` is None without labels. Numbers
+    must be finite; they survive writing and reading unchanged to the last bit.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: tuple[int, int]
+    score: FiniteFloat
+    threshold: FiniteFloat
+    p_value: FiniteFloat
+    is_anomalous: bool
+    regions: tuple[Region, ...]
+    time: str
+    seconds: FiniteFloat
+    label: str | None = None
+
+
+def append_record(path: str | Path, record: Inspection) -> None:
+    """Add one record to the file, creating it if need be, with a single write.
+
+    A last line that an earlier run left unfinished is removed first. On a disk that fills up within the
+    line, the file is cut back to its former end. Raises FileError, naming the file, when it cannot be
+    written.
+    """
+    path = Path(path)
+    if path.is_file():
+        end_last_line(path, Inspection)
+    append_line(path, record.model_dump_json().encode())
+
+
+def read_records(path: str | Path) -> list[Inspection]:
+    """All records of the file, in the order they were written.
+
+    A last line that was cut off, as a kill leaves it, is passed over. Raises FileError for a file that cannot
+    be read or that holds any other line that is no record.
+    """
+    return read_log(
+        path,
+        Inspection,
+        missing="name the inspections.jsonl that inspect wrote",
+        remedy="delete the line, or inspect again",
+    )

@@ -1,0 +1,77 @@
+"""The regions of an image whose residual stands above a level.
+
+Take as level the conformal threshold of the largest map value of each calibration image: an image shows a
+region exactly when its map's maximum is above the level, so at most the stated share of good images shows
+any region at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy import ndimage
+
+EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
+
+
+class Region(BaseModel):
+    """One connected region: its box and area in pixels of the image, its largest and mean residual.
+
+    The box covers columns ``x`` to ``x + width − 1`` and rows ``y`` to ``y + height − 1``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+    mean: float
+
+
+def find_regions(residual_map: ArrayLike, level: float) -> tuple[Region, ...]:
+    """The 8-connected regions where the map is above ``level``.
+
+    ``residual_map`` has shape (H, W). Regions come by falling peak; equal peaks by falling area, then from
+    top to bottom and left to right.
+
+    >>> find_regions([[0, 0, 3], [0, 2, 0], [0, 0, 0]], level=1)
+    (Region(x=1, y=0, width=2, height=2, area=2, peak=3.0, mean=2.5),)
+    """
+    values = _map(residual_map)
+    labels, _ = ndimage.label(values > level, structure=EIGHT_CONNECTED)
+    regions = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        inside = values[box][labels[box] == label]
+        rows, columns = box
+        regions.append(
+            Region(
+                x=columns.start,
+                y=rows.start,
+                width=columns.stop - columns.start,
+                height=rows.stop - rows.start,
+                area=inside.size,
+                peak=float(inside.max()),
+                mean=float(inside.mean()),
+            )
+        )
+    return tuple(sorted(regions, key=lambda region: (-region.peak, -region.area, region.y, region.x)))
+
+
+def region_mask(residual_map: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """The pixels, boolean (H, W), of the regions that ``find_regions`` gives for the same arguments.
+
+    >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], level=1).astype(int).tolist()
+    [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
+    """
+    return np.asarray(_map(residual_map) > level, dtype=np.bool_)
+
+
+def _map(residual_map: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(residual_map, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"a residual map has shape (H, W), not {values.shape}")
+    return values

@@ -1,0 +1,1 @@
+"""Generated images and the demonstration on them."""

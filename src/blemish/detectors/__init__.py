@@ -1,0 +1,1 @@
+"""Anomaly models: reconstruction, memory bank, ensemble, and the one scoring path."""

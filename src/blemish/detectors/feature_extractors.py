@@ -1,0 +1,257 @@
+"""Feature extractors: what a memory bank compares of an image, at each place of a grid.
+
+A new one is one class in one file, also outside the package: subclass :class:`FeatureExtractor`, register it, and
+recipes name it under ``memory.features``.
+
+>>> import torch
+>>> @register_extractor("mean-colour")
+... class MeanColour(FeatureExtractor):
+...     def __init__(self, *, cell: int = 8) -> None:
+...         super().__init__()
+...         self.stride = self.least_side = cell
+...         self.offset = cell // 2
+...
+...     def forward(self, x: Tensor) -> Tensor:
+...         return F.avg_pool2d(x, self.stride).permute(0, 2, 3, 1)
+>>> MeanColour()(torch.rand(1, 3, 32, 48)).shape
+torch.Size([1, 4, 6, 3])
+>>> del FEATURE_EXTRACTORS["mean-colour"]
+
+Two patches x and y of an image, each without its mean and divided by its standard deviation, differ by
+
+    ‖x̂ - ŷ‖² / n = 2 · (1 - s(x, y)),
+
+with s the structure term of SSIM (Wang et al. 2004, equation 10). So the distance to the nearest patch of the good
+images asks how similar in structure they are at best, whatever their light and contrast.
+
+A rough or smooth area whose structure is normal has another local contrast, SSIM's second term. The logarithm of
+local contrast is an image, too, whose structure is compared in the same way, at a quarter of the size.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from blemish.detectors.map_normaliser import resized_map
+from blemish.errors import UsageError
+from blemish.similarity.windows import Window, window_mean
+
+CONTRAST = Window(size=25, sigma=4.0)
+"""Window of local contrast."""
+REDUCTION = 4
+"""Pixels of an image to one of its local contrast."""
+ROOM = 128
+"""Shorter side in pixels of the median image from which on local contrast is compared: two patches of 16, reduced."""
+QUIET = 0.3
+"""Local contrast, in units of the image's mean, below which differences fade."""
+
+
+class FeatureExtractor(nn.Module):
+    """Features at the places of a grid; subclasses set the attributes and define :meth:`forward`.
+
+    The keyword arguments of a subclass's constructor are its settings in a recipe, checked against their annotations;
+    ``channels`` (of the images) and ``pretrained`` (whether to load pretrained weights) are given to constructors
+    that ask for them. Parameters and buffers are saved with the model.
+    """
+
+    stride: int
+    """Pixels between neighbouring places, of the image that :meth:`forward` takes."""
+    offset: int = 0
+    """Row and column of the first place, in the same pixels."""
+    reduction: int = 1
+    """Pixels of an image to one of those that :meth:`reduced` gives."""
+    least_side: int = 1
+    """Shortest side in pixels of an image."""
+    title: str = ""
+    """Features as a report names them, such as ``structure``; the registered name where a class sets none."""
+    ignores_light: bool = False
+    """Whether a · x + b, a > 0, has the features of x."""
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """Image that the features are taken of: (N, C, H, W) to (N, C', ⌊H / reduction⌋, ⌊W / reduction⌋).
+
+        A memory bank that compares places brings this image to one size.
+        """
+        return x
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of :meth:`reduced` images (N, C', H', W'): (N, h, w, k), finite, each image by itself."""
+
+    def check(self, height: int, width: int) -> None:
+        """Refuse an image that is too small.
+
+        Raises
+        ------
+        UsageError
+            Naming the size and :attr:`least_side`.
+        """
+        if min(height, width) < self.least_side:
+            raise UsageError(
+                f"an image of {width} × {height} pixels is too small for the features {self.title}; it needs at "
+                f"least {self.least_side}"
+            )
+
+    def has_room(self, sizes: Tensor) -> bool:
+        """Whether a bank beside others is worth having on images of ``sizes`` (N, 2), height and width each."""
+        return True
+
+
+FEATURE_EXTRACTORS: dict[str, type[FeatureExtractor]] = {}
+
+E = TypeVar("E", bound=FeatureExtractor)
+
+
+def register_extractor(name: str) -> Callable[[type[E]], type[E]]:
+    """Class decorator: make a feature extractor available to recipes under ``name``."""
+
+    def add(cls: type[E]) -> type[E]:
+        if not cls.title:
+            cls.title = name
+        FEATURE_EXTRACTORS[name] = cls
+        return cls
+
+    return add
+
+
+@register_extractor("structure")
+class Structure(FeatureExtractor):
+    """Structure of patches, as SSIM takes it; see :func:`structure`.
+
+    Parameters
+    ----------
+    patch: side in pixels, even.
+    stride: from one patch to the next.
+    floor: contrast below which a patch counts as flat, in units of the mean contrast of the image's patches.
+    """
+
+    title = "structure"
+    ignores_light = True
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1)] = 4,
+        floor: Annotated[float, Field(gt=0)] = 2.0,
+    ) -> None:
+        super().__init__()
+        self.patch, self.stride, self.floor = patch, stride, floor
+        self.least_side = patch // 2 + 1
+
+    def check(self, height: int, width: int) -> None:
+        if min(height, width) < self.least_side:
+            raise UsageError(_too_small(height, width, self.patch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return structure(x, self.patch, self.stride, self.floor)
+
+
+@register_extractor("local-contrast")
+class LocalContrast(Structure):
+    """Structure of :func:`local_contrast`, in patches of that smaller image.
+
+    Takes the settings of :class:`Structure`. Where the median image's shorter side is below 128 pixels, or any image
+    is smaller than a patch, a bank of it beside others stays empty.
+    """
+
+    title = "local contrast"
+    reduction = REDUCTION
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1)] = 4,
+        floor: Annotated[float, Field(gt=0)] = 2.0,
+    ) -> None:
+        super().__init__(patch=patch, stride=stride, floor=floor)
+        self.least_side = max(CONTRAST.size, REDUCTION * (patch // 2 + 1))
+
+    def reduced(self, x: Tensor) -> Tensor:
+        return local_contrast(x)
+
+    def check(self, height: int, width: int) -> None:
+        if min(height, width) < self.least_side:
+            raise UsageError(
+                f"an image of {width} × {height} pixels is too small to be compared in local contrast; it "
+                f"needs at least {self.least_side}"
+            )
+
+    def has_room(self, sizes: Tensor) -> bool:
+        return bool(sizes.min() >= self.least_side and sizes.median(0).values.min() >= ROOM)
+
+
+def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
+    """Structure of each patch of an image: without its mean, divided by its contrast.
+
+    Parameters
+    ----------
+    x: (N, C, H, W); mirrored at its border.
+    patch: side in pixels, even.
+    stride: from one patch to the next.
+    floor: contrast below which a patch counts as flat, in units of the mean contrast of the image's patches. It
+        makes the result the same for a · x + b, a > 0.
+
+    Returns
+    -------
+    (N, h, w, C · patch²), h = ⌊H / stride⌋ + 1.
+
+    Raises
+    ------
+    UsageError
+        When a side of the images is too short to be mirrored by half a patch.
+
+    >>> import torch
+    >>> structure(torch.rand(1, 1, 32, 48), 16, 4, 1.0).shape
+    torch.Size([1, 9, 13, 256])
+    """
+    n, channels, height, width = x.shape
+    if min(height, width) <= patch // 2:
+        raise UsageError(_too_small(height, width, patch))
+    padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
+    patches = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
+    patches = patches.view(n, channels, patch * patch, -1)
+    patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
+    deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
+    mean = deviation.mean(2, keepdim=True).clamp(min=1e-6)
+    patches = patches / (deviation + floor * mean)
+    return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
+
+
+def _too_small(height: int, width: int, patch: int) -> str:
+    return (
+        f"an image of {width} × {height} pixels is too small for a memory bank of patches of {patch} × {patch}; it "
+        f"needs more than {patch // 2}"
+    )
+
+
+def local_contrast(x: Tensor) -> Tensor:
+    """Logarithm of the local contrast of images, at a quarter of their size.
+
+    log(σ_x + 0.3 mean(σ_x)) with σ_x the standard deviation in a Gaussian window of 4 pixels (Wang et al. 2004,
+    equation 15), of each channel by itself. A gain adds a constant, an offset nothing.
+
+    Parameters
+    ----------
+    x: (N, C, H, W); each side at least 25.
+
+    Returns
+    -------
+    (N, C, ⌊H / 4⌋, ⌊W / 4⌋).
+
+    >>> import torch
+    >>> local_contrast(torch.rand(1, 3, 130, 160)).shape
+    torch.Size([1, 3, 32, 40])
+    """
+    x = x - x.mean((2, 3), keepdim=True)
+    mu_x = window_mean(x, CONTRAST)
+    sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
+    logarithm = (sigma_x + QUIET * sigma_x.mean((2, 3), keepdim=True) + 1e-6).log()
+    return resized_map(logarithm, (x.shape[2] // REDUCTION, x.shape[3] // REDUCTION))

@@ -1,0 +1,293 @@
+"""Bank of the features of good images under one extractor, and the distance of a new image to it.
+
+Nothing is trained by gradients: features are projected to their principal components and kept. Good images differ
+from each other more in some places than in others; how much is estimated from the images of the bank, each compared
+with all the others, and the map is normalised by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blemish.detectors.feature_extractors import FeatureExtractor
+from blemish.detectors.map_normaliser import MapNormaliser, resized_map
+
+SAMPLE = 40_000
+"""Features that the principal components are computed from."""
+QUERIES = 512
+"""Features that are compared at once where places do not matter."""
+NORMALISING = 64
+"""Images of the bank that the normaliser is fitted on."""
+BLOCK = 4
+"""Side in steps of the places that are compared at once where they do."""
+
+
+class TensorSequence(Protocol):
+    """Images (C, H, W) in [0, 1] by number; a list of them is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class PatchBank(nn.Module):
+    """Features of good images; :meth:`forward` gives the distance of an image to them, normalised by good images.
+
+    Parameters
+    ----------
+    extractor: of the features.
+    dimensions: principal components that are kept of a feature.
+    capacity: features that are kept where places do not matter.
+    images: that are kept where they do.
+    nearest_images: of these, those that a new image is compared with: the nearest ones as a whole.
+    reach: how far around its block of 4 × 4 places a feature is searched for, in steps, where places matter.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    bank: Tensor
+    size: Tensor
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        *,
+        dimensions: int,
+        capacity: int,
+        images: int,
+        nearest_images: int,
+        reach: int,
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.dimensions, self.capacity, self.images = dimensions, capacity, images
+        self.nearest_images, self.reach = nearest_images, reach
+        self.register_buffer("bank", torch.zeros(0, 0, dtype=torch.float16))
+        self.normaliser = MapNormaliser()
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty the bank, as before :meth:`fit`."""
+        device = self.bank.device
+        self.bank = torch.zeros(0, 0, dtype=torch.float16, device=device)
+        self.register_buffer("mean", torch.zeros(0, device=device))
+        self.register_buffer("basis", torch.zeros(0, 0, device=device))
+        self.normaliser.reset()
+        # (height, width) that every image is brought to where places matter.
+        self.register_buffer("size", torch.zeros(2, dtype=torch.int64, device=device))
+        self.group_rows: dict[int, Tensor] = {}
+        """Rows of :attr:`bank` of the group of each image of the last :meth:`fit`, by its number; not saved."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the bank holds no features yet."""
+        return self.bank.numel() == 0
+
+    @property
+    def by_place(self) -> bool:
+        """Whether a feature is compared with those of the same place only."""
+        return self.bank.ndim == 4
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        height, width = self.size.tolist()
+        return height, width
+
+    @torch.no_grad()
+    def fit(
+        self,
+        images: TensorSequence,
+        generator: torch.Generator,
+        *,
+        by_place: bool,
+        groups: Sequence[Hashable] | None = None,
+    ) -> None:
+        """Keep the features of ``images``, (C, H, W) each in [0, 1], in place of earlier ones.
+
+        Parameters
+        ----------
+        by_place: whether features are kept with their place, which helps where all images show the same thing in the
+            same pose. Images of several sizes are then all resized to the median one, as suits parts that were
+            cropped along their outline.
+        groups: group of each image. The spread of good images is measured between groups, unless all are of one:
+            two images of one thing are more similar than a new thing will be. Without it each image is a group.
+
+        Raises
+        ------
+        UsageError
+            When an image is too small for the extractor.
+        """
+        self.reset()
+        self.extractor.check(*image_sizes(images).amin(0).tolist())
+        if self.extractor.reduction > 1:  # small enough to be kept
+            images = [self._reduced(images[number][None])[0] for number in range(len(images))]
+        if by_place:
+            self.size = image_sizes(images).median(0).values.to(self.size)
+
+        def view(number: int) -> Tensor:
+            image = images[number][None].to(self.bank.device)
+            return resized_map(image, self._shape) if by_place else image
+
+        order = torch.randperm(len(images), generator=generator).tolist()
+        each = math.ceil(SAMPLE / len(images))
+        sample = torch.cat([self._drawn(view(number), each, generator) for number in order])
+        self.mean = sample.mean(0)
+        _, vectors = torch.linalg.eigh(torch.cov((sample - self.mean).T))
+        self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
+        if by_place:
+            kept = [self._projected(self.extractor(view(number)))[0] for number in order[: self.images]]
+            self.bank = torch.stack(kept, 2).half()  # (h, w, images, k)
+            rows = torch.split(torch.arange(len(kept)), 1)
+        else:
+            each = math.ceil(self.capacity / len(images))
+            parts = [self._projected(self._drawn(view(number), each, generator)) for number in order]
+            self.bank = torch.cat(parts)[: self.capacity].half()  # (features, k)
+            drawn = torch.split(torch.arange(sum(map(len, parts))), [len(part) for part in parts])
+            rows = tuple(part[part < len(self.bank)] for part in drawn)
+        self.group_rows = _by_group(dict(zip(order, rows, strict=False)), groups or range(len(images)))
+        self._fit_normaliser(view)
+
+    def _fit_normaliser(self, view: Callable[[int], Tensor]) -> None:
+        """Measure the distance of good images to the others, on some of those in the bank."""
+        if len(self.group_rows) > 1:  # or there is nothing to compare the one image with
+            found = [
+                self._distances(view(number), number)[0] for number in list(self.group_rows)[:NORMALISING]
+            ]
+            self.normaliser.fit(found, by_place=self.by_place)
+
+    def forward(self, x: Tensor, without: int | None = None) -> Tensor:
+        """Distance of each pixel to the bank, beyond that of good images: (N, C, H, W) to (N, 1, H, W), at least 0.
+
+        The unit is the standard deviation of good images at that place, or over all places.
+
+        Parameters
+        ----------
+        without: number of an image of the last :meth:`fit` of this object, whose whole group is left out of the
+            comparison; to score an image that the bank holds.
+
+        Raises
+        ------
+        UsageError
+            When a side of the images is too short.
+        """
+        self.extractor.check(x.shape[2], x.shape[3])
+        reduced = self._reduced(x)
+        view = resized_map(reduced, self._shape) if self.by_place else reduced
+        values = self.normaliser(self._distances(view, without))  # (N, h, w)
+        fine = _upsampled(
+            values[:, None], self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
+        )
+        fine = resized_map(fine, (reduced.shape[2], reduced.shape[3]))
+        return resized_map(fine, (x.shape[2], x.shape[3]))
+
+    def distances(self, x: Tensor, without: int | None = None) -> Tensor:
+        """Distance of each feature of ``x`` (N, C, H, W) to the nearest of the bank: (N, h, w), at least 0.
+
+        Under the extractor ``structure``, two patches without any similarity of structure lie 1 apart. Where places
+        matter, the reduced image has the size of the bank.
+        """
+        return self._distances(self._reduced(x), without)
+
+    def _distances(self, view: Tensor, without: int | None) -> Tensor:
+        left_out = self.group_rows.get(without) if without is not None else None
+        features = self._projected(self.extractor(view))  # (N, h, w, k)
+        if self.by_place:
+            squares = torch.stack([self._by_place(one, left_out) for one in features])
+        else:
+            bank = self.bank
+            if left_out is not None:
+                stays = torch.ones(len(bank), dtype=torch.bool, device=bank.device)
+                stays[left_out] = False
+                bank = bank[stays]
+            squares = _squares(features.flatten(0, 2), bank.float()).view(features.shape[:3])
+        return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        return self.extractor.reduced(x)
+
+    def _projected(self, features: Tensor) -> Tensor:
+        return (features - self.mean) @ self.basis
+
+    def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        features: Tensor = self.extractor(view).flatten(0, 2)
+        return features[torch.randperm(len(features), generator=generator)[:count]]
+
+    def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
+        """Numbers in the bank of the images nearest to ``queries`` (h, w, k), by their mean over every other place: (n,).
+
+        As Cohen and Hoshen 2020 do it (Sub-Image Anomaly Detection with Deep Pyramid Correspondences, section 3.2).
+        """
+        rows = []
+        for query, row in zip(queries[::2, ::2], self.bank[::2, ::2], strict=True):  # (w, k), (w, images, k)
+            squares = (row.float() - query[:, None]).square().sum(2)
+            rows.append(squares.sqrt().sum(0))
+        distance = torch.stack(rows).sum(0)
+        if left_out is not None:
+            distance[left_out] = math.inf
+        others = len(distance) - (0 if left_out is None else len(left_out))
+        return distance.topk(min(self.nearest_images, others), largest=False).indices
+
+    def _by_place(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w)."""
+        height, width, k = queries.shape
+        images = self.bank[:, :, self._nearest_images(queries, left_out)]
+        nearest = torch.empty(height, width, device=queries.device)
+        for top in range(0, height, BLOCK):
+            rows = slice(max(0, top - self.reach), top + BLOCK + self.reach)
+            for left in range(0, width, BLOCK):
+                columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
+                bank = images[rows, columns].reshape(-1, k).float()
+                block = queries[top : top + BLOCK, left : left + BLOCK]
+                rows_of_block = block.reshape(-1, k)
+                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank).view(
+                    block.shape[:2]
+                )
+        return nearest
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The size of the bank is not known before the file is read.
+        for name in ("mean", "basis", "bank"):
+            value = state_dict.get(prefix + name)
+            if value is not None:
+                setattr(self, name, torch.empty_like(value, device=self.bank.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def image_sizes(images: TensorSequence) -> Tensor:
+    """Height and width of each of ``images``: (N, 2)."""
+    return torch.tensor([images[number].shape[1:] for number in range(len(images))])
+
+
+def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, Tensor]:
+    """Rows of the group of each image, by the rows of the images; its own alone where all are of one group."""
+    members: dict[Hashable, list[Tensor]] = {}
+    for number, own in rows.items():
+        members.setdefault(groups[number], []).append(own)
+    if len(members) == 1:
+        return rows
+    return {number: torch.cat(members[groups[number]]) for number in rows}
+
+
+def _squares(queries: Tensor, bank: Tensor) -> Tensor:
+    """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,)."""
+    lengths = bank.square().sum(1)
+    nearest = [
+        torch.addmm(lengths, some, bank.T, alpha=-2).amin(1) + some.square().sum(1)
+        for some in torch.split(queries, QUERIES)
+    ]
+    return torch.cat(nearest)
+
+
+def _upsampled(values: Tensor, stride: int, offset: int, shape: tuple[int, int]) -> Tensor:
+    """``values`` (N, 1, h, w) of places ``stride`` apart, the first at ``offset``, at each pixel of ``shape``."""
+    rows, columns = ((side - 1) * stride + 1 for side in values.shape[2:])
+    fine = F.interpolate(values, size=(rows, columns), mode="bilinear", align_corners=True)
+    missing = (max(0, shape[1] - columns - offset), max(0, shape[0] - rows - offset))
+    fine = F.pad(fine, (offset, missing[0], offset, missing[1]), mode="replicate")
+    return fine[..., : shape[0], : shape[1]]

@@ -1,0 +1,1 @@
+"""The detector object, inspection of folders and scenes, extraction of features."""

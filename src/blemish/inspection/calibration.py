@@ -1,0 +1,369 @@
+"""Calibration of a detector: scores of held-out images, or of squares of scenes, and its repetition on the same images.
+
+The scores come from the one scoring path (:mod:`blemish.detectors.scoring`), on the same images, blocks and squares
+as those of an inspection: the score of a calibration square is that of the same square in an inspection.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from blemish.data.datasets import Item, find_images
+from blemish.data.fingerprint import file_sha256
+from blemish.data.image import read_image
+from blemish.data.open_scenes import open_scenes
+from blemish.data.scene_reader import SceneReader
+from blemish.data.scene_splits import Square, calibration_squares, sides_for
+from blemish.decision import (
+    Calibration,
+    GroupedImages,
+    IndependentImages,
+    SceneSquares,
+    check_rate,
+    needed,
+    trimmed,
+)
+from blemish.decision.decision import Unit
+from blemish.errors import CalibrationError, FileError, ImageError, Stopped, UsageError
+from blemish.inspection.detector import Detector, load
+from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
+from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
+from blemish.observer import Observer
+from blemish.recipes import Recipe
+from blemish.recipes.schema import ThresholdSettings
+from blemish.report.numbers import counted
+from blemish.storage.atomic import write_bytes
+from blemish.storage.blocks import Block, block_at
+from blemish.storage.model_folder import MODEL_FILE
+
+CALIBRATING = "calibrating; the trained network is in the checkpoint"
+AGAIN = "calibrating; nothing is written"
+
+
+class Scored(NamedTuple):
+    """Scores, and maxima of the anomaly maps."""
+
+    scores: tuple[float, ...]
+    map_maxima: tuple[float, ...]
+
+
+def score_images(
+    detector: Detector, items: Sequence[Item], observer: Observer, doing: str = CALIBRATING
+) -> Scored:
+    """Scores and map maxima of ``items``.
+
+    Parameters
+    ----------
+    doing: of the line that a stopped run ends with: what was being done, and what the checkpoint holds.
+
+    Raises
+    ------
+    ImageError
+        When an image cannot be read.
+    Stopped
+        When the observer asked to stop.
+    """
+    scores: list[float] = []
+    maxima: list[float] = []
+    for done, item in enumerate(items, start=1):
+        if observer.should_stop():
+            raise Stopped(f"stopped while {doing}")
+        score, maximum = _score_image(detector, item)
+        scores.append(score)
+        maxima.append(maximum)
+        observer.count(done, len(items))
+    return Scored(tuple(scores), tuple(maxima))
+
+
+def _score_image(detector: Detector, item: Item) -> tuple[float, float]:
+    found = detector.measure(read_image(item.path))
+    return found.score, float(found.map.max())
+
+
+def choose_squares(
+    scenes: Sequence[SceneReader],
+    columns: Sequence[slice],
+    recipe: Recipe,
+    *,
+    sides: Sequence[int] | None = None,
+    least: int = 1,
+) -> tuple[int, list[Square]]:
+    """Side of the squares in ``columns`` of each scene to score, and the squares; ``least`` of them where possible."""
+    return calibration_squares(
+        scenes,
+        columns,
+        sides=sides_for(recipe.patch.size) if sides is None else sides,
+        needed=least,
+        block_side=lambda size, side: scene_block_side(size, recipe.patch.stride, side),
+    )
+
+
+def score_squares(
+    detector: Detector,
+    scenes: Sequence[SceneReader],
+    squares: Sequence[Square],
+    observer: Observer,
+    doing: str = CALIBRATING,
+) -> Scored:
+    """Scores and map maxima of ``squares`` of one side, in their order.
+
+    Each is scored with its whole block, as in an inspection: same tiles, same batches, same neighbours, also those
+    beyond the calibration band.
+
+    Raises
+    ------
+    ImageError
+        When a scene cannot be read there.
+    Stopped
+        When the observer asked to stop.
+    """
+    found: dict[tuple[int, int, int], tuple[float, float]] = {}
+
+    def watched(blocks: Iterable[Block]) -> Iterator[Block]:
+        for block in blocks:
+            if observer.should_stop():
+                raise Stopped(f"stopped while {doing}")
+            yield block
+
+    for number, opened in enumerate(scenes):
+        own = [square for square in squares if square.scene == number]
+        if not own:
+            continue
+        side = own[0].rows.stop - own[0].rows.start
+        scorer = SceneScorer(detector, opened, side)
+        places: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        blocks: list[Block] = []
+        for square in own:
+            top, left = square.rows.start, square.columns.start
+            block = block_at((opened.height, opened.width), scorer.block_side, top, left)
+            if (block.row, block.column) not in places:
+                blocks.append(block)
+            places.setdefault((block.row, block.column), []).append((top, left))
+        for maps in scorer.blocks(watched(blocks)):
+            block, scores = maps.block, scorer.scores(maps.anomaly)
+            for top, left in places[block.row, block.column]:
+                row, column = top - block.rows.start, left - block.columns.start
+                score = scores[row // side][column // side]
+                if score is not None:
+                    inside = maps.anomaly[row : row + side, column : column + side]
+                    found[number, top, left] = score, float(np.nanmax(np.maximum(inside, 0)))
+            observer.count(len(found), len(squares))
+    keys = [(square.scene, square.rows.start, square.columns.start) for square in squares]
+    both = [found[key] for key in keys if key in found]
+    return Scored(tuple(score for score, _ in both), tuple(maximum for _, maximum in both))
+
+
+def calibrated(
+    file: ModelFile,
+    scored: Scored,
+    training_scores: tuple[float, ...],
+    unit: Callable[[Sequence[int]], Unit],
+) -> ModelFile:
+    """``file`` with its calibration, without the share of largest scores that is taken for defective.
+
+    Parameters
+    ----------
+    scored: of the calibration images or squares; of images in the order of the split.
+    training_scores: for the rule ``train-mean``.
+    unit: what the scores are measured on, by the numbers of those that stay.
+    """
+    left_out = trimmed(scored.scores, file.recipe.threshold.trim)
+    names = tuple(file.split["calibration"])
+    stay = [number for number in range(len(scored.scores)) if number not in left_out]
+    calibration = Calibration(
+        scores=tuple(scored.scores[number] for number in stay),
+        map_maxima=tuple(scored.map_maxima[number] for number in stay),
+        training_scores=training_scores,
+        left_out={str(names[number]): scored.scores[number] for number in left_out},
+        unit=unit(stay),
+    )
+    if left_out:
+        split = {**file.split, "calibration": tuple(names[number] for number in stay)}
+        file = file.model_copy(update={"split": split})
+    return file.model_copy(update={"calibration": calibration})
+
+
+def unit_of_images(items: Sequence[Item]) -> Unit:
+    """Independent images, or images of fewer groups than there are images."""
+    groups = len({item.group_key for item in items})
+    return GroupedImages(groups=groups) if groups < len(items) else IndependentImages()
+
+
+def refuse_too_few(source: Path, count: int, side: int, rule: ThresholdSettings) -> None:
+    """Refuse a promise that ``count`` squares cannot carry.
+
+    Raises
+    ------
+    CalibrationError
+        Saying which rate they can promise.
+    """
+    least = least_squares(rule)
+    if count >= least:
+        return
+    have = f"{counted(count, 'square')} of {side} × {side} pixels"
+    if count == 0:
+        raise CalibrationError(f"{source}: the scenes give {have} to calibrate on; add scenes")
+    rate = rule.false_reject_rate
+    raise CalibrationError(
+        f"{source}: the scenes give {have} to calibrate on, which can promise a false-reject rate of "
+        f"{100 / (count + 1):.3g} % at best; {100 * rate:.3g} % needs {needed(rate)}: add scenes, or pass "
+        f"--false-reject-rate {math.ceil(1000 / (count + 1)) / 1000}"
+    )
+
+
+def least_squares(rule: ThresholdSettings) -> int:
+    """How many squares the promise of ``rule`` takes."""
+    return needed(rule.false_reject_rate) if rule.rule == "conformal" else 1
+
+
+# -- again, without training ---------------------------------------------------------------------------
+
+
+def calibrate(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    false_reject_rate: float | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Detector:
+    """Calibrate the decision of a fitted model again, without training, and write the model to ``out``.
+
+    Of images, those calibrate that calibrated before, known by the bytes of their files, and those that the model has
+    never seen; what trained or stopped the training never calibrates. Of scenes, the same columns calibrate as before.
+
+    Parameters
+    ----------
+    model: folder of the model; also one whose calibration of scenes is of an earlier format.
+    source: the good images or scenes that it was fitted on; of images also more.
+    false_reject_rate: share of good images that may be rejected, instead of the model's.
+    overwrite: replace a model that is already in ``out``.
+
+    Raises
+    ------
+    CalibrationError
+        When the images or squares are too few for the false-reject rate.
+    Stopped
+        When the observer asked to stop; nothing is written then.
+    FileError, UsageError
+        In one line that names the file or option, and the remedy.
+    """
+    observer = observer or Observer()
+    folder = Path(out)
+    if os.path.exists(folder / MODEL_FILE) and not overwrite:
+        raise UsageError(
+            f"{folder}: already holds a finished model; choose another --out or pass --overwrite"
+        )
+    detector = load(model, calibrated=False)
+    if false_reject_rate is not None:
+        check_rate(false_reject_rate)
+        rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
+        recipe = detector.recipe.model_copy(update={"threshold": rule})
+        detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
+    found = detector.with_file(_CALIBRATE[detector.file.subject](detector, Path(source), observer))
+    _ = found.threshold
+    sheet = Path(model) / SHEET_FILE
+    if sheet.is_file() and folder.absolute() != Path(model).absolute():
+        write_bytes(folder / SHEET_FILE, sheet.read_bytes())
+    found.save(folder)
+    return found
+
+
+def _calibrate_images(detector: Detector, source: Path, observer: Observer) -> ModelFile:
+    file = detector.file
+    if not file.seen:
+        raise UsageError(
+            f"the model was made by Blemish {file.blemish}, which did not note which images it saw; fit a new model"
+        )
+    items = [item for item in find_images(source) if item.is_good is not False and item.split != "test"]
+    parts = _parts_of(file, items)
+    calibrating = parts["calibration"]
+    if not calibrating:
+        raise FileError(
+            source, "holds no image that may calibrate the model", "give the images that it was fitted on"
+        )
+    observer.stage(f"Calibrating the decision on {len(calibrating)} held-out good images")
+    kept: dict[str, tuple[Item, float, float]] = {}
+    for done, (sha256, item) in enumerate(calibrating.items(), start=1):
+        if observer.should_stop():
+            raise Stopped(f"stopped while {AGAIN}")
+        try:
+            kept[sha256] = (item, *_score_image(detector, item))
+        except ImageError as problem:
+            observer.problem(problem)
+        observer.count(done, len(calibrating))
+    training_scores: tuple[float, ...] = ()
+    if file.recipe.threshold.rule == "train-mean":
+        observer.stage(f"Scoring {len(parts['train'])} training images, whose mean is the threshold")
+        training = list(parts["train"].values())
+        training_scores = score_images(detector, training, observer, AGAIN).scores
+    usable = [item for item, _, _ in kept.values()]
+    scored = Scored(
+        tuple(score for _, score, _ in kept.values()), tuple(maximum for _, _, maximum in kept.values())
+    )
+    seen = {**dict.fromkeys(kept, "calibration"), **file.seen}
+    split = {**file.split, "calibration": tuple(item.name for item in usable)}
+    return calibrated(
+        file.model_copy(update={"seen": seen, "split": split}),
+        scored,
+        training_scores,
+        lambda stay: unit_of_images([usable[number] for number in stay]),
+    )
+
+
+def _parts_of(file: ModelFile, items: Sequence[Item]) -> dict[str, dict[str, Item]]:
+    """Items of each part by SHA-256, in the order of their names: by what the model has seen, and new ones.
+
+    An image that the model has not seen calibrates, unless one of its group trained or stopped the training.
+    """
+    known = {file_sha256(item.path): item for item in sorted(items, key=lambda item: item.name)}
+    known = {
+        sha256: replace(item, group=file.groups.get(sha256)) if item.group is None else item
+        for sha256, item in known.items()
+    }
+    settled = {item.group_key: file.seen[sha256] for sha256, item in known.items() if sha256 in file.seen}
+    parts: dict[str, dict[str, Item]] = {"train": {}, "validation": {}, "calibration": {}}
+    for sha256, item in known.items():
+        parts[file.seen.get(sha256, settled.get(item.group_key, "calibration"))][sha256] = item
+    return parts
+
+
+def _calibrate_scenes(detector: Detector, source: Path, observer: Observer) -> ModelFile:
+    file, recipe = detector.file, detector.recipe
+    observer.stage(f"Opening the scenes in {source}")
+    opened = open_scenes(source, patch=recipe.patch.size, observer=observer)
+    if opened.fingerprint.sha256 != file.fingerprint.sha256:
+        raise UsageError(
+            f"{source}: holds other scenes than the model was fitted on; give those, or fit a new model"
+        )
+    scenes = opened.readers
+
+    def columns(part: str) -> list[slice]:
+        own = {one.scene: one for one in file.split[part] if isinstance(one, SceneColumns)}
+        return [slice(own[scene.name].start, own[scene.name].stop) for scene in scenes]
+
+    rule = recipe.threshold
+    side, squares = choose_squares(scenes, columns("calibration"), recipe, least=least_squares(rule))
+    refuse_too_few(source, len(squares), side, rule)
+    observer.stage(f"Calibrating the decision on {len(squares)} held-out squares of {side} × {side} pixels")
+    scored = score_squares(detector, scenes, squares, observer, AGAIN)
+    training_scores: tuple[float, ...] = ()
+    if rule.rule == "train-mean":
+        _, training = choose_squares(scenes, columns("train"), recipe, sides=(side,))
+        observer.stage(f"Scoring {len(training)} training squares, whose mean is the threshold")
+        training_scores = score_squares(detector, scenes, training, observer, AGAIN).scores
+    return calibrated(file, scored, training_scores, lambda stay: SceneSquares(side=side))
+
+
+_CALIBRATE: Mapping[Subject, Callable[[Detector, Path, Observer], ModelFile]] = {
+    "images": _calibrate_images,
+    "scenes": _calibrate_scenes,
+}

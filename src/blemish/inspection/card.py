@@ -1,0 +1,83 @@
+"""Model card: a fitted detector in a page of Markdown."""
+
+from __future__ import annotations
+
+from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns
+
+
+def model_card(file: ModelFile, *, has_sheet: bool = False) -> str:
+    """The page; ``has_sheet`` where the contact sheet of synthetic anomalies lies beside it."""
+    recipe, training = file.recipe, file.training
+    curve = "\n".join(
+        f"| {look.step} | {look.training:.5f} | {look.validation:.5f} |" for look in training.history
+    )
+    return (
+        f"# {recipe.title}\n\n"
+        f"Recipe `{recipe.name}`, {recipe.paper}. Fitted by Blemish {file.blemish}.\n\n"
+        f"{recipe.expect}\n\n"
+        f"{_decision(file)}\n\n"
+        f"{_data(file)}\n\n"
+        f"## Training\n\nBest of {training.steps} steps at step {training.best_step}, "
+        f"{training.seconds:.0f} s on {training.machine_words}"
+        + (f", in a budget of {training.budget:.0f} s" if training.budget else "")
+        + ".\n\n"
+        + "".join(
+            f"Before that: {one.steps} steps on {one.images} images, weights `{one.weights_sha256[:12]}`.\n\n"
+            for one in reversed(file.lineage)
+        )
+        + "".join(f"{note}\n\n" for note in training.notes)
+        + (
+            f"![Good training patches, the same with synthetic anomalies, and the masks to be found]({SHEET_FILE})"
+            "\n\nTrained to find synthetic anomalies: above good patches, below them the same ones with synthetic "
+            "anomalies, at the bottom the masks to be found.\n\n"
+            if has_sheet
+            else ""
+        )
+        + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
+    )
+
+
+def _decision(file: ModelFile) -> str:
+    decision = file.decision
+    if decision is None:
+        return "## The decision\n\nNot calibrated."
+    calibration = decision.calibration
+    return (
+        f"## The decision\n\n{decision.guarantee}\n\n"
+        f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
+        f"Threshold on the score ({file.recipe.score.name} of the map): {decision.threshold:.6g}. "
+        f"Pixel threshold of regions on the map: {decision.pixel_threshold:.6g}."
+    )
+
+
+def _data(file: ModelFile) -> str:
+    data = file.fingerprint
+    channels = f"{data.channels} channel{'s' if data.channels != 1 else ''}"
+    return (
+        f"## The images\n\n{data.count} {file.subject}, {channels}, {data.kind}, "
+        f"widths {data.width.min} to {data.width.max}, heights {data.height.min} to {data.height.max} pixels; "
+        f"SHA-256 {data.sha256}.{_modalities(file)}\n\nSplit: {_split(file)}"
+    )
+
+
+def _modalities(file: ModelFile) -> str:
+    rows = "".join(
+        f"\n| {one.name} | {one.channels} | {'yes' if one.is_grey else 'no'} |"
+        for one in file.preprocessing.modalities
+    )
+    return f"\n\n| modality | channels | grey for SSIM |\n|---|---:|---|{rows}" if rows else ""
+
+
+def _split(file: ModelFile) -> str:
+    """Number of images in each part, or the columns of each scene that each part takes."""
+    rows = [
+        f"| {columns[0].scene} | " + " | ".join(f"{one.start} to {one.stop - 1}" for one in columns) + " |"
+        for places in zip(*file.split.values(), strict=False)
+        if (columns := [one for one in places if isinstance(one, SceneColumns)])
+    ]
+    if not rows:
+        return ", ".join(f"{len(names)} for {part}" for part, names in file.split.items()) + "."
+    return (
+        "the columns of each scene, from left to right.\n\n"
+        f"| scene | {' | '.join(file.split)} |\n|---|{'---|' * len(file.split)}\n" + "\n".join(rows) + "\n"
+    )

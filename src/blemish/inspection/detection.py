@@ -1,0 +1,76 @@
+"""Results of an inspection of one image."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blemish.decision import Inspection, Region, region_mask
+
+
+class ScoredImage(NamedTuple):
+    """Score of an image before any decision; arrays at the image's own size."""
+
+    score: float
+    map: NDArray[np.float32]
+    """(H, W), at least 0."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Decision on one image, with its anomaly map and regions; arrays at the image's own size."""
+
+    name: str
+    size: tuple[int, int]
+    """(width, height)."""
+    score: float
+    threshold: float
+    p_value: float
+    is_anomalous: bool
+    map: NDArray[np.float32]
+    """Anomaly map (H, W), at least 0; larger is less like the good images."""
+    pixel_threshold: float
+    """Map value above which a pixel belongs to a region."""
+    regions: tuple[Region, ...]
+    image: NDArray[np.float32]
+    """(C, H, W) as read, in [0, 1]."""
+    reconstruction: NDArray[np.float32] | None
+    """(C, H, W); None of a model that reconstructs nothing."""
+    seconds: float
+
+    @property
+    def level(self) -> float:
+        """The former name of :attr:`pixel_threshold`."""
+        warnings.warn(
+            "Detection.level is now Detection.pixel_threshold; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.pixel_threshold
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W), True inside the regions."""
+        return region_mask(self.map, self.pixel_threshold)
+
+    def record(self, label: str | None = None) -> Inspection:
+        """The line of this image in ``inspections.jsonl``."""
+        return Inspection(
+            path=self.name,
+            size=self.size,
+            score=self.score,
+            threshold=self.threshold,
+            p_value=self.p_value,
+            is_anomalous=self.is_anomalous,
+            regions=self.regions,
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=self.seconds,
+            label=label,
+        )

@@ -1,0 +1,325 @@
+"""The detector: preprocessing, anomaly model and decision as one object; :mod:`blemish.training.fit` makes it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blemish.data.image import LoadedImage, read_image
+from blemish.decision import Decision, find_regions, image_score
+from blemish.detectors.contracts import AnomalyModel, TrainableModel
+from blemish.detectors.scoring import ArrayReader, score_blocks, whole
+from blemish.errors import ImageError, ModelError, UsageError
+from blemish.inspection.card import model_card
+from blemish.inspection.detection import Detection, ScoredImage
+from blemish.inspection.document import SHEET_FILE, ModelFile
+from blemish.recipes import Recipe
+from blemish.recipes.schema import ThresholdSettings
+from blemish.storage.model_folder import DETECTOR, load_weights, read_document, write_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from blemish.models import Autoencoder
+
+
+class Detector:
+    """A fitted detector: made by :func:`blemish.fit` or :func:`load`, immutable.
+
+    Changing the threshold gives a new detector that shares the model: :meth:`with_false_reject_rate`,
+    :meth:`with_threshold`.
+
+    Parameters
+    ----------
+    model: gives anomaly maps of preprocessed images or scenes.
+    file: all facts about it; without a calibration there is no decision.
+    """
+
+    def __init__(self, model: AnomalyModel, file: ModelFile) -> None:
+        self.model = model
+        self.file = file
+
+    @property
+    def recipe(self) -> Recipe:
+        """The method, its threshold rule included."""
+        return self.file.recipe
+
+    @property
+    def rule(self) -> ThresholdSettings:
+        """How the threshold is set."""
+        return self.file.recipe.threshold
+
+    @property
+    def measure_name(self) -> str:
+        """Quantity that the anomaly map holds, as a report names it."""
+        return self.model.title
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The first network of the model.
+
+        Raises
+        ------
+        UsageError
+            When the model has none.
+        """
+        from blemish.detectors.factory import networks
+
+        found = networks(self.model) if isinstance(self.model, TrainableModel) else {}
+        if not found:
+            raise UsageError("the model has no network; fit a recipe with an encoder")
+        return next(iter(found.values()))
+
+    # -- the decision ------------------------------------------------------------------------------
+
+    @property
+    def decision(self) -> Decision:
+        """Threshold, p-values and guarantee.
+
+        Raises
+        ------
+        UsageError
+            When the detector is not calibrated.
+        """
+        found = self.file.decision
+        if found is None:
+            raise UsageError("the detector is not calibrated, so it cannot decide; see blemish calibrate")
+        return found
+
+    @property
+    def threshold(self) -> float:
+        """Scores above it are rejected."""
+        return self.decision.threshold
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Map values above it form regions: at most the stated share of good images shows any.
+
+        With too few calibration images for that promise, it is the highest value of all their maps.
+        """
+        return self.decision.pixel_threshold
+
+    @property
+    def level(self) -> float:
+        """The former name of :attr:`pixel_threshold`."""
+        warnings.warn(
+            "Detector.level is now Detector.pixel_threshold; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.pixel_threshold
+
+    @property
+    def guarantee(self) -> str:
+        """What the threshold promises, in words."""
+        return self.decision.guarantee
+
+    def with_false_reject_rate(self, rate: float) -> Detector:
+        """The same detector at another promised false-reject rate, without retraining.
+
+        Raises
+        ------
+        UsageError
+            When ``rate`` is not between 0 and 1.
+        CalibrationError
+            When the calibration images are too few for it.
+        """
+        return self._with(self.decision.with_false_reject_rate(rate))
+
+    def with_threshold(self, value: float) -> Detector:
+        """The same detector with a threshold set by hand.
+
+        Raises
+        ------
+        UsageError
+            When ``value`` is not finite.
+        """
+        return self._with(self.decision.with_threshold(value))
+
+    def _with(self, decision: Decision) -> Detector:
+        rule = self.rule.model_copy(
+            update={
+                "rule": decision.rule,
+                "false_reject_rate": decision.false_reject_rate,
+                "value": decision.value,
+            }
+        )
+        recipe = self.recipe.model_copy(update={"threshold": rule})
+        return self.with_file(self.file.model_copy(update={"recipe": recipe}))
+
+    def with_file(self, file: ModelFile) -> Detector:
+        """The same anomaly model with other facts."""
+        return Detector(self.model, file)
+
+    # -- inspection --------------------------------------------------------------------------------
+
+    def inspect(
+        self, source: str | Path | LoadedImage | NDArray[Any], *, name: str | None = None
+    ) -> Detection:
+        """Score one image, decide, and find the regions of its anomalies.
+
+        Parameters
+        ----------
+        source: a file, a :class:`~blemish.data.image.LoadedImage`, or an array (C, H, W) or (H, W) of the depth
+            that the model was fitted on.
+
+        Raises
+        ------
+        ImageError
+            When the image cannot be read or is not of the kind that the model was fitted on.
+        UsageError
+            When the model was fitted on scenes.
+        """
+        begun = time.perf_counter()
+        if isinstance(source, np.ndarray):
+            source = _from_array(source, Path(name or "array"))
+        image = source if isinstance(source, LoadedImage) else read_image(Path(source))
+        scored = self.measure(image)
+        decision = self.decision
+        threshold, pixel_threshold = decision.threshold, decision.pixel_threshold
+        return Detection(
+            name=name or str(image.path),
+            size=image.size,
+            score=scored.score,
+            threshold=threshold,
+            p_value=decision.p_value(scored.score),
+            is_anomalous=scored.score > threshold,
+            map=scored.map,
+            pixel_threshold=pixel_threshold,
+            regions=find_regions(scored.map, pixel_threshold),
+            image=image.floats(),
+            reconstruction=scored.reconstruction,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def measure(self, image: LoadedImage) -> ScoredImage:
+        """Score, anomaly map and reconstruction, before any decision; calibration and inspection both use it.
+
+        Raises
+        ------
+        ImageError
+            When the image is not of the kind that the model was fitted on, or too large for the memory.
+        UsageError
+            When the model was fitted on scenes.
+        """
+        self.file.check_subject(
+            "images",
+            f"{image.path}: is one image",
+            "inspect scenes with blemish.inspection.scenes.inspect_scenes",
+        )
+        try:
+            placed = self.file.preprocessing.apply(image)
+            anomaly, reconstruction = self.examine(placed.pixels)
+            return ScoredImage(
+                score=self.score(anomaly),
+                map=np.maximum(placed.map_back(anomaly), 0),
+                reconstruction=(
+                    None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
+                ),
+            )
+        except UsageError as error:
+            raise ImageError(
+                image.path, str(error), "inspect larger images, or fit with a smaller --set patch.size"
+            ) from None
+        except MemoryError:
+            raise ImageError(image.path, "does not fit into memory", "cut it into smaller images") from None
+
+    def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Anomaly map (h, w) and reconstruction (C, h, w), if there is one, of a preprocessed image (C, h, w).
+
+        Raises
+        ------
+        UsageError
+            When the image is too small for the model, or has absent values (NaN) that the model cannot take.
+        """
+        reader = ArrayReader(x)
+        (found,) = score_blocks(self.model, reader, [whole(reader)])
+        return found.maps.anomaly, found.maps.reconstruction
+
+    def score(self, anomaly_map: NDArray[np.floating[Any]]) -> float:
+        """Score of an anomaly map (h, w) by the recipe's rule."""
+        rule = self.recipe.score
+        return image_score(anomaly_map, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+
+    # -- on disk -----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches.
+
+        Raises
+        ------
+        FileError
+            When they cannot be written.
+        """
+        has_sheet = (Path(folder) / SHEET_FILE).is_file()
+        return write_model(folder, self.file, _module(self.model), self.card(has_sheet=has_sheet))
+
+    def card(self, *, has_sheet: bool = False) -> str:
+        """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
+        return model_card(self.file, has_sheet=has_sheet)
+
+
+def _from_array(array: NDArray[Any], name: Path) -> LoadedImage:
+    pixels = array[None] if array.ndim == 2 else array  # (H, W) -> (1, H, W)
+    if pixels.ndim != 3:
+        raise ImageError(name, f"is an array of shape {array.shape}", "give (C, H, W) or (H, W)")
+    if np.issubdtype(pixels.dtype, np.floating):
+        pixels = pixels.astype(np.float32)
+        if not ((pixels >= 0) & (pixels <= 1)).all():
+            raise ImageError(name, "holds values outside 0..1, or NaN", "scale it to 0..1")
+    elif pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(name, f"is an array of {pixels.dtype}", "give uint8, uint16 or floats in 0..1")
+    return LoadedImage(name, pixels)
+
+
+# -- loading -------------------------------------------------------------------------------------------
+
+
+def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) -> Detector:
+    """The detector that :meth:`Detector.save` wrote into ``folder``.
+
+    Parameters
+    ----------
+    device: of torch, for the anomaly model.
+    calibrated: whether to refuse a model without a calibration that holds for today's scores.
+
+    Raises
+    ------
+    ModelError
+        When the folder is no model, incomplete, edited, damaged, from a newer version of Blemish, or to be
+        calibrated again.
+    """
+    from blemish.extras import explain_missing
+
+    folder = Path(folder)
+    file = read_document(folder, DETECTOR, ModelFile)
+    if calibrated and file.calibration is None:
+        raise ModelError(
+            folder,
+            f"was calibrated by Blemish {file.blemish} on scores of scenes that inspection no longer gives",
+            f"run blemish calibrate {folder} {file.subject.upper()} --out NEW, which does not train",
+        )
+    with explain_missing():
+        from blemish.detectors.ensemble import for_inspection
+        from blemish.detectors.factory import build_model, upgrade_state_dict
+
+    preprocessing = file.preprocessing
+    model = load_weights(
+        folder,
+        file,
+        lambda: build_model(file.recipe, preprocessing.channels, preprocessing.modalities, pretrained=False),
+        lambda weights: upgrade_state_dict(weights, file.recipe),
+    )
+    return Detector(for_inspection(model, device), file)
+
+
+def _module(model: AnomalyModel) -> nn.Module:
+    """The torch module that ``model`` is."""
+    if not hasattr(model, "state_dict"):
+        raise UsageError("only detectors whose model is a torch module can be saved")
+    return cast("nn.Module", model)

@@ -1,0 +1,273 @@
+"""A folder of images inspected into a folder of records, maps, overlays and a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from blemish.data.datasets import Item, find_images, read_mask
+from blemish.data.image import SUFFIXES, read_image
+from blemish.data.maps import read_map, write_image, write_map
+from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
+from blemish.errors import BlemishError, FileError, ImageError, Stopped
+from blemish.inspection.detection import Detection
+from blemish.inspection.detector import Detector
+from blemish.observer import Observer
+from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
+from blemish.report.numbers import counted
+from blemish.storage.run_folder import RunFolder, RunMark
+
+RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
+EVALUATION_FILE = "evaluation.json"
+IMAGE_FOLDERS = ("maps", "overlays", "reconstructions")
+# White on a written map; anything beyond is kept, at the cost of that map's resolution alone.
+FULL_SCALE_LEVELS = 8.0
+
+
+class InspectionFolder:
+    """The output folder of an inspection: finished images stay whatever happens to the next one.
+
+    An image's map, overlay and reconstruction are written before its record, so a record vouches for them.
+    """
+
+    def __init__(
+        self, folder: str | Path, detector: Detector, *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        self.folder = Path(folder)
+        self.detector = detector
+        self.problems: list[BlemishError] = []
+        records = self.folder / RECORDS_FILE
+        self.records: list[Inspection] = (
+            read_records(records) if resume and not overwrite and records.exists() else []
+        )
+        self._run().claim(
+            _settings(detector),
+            resume=resume,
+            overwrite=overwrite,
+            compared=("weights_sha256", "threshold", "level"),
+            written=self._written,
+            emptied=IMAGE_FOLDERS,
+        )
+
+    def _run(self) -> RunFolder:
+        refusal = (
+            "already holds an inspection; replace it with --overwrite, choose another --out, or go on with an "
+            "unfinished blemish inspect by --resume"
+        )
+        return RunFolder(
+            self.folder,
+            [RunMark(RECORDS_FILE, refusal)],
+            settings_file=SETTINGS_FILE,
+            other="was inspected with another {setting}; use --overwrite or another --out",
+            unreadable=("cannot be read, so the inspection cannot go on", "use --overwrite"),
+        )
+
+    def _written(self) -> Iterator[Path]:
+        """Files of an earlier inspection, relative to the folder."""
+        with suppress(FileError):  # without readable records, images of the same names are replaced
+            for record in read_records(self.folder / RECORDS_FILE):
+                for kind in IMAGE_FOLDERS:
+                    yield _place(kind, record.path)
+        yield from (Path(REPORT_FILE), Path(EVALUATION_FILE))
+
+    def done(self) -> set[str]:
+        """Names of the images that have a record."""
+        return {record.path for record in self.records}
+
+    def add(self, found: Detection, label: str | None = None) -> Inspection:
+        """Write maps, overlay and record of one image."""
+        write_map(
+            self._place("maps", found.name),
+            found.map,
+            full_scale=FULL_SCALE_LEVELS * found.pixel_threshold or 1.0,
+            measure=self.detector.measure_name,
+        )
+        if found.reconstruction is not None:
+            write_image(self._place("reconstructions", found.name), found.reconstruction)
+        drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
+        write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
+        record = found.record(label)
+        append_record(self.folder / RECORDS_FILE, record)
+        self.records.append(record)
+        return record
+
+    def drift(self) -> Drift:
+        """Whether the images look like those of the calibration; without those known to be defective."""
+        scores = [record.score for record in self.records if record.label in ("good", None)]
+        decision = self.detector.decision
+        return find_drift(decision.calibration.scores, scores, decision.threshold)
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / REPORT_FILE
+
+    def in_words(self) -> str:
+        """One line for people."""
+        rejected = sum(record.is_anomalous is True for record in self.records)
+        return f"{rejected} of {len(self.records)} images rejected."
+
+    def remarks(self) -> list[str]:
+        """Lines beside :meth:`in_words`: a drift, if there is one."""
+        drift = self.drift().in_words()
+        return [drift] if drift else []
+
+    def _place(self, kind: str, name: str) -> Path:
+        return self.folder / _place(kind, name)
+
+    def write_report(self, items: Sequence[Item], sections: Sequence[Section] = ()) -> None:
+        """``report.html`` from what is on disk; ``items`` say where the images and masks are."""
+        by_name = {item.name: item for item in items}
+
+        def panels(record: Inspection) -> ImageViews:
+            item = by_name[record.path]
+            image = read_image(item.path)
+            mask = None
+            if item.mask is not None:
+                with suppress(ImageError):  # evaluating has said so, and the image is worth showing
+                    mask = read_mask(item.mask, size=image.size)
+            reconstruction = self._place("reconstructions", record.path)
+            return ImageViews(
+                image.floats(),
+                read_image(reconstruction).floats() if os.path.exists(reconstruction) else None,
+                read_map(self._place("maps", record.path)),
+                mask,
+            )
+
+        detector, recipe, decision = self.detector, self.detector.recipe, self.detector.decision
+        training = detector.file.training
+        write_inspection_report(
+            self.folder / REPORT_FILE,
+            model=ModelSummary(
+                name=recipe.title,
+                recipe=recipe.name,
+                paper=recipe.paper,
+                measure=detector.measure_name,
+                trained=f"trained on {counted(len(detector.file.split['train']), 'good image')} "
+                f"with {recipe.name} in {_duration(training.seconds)}",
+            ),
+            records=[record for record in self.records if record.path in by_name],
+            panels=panels,
+            calibration_scores=np.array(decision.calibration.scores),
+            level=decision.pixel_threshold,
+            guarantee=decision.guarantee,
+            settings={key.replace("_", " "): str(value) for key, value in _settings(detector).items()},
+            problems=[str(problem) for problem in self.problems],
+            sections=sections,
+            drift=self.drift(),
+            false_reject_rate=decision.promised_rate,
+        )
+
+
+def inspect_folder(
+    detector: Detector,
+    images: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> InspectionFolder:
+    """Inspect every image in ``images`` and write records, maps, overlays and the report to ``out``.
+
+    An image that cannot be used is reported to the observer, and the others go on.
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop: finished images are on disk and in the report.
+    FileError
+        When ``images`` holds no image or ``out`` cannot be written.
+    """
+    observer = observer or Observer()
+    detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
+    items = find_images(Path(images))
+    output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
+    finished = output.done()
+    left = sum(item.name not in finished for item in items)
+    done = f", {len(items) - left} already done" if finished else ""
+    observer.stage(f"Inspecting {counted(left, 'image')} in {images}{done}")
+    try:
+        for item, found in inspections(detector, items, observer, finished, output.problems):
+            output.add(found, item.label)
+    except BlemishError:
+        with suppress(FileError):  # on a full disk the first failure is the one to report
+            output.write_report(items)
+        raise
+    output.write_report(items)
+    return output
+
+
+def inspections(
+    detector: Detector,
+    items: Sequence[Item],
+    observer: Observer,
+    finished: Container[str] = (),
+    problems: list[BlemishError] | None = None,
+) -> Iterator[tuple[Item, Detection]]:
+    """Inspect ``items`` one by one, skipping ``finished`` names; errors of unusable images join ``problems``."""
+    for count, item in enumerate(items, start=1):
+        if item.name in finished:
+            continue
+        if observer.should_stop():
+            raise Stopped(f"stopped after {count - 1} of {len(items)} images, which are finished")
+        try:
+            _refuse_unwritable(item)
+            found = detector.inspect(read_image(item.path), name=item.name)
+        except ImageError as problem:
+            observer.problem(problem)
+            if problems is not None:
+                problems.append(problem)
+        else:
+            yield item, found
+        observer.count(count, len(items))
+
+
+def _refuse_unwritable(item: Item) -> None:
+    try:
+        item.name.encode()
+    except UnicodeEncodeError:
+        raise ImageError(item.path, "has a name that is not valid text", "rename it") from None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _settings(detector: Detector) -> dict[str, Any]:
+    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
+    recipe, file, decision = detector.recipe, detector.file, detector.decision
+    return {
+        "recipe": recipe.name,
+        "score": recipe.score.name,
+        "threshold_rule": decision.rule,
+        "false_reject_rate": decision.promised_rate,
+        "threshold": decision.threshold,
+        "level": decision.pixel_threshold,
+        "patch": recipe.patch.size,
+        "stride": recipe.patch.stride,
+        "resized_to": file.preprocessing.size,
+        "channels": file.preprocessing.channels,
+        "calibration_images": len(decision.calibration.scores),
+        "training_images": len(file.split["train"]),
+        "training_steps": file.training.steps,
+        "trained_on": file.training.machine_words,
+        "images_sha256": file.fingerprint.sha256,
+        "weights_sha256": file.weights_sha256,
+        "fitted_by": f"blemish {file.blemish}",
+    }
+
+
+def _place(kind: str, name: str) -> Path:
+    """``a.png`` keeps its name and ``a.bmp`` becomes ``a.bmp.png``, so an image ``a.bmp.png`` cannot."""
+    path = PurePath(name)
+    keeps = path.suffix.lower() == ".png" and PurePath(path.stem).suffix.lower() not in SUFFIXES
+    return Path(kind) / (name if keeps else f"{name}.png")

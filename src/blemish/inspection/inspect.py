@@ -1,0 +1,92 @@
+"""Inspection of files by what a detector was fitted on: images or scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from blemish.decision import Inspection
+from blemish.errors import UsageError
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import Subject
+from blemish.inspection.folder import inspect_folder
+from blemish.observer import Observer
+
+
+class InspectionResult(Protocol):
+    """The output folder of an inspection."""
+
+    @property
+    def records(self) -> Sequence[Inspection]:
+        """Of the finished images or scenes."""
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+
+    def in_words(self) -> str:
+        """One line for people."""
+
+    def remarks(self) -> list[str]:
+        """Lines beside it."""
+
+
+def inspect(
+    detector: Detector,
+    source: str | Path,
+    out: str | Path,
+    *,
+    hide: Sequence[str] = (),
+    reconstruction: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> InspectionResult:
+    """Inspect every image or scene in ``source``, and write records, maps and the report to ``out``.
+
+    Parameters
+    ----------
+    hide, reconstruction: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
+    resume: go on with an inspection that was stopped.
+    overwrite: replace what an earlier inspection wrote.
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop: what is finished is on disk and in the report.
+    UsageError
+        When an option is not for what the model was fitted on.
+    FileError
+        When ``source`` holds nothing to inspect or ``out`` cannot be written.
+    """
+    options = {"hide": hide, "reconstruction": reconstruction}
+    return _INSPECT[detector.file.subject](
+        detector,
+        source,
+        out,
+        options,
+        {"resume": resume, "overwrite": overwrite, "observer": observer},
+    )
+
+
+Options = Mapping[str, Any]
+
+
+def _images(
+    detector: Detector, source: str | Path, out: str | Path, of_scenes: Options, common: Options
+) -> InspectionResult:
+    if any(of_scenes.values()):
+        raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
+    return inspect_folder(detector, source, out, **common)
+
+
+def _scenes(
+    detector: Detector, source: str | Path, out: str | Path, of_scenes: Options, common: Options
+) -> InspectionResult:
+    from blemish.inspection.scenes import inspect_scenes  # needs the extra [large], which images do without
+
+    return inspect_scenes(detector, source, out, **of_scenes, **common)
+
+
+_INSPECT: Mapping[Subject, Callable[..., InspectionResult]] = {"images": _images, "scenes": _scenes}

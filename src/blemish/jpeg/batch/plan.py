@@ -1,0 +1,122 @@
+"""Jobs of a batch: which image becomes which file, and which files an earlier run has written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from blemish.data.datasets import Item, find_images
+from blemish.errors import FileError, UsageError
+from blemish.jpeg.batch.records import EncodedFile, file_sha256
+from blemish.jpeg.batch.settings import BatchSettings
+from blemish.storage.records_log import RecordsLog
+
+_JPEG_SUFFIXES = {".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """One image to encode: ``output`` is the name of its file within ``root``."""
+
+    item: Item
+    root: Path
+    output: str
+    settings: BatchSettings
+    in_place: bool
+    fingerprint: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes; in place, through a link to what it names."""
+        return self.item.path.resolve() if self.in_place else self.root / self.output
+
+
+def plan_jobs(
+    sources: Sequence[Path], out: Path | None, settings: BatchSettings, fingerprint: str
+) -> list[EncodingJob]:
+    """One job for each image of ``sources``; ``out`` is None where files are replaced in place.
+
+    Raises
+    ------
+    UsageError
+        No source, an output folder that is a source, two images with one output.
+    FileError
+        A source without images.
+    """
+    if not sources:
+        raise UsageError("no images are named; give files or folders")
+    jobs: list[EncodingJob] = []
+    for source in sources:
+        items = find_images(source)
+        if out is None:
+            root = source if source.is_dir() else source.parent
+            jobs += [EncodingJob(item, root, item.name, settings, True, fingerprint) for item in items]
+            continue
+        if source.is_dir() and out.resolve() == source.resolve():
+            raise UsageError(f"{out}: holds the images themselves; give another --out, or --in-place")
+        if len(sources) > 1 and source.is_dir():
+            folder = source.resolve().name
+            items = [Item(item.path, f"{folder}/{item.name}") for item in items]
+        inside = out.resolve()
+        jobs += [
+            EncodingJob(item, out, _output_name(item.name), settings, False, fingerprint)
+            for item in items
+            if inside not in item.path.resolve().parents  # an earlier run's output
+        ]
+    if out is None:
+        return list({job.path: job for job in jobs}.values())
+    jobs = _with_distinct_outputs(jobs)
+    if not jobs:
+        raise FileError(sources[0], "holds no image beside the output", "name a folder with images")
+    return jobs
+
+
+def _output_name(name: str) -> str:
+    path = PurePosixPath(name)
+    return name if path.suffix.lower() in _JPEG_SUFFIXES else str(path.with_suffix(".jpg"))
+
+
+def _with_distinct_outputs(jobs: Sequence[EncodingJob]) -> list[EncodingJob]:
+    """The jobs, each with an output of its own: ``a.png`` beside ``a.jpg`` becomes ``a.png.jpg``."""
+
+    def key(name: str) -> str:
+        return name.casefold()  # some disks take a.jpg and A.JPG for one file
+
+    taken: dict[str, list[EncodingJob]] = {}
+    for job in jobs:
+        taken.setdefault(key(job.output), []).append(job)
+    result: dict[str, EncodingJob] = {}
+    for job in jobs:
+        if len(taken[key(job.output)]) > 1 and job.output != job.item.name:
+            job = replace(job, output=f"{job.item.name}.jpg")
+        other = result.setdefault(key(job.output), job)
+        if other is not job:
+            raise UsageError(
+                f"{other.item.path} and {job.item.path} would both become {job.output}; rename one, or encode "
+                "them into two folders"
+            )
+    return list(result.values())
+
+
+def split_done(
+    jobs: Sequence[EncodingJob], logs: dict[Path, RecordsLog[EncodedFile]], fingerprint: str
+) -> tuple[dict[EncodingJob, EncodedFile], list[EncodingJob]]:
+    """The jobs that an earlier run has done, with their records, and those that are left."""
+    records: dict[tuple[Path, str], list[EncodedFile]] = {}
+    for root, log in logs.items():
+        for record in log.records:
+            if record.settings == fingerprint:
+                records.setdefault((root, record.output), []).append(record)
+    done: dict[EncodingJob, EncodedFile] = {}
+    left = []
+    for job in jobs:
+        for record in reversed(records.get((job.root, job.output), [])):
+            if file_sha256(job.path) == record.output_sha256 and (
+                job.in_place or file_sha256(job.item.path) == record.input_sha256
+            ):
+                done[job] = record
+                break
+        else:
+            left.append(job)
+    return done, left

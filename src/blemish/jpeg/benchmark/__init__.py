@@ -1,0 +1,1 @@
+"""Benchmark of JPEG codecs: codecs under test, baselines, Bjøntegaard delta rates."""

@@ -1,0 +1,101 @@
+"""VGG16 and ResNet50 as encoders, initialised with ImageNet weights and trained further.
+
+As in Kumar, Malik, Puglisi 2025: the networks of Simonyan & Zisserman 2015 and He et al. 2016 without their
+classifiers. The paper names ImageNet, but not the version of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from blemish.errors import RecipeError, UsageError
+from blemish.layers.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_network
+from blemish.models.contracts import ImageEncoder
+from blemish.models.registry import ENCODERS, register
+
+STRIDE = 32
+
+
+class PretrainedEncoder(ImageEncoder):
+    """Pretrained encoder: (N, C, H, W) in [0, 1] to features (N, width, H/32, W/32), at least 0.
+
+    One channel is repeated as red, green and blue; any other number than three is reduced by a learned 1 × 1
+    convolution, which is initialised to the mean of the channels.
+
+    Parameters
+    ----------
+    channels: channels of the images.
+    patch: side of the training patch in pixels, a multiple of 32; the images of the paper have 256.
+    weights: ``imagenet`` (a file on this machine), ``download``, ``none`` (from scratch), or a path.
+    pretrained: False initialises the weights at random, regardless of ``weights``.
+
+    Raises
+    ------
+    RecipeError
+        For a patch that is no multiple of 32.
+    FileError
+        If the weights are missing or belong to another network.
+    """
+
+    stride = STRIDE
+    network_name: str
+    width: int
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, channels: int, patch: int = 256, weights: str = "imagenet", pretrained: bool = True
+    ) -> None:
+        super().__init__()
+        if patch % STRIDE:
+            raise RecipeError(
+                f"encoder '{self.network_name}' needs a patch that is a multiple of {STRIDE}, but patch.size is "
+                f"{patch}; try --set patch.size={max(STRIDE, round(patch / STRIDE) * STRIDE)}"
+            )
+        self.patch = patch
+        self.latent_shape = (self.width, patch // STRIDE, patch // STRIDE)
+        self.network = load_network(
+            self.network_name,
+            weights if pretrained else "none",
+            without="train from scratch with --set encoder.weights=none",
+        )
+        self.colours = nn.Conv2d(channels, 3, 1, bias=False) if channels not in (1, 3) else None
+        if self.colours is not None:
+            nn.init.constant_(self.colours.weight, 1 / channels)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.colours is not None:
+            x = self.colours(x)  # (N, C, H, W) -> (N, 3, H, W)
+        # one channel is broadcast to (N, 3, H, W) here
+        x = (x - self.mean) / self.std
+        return cast(Tensor, self.network(x))
+
+
+@register(ENCODERS, "vgg16")
+class VGG16Encoder(PretrainedEncoder):
+    """Encoder of the five convolutional blocks of VGG16, each with its max-pooling."""
+
+    network_name = "vgg16"
+    width = 512
+
+
+@register(ENCODERS, "resnet50")
+class ResNet50Encoder(PretrainedEncoder):
+    """Encoder of ResNet50 without its global pooling and classifier."""
+
+    network_name = "resnet50"
+    width = 2048
+
+    def forward(self, x: Tensor) -> Tensor:
+        learning = self.network.get_submodule("bn1").training  # a loss term may switch it to evaluation mode
+        if learning and x.shape[0] * x.shape[2] * x.shape[3] <= STRIDE * STRIDE:
+            raise UsageError(
+                "batch normalisation in encoder 'resnet50' cannot learn from one image of "
+                f"{x.shape[3]} × {x.shape[2]} pixels; set training.batch=2 or more, or a larger patch.size"
+            )
+        return super().forward(x)

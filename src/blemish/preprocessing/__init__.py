@@ -1,0 +1,1 @@
+"""Scaling, pose and tiling of images, each with its inverse."""

@@ -1,0 +1,121 @@
+"""Preprocessing of images for the network, the same in training and inspection, and its inverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize, select_channels
+from blemish.data.modality import Modality
+from blemish.errors import ImageError, UsageError
+from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, uncrop
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PreprocessedImage(NamedTuple):
+    """A preprocessed image, and the inverse transform of maps and images."""
+
+    pixels: NDArray[np.float32]
+    """(C, h, w) floats in [0, 1] at the network's scale."""
+    own: NDArray[np.float32]
+    """(C, H, W) floats in [0, 1] at the image's own size."""
+    pose: Pose | None
+    """Of the object, where the preprocessing brings it into a common one."""
+    scale: float
+    """The network's pixels per image pixel."""
+
+    def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A map (h, w) at the image's own size (H, W); 0 outside the crop."""
+        back: NDArray[np.float32] = self._back(values[None], np.zeros(1))[0]
+        return back
+
+    def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """An image (C, h, w) at the image's own size (C, H, W); outside the crop, the image itself."""
+        return self._back(values, self.own)
+
+    def _back(self, values: NDArray[np.floating], outside: NDArray[np.floating]) -> NDArray[np.float32]:
+        shape = (self.own.shape[1], self.own.shape[2])
+        if self.pose is not None:
+            return uncrop(values, self.pose, shape, self.scale, outside)
+        if values.shape[1:] == shape:
+            return values.astype(np.float32, copy=False)
+        return resize(values, shape)
+
+
+class Preprocessing(BaseModel):
+    """Channels, depth and size that a model was fitted on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: int
+    """Of the input of the network."""
+    convert: bool
+    """Whether images of other channel counts are converted (``image.channels`` was set)."""
+    kind: PixelKind
+    """Depth of the training images; another depth is refused, because full scale would mean something else."""
+    size: int | None
+    """Shorter side in pixels after resizing; None keeps the image's own size."""
+    scale: float | None = None
+    """Factor by which every image is resized, in place of ``size``."""
+    crop: Crop | None = None
+    """Size of the crop around the object in every image; None for whole images."""
+    modalities: tuple[Modality, ...] = ()
+    """Those of a model that was fitted on scenes; their channels together are ``channels``."""
+
+    def apply(self, image: LoadedImage) -> PreprocessedImage:
+        """Bring an image to the network's channels and scale, and its object into the common pose.
+
+        An object that cannot be found is assumed to lie in the middle, so that the image is inspected all the same.
+
+        Raises
+        ------
+        ImageError
+            When the image's channels or depth are not what the model was fitted on.
+        """
+        pixels = image.pixels
+        if image.kind != self.kind:
+            raise ImageError(
+                image.path,
+                f"is {DEPTH_WORDS[image.kind]}, the model was fitted on {DEPTH_WORDS[self.kind]} images",
+                f"convert it to {DEPTH_WORDS[self.kind]}",
+            )
+        if self.convert:
+            try:
+                pixels = select_channels(pixels, self.channels)
+            except UsageError as error:
+                raise ImageError(image.path, str(error), "convert it or remove it") from None
+        elif image.channels != self.channels:
+            raise ImageError(
+                image.path,
+                f"has {image.channels} channel{'s' * (image.channels != 1)}, "
+                f"the model was fitted on {self.channels}",
+                f"convert it, or fit with --set image.channels={self.channels}",
+            )
+        floats = LoadedImage(image.path, pixels).floats()
+        scale = self.scale_of(image.height, image.width)
+        if self.crop is not None:
+            found = find_pose(floats.mean(0))
+            middle = ((image.height - 1) / 2, (image.width - 1) / 2)
+            pose = found.pose if found else Pose(middle, (0.0, 1.0))
+            return PreprocessedImage(crop(floats, pose, self.crop, scale), floats, pose, scale)
+        height, width = self.scaled(image.height, image.width)
+        resized = floats if (height, width) == floats.shape[1:] else resize(floats, (height, width))
+        return PreprocessedImage(resized, floats, None, scale)
+
+    def scale_of(self, height: int, width: int) -> float:
+        """The network's pixels per pixel of an image of ``height`` and ``width``."""
+        if self.scale is not None:
+            return self.scale
+        return 1.0 if self.size is None else self.size / min(height, width)
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of an image as the network sees it: aspect kept, or that of the crop."""
+        if self.crop is not None:
+            return self.crop.height, self.crop.width
+        scale = self.scale_of(height, width)
+        least = 1 if self.size is None else self.size
+        return max(least, round(height * scale)), max(least, round(width * scale))

@@ -1,0 +1,1 @@
+"""Files on disk: atomic writing, run folders, record logs, tiled arrays, model folders."""

@@ -1,0 +1,32 @@
+"""Calibration of a fitted model: scores of held-out good images, and the decision that rests on them."""
+
+from __future__ import annotations
+
+from blemish.detectors.ensemble import for_inspection
+from blemish.inspection.calibration import calibrated
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile
+from blemish.training.fit_run import FitRun
+
+
+def calibrate(run: FitRun, file: ModelFile) -> Detector:
+    """The detector with its decision, calibrated without the share of largest scores that ``threshold.trim`` sets.
+
+    Parameters
+    ----------
+    file: document of the model, without calibration.
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop.
+    """
+    source, observer = run.source, run.observer
+    detector = Detector(for_inspection(run.model), file)
+    observer.stage(f"Calibrating the decision on {source.describe('calibration')}")
+    scored = source.scores(detector, "calibration", observer)
+    training_scores: tuple[float, ...] = ()
+    if run.recipe.threshold.rule == "train-mean":
+        observer.stage(f"Scoring {source.describe('train')}, whose mean is the threshold")
+        training_scores = source.scores(detector, "train", observer).scores
+    return detector.with_file(calibrated(file, scored, training_scores, source.unit))

@@ -1,0 +1,153 @@
+"""Fit of a detector: from a folder of good images, or of scenes, to a calibrated model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blemish.detectors.contracts import FitRecord
+from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.factory import build_model, networks
+from blemish.detectors.reconstruction import ReconstructionModel
+from blemish.inspection.detector import Detector
+from blemish.models import contact_sheet
+from blemish.models.synthetic_anomalies import SyntheticAnomalies
+from blemish.observer import Observer
+from blemish.recipes import Recipe
+from blemish.storage.model_folder import weights_sha256
+from blemish.training.calibration import calibrate
+from blemish.training.device import choose_machine
+from blemish.training.fit_run import FitRun
+from blemish.training.fit_settings import all_settings, choose_recipe
+from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
+from blemish.training.patches import RandomPatches, raising
+from blemish.training.runs import claim_folder, finish, output_folder
+from blemish.training.sources import FitSource, choose_source
+from blemish.training.warm_start import WarmStart
+
+SHEET_PATCHES = 8
+"""Training patches on the contact sheet of synthetic anomalies."""
+
+
+def fit(
+    images: str | Path,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    settings: Sequence[str] = (),
+    false_reject_rate: float | None = None,
+    budget: str | float | None = None,
+    continue_from: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Detector:
+    """Fit a detector on the good images in ``images``, and calibrate its reject decision.
+
+    A warm start (``continue_from``) begins with the weights, recipe and preprocessing of a model, and trains for a
+    fifth of its recipe's steps or budget, unless ``settings`` or ``budget`` set the length. An image that the
+    model, or one before it, has seen keeps its part for good, and is recognised by the bytes of its file under any
+    name: calibration images never train, training and validation images never calibrate. New images are split as
+    always. Training draws on all training images in ``images``, new and old, and the decision rests on all
+    calibration images in it, new and old: no training has seen one of them.
+
+    Parameters
+    ----------
+    images: a folder of good images, or a CSV list, of which test and defective images are not read; or
+        scenes (:func:`blemish.data.scenes.find_scenes`). Any recipe takes scenes that a ``modalities.yaml``
+        describes, with all their channels together. Recipes for several sensors also take folders of
+        images for scenes (:func:`blemish.data.scenes.holds_scenes`); other images they take for one modality.
+    recipe: a name, the path of a YAML file, or a recipe; ``blemish`` where none is given, and ``fp-cae-add`` for
+        scenes that a ``modalities.yaml`` describes.
+    settings: ``key=value`` overrides of the recipe, as ``--set`` takes them; for a warm start, only those
+        of ``training`` and ``threshold``.
+    false_reject_rate: share of good images that may be rejected, instead of the recipe's.
+    budget: seconds of training, or a text such as "5m", instead of the recipe's number of steps.
+    continue_from: folder of the model of a warm start.
+    out: folder for the model and, while training, the checkpoint; without it nothing is written.
+    resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
+    overwrite: replace a model or checkpoint that is already in ``out``.
+    observer: hears of progress, and of each image that cannot be used; the others are used.
+
+    Raises
+    ------
+    CalibrationError
+        Before training, when the images are too few for the false-reject rate.
+    Stopped
+        When the observer asked to stop; the checkpoint is in ``out``.
+    RecipeError, FileError, UsageError
+        In one line that names the setting or the file, and the remedy.
+    """
+    observer = observer or Observer()
+    folder = output_folder(out, resume=resume, overwrite=overwrite)
+    path = Path(images)
+    start = None if continue_from is None else WarmStart(continue_from)
+    chosen = choose_recipe(path, recipe, start, all_settings(settings, budget, false_reject_rate))
+    open_source = choose_source(path, chosen, start)
+    machine = choose_machine(chosen.training.device, chosen.training.precision)
+    if folder is not None:
+        claim_folder(folder, resume=resume, overwrite=overwrite)
+    source = open_source(observer)
+    run = FitRun(
+        _model(chosen, source, start),
+        recipe=chosen,
+        source=source,
+        machine=machine,
+        folder=folder,
+        resume=resume,
+        start=start,
+        observer=observer,
+    )
+    record, notes = _fit_model(run)
+    detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))
+    if folder is not None:
+        finish(detector, folder, _contact_sheet(run))
+    return detector
+
+
+# -- model ---------------------------------------------------------------------------------------------
+
+
+def _model(recipe: Recipe, source: FitSource, start: WarmStart | None) -> ReconstructionModel | Ensemble:
+    """The model to fit: that of the warm start, or a new one with weights drawn from the recipe's seed."""
+    torch.manual_seed(recipe.training.seed)
+    if start is not None:
+        return start.model
+    return build_model(recipe, source.preprocessing.channels, source.preprocessing.modalities)
+
+
+def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
+    """Fit the model in place; the record of its fit, and notes for the user and the model card."""
+    recipe, source = run.recipe, run.source
+    length = f" for {recipe.training.budget:.0f} s" if run.recipes and recipe.training.budget else ""
+    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+    record = run.model.fit(source, run)
+    notes = (
+        *trimming_notes(run.training, recipe),
+        *record.notes,
+        *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
+        *(
+            note
+            for name, autoencoder in networks(run.model).items()
+            for note in alignment_notes(autoencoder, source.patches("calibration"), run.recipes[name])
+        ),
+    )
+    for note in notes:
+        run.observer.stage(note)
+    return record, (*source.notes, *notes)
+
+
+def _contact_sheet(run: FitRun) -> NDArray[np.uint8] | None:
+    """Training patches with and without synthetic anomalies, of the first network that is trained on such."""
+    for name, autoencoder in networks(run.model).items():
+        recipe = run.recipes[name]
+        if any(isinstance(corruption, SyntheticAnomalies) for corruption in autoencoder.corruptions):
+            seed, images = recipe.training.seed, run.source.patches("train")
+            patches = RandomPatches(images, recipe.patch.size, seed=seed, start=0, stop=SHEET_PATCHES)
+            batch = torch.stack(list(raising(patches[index] for index in range(SHEET_PATCHES))))
+            return contact_sheet(autoencoder, batch, seed)
+    return None

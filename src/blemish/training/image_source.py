@@ -1,0 +1,144 @@
+"""Single good images as the data of a fit: whole images train, validate or calibrate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from blemish.data.fingerprint import Fingerprint, file_sha256
+from blemish.data.image import read_image
+from blemish.decision.decision import Unit
+from blemish.detectors.contracts import GoodImages
+from blemish.detectors.factory import least_side
+from blemish.errors import Stopped
+from blemish.inspection.calibration import Scored, score_images, unit_of_images
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import Split
+from blemish.observer import Observer
+from blemish.preprocessing.pose import find_pose, plan_crop
+from blemish.preprocessing.transform import Preprocessing
+from blemish.recipes import Recipe
+from blemish.training.partition import new_and_earlier, parts_by_sha256, split_continued, split_images
+from blemish.training.patches import PreprocessedImages
+from blemish.training.usable_images import read_images
+from blemish.training.warm_start import WarmStart
+
+POSE_IMAGES = 64
+"""Training images, at most, that are looked at to decide whether all show one object."""
+
+
+class ImageSource:
+    """Good images of a folder or a list, read and split (:class:`~blemish.training.sources.FitSource`).
+
+    Parameters
+    ----------
+    path: of the folder, or of the CSV list.
+    start: model that the fit goes on from: its images keep their parts, its preprocessing is used.
+
+    Raises
+    ------
+    CalibrationError
+        When the images are too few for the false-reject rate.
+    FileError, UsageError
+        When no image can be used, or the images do not suit ``start``.
+    Stopped
+        When the observer asked to stop.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, observer: Observer, start: WarmStart | None) -> None:
+        observer.stage(f"Reading the good images in {path}")
+        scale = start.preprocessing.scale if start else None
+        self.fingerprint, usable = read_images(path, recipe, observer, scale)
+        sha256 = {name: file_sha256(item.path) for name, item in usable.items()}
+        self.notes: tuple[str, ...] = ()
+        before: dict[str, str] = {}
+        if start is None:
+            parts = split_images(usable, recipe)
+        else:
+            start.check(path, self.fingerprint)
+            usable = {name: start.in_its_group(item, sha256[name]) for name, item in usable.items()}
+            before = start.seen
+            known = {name: before[digest] for name, digest in sha256.items() if digest in before}
+            parts = split_continued(path, usable, known, recipe)
+            self.notes = (new_and_earlier(parts, known),)
+        self.split: Split = {**parts}
+        self.seen = parts_by_sha256(parts, sha256, before)
+        now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
+        self.groups = {**(start.groups if start else {}), **now}
+        self._parts = {part: [usable[name] for name in names] for part, names in parts.items()}
+        self.preprocessing = start.preprocessing if start else self._choose_preprocessing(recipe, observer)
+        self._patches: dict[str, PreprocessedImages] = {}
+        for part in ("train", "validation"):
+            if self.patches(part).on_disk:
+                self._preprocess_all(part, observer)
+
+    def _preprocess_all(self, part: str, observer: Observer) -> None:
+        """Fill the disk cache once, before the clock of a budget runs: training and memory bank read it many times."""
+        count = len(self._parts[part])
+        observer.stage(
+            f"Preparing {count} images of {part}; more than fit in memory, so a temporary file keeps them"
+        )
+        for done in self.patches(part).preprocess_all():
+            observer.count(done, count)
+            if observer.should_stop():
+                raise Stopped(f"stopped after preparing {done} of {count} images, before training")
+
+    def _choose_preprocessing(self, recipe: Recipe, observer: Observer) -> Preprocessing:
+        """Channels, scale and crop, by the recipe and, for the pose, by the training images."""
+        image = recipe.image
+        preprocessing = _scaling(recipe, self.fingerprint)
+        if image.pose == "never":
+            return preprocessing
+        sample = self._parts["train"][:: math.ceil(len(self._parts["train"]) / POSE_IMAGES)]
+        poses, scales = [], []
+        for done, item in enumerate(sample, start=1):
+            if observer.should_stop():
+                raise Stopped(f"stopped after looking at {done - 1} of {len(sample)} images, before training")
+            loaded = read_image(item.path)
+            poses.append(find_pose(loaded.floats().mean(0)))
+            scales.append(preprocessing.scale_of(loaded.height, loaded.width))
+            observer.count(done, len(sample))
+        crop, reason = plan_crop(poses, scales, least=least_side(recipe))
+        note = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
+        observer.stage(note)
+        self.notes = (*self.notes, note)
+        return preprocessing.model_copy(update={"crop": crop})
+
+    def announce(self) -> str:
+        return (
+            f"{len(self._parts['train'])} images, "
+            f"{len(self._parts['validation'])} held out for early stopping, "
+            f"{len(self._parts['calibration'])} for the decision"
+        )
+
+    def describe(self, part: str) -> str:
+        which = {"calibration": "held-out good", "train": "training"}[part]
+        return f"{len(self._parts[part])} {which} images"
+
+    def patches(self, part: str) -> PreprocessedImages:
+        if part not in self._patches:  # once, because it keeps the images in memory
+            self._patches[part] = PreprocessedImages(self._parts[part], self.preprocessing)
+        return self._patches[part]
+
+    def whole(self, part: str) -> GoodImages:
+        return GoodImages(self.patches(part), [item.group_key for item in self._parts[part]])
+
+    def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
+        return score_images(detector, self._parts[part], observer)
+
+    def unit(self, numbers: Sequence[int]) -> Unit:
+        return unit_of_images([self._parts["calibration"][number] for number in numbers])
+
+
+def _scaling(recipe: Recipe, data: Fingerprint) -> Preprocessing:
+    """Preprocessing without pose: each image at its own scale, or all at the one of the median image."""
+    image = recipe.image
+    common = image.size is not None and image.scale == "common"
+    return Preprocessing(
+        channels=data.channels,
+        convert=image.channels is not None,
+        kind=data.kind,
+        size=None if common else image.size,
+        scale=image.size / min(data.width.median, data.height.median) if common and image.size else None,
+    )

@@ -1,0 +1,126 @@
+"""Choice of the images that a model can be fitted on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from blemish.data.datasets import Item, find_images
+from blemish.data.fingerprint import Fingerprint, fingerprint
+from blemish.data.image import image_info
+from blemish.detectors.factory import least_side
+from blemish.errors import FileError, ImageError, Stopped
+from blemish.observer import Observer
+from blemish.preprocessing.tiling import smallest_side
+from blemish.recipes import Recipe
+
+
+def usable_images(
+    images: Path,
+    *,
+    channels: int | None,
+    patch: int | None,
+    remedy: Callable[[int], str],
+    observer: Observer,
+    one: str = "good image",
+    many: str = "images",
+) -> tuple[Fingerprint, dict[str, Item]]:
+    """The fingerprint of all images in ``images`` that can be fitted on, and those images by name.
+
+    Parameters
+    ----------
+    channels: number that each is converted to; None keeps them.
+    patch: side in pixels; images of less than half a patch are left out. None takes all sizes.
+    remedy: for such an image, by its shorter side in pixels.
+    one, many: names of the images in messages.
+
+    Raises
+    ------
+    FileError
+        When there is no such image.
+    Stopped
+        When the observer asked to stop.
+    """
+    items = good_images(images)
+    if patch is not None:
+        items = [item for item in items if not _refuse_small(item, patch, remedy, observer)]
+    if not items:
+        raise FileError(images, f"holds no {one} that can be used", "repair the images above, or add others")
+
+    def count(done: int, total: int) -> None:
+        observer.count(done, total)
+        if observer.should_stop():
+            raise Stopped(f"stopped after reading {done} of {total} {many}, before training")
+
+    data, usable, problems = fingerprint(items, channels=channels, progress=count)
+    for problem in problems:
+        observer.problem(problem)
+    return data, {item.name: item for item in usable}
+
+
+def _refuse_small(item: Item, patch: int, remedy: Callable[[int], str], observer: Observer) -> bool:
+    try:
+        info = image_info(item.path)
+    except ImageError:
+        return False  # fingerprint() reads the whole file and reports its problem
+    shorter = min(info.height, info.width)
+    if shorter >= smallest_side(patch):
+        return False
+    problem = f"is {info.width} × {info.height} pixels, less than half a {patch}-pixel patch"
+    observer.problem(ImageError(item.path, problem, remedy(shorter)))
+    return True
+
+
+def read_images(
+    images: Path, recipe: Recipe, observer: Observer, scale: float | None = None
+) -> tuple[Fingerprint, dict[str, Item]]:
+    """The fingerprint of all good images that can be used, and those images by name.
+
+    Parameters
+    ----------
+    scale: common scale of the model of a warm start, where it has one.
+    """
+    patch, image = recipe.patch.size if recipe.encoder else 2 * least_side(recipe), recipe.image
+    side: int | None = patch if image.size is None else None
+    if image.size is not None and image.scale == "common":
+        scale = scale or _common_scale(good_images(images), image.size, patch)
+        side = math.ceil(patch / scale)
+
+    def remedy(shorter: int) -> str:
+        if image.size is not None:
+            return "leave it out, or fit with --set image.scale=each"
+        side = shorter // 16 * 16
+        smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
+        return f"leave it out, or fit with {smaller}--set image.size={patch}"
+
+    return usable_images(
+        images,
+        channels=recipe.image.channels,
+        patch=side,
+        remedy=remedy,
+        observer=observer,
+    )
+
+
+def _common_scale(items: Sequence[Item], size: int, patch: int) -> float:
+    """Scale that brings the median of ``items`` to ``size``; images that are then less than half a patch do not count."""
+    sides = []
+    for item in items:
+        with suppress(ImageError):  # reported when the whole file is read
+            info = image_info(item.path)
+            sides.append((info.width, info.height))
+    while sides:
+        scale: float = size / min(statistics.median(some) for some in zip(*sides, strict=True))
+        stay = [both for both in sides if min(both) >= smallest_side(math.ceil(patch / scale))]
+        if len(stay) == len(sides):
+            return scale
+        sides = stay
+    return 1.0
+
+
+def good_images(images: Path) -> list[Item]:
+    """Images of a folder or list that are neither defective nor for tests."""
+    return [item for item in find_images(images) if item.is_good is not False and item.split != "test"]

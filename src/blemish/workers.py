@@ -1,0 +1,107 @@
+"""Run one function over many tasks, in worker processes or in this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+from blemish.errors import BlemishError, Stopped, UsageError
+from blemish.observer import Observer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+_in_worker = False
+
+
+def cores() -> int:
+    """Cores that this process may use: in a worker process its share of one, else those it is bound to."""
+    if _in_worker:
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def each(
+    work: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, observer: Observer | None = None
+) -> Iterator[R]:
+    """Results of ``work`` on every task, as they are finished; the observer gets the count after each.
+
+    Parameters
+    ----------
+    work: a function of a module, which worker processes import by name; tasks and results are pickled.
+    workers: processes; with 1 everything runs in this one, in order. More than 1 need a main module that can
+        be imported without starting the work again (``if __name__ == "__main__":``).
+
+    Raises
+    ------
+    Stopped
+        When the observer asked to stop; results of running tasks are yielded first.
+    BlemishError
+        When a worker process was killed.
+    """
+    if workers < 1:
+        raise UsageError(f"{workers} workers; give at least 1")
+    observer = observer or Observer()
+    found = _here(work, tasks) if workers == 1 else _elsewhere(work, tasks, workers, observer)
+    for done, result in enumerate(found, start=1):
+        yield result
+        observer.count(done, len(tasks))
+        if workers == 1 and done < len(tasks) and observer.should_stop():
+            raise _stopped(done, len(tasks))
+
+
+def _here(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    return map(work, tasks)
+
+
+def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observer: Observer) -> Iterator[R]:
+    # Forking a process that has loaded torch or Numba can leave locks held for ever.
+    context = multiprocessing.get_context("spawn")
+    left = iter(tasks)
+    done, stopping = 0, False
+    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, context, _prepare) as pool:
+        try:
+            # One task more than there are processes, so that none waits and a stop comes soon.
+            running = {pool.submit(work, task) for task in islice(left, workers + 1)}
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done += 1
+                    yield future.result()
+                if not stopping and observer.should_stop():
+                    stopping = True
+                    running = {future for future in running if not future.cancel()}
+                if not stopping:
+                    running |= {pool.submit(work, task) for task in islice(left, len(finished))}
+        except BrokenProcessPool:
+            raise BlemishError(
+                "a worker process was killed, most likely for want of memory; run again with fewer --workers"
+            ) from None
+        finally:
+            # However the loop ended, by an interrupt too: tasks that have not begun are not waited for.
+            for future in running:
+                future.cancel()
+    if done < len(tasks):
+        raise _stopped(done, len(tasks))
+
+
+def _prepare() -> None:
+    """Prepare a worker process: Ctrl-C is left to the main process, and one core is this process's share."""
+    global _in_worker
+    _in_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for variable in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
+        os.environ.setdefault(variable, "1")
+
+
+def _stopped(done: int, total: int) -> Stopped:
+    return Stopped(f"stopped after {done} of {total}, which are finished")

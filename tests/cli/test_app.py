@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from blemish._version import __version__
+from blemish.decision import read_records
+from blemish.errors import ImageError
+from blemish.inspection.detector import Detector, load
+from blemish.observer import Observer
+from blemish.recipes import recipe_names
+from studies import StudyResult
+
+Run = Callable[..., Any]
+
+COMMANDS = ["demo", "fit", "inspect", "evaluate", "compare", "recipes", "study", "checks"]
+
+
+# -- help and wrong usage ------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(blemish: Run) -> None:
+    ran = blemish("--help")
+    assert ran.code == 0
+    assert all(re.search(rf"\b{name}\b", ran.out) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_in_its_help(blemish: Run, command: str) -> None:
+    ran = blemish(command, "--help")
+    assert ran.code == 0
+    assert re.search(rf"Examples?:\s+blemish {command}", ran.out)
+    assert "--json" in ran.out
+
+
+def test_version(blemish: Run) -> None:
+    assert blemish("--version").out == f"blemish {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fti"],
+        ["fit"],
+        ["fit", "good"],
+        ["inspect", "model", "parts"],
+        ["inspect", "model", "parts", "--out", "found", "--colour"],
+        ["inspect", "model", "parts", "--out", "found", "--threshold", "high"],
+        ["inspect", "model", "parts", "--out", "found", "--false-reject-rate", "5"],
+    ],
+)
+def test_wrong_usage_ends_with_2(blemish: Run, words: list[str]) -> None:
+    ran = blemish(*words)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--recipe", "sim-ae"], "unknown recipe 'sim-ae'; did you mean 'ssim-ae'?"),
+        (["--set", "training.step=9"], "unknown key 'training.step'; did you mean 'training.steps'?"),
+        (["--set", "training.steps=many"], "training.steps"),
+        (["--set", "training.steps"], "write it as key=value"),
+        (["--set", "encoder.latnt=9"], "did you mean 'latent'?"),
+        (["--false-reject-rate", "0"], "--false-reject-rate 0: choose a number between 0 and 1"),
+        (["--resume", "--overwrite"], "give one"),
+        (
+            ["--budget", "5 parsecs"],
+            "--budget 5 parsecs: write seconds, minutes or hours, such as 90s, 5m or 1h",
+        ),
+    ],
+)
+def test_settings_that_cannot_work(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str], options: list[str], words: str
+) -> None:
+    ran = blemish("fit", good, "--out", tmp_path / "model", *tiny_options, *options)
+    assert ran.code == 2
+    assert words in ran.error
+    assert not (tmp_path / "model").exists()
+
+
+def test_two_decisions_at_once(blemish: Run, model: Path, good: Path, tmp_path: Path) -> None:
+    ran = blemish(
+        "inspect", model, good, "--out", tmp_path / "f", "--threshold", 1, "--false-reject-rate", 0.5
+    )
+    assert (ran.code, "give one" in ran.error) == (2, True)
+
+
+# -- fit -----------------------------------------------------------------------------------------------
+
+
+def test_fit_makes_a_model_although_an_image_is_bad(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str], detector: Detector
+) -> None:
+    images = Path(shutil.copytree(good, tmp_path / "good"))
+    (images / "bad.png").write_bytes(b"")
+    ran = blemish("fit", images, "--out", tmp_path / "model", *tiny_options)
+    assert ran.code == 1
+    assert ran.skipped == [
+        f"skipped {images / 'bad.png'}: is empty (0 bytes); save it again from its source, or remove it"
+    ]
+    assert "1 file was skipped" in ran.error
+    # The bad image changes nothing of what is learned from the others.
+    assert load(tmp_path / "model").file.weights_sha256 == detector.file.weights_sha256
+    assert detector.guarantee in ran.out
+    again = blemish("fit", images, "--out", tmp_path / "model", *tiny_options)
+    assert again.code == 2
+    assert "choose another --out or pass --overwrite" in again.error
+
+
+def test_too_few_images_end_with_2_before_training(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
+    ran = blemish("fit", good, "--out", tmp_path / "model", *tiny_options, "--false-reject-rate", 0.01)
+    assert ran.code == 2
+    assert "at least 198 good images, or pass --false-reject-rate 0.077" in ran.error
+    assert "Training" not in ran.err
+
+
+def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
+    out = tmp_path / "my model"
+    words = ["fit", str(good), "--out", str(out), *tiny_options, "--set", "training.steps=40"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "blemish", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("Training"):
+                process.send_signal(signal.SIGINT)
+                break
+        said += process.stderr.read()
+    assert process.returncode == 1
+    last = said.splitlines()[-1]
+    stopped = re.fullmatch(r"blemish: stopped at step (\d+) of 40; go on with: blemish (.*)", last)
+    assert stopped, said
+    assert not (out / "model.json").exists()
+    assert shlex.split(stopped[2]) == [*words, "--resume"]
+    ran = blemish(*shlex.split(stopped[2]))
+    assert ran.code == 0
+    assert load(out).file.training.steps == 40
+
+
+@pytest.mark.parametrize(("asked", "goes_on"), [(2, "--overwrite"), (26, "--resume")])
+def test_the_line_that_goes_on_with_a_replacement_works(
+    blemish: Run,
+    good: Path,
+    model: Path,
+    tiny_options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    goes_on: str,
+) -> None:
+    """Stopped while reading there is no checkpoint to go on from; stopped while training there is."""
+    from blemish.cli.console import ConsoleObserver
+
+    words = ["fit", str(good), "--out", str(model), *tiny_options, "--set", "training.seed=3"]
+    answers = iter([False] * asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleObserver, "should_stop", lambda _: next(answers, True))
+        ran = blemish(*words, "--overwrite")
+    assert ran.code == 1
+    line = ran.error.split("go on with: blemish ")[1]
+    assert shlex.split(line) == [*words, goes_on]
+    assert blemish(*shlex.split(line)).code == 0
+    assert load(model).recipe.training.seed == 3
+
+
+def test_an_interrupt_ends_with_one_line(
+    blemish: Run, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blemish.training.fit.fit", interrupted)
+    ran = blemish("fit", good, "--out", tmp_path / "model")
+    assert ran.code == 1
+    assert ran.error == "blemish: interrupted; what was finished is on disk"
+    assert ran.err.splitlines() == [ran.error]
+
+
+@pytest.mark.parametrize("words", [["demo"], ["study", "bergmann2018"]])
+def test_skipped_files_end_the_demo_and_studies_with_1(
+    blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    problem = ImageError(tmp_path / "a.png", "is empty", "remove it")
+
+    def run(*_: object, observer: Observer, **__: object) -> Any:
+        observer.problem(problem)
+        return MagicMock()
+
+    monkeypatch.setattr("blemish.demo.run.run_demo", run)
+    monkeypatch.setattr("studies.run_study", lambda *_, **options: run(**options) and StudyResult({}, "", ()))
+    ran = blemish(*words, "--out", tmp_path)
+    assert ran.code == 1
+    assert ran.skipped == [f"skipped {problem}"]
+    assert ran.error == "blemish: finished, but 1 file was skipped, see above"
+
+
+# -- figures -------------------------------------------------------------------------------------------
+
+
+def test_json_stands_alone_on_standard_output(
+    blemish: Run, good: Path, dataset: Path, tmp_path: Path, tiny_options: list[str], detector: Detector
+) -> None:
+    model = tmp_path / "model"
+    fit = json.loads(blemish("fit", good, "--out", model, *tiny_options, "--json").out)
+    assert fit["threshold"] == detector.threshold
+    assert fit["guarantee"] == detector.guarantee
+    ran = blemish("inspect", model, good, "--out", tmp_path / "found", "--json")
+    assert ran.err == ""
+    records = {record["path"]: record for record in json.loads(ran.out)}
+    assert [records[name]["score"] for name in detector.file.split["calibration"]] == list(
+        detector.file.calibration.scores
+    )
+    on_disk = read_records(tmp_path / "found" / "inspections.jsonl")
+    assert {record.path: record.score for record in on_disk} == {
+        path: record["score"] for path, record in records.items()
+    }
+    evaluation = json.loads(blemish("evaluate", model, dataset, "--json").out)
+    assert evaluation["image"]["all"]["good"] == 4
+    recipes = json.loads(blemish("recipes", "--json").out)
+    assert {"l2-ae", "ssim-ae"} <= {recipe["name"] for recipe in recipes}
+    checks = json.loads(blemish("checks", "--json").out)
+    assert {"name", "found", "ok", "mend"} == set(checks[0])
+
+
+def test_a_budget_and_a_model_to_go_on_from(
+    blemish: Run, good: Path, model: Path, tmp_path: Path, draw: Any, save: Any
+) -> None:
+    more = Path(shutil.copytree(good, tmp_path / "more"))
+    for seed in range(5):
+        save(more / f"new {seed}.png", draw(800 + seed))
+    ran = blemish("fit", more, "--continue", model, "--budget", "0.3s", "--out", tmp_path / "newer", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["training"]["budget"] == 0.3
+    newer = load(tmp_path / "newer")
+    assert [one.weights_sha256 for one in newer.file.lineage] == [load(model).file.weights_sha256]
+    ran = blemish("fit", more, "--continue", model, "--recipe", "l2-ae", "--out", tmp_path / "other")
+    assert (ran.code, "leave --recipe out" in ran.error) == (2, True)
+    ran = blemish("fit", more, "--continue", tmp_path / "none", "--out", tmp_path / "other")
+    assert ran.error.startswith(f"blemish: {tmp_path / 'none'}: does not exist; give the folder")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_decision_can_be_changed_at_inspection(
+    blemish: Run, model: Path, good: Path, tmp_path: Path, detector: Detector
+) -> None:
+    looser = blemish("inspect", model, good, "--out", tmp_path / "a", "--false-reject-rate", 0.5)
+    assert looser.code == 0
+    assert "at most 50 %" in looser.out
+    by_hand = blemish("inspect", model, good, "--out", tmp_path / "b", "--threshold", 0)
+    assert by_hand.out.startswith("24 of 24 images rejected. The threshold 0 was set by hand")
+    strict = blemish("inspect", model, good, "--out", tmp_path / "c", "--false-reject-rate", 0.01)
+    assert strict.code == 2
+    assert "99 or more good images" in strict.error
+    assert not (tmp_path / "c").exists()
+
+
+def test_evaluate_prints_figures_and_writes_only_when_asked(
+    blemish: Run, model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    ran = blemish("evaluate", model, dataset)
+    assert ran.code == 0
+    assert "AUPRO" in ran.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    ran = blemish("evaluate", model, dataset, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").exists()
+    ran = blemish("evaluate", model, dataset, "--out", tmp_path / "out")
+    assert (ran.code, "--overwrite" in ran.error) == (2, True)
+
+
+def test_compare(blemish: Run, dataset: Path, tmp_path: Path, tiny: list[str]) -> None:
+    settings = [word for key in [*tiny, "threshold.false_reject_rate=0.2"] for word in ("--set", key)]
+    words = ["compare", dataset, "--recipes", "l2-ae", "--out", tmp_path / "out", *settings]
+    ran = blemish(*words, "--json")
+    assert [run["recipe"] for run in json.loads(ran.out)["runs"]] == ["l2-ae"]
+    assert "l2-ae" in blemish(*words).out
+    ran = blemish(*words, "--seeds", "one")
+    assert (ran.code, "whole numbers" in ran.error) == (2, True)
+
+
+def test_checks_end_with_1_when_something_is_missing(blemish: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = blemish("checks")
+    assert ran.code == 0
+    assert all(line.startswith("ok") for line in ran.out.splitlines())
+    from importlib import util
+
+    real = util.find_spec
+    monkeypatch.setattr("blemish.checks.util.find_spec", lambda name: None if name == "torch" else real(name))
+    ran = blemish("checks")
+    assert ran.code == 1
+    (line,) = [line for line in ran.out.splitlines() if not line.startswith("ok")]
+    assert re.fullmatch(
+        r"--  torch +missing; type in the project's folder: pip install -e '\.\[train\]'", line
+    )
+
+
+def test_recipes_name_their_papers(blemish: Run) -> None:
+    ran = blemish("recipes")
+    assert ran.code == 0
+    assert re.search(r"^ssim-ae +SSIM autoencoder\..*arXiv:1807\.02011", ran.out, re.MULTILINE)
+
+
+def test_recipes_name_what_they_need(blemish: Run) -> None:
+    found = {recipe["name"]: recipe for recipe in json.loads(blemish("recipes", "--json").out)}
+    assert set(found) == set(recipe_names())
+    lines = blemish("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipe_names())
+    for line in lines:
+        recipe = found[line.split()[0]]
+        assert recipe["paper"] in line
+        assert line.endswith(f"Needs: {', '.join(recipe['needs'])}.")
+
+
+def test_a_study_gets_what_was_asked(blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(name: str, out: Path, **options: Any) -> StudyResult:
+        asked.update(options, name=name, out=out)
+        return StudyResult({"rows": []}, "| a table |", (out / "kumar2025.json",))
+
+    monkeypatch.setattr("studies.run_study", run)
+    words = ["study", "kumar2025", "--data", tmp_path / "screw", "--out", tmp_path, "--seeds", "0,2"]
+    ran = blemish(*words, "--set", "training.steps=5", "--set", "image.size=64")
+    assert ran.out == f"| a table |\nWritten: {tmp_path / 'kumar2025.json'}\n"
+    assert (asked["name"], asked["data"], asked["quick"]) == ("kumar2025", tmp_path / "screw", False)
+    assert (asked["seeds"], asked["settings"]) == ([0, 2], ["training.steps=5", "image.size=64"])
+    assert json.loads(blemish(*words, "--quick", "--json").out) == {"rows": []}
+    assert asked["quick"] is True
+    blemish("study", "kumar2025")
+    assert (asked["data"], asked["seeds"], asked["out"]) == (None, None, Path("studies/results"))
+    ran = blemish("study", "kumar2025", "--seeds", "one")
+    assert (ran.code, "whole numbers" in ran.error) == (2, True)
+
+
+def test_unknown_study(blemish: Run, tmp_path: Path) -> None:
+    ran = blemish("study", "bergman", "--out", tmp_path)
+    assert ran.code == 2
+    assert "did you mean 'bergmann2018'?" in ran.error
+
+
+def test_a_model_that_is_none(blemish: Run, good: Path, tmp_path: Path) -> None:
+    ran = blemish("inspect", good, good, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert ran.error.startswith(f"blemish: {good}: holds no model.json")
+
+
+def test_warnings_of_pillow_are_not_shown(blemish: Run) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        blemish("--version")
+        warnings.warn_explicit(
+            "Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin"
+        )
+    assert shown == []

@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from blemish.data.image import read_image
+from blemish.data.maps import read_map
+from blemish.decision import Calibration, read_records
+from blemish.errors import FileError, Stopped, UsageError
+from blemish.inspection.detector import Detector
+from blemish.inspection.folder import inspect_folder
+
+Draw = Callable[..., np.ndarray]
+Save = Callable[..., Path]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def parts(tmp_path: Path, draw: Draw, save: Save) -> Path:
+    """Five images with the names that people give."""
+    folder = tmp_path / "parts"
+    names = ["a.png", "a.bmp", "a.bmp.png", "left side/ä ö.png", "<script>alert(1)<.tif"]
+    for seed, name in enumerate(names):
+        save(folder / name, draw(300 + seed, 40 + seed, 48 - seed, dot=seed == 0))
+    return folder
+
+
+@pytest.fixture
+def bad(parts: Path, draw: Draw, save: Save) -> dict[str, str]:
+    """Files that cannot be used, put among the five: name, and a word of what is said of it."""
+    whole = (parts / "a.png").read_bytes()
+    (parts / "empty.png").write_bytes(b"")
+    (parts / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (parts / "text.png").write_text("a letter")
+    save(parts / "colour.png", np.stack([draw(1)] * 3, axis=-1))
+    save(parts / "deep.png", draw(1).astype(np.uint16) * 256)
+    save(parts / "small.png", draw(1, 15, 60))
+    holes = draw(1).astype(np.float32) / 255
+    holes[3, 4] = np.nan
+    tifffile.imwrite(parts / "nan.tif", holes)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    (parts / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+    return {
+        "bomb.png": "60000 × 60000",
+        "colour.png": "3 channels",
+        "cut.png": "truncated",
+        "deep.png": "16-bit",
+        "empty.png": "0 bytes",
+        "nan.tif": "NaN",
+        "small.png": "too small",
+        "text.png": "is not a PNG",
+    }
+
+
+# -- what an inspection leaves -------------------------------------------------------------------------
+
+
+def test_every_image_leaves_a_record_a_map_an_overlay_and_a_reconstruction(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts, out)
+    images = {"a.png", "a.bmp.png", "a.bmp.png.png", "left side/ä ö.png", "<script>alert(1)<.tif.png"}
+    expected = {f"{kind}/{name}" for kind in ("maps", "overlays", "reconstructions") for name in images}
+    assert files(out) == expected | {"inspections.jsonl", "inspection.json", "report.html"}
+    for record in read_records(out / "inspections.jsonl"):
+        found = detector.inspect(parts / record.path)
+        assert record.score == found.score
+        assert record.size == found.size
+        name = record.path if record.path in ("a.png", "left side/ä ö.png") else f"{record.path}.png"
+        with Image.open(out / "maps" / name) as image:
+            assert image.mode == "I;16"
+            assert image.size == found.size
+            step = float(image.text["blemish:scale"])  # type: ignore[attr-defined]
+            assert image.text["blemish:measure"] == "1 − SSIM"  # type: ignore[attr-defined]
+        np.testing.assert_allclose(read_map(out / "maps" / name), found.map, rtol=0, atol=0.51 * step)
+        assert read_image(out / "overlays" / name).size == found.size
+        redrawn = read_image(out / "reconstructions" / name).floats()
+        np.testing.assert_allclose(redrawn, found.reconstruction, rtol=0, atol=0.51 / 255)
+
+
+def test_report_escapes_names_and_tells_training_and_promise(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    inspect_folder(detector, parts, tmp_path / "found")
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;.tif" in page
+    assert "ä ö.png" in page
+    assert re.search(r"trained on 17 good images with ssim-ae in \d+ s", page)
+    assert "false-reject rate at most" in page
+    assert str(tmp_path) not in page
+    inspect_folder(detector.with_threshold(0.1), parts, tmp_path / "fixed")
+    assert "false-reject rate at most" not in (tmp_path / "fixed" / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_image_that_cannot_be_converted_is_left_out_and_the_others_are_inspected(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    five = np.zeros((5, 40, 48), np.uint8)
+    tifffile.imwrite(parts / "five.tif", five, photometric="minisblack", metadata={"axes": "CYX"})
+    preparation = detector.file.preprocessing.model_copy(update={"convert": True})
+    file = detector.file.model_copy(update={"preprocessing": preparation})
+    output = inspect_folder(Detector(detector.model, file), parts, tmp_path / "found")
+    (problem,) = map(str, output.problems)
+    assert problem.startswith(f"{parts / 'five.tif'}: an image of 5 channels cannot be turned into one of 1")
+    assert len(output.records) == 5
+
+
+def test_an_image_scores_the_same_alone_and_among_others(
+    detector: Detector, good: Path, tmp_path: Path
+) -> None:
+    inspect_folder(detector, good, tmp_path / "many")
+    inspect_folder(detector, good / "7.png", tmp_path / "one")
+    many = {record.path: record for record in read_records(tmp_path / "many" / "inspections.jsonl")}
+    (alone,) = read_records(tmp_path / "one" / "inspections.jsonl")
+    assert alone.score == many["7.png"].score
+    assert alone.p_value == many["7.png"].p_value
+    name = Path("maps") / "7.png"
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    calibration = [many[name].score for name in detector.file.split["calibration"]]
+    assert calibration == list(detector.file.calibration.scores)
+
+
+# -- bad input -----------------------------------------------------------------------------------------
+
+
+def test_bad_files_are_named_and_the_others_done(
+    blemish: Callable[..., Any], model: Path, parts: Path, bad: dict[str, str], tmp_path: Path
+) -> None:
+    ran = blemish("inspect", model, parts, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert len(ran.skipped) == len(bad)
+    for line, (name, words) in zip(ran.skipped, sorted(bad.items()), strict=True):
+        assert line.startswith(f"skipped {parts / name}: ")
+        assert words in line
+        assert "; " in line
+    assert "8 files were skipped" in ran.error
+    records = read_records(tmp_path / "found" / "inspections.jsonl")
+    assert len(records) == 5
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in bad)
+
+
+def test_a_name_that_is_no_text_is_told(
+    detector: Detector, parts: Path, tmp_path: Path, recorder: type
+) -> None:
+    shutil.copy(parts / "a.png", os.fsdecode(os.fsencode(parts) + b"/\xff.png"))
+    told = recorder()
+    folder = inspect_folder(detector, parts, tmp_path / "found", observer=told)
+    assert len(folder.records) == 5
+    assert "rename it" in str(told.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [("empty", "holds no image"), ("missing", "does not exist"), ("notes", "holds no image")],
+)
+def test_nothing_to_inspect(
+    blemish: Callable[..., Any], model: Path, tmp_path: Path, images: str, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("")
+    ran = blemish("inspect", model, tmp_path / images, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert ran.error.startswith(f"blemish: {tmp_path / images}: {words}")
+    assert not (tmp_path / "found").exists()
+
+
+def test_images_of_which_none_can_be_used(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.png").write_bytes(b"")
+    folder = inspect_folder(detector, tmp_path / "parts", tmp_path / "found")
+    assert folder.records == []
+    assert "No image was inspected" in (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+
+
+# -- output that cannot be written ---------------------------------------------------------------------
+
+
+def test_out_below_a_file(blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = blemish("inspect", model, parts, "--out", tmp_path / "file" / "found")
+    assert ran.code == 1
+    assert "choose another output folder" in ran.error
+
+
+@pytest.mark.parametrize("place", ["maps", "overlays", "reconstructions"])
+def test_full_disk_keeps_finished_records_and_leaves_no_half_file(
+    detector: Detector, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    out = tmp_path / "found"
+    real = Image.Image.save
+    written: list[Path] = []
+
+    def save(self: Image.Image, fp: Any, *rest: Any, **options: Any) -> None:
+        if isinstance(fp, Path) and fp.parent == out / place:
+            written.append(fp)
+            if len(written) > 2:
+                fp.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, fp, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", save)
+        with pytest.raises(FileError, match="the disk is full; free some space") as error:
+            inspect_folder(detector, parts, out)
+    assert error.value.path.parent == out / place
+    done = read_records(out / "inspections.jsonl")
+    assert len(done) == 2
+    assert not [name for name in files(out) if ".part-" in name]
+    assert "2 images" in (out / "report.html").read_text(encoding="utf-8")
+    folder = inspect_folder(detector, parts, out, resume=True)
+    assert folder.records[:2] == done
+    assert len(folder.records) == 5
+
+
+def test_full_disk_is_one_line(
+    blemish: Callable[..., Any],
+    model: Path,
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("blemish.storage.atomic.os.replace", full)
+    ran = blemish("inspect", model, parts, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert "the disk is full" in ran.error
+    assert files(tmp_path / "found") == set()
+
+
+# -- stop, resume, overwrite ---------------------------------------------------------------------------
+
+
+def test_resume_does_what_is_left_and_nothing_twice(
+    detector: Detector, parts: Path, tmp_path: Path, recorder: type
+) -> None:
+    out = tmp_path / "found"
+    with pytest.raises(Stopped, match="stopped after 2 of 5 images"):
+        inspect_folder(detector, parts, out, observer=recorder(2))
+    first = read_records(out / "inspections.jsonl")
+    assert len(first) == 2
+    assert "2 images" in (out / "report.html").read_text(encoding="utf-8")
+    times = {path: path.stat().st_mtime_ns for path in (out / "maps").rglob("*.png")}
+    with pytest.raises(UsageError, match="--resume"):
+        inspect_folder(detector, parts, out)
+    told = recorder()
+    inspect_folder(detector, parts, out, resume=True, observer=told)
+    assert told.stages == [f"Inspecting 3 images in {parts}, 2 already done"]
+    assert all(path.stat().st_mtime_ns == before for path, before in times.items())
+    inspect_folder(detector, parts, tmp_path / "whole")
+    resumed, whole = (
+        {(r.path, r.score, r.p_value, r.regions) for r in read_records(folder / "inspections.jsonl")}
+        for folder in (out, tmp_path / "whole")
+    )
+    assert resumed == whole
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_resume_refuses_another_decision_and_another_model(
+    detector: Detector, parts: Path, tmp_path: Path, recorder: type
+) -> None:
+    out = tmp_path / "found"
+    with pytest.raises(Stopped):
+        inspect_folder(detector, parts, out, observer=recorder(2))
+    with pytest.raises(UsageError, match="another threshold; use --overwrite"):
+        inspect_folder(detector.with_threshold(0.1), parts, out, resume=True)
+    settings = json.loads((out / "inspection.json").read_text())
+    (out / "inspection.json").write_text(json.dumps({**settings, "weights_sha256": "0"}))
+    with pytest.raises(UsageError, match="another weights"):
+        inspect_folder(detector, parts, out, resume=True)
+    (out / "inspection.json").unlink()
+    with pytest.raises(FileError, match="use --overwrite"):
+        inspect_folder(detector, parts, out, resume=True)
+    assert len(read_records(out / "inspections.jsonl")) == 2
+
+
+def test_overwrite_removes_what_the_earlier_inspection_wrote_and_nothing_else(
+    detector: Detector, good: Path, parts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts, out)
+    (out / "maps" / "mine.png").write_bytes(b"kept")
+    (out / "notes.txt").write_text("kept")
+    (out / "evaluation.json").write_text("{}")
+    inspect_folder(detector.with_threshold(0.1), good / "7.png", out, overwrite=True)
+    assert files(out) == {
+        "maps/7.png",
+        "maps/mine.png",
+        "overlays/7.png",
+        "reconstructions/7.png",
+        "inspections.jsonl",
+        "inspection.json",
+        "report.html",
+        "notes.txt",
+    }
+    assert not (out / "overlays" / "left side").exists()
+    assert [record.threshold for record in read_records(out / "inspections.jsonl")] == [0.1]
+
+
+def test_overwrite_never_leaves_its_folder(
+    detector: Detector, parts: Path, tmp_path: Path, save: Save, draw: Draw
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts / "a.png", out)
+    mine = save(tmp_path / "mine.png", draw(1))
+    line = (out / "inspections.jsonl").read_text()
+    for name in ("../../mine.png", str(mine)):
+        (out / "inspections.jsonl").write_text(line.replace('"a.png"', json.dumps(name)))
+        inspect_folder(detector, parts / "a.png", out, overwrite=True)
+        assert mine.exists()
+
+
+def test_overwrite_mends_records_that_cannot_be_read(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    out.mkdir()
+    (out / "inspections.jsonl").write_text("no record\n")
+    with pytest.raises(FileError, match="line 1 is not a record"):
+        inspect_folder(detector, parts, out, resume=True)
+    assert len(inspect_folder(detector, parts, out, overwrite=True).records) == 5
+
+
+def test_an_output_name_that_the_disk_refuses(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="the name is too long"):
+        inspect_folder(detector, parts, tmp_path / ("a" * 300))
+    with pytest.raises(FileError, match="cannot be read"):
+        inspect_folder(detector, "a" * 300, tmp_path / "found")
+
+
+def test_resume_and_overwrite_contradict_each_other(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give one"):
+        inspect_folder(detector, parts, tmp_path / "found", resume=True, overwrite=True)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
+    blemish: Callable[..., Any], model: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    parts, out = tmp_path / "many parts", tmp_path / "found"
+    count = 30
+    for seed in range(count):
+        save(parts / f"{seed}.png", draw(seed, 100, 120))
+    words = ["inspect", str(model), str(parts), "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "blemish", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        records = out / "inspections.jsonl"
+        while process.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") > 1):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 1
+    last = said.splitlines()[-1]
+    stopped = re.fullmatch(rf"blemish: stopped after (\d+) of {count} images.*; go on with: (.*)", last)
+    assert stopped, said
+    done = read_records(out / "inspections.jsonl")
+    assert 1 < len(done) == int(stopped[1]) < count
+    assert (out / "report.html").exists()
+    assert stopped[2] == f"blemish inspect {model} '{parts}' --out {out} --resume"
+    ran = blemish(*words, "--resume")
+    assert ran.code == 0
+    resumed = read_records(out / "inspections.jsonl")
+    assert resumed[: len(done)] == done
+    assert len({record.path for record in resumed}) == len(resumed) == count
+
+
+# -- like the training images? -----------------------------------------------------------------------
+
+
+def test_images_unlike_the_training_are_told_in_a_line_and_in_the_report(
+    blemish: Callable[..., Any], detector: Detector, draw: Draw, save: Save, tmp_path: Path
+) -> None:
+    calibration = Calibration(scores=tuple(np.linspace(0.1, 0.2, 40)), map_maxima=(0.5,) * 40)
+    file = detector.file.model_copy(update={"calibration": calibration})
+    strict = Detector(detector.model, file)
+    strict.save(tmp_path / "model")
+    for seed in range(12):
+        save(tmp_path / "parts" / f"{seed}.png", draw(300 + seed))
+    scores = [strict.inspect(path).score for path in (tmp_path / "parts").iterdir()]
+    ran = blemish(
+        "inspect", tmp_path / "model", tmp_path / "parts", "--out", tmp_path / "a", "--threshold", 99
+    )
+    (line,) = [line for line in ran.out.splitlines() if "look like" in line]
+    side = "higher" if np.mean(scores) > 0.15 else "lower"
+    assert line.startswith("These images do not look like the training images")
+    assert f"score {side} than" in line
+    assert line in (tmp_path / "a" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+
+
+def test_blemished_images_that_are_known_do_not_count_as_drift(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    output = inspect_folder(detector, parts, tmp_path / "found")
+    before = output.drift()
+    assert before.count == 5
+    output.records = [record.model_copy(update={"label": "dot"}) for record in output.records[:1]] + [
+        record.model_copy(update={"label": "good"}) for record in output.records[1:]
+    ]
+    assert output.drift().count == 4
+
+
+def test_few_images_say_that_they_cannot_tell(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
+) -> None:
+    ran = blemish("inspect", model, parts / "a.png", "--out", tmp_path / "found")
+    assert "are too few" in ran.out

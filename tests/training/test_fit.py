@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blemish.data.image import read_image
+from blemish.detectors.ensemble import Ensemble
+from blemish.errors import ModelError, Stopped, UsageError
+from blemish.inspection.detector import Detector
+from blemish.storage.model_folder import MODEL_FILE
+from blemish.training.fit import fit
+from blemish.training.runs import CHECKPOINT
+
+RATE = 0.2
+SMALL = "ssim-ae"
+Draw = Callable[..., np.ndarray]
+Save = Callable[..., Path]
+
+
+def test_the_same_seed_gives_the_same_model(detector: Detector, good: Path, tiny: list[str]) -> None:
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE)
+    assert again.file.weights_sha256 == detector.file.weights_sha256
+    assert again.file.calibration == detector.file.calibration
+    assert again.file.split == detector.file.split
+    other = fit(good, SMALL, settings=[*tiny, "training.seed=1"], false_reject_rate=RATE)
+    assert other.file.weights_sha256 != detector.file.weights_sha256
+    assert other.file.split != detector.file.split
+
+
+def test_split_parts_are_disjoint_and_hold_every_image(detector: Detector, good: Path) -> None:
+    parts = detector.file.split
+    names = [name for part in parts.values() for name in part]
+    assert sorted(names) == sorted(path.name for path in good.iterdir())
+    assert len(parts["calibration"]) == len(detector.file.calibration.scores) == 5
+
+
+def test_interrupted_fit_goes_on_to_the_same_model(
+    detector: Detector, good: Path, tmp_path: Path, tiny: list[str], recorder: type
+) -> None:
+    out = tmp_path / "model"
+    # should_stop is asked once for each of the 24 images read, then after every step.
+    for stopping in (2, 27):
+        with pytest.raises(Stopped):
+            fit(
+                good,
+                SMALL,
+                settings=tiny,
+                false_reject_rate=RATE,
+                out=out,
+                resume=True,
+                observer=recorder(stopping),
+            )
+        assert not (out / MODEL_FILE).exists()
+    assert (out / CHECKPOINT).exists()
+    with pytest.raises(UsageError, match="--resume or pass --overwrite"):
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out)
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    assert again.file.weights_sha256 == detector.file.weights_sha256
+    assert again.file.calibration == detector.file.calibration
+    assert not (out / CHECKPOINT).exists()
+
+
+def test_stop_while_calibrating_loses_no_training(
+    detector: Detector, good: Path, tmp_path: Path, tiny: list[str], recorder: type
+) -> None:
+    out = tmp_path / "model"
+
+    class AtCalibration(recorder):  # type: ignore[misc]
+        def should_stop(self) -> bool:
+            return any(stage.startswith("Calibrating") for stage in self.stages)
+
+    with pytest.raises(Stopped, match="while calibrating"):
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, observer=AtCalibration())
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    assert again.file.training.steps == 6
+    assert again.file.calibration == detector.file.calibration
+
+
+def test_a_checkpoint_that_was_never_written_is_none(
+    detector: Detector, good: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    out = tmp_path / "model"
+    (out / CHECKPOINT).mkdir(parents=True)
+    (out / CHECKPOINT / "state-6.safetensors").write_bytes(b"")
+    again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    assert again.file.weights_sha256 == detector.file.weights_sha256
+
+
+def test_resume_refuses_other_settings(good: Path, tmp_path: Path, tiny: list[str], recorder: type) -> None:
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, observer=recorder(26))
+    with pytest.raises(ModelError, match=r"another training\.learning_rate"):
+        fit(
+            good,
+            SMALL,
+            settings=[*tiny, "training.learning_rate=0.1"],
+            false_reject_rate=RATE,
+            out=out,
+            resume=True,
+        )
+
+
+def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], recorder: type) -> None:
+    told = recorder()
+    settings = [*tiny, "training.steps=1000000"]
+    detector = fit(good, SMALL, settings=settings, false_reject_rate=RATE, budget="1s", observer=told)
+    training = detector.file.training
+    assert 1 <= training.steps < 1000
+    assert training.seconds >= 1
+    assert training.budget == detector.recipe.training.budget == 1.0
+    assert any(" for 1 s on " in stage for stage in told.stages)
+    assert "in a budget of 1 s" in detector.card()
+    by_setting = [*tiny, "training.budget=0.5s"]
+    assert fit(good, SMALL, settings=by_setting, false_reject_rate=RATE).file.training.budget == 0.5
+
+
+@pytest.mark.parametrize(("striped", "poseless"), [(False, 5), (True, 0)])
+def test_images_without_an_orientation_are_spoken_of(
+    tmp_path: Path, recorder: Callable[..., Any], striped: bool, poseless: int
+) -> None:
+    y, x = np.mgrid[:32, :32] - 15.5
+    for index in range(24):  # stripes, or rings, which look the same from every side
+        wave = np.sin((y if striped else np.hypot(x, y)) / 1.5 + index)
+        Image.fromarray((128 + 90 * wave).astype(np.uint8)).save(tmp_path / f"{index}.png")
+    settings = [
+        "patch.size=32",
+        "patch.stride=32",
+        "training.steps=1",
+        "training.batch=2",
+        "alignment.pretraining=1",
+        "threshold.false_reject_rate=0.2",
+    ]
+    told = recorder()
+    detector = fit(tmp_path, "stn-ae-frozen", settings=settings, observer=told)
+    expected = f"{poseless} of 5 held-out patches have no dominant orientation"
+    assert any(stage.startswith(expected) for stage in told.stages) == bool(poseless)
+    assert (expected in detector.card()) == bool(poseless)
+
+
+def test_the_model_shows_what_it_was_trained_to_find(
+    posed: tuple[Detector, Path],
+    fitted: tuple[Detector, Path],
+    bolts: Path,
+    tmp_path: Path,
+    tiny: list[str],
+) -> None:
+    _, folder = posed
+    sheet = read_image(folder / "blemishes.png")
+    assert sheet.pixels.shape == (3, 3 * 32 + 2 * 4, 8 * 32 + 7 * 4)
+    between = np.arange(8 * 36 - 4) % 36 >= 32
+    good, spoiled, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
+    assert set(np.unique(labels)) == {0, 255}
+    assert (good != spoiled).any()
+    assert np.abs(good.astype(int) - spoiled)[labels == 255].mean() > 10
+    image = "](blemishes.png)"
+    assert image in (folder / "card.md").read_text(encoding="utf-8")
+    assert not (fitted[1] / "blemishes.png").exists()
+    assert image not in (fitted[1] / "card.md").read_text(encoding="utf-8")
+    # A model in its place that was not trained so shows none.
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    fit(bolts, SMALL, settings=tiny, false_reject_rate=RATE, out=other, overwrite=True)
+    assert sorted(path.name for path in other.iterdir()) == ["card.md", "model.json", "model.safetensors"]
+    assert image not in (other / "card.md").read_text(encoding="utf-8")
+
+
+def test_planted_blemished_images_are_not_remembered_and_named(
+    bolts: Path, tmp_path: Path, quick: list[str], draw_part: Draw, save: Save, dots: Callable[..., Any]
+) -> None:
+    folder = Path(shutil.copytree(bolts, tmp_path / "parts"))
+    for seed in range(3):
+        save(folder / f"dot {seed}.png", draw_part(600 + seed, broken=True))
+    settings = [*quick, "training.trim=0.2", "memory.by_place=true", "memory.share=1"]
+    detector = fit(folder, settings=settings, false_reject_rate=RATE)
+    planted = dots(detector.file.split["train"])
+    assert planted
+    (said,) = [note for note in detector.file.training.notes if note.startswith("Not in the memory bank")]
+    assert dots(said.partition(": ")[2].rstrip(".").split(", ")) == planted
+    assert said in detector.card()
+
+
+def test_what_is_usual_is_told_between_the_groups_of_a_list(
+    bolts: Path, tmp_path: Path, quick: list[str], listed: Callable[..., Any]
+) -> None:
+    """Each bolt is there three times, as if it had been photographed again."""
+    folder, groups = tmp_path / "parts", {}
+    folder.mkdir()
+    for path in sorted(bolts.iterdir())[:8]:
+        for number in range(3):
+            shutil.copy(path, folder / f"{path.stem} {number}.png")
+            groups[f"{path.stem} {number}.png"] = path.stem
+    usual = {}
+    for told in (groups, {}):
+        source = listed(folder, told, tmp_path / "parts.csv")
+        settings = [*quick, "memory.by_place=true", "memory.share=1"]
+        model = fit(source, settings=settings, false_reject_rate=RATE).model
+        assert isinstance(model, Ensemble)
+        usual[bool(told)] = model.banks[1].banks[0].normaliser.mean.mean()
+    assert usual[False] < 0.5 * usual[True]
+
+
+def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
+    posed: tuple[Detector, Path], bolts: Path, quick: list[str], tmp_path: Path, recorder: type
+) -> None:
+    options: dict[str, Any] = {"settings": quick, "false_reject_rate": RATE, "out": tmp_path / "model"}
+
+    def stopped(stage: str) -> str:
+        class Then(recorder):  # type: ignore[misc]
+            def should_stop(self) -> bool:
+                return any(said.startswith(stage) for said in self.stages)
+
+            def count(self, done: int, total: int) -> None:
+                if stage == "24 looked at" and total == 17:
+                    self.stages.append(stage)
+
+        with pytest.raises(Stopped) as error:
+            fit(bolts, **options, resume=True, observer=Then())
+        return str(error.value)
+
+    assert re.search("looking at .* before training", stopped("24 looked at"))
+    assert "while weighing the memory" in stopped("Remembering")
+    again = fit(bolts, **options, resume=True)
+    assert again.file.weights_sha256 == posed[0].file.weights_sha256
+    assert again.file.calibration == posed[0].file.calibration

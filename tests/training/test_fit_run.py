@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blemish.errors import RecipeError, Stopped
+from blemish.training.fit import fit
+
+RATE = 0.2
+SMALL = "ssim-ae"
+
+
+def test_nothing_is_left_out_unless_asked(mixed: Path, tiny: list[str]) -> None:
+    detector = fit(mixed, "l2-ae", settings=tiny, false_reject_rate=RATE)
+    assert detector.file.training.left_out == ()
+    assert detector.file.calibration.left_out == {}
+    assert detector.file.training.notes == ()
+    assert "assumption" not in detector.guarantee
+
+
+def test_the_worst_training_images_are_left_out_at_half_time_and_named(
+    mixed: Path, tiny: list[str], tmp_path: Path, recorder: type, dots: Callable[..., Any]
+) -> None:
+    told = recorder()
+    settings = [*tiny, "training.trim=0.2"]
+    options: dict[str, Any] = {"settings": settings, "false_reject_rate": RATE}
+    detector = fit(mixed, "l2-ae", **options, observer=told)
+    file = detector.file
+    assert dots(file.split["train"])
+    assert len(file.training.left_out) == int(0.2 * len(file.split["train"]))
+    # A network that has learned nothing but grey already finds the bright dots worst.
+    assert dots(file.training.left_out) == dots(file.split["train"])
+    assert any(stage.startswith("Half time: scoring") for stage in told.stages)
+    for name in file.training.left_out:
+        assert name in detector.card()
+        assert any(name in stage for stage in told.stages if stage.startswith("Left out"))
+    # Stopped before, at and after half time, it goes on to the same model; 28 images are read first.
+    for number, stopping in enumerate((30, 31, 35, 28 + 3 + len(file.split["train"]) + 2)):
+        out = tmp_path / str(number)
+        with pytest.raises(Stopped):
+            fit(mixed, "l2-ae", **options, out=out, observer=recorder(stopping))
+        again = fit(mixed, "l2-ae", **options, out=out, resume=True)
+        assert again.file.weights_sha256 == file.weights_sha256
+        assert again.file.training.left_out == file.training.left_out
+
+
+def test_a_share_of_less_than_one_image_is_spoken_of(good: Path, tiny: list[str]) -> None:
+    detector = fit(good, SMALL, settings=[*tiny, "training.trim=0.01"], false_reject_rate=RATE)
+    assert detector.file.training.left_out == ()
+    assert "left out no training image" in detector.card()
+
+
+def test_what_stands_out_is_left_out_without_being_counted_first(
+    mixed: Path, tiny: list[str], dots: Callable[..., Any]
+) -> None:
+    settings = [*tiny, "training.trim=auto", "threshold.trim=auto"]
+    file = fit(mixed, "l2-ae", settings=settings, false_reject_rate=RATE).file
+    # The images with dots are far above the others, and all of them and no others are found.
+    assert set(file.training.left_out) == dots(file.split["train"])
+    assert set(file.calibration.left_out) == dots(file.calibration.left_out)
+    assert not dots(file.split["calibration"])
+    assert "as the outlying of the training images" in " ".join(file.training.notes)
+    for wrong in ("0.5", "-0.1", "often"):
+        with pytest.raises(RecipeError, match=f"trim {wrong}: give a share from 0 to less than 0.5, or auto"):
+            fit(mixed, "l2-ae", settings=[f"threshold.trim={wrong}"])
