@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,14 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel
 
-from blemish import __version__, cli
-from blemish.fitting import check_recipe
-from blemish.images.generated import write_dataset
+import blemish
+from blemish.cli import app as cli
+from blemish.demo.generated import write_dataset
 from blemish.jpeg.deep.recipe import deep_recipe_names
-from blemish.jpeg.tuning import TUNES
+from blemish.jpeg.distortion import TUNES
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
-from blemish.studies.protocol import spread
+from blemish.training.try_recipe import check_recipe
+from studies.protocol import spread
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,7 +45,7 @@ RESULTS = "\n".join(text for name, text in PAGES.items() if name.startswith("doc
 # The lengths on the pages are for real work; the same code must run at these.
 TINY = '"training.steps=4", "patch.size=32", "patch.stride=16", "encoder.latent=8", "training.device=cpu"'
 QUICK = (
-    '"picture.size=96", "patch.size=32", "patch.stride=32", "encoder.widths=[4, 8, 8]", "memory.patch=8", '
+    '"image.size=96", "patch.size=32", "patch.stride=32", "encoder.widths=[4, 8, 8]", "memory.patch=8", '
     '"memory.dimensions=16", "memory.capacity=2000", "training.batch=4", "training.steps=2", '
     '"training.validate_every=2", "training.device=cpu", "training.precision=float32"'
 )
@@ -283,7 +286,7 @@ def result_rows() -> list[str]:
 
 def result_phrases() -> Iterator[str]:
     """Figures in the sentences of the page on detection."""
-    alone = "likeness to one training picture alone"
+    alone = "similarity to one training image alone"
     for table, words in (
         ("magnetic_tile", "has an image AUROC of"),
         ("magnetic_tile_by_tile", "similarity alone has"),
@@ -303,13 +306,13 @@ def result_phrases() -> Iterator[str]:
     ):
         yield words.format(_named(_detection(f"table-{table}"), "blemish")["image_auroc"][0])
 
-    def part(table: str, way: str) -> float:
-        return fmean(row["image_auroc"] for row in _detection(f"parts-{table}") if row["way"] == way)
+    def part(table: str, name: str) -> float:
+        return fmean(row["image_auroc"] for row in _detection(f"parts-{table}") if row["name"] == name)
 
     yield f"the network alone has {part('mvtec_screw', 'head'):.3f} and the memory bank alone {part('mvtec_screw', 'memory'):.3f}"
     yield f"{part('weave', 'head'):.3f} and {part('weave', 'memory'):.3f}"
     for table, words in (("mvtec_screw", "three fits has"), ("magnetic_tile", "and")):
-        mean = next(row for row in _detection(f"ensemble-{table}") if row["way"] == "mean of all")
+        mean = _named(_detection(f"ensemble-{table}"), "mean of all")
         yield f"{words} {mean['image_auroc']:.3f} on the"
     few = [
         fmean(row["auroc"] for row in _detection("few-mvtec_screw") if row["good"] == good)
@@ -321,7 +324,7 @@ def result_phrases() -> Iterator[str]:
 
 def _realised() -> str:
     rows = [
-        row for row in _detection("rates-mvtec_screw") if row["kind"] == "pictures" and row["rate"] == 0.05
+        row for row in _detection("rates-mvtec_screw") if row["kind"] == "images" and row["rate"] == 0.05
     ]
     return f"{100 * fmean(row['realised_test'] for row in rows):.1f} %"
 
@@ -463,12 +466,37 @@ def test_every_message_of_the_troubleshooting_is_one_of_the_package() -> None:
     assert [message for message in messages if not any(message in text for text in literals)] == []
 
 
-def test_every_module_has_a_room_in_the_reference() -> None:
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The extension that writes the API reference."""
     spec = importlib.util.spec_from_file_location("reference", DOCS / "_ext" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_lists_the_public_names(reference: ModuleType) -> None:
+    page = reference.public_page([])
+    listed = re.findall(r"^\| (?:\{py:\w+\})?`blemish\.(\w+)", page, flags=re.MULTILINE)
+    assert listed == blemish.__all__
+    assert all(line.count("|") == 3 and line.split("|")[2].strip() for line in page.split("\n") if "`blemish." in line)
+
+
+def test_names_of_the_package_on_the_pages_exist() -> None:
+    names = {name for text in PAGES.values() for name in re.findall(r"`(blemish(?:\.\w+)+)`", text)}
+    files = {name for text in PAGES.values() for name in re.findall(r"`((?:src|tests|benchmarks)/[\w./-]+)`", text)}
+    assert len(names) >= 5
+    assert len(files) >= 20
+    for name in names:
+        value: Any = blemish
+        for part in name.split(".")[1:]:
+            value = getattr(value, part, None) or importlib.import_module(f"{value.__name__}.{part}")
+    assert [file for file in files if "NAME" not in file and not (ROOT / file).exists()] == []
+
+
+def test_every_module_has_a_room_in_the_reference(reference: ModuleType) -> None:
     rooms = yaml.safe_load((DOCS / "rooms.yaml").read_text(encoding="utf-8"))
     modules = reference.package_modules(ROOT / "src" / "blemish")
     found = reference.modules_by_room(rooms, modules)  # raises for a module without a room, and the reverse
@@ -487,6 +515,6 @@ def test_the_citation_file_is_complete() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
-    assert citation["version"] == __version__
+    assert citation["version"] == blemish.__version__
     assert citation["license"] == "Apache-2.0"
     assert citation["type"] in {"software", "dataset"}
