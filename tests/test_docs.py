@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -79,6 +78,8 @@ LINES = sorted(
 )
 INCLUDING = {"docs/results/tables-detection.md", "docs/results/tables-studies.md"}
 """Pages that include tables which benchmarks and studies wrote."""
+HISTORY = {"CHANGELOG.md", "docs/decisions.md"}
+"""Pages that name what was before."""
 AVOIDED = r"pictures?|mend(?:s|ed)?|told|kin|spoil(?:ed)?|alike|weighed|likeness"
 """Words for which the field has another."""
 
@@ -143,6 +144,17 @@ def test_the_settings_of_a_command_line_fit_its_recipe(line: str) -> None:
     words = shlex.split(line)
     recipe = load_recipe(words[words.index("--recipe") + 1] if "--recipe" in words else "blemish")
     check_recipe(override(recipe, [words[place + 1] for place, word in enumerate(words) if word == "--set"]))
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```yaml\n(name: .*?)```", PAGES["docs/recipes.md"], flags=re.DOTALL)
+)
+def test_the_recipes_on_the_page_can_be_built(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    recipe = load_recipe(path)
+    check_recipe(recipe)
+    assert recipe.memory or recipe.members
 
 
 def test_the_pages_have_examples_of_both_kinds() -> None:
@@ -267,8 +279,7 @@ def result_rows() -> list[str]:
         cells = (_over_seeds([one[key] for one in pixels]) for key in ("auroc", "aupro_30"))
         rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
     baseline = _json("benchmarks/results/random_baseline.json")
-    for family in ("weave", "checkerboard", "part"):
-        found = baseline[family]
+    for family, found in baseline.items():
         random = max(method["image_auroc"] for method in found["random_weights"].values())
         trivial = max(found["trivial_statistics"].values())
         rows.append(f"| {family} | {random:.2f} | {trivial:.2f} |")
@@ -323,9 +334,7 @@ def result_phrases() -> Iterator[str]:
 
 
 def _realised() -> str:
-    rows = [
-        row for row in _detection("rates-mvtec_screw") if row["kind"] == "images" and row["rate"] == 0.05
-    ]
+    rows = [row for row in _detection("rates-mvtec_screw") if row["kind"] == "images" and row["rate"] == 0.05]
     return f"{100 * fmean(row['realised_test'] for row in rows):.1f} %"
 
 
@@ -466,10 +475,8 @@ def test_every_message_of_the_troubleshooting_is_one_of_the_package() -> None:
     assert [message for message in messages if not any(message in text for text in literals)] == []
 
 
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    """The extension that writes the API reference."""
-    spec = importlib.util.spec_from_file_location("reference", DOCS / "_ext" / "reference.py")
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -477,32 +484,109 @@ def reference() -> ModuleType:
     return module
 
 
-def test_the_reference_lists_the_public_names(reference: ModuleType) -> None:
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The extension that writes the API reference."""
+    return _module(DOCS / "_ext" / "reference.py")
+
+
+def test_the_reference_lists_the_public_names(reference: Any) -> None:
     page = reference.public_page([])
     listed = re.findall(r"^\| (?:\{py:\w+\})?`blemish\.(\w+)", page, flags=re.MULTILINE)
     assert listed == blemish.__all__
-    assert all(line.count("|") == 3 and line.split("|")[2].strip() for line in page.split("\n") if "`blemish." in line)
+    assert all(
+        line.count("|") == 3 and line.split("|")[2].strip()
+        for line in page.split("\n")
+        if "`blemish." in line
+    )
 
 
 def test_names_of_the_package_on_the_pages_exist() -> None:
-    names = {name for text in PAGES.values() for name in re.findall(r"`(blemish(?:\.\w+)+)`", text)}
-    files = {name for text in PAGES.values() for name in re.findall(r"`((?:src|tests|benchmarks)/[\w./-]+)`", text)}
-    assert len(names) >= 5
-    assert len(files) >= 20
+    pages = "\n".join(text for name, text in PAGES.items() if name not in HISTORY)
+    names = set(re.findall(r"`(blemish(?:\.\w+)+)[`(]", pages))
+    assert len(names) >= 4
     for name in names:
         value: Any = blemish
         for part in name.split(".")[1:]:
             value = getattr(value, part, None) or importlib.import_module(f"{value.__name__}.{part}")
-    assert [file for file in files if "NAME" not in file and not (ROOT / file).exists()] == []
 
 
-def test_every_module_has_a_room_in_the_reference(reference: ModuleType) -> None:
+def test_files_of_the_project_on_the_pages_exist() -> None:
+    pages = "\n".join(PAGES.values())
+    files = set(re.findall(r"`((?:\.?\w+/)+\w+\.(?:py|json|yaml|md))`", pages)) - {"path/to/my.yaml"}
+    written = {
+        file for file in files if "NAME" in file or file.split("/")[0] in {"model", "found", "demo", "small"}
+    }
+    assert len(files - written) >= 40
+    below = (ROOT, ROOT / "src" / "blemish", DOCS)
+    assert [
+        file for file in sorted(files - written) if not any((root / file).exists() for root in below)
+    ] == []
+
+
+def test_every_contract_of_the_architecture_is_where_it_is_said_to_be() -> None:
+    table = PAGES["docs/architecture.md"].partition("## Contracts")[2]
+    rows = re.findall(r"^\| `(\w+)` \| `([\w/.]+)` \|", table, flags=re.MULTILINE)
+    assert len(rows) >= 10
+    for name, file in rows:
+        tree = ast.parse((ROOT / "src" / "blemish" / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def test_every_test_that_a_page_names_is_one() -> None:
+    named = {name for text in PAGES.values() for name in re.findall(r"`(test_\w+)`", text)}
+    tests = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(named) >= 3
+    assert named <= tests
+
+
+def test_every_module_has_a_room_in_the_reference(reference: Any) -> None:
     rooms = yaml.safe_load((DOCS / "rooms.yaml").read_text(encoding="utf-8"))
     modules = reference.package_modules(ROOT / "src" / "blemish")
     found = reference.modules_by_room(rooms, modules)  # raises for a module without a room, and the reverse
     assert sorted(module for some in found.values() for module in some) == modules
     with pytest.raises(ValueError, match="no room for the module elsewhere"):
         reference.modules_by_room(rooms, [*modules, "elsewhere"])
+
+
+@pytest.fixture(scope="module")
+def plan() -> Any:
+    """``tests/test_rooms.py``, which finds the imports of the package."""
+    return _module(ROOT / "tests" / "test_rooms.py")
+
+
+def test_the_diagram_of_rooms_shows_every_room_and_imports_go_down(plan: Any) -> None:
+    diagram = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    boxes = re.findall(r'data-rooms="([^"]+)" x="\d+" y="(\d+)"', diagram)
+    heights = {room: int(y) for rooms, y in boxes for room in rooms.split()}
+    boxed = {room: rooms for rooms, _ in boxes for room in rooms.split()}
+    assert set(heights) == {plan.room(name) for name in plan.MODULES} - {""}
+    assert len(heights) == sum(len(rooms.split()) for rooms, _ in boxes)
+    climbs = [
+        (found.importer, found.imported)
+        for found in plan.IMPORTS
+        if found.when != "checked"
+        and (here := plan.room(found.importer))
+        and (there := plan.room(found.imported))
+        if boxed[here] != boxed[there] and heights[here] >= heights[there]
+    ]
+    assert climbs == []
+
+
+def test_the_table_of_rooms_names_every_room(plan: Any) -> None:
+    table = PAGES["docs/architecture.md"].partition("## Contracts")[0]
+    listed = {
+        name
+        for row in re.findall(r"^\| (`[^|]+) \|", table, flags=re.MULTILINE)
+        for name in row.split("`")[1::2]
+    }
+    rooms = {name.partition("/")[0] for name in listed}
+    assert rooms | {"_version", "__main__"} == {plan.room(name) for name in plan.MODULES} - {""}
 
 
 @pytest.mark.parametrize("name", sorted(set(PAGES) - INCLUDING))

@@ -61,16 +61,16 @@ class Trainer:
 
     The parts are arguments, or methods for a subclass to override:
 
-    ======================================== ==================================================================
-    ``optimizer``                            :func:`make_optimizer`: module, settings and machine to optimizer
-    ``clock``                                :class:`TrainingClock`: length, phases and learning rate
-    :meth:`batches`                          patches of the steps to come
-    :meth:`objective`, :meth:`step`          loss of a batch; one update of the weights
-    :meth:`look`, :meth:`keep_best`          held-out loss; choice of the best weights
-    :attr:`is_finished`                      early stopping
-    :meth:`restore`, :meth:`write`           reading and writing of checkpoints
+    ========================================= =================================================================
+    ``optimizer``                             :func:`make_optimizer`: module, settings and machine to optimizer
+    ``clock``                                 :class:`TrainingClock`: length, phases and learning rate
+    :meth:`batches`                           patches of the steps to come
+    :meth:`objective`, :meth:`step`           loss of a batch; one update of the weights
+    :meth:`look`, :meth:`keep_best`           held-out loss; choice of the best weights
+    :attr:`is_finished`                       early stopping
+    :meth:`restore`, :meth:`write`            reading and writing of checkpoints
     ``on_step``, ``on_look``, ``on_progress`` callbacks
-    ======================================== ==================================================================
+    ========================================= =================================================================
 
     Parameters
     ----------
