@@ -171,9 +171,9 @@ def test_what_is_written_is_what_was_measured(
         image = panel.read(0, 0, panel.height, panel.width)
     for name, values in expected.items():
         np.testing.assert_allclose(written[name], values, rtol=2**-11, atol=1e-4, err_msg=name)
-    assert written["overview_image"].shape == (5, 51, 75)
+    assert written["overview_picture"].shape == (5, 51, 75)
     np.testing.assert_allclose(
-        written["overview_image"][:, 3, 4], image[:, 6:8, 8:10].mean((1, 2)), rtol=1e-3
+        written["overview_picture"][:, 3, 4], image[:, 6:8, 8:10].mean((1, 2)), rtol=1e-3
     )
     np.testing.assert_allclose(
         written["overview_residual"][3, 4], expected["residual"][6:8, 8:10].max(), rtol=1e-3
@@ -303,7 +303,7 @@ def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_p
     assert "No infrared: reconstructed from the others" in page
     overviews = {path.name for path in (tmp_path / "out" / "overviews" / "virgin").iterdir()}
     assert "reconstruction-infrared.png" in overviews
-    assert not overviews & {"image-infrared.png", "own-infrared.png", "cross-infrared.png"}
+    assert not overviews & {"picture-infrared.png", "own-infrared.png", "cross-infrared.png"}
 
 
 def test_without_the_grids_own_sensor_the_maps_have_the_models_scale(
