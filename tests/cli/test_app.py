@@ -239,7 +239,7 @@ def test_json_stands_alone_on_standard_output(
     recipes = json.loads(blemish("recipes", "--json").out)
     assert {"l2-ae", "ssim-ae"} <= {recipe["name"] for recipe in recipes}
     checks = json.loads(blemish("checks", "--json").out)
-    assert {"name", "found", "ok", "mend"} == set(checks[0])
+    assert {"name", "found", "ok", "remedy", "mend"} == set(checks[0])
 
 
 def test_a_budget_and_a_model_to_go_on_from(

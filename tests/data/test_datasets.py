@@ -106,7 +106,7 @@ def mvtec(tmp_path: Path) -> Path:
 def test_a_data_sets_root_is_no_folder_of_images(mvtec: Path) -> None:
     with pytest.raises(FileError, match="train and test folders") as caught:
         find_images(mvtec)
-    assert str(mvtec / "train" / "good") in caught.value.mend
+    assert str(mvtec / "train" / "good") in caught.value.remedy
     assert names(find_images(mvtec / "train" / "good")) == ["000.png", "001.png"]
     assert len(find_images(mvtec / "test")) == 5
 
@@ -134,7 +134,7 @@ def test_an_image_without_mask_and_a_mask_without_image_are_named(mvtec: Path) -
         (mvtec / "test/scratch/002.png", "is a defective image without a mask"),
         (mvtec / "ground_truth/thread/8_mask.png", "is a mask without an image"),
     ]
-    assert "002_mask.png" in found.problems[0].mend
+    assert "002_mask.png" in found.problems[0].remedy
     assert len(found.items) == 7
 
 

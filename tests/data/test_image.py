@@ -48,7 +48,7 @@ def fault(path: Path, **options: int) -> str:
     line = str(caught.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
-    assert caught.value.mend
+    assert caught.value.remedy
     return line
 
 

@@ -341,7 +341,7 @@ def test_overwrite_never_leaves_its_folder(
         assert mine.exists()
 
 
-def test_overwrite_mends_records_that_cannot_be_read(detector: Detector, parts: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_unreadable_records(detector: Detector, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     out.mkdir()
     (out / "inspections.jsonl").write_text("no record\n")

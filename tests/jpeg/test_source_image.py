@@ -246,7 +246,7 @@ def refusals(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_refusals_name_the_file_and_the_mend_in_one_line(tmp_path: Path) -> None:
+def test_refusals_name_the_file_and_the_remedy_in_one_line(tmp_path: Path) -> None:
     for words, path in refusals(tmp_path).items():
         with pytest.raises(ImageError) as caught:
             read_source(path)

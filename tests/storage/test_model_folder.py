@@ -176,7 +176,7 @@ def test_what_is_no_model_folder_says_what_would_be(tmp_path: Path, kind: ModelK
         with pytest.raises(ModelError) as caught:
             read(tmp_path / name, kind)
         assert caught.value.problem == problem
-        assert caught.value.mend.startswith(f"give the folder that {kind.command} --out made")
+        assert caught.value.remedy.startswith(f"give the folder that {kind.command} --out made")
 
 
 @KINDS

@@ -169,7 +169,7 @@ def test_another_recipe_or_other_images_are_refused_by_name(
 
 
 @pytest.mark.parametrize("folder", ["empty", "missing"])
-def test_without_a_checkpoint_the_mend_is_named(tmp_path: Path, folder: str) -> None:
+def test_without_a_checkpoint_the_remedy_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"holds no checkpoint to resume from; fit without --resume$"):
         load_checkpoint(tmp_path / folder, IDENTITY, *make())

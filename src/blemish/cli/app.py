@@ -397,18 +397,18 @@ def study(
 
 @app.command(epilog="Example: `blemish checks`")
 def checks(as_json: Json = False) -> None:
-    """What this machine has, what is missing, and how to get it."""
+    """List the packages, memory and GPU of this machine, and how to get those that are missing."""
     from dataclasses import asdict
 
     from blemish.checks import run_checks
 
     found = run_checks()
     if as_json:
-        print_json([asdict(check) for check in found])
+        print_json([{**asdict(check), "mend": check.remedy} for check in found])  # "mend": name until 0.1
     else:
         for check in found:
-            mark, mend = ("ok", "") if check.ok else ("--", f"; {check.mend}")
-            typer.echo(f"{mark}  {check.name:<22} {check.found}{mend}")
+            mark, remedy = ("ok", "") if check.ok else ("--", f"; {check.remedy}")
+            typer.echo(f"{mark}  {check.name:<22} {check.found}{remedy}")
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 

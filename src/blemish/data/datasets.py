@@ -234,15 +234,15 @@ def _add_test_type(labelled: Labelled, root: Path, folder: Path) -> None:
     for path in images:
         stem = next((stem for stem in (f"{path.stem}_mask", path.stem) if stem in masks), None)
         if stem is None:
-            mend = f"add {mask_folder / f'{path.stem}_mask.png'}"
-            labelled.problems.append(ImageError(path, "is a defective image without a mask", mend))
+            remedy = f"add {mask_folder / f'{path.stem}_mask.png'}"
+            labelled.problems.append(ImageError(path, "is a defective image without a mask", remedy))
             continue
         used.add(stem)
         labelled.items.append(_item(root, path, label, "test", masks[stem]))
     for stem, path in masks.items():
         if stem not in used:
-            mend = f"add its image to {folder} or remove the mask"
-            labelled.problems.append(ImageError(path, "is a mask without an image", mend))
+            remedy = f"add its image to {folder} or remove the mask"
+            labelled.problems.append(ImageError(path, "is a mask without an image", remedy))
 
 
 def _labelled_list(source: Path) -> Labelled:

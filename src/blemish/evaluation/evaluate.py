@@ -207,7 +207,7 @@ def evaluate(
             folder.add(found, label)
     if not labels:
         raise FileError(
-            dataset, "holds no test image that can be used", "mend the images named, or add others"
+            dataset, "holds no test image that can be used", "correct the images named, or add others"
         )
     names = np.array(labels)
     values = np.array(scores)

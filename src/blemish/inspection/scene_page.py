@@ -134,7 +134,7 @@ def write_scene_report(
         ]
     if problems:
         rows = [[line] for line in problems]
-        sections.append(TableSection("Not finished", ["file, problem and mend"], rows))
+        sections.append(TableSection("Not finished", ["file, problem and remedy"], rows))
     if found:
         sections.append(_decisions([one.record for one in found]))
     named = {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}

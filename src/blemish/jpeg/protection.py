@@ -301,7 +301,7 @@ def image_of(data: bytes, path: Path) -> LoadedImage:
         try:
             return LoadedImage(path, read_image(file).pixels)
         except ImageError as error:
-            raise ImageError(path, error.problem, error.mend) from error
+            raise ImageError(path, error.problem, error.remedy) from error
 
 
 def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:
