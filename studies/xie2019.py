@@ -114,7 +114,7 @@ def run(
     tested = Material(halves=cut(halves, patch, length.patches), unseen=cut(unseen, patch, length.patches))
     if not len(tested.halves.pixels):
         raise FileError(
-            source, "has no test patch that all sensors saw", "crop the panels to what they cover"
+            source, "has no test patch that all sensors saw", "crop the scenes to the area that they cover"
         )
 
     fits: list[Fit] = []

@@ -46,7 +46,7 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     [
         ("torchvision", "backbones", "recipes that need backbones"),
         ("numba", "jpeg", "the JPEG commands"),
-        ("zarr", "large", "panels of many sensors"),
+        ("zarr", "large", "scenes of several modalities"),
     ],
 )
 def test_some_packages_are_not_needed_by_all(

@@ -17,7 +17,7 @@ from blemish.extras import EXTRAS, install_line, one_line, reinstall_line
 OPTIONAL = {
     "backbones": "recipes that need backbones",
     "jpeg": "the JPEG commands",
-    "large": "panels of many sensors",
+    "large": "scenes of several modalities",
 }
 CORE = (
     "numpy",

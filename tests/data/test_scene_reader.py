@@ -240,7 +240,7 @@ def test_absence_at_half_the_resolution_takes_what_it_touches(folder: Path) -> N
     ("pixels", "problem"),
     [
         (np.full((H, W), 1.5, np.float32), "holds values from 1.5 to 1.5, outside 0..1"),
-        (np.full((H, W), -1, np.int32), "holds values of the type int32, whose full range is not said"),
+        (np.full((H, W), -1, np.int32), "holds values of the type int32, whose full range is unknown"),
     ],
 )
 def test_no_range_is_guessed(folder: Path, pixels: NDArray[Any], problem: str) -> None:

@@ -79,7 +79,7 @@ def test_pages_of_different_images_are_refused(tmp_path: Path) -> None:
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(GREY, photometric="minisblack", metadata=None)
         tiff.write(GREY[:, :40].copy(), photometric="minisblack", metadata=None)
-    with pytest.raises(ImageError, match=r"a\.tif: holds 2 pages that are not said to be channels"):
+    with pytest.raises(ImageError, match=r"a\.tif: holds 2 pages that are not marked as channels"):
         open_windowed(path)
 
 

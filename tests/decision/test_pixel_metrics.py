@@ -219,7 +219,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="share one shape"):
         PixelMetrics().update(np.ones((2, 2)), np.ones((2, 3)))
     for wrong in (np.ones(4), np.ones((0, 4))):
-        with pytest.raises(ValueError, match="residual map"):
+        with pytest.raises(ValueError, match="anomaly map"):
             PixelMetrics().update(wrong)
 
 

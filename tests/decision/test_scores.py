@@ -77,5 +77,5 @@ def test_settings_that_make_no_sense_are_named(settings: dict[str, object], prob
 
 @pytest.mark.parametrize("broken", [np.ones(3), np.ones((0, 3)), np.array([[np.nan]]), np.array([[np.inf]])])
 def test_maps_without_a_score_are_refused(broken: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="residual map"):
+    with pytest.raises(ValueError, match="anomaly map"):
         image_score(broken, kind="mean")

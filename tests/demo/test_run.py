@@ -146,7 +146,7 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recor
     result = run_painting_demo(out, settings=TINY, **PAINTED)
     assert result.report == out / "found" / "painting" / "report.html"
     page = result.report.read_text(encoding="utf-8")
-    assert "what one sensor shows and the others do not predict" in page
+    assert "cross-modal residual of each modality" in page
     assert [record.path for record in result.records] == ["painting-000", "painting-001"]
     assert not list((out / "images").glob(".*"))
     assert set(result.auroc) == set(MASKS)

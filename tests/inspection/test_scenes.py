@@ -284,7 +284,7 @@ def test_a_hidden_modality_is_reconstructed_from_the_others(
     distance = 1 - ssim_map(x[:, :1], made[:, :1], data_range=1.0, window=detector.autoencoder.measure.window)
     found = modal_residuals(detector.autoencoder, x).crossed[:, :1]
     torch.testing.assert_close(found, distance.clamp_min(0), atol=1e-5, rtol=0)
-    assert "infrared was kept from the network" in (tmp_path / "report.html").read_text()
+    assert "infrared was hidden" in (tmp_path / "report.html").read_text()
 
 
 def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_path: Path) -> None:
@@ -582,7 +582,7 @@ def test_the_settings_and_the_report_stand_alone(scenes: Path, detector: Detecto
     assert "<b>panel" not in page
     assert "&lt;b&gt;panel &amp; co" in page
     assert not [word for word in ("http:", "https:", 'src="/') if word in page]
-    assert "what one sensor shows and the others do not predict" in page
+    assert "cross-modal residual of each modality" in page
     assert json.loads((tmp_path / "out" / "inspection.json").read_text())["scored_squares"] == 32
     line = (tmp_path / "out" / "inspections.jsonl").read_text().splitlines()[0]
     assert SceneRecord.model_validate_json(line) == done.records[0]

@@ -347,7 +347,7 @@ def test_in_place(model: Path, tmp_path: Path) -> None:
     settings = BatchSettings(quality=50, protect=model)
     done = encode_folder(path, in_place=True, settings=settings)
     assert done.pages == (tmp_path / PROTECTION_FILE,)
-    assert "has taken the image&#39;s place" in (tmp_path / PROTECTION_FILE).read_text()
+    assert "has replaced the image" in (tmp_path / PROTECTION_FILE).read_text()
     assert encode_folder(path, in_place=True, settings=settings).done_before == 1
 
 

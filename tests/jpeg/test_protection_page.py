@@ -77,7 +77,7 @@ def test_a_page_of_decisions_bits_and_maps(
     assert "without protection 2, at the same size" in text
     assert "40.0 %" in text  # of the bits lie inside
     assert "without protection 20.0 %" in text
-    assert labels(text) == ["image", "file", "map", "where the bits went"] * 2
+    assert labels(text) == ["image", "file", "heat map", "bits per pixel"] * 2
     assert "https:" not in text
 
 
@@ -86,8 +86,8 @@ def test_in_place_the_image_is_gone_and_that_is_said(
 ) -> None:
     text = page([made("a", in_place=True)], detector, tmp_path, recorder)
     assert "Compression changed no decision" in text
-    assert labels(text) == ["file", "map", "where the bits went"]
-    assert "has taken the image&#39;s place" in text
+    assert labels(text) == ["file", "heat map", "bits per pixel"]
+    assert "has replaced the image" in text
 
 
 def test_what_has_gone_since_cannot_be_shown_but_is_told(

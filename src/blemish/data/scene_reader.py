@@ -329,7 +329,7 @@ def _check_field(windows: WindowedImage, grid: WindowedImage, *, rounded: bool) 
 
 
 def _without_range(windows: WindowedImage) -> ImageError:
-    problem = f"holds values of the type {windows.dtype}, whose full range is not said"
+    problem = f"holds values of the type {windows.dtype}, whose full range is unknown"
     return ImageError(windows.path, problem, "give its 'range' in modalities.yaml")
 
 

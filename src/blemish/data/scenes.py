@@ -168,7 +168,9 @@ def _agreed(
     by_name = {modality.name: modality for modality in found}
     if not by_name.keys() & {modality.name for modality in wanted}:
         names = ", ".join(modality.name for modality in wanted)
-        raise FileError(path, f"names none of the model's modalities ({names})", "name them alike")
+        raise FileError(
+            path, f"names none of the model's modalities ({names})", "name them as the model does"
+        )
     agreed: list[Modality] = []
     for modality in wanted:
         own = by_name.get(modality.name)
@@ -211,7 +213,7 @@ def _with_channels(path: Path, modality: Modality, folders: Sequence[Path]) -> M
     if not files:
         raise FileError(
             path,
-            f"names '{modality.name}', of which there is no file and whose channels are not said",
+            f"names '{modality.name}', of which there is no file and whose channels are unknown",
             f"add {modality.file}, or its 'channels', or remove the entry",
         )
     return modality.model_copy(update={"channels": _channels(files)})

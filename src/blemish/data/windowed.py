@@ -376,7 +376,9 @@ class Mosaic(WindowedImage):
         for part in self._parts.values():
             if (part.channels, part.dtype, part.full_scale) != (self.channels, self.dtype, self.full_scale):
                 problem = f"has {part.channels} × {part.dtype}, {first.path.name} has {self.channels} × {self.dtype}"
-                raise ImageError(part.path, problem, "save all files of a modality alike")
+                raise ImageError(
+                    part.path, problem, "save all files of a modality with the same channels and type"
+                )
         self._tops = self._starts("row", 0)
         self._lefts = self._starts("column", 1)
         self.height, self.width = self._tops[-1][1], self._lefts[-1][1]

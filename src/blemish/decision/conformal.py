@@ -189,7 +189,7 @@ class Guarantee(BaseModel):
             f"held-out good images, ordered by rising score. For this particular set of {self.n}, the "
             f"chance is at most {_percent(self.upper())} with 95 % confidence. This holds as long as new "
             f"good images are taken like the calibration images; it says nothing about how many "
-            f"blemishes are found.{self._assumption()}"
+            f"defects are found.{self._assumption()}"
         )
 
     def _assumption(self) -> str:
@@ -197,10 +197,10 @@ class Guarantee(BaseModel):
             return ""
         total = self.n + self.left_out
         if self.left_out == 1:
-            were, this = f"the highest of {total} held-out scores was taken for a blemished image", "it"
+            were, this = f"the highest of {total} held-out scores was taken for a defective image", "it"
         else:
             were, this = (
-                f"the {self.left_out} highest of {total} held-out scores were taken for blemished images",
+                f"the {self.left_out} highest of {total} held-out scores were taken for defective images",
                 "they",
             )
         return (

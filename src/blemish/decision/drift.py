@@ -58,18 +58,18 @@ class Drift:
         """The finding in a line, with what to do."""
         rejected = self.count - self.accepted
         if self.p_value is None or not self.can_tell:
-            told = (
-                f"Whether these images look like the training images cannot be told: {self.accepted} accepted "
+            finding = (
+                f"It cannot be decided whether these images look like the training images: {self.accepted} accepted "
                 f"ones, against {self.compared} of the calibration below the threshold, are too few."
             )
         elif not self.differs:
-            told = (
+            finding = (
                 "The accepted images score like the good ones that the decision was calibrated on "
                 f"(p = {self.p_value:.2g})."
             )
         else:
             higher = np.mean(self.ranks) < 0.5
-            told = (
+            finding = (
                 "These images do not look like the training images: accepted ones score "
                 f"{'higher' if higher else 'lower'} than good ones that the decision was calibrated on "
                 f"(p = {self.p_value:.1g}), so its promise is in doubt. "
@@ -77,11 +77,11 @@ class Drift:
                 "position; if they are meant to be so, fit again on good images taken like these."
             )
         if rejected > self.count / 2:
-            told += (
+            finding += (
                 f" {rejected} of {self.count} are rejected, which this comparison leaves out: if most of "
                 "them are good, the images have changed."
             )
-        return told
+        return finding
 
 
 def find_drift(calibration: ArrayLike, scores: ArrayLike, threshold: float, *, seed: int = 0) -> Drift:

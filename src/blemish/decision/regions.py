@@ -73,5 +73,5 @@ def region_mask(residual_map: ArrayLike, level: float) -> NDArray[np.bool_]:
 def _map(residual_map: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(residual_map, dtype=np.float64)
     if values.ndim != 2:
-        raise ValueError(f"a residual map has shape (H, W), not {values.shape}")
+        raise ValueError(f"an anomaly map has shape (H, W), not {values.shape}")
     return values

@@ -39,9 +39,9 @@ def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, s
     """
     values = np.asarray(residual_map, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"a residual map has shape (H, W) and at least one pixel, not {values.shape}")
+        raise ValueError(f"an anomaly map has shape (H, W) and at least one pixel, not {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError("the residual map holds values that are not finite")
+        raise ValueError("the anomaly map holds values that are not finite")
     if kind == "mean":
         return float(values.mean())
     if kind == "max":

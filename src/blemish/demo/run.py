@@ -141,7 +141,7 @@ class Demonstration:
                 lines[-1] += f" Promised: at most {100 * rejects.promised:g} % of good images."
         if self.baselines:
             others = ", ".join(f"{one.name} {one.found}" for one in self.baselines)
-            lines.append(f"Found without learning, by the same promise: {others}.")
+            lines.append(f"Found without learning, at the same promised rate: {others}.")
         lines.append(f"Time: {self.seconds:.0f} s.")
         return "\n".join(lines)
 
@@ -178,7 +178,7 @@ class PaintingDemonstration:
             + "  ".join(f"{sensor} {_figure(value)}" for sensor, value in found.items())
             for thing, found in self.auroc.items()
         ]
-        head = "Pixel AUROC of what each sensor shows and the others do not predict, against what is there:"
+        head = "Pixel AUROC of the cross-modal residual of each modality, by ground-truth mask:"
         return "\n".join([self.inspection.in_words(), head, *rows])
 
 

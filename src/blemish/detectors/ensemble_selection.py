@@ -164,7 +164,7 @@ class _Selection:
             for bank in self.banks.values():
                 bank.reset()
             self.ensemble.reset_weights()
-            note = "The network alone decides; on these images no synthetic anomaly can be seen to weight a memory bank by."
+            note = "The network alone decides; no synthetic anomaly is visible in these images to weight a memory bank by."
             return FitRecord((), (note,))
         self._show_others(cases)
         self._show_banks(cases)
@@ -173,7 +173,9 @@ class _Selection:
             count = len(self.ensemble.models)
             weights, by_place = (1 / count,) * count, self.modes[0] if self.banks else None
             left_out = self._settle(weights, by_place, scales[bool(by_place)], trim)
-            note = "All models count equally; on these images no synthetic anomaly can be seen to weight them by."
+            note = (
+                "All models count equally; no synthetic anomaly is visible in these images to weight them by."
+            )
             return FitRecord((), (note,), left_out)
         grid = [
             (weights, mode)

@@ -24,7 +24,7 @@ from blemish.storage.run_folder import refuse_unwritable
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
     "image AUROC": lambda e: e.image["all"].figures["auroc"].value,
-    "bad rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
+    "defective rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
     "good accepted": lambda e: e.image["all"].figures["good_accepted"].value,
     "pixel AUROC": lambda e: e.pixel.auroc,
     "pixel AP": lambda e: e.pixel.ap,

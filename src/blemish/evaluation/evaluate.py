@@ -320,7 +320,17 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
     sections: list[Section] = [
         TableSection(
             "Images",
-            ["type", "defective", "AUROC", "AP", "F1 max", "F1", "accuracy", "good accepted", "bad rejected"],
+            [
+                "type",
+                "defective",
+                "AUROC",
+                "AP",
+                "F1 max",
+                "F1",
+                "accuracy",
+                "good accepted",
+                "defective rejected",
+            ],
             image,
             note,
         ),
@@ -338,8 +348,8 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
         sections += [
             CurveChart(
                 "ROC of images",
-                "good ones rejected",
-                "bad ones rejected",
+                "good images rejected",
+                "defective images rejected",
                 [Line(auroc, list(zip(roc.x.tolist(), roc.y.tolist(), strict=True)))],
                 diagonal="guessing",
             ),

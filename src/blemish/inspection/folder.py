@@ -64,7 +64,7 @@ class InspectionFolder:
             [RunMark(RECORDS_FILE, refusal)],
             settings_file=SETTINGS_FILE,
             other="was inspected with another {setting}; use --overwrite or another --out",
-            unreadable=("cannot be read, so the inspection cannot go on", "use --overwrite"),
+            unreadable=("cannot be read, so the inspection cannot be resumed", "use --overwrite"),
         )
 
     def _written(self) -> Iterator[Path]:

@@ -246,7 +246,7 @@ class RegionOfInterest:
         self.found = detector.inspect(image_of(source.data, source.path))
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
-            raise ImageError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
+            raise ImageError(source.path, "has no unambiguous orientation", "use --drop-metadata")
         self.suspicion = suspicion(stored, detector.pixel_threshold)
 
     @property
