@@ -17,8 +17,8 @@ Painting = Callable[..., Path]
 @pytest.fixture
 def paintings(painting: Painting, tmp_path: Path) -> Path:
     for seed, name in enumerate(["adam", "eve", "zachary"]):
-        painting(tmp_path / "panels" / name, seed)
-    return tmp_path / "panels"
+        painting(tmp_path / "scenes" / name, seed)
+    return tmp_path / "scenes"
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_windows_outside_are_a_mistake_of_the_caller(scene: Scene, window: tuple
         SceneReader(scene).read(*window)
 
 
-def test_a_panel_survives_pickling(scene: Scene) -> None:
+def test_a_scene_reader_survives_pickling(scene: Scene) -> None:
     reader = SceneReader(scene, without=["rgb"])
     again = pickle.loads(pickle.dumps(reader))
     assert_array_equal(again.read(3, 4, 20, 30), reader.read(3, 4, 20, 30))

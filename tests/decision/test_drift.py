@@ -22,7 +22,7 @@ def tied(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return rng.integers(0, 5, size) / 7
 
 
-def blemished(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def defective(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     """A third of the images have scores that no good one has."""
     return np.concatenate([normal(rng, size - size // 3), rng.normal(9, 1, size // 3)])
 
@@ -50,7 +50,7 @@ def fewer_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (normal, normal, 19, 12),
         (normal, normal, 30, 30),
-        (normal, blemished, 19, 30),  # what is rejected does not count
+        (normal, defective, 19, 30),  # what is rejected does not count
         (tied, tied, 25, 25),
         (normal, normal, 9, 2),
     ],
@@ -200,14 +200,14 @@ def test_the_words_are_one_line() -> None:
 def watch(shift: float, *, length: int, start: int = 0, seed: int, draw: Draw = normal) -> int | None:
     """The number of the image at which an alarm of 10 % goes off, of images that shift from ``start`` on."""
     rng = np.random.default_rng(seed)
-    calibration = normal(rng, 40) if draw is blemished else draw(rng, 40)
+    calibration = normal(rng, 40) if draw is defective else draw(rng, 40)
     alarm = DriftAlarm(calibration, conformal_threshold(calibration, 0.05), false_alarm=0.1, seed=seed)
     stream = rng.permutation(draw(rng, length))
     stream[start:] += shift
     return next((number for number, score in enumerate(stream) if alarm.update(score)), None)
 
 
-@pytest.mark.parametrize("draw", [normal, tied, blemished])
+@pytest.mark.parametrize("draw", [normal, tied, defective])
 def test_without_drift_an_alarm_goes_off_as_seldom_as_it_says(draw: Draw) -> None:
     gone_off = [watch(0.0, length=200, seed=seed, draw=draw) is not None for seed in range(150)]
     assert np.mean(gone_off) <= 0.1 + 3 * np.sqrt(0.09 / 150)

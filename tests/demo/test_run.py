@@ -18,7 +18,7 @@ from blemish.demo.run import DEFAULT_FAMILY, PLANS, run_demo, run_painting_demo
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.evaluation.baselines import BASELINES
 from blemish.recipes import load_recipe, override
-from blemish.training.fit import DEFAULT_RECIPE
+from blemish.training.fit_settings import DEFAULT_RECIPE
 
 SMALL = {"good": 8, "test_good": 3, "per_blemish": 1, "size": 64}
 PAINTED = {"good": 2, "test": 2, "size": 96}

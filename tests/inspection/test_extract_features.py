@@ -77,13 +77,13 @@ SMALL = ("patch.size=32", "patch.stride=16")
 
 
 @pytest.mark.parametrize("recipe", ["fp-cae-add", "fp-cae-concat", "fp-cae"])
-def test_blocks_are_one_run_over_the_whole_panel(
+def test_blocks_are_one_run_over_the_whole_scene(
     scenes: Path, make_detector: Make, tmp_path: Path, recipe: str
 ) -> None:
     detector = make_detector(scenes, recipe)
     (features,) = extract_features(detector, scenes, tmp_path).features
-    with SceneReader(find_scenes(scenes)[0]) as panel:
-        expected = encoded(detector.autoencoder, panel.read(0, 0, HEIGHT, WIDTH))
+    with SceneReader(find_scenes(scenes)[0]) as reader:
+        expected = encoded(detector.autoencoder, reader.read(0, 0, HEIGHT, WIDTH))
     assert features.shape == expected.shape == (80, 12, 18)
     assert (features.stride, features.missing) == (8, ())
     assert features.modalities == ("infrared", "rgb", "xray")

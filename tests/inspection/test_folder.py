@@ -416,7 +416,7 @@ def test_images_unlike_the_training_are_told_in_a_line_and_in_the_report(
     assert line in (tmp_path / "a" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
 
 
-def test_blemished_images_that_are_known_do_not_count_as_drift(
+def test_known_defective_images_do_not_count_as_drift(
     detector: Detector, parts: Path, tmp_path: Path
 ) -> None:
     output = inspect_folder(detector, parts, tmp_path / "found")

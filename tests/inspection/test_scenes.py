@@ -98,12 +98,12 @@ def with_hole(scenes: Path, folder: Path) -> Path:
     return folder
 
 
-def whole(detector: Detector, panel: SceneReader) -> dict[str, NDArray[np.float32]]:
-    """The maps of a panel that is read, cut and blended as one."""
-    x = panel.read(0, 0, panel.height, panel.width)
+def whole(detector: Detector, reader: SceneReader) -> dict[str, NDArray[np.float32]]:
+    """The maps of a scene that is read, cut and blended as one."""
+    x = reader.read(0, 0, reader.height, reader.width)
     patch, stride = detector.recipe.patch.size, detector.recipe.patch.stride
     plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
-    modalities = len(panel.modalities)
+    modalities = len(reader.modalities)
     blended = Blender(plan, 1 + len(x) + 2 * modalities)
     with torch.inference_mode():
         for where, tiles in plan.tiles(x, batch=7):
@@ -148,12 +148,12 @@ def test_blocks_stitched_are_one_run_over_the_whole(
 ) -> None:
     source = with_hole(scenes, tmp_path) if hole else scenes
     detector = make_detector(source, recipe, STRIDE)
-    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as panel:
-        scorer = SceneScorer(detector, panel, 32)
+    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as reader:
+        scorer = SceneScorer(detector, reader, 32)
         assert scorer.block_side == 64
-        expected = whole(detector, panel)
+        expected = whole(detector, reader)
         stitched = {name: np.full_like(values, np.inf) for name, values in expected.items()}
-        for found in scorer.blocks(blocks((panel.height, panel.width), 64)):
+        for found in scorer.blocks(blocks((reader.height, reader.width), 64)):
             for name, values in stitched.items():
                 part = found.anomaly if name == "residual" else getattr(found, name)
                 values[..., found.block.rows, found.block.columns] = part
@@ -166,9 +166,9 @@ def test_what_is_written_is_what_was_measured(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path]
 ) -> None:
     written = maps(inspected[1])
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        expected = whole(detector, panel)
-        image = panel.read(0, 0, panel.height, panel.width)
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        expected = whole(detector, reader)
+        image = reader.read(0, 0, reader.height, reader.width)
     for name, values in expected.items():
         np.testing.assert_allclose(written[name], values, rtol=2**-11, atol=1e-4, err_msg=name)
     assert written["overview_image"].shape == (5, 51, 75)
@@ -195,7 +195,7 @@ def test_nothing_is_said_of_what_no_sensor_saw(scenes: Path, make_detector: Make
     assert 0 < with_nothing_hidden.squares < -(-HEIGHT // 32) * -(-WIDTH // 32)
 
 
-def test_memory_and_work_do_not_depend_on_the_panel() -> None:
+def test_memory_and_work_do_not_depend_on_the_size_of_the_scene() -> None:
     # What is read for a block in the middle is the block and one tile around it, whatever surrounds it.
     for size in ((2_000, 2_000), (20_000, 20_000)):
         plan = TilePlan(size, (32, 32), (16, 16))
@@ -214,8 +214,8 @@ def test_a_record_is_what_the_maps_say(
     done, out = inspected
     assert [record.path for record in done.records] == ["donor", "virgin"]
     record = done.records[1]
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        expected = whole(detector, panel)
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        expected = whole(detector, reader)
     rule, residual = detector.recipe.score, expected["residual"]
     scores = {
         (x, y): image_score(residual[y : y + 32, x : x + 32], kind=rule.name, sigma=rule.sigma)
@@ -276,8 +276,8 @@ def test_a_hidden_modality_is_reconstructed_from_the_others(
     # With one modality hidden, its reconstruction is the one that the others always make of it.
     assert hidden.from_others == pytest.approx(plain.from_others, abs=1e-6)
     np.testing.assert_allclose(maps(tmp_path)["cross"][0], maps(inspected[1])["cross"][0], atol=1e-3)
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        x = torch.from_numpy(panel.read(32, 32, 32, 32))[None]
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        x = torch.from_numpy(reader.read(32, 32, 32, 32))[None]
     blind = x.clone()
     blind[:, 0] = torch.nan
     made = detector.autoencoder(blind).reconstruction
@@ -551,7 +551,7 @@ def test_what_cannot_be_hidden(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_panel_that_is_too_small_is_passed_over(
+def test_a_scene_that_is_too_small_is_passed_over(
     scenes: Path, detector: Detector, tmp_path: Path, painting: Painting, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -576,11 +576,11 @@ def test_progress_counts_the_blocks_of_all_scenes(scenes: Path, detector: Detect
 
 def test_the_settings_and_the_report_stand_alone(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     source = tmp_path / "in"
-    shutil.copytree(scenes / "virgin", source / "<b>panel & co")
+    shutil.copytree(scenes / "virgin", source / "<b>scene & co")
     done = inspect_scenes(detector, source, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<b>panel" not in page
-    assert "&lt;b&gt;panel &amp; co" in page
+    assert "<b>scene" not in page
+    assert "&lt;b&gt;scene &amp; co" in page
     assert not [word for word in ("http:", "https:", 'src="/') if word in page]
     assert "cross-modal residual of each modality" in page
     assert json.loads((tmp_path / "out" / "inspection.json").read_text())["scored_squares"] == 32

@@ -55,7 +55,7 @@ class RecordingObserver(Observer):
 def surface(
     seed: int, height: int = 64, width: int = 80, *, scratch: bool = False, noise: float = 4
 ) -> NDArray[np.uint8]:
-    """A softly lit grey surface, with noise; blemished, with a thin scratch somewhere."""
+    """A softly lit grey surface, with noise; if defective, with a thin scratch somewhere."""
     rng = np.random.default_rng(seed)
     x = np.arange(width)
     values = 110 + 20 * np.sin(x / 30 + 6 * rng.random()) + rng.normal(0, noise, (height, width))
@@ -90,7 +90,7 @@ def detector(model: Path) -> Detector:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """Two blemished parts and a good one."""
+    """Two defective parts and a good one."""
     root = tmp_path / "parts"
     save(root / "a.png", surface(300, scratch=True))
     save(root / "b.png", surface(301, scratch=True))
@@ -109,7 +109,7 @@ def protected(out: Path) -> list[EncodedFile]:
 def test_suspicion_follows_the_map_from_nothing_to_the_level_and_no_further(shape: tuple[int, int]) -> None:
     blocks = (-(-shape[0] // 8), -(-shape[1] // 8))
     for value, expected in ((0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (9.0, 1.0)):
-        found = suspicion(np.full(shape, value, np.float32), level=0.4)
+        found = suspicion(np.full(shape, value, np.float32), pixel_threshold=0.4)
         assert found.shape == blocks
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -118,7 +118,7 @@ def test_suspicion_follows_the_map_from_nothing_to_the_level_and_no_further(shap
 def test_suspicion_reaches_over_the_margin_and_falls_without_steps() -> None:
     residual_map = np.zeros((8, 128), np.float32)
     residual_map[:, 64] = 1
-    found = suspicion(residual_map, level=1)[0]
+    found = suspicion(residual_map, pixel_threshold=1)[0]
     assert found[8] == 1  # the block of the pixel
     assert found[(64 - MARGIN) // 8] > 0.5
     assert (found[: (64 - 2 * MARGIN) // 8] == 0).all()
@@ -128,7 +128,7 @@ def test_suspicion_reaches_over_the_margin_and_falls_without_steps() -> None:
 def test_without_any_level_whatever_is_there_is_suspicious() -> None:
     residual_map = np.zeros((8, 64), np.float32)
     residual_map[:, :8] = 1e-6
-    found = suspicion(residual_map, level=0)
+    found = suspicion(residual_map, pixel_threshold=0)
     assert (found[0, 0], found[0, -1]) == (1, 0)
 
 

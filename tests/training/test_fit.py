@@ -171,7 +171,7 @@ def test_the_model_shows_what_it_was_trained_to_find(
     assert image not in (other / "card.md").read_text(encoding="utf-8")
 
 
-def test_planted_blemished_images_are_not_remembered_and_named(
+def test_planted_defective_images_are_left_out_of_the_memory_bank_and_named(
     bolts: Path, tmp_path: Path, quick: list[str], draw_part: Draw, save: Save, dots: Callable[..., Any]
 ) -> None:
     folder = Path(shutil.copytree(bolts, tmp_path / "parts"))

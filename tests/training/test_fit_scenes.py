@@ -34,7 +34,7 @@ TINY = (
 @pytest.fixture(scope="module")
 def paintings(painting: Painting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three, of which the second has no X-ray and the third's infrared covers a part."""
-    root = tmp_path_factory.mktemp("panels")
+    root = tmp_path_factory.mktemp("scenes")
     for seed, name in enumerate(["adam", "eve", "zachary"]):
         painting(root / name, seed, height=96, width=160)
     (root / "eve" / "xray.tif").unlink()
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_other_scenes_is_refused(
     out = tmp_path / "model"
     with pytest.raises(Stopped):
         fit(paintings, "fp-cae-concat", settings=TINY, out=out, observer=recorder(stop_after=3))
-    others = tmp_path / "panels"
+    others = tmp_path / "scenes"
     for seed, name in enumerate(["adam", "eve", "zachary"]):
         painting(others / name, seed + 5, height=96, width=160)
     with pytest.raises(ModelError, match="another set of images"):
@@ -153,8 +153,8 @@ def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
 
 def test_the_mean_of_training_squares_as_threshold(painting: Painting, tmp_path: Path) -> None:
     settings = override(load_recipe("fp-cae-add"), [*TINY, "threshold.rule=train-mean"])
-    painting(tmp_path / "panels" / "eve")
-    detector = fit(tmp_path / "panels", settings)
+    painting(tmp_path / "scenes" / "eve")
+    detector = fit(tmp_path / "scenes", settings)
     calibration = detector.file.calibration
     assert calibration is not None
     assert calibration.unit == SceneSquares(side=32)

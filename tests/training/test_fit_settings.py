@@ -83,7 +83,7 @@ def test_without_a_recipe_images_take_blemish(posed: tuple[Detector, Path]) -> N
     assert detector.file.candidates
 
 
-@pytest.mark.parametrize("described", ["modalities.yaml", "panels.yaml"])
+@pytest.mark.parametrize("described", ["modalities.yaml", "scenes.yaml"])
 def test_without_a_recipe_scenes_take_one_for_sensors(tmp_path: Path, described: str) -> None:
     (tmp_path / described).write_text("")
     source = tmp_path if described == "modalities.yaml" else tmp_path / described

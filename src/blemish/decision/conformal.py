@@ -118,8 +118,9 @@ class Guarantee(BaseModel):
     """What n calibration images promise at a false-reject rate.
 
     ``n`` is the number of calibration images and ``false_reject_rate`` the rate α that was asked for;
-    ``left_out`` counts images that scored higher than all of them and were taken for blemished; ``rank`` is k, the place of the threshold among the ordered calibration scores, and ``bound`` the rate
-    that is promised on average over calibration sets, (n + 1 − k)/(n + 1) ≤ α.
+    ``left_out`` counts images that scored higher than all of them and were taken for defective; ``rank`` is k, the
+    place of the threshold among the ordered calibration scores, and ``bound`` the rate that is promised on average
+    over calibration sets, (n + 1 − k)/(n + 1) ≤ α.
 
     Raises CalibrationError when n is too small for the rate, UsageError for a rate outside (0, 1).
 

@@ -79,7 +79,7 @@ def make_painting(seed: int, size: int = 512) -> Painting:
     Parameters
     ----------
     seed: at least 0; another one is another composition, in other pigments, on another support.
-    size: side of the square panel in pixels, at least 64. The composition grows with it; cracks, brush marks and
+    size: side of the square painting in pixels, at least 64. The composition grows with it; cracks, brush marks and
         the support keep their size in pixels.
 
     Raises

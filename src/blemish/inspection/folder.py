@@ -154,7 +154,7 @@ class InspectionFolder:
             records=[record for record in self.records if record.path in by_name],
             panels=panels,
             calibration_scores=np.array(decision.calibration.scores),
-            level=decision.pixel_threshold,
+            pixel_threshold=decision.pixel_threshold,
             guarantee=decision.guarantee,
             settings={key.replace("_", " "): str(value) for key, value in _settings(detector).items()},
             problems=[str(problem) for problem in self.problems],
