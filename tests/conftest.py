@@ -224,7 +224,7 @@ def detector(fitted: tuple[Detector, Path]) -> Detector:
 
 @pytest.fixture
 def model(fitted: tuple[Detector, Path], tmp_path: Path) -> Path:
-    """A copy of the model folder, to be spoiled at will."""
+    """A copy of the model folder, to be damaged at will."""
     return Path(shutil.copytree(fitted[1], tmp_path / "model"))
 
 

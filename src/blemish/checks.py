@@ -13,7 +13,7 @@ from blemish._version import __version__
 from blemish.errors import FileError
 from blemish.extras import EXTRAS, install_line, one_line, reinstall_line
 
-# Those that not everybody needs, and who does; `blemish recipes` tells which recipes.
+# Optional extras, and who needs them; `blemish recipes` lists the recipes that do.
 OPTIONAL = {
     "backbones": "recipes that need backbones",
     "jpeg": "the JPEG commands",

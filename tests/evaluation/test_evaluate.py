@@ -146,7 +146,7 @@ def test_masks_that_cannot_be_used(
     save: Callable[..., Path],
     recorder: type,
 ) -> None:
-    root = Path(shutil.copytree(dataset, tmp_path / "spoiled"))
+    root = Path(shutil.copytree(dataset, tmp_path / "damaged"))
     masks = root / "ground_truth" / "dot"
     (masks / "0_mask.png").unlink()
     save(masks / "1_mask.png", np.zeros((10, 10), np.uint8))

@@ -259,8 +259,8 @@ def test_edited_and_truncated_weights_are_noticed(model: Path) -> None:
     content = path.read_bytes()
     edited = bytearray(content)
     edited[-1] ^= 1
-    for spoiled in (bytes(edited), content[: len(content) // 2], b""):
-        path.write_bytes(spoiled)
+    for damaged in (bytes(edited), content[: len(content) // 2], b""):
+        path.write_bytes(damaged)
         with pytest.raises(ModelError, match="is damaged") as error:
             load(model)
         assert "fit again" in names_one_line(error, path)

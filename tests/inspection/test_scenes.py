@@ -300,7 +300,7 @@ def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_p
     assert np.isfinite(written["overview_reconstruction"]).all()
     assert np.isfinite(written["residual"]).all()
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "No infrared: reconstructed from the others" in page
+    assert "infrared is missing: reconstructed from the others" in page
     overviews = {path.name for path in (tmp_path / "out" / "overviews" / "virgin").iterdir()}
     assert "reconstruction-infrared.png" in overviews
     assert not overviews & {"image-infrared.png", "own-infrared.png", "cross-infrared.png"}

@@ -142,7 +142,7 @@ def test_orientation_is_applied_where_exif_is_too_long_to_keep(tmp_path: Path) -
     assert "EXIF does not fit" in source.notices[0]
 
 
-def test_damaged_exif_does_not_spoil_the_image(tmp_path: Path) -> None:
+def test_damaged_exif_leaves_the_image_readable(tmp_path: Path) -> None:
     Image.fromarray(colours()).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
     np.testing.assert_array_equal(read_source(tmp_path / "a.png", keep_metadata=False).pixels, colours())
 

@@ -181,7 +181,7 @@ class Spoiling(nn.Module):
         return Output(y, x)
 
 
-def test_what_is_spoiled_in_a_corner_shows_at_distance_0() -> None:
+def test_an_altered_corner_shows_at_distance_0() -> None:
     sensors = [Modality(name="rgb", channels=3), Modality(name="xray", channels=1)]
     pixels = torch.rand(5, 4, 32, 32).numpy()
     found = patch_similarity(Spoiling(), pixels, sensors)  # type: ignore[arg-type]

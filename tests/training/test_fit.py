@@ -156,10 +156,10 @@ def test_the_model_shows_what_it_was_trained_to_find(
     sheet = read_image(folder / "blemishes.png")
     assert sheet.pixels.shape == (3, 3 * 32 + 2 * 4, 8 * 32 + 7 * 4)
     between = np.arange(8 * 36 - 4) % 36 >= 32
-    good, spoiled, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
+    good, altered, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
     assert set(np.unique(labels)) == {0, 255}
-    assert (good != spoiled).any()
-    assert np.abs(good.astype(int) - spoiled)[labels == 255].mean() > 10
+    assert (good != altered).any()
+    assert np.abs(good.astype(int) - altered)[labels == 255].mean() > 10
     image = "](blemishes.png)"
     assert image in (folder / "card.md").read_text(encoding="utf-8")
     assert not (fitted[1] / "blemishes.png").exists()

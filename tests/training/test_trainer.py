@@ -238,15 +238,15 @@ def test_more_patience_goes_on_after_an_early_stop(
 
 
 def test_the_best_weights_are_restored(run: Run) -> None:
-    spoiled: list[Autoencoder] = []
+    trained: list[Autoencoder] = []
 
-    def spoil(progress: Progress) -> None:
+    def corrupt(progress: Progress) -> None:
         if progress.step == 12:
             with torch.no_grad():
-                for parameter in spoiled[0].parameters():
+                for parameter in trained[0].parameters():
                     parameter.mul_(3)
 
-    model, state = run(prepare=spoiled.append, on_progress=spoil)
+    model, state = run(prepare=trained.append, on_progress=corrupt)
     assert state.best_loss is not None
     assert state.best_step == 12
     assert state.best_loss == min(look.validation for look in state.history)
@@ -420,13 +420,13 @@ def test_weights_that_are_no_numbers_never_replace_a_good_checkpoint(run: Run, t
     kept = {path: path.read_bytes() for path in folder.iterdir()}
     models: list[Autoencoder] = []
 
-    def spoil_and_stop() -> bool:  # asked after the step, so every loss was still finite
+    def corrupt_and_stop() -> bool:  # asked after the step, so every loss was still finite
         with torch.no_grad():
             next(models[0].parameters()).fill_(float("nan"))
         return True
 
     with pytest.raises(DivergedError, match="the weights are no longer numbers after step 4"):
-        run(checkpoint=folder, resume=True, prepare=models.append, stop=spoil_and_stop)
+        run(checkpoint=folder, resume=True, prepare=models.append, stop=corrupt_and_stop)
     assert {path: path.read_bytes() for path in folder.iterdir()} == kept
 
 

@@ -42,7 +42,7 @@ class Item:
 
     @property
     def is_good(self) -> bool | None:
-        """Whether the label says good; None without a label."""
+        """True if the label says good; None without a label."""
         return None if self.label is None else self.label == GOOD
 
 
@@ -273,7 +273,7 @@ def _read_list(source: Path) -> list[Item]:
 
 
 def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row of a CSV file by column, with its line number; empty lines are passed over."""
+    """Read each row of a CSV file by column, with its line number; empty lines are passed over."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

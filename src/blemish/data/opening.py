@@ -116,7 +116,7 @@ _SILENCE = logging.NullHandler()
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 32 bytes of an image file.
+    """Read the first 32 bytes of an image file.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def first_bytes(path: Path) -> bytes:
 
 
 def file_bytes(path: Path) -> bytes:
-    """All bytes of an image file.
+    """Read all bytes of an image file.
 
     Raises
     ------

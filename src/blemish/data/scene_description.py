@@ -1,4 +1,4 @@
-"""The ``modalities.yaml`` that says which files of a scene belong to which modality."""
+"""Schema of ``modalities.yaml``, which assigns the files of a scene to its modalities."""
 
 from __future__ import annotations
 

@@ -197,12 +197,12 @@ class SceneReader:
 
     @property
     def finest(self) -> str:
-        """The modality that has most pixels."""
+        """Modality with the most pixels."""
         return max(self._windows, key=lambda name: _pixels(self._windows[name]))
 
     @property
     def scales(self) -> dict[str, float]:
-        """Of each present modality, its pixels along a side for each pixel of the scene."""
+        """Scale of each present modality: its pixels along a side for each pixel of the scene."""
         return {
             name: math.sqrt(_pixels(windows) / (self.height * self.width))
             for name, windows in self._windows.items()

@@ -1,7 +1,7 @@
 """Scenes: the same surface seen by several sensors, a file or files for each modality.
 
 A scene is one painting or object, and a folder with a file for each modality, that is each sensor. What the
-files mean is said in a ``modalities.yaml`` beside them, or beside the folders of several scenes::
+files mean is described by a ``modalities.yaml`` beside them, or beside the folders of several scenes::
 
     root: scans                    # where the scenes are; this file's folder when left out
     grid: visible                  # whose pixels the others are brought to; the one with most when left out
@@ -83,7 +83,7 @@ def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list
 
 
 def holds_scenes(source: str | Path) -> bool:
-    """Whether ``source`` holds scenes rather than independent images.
+    """True if ``source`` holds scenes rather than independent images.
 
     It is where there is a ``modalities.yaml``, where all subfolders with images hold from two to 64 of
     them, and where the images of a folder without such subfolders differ in channels or depth.

@@ -332,7 +332,7 @@ def _largest(path: Path, tiff: TiffFile) -> TiffPageSeries:
 
 
 def _is_level(other: TiffPageSeries, first: TiffPageSeries) -> bool:
-    """Whether ``other`` is ``first`` at a lower resolution, to a pixel's rounding."""
+    """True if ``other`` is ``first`` at a lower resolution, to a pixel's rounding."""
     height, width = first.keyframe.imagelength, first.keyframe.imagewidth
     level_h, level_w = other.keyframe.imagelength, other.keyframe.imagewidth
     same_kind = other.axes == first.axes and other.dtype == first.dtype
@@ -340,7 +340,7 @@ def _is_level(other: TiffPageSeries, first: TiffPageSeries) -> bool:
 
 
 def same_field(coarse: tuple[int, int], fine: tuple[int, int], *, rounded: bool = False) -> bool:
-    """Whether (height, width) ``coarse`` can be ``fine`` at another scale, each side rounded up or down.
+    """True if (height, width) ``coarse`` is ``fine`` at another scale, each side rounded up or down.
 
     With ``rounded`` both are of a third image at scales of their own, so that ``fine`` was rounded too.
 
@@ -433,7 +433,7 @@ class Mosaic(WindowedImage):
 
 
 def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, slice]:
-    """Where [start, start + length) meets [first, first + count): counted from ``first``, and from ``start``."""
+    """Overlap of [start, start + length) and [first, first + count): counted from ``first``, and from ``start``."""
     low, high = max(start, first), min(start + length, first + count)
     return slice(low - first, high - first), slice(low - start, high - start)
 

@@ -131,7 +131,7 @@ def find_drift(calibration: ArrayLike, scores: ArrayLike, threshold: float, *, s
 
 
 class DriftAlarm:
-    """Watches images one by one; with no drift it ever goes off with a chance of at most ``false_alarm``.
+    """Sequential test of images one by one; without drift it ever alarms with a chance of at most ``false_alarm``.
 
     Each score below the threshold gets a p-value among all earlier ones, calibration and new together, ties
     broken at random: without drift these are independent and uniform, though the calibration set is shared

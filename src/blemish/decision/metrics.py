@@ -1,4 +1,4 @@
-"""Exact metrics from labels and scores, by sorting: the reference for everything that is quicker.
+"""Exact metrics from labels and scores, by sorting; the reference for the faster pixel metrics.
 
 ``labels`` are true for anomalous images or pixels, ``scores`` are larger for more anomalous ones, and what
 is called anomalous is what scores *above* a threshold, everywhere. Both are flattened. A metric that needs

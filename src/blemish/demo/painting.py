@@ -1,4 +1,4 @@
-"""A generated painting that five sensors saw, with the truth of what each of them shows.
+"""Generated paintings in five modalities, with ground-truth masks of each modality.
 
 The painting is built up as a real one is, and every sensor looks at the same layers:
 
@@ -60,7 +60,7 @@ _TILE = 256
 
 @dataclass(frozen=True)
 class Painting:
-    """A generated painting, and where it has what."""
+    """A generated painting, and the ground-truth masks of its content."""
 
     images: dict[str, Floats]
     """By the names of ``MODALITIES``: (C, H, W) in [0, 1]."""

@@ -106,7 +106,7 @@ _DRAPERIES = ("vermilion", "madder", "ultramarine", "verdigris", "azurite", "lea
 
 
 class _Layer(NamedTuple):
-    """One thing in the composition."""
+    """One object in the composition."""
 
     inside: Floats
     """Signed distance to its edge in pixels, about; positive inside."""
@@ -265,7 +265,7 @@ def _underdrawing(canvas: _Canvas, layers: list[_Layer]) -> Floats:
     drawing = np.zeros_like(pressure)
     for layer in layers:
         inside = _ramp(layer.inside)
-        drawing *= 1 - inside  # what a thing hides was not drawn
+        drawing *= 1 - inside  # nothing is drawn behind an object
         drawing = np.maximum(drawing, _ramp(1.2 - np.abs(layer.inside + 0.8)) * pressure)
         shadow = np.clip((-0.05 - layer.light) / 0.3, 0, 1)
         drawing = np.maximum(drawing, 0.85 * hatching * shadow * inside * pressure)

@@ -1,4 +1,4 @@
-"""Figures of a fitted detector against labels and masks."""
+"""Evaluation of a fitted detector against labels and masks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FalseRejects(_Figures):
 
 
 class Evaluation(_Figures):
-    """``evaluation.json``."""
+    """Evaluation of a detector, the content of ``evaluation.json``."""
 
     dataset: str
     recipe: str
@@ -239,7 +239,7 @@ def evaluate(
 
 
 def items_sha256(items: Sequence[Item]) -> str:
-    """Changes with any name, label or byte of ``items`` and their masks, not with the order."""
+    """SHA-256 of the names, labels and bytes of ``items`` and their masks, whatever their order."""
     digest = hashlib.sha256()
     for item in sorted(items, key=lambda item: item.name):
         mask = (item.mask.name, _content(item.mask)) if item.mask else None

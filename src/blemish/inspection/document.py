@@ -78,7 +78,7 @@ class ModelFile(Document):
 
     @property
     def subject(self) -> Subject:
-        """What the model was fitted on."""
+        """Kind of data that the model was fitted on."""
         return "scenes" if self.preprocessing.modalities else "images"
 
     @property

@@ -254,7 +254,7 @@ class _Span(NamedTuple):
 
     @classmethod
     def of(cls, window: slice, before: int, length: int) -> _Span:
-        """A window of the padded side, ``before`` pixels of which come before the image."""
+        """Window of the padded side, ``before`` pixels of which come before the image."""
         wanted_start, wanted_stop = window.start - before, window.stop - before
         # A window that lies in the padding alone repeats the border as all padding does.
         start = min(max(wanted_start, 0), length - 1)
@@ -265,7 +265,7 @@ class _Span(NamedTuple):
 def _any_in_cells(
     there: NDArray[np.bool_], first: Sequence[float], shape: tuple[int, int], stride: int
 ) -> NDArray[np.bool_]:
-    """Whether anything of ``there`` (h, w) is in the stride × stride pixels around the middle of each place."""
+    """True if anything of ``there`` (h, w) is in the stride × stride pixels around the middle of each place."""
     total = np.pad(there.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     starts = [
         math.floor(start) + stride * np.arange(count) for start, count in zip(first, shape, strict=True)

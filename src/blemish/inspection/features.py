@@ -52,7 +52,7 @@ class Features:
         return int(d), int(h), int(w)
 
     def described(self) -> dict[str, Any]:
-        """All but the features themselves, for JSON."""
+        """Description of the features for JSON."""
         return {
             "name": self.name,
             "path": str(self.path),
@@ -67,7 +67,7 @@ class Features:
         }
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
         d, h, w = self.shape
         without = f", without {', '.join(self.missing)}" if self.missing else ""
         return f"{self.name}: {d} features for each of {w} × {h} places, {self.stride} pixels apart{without}"

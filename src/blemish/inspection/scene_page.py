@@ -54,13 +54,13 @@ class FinishedScene:
     maps: Path
 
     def window(self, name: str, *index: object) -> NDArray[np.float32]:
-        """What a layer holds at ``index``; all of it without."""
+        """Window of a layer at ``index``; the whole layer without an index."""
         with reading(self.maps):
             values: NDArray[np.float32] = open_tiled(self.maps)[name][index or ...].astype(np.float32)
         return values
 
     def planes(self, name: str) -> Iterator[tuple[ModalityRecord, NDArray[np.float32]]]:
-        """Each modality with its part of a layer of overviews: (c, h, w) of images, (h, w) of residuals."""
+        """Yield each modality with its part of a layer of overviews: (c, h, w) of images, (h, w) of residuals."""
         if name in ("overview_own", "overview_cross"):
             for place, modality in enumerate(self.record.modalities):
                 yield modality, self.window(name, place)
@@ -71,7 +71,7 @@ class FinishedScene:
             first += one.channels
 
     def scale(self, kind: str) -> float:
-        """What is drawn at mid-scale in the ``own`` or ``cross`` maps, where no calibration says which."""
+        """Mid-scale of the heat maps of ``own`` or ``cross``, which have no pixel threshold."""
         planes = [plane for _, plane in self.planes(f"overview_{kind}")]
         thin = max(1, max(planes[0].shape) // _SIDE)
         sample = np.stack([plane[::thin, ::thin] for plane in planes])
@@ -80,7 +80,7 @@ class FinishedScene:
 
 
 def write_overviews(folder: Path, found: FinishedScene, pixel_threshold: float) -> None:
-    """PNG of what :class:`FinishedScene` holds, each at most 2,000 pixels a side, in ``folder``.
+    """Write the overviews of a :class:`FinishedScene` as PNG, each at most 2,000 pixels a side, in ``folder``.
 
     Raises
     ------

@@ -24,7 +24,7 @@ class ScoredSquare(BaseModel):
 
 
 class ModalityRecord(BaseModel):
-    """One modality of a scene: whether it was there, and how well it is reconstructed."""
+    """One modality of a scene: its presence, and the similarity of its reconstruction."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +59,7 @@ class SceneRecord(Inspection):
 
 
 class Sum(NamedTuple):
-    """Of values over the pixels where there are any."""
+    """Sum of values over the pixels that have any, and their number."""
 
     total: float
     pixels: int

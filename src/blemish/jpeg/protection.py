@@ -86,7 +86,7 @@ class Protection(_ProtectionRecord):
 
 
 def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
-    """On how many images compression changed the detector's decision: with protection, and without."""
+    """Number of images on which compression changed the detector's decision: with protection, and without."""
 
     def changed(file: RateSplit, protection: Protection) -> bool:
         return file.verdict.is_anomalous != protection.before.is_anomalous

@@ -17,7 +17,7 @@ class _TrainingFact(BaseModel):
 
 
 class Machine(_TrainingFact):
-    """Where and how training runs.
+    """Device, precision and threads of a training.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class TrainingLook(_TrainingFact):
 
 
 class Training(_TrainingFact):
-    """How the weights were trained."""
+    """Record of a training: its length, history and machine."""
 
     steps: int
     best_step: int
