@@ -6,7 +6,7 @@ Each scene has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, w
 folder, and is inspected in a process of its own, whose peak resident memory is noted. The time per megapixel, of the
 clock and of the processor, and the shares of it are those of the blocks; overviews and report, the finish, cost
 the same whatever the size. Reading includes decoding, writing includes compression. A size that would take
-longer than ``--limit`` minutes, by the time of the one before, is not run and said so. With ``--stride 32`` tiles
+longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles
 do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
 """
 

@@ -63,7 +63,7 @@ def test_a_single_file(tmp_path: Path) -> None:
     assert find_images(tmp_path / "p.png") == [Item(tmp_path / "p.png", "p.png")]
 
 
-def test_nothing_to_find_names_the_folder_and_the_suffixes(tmp_path: Path) -> None:
+def test_an_empty_folder_is_named_with_the_known_suffixes(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     with pytest.raises(FileError, match=r"no image \(.bmp .jpeg .jpg .png .tif .tiff .webp\)") as caught:
         find_images(tmp_path)
@@ -72,13 +72,13 @@ def test_nothing_to_find_names_the_folder_and_the_suffixes(tmp_path: Path) -> No
         find_images(tmp_path / "none")
 
 
-def test_a_name_that_the_disk_refuses_is_told() -> None:
+def test_a_name_that_the_disk_refuses_is_reported() -> None:
     for find in (find_images, read_labelled):
         with pytest.raises(FileError, match=r"cannot be read \(.*; check the path"):
             find("a" * 300)
 
 
-def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "p.png")
 
     def refuse(path: str) -> None:

@@ -62,7 +62,7 @@ def test_squares_are_whole_apart_inside_and_on_the_grid_of_an_inspection() -> No
     assert covered[1].sum() == 2 * 32**2
 
 
-def test_squares_are_as_large_as_the_promise_allows(painting: Painting, tmp_path: Path) -> None:
+def test_squares_are_as_large_as_the_false_reject_rate_allows(painting: Painting, tmp_path: Path) -> None:
     readers = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=128, width=512))]
     columns = [slice(384, 512)]
     assert sides_for(32) == (128, 96, 64, 32)
@@ -73,7 +73,7 @@ def test_squares_are_as_large_as_the_promise_allows(painting: Painting, tmp_path
         assert (found[0], len(found[1])) == (side, count)
 
 
-def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: Path) -> None:
+def test_mostly_absent_squares_are_skipped(painting: Painting, tmp_path: Path) -> None:
     folder = painting(tmp_path / "eve", height=64, width=128)
     for name in ("rgb.png", "xray.tif"):
         (folder / name).unlink()
@@ -87,7 +87,7 @@ def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: 
     assert [(square.rows, square.columns) for square in found] == [(slice(0, 32), slice(64, 96))]
 
 
-def test_of_many_squares_those_of_evenly_spaced_blocks_are_taken(
+def test_many_squares_are_thinned_to_evenly_spaced_blocks(
     painting: Painting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=64, width=320))]

@@ -41,7 +41,7 @@ def test_smoothed_max_of_a_single_pixel_is_the_peak_of_the_gaussian() -> None:
     )
 
 
-def test_smoothed_max_prefers_a_blemish_of_some_size_to_a_brighter_pixel() -> None:
+def test_smoothed_max_prefers_a_large_defect_to_a_brighter_pixel() -> None:
     pixel, blob = np.zeros((2, 64, 64))
     pixel[30, 30] = 1.0
     blob[25:35, 25:35] = 0.5

@@ -170,7 +170,7 @@ def test_dataset_is_not_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"family": "wave", "kind": "good"}, "unknown family 'wave'"),
         ({"family": "weave", "kind": "dent"}, "weave has no kind 'dent'"),
@@ -180,8 +180,8 @@ def test_dataset_is_not_written_over(tmp_path: Path) -> None:
         ({"family": "weave", "kind": "stain", "strength": 0.01}, "cannot be drawn"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         make_sample(**{"seed": 0, "size": 64, **arguments})  # type: ignore[arg-type]
 
 

@@ -48,7 +48,7 @@ def test_inspect_and_its_report(blemish: Run, scenes: Path, scenes_model: Path, 
     assert (out / "maps" / "virgin.zarr" / "reconstruction").exists()
 
 
-def test_a_scene_that_cannot_be_finished_ends_with_1(
+def test_a_failed_scene_gives_exit_code_1(
     blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -59,13 +59,15 @@ def test_a_scene_that_cannot_be_finished_ends_with_1(
     assert "1 file was skipped" in ran.error
 
 
-def test_a_sensor_that_is_none(blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path) -> None:
+def test_an_unknown_modality_is_refused(
+    blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path
+) -> None:
     ran = blemish("inspect", scenes_model, scenes, "--out", tmp_path / "found", "--hide", "infrarde")
     assert ran.code == 2
     assert "did you mean 'infrared'" in ran.error
 
 
-def test_what_is_for_scenes_is_refused_for_images(
+def test_options_for_scenes_are_refused_for_images(
     blemish: Run, model: Path, good: Path, tmp_path: Path
 ) -> None:
     for option in (["--hide", "rgb"], ["--reconstruction"]):

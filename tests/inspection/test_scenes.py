@@ -143,7 +143,7 @@ def same_records(one: SceneInspection, other: SceneInspection, count: int = 2) -
 
 @pytest.mark.parametrize("recipe", ["fp-cae-add", "fp-cae-concat", "fp-cae"])
 @pytest.mark.parametrize("hole", [False, True])
-def test_blocks_stitched_are_one_run_over_the_whole(
+def test_stitched_blocks_equal_one_run_over_the_whole_scene(
     scenes: Path, make_detector: Make, tmp_path: Path, recipe: str, hole: bool
 ) -> None:
     source = with_hole(scenes, tmp_path) if hole else scenes
@@ -162,7 +162,7 @@ def test_blocks_stitched_are_one_run_over_the_whole(
     assert np.isnan(expected["residual"]).any() == hole
 
 
-def test_what_is_written_is_what_was_measured(
+def test_written_maps_equal_the_measured_maps(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path]
 ) -> None:
     written = maps(inspected[1])
@@ -180,7 +180,9 @@ def test_what_is_written_is_what_was_measured(
     )
 
 
-def test_nothing_is_said_of_what_no_sensor_saw(scenes: Path, make_detector: Make, tmp_path: Path) -> None:
+def test_pixels_without_any_modality_have_no_map_value(
+    scenes: Path, make_detector: Make, tmp_path: Path
+) -> None:
     source = with_hole(scenes, tmp_path / "in")
     detector = make_detector(source)
     done = inspect_scenes(detector, source, tmp_path / "out")
@@ -208,7 +210,7 @@ def test_memory_and_work_do_not_depend_on_the_size_of_the_scene() -> None:
 # -- the record ----------------------------------------------------------------------------------------
 
 
-def test_a_record_is_what_the_maps_say(
+def test_a_record_agrees_with_the_maps(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path]
 ) -> None:
     done, out = inspected
@@ -245,7 +247,7 @@ def test_a_record_is_what_the_maps_say(
     assert read_records(out / "inspections.jsonl")[1].score == record.score
 
 
-def test_of_many_specks_the_strongest_are_described(
+def test_only_the_strongest_of_many_regions_are_recorded(
     scenes: Path,
     detector: Detector,
     inspected: tuple[SceneInspection, Path],
@@ -260,7 +262,7 @@ def test_of_many_specks_the_strongest_are_described(
     assert peaks == [region.peak for region in everything[:5]]
 
 
-def test_a_threshold_of_ones_own_decides_by_itself(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_a_threshold_set_by_hand_decides_alone(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     for threshold, anomalous in ((0.0, True), (9.0, False)):
         source, out = scenes / "virgin", tmp_path / str(threshold)
         done = inspect_scenes(detector.with_threshold(threshold), source, out)
@@ -287,7 +289,7 @@ def test_a_hidden_modality_is_reconstructed_from_the_others(
     assert "infrared was hidden" in (tmp_path / "report.html").read_text()
 
 
-def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_a_missing_modality_is_reported(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
     (source / "virgin" / "infrared.tif").unlink()
     done = inspect_scenes(detector, source, tmp_path / "out")
@@ -350,7 +352,7 @@ def test_a_network_that_needs_every_modality_has_no_cross_modal_map(
         inspect_scenes(stacked, scenes, tmp_path / "other", hide=["rgb"])
 
 
-def test_a_scene_without_what_the_network_needs_is_passed_over(
+def test_a_scene_without_a_needed_modality_is_skipped(
     scenes: Path, make_detector: Make, tmp_path: Path, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -371,7 +373,7 @@ def test_a_scene_without_what_the_network_needs_is_passed_over(
     )
 
 
-def test_where_only_what_is_hidden_was_seen_nothing_is_called_good(
+def test_pixels_seen_only_by_hidden_modalities_are_not_scored(
     painting: Painting, detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     painting(tmp_path / "in" / "eve", height=HEIGHT, width=WIDTH)
@@ -409,7 +411,7 @@ def test_a_network_of_another_kind_is_inspected_by_its_own_map(
 # -- stopped, killed, damaged, full --------------------------------------------------------------------
 
 
-def test_stopped_at_every_block_it_goes_on_there(
+def test_an_inspection_stopped_at_any_block_resumes_there(
     scenes: Path,
     detector: Detector,
     inspected: tuple[SceneInspection, Path],
@@ -517,7 +519,7 @@ def test_on_a_full_disk_finished_blocks_stay(
 # -- the folder ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_taken_is_refused_or_replaced(
+def test_an_output_folder_in_use_is_refused_or_replaced(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(inspected[1], tmp_path / "out"))
@@ -543,7 +545,7 @@ def test_a_folder_that_is_taken_is_refused_or_replaced(
     ("hide", "words"),
     [(["infrarde"], "did you mean 'infrared'"), (list(NAMES), "nothing is left")],
 )
-def test_what_cannot_be_hidden(
+def test_modalities_that_cannot_be_hidden_are_refused(
     scenes: Path, detector: Detector, tmp_path: Path, hide: list[str], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
@@ -551,7 +553,7 @@ def test_what_cannot_be_hidden(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_scene_that_is_too_small_is_passed_over(
+def test_a_scene_that_is_too_small_is_skipped(
     scenes: Path, detector: Detector, tmp_path: Path, painting: Painting, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -574,7 +576,7 @@ def test_progress_counts_the_blocks_of_all_scenes(scenes: Path, detector: Detect
     assert Counter.counts == [(done, 12) for done in range(1, 13)]
 
 
-def test_the_settings_and_the_report_stand_alone(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_settings_and_report_are_self_contained(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     source = tmp_path / "in"
     shutil.copytree(scenes / "virgin", source / "<b>scene & co")
     done = inspect_scenes(detector, source, tmp_path / "out")

@@ -106,7 +106,7 @@ def protected(out: Path) -> list[EncodedFile]:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (17, 33), (40, 57)])
-def test_suspicion_follows_the_map_from_nothing_to_the_level_and_no_further(shape: tuple[int, int]) -> None:
+def test_suspicion_follows_the_map_up_to_the_pixel_threshold(shape: tuple[int, int]) -> None:
     blocks = (-(-shape[0] // 8), -(-shape[1] // 8))
     for value, expected in ((0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (9.0, 1.0)):
         found = suspicion(np.full(shape, value, np.float32), pixel_threshold=0.4)
@@ -125,7 +125,7 @@ def test_suspicion_reaches_over_the_margin_and_falls_without_steps() -> None:
     assert np.abs(np.diff(found)).max() < 0.6
 
 
-def test_without_any_level_whatever_is_there_is_suspicious() -> None:
+def test_with_a_threshold_of_0_every_positive_value_is_suspicious() -> None:
     residual_map = np.zeros((8, 64), np.float32)
     residual_map[:, :8] = 1e-6
     found = suspicion(residual_map, pixel_threshold=0)
@@ -233,7 +233,7 @@ def test_the_detector_judges_the_bytes_that_are_encoded(
     assert found.score == expected != detector.inspect(parts / "a.png").score
 
 
-def test_what_the_detector_cannot_read_is_told_of_the_file_itself(detector: Detector, tmp_path: Path) -> None:
+def test_files_that_the_detector_cannot_read_are_named(detector: Detector, tmp_path: Path) -> None:
     page = Image.fromarray(surface(0))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     with pytest.raises(ImageError, match=r"pages\.tif: ") as caught:
@@ -301,7 +301,7 @@ def test_a_folder_with_its_records_and_page(model: Path, parts: Path, tmp_path: 
     assert protected(out) == list(done.files)
 
 
-def test_what_is_done_is_skipped_until_detector_or_strength_change(
+def test_finished_files_are_skipped_until_detector_or_strength_change(
     model: Path, parts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -351,7 +351,7 @@ def test_in_place(model: Path, tmp_path: Path) -> None:
     assert encode_folder(path, in_place=True, settings=settings).done_before == 1
 
 
-def test_a_file_that_is_kept_has_nothing_to_tell(model: Path, tmp_path: Path) -> None:
+def test_a_kept_file_has_no_protection_record(model: Path, tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", surface(300, scratch=True), quality=5, optimize=True)
     done = encode_folder(path, tmp_path / "out", settings=BatchSettings(quality=99, protect=model))
     assert [(file.action, file.protection) for file in done.files] == [("kept", None)]

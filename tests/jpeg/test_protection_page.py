@@ -81,7 +81,7 @@ def test_a_page_of_decisions_bits_and_maps(
     assert "https:" not in text
 
 
-def test_in_place_the_image_is_gone_and_that_is_said(
+def test_in_place_the_page_notes_that_the_image_was_replaced(
     made: Callable[..., Protected], detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     text = page([made("a", in_place=True)], detector, tmp_path, recorder)
@@ -90,7 +90,7 @@ def test_in_place_the_image_is_gone_and_that_is_said(
     assert "has replaced the image" in text
 
 
-def test_what_has_gone_since_cannot_be_shown_but_is_told(
+def test_removed_files_are_reported_on_the_page(
     made: Callable[..., Protected], detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     files = [made("here"), made("gone")]
@@ -100,7 +100,7 @@ def test_what_has_gone_since_cannot_be_shown_but_is_told(
     assert len(labels(text)) == 4
 
 
-def test_some_images_are_shown_and_all_are_told(
+def test_some_images_are_shown_and_all_are_listed(
     made: Callable[..., Protected],
     detector: Detector,
     tmp_path: Path,

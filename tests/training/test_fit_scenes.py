@@ -115,13 +115,13 @@ def test_a_whole_image_is_refused_by_a_model_of_scenes(paintings: Path, folder: 
         load(folder).inspect(paintings / "adam" / "rgb.png")
 
 
-def test_too_few_squares_for_the_promise(paintings: Path) -> None:
+def test_too_few_squares_for_the_false_reject_rate_are_refused(paintings: Path) -> None:
     settings = [*TINY, "threshold.false_reject_rate=0.01"]
     with pytest.raises(CalibrationError, match=r"give 9 squares of 32 × 32 .* --false-reject-rate 0\.1$"):
         fit(paintings, "fp-cae-concat", settings=settings)
 
 
-def test_a_recipe_that_cannot_do_without_a_sensor_says_so(paintings: Path) -> None:
+def test_a_recipe_that_needs_every_modality_refuses_a_missing_one(paintings: Path) -> None:
     with pytest.raises(UsageError, match=r"eve: has no xray, which stacked-ae cannot do without"):
         fit(paintings, "stacked-ae", settings=TINY)
 
@@ -145,7 +145,7 @@ def test_any_recipe_fits_scenes_that_a_yaml_describes(
     assert len(detector.file.calibration.scores) == 4
 
 
-def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
+def test_a_recipe_for_modalities_takes_an_image_as_one_modality(good: Path) -> None:
     detector = fit(good, "fp-cae-add", settings=[*TINY, "threshold.false_reject_rate=0.2"])
     assert detector.file.preprocessing.modalities == ()
     assert np.isfinite(detector.inspect(good / "0.png").score)

@@ -79,7 +79,7 @@ def first(patch: Tensor) -> NDArray[np.int64]:
     return numbers(patch[0].numpy())
 
 
-def test_by_windows_as_from_memory(readers: list[SceneReader]) -> None:
+def test_patches_read_by_windows_equal_those_from_memory(readers: list[SceneReader]) -> None:
     needed = 2 * 2 * 4 * H * 26
     kept, read = source(readers, memory_limit=needed), source(readers, memory_limit=needed - 1)
     assert (kept.at_hand, read.at_hand) == (True, False)
@@ -93,7 +93,7 @@ def test_workers_draw_the_same(readers: list[SceneReader]) -> None:
     torch.testing.assert_close(torch.cat(batches), drawn(patches), equal_nan=True, rtol=0, atol=0)
 
 
-def test_patches_that_show_nothing_are_drawn_again(tmp_path: Path) -> None:
+def test_absent_patches_are_drawn_again(tmp_path: Path) -> None:
     pixels = np.full((H, W), np.nan, np.float32)
     pixels[3, 20] = 0.5
     for name in "ab":

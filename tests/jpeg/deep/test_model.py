@@ -150,7 +150,9 @@ def test_targets(fitted_jpeg: tuple[DeepEncoder, Path]) -> None:
     assert "out of reach" in similar.notice
 
 
-def test_one_lambda_has_one_quality_and_says_so(of_one: DeepEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_one_lambda_has_one_quality_and_notes_it(
+    of_one: DeepEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[float] = []
     coefficients = of_one.model.coefficients
 
@@ -186,7 +188,9 @@ def test_grey_images_and_segments(fitted_jpeg: tuple[DeepEncoder, Path]) -> None
         ({"target_bpp": -1}, "target_bpp is -1"),
     ],
 )
-def test_wrong_aims(fitted_jpeg: tuple[DeepEncoder, Path], options: dict[str, float], words: str) -> None:
+def test_wrong_targets_are_refused(
+    fitted_jpeg: tuple[DeepEncoder, Path], options: dict[str, float], words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         fitted_jpeg[0].encode(draw(9), **options)
     with pytest.raises(UsageError, match="uint8"):
