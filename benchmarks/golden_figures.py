@@ -75,7 +75,7 @@ def figures_of(value: Any) -> Any:
 
 
 def pixel_threshold_of(result: Any) -> float:
-    return float(result.level if hasattr(result, "level") else result.pixel_threshold)
+    return float(result.pixel_threshold)
 
 
 def of_inspection(detector: Any, source: Any) -> dict[str, Any]:

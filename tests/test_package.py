@@ -32,7 +32,7 @@ def test_importing_blemish_costs_neither_torch_nor_numpy() -> None:
     assert not heavy & set(loaded.split())
 
 
-MODEL = Path(__file__).parent / "inspection" / "format1" / "parts"
+MODEL = Path(__file__).parent / "format-1" / "parts"
 WITHOUT_TORCH = (
     "errors",
     "observer",
@@ -141,6 +141,11 @@ def test_public_names() -> None:
 def test_former_names_work_for_one_release_and_say_what_replaced_them(detector: Detector, good: Path) -> None:
     with pytest.warns(FutureWarning, match=r"blemish\.Inspector is now blemish\.Detector"):
         assert blemish.Inspector is blemish.Detector
+    from blemish import panels
+
+    for name, now in (("inspect_panels", "inspect"), ("extract_features", "extract_features")):
+        with pytest.warns(FutureWarning, match=rf"blemish\.panels\.{name} is now blemish\.{now}"):
+            assert getattr(panels, name) is getattr(blemish, now)
     found = detector.inspect(good / "0.png")
     with pytest.warns(FutureWarning, match=r"Detector\.level is now Detector\.pixel_threshold"):
         assert detector.level == detector.pixel_threshold

@@ -20,7 +20,7 @@ ROOMS = (
     "data", "preprocessing", "decision",
     "layers", "similarity", "recipes", "models", "detectors",
     "report", "training", "inspection", "evaluation", "export", "serve",
-    "jpeg", "demo", "checks", "cli", "__main__",
+    "jpeg", "demo", "checks", "cli", "panels", "__main__",
 )  # fmt: skip
 """The rooms of the package in the order of the design: each imports only rooms before it, or its exceptions."""
 
@@ -35,7 +35,8 @@ FOR_TYPES = {
 """Pairs of rooms of which the first may name types of the second, which comes after it, in annotations alone."""
 
 PUBLIC = (
-    "BlemishError", "Detector", "__version__", "evaluate", "fit", "inspect_folder", "load", "load_recipe", "similarity",
+    "BlemishError", "Detector", "__version__", "calibrate", "evaluate", "extract_features", "fit", "inspect",
+    "inspect_folder", "load", "load_recipe", "read_features", "similarity",
 )  # fmt: skip
 """The public names of the package, as the API reference lists them."""
 

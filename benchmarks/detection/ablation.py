@@ -42,14 +42,14 @@ VARIANTS: dict[str, list[str]] = {
     "reach 0": ["memory.reach=0"],
     "reach 2": ["memory.reach=2"],
     "stride 8": ["memory.stride=8"],
-    "every image": ["memory.alike=100000"],
-    "25 similar images": ["memory.alike=25"],
+    "every image": ["memory.nearest_images=100000"],
+    "25 similar images": ["memory.nearest_images=25"],
     "200 images": ["memory.images=200"],
     "8 dimensions": ["memory.dimensions=8"],
     "32 dimensions": ["memory.dimensions=32"],
     "no reconstruction": ["loss=[{name: segmentation}]"],
     "no exposure": ["augmentation=[]"],
-    "small anomalies": ["corruption=[{name: blemishes, smallest: 0.03, largest: 0.1}]"],
+    "small anomalies": ["corruption=[{name: synthetic-anomalies, smallest: 0.03, largest: 0.1}]"],
 }
 
 

@@ -96,7 +96,7 @@ def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32
     ]
     found = {
         "head": head,
-        "head, flipped both names": np.mean([head, *flipped], axis=0),
+        "head, flipped both ways": np.mean([head, *flipped], axis=0),
         "SSIM of the reconstruction": 1 - ssim_map(*both, data_range=1.0).mean(1)[0].numpy(),
         "MSGMS of the reconstruction": 1 - msgms_map(*both, data_range=1.0).mean((0, 1)).numpy(),
     }

@@ -28,7 +28,11 @@ Floats = NDArray[np.float64]
 RATE = 0.05
 """False-reject rate where a question does not set its own."""
 MEMORY_ALONE = ("memory.share=1.0", "encoder.widths=[4]", "training.budget=null", "training.steps=1")
-"""Settings of ``--fast``: the memory bank decides alone, and the network is as small as it can be."""
+"""Settings of ``--fast``: the memory bank decides alone, and the network is as small as it can be.
+
+A recipe of a memory bank without a network would leave out the choice of its placement on synthetic anomalies, which
+is made for an ensemble only and which these questions look at too.
+"""
 FIGURES = ("image_auroc", "pixel_auroc", "aupro_30")
 UNSEEN = "unseen"
 """Label of good images of the training folder that a fit has not seen."""

@@ -19,19 +19,27 @@ from blemish.errors import BlemishError
 if TYPE_CHECKING:
     from blemish import similarity as similarity
     from blemish.evaluation.evaluate import evaluate as evaluate
+    from blemish.inspection.calibration import calibrate as calibrate
     from blemish.inspection.detector import Detector as Detector
     from blemish.inspection.detector import load as load
+    from blemish.inspection.extract_features import extract_features as extract_features
+    from blemish.inspection.features import read_features as read_features
     from blemish.inspection.folder import inspect_folder as inspect_folder
+    from blemish.inspection.inspect import inspect as inspect
     from blemish.recipes import load_recipe as load_recipe
     from blemish.training.fit import fit as fit
 
 _HOMES = {
     "Detector": "blemish.inspection.detector",
+    "calibrate": "blemish.inspection.calibration",
     "evaluate": "blemish.evaluation.evaluate",
+    "extract_features": "blemish.inspection.extract_features",
     "fit": "blemish.training.fit",
+    "inspect": "blemish.inspection.inspect",
     "inspect_folder": "blemish.inspection.folder",
     "load": "blemish.inspection.detector",
     "load_recipe": "blemish.recipes",
+    "read_features": "blemish.inspection.features",
 }
 
 _RENAMED = {"Inspector": "Detector"}
@@ -41,11 +49,15 @@ __all__ = [
     "BlemishError",
     "Detector",
     "__version__",
+    "calibrate",
     "evaluate",
+    "extract_features",
     "fit",
+    "inspect",
     "inspect_folder",
     "load",
     "load_recipe",
+    "read_features",
     "similarity",
 ]
 

@@ -31,7 +31,7 @@ from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe, load_recipe, override, parse_recipe
 from blemish.recipes.compat import upgrade_recipe
 
-OLD = Path(__file__).parents[1] / "data_files" / "format-1"
+OLD = Path(__file__).parents[1] / "format-1"
 TEXT = {"name": "mine", "title": "Mine", "paper": "none", "expect": "little"}
 BANK = {"memory": {"name": "structure"}}
 

@@ -171,9 +171,9 @@ def test_written_maps_equal_the_measured_maps(
         image = reader.read(0, 0, reader.height, reader.width)
     for name, values in expected.items():
         np.testing.assert_allclose(written[name], values, rtol=2**-11, atol=1e-4, err_msg=name)
-    assert written["overview_image"].shape == (5, 51, 75)
+    assert written["overview_picture"].shape == (5, 51, 75)
     np.testing.assert_allclose(
-        written["overview_image"][:, 3, 4], image[:, 6:8, 8:10].mean((1, 2)), rtol=1e-3
+        written["overview_picture"][:, 3, 4], image[:, 6:8, 8:10].mean((1, 2)), rtol=1e-3
     )
     np.testing.assert_allclose(
         written["overview_residual"][3, 4], expected["residual"][6:8, 8:10].max(), rtol=1e-3
@@ -305,7 +305,7 @@ def test_a_missing_modality_is_reported(scenes: Path, detector: Detector, tmp_pa
     assert "infrared is missing: reconstructed from the others" in page
     overviews = {path.name for path in (tmp_path / "out" / "overviews" / "virgin").iterdir()}
     assert "reconstruction-infrared.png" in overviews
-    assert not overviews & {"image-infrared.png", "own-infrared.png", "cross-infrared.png"}
+    assert not overviews & {"picture-infrared.png", "own-infrared.png", "cross-infrared.png"}
 
 
 def test_without_the_grids_own_sensor_the_maps_have_the_models_scale(

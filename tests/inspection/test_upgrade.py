@@ -17,7 +17,7 @@ from blemish.inspection.document import ModelFile, SceneColumns
 from blemish.inspection.upgrade import upgrade_v1
 from blemish.storage.training_record import Machine
 
-FORMAT_1 = Path(__file__).with_name("format1")
+FORMAT_1 = Path(__file__).parents[1] / "format-1"
 # Of the bolt draw_part(300, broken=True), by that commit.
 SCORE, THRESHOLD, PIXEL_THRESHOLD, MAP_SUM = (
     36.487739561754964,

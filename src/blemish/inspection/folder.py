@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -156,7 +156,7 @@ class InspectionFolder:
             calibration_scores=np.array(decision.calibration.scores),
             pixel_threshold=decision.pixel_threshold,
             guarantee=decision.guarantee,
-            settings={key.replace("_", " "): str(value) for key, value in _settings(detector).items()},
+            settings=settings_in_words(_settings(detector)),
             problems=[str(problem) for problem in self.problems],
             sections=sections,
             drift=self.drift(),
@@ -242,6 +242,15 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
+def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of ``inspection.json`` as a report names them; the file keeps the keys of its first version."""
+    words = {"level": "pixel threshold"}
+    return {
+        words.get(key, key.replace("_", " ").replace("pictures", "images")): str(value)
+        for key, value in settings.items()
+    }
+
+
 def _settings(detector: Detector) -> dict[str, Any]:
     """Settings of an inspection, for ``inspection.json`` and the report's last section."""
     recipe, file, decision = detector.recipe, detector.file, detector.decision
@@ -256,11 +265,11 @@ def _settings(detector: Detector) -> dict[str, Any]:
         "stride": recipe.patch.stride,
         "resized_to": file.preprocessing.size,
         "channels": file.preprocessing.channels,
-        "calibration_images": len(decision.calibration.scores),
-        "training_images": len(file.split["train"]),
+        "calibration_pictures": len(decision.calibration.scores),
+        "training_pictures": len(file.split["train"]),
         "training_steps": file.training.steps,
         "trained_on": file.training.machine_words,
-        "images_sha256": file.fingerprint.sha256,
+        "pictures_sha256": file.fingerprint.sha256,
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",
     }

@@ -88,7 +88,7 @@ def write_overviews(folder: Path, found: FinishedScene, pixel_threshold: float) 
         When one cannot be written.
     """
     _write_png(folder / "residual.png", heat(_filled(found.window("overview_residual")), pixel_threshold))
-    for layer, name in (("overview_image", "image"), ("overview_reconstruction", "reconstruction")):
+    for layer, name in (("overview_picture", "picture"), ("overview_reconstruction", "reconstruction")):
         for modality, pixels in found.planes(layer):
             if np.isfinite(pixels).any():
                 drawn = displayable(_filled(pixels))
@@ -204,7 +204,7 @@ def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[Ima
     residual = _filled(found.window("overview_residual"))
     images = [
         Shown(_labelled(modality), displayable(_filled(pixels)))
-        for modality, pixels in found.planes("overview_image")
+        for modality, pixels in found.planes("overview_picture")
         if np.isfinite(pixels).any()
     ]
     badges: list[tuple[str, Tone]] = [
@@ -257,7 +257,7 @@ def _colourless(scene: Scene) -> str:
 
 
 def _over(found: FinishedScene, residual: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
-    pixels = next(p for _, p in found.planes("overview_image") if np.isfinite(p).any())
+    pixels = next(p for _, p in found.planes("overview_picture") if np.isfinite(p).any())
     return overlay(_filled(pixels), residual, pixel_threshold, side=_SIDE)
 
 

@@ -22,6 +22,7 @@ from blemish.data.scenes import Scene, find_scenes
 from blemish.decision import SceneSquares
 from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError, nearest
 from blemish.inspection.detector import Detector
+from blemish.inspection.folder import settings_in_words
 from blemish.inspection.reductions import maxima, means, sums
 from blemish.inspection.scene_decision import decide_scene
 from blemish.inspection.scene_page import FinishedScene, write_overviews, write_scene_report
@@ -199,7 +200,7 @@ class _Work:
             "cross": Layer((count,)),
             **({"reconstruction": Layer((channels,))} if self.reconstruction else {}),
             # Blocks of an overview are small; a file for each plane of each would be a great many.
-            "overview_image": Layer((channels,), reduction, together=True),
+            "overview_picture": Layer((channels,), reduction, together=True),
             "overview_reconstruction": Layer((channels,), reduction, together=True),
             "overview_residual": Layer((), reduction),
             "overview_own": Layer((count,), reduction, together=True),
@@ -303,7 +304,7 @@ def _write_block(scorer: SceneScorer, file: TiledFile[InspectedBlock], maps: Sce
         "own": maps.own,
         "cross": maps.cross,
         "reconstruction": maps.reconstruction,
-        "overview_image": means(maps.image, reduction),
+        "overview_picture": means(maps.image, reduction),
         "overview_reconstruction": means(maps.reconstruction, reduction),
         # The brightest value, as wherever an anomaly map is reduced: a mean would hide a defect of a few pixels.
         "overview_residual": maxima(maps.anomaly, reduction),
@@ -350,7 +351,7 @@ def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) ->
         square=square_side(detector),
         false_reject_rate=decision.promised_rate,
         guarantee=decision.guarantee,
-        settings={key.replace("_", " "): str(value) for key, value in settings.items()},
+        settings=settings_in_words(settings),
         problems=[str(problem) for problem in done.problems],
     )
 
@@ -374,7 +375,7 @@ def _settings(detector: Detector, hide: Sequence[str], reconstruction: bool) -> 
         "calibration_squares": len(decision.calibration.scores),
         "training_steps": file.training.steps,
         "trained_on": file.training.machine_words,
-        "images_sha256": file.fingerprint.sha256,
+        "pictures_sha256": file.fingerprint.sha256,
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",
     }
