@@ -85,7 +85,7 @@ def fit_briefly(folder: Path, recipe: str, stride: int) -> Path:
 
 
 def peak_mib() -> float:
-    """Of this process alone; what the system counts as maximum begins with that of the process before it."""
+    """Peak memory of this process alone; the system's own maximum begins with that of the parent process."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -149,7 +149,7 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
 
 
 def needed_bytes(side: int) -> int:
-    """Of the scene, and of the maps beside it."""
+    """Bytes on disk of the scene and of its maps."""
     return side**2 * 2 * (sum(SENSORS.values()) + 1 + 2 * len(SENSORS))
 
 

@@ -46,9 +46,9 @@ class Material(NamedTuple):
     """All that is tested on."""
 
     halves: Patches
-    """Of the right halves of the scenes whose left halves were trained on."""
+    """Patches of the right halves of the scenes whose left halves were trained on."""
     unseen: Patches
-    """Of scenes that nothing was trained on; there may be none."""
+    """Patches of scenes that nothing was trained on; there may be none."""
 
 
 def cut(parts: Sequence[tuple[SceneReader, slice]], patch: int, most: int) -> Patches:

@@ -52,7 +52,7 @@ class Scene:
     folder: Path
     modalities: tuple[Modality, ...]
     notices: tuple[str, ...] = ()
-    """What was found beside the modalities, a line each."""
+    """Remarks on other files and entries that were found, a line each."""
 
 
 def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list[Scene]:

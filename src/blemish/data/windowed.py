@@ -158,7 +158,7 @@ class _Whole(WindowedImage):
 
 @dataclass(frozen=True)
 class _Page:
-    """Where the segments (tiles or strips) of one page lie in the file."""
+    """Positions of the segments (tiles or strips) of one page in the file."""
 
     offsets: Sequence[int]
     counts: Sequence[int]

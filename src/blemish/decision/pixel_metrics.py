@@ -223,7 +223,7 @@ class _Bins:
 
 
 class _Ties:
-    """Which bins have seen one value only, and which one."""
+    """Bins that hold a single value so far, and that value."""
 
     def __init__(self) -> None:
         self._bits = np.full(_BINS, -1, np.int32)

@@ -345,7 +345,7 @@ def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int) -> Iterat
 
 
 def _changed(clean: Array, flawed: Array) -> NDArray[np.bool_]:
-    """Where two drawings (C, H, W) differ noticeably, without crumbs and pinholes."""
+    """Mask of noticeable differences between two drawings (C, H, W), without crumbs and pinholes."""
     changed = np.abs(flawed - clean).max(axis=0) >= NOTICEABLE
     neighbours = np.ones((3, 3), dtype=bool)
     joined = ndimage.binary_closing(np.pad(changed, 2), neighbours)[2:-2, 2:-2]

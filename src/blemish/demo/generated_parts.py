@@ -39,7 +39,7 @@ class Station:
     turned: float
     """Degrees by which a part is turned to either side at most."""
     elevation: tuple[float, float]
-    """Of the lamp in degrees, least and most; its azimuth is any."""
+    """Least and largest elevation of the lamp in degrees; its azimuth is any."""
     shadow: float
     """Length of the shadow on the mat, in image sides."""
     mat: tuple[float, float]
@@ -50,7 +50,7 @@ class Station:
     """Light that reaches every face."""
     exposure: float
     contrast: float
-    """Of a defect of strength 1, in units of a faint one."""
+    """Contrast of a defect of strength 1, in units of a faint one."""
 
 
 BENCH = Station(

@@ -63,9 +63,9 @@ class Painting:
     """A generated painting, and the ground-truth masks of its content."""
 
     images: dict[str, Floats]
-    """By the names of ``MODALITIES``: (C, H, W) in [0, 1]."""
+    """Image (C, H, W) in [0, 1] of each of ``MODALITIES``."""
     masks: dict[str, Mask]
-    """By the names of ``MASKS``: (H, W)."""
+    """Mask (H, W) of each of ``MASKS``."""
 
     @property
     def stacked(self) -> Floats:
@@ -237,7 +237,7 @@ def _craquelure(rng: np.random.Generator, canvas: _Canvas, *, along_grain: bool)
 
 
 def _losses(rng: np.random.Generator, canvas: _Canvas, covered: Floats) -> Floats:
-    """Where paint fell off and was retouched, in [0, 1]; some flakes, more of them in one corner."""
+    """Coverage by losses of paint and their retouching, in [0, 1]; some flakes, more of them in one corner."""
     corner = rng.choice([0.15, 0.85], 2)
     near = np.exp(-((canvas.x - corner[0]) ** 2 + (canvas.y - corner[1]) ** 2) / 0.06)
     flakes = _smooth(rng, canvas.size, 7) + 0.35 * _smooth(rng, canvas.size, 2)

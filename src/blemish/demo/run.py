@@ -103,9 +103,9 @@ class Demonstration:
     detector: Detector
     evaluation: Evaluation
     baselines: tuple[Baseline, ...]
-    """On the same images at the same promise."""
+    """Baselines on the same images at the same false-reject rate."""
     seconds: float
-    """That this call took."""
+    """Seconds that this call took."""
     report: Path
 
     @property
@@ -153,7 +153,7 @@ class PaintingDemonstration:
     detector: Detector
     inspection: SceneInspection
     auroc: dict[str, dict[str, float | None]]
-    """By ground-truth mask, then by modality: pixel AUROC of the cross-modal residual over all inspected paintings.
+    """Pixel AUROC of the cross-modal residual by ground-truth mask, then by modality, over all inspected paintings.
     About 0.5 where the modality does not show the content of the mask, or the others show it too; None where the
     mask is empty."""
     report: Path

@@ -145,7 +145,7 @@ class EnsembleCandidate(BaseModel):
     """Average precision of pixels, for comparison: networks that were trained on synthetic anomalies favour it."""
     is_chosen: bool = False
     weights: tuple[float, ...] | None = None
-    """Of the members in their order, with the sum 1; None of one network and one memory bank, which share says."""
+    """Weights of the members in order, with the sum 1; None for one network and one memory bank, see ``share``."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -228,7 +228,7 @@ def _check_fits(recipe: Recipe, bank: MemoryBank) -> None:
 def _anomalies(
     recipe: Recipe, models: Sequence[ReconstructionModel | MemoryBank], channels: int
 ) -> SyntheticAnomalies:
-    """Those of the recipe itself, of its first network that trains on such, or of their default settings."""
+    """Synthetic anomalies of the recipe itself, of its first network that trains on them, or of default settings."""
     if not recipe.encoder:
         for part in recipe.corruption:
             if part.name == ANOMALIES:

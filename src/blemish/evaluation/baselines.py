@@ -35,7 +35,7 @@ class Baseline(BaseModel):
     """Good images whose score is above the threshold."""
     good: int
     auroc: float
-    """Of the images."""
+    """Area under the ROC curve of the image scores."""
 
 
 def mean_grey(train: Images, images: Images) -> NDArray[np.float64]:

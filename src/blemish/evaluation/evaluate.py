@@ -85,7 +85,7 @@ class Evaluation(_Figures):
     level: float
     guarantee: str
     image: dict[str, ImageResult]
-    """By defect type; "all" is overall."""
+    """Results by defect type; "all" is overall."""
     pixel: PixelResult
     false_rejects: FalseRejects | None
     without_mask: int
@@ -96,9 +96,9 @@ class Evaluation(_Figures):
     settings: Recipe
     training: Training
     images: Fingerprint
-    """Of the good images that were fitted on."""
+    """Fingerprint of the good images that were fitted on."""
     items_sha256: str
-    """Of the test images, with their labels and masks."""
+    """SHA-256 of the test images, with their labels and masks."""
     versions: dict[str, str]
     command: str = ""
 

@@ -49,7 +49,7 @@ class Ancestor(BaseModel):
     weights_sha256: str
     steps: int
     images: int
-    """That it was trained on."""
+    """Number of images that it was trained on."""
 
 
 class ModelFile(Document):

@@ -42,7 +42,7 @@ class Extraction:
 
     folder: Path
     features: list[Features] = field(default_factory=list)
-    """Of what is finished."""
+    """Features of the finished scenes or images."""
     problems: list[BlemishError] = field(default_factory=list)
 
 
@@ -124,7 +124,7 @@ def _extract(
 class _Opened(NamedTuple):
     source: ImageReader
     path: Path
-    """Of the file or folder, to be named where something is wrong."""
+    """Path of the file or folder, for error messages."""
     size: tuple[int, int]
     """(height, width) before the network's resizing."""
     modalities: tuple[str, ...] = ()

@@ -48,11 +48,11 @@ class SceneRecord(Inspection):
     """
 
     squares: int
-    """How many were scored."""
+    """Number of scored squares."""
     above: int
-    """How many of them are above the threshold; the false-reject rate allows that share of good ones."""
+    """Number of squares above the threshold; the false-reject rate is the share allowed of good ones."""
     called: int
-    """How many stay called in spite of their number."""
+    """Number of anomalous squares after correction for the number of squares (Benjamini and Hochberg)."""
     strongest: tuple[ScoredSquare, ...]
     modalities: tuple[ModalityRecord, ...]
     notices: tuple[str, ...]
@@ -69,11 +69,11 @@ class InspectedBlock(BlockRecord):
     """Line of a finished block in the log of a scene."""
 
     scores: tuple[tuple[FiniteFloat | None, ...], ...]
-    """Of its squares, row by row; None where less than half of a square is present."""
+    """Scores of its squares, row by row; None where less than half of a square is present."""
     own: tuple[Sum, ...]
-    """Of each modality, 1 − SSIM of its reconstruction."""
+    """Sum, for each modality, of 1 − SSIM of its reconstruction."""
     cross: tuple[Sum, ...]
-    """Of each modality, 1 − SSIM of its reconstruction from the others."""
+    """Sum, for each modality, of 1 − SSIM of its reconstruction from the others."""
     reading: FiniteFloat
     computing: FiniteFloat
     writing: FiniteFloat

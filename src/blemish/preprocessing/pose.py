@@ -58,7 +58,7 @@ class FoundObject(NamedTuple):
     elongation: float
     """Standard deviation along the main axis over that across it."""
     share: float
-    """Of the image's area."""
+    """Share of the image's area."""
     inside: bool
     """Whether it touches no border."""
     plain: bool

@@ -33,11 +33,11 @@ class Machine(_TrainingFact):
     processor: str
     """``CPU``, or the name of the GPU."""
     threads: int | None = None
-    """Of torch on a CPU."""
+    """Threads of torch on a CPU."""
     cores: int | None = None
-    """Of a CPU."""
+    """Cores of a CPU."""
     precision: str
-    """Of the arithmetic: ``float32`` or ``bfloat16``."""
+    """Precision of the arithmetic: ``float32`` or ``bfloat16``."""
     native_bfloat16: bool
     """Whether the device multiplies bfloat16 without emulation."""
     memory_format: str = "channels_last"
