@@ -42,7 +42,7 @@ PACKAGES = ("numpy", "scipy", "pillow", "torch", "torchvision", "numba", "zarr")
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on."""
+    """Hardware and package versions that figures depend on."""
     file = Path("/proc/cpuinfo")
     pairs = [line.partition(":") for line in file.read_text().splitlines()] if file.exists() else []
     cpu = {key.strip(): value.strip() for key, _, value in pairs}

@@ -62,7 +62,7 @@ def of_tiled(folder: Path) -> dict[str, str]:
 
 
 def figures_of(value: Any) -> Any:
-    """What JSON can hold of a result, without what differs from run to run and without prose."""
+    """Reduce a result to JSON values, without prose and without values that differ from run to run."""
     if hasattr(value, "model_dump"):
         value = value.model_dump()
     if isinstance(value, dict):

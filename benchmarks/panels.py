@@ -1,12 +1,12 @@
-"""Memory and time of an inspection against the size of the panel.
+"""Memory and time of an inspection against the size of the scene.
 
     python benchmarks/panels.py --sizes 1000,5000,20000 --out benchmarks/results/panels.json
 
-Each panel has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, written by tiles into a temporary
+Each scene has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, written by tiles into a temporary
 folder, and is inspected in a process of its own, whose peak resident memory is noted. The time per megapixel, of the
 clock and of the processor, and the shares of it are those of the blocks; overviews and report, the finish, cost
 the same whatever the size. Reading includes decoding, writing includes compression. A size that would take
-longer than ``--limit`` minutes, by the time of the one before, is not run and said so. With ``--stride 32`` tiles
+longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles
 do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
 """
 
@@ -54,7 +54,7 @@ def tiles(seed: int, side: int, channels: int) -> Iterator[NDArray[np.uint16]]:
         yield cut if channels > 1 else cut[..., 0]
 
 
-def write_panel(folder: Path, side: int) -> None:
+def write_scene(folder: Path, side: int) -> None:
     folder.mkdir(parents=True)
     for seed, (name, channels) in enumerate(SENSORS.items()):
         tifffile.imwrite(
@@ -72,7 +72,7 @@ def fit_briefly(folder: Path, recipe: str, stride: int) -> Path:
     """A model of two training steps: what an inspection costs does not depend on the weights."""
     import blemish
 
-    write_panel(folder / "scenes" / "small", FIT_SIDE)
+    write_scene(folder / "scenes" / "small", FIT_SIDE)
     settings = [
         f"patch.stride={stride}",
         "training.steps=2",
@@ -85,7 +85,7 @@ def fit_briefly(folder: Path, recipe: str, stride: int) -> Path:
 
 
 def peak_mib() -> float:
-    """Of this process alone; what the system counts as maximum begins with that of the process before it."""
+    """Peak memory of this process alone; the system's own maximum begins with that of the parent process."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -149,7 +149,7 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
 
 
 def needed_bytes(side: int) -> int:
-    """Of the panel, and of the maps beside it."""
+    """Bytes on disk of the scene and of its maps."""
     return side**2 * 2 * (sum(SENSORS.values()) + 1 + 2 * len(SENSORS))
 
 
@@ -170,8 +170,8 @@ def measure(sizes: list[int], recipe: str, stride: int, threads: int, limit: flo
                 print(f"{side}²: not run, it needs {needed_bytes(side) / 2**30:.0f} GiB of disk")
                 found.append({"side": side, "not_run": True, "bytes_needed": needed_bytes(side)})
                 continue
-            source, out = folder / "panel", folder / "out"
-            write_panel(source / "panel", side)
+            source, out = folder / "scene", folder / "out"
+            write_scene(source / "scene", side)
             command = [sys.executable, __file__, "--inspect", str(model), str(source), str(out)]
             ran = subprocess.run(
                 [*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE, text=True
@@ -196,7 +196,7 @@ def with_earlier(path: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw_curve(path: Path, runs: list[dict[str, Any]]) -> None:
-    """Peak memory, and the processor's time per megapixel, against the size of the panel."""
+    """Peak memory, and the processor's time per megapixel, against the size of the scene."""
     import matplotlib
 
     matplotlib.use("Agg")

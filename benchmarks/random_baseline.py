@@ -1,6 +1,6 @@
 """Do random weights or trivial statistics solve the generated data sets? They must not.
 
-A data set on which an untrained network separates good from blemished proves nothing about a trained one.
+A data set on which an untrained network separates good from defective images proves nothing about a trained one.
 This writes each family as `blemish demo` would, and measures image and pixel AUROC of
 
 - ``padim``: a Gaussian at every position over the features of a random ResNet-18 (stages 1 to 3, 100 channels
@@ -37,7 +37,7 @@ from torch import nn
 from torch.nn import functional
 
 from blemish import __version__
-from blemish.demo.generated import BLEMISHES, FAMILIES, write_dataset
+from blemish.demo.generated import DEFECTS, FAMILIES, write_dataset
 
 Floats = NDArray[np.float64]
 
@@ -155,13 +155,13 @@ def read(folder: Path) -> Floats:
 
 def measure(folder: Path, family: str, seeds: list[int]) -> dict[str, Any]:
     train = read(folder / "train" / "good")
-    parts = [read(folder / "test" / kind) for kind in ("good", *BLEMISHES[family])]
-    kinds = np.repeat(["good", *BLEMISHES[family]], [len(part) for part in parts])
+    parts = [read(folder / "test" / kind) for kind in ("good", *DEFECTS[family])]
+    kinds = np.repeat(["good", *DEFECTS[family]], [len(part) for part in parts])
     test, labels = np.concatenate(parts), kinds != "good"
     size = test.shape[-1]
     masks = np.zeros((len(test), size, size), dtype=bool)
     masks[labels] = np.concatenate(
-        [read(folder / "ground_truth" / kind)[:, 0] > 0.5 for kind in BLEMISHES[family]]
+        [read(folder / "ground_truth" / kind)[:, 0] > 0.5 for kind in DEFECTS[family]]
     )
     as_tensor = [torch.from_numpy((p - train.mean()) / train.std()).float() for p in (train, test)]
     found: dict[str, dict[str, list[Any]]] = {}
@@ -184,7 +184,7 @@ def measure(folder: Path, family: str, seeds: list[int]) -> dict[str, Any]:
             entry["by_kind"].append(
                 {
                     kind: float(roc_auc_score(labels[chosen], scores[chosen]))
-                    for kind in BLEMISHES[family]
+                    for kind in DEFECTS[family]
                     if (chosen := (kinds == "good") | (kinds == kind)).any()
                 }
             )
@@ -195,7 +195,7 @@ def measure(folder: Path, family: str, seeds: list[int]) -> dict[str, Any]:
             "pixel_auroc": round(float(np.mean(entry["pixel_auroc"])), 3),
             "image_auroc_by_kind": {
                 kind: round(float(np.mean([by[kind] for by in entry["by_kind"]])), 3)
-                for kind in BLEMISHES[family]
+                for kind in DEFECTS[family]
             },
         }
         for name, entry in found.items()

@@ -5,7 +5,7 @@
 All work on the same images. Training is a step of the training loop (forward, backward, Adam, in the precision
 and layout that it has here) on one batch that stays in memory. Inspection is what a detector does with one
 image of twice the patch's side, from its pixels to score and map: float32, nine tiles, on the processor, which is
-where it works unless it is told otherwise. All cores, unless --threads says otherwise. Networks that begin with
+where it works unless it is configured otherwise. All cores, unless --threads says otherwise. Networks that begin with
 ImageNet weights are drawn instead, which costs the same. Every round times all contenders one after the other, so
 that a ratio within a round holds when the machine's speed drifts.
 """

@@ -88,9 +88,9 @@ class Length(NamedTuple):
 
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
-    """Of the four recipes on textures."""
+    """Settings of the four recipes on textures."""
     images: dict[str, int]
-    """Of the generated textures."""
+    """Numbers and size of the generated textures."""
     boards: int
     board_steps: int
     board_tests: int

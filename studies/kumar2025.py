@@ -109,7 +109,7 @@ class Length(NamedTuple):
     """Further settings of the recipes with this encoder."""
     seeds: tuple[int, ...]
     pretrained_seeds: tuple[int, ...]
-    """Of the recipes with VGG16 and ResNet50."""
+    """Seeds of the recipes with VGG16 and ResNet50."""
     varied: tuple[str, ...]
     """Recipes whose open values are varied."""
 

@@ -85,7 +85,7 @@ class Length(NamedTuple):
     ablated: tuple[str, ...]
     """Recipes whose loss is varied."""
     qualities: tuple[int, ...]
-    """Of the encoders that are no models."""
+    """Qualities of the encoders that are no models."""
     bpp_range: tuple[float, float]
     crops: int
 

@@ -34,7 +34,7 @@ class Fit(NamedTuple):
 
     @property
     def steps_per_second(self) -> float:
-        """Of the whole training, with its looks at the held-out photographs."""
+        """Steps per second of the whole training, its looks at the held-out photographs included."""
         return self.encoder.file.training.steps / self.encoder.file.training.seconds
 
 

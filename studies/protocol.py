@@ -223,7 +223,7 @@ class PublishedTraining(NamedTuple):
     """Training of a paper, as far as it is published."""
 
     side: int
-    """Of what the network is given, patches or whole images."""
+    """Side of the input of the network, patches or whole images."""
     learning_rate: float
     steps: int | None
     """None where the paper gives no length."""

@@ -131,7 +131,7 @@ class Pose(NamedTuple):
     unturned: float
     """Share of images in which no orientation dominates, so that they are left as they are."""
     poses: tuple[float, ...]
-    """Of each image, from the mean pose, -90 to 90."""
+    """Angle of each image from the mean pose, -90 to 90."""
 
 
 def pose(detector: Detector, images: Floats, angles: Floats | None) -> Pose:

@@ -55,7 +55,7 @@ class Length(NamedTuple):
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
     patches: int
-    """Test patches of all panels together, at most."""
+    """Test patches of all scenes together, at most."""
 
 
 FULL = Length(
@@ -67,7 +67,7 @@ FULL = Length(
     patches=4096,
 )
 # Small batches make more of a short training; the paper does not give its own. About half an hour of one core for six
-# panels of 512 × 512 pixels and eleven channels.
+# scenes of 512 × 512 pixels and eleven channels.
 WITHOUT_GPU = FULL._replace(
     paintings=3,
     unseen=1,
@@ -105,16 +105,16 @@ def run(
     recipes = {row.name: _recipe(row, (*length.settings, *settings)) for row in ROWS}
     source = data or _generated(request.work, length, observer)
     patch = recipes[ROWS[0].name].patch.size
-    panels, modalities, sha256 = _opened(source, patch, observer)
+    readers, modalities, sha256 = _opened(source, patch, observer)
     for recipe in recipes.values():
         check_recipe(recipe, modalities)
-    left = _left_halves(request.work / f"left-{sha256[:16]}", panels, observer)
-    halves = [(panel, slice(panel.width // 2, panel.width)) for panel in panels]
-    unseen = [(panel, slice(0, panel.width)) for panel in _unseen(source, modalities, observer)]
+    left = _left_halves(request.work / f"left-{sha256[:16]}", readers, observer)
+    halves = [(reader, slice(reader.width // 2, reader.width)) for reader in readers]
+    unseen = [(reader, slice(0, reader.width)) for reader in _unseen(source, modalities, observer)]
     tested = Material(halves=cut(halves, patch, length.patches), unseen=cut(unseen, patch, length.patches))
     if not len(tested.halves.pixels):
         raise FileError(
-            source, "has no test patch that all sensors saw", "crop the panels to what they cover"
+            source, "has no test patch that all sensors saw", "crop the scenes to the area that they cover"
         )
 
     fits: list[Fit] = []
@@ -137,7 +137,7 @@ def run(
         length=length._asdict(),
         modalities=[{"name": one.name, "channels": one.channels, "grey": one.is_grey} for one in modalities],
         patch=patch,
-        panels={panel.name: [panel.height, panel.width] for panel in panels},
+        panels={reader.name: [reader.height, reader.width] for reader in readers},
         test_patches=len(tested.halves.pixels),
         unseen_patches=len(tested.unseen.pixels),
         rows=[fit_record(fit, modalities) for fit in fits],
@@ -158,7 +158,7 @@ def run(
         draw_patches(request.image(".png"), results),
         draw_crossed(request.image("-crossed.png"), results, (unseen or halves)[0]),
     )
-    return finish(request, figures, page(results, recipes, panels, comparisons), drawn)
+    return finish(request, figures, page(results, recipes, readers, comparisons), drawn)
 
 
 # -- scenes and test patches ---------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def _recipe(row: Row, settings: Sequence[str]) -> Recipe:
 def _opened(
     source: Path, patch: int, observer: Observer
 ) -> tuple[tuple[SceneReader, ...], tuple[Modality, ...], str]:
-    """The panels of ``source/train``, complete and large enough for a half to be divided, and their fingerprint.
+    """The scenes of ``source/train``, complete and large enough for a half to be divided, and their fingerprint.
 
     Raises
     ------
@@ -196,22 +196,22 @@ def _opened(
             source, "has no train folder", "lay it out as train/ and perhaps test/, with scenes in each"
         )
     opened = open_scenes(source / "train", patch=patch, observer=observer)
-    for panel in opened.readers:
-        _refuse_incomplete(panel)
-        if panel.width // 2 < 3 * patch:
+    for reader in opened.readers:
+        _refuse_incomplete(reader)
+        if reader.width // 2 < 3 * patch:
             raise FileError(
-                panel.scene.folder,
-                f"is {panel.width} pixels wide, too few for patches of {patch} in each of three parts of a half",
-                f"give panels of {6 * patch} pixels at least, or leave it out",
+                reader.scene.folder,
+                f"is {reader.width} pixels wide, too few for patches of {patch} in each of three parts of a half",
+                f"give scenes of {6 * patch} pixels at least, or leave it out",
             )
     return opened.readers, opened.modalities, opened.fingerprint.sha256
 
 
-def _refuse_incomplete(panel: SceneReader) -> None:
-    if panel.missing:
+def _refuse_incomplete(reader: SceneReader) -> None:
+    if reader.missing:
         raise FileError(
-            panel.scene.folder,
-            f"has no {', '.join(panel.missing)}, which the autoencoder of normal convolutions cannot do without",
+            reader.scene.folder,
+            f"has no {', '.join(reader.missing)}, which the autoencoder of normal convolutions cannot do without",
             "leave the scene out",
         )
 
@@ -219,49 +219,49 @@ def _refuse_incomplete(panel: SceneReader) -> None:
 def _unseen(source: Path, modalities: Sequence[Modality], observer: Observer) -> list[SceneReader]:
     if not (source / "test").is_dir():
         return []
-    panels = [SceneReader(scene) for scene in find_scenes(source / "test", modalities)]
-    for panel in panels:
-        _refuse_incomplete(panel)
-        for notice in panel.notices:
-            observer.stage(f"{panel.name}: {notice}")
-    return panels
+    readers = [SceneReader(scene) for scene in find_scenes(source / "test", modalities)]
+    for reader in readers:
+        _refuse_incomplete(reader)
+        for notice in reader.notices:
+            observer.stage(f"{reader.name}: {notice}")
+    return readers
 
 
-def _left_halves(folder: Path, panels: Sequence[SceneReader], observer: Observer) -> Path:
-    """The left half of each panel as a scene of its own, float32, written to ``folder`` unless it is there."""
+def _left_halves(folder: Path, readers: Sequence[SceneReader], observer: Observer) -> Path:
+    """The left half of each scene as a scene of its own, float32, written to ``folder`` unless it is there."""
     if folder.exists():
         return folder
     observer.stage("Writing the left halves, which are trained on")
     listed = [
         {"name": one.name, "file": f"{place}.tif", "channels": one.channels, "grey": one.grey}
-        for place, one in enumerate(panels[0].modalities)
+        for place, one in enumerate(readers[0].modalities)
     ]
     with atomic_folder(folder) as temporary:
-        for done, panel in enumerate(panels, start=1):
-            _write_half(temporary / panel.name, panel)
-            observer.count(done, len(panels))
+        for done, reader in enumerate(readers, start=1):
+            _write_half(temporary / reader.name, reader)
+            observer.count(done, len(readers))
         write_text(temporary / MODALITIES_FILE, yaml.safe_dump({"modalities": listed}, sort_keys=False))
     return folder
 
 
-def _write_half(folder: Path, panel: SceneReader) -> None:
-    """A TIFF a modality, filled by rows of windows, so that the panel is never whole in memory."""
-    width, first = panel.width // 2, 0
-    for place, modality in enumerate(panel.modalities):
+def _write_half(folder: Path, reader: SceneReader) -> None:
+    """A TIFF a modality, filled by rows of windows, so that the scene is never whole in memory."""
+    width, first = reader.width // 2, 0
+    for place, modality in enumerate(reader.modalities):
         channels = slice(first, first + modality.channels)
         first = channels.stop
         with atomic_path(folder / f"{place}.tif") as partial:
             pixels = tifffile.memmap(
                 partial,
-                shape=(modality.channels, panel.height, width),
+                shape=(modality.channels, reader.height, width),
                 dtype=np.float32,
                 photometric="minisblack",
                 planarconfig="separate" if modality.channels > 1 else None,
                 metadata=None,
             )
-            for top in range(0, panel.height, _ROWS_AT_ONCE):
-                rows = min(_ROWS_AT_ONCE, panel.height - top)
-                window = panel.read(top, 0, rows, width)[channels]
-                pixels.reshape(modality.channels, panel.height, width)[:, top : top + rows] = window
+            for top in range(0, reader.height, _ROWS_AT_ONCE):
+                rows = min(_ROWS_AT_ONCE, reader.height - top)
+                window = reader.read(top, 0, rows, width)[channels]
+                pixels.reshape(modality.channels, reader.height, width)[:, top : top + rows] = window
             pixels.flush()
             del pixels

@@ -43,14 +43,14 @@ def draw_corners(path: Path, results: Results) -> Path:
 
 
 def draw_patches(path: Path, results: Results) -> Path:
-    """Figures 7 and 8: the liveliest test patch of some panels, and what each row makes of it, with its SSIM."""
+    """Figures 7 and 8: the liveliest test patch of some scenes, and what each row makes of it, with its SSIM."""
     from matplotlib.figure import Figure as Drawing
 
     patches, modalities = results.tested.halves, results.modalities
     lively = patches.pixels.std(axis=(2, 3)).mean(axis=1)
     chosen = [
-        max(np.flatnonzero(patches.panel == number), key=lambda place: float(lively[place]))
-        for number in np.unique(patches.panel)[:_EXAMPLES]
+        max(np.flatnonzero(patches.scene == number), key=lambda place: float(lively[place]))
+        for number in np.unique(patches.scene)[:_EXAMPLES]
     ]
     x = torch.from_numpy(patches.pixels[chosen])
     figure = Drawing(figsize=(1.3 * (1 + len(ROWS)), 1.5 * len(chosen) + 0.2), layout="constrained")
@@ -71,13 +71,13 @@ def draw_patches(path: Path, results: Results) -> Path:
 
 
 def draw_crossed(path: Path, results: Results, shown: tuple[SceneReader, slice]) -> Path:
-    """Each modality of a part of a panel: measured, reconstructed from all, predicted from the others, and how that differs."""
+    """Each modality of a part of a scene: measured, reconstructed from all, predicted from the others, and how that differs."""
     from matplotlib.figure import Figure as Drawing
 
-    panel, columns = shown
-    height, width = min(panel.height, _SHOWN_SIDE), min(columns.stop - columns.start, _SHOWN_SIDE)
+    reader, columns = shown
+    height, width = min(reader.height, _SHOWN_SIDE), min(columns.stop - columns.start, _SHOWN_SIDE)
     left = columns.start + (columns.stop - columns.start - width) // 2
-    window = panel.read((panel.height - height) // 2, left, height, width)
+    window = reader.read((reader.height - height) // 2, left, height, width)
     fit = results.of(WITH_DROPOUT)[0]
     found = modal_residuals(autoencoder_of(fit.detector), torch.from_numpy(window)[None])
     modalities = results.modalities
@@ -100,7 +100,7 @@ def draw_crossed(path: Path, results: Results, shown: tuple[SceneReader, slice])
             axis.set_axis_off()
             if number == 0:
                 axis.set_title(f"{modality.name}, {title}" if title == titles[0] else title, fontsize=8)
-    figure.suptitle(f"{panel.name}: {fit.row.words}", fontsize=9)
+    figure.suptitle(f"{reader.name}: {fit.row.words}", fontsize=9)
     return save(figure, path)
 
 

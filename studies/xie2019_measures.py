@@ -36,31 +36,31 @@ class Patches(NamedTuple):
 
     pixels: NDArray[np.float32]
     """(N, C, P, P) in [0, 1], with nothing absent."""
-    panel: NDArray[np.intp]
-    """(N,) numbers of the panels that they are of."""
+    scene: NDArray[np.intp]
+    """(N,) number of the scene of each."""
     names: tuple[str, ...]
-    """Of the panels."""
+    """Names of the scenes."""
 
 
 class Material(NamedTuple):
     """All that is tested on."""
 
     halves: Patches
-    """Of the right halves of the panels whose left halves were trained on."""
+    """Patches of the right halves of the scenes whose left halves were trained on."""
     unseen: Patches
-    """Of panels that nothing was trained on; there may be none."""
+    """Patches of scenes that nothing was trained on; there may be none."""
 
 
 def cut(parts: Sequence[tuple[SceneReader, slice]], patch: int, most: int) -> Patches:
-    """Patches beside each other in the given columns of each panel, those that all sensors saw whole.
+    """Patches beside each other in the given columns of each scene, those that all sensors saw whole.
 
-    Of more than ``most`` in all, as many of each panel, evenly spread.
+    Of more than ``most`` in all, as many of each scene, evenly spread.
     """
     pixels, numbers = [], []
-    for number, (panel, columns) in enumerate(parts):
+    for number, (reader, columns) in enumerate(parts):
         corners = [
             (top, left)
-            for top in range(0, panel.height - patch + 1, patch)
+            for top in range(0, reader.height - patch + 1, patch)
             for left in range(columns.start, columns.stop - patch + 1, patch)
         ]
         share = max(1, most // len(parts))
@@ -68,8 +68,8 @@ def cut(parts: Sequence[tuple[SceneReader, slice]], patch: int, most: int) -> Pa
             corners = [
                 corners[place] for place in np.linspace(0, len(corners) - 1, share).round().astype(int)
             ]
-        with panel:
-            windows = [panel.read(*corner, patch, patch) for corner in corners]
+        with reader:
+            windows = [reader.read(*corner, patch, patch) for corner in corners]
         whole = [window for window in windows if np.isfinite(window).all()]
         pixels += whole
         numbers += [number] * len(whole)
@@ -77,7 +77,7 @@ def cut(parts: Sequence[tuple[SceneReader, slice]], patch: int, most: int) -> Pa
     return Patches(
         np.stack(pixels) if pixels else np.empty((0, channels, patch, patch), np.float32),
         np.array(numbers, np.intp),
-        tuple(panel.name for panel, _ in parts),
+        tuple(reader.name for reader, _ in parts),
     )
 
 
@@ -292,15 +292,15 @@ class Results(NamedTuple):
 
     def compare(self, claim: Claim) -> Comparison:
         differences = self.by_patch(claim.above, claim.figure) - self.by_patch(claim.below, claim.figure)
-        panel = self.tested.halves.panel
-        by_panel = [differences[:, panel == number].mean() for number in np.unique(panel)]
+        scene = self.tested.halves.scene
+        by_scene = [differences[:, scene == number].mean() for number in np.unique(scene)]
         return Comparison(
             float(differences.mean()),
             *pigeonhole_interval(differences),
             seeds=int((differences.mean(axis=1) > 0).sum()),
             of_seeds=len(differences),
-            panels=sum(bool(value > 0) for value in by_panel),
-            of_panels=len(by_panel),
+            panels=sum(bool(value > 0) for value in by_scene),
+            of_panels=len(by_scene),
         )
 
 

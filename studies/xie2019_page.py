@@ -16,7 +16,7 @@ from studies.xie2019_rows import CLAIMS, ROWS
 def page(
     results: Results,
     recipes: Mapping[str, Recipe],
-    panels: Sequence[SceneReader],
+    readers: Sequence[SceneReader],
     comparisons: Sequence[Comparison],
 ) -> str:
     request, tested = results.request, results.tested
@@ -25,8 +25,8 @@ def page(
     text = (
         f"# Xie et al. 2019: partial convolutions and several sensors on "
         f"{request.dataset or 'generated paintings'}\n\n"
-        f"{counted(len(panels), 'panel')}, {counted(len(results.modalities), 'sensor')}, "
-        f"{channels} channels. Of each panel the left half is for training and the right half for test, as in the paper; "
+        f"{counted(len(readers), 'scene')}, {counted(len(results.modalities), 'sensor')}, "
+        f"{channels} channels. Of each scene the left half is for training and the right half for test, as in the paper; "
         "of the left half 60 % of the columns train, the rest is held out. "
         f"SSIM: mean over {len(tested.halves.pixels)} test patches and over the modalities"
     )
@@ -124,10 +124,10 @@ def _claims(comparisons: Sequence[Comparison]) -> str:
     ]
     head = (
         "## What the paper says, and what is found here\n\nDifference of SSIM on the same test patches, with a 95 % "
-        "bootstrap interval over seeds and patches, and in how many seeds and panels it is above 0. Patches of one panel "
-        "resemble each other, so the interval is of these panels, not of paintings at large.\n\n"
+        "bootstrap interval over seeds and patches, and in how many seeds and scenes it is above 0. Patches of one scene "
+        "resemble each other, so the interval is of these scenes, not of paintings at large.\n\n"
     )
-    return head + table(["the paper", "compared", "difference", "seeds", "panels"], rows, left=2)
+    return head + table(["the paper", "compared", "difference", "seeds", "scenes"], rows, left=2)
 
 
 def _corners(results: Results) -> str:

@@ -57,7 +57,7 @@ GOOD = 24
 
 
 class Recorder(Observer):
-    """Remembers what it was told, and asks to stop once it was asked ``stop_after`` times."""
+    """Records stages and problems, and asks to stop once it was asked ``stop_after`` times."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stages: list[str] = []
@@ -224,7 +224,7 @@ def detector(fitted: tuple[Detector, Path]) -> Detector:
 
 @pytest.fixture
 def model(fitted: tuple[Detector, Path], tmp_path: Path) -> Path:
-    """A copy of the model folder, to be spoiled at will."""
+    """A copy of the model folder, to be damaged at will."""
     return Path(shutil.copytree(fitted[1], tmp_path / "model"))
 
 
@@ -253,9 +253,9 @@ def blemish(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
-        said = capsys.readouterr()
+        captured = capsys.readouterr()
         code = end.value.code
-        return Ran(0 if code is None else int(code), said.out, said.err)
+        return Ran(0 if code is None else int(code), captured.out, captured.err)
 
     return run
 

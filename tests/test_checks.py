@@ -36,7 +36,7 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     found = {check.name: check for check in run_checks()}
     assert not found["torch"].ok
     assert found["torch"].found == "missing"
-    assert found["torch"].mend == found["lightning"].mend == INSTALL
+    assert found["torch"].remedy == found["lightning"].remedy == INSTALL
     assert found["safetensors"].ok
     assert "Training would run on" not in found
 
@@ -46,7 +46,7 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
     [
         ("torchvision", "backbones", "recipes that need backbones"),
         ("numba", "jpeg", "the JPEG commands"),
-        ("zarr", "large", "panels of many sensors"),
+        ("zarr", "large", "scenes of several modalities"),
     ],
 )
 def test_some_packages_are_not_needed_by_all(
@@ -56,8 +56,8 @@ def test_some_packages_are_not_needed_by_all(
     monkeypatch.setattr(checks.util, "find_spec", lambda module: None if module == name else real(module))
     found = {check.name: check for check in run_checks()}
     assert found[name].ok
-    assert found[name].mend == INSTALL.replace("train", extra)
-    assert found[name].found == f"not installed; only {who} ask for it: {found[name].mend}"
+    assert found[name].remedy == INSTALL.replace("train", extra)
+    assert found[name].found == f"not installed; only {who} ask for it: {found[name].remedy}"
     assert found["Training would run on"].ok
 
 
@@ -71,11 +71,11 @@ def test_imagenet_weights_are_looked_for_where_encoders_look(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     missing = look()["VGG16 weights"]
     assert missing.ok
-    assert missing.mend == (
+    assert missing.remedy == (
         "put https://download.pytorch.org/models/vgg16-397923af.pth into "
         f"{tmp_path / 'torch' / 'hub' / 'checkpoints'}"
     )
-    assert missing.mend in missing.found
+    assert missing.remedy in missing.found
     monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
     (tmp_path / "resnet50-11ad3fa6.pth").touch()
     assert look()["ResNet50 weights"].found == str(tmp_path / "resnet50-11ad3fa6.pth")
@@ -95,7 +95,7 @@ def test_a_missing_core_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checks.metadata, "version", version)
     found = {check.name: check for check in run_checks()}
-    assert (found["imagecodecs"].ok, found["imagecodecs"].mend) == (
+    assert (found["imagecodecs"].ok, found["imagecodecs"].remedy) == (
         False,
         "type: pip install 'imagecodecs'",
     )
@@ -161,7 +161,7 @@ def test_an_installed_but_broken_torch_is_a_failed_check(
     check = run_checks()[-1]
     assert (check.name, check.ok) == ("Training would run on", False)
     assert str(error) in check.found
-    assert "pip install --force-reinstall -e" in check.mend
+    assert "pip install --force-reinstall -e" in check.remedy
 
 
 def test_a_broken_package_of_an_extra_is_explained() -> None:

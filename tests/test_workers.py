@@ -11,7 +11,7 @@ from blemish.workers import cores, each
 
 
 class Counting(Observer):
-    """Remembers what it was told; asks for a stop once ``stop_after`` results are in."""
+    """Records its calls; asks for a stop once ``stop_after`` results are in."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after

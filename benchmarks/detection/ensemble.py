@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """What the mean over fits with several seeds is worth, beside each alone: of scores, and of maps for pixels.
+    """Compare the mean over fits with several seeds with each fit alone: of scores, and of maps for pixels.
 
     The maps have one scale, so that no weights are needed. Its cost is that of inspecting with every fit.
     """

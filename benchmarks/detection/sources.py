@@ -23,7 +23,7 @@ class Source(BaseModel):
     budget: str | None = None
     """Length of every training of a table, such as 5m, where the table sets one."""
     file: str | None = None
-    """Of a study's results."""
+    """File of a study's results."""
     reference: str | None = None
 
     def in_words(self) -> str:

@@ -55,7 +55,7 @@ class Trial(BaseModel):
     fit_seconds: float
     test_seconds: float
     split: dict[str, int]
-    """How many images trained, validated and calibrated."""
+    """Number of images for training, validation and calibration."""
     calibration_scores: tuple[float, ...]
     calibration_peaks: tuple[float, ...]
     candidates: tuple[EnsembleCandidate, ...]
@@ -98,7 +98,7 @@ class Bench:
         self.train = [item for item in labelled if item.split == "train" and item.is_good]
         self.tests = [item for item in labelled if item.split == "test"]
         self.seconds = 0.0
-        """Of all fits and tests, kept ones included."""
+        """Seconds of all fits and tests, kept ones included."""
 
     def trial(
         self, name: str, train: Sequence[Item], shown: Sequence[Item], seed: int, settings: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""``blemish``, and ``python -m blemish``: the command line, with every error as one line."""
+"""Entry of ``blemish`` and ``python -m blemish``: the command line, with every error as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and the line that mends it."""
+"""Report of this machine: packages, memory and GPU that Blemish needs, and the remedy for each that is missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from blemish._version import __version__
 from blemish.errors import FileError
 from blemish.extras import EXTRAS, install_line, one_line, reinstall_line
 
-# Those that not everybody needs, and who does; `blemish recipes` tells which recipes.
+# Optional extras, and who needs them; `blemish recipes` lists the recipes that do.
 OPTIONAL = {
     "backbones": "recipes that need backbones",
     "jpeg": "the JPEG commands",
-    "large": "panels of many sensors",
+    "large": "scenes of several modalities",
 }
 CORE = (
     "numpy",
@@ -35,12 +35,12 @@ CORE = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; ``mend`` says what to do where something is wrong."""
+    """Result of one check; ``remedy`` says what to do if something is wrong."""
 
     name: str
     found: str
     ok: bool = True
-    mend: str = ""
+    remedy: str = ""
 
 
 def run_checks() -> list[Check]:
@@ -59,15 +59,15 @@ def run_checks() -> list[Check]:
     missing = False
     for extra, packages in EXTRAS.items():
         for module, distribution in packages:
-            mend = install_line(extra)
+            remedy = install_line(extra)
             if util.find_spec(module) is not None:
-                checks.append(_package(distribution, mend))
+                checks.append(_package(distribution, remedy))
             elif extra in OPTIONAL:
-                found = f"not installed; only {OPTIONAL[extra]} ask for it: {mend}"
-                checks.append(Check(distribution, found, mend=mend))
+                found = f"not installed; only {OPTIONAL[extra]} ask for it: {remedy}"
+                checks.append(Check(distribution, found, remedy=remedy))
             else:
                 missing = True
-                checks.append(Check(distribution, "missing", False, mend))
+                checks.append(Check(distribution, "missing", False, remedy))
     if not missing:
         machine = _machine()
         checks += [*_weights(), machine] if machine.ok else [machine]
@@ -75,7 +75,7 @@ def run_checks() -> list[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    """Which ImageNet weights are on this machine."""
+    """Check the ImageNet weights on this machine."""
     from blemish.layers.pretrained import SOURCES, expected_path, find_weights
 
     for name, source in SOURCES.items():
@@ -83,11 +83,13 @@ def _weights() -> Iterator[Check]:
         try:
             path = find_weights(name)
         except FileError as error:
-            yield Check(title, f"{error.path}: {error.problem}", False, error.mend)
+            yield Check(title, f"{error.path}: {error.problem}", False, error.remedy)
             continue
         if path is None:
-            mend = f"put {source.url} into {expected_path(name).parent}"
-            yield Check(title, f"not here; only recipes that need weights ask for them: {mend}", mend=mend)
+            remedy = f"put {source.url} into {expected_path(name).parent}"
+            yield Check(
+                title, f"not here; only recipes that need weights ask for them: {remedy}", remedy=remedy
+            )
         else:
             yield Check(title, str(path))
 
@@ -105,11 +107,11 @@ def _machine() -> Check:
         )
 
 
-def _package(distribution: str, mend: str) -> Check:
+def _package(distribution: str, remedy: str) -> Check:
     try:
         return Check(distribution, metadata.version(distribution))
     except metadata.PackageNotFoundError:
-        return Check(distribution, "missing", False, mend)
+        return Check(distribution, "missing", False, remedy)
 
 
 def _memory() -> str:

@@ -34,10 +34,10 @@ class FileError(BlemishError):
         super().__init__(f"{path}: {problem}; {remedy}")
         self.path = Path(path)
         self.problem = problem
-        self.mend = remedy
+        self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
-        return type(self), (self.path, self.problem, self.mend)
+        return type(self), (self.path, self.problem, self.remedy)
 
 
 class ImageError(FileError):

@@ -93,7 +93,9 @@ def test_settings_that_cannot_work(
     assert not (tmp_path / "model").exists()
 
 
-def test_two_decisions_at_once(blemish: Run, model: Path, good: Path, tmp_path: Path) -> None:
+def test_two_decision_options_exclude_each_other(
+    blemish: Run, model: Path, good: Path, tmp_path: Path
+) -> None:
     ran = blemish(
         "inspect", model, good, "--out", tmp_path / "f", "--threshold", 1, "--false-reject-rate", 0.5
     )
@@ -131,7 +133,7 @@ def test_too_few_images_end_with_2_before_training(
     assert "Training" not in ran.err
 
 
-def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
+def test_ctrl_c_while_fitting_prints_the_command_to_resume(
     blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
 ) -> None:
     out = tmp_path / "my model"
@@ -140,17 +142,17 @@ def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
         [sys.executable, "-m", "blemish", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr
-        said = ""
+        output = ""
         for line in process.stderr:
-            said += line
+            output += line
             if line.startswith("Training"):
                 process.send_signal(signal.SIGINT)
                 break
-        said += process.stderr.read()
+        output += process.stderr.read()
     assert process.returncode == 1
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     stopped = re.fullmatch(r"blemish: stopped at step (\d+) of 40; go on with: blemish (.*)", last)
-    assert stopped, said
+    assert stopped, output
     assert not (out / "model.json").exists()
     assert shlex.split(stopped[2]) == [*words, "--resume"]
     ran = blemish(*shlex.split(stopped[2]))
@@ -159,7 +161,7 @@ def test_ctrl_c_while_fitting_prints_the_line_that_goes_on(
 
 
 @pytest.mark.parametrize(("asked", "goes_on"), [(2, "--overwrite"), (26, "--resume")])
-def test_the_line_that_goes_on_with_a_replacement_works(
+def test_the_command_to_resume_a_replacement_works(
     blemish: Run,
     good: Path,
     model: Path,
@@ -217,7 +219,7 @@ def test_skipped_files_end_the_demo_and_studies_with_1(
 # -- figures -------------------------------------------------------------------------------------------
 
 
-def test_json_stands_alone_on_standard_output(
+def test_json_is_all_that_is_on_standard_output(
     blemish: Run, good: Path, dataset: Path, tmp_path: Path, tiny_options: list[str], detector: Detector
 ) -> None:
     model = tmp_path / "model"
@@ -239,10 +241,10 @@ def test_json_stands_alone_on_standard_output(
     recipes = json.loads(blemish("recipes", "--json").out)
     assert {"l2-ae", "ssim-ae"} <= {recipe["name"] for recipe in recipes}
     checks = json.loads(blemish("checks", "--json").out)
-    assert {"name", "found", "ok", "mend"} == set(checks[0])
+    assert {"name", "found", "ok", "remedy", "mend"} == set(checks[0])
 
 
-def test_a_budget_and_a_model_to_go_on_from(
+def test_a_fit_with_a_budget_and_a_warm_start(
     blemish: Run, good: Path, model: Path, tmp_path: Path, draw: Any, save: Any
 ) -> None:
     more = Path(shutil.copytree(good, tmp_path / "more"))
@@ -330,7 +332,7 @@ def test_recipes_name_what_they_need(blemish: Run) -> None:
         assert line.endswith(f"Needs: {', '.join(recipe['needs'])}.")
 
 
-def test_a_study_gets_what_was_asked(blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_receives_the_options(blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
     def run(name: str, out: Path, **options: Any) -> StudyResult:
@@ -357,7 +359,7 @@ def test_unknown_study(blemish: Run, tmp_path: Path) -> None:
     assert "did you mean 'bergmann2018'?" in ran.error
 
 
-def test_a_model_that_is_none(blemish: Run, good: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(blemish: Run, good: Path, tmp_path: Path) -> None:
     ran = blemish("inspect", good, good, "--out", tmp_path / "found")
     assert ran.code == 1
     assert ran.error.startswith(f"blemish: {good}: holds no model.json")

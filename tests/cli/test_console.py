@@ -25,9 +25,9 @@ def work(observer: ConsoleObserver) -> None:
 def test_without_a_terminal_lines_stand_alone(capsys: pytest.CaptureFixture[str]) -> None:
     observer = ConsoleObserver(lambda: False)
     work(observer)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
         "Inspecting 3 images in [parts]",
         "skipped parts/[left] a.png: is empty (0 bytes); remove it",
         "  3 of 3, 0:00 left",
@@ -37,28 +37,28 @@ def test_without_a_terminal_lines_stand_alone(capsys: pytest.CaptureFixture[str]
     assert observer.problems == 1
 
 
-def test_quietly_only_problems_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_quiet_only_problems_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     work(ConsoleObserver(lambda: False, quiet=True))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == "skipped parts/[left] a.png: is empty (0 bytes); remove it\n"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "skipped parts/[left] a.png: is empty (0 bytes); remove it\n"
 
 
-def test_on_a_terminal_the_bar_does_not_spoil_the_lines(
+def test_on_a_terminal_the_bar_does_not_overwrite_the_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "72")
     work(ConsoleObserver(lambda: False))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "parts/[left] a.png: is empty (0 bytes); remove it\n" in said.err
-    assert re.search(r"100 % .*step 6 of 6, 0:00 left at most, ssim[^\n]*…\n", said.err)
-    assert "\x1b[?25h" in said.err  # the cursor is shown again
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "parts/[left] a.png: is empty (0 bytes); remove it\n" in captured.err
+    assert re.search(r"100 % .*step 6 of 6, 0:00 left at most, ssim[^\n]*…\n", captured.err)
+    assert "\x1b[?25h" in captured.err  # the cursor is shown again
 
 
-def test_asks_whether_to_stop() -> None:
+def test_the_observer_asks_whether_to_stop() -> None:
     assert ConsoleObserver(lambda: True).should_stop()
     assert not ConsoleObserver(lambda: False).should_stop()
 

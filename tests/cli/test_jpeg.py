@@ -34,8 +34,8 @@ def jpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         except BlemishError as error:
             print(f"blemish: {error}", file=sys.stderr)
             code = error.exit_code
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
 
     return run
 
@@ -69,7 +69,7 @@ def test_lossless_as_json(jpeg: Callable[..., Ran], photos: Path) -> None:
     assert all(file["bytes_after"] == (photos / file["output"]).stat().st_size for file in found)
 
 
-def test_a_stopped_encode_says_how_to_go_on(
+def test_a_stopped_encode_prints_the_command_to_resume(
     jpeg: Callable[..., Ran], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "small"
@@ -144,7 +144,9 @@ def test_wrong_usage_of_evaluate(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_is_none_is_one_line(jpeg: Callable[..., Ran], photos: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_reported_in_one_line(
+    jpeg: Callable[..., Ran], photos: Path, tmp_path: Path
+) -> None:
     for option in ("--protect", "--model"):
         ran = jpeg("encode", photos, "--out", tmp_path / "small", option, tmp_path / "nowhere")
         assert (ran.code, ran.out) == (1, "")

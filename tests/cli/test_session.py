@@ -29,7 +29,7 @@ def test_json_is_escaped_so_that_any_terminal_prints_it(capsys: pytest.CaptureFi
     assert json.loads(printed) == {"name": "Kratzer ä"}
 
 
-def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_prints_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["blemish", "fit", "my parts", "--resume", "--overwrite"])
     with (
         pytest.raises(Stopped, match=r"stopped; go on with: blemish fit 'my parts' --resume$"),
@@ -38,7 +38,7 @@ def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Stopped("stopped")
 
 
-def test_skipped_files_are_told_last_and_end_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_files_are_reported_last_with_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     with working(quiet=True) as observer:
         end(observer)
         observer.problem(FileError("a.png", "cannot be read", "check it"))
@@ -74,7 +74,7 @@ def test_worker_processes_find_the_studies_of_the_checkout(tmp_path: Path) -> No
     assert ran.stdout.split() == ["bergmann2018"] * 2, ran.stderr
 
 
-def test_without_a_checkout_a_line_says_how_to_run_studies(
+def test_without_a_checkout_the_error_names_the_way_to_run_studies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(blemish, "__file__", str(tmp_path / "site-packages" / "blemish" / "__init__.py"))

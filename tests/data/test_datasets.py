@@ -63,7 +63,7 @@ def test_a_single_file(tmp_path: Path) -> None:
     assert find_images(tmp_path / "p.png") == [Item(tmp_path / "p.png", "p.png")]
 
 
-def test_nothing_to_find_names_the_folder_and_the_suffixes(tmp_path: Path) -> None:
+def test_an_empty_folder_is_named_with_the_known_suffixes(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     with pytest.raises(FileError, match=r"no image \(.bmp .jpeg .jpg .png .tif .tiff .webp\)") as caught:
         find_images(tmp_path)
@@ -72,13 +72,13 @@ def test_nothing_to_find_names_the_folder_and_the_suffixes(tmp_path: Path) -> No
         find_images(tmp_path / "none")
 
 
-def test_a_name_that_the_disk_refuses_is_told() -> None:
+def test_a_name_that_the_disk_refuses_is_reported() -> None:
     for find in (find_images, read_labelled):
         with pytest.raises(FileError, match=r"cannot be read \(.*; check the path"):
             find("a" * 300)
 
 
-def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "p.png")
 
     def refuse(path: str) -> None:
@@ -106,7 +106,7 @@ def mvtec(tmp_path: Path) -> Path:
 def test_a_data_sets_root_is_no_folder_of_images(mvtec: Path) -> None:
     with pytest.raises(FileError, match="train and test folders") as caught:
         find_images(mvtec)
-    assert str(mvtec / "train" / "good") in caught.value.mend
+    assert str(mvtec / "train" / "good") in caught.value.remedy
     assert names(find_images(mvtec / "train" / "good")) == ["000.png", "001.png"]
     assert len(find_images(mvtec / "test")) == 5
 
@@ -134,7 +134,7 @@ def test_an_image_without_mask_and_a_mask_without_image_are_named(mvtec: Path) -
         (mvtec / "test/scratch/002.png", "is a defective image without a mask"),
         (mvtec / "ground_truth/thread/8_mask.png", "is a mask without an image"),
     ]
-    assert "002_mask.png" in found.problems[0].mend
+    assert "002_mask.png" in found.problems[0].remedy
     assert len(found.items) == 7
 
 

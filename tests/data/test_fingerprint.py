@@ -21,7 +21,7 @@ def save(path: Path, *, seed: int = 0, size: tuple[int, int] = (6, 5), mode: str
     Image.fromarray(rng.integers(0, 256, shape, dtype=dtype)).save(path)
 
 
-def test_it_counts_and_measures(tmp_path: Path) -> None:
+def test_a_fingerprint_holds_count_and_sizes(tmp_path: Path) -> None:
     for number, width in enumerate((10, 14, 30, 12)):
         save(tmp_path / f"{number}.png", size=(width, 5 + number))
     found, usable, problems = fingerprint(find_images(tmp_path))
@@ -109,7 +109,7 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     assert calls == [(done, 5) for done in range(1, 6)]
 
 
-def test_ctrl_c_stops_it(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_fingerprint(tmp_path: Path) -> None:
     for number in range(4):
         save(tmp_path / f"{number}.png")
 

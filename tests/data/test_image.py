@@ -48,7 +48,7 @@ def fault(path: Path, **options: int) -> str:
     line = str(caught.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
-    assert caught.value.mend
+    assert caught.value.remedy
     return line
 
 
@@ -267,7 +267,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no permission" in fault(path)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello, I am a text")
     Image.new("L", (4, 4)).save(tmp_path / "b.png", format="GIF")
     assert "is not a PNG, JPEG, BMP, TIFF or WebP" in fault(tmp_path / "a.png")
@@ -329,7 +329,7 @@ def test_large_images_give_no_warning_of_pillow(tmp_path: Path, monkeypatch: pyt
             assert read_image(tmp_path / name).size == (W, H)
 
 
-def test_pillows_own_limit_for_webp_is_told_in_our_words(
+def test_pillows_limit_for_webp_is_reported_in_our_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(noise("uint8", H, W, 3)).save(tmp_path / "a.webp")
@@ -429,7 +429,7 @@ def test_resize_keeps_constants_and_range(size: tuple[int, int]) -> None:
     assert random.max() <= 1
 
 
-def test_resize_takes_height_first_and_treats_channels_alike() -> None:
+def test_resize_takes_height_first_and_treats_channels_equally() -> None:
     pixels = noise("float32", 3, 8, 8)
     resized = resize(pixels, (4, 6))
     assert resized.shape == (3, 4, 6)

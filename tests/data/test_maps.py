@@ -59,7 +59,7 @@ def test_a_map_of_zeros_stays_zero(tmp_path: Path) -> None:
     ("values", "full_scale"),
     [(np.full((2, 2), np.nan), 1), (-np.ones((2, 2)), 1), (np.ones((1, 2, 2)), 1), (np.ones((2, 2)), 0)],
 )
-def test_what_is_no_map_is_not_written(tmp_path: Path, values: Any, full_scale: float) -> None:
+def test_an_invalid_map_is_not_written(tmp_path: Path, values: Any, full_scale: float) -> None:
     with pytest.raises(ValueError, match=r"a map has|full_scale"):
         write_map(tmp_path / "m.png", values, full_scale=full_scale)
     assert not (tmp_path / "m.png").exists()

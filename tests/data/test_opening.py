@@ -133,7 +133,7 @@ def test_pixels_are_turned_as_pillow_turns_them_and_back(orientation: int) -> No
     np.testing.assert_array_equal(upright(planes[0], orientation), expected[0])
 
 
-def test_an_orientation_that_is_none_is_upright() -> None:
+def test_an_invalid_orientation_is_upright() -> None:
     image = Image.new("L", (2, 2))
     assert exif_orientation(image) == 1
     for value in (0, 9, 300):

@@ -11,7 +11,7 @@ SIZES = [(7, 14), (7, 20), (14, 7), (20, 7), (9, 10), (5, 5)]
 
 
 @pytest.mark.parametrize(("of", "to"), SIZES)
-def test_it_is_the_resampling_of_whole_images(of: int, to: int) -> None:
+def test_windows_equal_the_resampling_of_whole_images(of: int, to: int) -> None:
     pixels = np.random.default_rng(0).random((2, of, of)).astype(np.float32)
     axis = ResamplingAxis(of, to, 0, to)
     assert_allclose(resample(pixels, axis, axis), resize(pixels, (to, to)), atol=1e-6)
@@ -36,7 +36,7 @@ def test_outer_edges_are_aligned() -> None:
     assert_allclose(finer, 1 - finer[:, :, ::-1], atol=1e-7)
 
 
-def test_absence_stays_local() -> None:
+def test_absent_pixels_affect_their_neighbourhood_only() -> None:
     pixels = np.zeros((1, 4, 4), np.float32)
     pixels[0, 0, 0] = np.nan
     axis = ResamplingAxis(4, 8, 0, 8)

@@ -51,11 +51,11 @@ def whole(reader: SceneReader) -> NDArray[np.float32]:
     return reader.read(0, 0, reader.height, reader.width)
 
 
-def grey(folder: Path, pixels: NDArray[Any], **said: Any) -> SceneReader:
-    """A scene of an RGB image and ``pixels`` in ``grey.tif``, of which more may be ``said`` in YAML."""
+def grey(folder: Path, pixels: NDArray[Any], **entry: Any) -> SceneReader:
+    """A scene of an RGB image and ``pixels`` in ``grey.tif``, with ``entry`` for YAML."""
     tifffile.imwrite(folder / "grey.tif", pixels)
     return SceneReader(
-        described(folder, {"name": "rgb", "file": "rgb.png"}, {"name": "grey", "file": "grey.tif", **said})
+        described(folder, {"name": "rgb", "file": "rgb.png"}, {"name": "grey", "file": "grey.tif", **entry})
     )
 
 
@@ -86,12 +86,12 @@ def test_every_window_is_cut_from_the_whole(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("window", [(0, 0, 0, 5), (-1, 0, 5, 5), (H - 4, 0, 5, 5), (0, W - 4, 5, 5)])
-def test_windows_outside_are_a_mistake_of_the_caller(scene: Scene, window: tuple[int, int, int, int]) -> None:
+def test_windows_outside_the_scene_raise_value_error(scene: Scene, window: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="is not within"):
         SceneReader(scene).read(*window)
 
 
-def test_a_panel_survives_pickling(scene: Scene) -> None:
+def test_a_scene_reader_survives_pickling(scene: Scene) -> None:
     reader = SceneReader(scene, without=["rgb"])
     again = pickle.loads(pickle.dumps(reader))
     assert_array_equal(again.read(3, 4, 20, 30), reader.read(3, 4, 20, 30))
@@ -104,7 +104,7 @@ def test_opening_reads_headers_only(scene: Scene, monkeypatch: pytest.MonkeyPatc
     assert SceneReader(scene).height == H
 
 
-def test_a_missing_sensor_is_absent_and_spoken_of(scene: Scene, folder: Path) -> None:
+def test_a_missing_modality_is_absent_and_reported(scene: Scene, folder: Path) -> None:
     (folder / "infrared.tif").unlink()
     reader = SceneReader(scene)
     assert reader.missing == ("infrared",)
@@ -206,7 +206,7 @@ def test_a_range_becomes_0_to_1_and_clips(folder: Path) -> None:
     assert_allclose(reader.read(0, 0, 1, 4)[3, 0], [0, 0.75, 1, 0.5])
 
 
-def test_what_was_not_measured_is_absent(folder: Path) -> None:
+def test_unmeasured_pixels_are_absent(folder: Path) -> None:
     floats = np.full((H, W), 0.5, np.float32)
     floats[0, :4] = np.nan, np.inf, -np.inf, -9999
     reader = grey(folder, floats, no_data=-9999, range=[0, 1])
@@ -227,7 +227,7 @@ def test_no_data_of_several_channels_is_where_all_have_it(folder: Path) -> None:
     assert_array_equal(np.isnan(reader.read(0, 0, 1, 2)), np.broadcast_to([[[True, False]]], (3, 1, 2)))
 
 
-def test_absence_at_half_the_resolution_takes_what_it_touches(folder: Path) -> None:
+def test_absence_at_half_the_resolution_covers_touched_pixels(folder: Path) -> None:
     half = np.full((H // 2, W // 2), 7, np.uint16)
     half[0, 0] = 0
     absent = np.isnan(whole(grey(folder, half, no_data=0))[3])
@@ -240,7 +240,7 @@ def test_absence_at_half_the_resolution_takes_what_it_touches(folder: Path) -> N
     ("pixels", "problem"),
     [
         (np.full((H, W), 1.5, np.float32), "holds values from 1.5 to 1.5, outside 0..1"),
-        (np.full((H, W), -1, np.int32), "holds values of the type int32, whose full range is not said"),
+        (np.full((H, W), -1, np.int32), "holds values of the type int32, whose full range is unknown"),
     ],
 )
 def test_no_range_is_guessed(folder: Path, pixels: NDArray[Any], problem: str) -> None:
@@ -254,7 +254,7 @@ def test_other_channels_than_the_modality_has(scene: Scene, folder: Path) -> Non
         SceneReader(scene)
 
 
-def test_another_depth_than_the_models_is_spoken_of(folder: Path) -> None:
+def test_another_depth_than_the_models_is_reported(folder: Path) -> None:
     model = [Modality(name="rgb", channels=3, depth="uint16"), Modality(name="infrared", channels=1)]
     (scene,) = find_scenes(folder, model)
     assert SceneReader(scene).notices == (
@@ -287,7 +287,7 @@ def test_a_truncated_file_fails_where_it_is_cut_off(scene: Scene, folder: Path) 
         reader.check()
 
 
-def test_what_must_be_decoded_whole_is_limited(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_decoded_whole_have_a_size_limit(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "WHOLE_LIMIT", 3 * H * W - 1)
     with pytest.raises(ImageError, match=r"rgb\.png: can only be decoded whole.*save it as a tiled TIFF"):
         SceneReader(scene)
@@ -309,7 +309,7 @@ def test_a_window_decodes_the_tiles_it_touches(scene: Scene, monkeypatch: pytest
     assert decoded == [1, 6]
 
 
-def test_probes_tell_what_is_constant_and_what_is_absent(scene: Scene, folder: Path) -> None:
+def test_probes_find_constant_and_absent_modalities(scene: Scene, folder: Path) -> None:
     assert SceneReader(scene).probed() == dict.fromkeys(("infrared", "rgb", "xray"), Probed(1.0, None))
     tifffile.imwrite(folder / "infrared.tif", np.full((H, W), 13107, np.uint16))
     floats = np.random.default_rng(0).random((H, W), np.float32)

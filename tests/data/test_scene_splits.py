@@ -22,7 +22,7 @@ def one_block(size: tuple[int, int], side: int) -> int:
 
 
 @pytest.mark.parametrize(("width", "patch"), [(512, 32), (20_000, 32), (96, 32), (400, 128), (97, 16)])
-def test_bands_cover_the_panel_and_hold_a_patch_each(width: int, patch: int) -> None:
+def test_bands_cover_the_scene_and_hold_a_patch_each(width: int, patch: int) -> None:
     found = bands.bands(width, patch)
     assert found is not None
     assert (found.train.start, found.calibration.stop) == (0, width)
@@ -31,14 +31,14 @@ def test_bands_cover_the_panel_and_hold_a_patch_each(width: int, patch: int) -> 
     assert all(part.stop - part.start >= patch for part in found)
 
 
-def test_shares_of_a_wide_panel() -> None:
+def test_shares_of_a_wide_scene() -> None:
     found = bands.bands(1000, 32)
     assert found is not None
     assert [part.stop - part.start for part in found] == [600, 150, 250]
 
 
 @pytest.mark.parametrize("size", [(64, 94), (30, 160)])
-def test_a_panel_too_small_for_its_bands_is_refused(
+def test_a_scene_too_small_for_its_bands_is_refused(
     painting: Painting, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     (scene,) = find_scenes(painting(tmp_path / "small", height=size[0], width=size[1]))
@@ -62,16 +62,18 @@ def test_squares_are_whole_apart_inside_and_on_the_grid_of_an_inspection() -> No
     assert covered[1].sum() == 2 * 32**2
 
 
-def test_squares_are_as_large_as_the_promise_allows(painting: Painting, tmp_path: Path) -> None:
-    panels = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=128, width=512))]
+def test_squares_are_as_large_as_the_false_reject_rate_allows(painting: Painting, tmp_path: Path) -> None:
+    readers = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=128, width=512))]
     columns = [slice(384, 512)]
     assert sides_for(32) == (128, 96, 64, 32)
     for needed, side, count in [(1, 128, 1), (2, 64, 4), (5, 32, 16), (99, 32, 16)]:
-        found = calibration_squares(panels, columns, sides=sides_for(32), needed=needed, block_side=one_block)
+        found = calibration_squares(
+            readers, columns, sides=sides_for(32), needed=needed, block_side=one_block
+        )
         assert (found[0], len(found[1])) == (side, count)
 
 
-def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: Path) -> None:
+def test_mostly_absent_squares_are_skipped(painting: Painting, tmp_path: Path) -> None:
     folder = painting(tmp_path / "eve", height=64, width=128)
     for name in ("rgb.png", "xray.tif"):
         (folder / name).unlink()
@@ -80,20 +82,20 @@ def test_squares_that_show_little_are_passed_over(painting: Painting, tmp_path: 
     pixels[32:, 64:72] = 0.5  # a quarter of another
     tifffile.imwrite(folder / "infrared.tif", pixels)
     tifffile.imwrite(folder / "other.tif", np.full((64, 128), np.nan, np.float32))
-    panels = [SceneReader(scene) for scene in find_scenes(folder)]
-    _, found = calibration_squares(panels, [slice(64, 128)], sides=(32,), needed=4, block_side=one_block)
+    readers = [SceneReader(scene) for scene in find_scenes(folder)]
+    _, found = calibration_squares(readers, [slice(64, 128)], sides=(32,), needed=4, block_side=one_block)
     assert [(square.rows, square.columns) for square in found] == [(slice(0, 32), slice(64, 96))]
 
 
-def test_of_many_squares_those_of_evenly_spaced_blocks_are_taken(
+def test_many_squares_are_thinned_to_evenly_spaced_blocks(
     painting: Painting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    panels = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=64, width=320))]
+    readers = [SceneReader(scene) for scene in find_scenes(painting(tmp_path / "eve", height=64, width=320))]
 
     def found(most: int) -> list[tuple[int, int]]:
         monkeypatch.setattr(bands, "MOST_SQUARES", most)
         _, chosen = calibration_squares(
-            panels, [slice(0, 320)], sides=(32,), needed=1, block_side=lambda size, side: 2 * side
+            readers, [slice(0, 320)], sides=(32,), needed=1, block_side=lambda size, side: 2 * side
         )
         return [(square.rows.start // 32, square.columns.start // 32) for square in chosen]
 

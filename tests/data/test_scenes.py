@@ -88,7 +88,7 @@ def test_without_a_yaml_each_image_is_a_modality(paintings: Path) -> None:
     assert (itself.name, len(itself.modalities)) == ("adam", 3)
 
 
-def test_what_is_meant_as_scenes(tmp_path: Path) -> None:
+def test_holds_scenes_recognises_folders_of_modalities(tmp_path: Path) -> None:
     for name in "abc":
         image(tmp_path / "flat" / f"{name}.png")
         image(tmp_path / "single" / name / "rgb.png")
@@ -135,7 +135,7 @@ def test_folders_that_hold_no_scene(tmp_path: Path) -> None:
     own = tmp_path / "own" / "a"
     image(own / "x.png")
     describe(own, VISIBLE)
-    for source, said in {
+    for source, message in {
         "one": "holds 1 image, each of them a modality",
         "empty": "holds no scene",
         "both": "holds images, and so does masks in it",
@@ -144,7 +144,7 @@ def test_folders_that_hold_no_scene(tmp_path: Path) -> None:
         "gone": "does not exist",
         "one/a/rgb.png": "is one file, not a scene",
     }.items():
-        with pytest.raises(FileError, match=said):
+        with pytest.raises(FileError, match=message):
             find_scenes(tmp_path / source)
 
 

@@ -79,7 +79,7 @@ def test_pages_of_different_images_are_refused(tmp_path: Path) -> None:
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(GREY, photometric="minisblack", metadata=None)
         tiff.write(GREY[:, :40].copy(), photometric="minisblack", metadata=None)
-    with pytest.raises(ImageError, match=r"a\.tif: holds 2 pages that are not said to be channels"):
+    with pytest.raises(ImageError, match=r"a\.tif: holds 2 pages that are not marked as channels"):
         open_windowed(path)
 
 
@@ -114,7 +114,7 @@ def test_a_tiff_of_one_large_strip_is_kept_whole(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_what_is_transparent_is_absent(tmp_path: Path, suffix: str) -> None:
+def test_transparent_pixels_are_absent(tmp_path: Path, suffix: str) -> None:
     path, alpha = tmp_path / f"a.{suffix}", (GREY > 30_000).astype(np.uint8) * 255
     pixels = np.dstack([RGB, alpha])
     if suffix == "png":

@@ -104,7 +104,7 @@ def test_upper_is_the_quantile_of_the_rate_of_one_calibration_set() -> None:
     assert promise.upper() == pytest.approx(stats.beta.ppf(0.95, 4, 36), rel=1e-12)
 
 
-def test_the_guarantee_tells_its_numbers_in_words_and_survives_json() -> None:
+def test_the_guarantee_states_its_numbers_and_survives_json() -> None:
     promise = Guarantee(n=99, false_reject_rate=0.05)
     words = promise.in_words()
     for figure in ("5 %", "95 of 99", "9.01 %", "95 % confidence"):
@@ -209,7 +209,7 @@ def test_the_largest_are_a_share_rounded_down_and_of_equal_ones_the_first() -> N
 
 
 @pytest.mark.parametrize("are_good", [False, True])
-def test_what_holds_when_the_largest_are_left_out(are_good: bool) -> None:
+def test_the_guarantee_with_the_largest_scores_left_out(are_good: bool) -> None:
     rng = np.random.default_rng(9)
     promise = Guarantee(n=36, false_reject_rate=0.1, left_out=4)
     rejected = []
@@ -222,7 +222,7 @@ def test_what_holds_when_the_largest_are_left_out(are_good: bool) -> None:
     assert promise.bound_if_good > 0.1 >= promise.bound
 
 
-def test_the_assumption_is_said_when_something_was_left_out() -> None:
+def test_the_assumption_is_stated_when_scores_were_left_out() -> None:
     words = Guarantee(n=36, false_reject_rate=0.1, left_out=4).in_words()
     assert "assumption: the 4 highest of 40 held-out scores" in words
     assert f"{100 * 7 / 41:.3g} %" in words

@@ -53,7 +53,7 @@ def test_rules_without_a_promise() -> None:
     assert decision().promised_rate == 0.1
 
 
-def test_what_cannot_be_promised_or_set_is_refused() -> None:
+def test_invalid_rates_and_thresholds_are_refused() -> None:
     with pytest.raises(CalibrationError, match="calibrate on 99 or more"):
         decision().with_false_reject_rate(0.01)
     for rate in (0, 1, -0.1, float("nan")):
@@ -66,16 +66,16 @@ def test_what_cannot_be_promised_or_set_is_refused() -> None:
 
 def test_the_guarantee_says_what_the_scores_are_measured_on() -> None:
     promise = Guarantee(n=40, false_reject_rate=0.1)
-    said = {
+    guarantees = {
         unit.kind: decision(calibration=Calibration(scores=SCORES, map_maxima=MAXIMA, unit=unit)).guarantee
         for unit in (IndependentImages(), GroupedImages(groups=7), SceneSquares(side=96))
     }
-    assert said["images"] == promise.in_words()
-    assert "of the scores of 40 held-out images of 7 groups, ordered" in said["grouped images"]
-    assert "Images of one group resemble each other" in said["grouped images"]
-    assert "of the scores of 40 held-out squares of 96 × 96 pixels, ordered" in said["squares"]
-    assert "Squares of one scene resemble each other" in said["squares"]
-    for guide in (said["grouped images"], said["squares"]):
+    assert guarantees["images"] == promise.in_words()
+    assert "of the scores of 40 held-out images of 7 groups, ordered" in guarantees["grouped images"]
+    assert "Images of one group resemble each other" in guarantees["grouped images"]
+    assert "of the scores of 40 held-out squares of 96 × 96 pixels, ordered" in guarantees["squares"]
+    assert "Squares of one scene resemble each other" in guarantees["squares"]
+    for guide in (guarantees["grouped images"], guarantees["squares"]):
         assert f"number {promise.rank} " in guide
         assert "no promise" in guide
 

@@ -22,7 +22,7 @@ def tied(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return rng.integers(0, 5, size) / 7
 
 
-def blemished(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def defective(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     """A third of the images have scores that no good one has."""
     return np.concatenate([normal(rng, size - size // 3), rng.normal(9, 1, size // 3)])
 
@@ -50,13 +50,13 @@ def fewer_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (normal, normal, 19, 12),
         (normal, normal, 30, 30),
-        (normal, blemished, 19, 30),  # what is rejected does not count
+        (normal, defective, 19, 30),  # what is rejected does not count
         (tied, tied, 25, 25),
         (normal, normal, 9, 2),
     ],
 )
 @pytest.mark.usefixtures("fewer_ways")
-def test_p_values_are_valid_where_good_images_are_alike(before: Draw, after: Draw, n: int, m: int) -> None:
+def test_p_values_are_valid_without_drift(before: Draw, after: Draw, n: int, m: int) -> None:
     found = np.array(p_values(before, after, n, m))
     for level in (0.05, 0.1, 0.25, 0.5):
         spread = np.sqrt(level * (1 - level) / found.size)
@@ -77,7 +77,7 @@ def test_a_threshold_set_by_hand_keeps_the_level(threshold: float) -> None:
 
 
 @pytest.mark.parametrize(("shift", "word"), [(1.0, "higher"), (-1.0, "lower")])
-def test_a_shift_of_the_scores_is_told_in_either_direction(shift: float, word: str) -> None:
+def test_a_shift_of_the_scores_is_found_in_either_direction(shift: float, word: str) -> None:
     rng = np.random.default_rng(0)
     calibration = rng.normal(size=60)
     found = find_drift(calibration, rng.normal(shift, 1, 60), conformal_threshold(calibration, 0.05))
@@ -96,7 +96,7 @@ def test_power_against_a_shift_grows_with_the_images() -> None:
     assert many > 0.5
 
 
-def test_a_wider_spread_is_told_though_the_middle_stays() -> None:
+def test_a_wider_spread_is_found_at_an_equal_median() -> None:
     rng = np.random.default_rng(3)
     calibration = rng.normal(size=150)
     found = find_drift(calibration, rng.normal(0, 3, 150), conformal_threshold(calibration, 0.05))
@@ -104,7 +104,7 @@ def test_a_wider_spread_is_told_though_the_middle_stays() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (6, 4), (8, 7)])
-def test_the_p_value_is_that_of_all_ways_to_deal(n: int, m: int) -> None:
+def test_the_p_value_equals_that_over_all_permutations(n: int, m: int) -> None:
     rng = np.random.default_rng(n)
     calibration, new = rng.normal(size=n), rng.normal(0.7, 1, m)
     exact = stats.cramervonmises_2samp(calibration, new, method="exact").pvalue
@@ -160,7 +160,7 @@ def test_ranks_are_conformal_p_values_below_the_threshold() -> None:
     ("calibration", "new", "threshold"),
     [([1.0, 2], [], 3), ([1.0, 2], [9.0], 3), ([], [1.0], 3), ([4.0], [1.0], 4), ([1.0, 2], [1.5], 3)],
 )
-def test_too_few_images_tell_nothing_and_say_so(
+def test_too_few_images_give_no_finding_and_report_it(
     calibration: list[float], new: list[float], threshold: float
 ) -> None:
     found = find_drift(calibration, new, threshold)
@@ -170,14 +170,16 @@ def test_too_few_images_tell_nothing_and_say_so(
 
 
 @pytest.mark.parametrize(("compared", "accepted", "tells"), [(19, 1, False), (19, 2, True), (5, 4, False)])
-def test_what_can_be_told_is_what_a_p_value_can_reach(compared: int, accepted: int, tells: bool) -> None:
+def test_drift_can_be_found_if_a_p_value_can_reach_the_rate(
+    compared: int, accepted: int, tells: bool
+) -> None:
     found = find_drift(range(compared), range(100, 100 + accepted), 999)
     assert found.can_tell == tells
     if not tells:
         assert not found.differs
 
 
-def test_a_folder_that_is_mostly_rejected_says_what_that_may_mean() -> None:
+def test_a_mostly_rejected_folder_is_remarked_on() -> None:
     rng = np.random.default_rng(7)
     calibration = rng.normal(size=50)
     words = find_drift(calibration, rng.normal(6, 1, 40), 2.0).in_words()
@@ -200,15 +202,15 @@ def test_the_words_are_one_line() -> None:
 def watch(shift: float, *, length: int, start: int = 0, seed: int, draw: Draw = normal) -> int | None:
     """The number of the image at which an alarm of 10 % goes off, of images that shift from ``start`` on."""
     rng = np.random.default_rng(seed)
-    calibration = normal(rng, 40) if draw is blemished else draw(rng, 40)
+    calibration = normal(rng, 40) if draw is defective else draw(rng, 40)
     alarm = DriftAlarm(calibration, conformal_threshold(calibration, 0.05), false_alarm=0.1, seed=seed)
     stream = rng.permutation(draw(rng, length))
     stream[start:] += shift
     return next((number for number, score in enumerate(stream) if alarm.update(score)), None)
 
 
-@pytest.mark.parametrize("draw", [normal, tied, blemished])
-def test_without_drift_an_alarm_goes_off_as_seldom_as_it_says(draw: Draw) -> None:
+@pytest.mark.parametrize("draw", [normal, tied, defective])
+def test_the_false_alarm_rate_is_kept_without_drift(draw: Draw) -> None:
     gone_off = [watch(0.0, length=200, seed=seed, draw=draw) is not None for seed in range(150)]
     assert np.mean(gone_off) <= 0.1 + 3 * np.sqrt(0.09 / 150)
 

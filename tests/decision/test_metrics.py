@@ -160,7 +160,7 @@ def test_aupro_is_the_area_under_the_curve_taken_threshold_by_threshold(limit: f
     assert metrics.aupro(masks, maps, limit) == pytest.approx(expected, abs=1e-4)
 
 
-def test_aupro_weighs_regions_alike_whatever_their_area() -> None:
+def test_aupro_weights_regions_equally_whatever_their_area() -> None:
     mask = np.zeros((20, 20), dtype=bool)
     mask[1:11, 1:11] = True  # 100 pixels, found
     mask[15, 15] = True  # 1 pixel, missed

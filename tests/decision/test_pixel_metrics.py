@@ -139,7 +139,7 @@ def test_a_group_is_its_images_with_all_good_ones() -> None:
 def test_intervals_have_the_spread_of_a_bootstrap_that_holds_all_maps() -> None:
     rng = np.random.default_rng(5)
     masks = make_masks(40, 16, seed=6)
-    # Images differ in how visible their blemishes are, which is what the intervals must show.
+    # Images differ in how visible their defects are, which is what the intervals must show.
     maps = [np.exp(rng.normal(size=m.shape) + rng.normal(1, 0.7) * m).astype(np.float32) for m in masks]
     result = gathered(maps, masks, resamples=400).result()
     drawn: dict[str, list[float]] = {name: [] for name in FIGURES}
@@ -219,7 +219,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="share one shape"):
         PixelMetrics().update(np.ones((2, 2)), np.ones((2, 3)))
     for wrong in (np.ones(4), np.ones((0, 4))):
-        with pytest.raises(ValueError, match="residual map"):
+        with pytest.raises(ValueError, match="anomaly map"):
             PixelMetrics().update(wrong)
 
 

@@ -35,7 +35,7 @@ def test_diagonal_neighbours_are_one_region() -> None:
     assert len(find_regions(np.eye(5)[:, ::2], 0.5)) == 3
 
 
-def test_the_level_itself_is_not_above_the_level() -> None:
+def test_a_value_equal_to_the_threshold_is_not_above_it() -> None:
     assert find_regions(np.full((3, 3), 0.5), 0.5) == ()
     assert not region_mask(np.full((3, 3), 0.5), 0.5).any()
 

@@ -14,7 +14,7 @@ def test_the_room_needs_no_torch_and_loads_no_slow_parts_of_scipy() -> None:
     assert found.stdout.strip() == "[]"
 
 
-def test_every_public_name_is_there_and_tells_what_it_is() -> None:
+def test_every_public_name_exists_and_has_a_docstring() -> None:
     for name in blemish.decision.__all__:
         public = getattr(blemish.decision, name)
         assert public.__doc__ or name in ("PIXEL_FIGURES", "SCORES"), name

@@ -41,7 +41,7 @@ def test_smoothed_max_of_a_single_pixel_is_the_peak_of_the_gaussian() -> None:
     )
 
 
-def test_smoothed_max_prefers_a_blemish_of_some_size_to_a_brighter_pixel() -> None:
+def test_smoothed_max_prefers_a_large_defect_to_a_brighter_pixel() -> None:
     pixel, blob = np.zeros((2, 64, 64))
     pixel[30, 30] = 1.0
     blob[25:35, 25:35] = 0.5
@@ -77,5 +77,5 @@ def test_settings_that_make_no_sense_are_named(settings: dict[str, object], prob
 
 @pytest.mark.parametrize("broken", [np.ones(3), np.ones((0, 3)), np.array([[np.nan]]), np.array([[np.inf]])])
 def test_maps_without_a_score_are_refused(broken: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="residual map"):
+    with pytest.raises(ValueError, match="anomaly map"):
         image_score(broken, kind="mean")

@@ -1,4 +1,4 @@
-"""The generated images: exact masks, fixed bytes, and blemishes that only a trained eye finds."""
+"""The generated images: exact masks, fixed bytes, and defects that only a trained detector finds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from blemish.demo.generated import (
-    BLEMISHES,
+    DEFECTS,
     FAMILIES,
     Sample,
     checkerboard,
@@ -25,8 +25,8 @@ from blemish.demo.generated_parts import BELT
 from blemish.errors import FileError, UsageError
 from blemish.preprocessing.pose import find_pose
 
-EVERY_BLEMISH = [(family, kind) for family in FAMILIES for kind in BLEMISHES[family]]
-EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_BLEMISH
+EVERY_DEFECT = [(family, kind) for family in FAMILIES for kind in DEFECTS[family]]
+EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_DEFECT
 CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1}
 
 
@@ -45,7 +45,7 @@ def test_shapes_and_determinism(family: str, kind: str, size: int) -> None:
     assert (one.image != make_sample(family, kind, seed=12, size=size).image).mean() > 0.5
 
 
-@pytest.mark.parametrize(("family", "kind"), EVERY_BLEMISH)
+@pytest.mark.parametrize(("family", "kind"), EVERY_DEFECT)
 def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
     good = make_sample(family, "good", seed=5)
     bad = make_sample(family, kind, seed=5)
@@ -59,7 +59,7 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
     assert (change > 0).mean() < 0.06
 
 
-@pytest.mark.parametrize(("family", "kind"), EVERY_BLEMISH)
+@pytest.mark.parametrize(("family", "kind"), EVERY_DEFECT)
 def test_strength_raises_the_contrast(family: str, kind: str) -> None:
     good = make_sample(family, "good", seed=8, size=128).image.astype(int)
     unit = 1 / BELT.contrast if family == "rod" else 1.0  # what covers is opaque from about 0.6 on
@@ -170,7 +170,7 @@ def test_dataset_is_not_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"family": "wave", "kind": "good"}, "unknown family 'wave'"),
         ({"family": "weave", "kind": "dent"}, "weave has no kind 'dent'"),
@@ -180,12 +180,12 @@ def test_dataset_is_not_written_over(tmp_path: Path) -> None:
         ({"family": "weave", "kind": "stain", "strength": 0.01}, "cannot be drawn"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         make_sample(**{"seed": 0, "size": 64, **arguments})  # type: ignore[arg-type]
 
 
-# --- no cheap way to tell good from blemished ---------------------------------------------------------------
+# --- no cheap way to tell good from defective ---------------------------------------------------------------
 
 
 def auroc(good: NDArray[np.float64], bad: NDArray[np.float64]) -> float:
@@ -203,9 +203,9 @@ def max_gradient(image: NDArray[np.float64]) -> float:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def small_set(request: pytest.FixtureRequest) -> list[list[NDArray[np.float64]]]:
-    """Grey images of one family: 24 good to learn from, 40 good, 40 blemished."""
+    """Grey images of one family: 24 good to learn from, 40 good, 40 defective."""
     family: str = request.param
-    kinds = BLEMISHES[family]
+    kinds = DEFECTS[family]
     return [
         [grey(make_sample(family, "good", seed=i, size=160)) for i in range(24)],
         [grey(make_sample(family, "good", seed=100 + i, size=160)) for i in range(40)],

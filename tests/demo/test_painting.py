@@ -150,15 +150,15 @@ def test_a_larger_painting_has_more_cracks_and_the_same_composition() -> None:
 
 
 def test_a_written_painting_is_the_scene_that_it_says(tmp_path: Path) -> None:
-    folder = write_painting(tmp_path / "panel", seed=3, size=80)
+    folder = write_painting(tmp_path / "scene", seed=3, size=80)
     one = make_painting(3, 80)
     (scene,) = find_scenes(folder)
     assert [(known.name, known.channels) for known in scene.modalities] == list(MODALITIES.items())
-    with SceneReader(scene) as panel:
-        assert panel.depths == {
+    with SceneReader(scene) as reader:
+        assert reader.depths == {
             "visible": "uint8", "before": "uint8", "infrared": "uint16", "xray": "uint16", "ultraviolet": "uint8"
         }  # fmt: skip
-        seen = panel.read(0, 0, 80, 80)
+        seen = reader.read(0, 0, 80, 80)
     np.testing.assert_allclose(seen, one.stacked, atol=0.5 / 255 + 1e-6)
     np.testing.assert_allclose(seen[6:8], one.stacked[6:8], atol=0.5 / 65535 + 1e-6)
     for name in MASKS:

@@ -18,7 +18,7 @@ from blemish.demo.run import DEFAULT_FAMILY, PLANS, run_demo, run_painting_demo
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.evaluation.baselines import BASELINES
 from blemish.recipes import load_recipe, override
-from blemish.training.fit import DEFAULT_RECIPE
+from blemish.training.fit_settings import DEFAULT_RECIPE
 
 SMALL = {"good": 8, "test_good": 3, "per_blemish": 1, "size": 64}
 PAINTED = {"good": 2, "test": 2, "size": 96}
@@ -45,9 +45,9 @@ def test_demo_ends_in_a_report_and_is_not_repeated(tmp_path: Path, tiny: list[st
     assert result.evaluation.image["all"].good == 3
     assert not list((out / "images").glob(".*"))
 
-    told = recorder()
-    again = run_demo(out, family="checkerboard", settings=settings, observer=told, **SMALL)
-    assert [stage.split()[0] for stage in told.stages] == ["Evaluating"]
+    recorded = recorder()
+    again = run_demo(out, family="checkerboard", settings=settings, observer=recorded, **SMALL)
+    assert [stage.split()[0] for stage in recorded.stages] == ["Evaluating"]
     assert again.evaluation.image == result.evaluation.image
     with pytest.raises(UsageError, match="another seed; choose another --out"):
         run_demo(out, family="checkerboard", seed=1, settings=settings, **SMALL)
@@ -146,7 +146,7 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recor
     result = run_painting_demo(out, settings=TINY, **PAINTED)
     assert result.report == out / "found" / "painting" / "report.html"
     page = result.report.read_text(encoding="utf-8")
-    assert "what one sensor shows and the others do not predict" in page
+    assert "cross-modal residual of each modality" in page
     assert [record.path for record in result.records] == ["painting-000", "painting-001"]
     assert not list((out / "images").glob(".*"))
     assert set(result.auroc) == set(MASKS)
@@ -161,9 +161,9 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recor
     assert f"xray {expected:.2f}" in result.in_words()
     assert result.figures()["cross_modal_auroc"] == result.auroc
 
-    told = recorder()
-    again = run_painting_demo(out, settings=TINY, observer=told, **PAINTED)
-    assert [stage.split()[0] for stage in told.stages] == ["Inspecting"]
+    recorded = recorder()
+    again = run_painting_demo(out, settings=TINY, observer=recorded, **PAINTED)
+    assert [stage.split()[0] for stage in recorded.stages] == ["Inspecting"]
     assert again.auroc == result.auroc
     with pytest.raises(UsageError, match="another seed; choose another --out"):
         run_painting_demo(out, seed=1, settings=TINY, **PAINTED)

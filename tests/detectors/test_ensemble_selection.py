@@ -58,9 +58,9 @@ def weave(seed: int) -> Array:
 
 def spotted(image: Array) -> Array:
     """Four marks of it in each other's place, as no other has them."""
-    spoiled = image.copy()
-    spoiled[:, 8:24, 12:28] = spoiled[:, 8:24, 12:28][:, ::-1, ::-1]
-    return spoiled
+    altered = image.copy()
+    altered[:, 8:24, 12:28] = altered[:, 8:24, 12:28][:, ::-1, ::-1]
+    return altered
 
 
 class Chosen(NamedTuple):

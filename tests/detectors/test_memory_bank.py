@@ -214,10 +214,10 @@ def test_the_spread_of_good_images_is_not_shown(by_place: bool) -> None:
     shown = memory(x)
     assert shown.shape == (1, 1, 48, 48)
     assert shown.min() >= 0
-    spoiled = x.clone()
-    spoiled[..., 18:30, 18:30] = torch.rand(12, 12, generator=generator)
-    assert memory(spoiled)[..., 20:28, 20:28].mean() > 5 * shown.mean() + 1
-    torch.testing.assert_close(memory(spoiled)[..., :8, :8], shown[..., :8, :8], atol=0.2, rtol=0.2)
+    altered = x.clone()
+    altered[..., 18:30, 18:30] = torch.rand(12, 12, generator=generator)
+    assert memory(altered)[..., 20:28, 20:28].mean() > 5 * shown.mean() + 1
+    torch.testing.assert_close(memory(altered)[..., :8, :8], shown[..., :8, :8], atol=0.2, rtol=0.2)
 
 
 @both_ways
@@ -354,13 +354,13 @@ def rough(count: int, side: int = 128, seed: int = 3) -> list[Tensor]:
 @both_ways
 def test_an_area_of_another_contrast_is_found_though_its_structure_is_normal(by_place: bool) -> None:
     good = rough(12)
-    x, spoiled = good[11][None], good[11][None].clone()
-    spoiled[..., 40:88, 40:88] = 0.5 + (spoiled[..., 40:88, 40:88] - 0.5) / 4
+    x, altered = good[11][None], good[11][None].clone()
+    altered[..., 40:88, 40:88] = 0.5 + (altered[..., 40:88, 40:88] - 0.5) / 4
     ratios = []
     for contrasts in (False, True):
         memory = StructureMemoryBank(contrast=contrasts)
         memory.fit_images(good[:11], seeded(), by_place=by_place)
-        inside = memory(spoiled)[..., 48:80, 48:80].mean()
+        inside = memory(altered)[..., 48:80, 48:80].mean()
         ratios.append(float(inside / memory(x)[..., 48:80, 48:80].mean()))
     assert ratios[0] < 1 < 5 < ratios[1], ratios
 

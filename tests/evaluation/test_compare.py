@@ -168,15 +168,15 @@ def test_a_finished_fit_is_taken_as_it_is_or_refused(
     again: Path, dataset: Path, tiny: list[str], recorder: Callable[..., Any]
 ) -> None:
     recipe = override(load_recipe("l2-ae"), [*tiny, RATE, "training.seed=1"])
-    model, told = again / "l2-ae-1" / "model", recorder()
+    model, recorded = again / "l2-ae-1" / "model", recorder()
     before = (model / "model.json").read_bytes()
     good = good_images(dataset)
-    assert fit_once(good, recipe, model, title="l2", observer=told).recipe == recipe
-    assert told.stages == []
+    assert fit_once(good, recipe, model, title="l2", observer=recorded).recipe == recipe
+    assert recorded.stages == []
     with pytest.raises(UsageError, match=r"was fitted with training\.steps 6, not 7"):
-        fit_once(good, override(recipe, ["training.steps=7"]), model, title="l2", observer=told)
+        fit_once(good, override(recipe, ["training.steps=7"]), model, title="l2", observer=recorded)
     with pytest.raises(UsageError, match="was fitted on other images"):
-        fit_once(dataset / "test" / "good", recipe, model, title="l2", observer=told)
+        fit_once(dataset / "test" / "good", recipe, model, title="l2", observer=recorded)
     assert (model / "model.json").read_bytes() == before
 
 
@@ -188,10 +188,10 @@ def test_a_stopped_fit_goes_on(
     recorder: Callable[..., Any],
 ) -> None:
     recipe = override(load_recipe("l2-ae"), [*tiny, RATE, "training.seed=0"])
-    good, told = good_images(dataset), recorder(27)
+    good, recorded = good_images(dataset), recorder(27)
     with pytest.raises(Stopped):
-        fit_once(good, recipe, tmp_path / "model", title="l2, seed 0", observer=told)
-    assert told.stages[0] == "l2, seed 0"
+        fit_once(good, recipe, tmp_path / "model", title="l2, seed 0", observer=recorded)
+    assert recorded.stages[0] == "l2, seed 0"
     detector = fit_once(good, recipe, tmp_path / "model", title="", observer=Observer())
     assert detector.file.weights_sha256 == model_file(compared[1], "l2-ae-0")["weights_sha256"]
 

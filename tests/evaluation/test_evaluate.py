@@ -146,15 +146,15 @@ def test_masks_that_cannot_be_used(
     save: Callable[..., Path],
     recorder: type,
 ) -> None:
-    root = Path(shutil.copytree(dataset, tmp_path / "spoiled"))
+    root = Path(shutil.copytree(dataset, tmp_path / "damaged"))
     masks = root / "ground_truth" / "dot"
     (masks / "0_mask.png").unlink()
     save(masks / "1_mask.png", np.zeros((10, 10), np.uint8))
     save(masks / "2_mask.png", np.zeros((40, 48), np.uint8))
     save(masks / "9_mask.png", np.zeros((40, 48), np.uint8))
-    told = recorder()
-    evaluation = evaluate(decided, root, out=tmp_path / "out", observer=told)
-    problems = {problem.path.relative_to(root).as_posix(): str(problem) for problem in told.problems}
+    recorded = recorder()
+    evaluation = evaluate(decided, root, out=tmp_path / "out", observer=recorded)
+    problems = {problem.path.relative_to(root).as_posix(): str(problem) for problem in recorded.problems}
     assert sorted(problems) == [
         "ground_truth/dot/1_mask.png",
         "ground_truth/dot/9_mask.png",

@@ -124,7 +124,9 @@ def test_all_squares_of_a_scene_have_the_scores_of_an_inspection(
     assert score_squares(detector, opened, squares[5:6], Observer()).scores == scored.scores[5:6]
 
 
-def test_stopping(of_scenes: tuple[Detector, Path], scenes: Path, tmp_path: Path, recorder: Any) -> None:
+def test_a_stopped_calibration_writes_nothing(
+    of_scenes: tuple[Detector, Path], scenes: Path, tmp_path: Path, recorder: Any
+) -> None:
     with pytest.raises(Stopped, match="stopped while calibrating; nothing is written"):
         # Twice it is asked while the scenes are opened.
         calibrate(of_scenes[1], scenes, tmp_path / "out", observer=recorder(stop_after=3))
@@ -277,7 +279,7 @@ def test_an_image_of_a_group_that_trained_does_not_calibrate(
     assert again.decision.calibration.unit == GroupedImages(groups=len(names) - 1)
 
 
-def test_images_of_which_none_may_calibrate_are_refused(
+def test_images_without_any_held_out_one_do_not_calibrate(
     fitted: tuple[Detector, Path], good: Path, tmp_path: Path
 ) -> None:
     detector, folder = fitted

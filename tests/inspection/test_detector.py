@@ -51,7 +51,7 @@ def test_a_loaded_model_gives_the_same_bits(fitted: tuple[Detector, Path], good:
     assert again.file.weights_sha256 == detector.file.weights_sha256
 
 
-def test_a_path_an_image_and_an_array_are_one(detector: Detector, good: Path) -> None:
+def test_a_path_an_image_and_an_array_give_the_same_result(detector: Detector, good: Path) -> None:
     image = read_image(good / "3.png")
     found = detector.inspect(good / "3.png")
     for source in (image, image.pixels, image.pixels[0]):
@@ -59,7 +59,7 @@ def test_a_path_an_image_and_an_array_are_one(detector: Detector, good: Path) ->
 
 
 @pytest.mark.parametrize("size", [(40, 48), (33, 71), (17, 16), (97, 45)])
-def test_everything_has_the_images_own_size(
+def test_results_have_the_size_of_the_image(
     detector: Detector, draw: Callable[..., np.ndarray], size: tuple[int, int]
 ) -> None:
     found = detector.inspect(draw(5, *size), name="odd")
@@ -70,7 +70,7 @@ def test_everything_has_the_images_own_size(
     assert 0 <= found.reconstruction.min() <= found.reconstruction.max() <= 1
 
 
-def test_regions_and_mask_are_what_lies_above_the_pixel_threshold(
+def test_regions_and_mask_are_the_pixels_above_the_pixel_threshold(
     detector: Detector, draw: Callable[..., np.ndarray]
 ) -> None:
     found = detector.inspect(draw(5, dot=True))
@@ -91,7 +91,7 @@ def test_regions_and_mask_are_what_lies_above_the_pixel_threshold(
         (np.zeros((40, 15), np.uint8), "too small"),
     ],
 )
-def test_an_array_that_cannot_be_meant_is_refused(detector: Detector, array: np.ndarray, words: str) -> None:
+def test_an_invalid_array_is_refused(detector: Detector, array: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=words) as error:
         detector.inspect(array, name="frame 7")
     assert str(error.value).startswith("frame 7: ")
@@ -138,7 +138,7 @@ def test_another_rate_needs_no_retraining_and_leaves_the_first_alone(detector: D
     assert "at most 50 %" in looser.guarantee
 
 
-def test_a_promise_that_the_calibration_cannot_carry_is_refused(detector: Detector) -> None:
+def test_a_rate_too_low_for_the_calibration_is_refused(detector: Detector) -> None:
     with pytest.raises(CalibrationError, match="calibrate on 99 or more"):
         detector.with_false_reject_rate(0.01)
     for rate in (0, 1, -0.1, float("nan")):
@@ -146,7 +146,7 @@ def test_a_promise_that_the_calibration_cannot_carry_is_refused(detector: Detect
             detector.with_false_reject_rate(rate)
 
 
-def test_a_threshold_of_ones_own_promises_nothing(detector: Detector, good: Path) -> None:
+def test_a_threshold_set_by_hand_has_no_guarantee(detector: Detector, good: Path) -> None:
     score = detector.inspect(good / "0.png").score
     at, below = detector.with_threshold(score), detector.with_threshold(np.nextafter(score, 0))
     assert not at.inspect(good / "0.png").is_anomalous
@@ -198,7 +198,7 @@ def test_a_missing_file_is_named(model: Path, name: str) -> None:
     assert name in names_one_line(error, model if name == "model.json" else model / name)
 
 
-def test_what_is_no_model_folder(tmp_path: Path, model: Path) -> None:
+def test_other_folders_are_not_loaded_as_models(tmp_path: Path, model: Path) -> None:
     (tmp_path / "bare").mkdir()
     with pytest.raises(ModelError, match=r"holds no model\.json"):
         load(tmp_path / "bare")
@@ -239,14 +239,14 @@ def test_edited_json_is_noticed(model: Path, keys: tuple[str, ...], to: object, 
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format": 1}', "\x00\x01"])
-def test_json_that_is_no_model(model: Path, content: str) -> None:
+def test_other_json_is_not_loaded_as_a_model(model: Path, content: str) -> None:
     (model / "model.json").write_text(content)
     with pytest.raises(ModelError, match="fit again") as error:
         load(model)
     names_one_line(error, model / "model.json")
 
 
-def test_a_newer_format_says_what_to_upgrade_to(model: Path) -> None:
+def test_a_newer_format_names_the_version_to_upgrade_to(model: Path) -> None:
     edit(model, "blemish", to="9.1")
     edit(model, "format", to=3)
     with pytest.raises(ModelError, match=r"upgrade Blemish to 9\.1 or newer") as error:
@@ -259,8 +259,8 @@ def test_edited_and_truncated_weights_are_noticed(model: Path) -> None:
     content = path.read_bytes()
     edited = bytearray(content)
     edited[-1] ^= 1
-    for spoiled in (bytes(edited), content[: len(content) // 2], b""):
-        path.write_bytes(spoiled)
+    for damaged in (bytes(edited), content[: len(content) // 2], b""):
+        path.write_bytes(damaged)
         with pytest.raises(ModelError, match="is damaged") as error:
             load(model)
         assert "fit again" in names_one_line(error, path)
@@ -295,13 +295,13 @@ def test_a_recipe_that_this_version_cannot_build(
     assert "fit again" in names_one_line(error, tmp_path / "odd" / "model.safetensors")
 
 
-def test_saving_where_nothing_can_be_written(detector: Detector, tmp_path: Path) -> None:
+def test_saving_to_an_unwritable_folder_is_reported(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="choose another --out"):
         detector.save(tmp_path / "file" / "model")
 
 
-def test_an_edit_is_noticed_although_its_trace_is_removed(model: Path) -> None:
+def test_an_edit_is_noticed_without_the_checksum(model: Path) -> None:
     path = model / "model.json"
     document = json.loads(path.read_text())
     del document["content_sha256"]
@@ -352,7 +352,7 @@ def test_a_gap_in_a_bolt_is_found_where_it_is(
 
 
 @pytest.mark.parametrize("size", [(96, 103), (131, 97)])
-def test_a_part_that_cannot_be_found_is_inspected_all_the_same(
+def test_a_part_without_a_pose_is_still_inspected(
     posed: tuple[Detector, Path], size: tuple[int, int]
 ) -> None:
     detector = posed[0]
@@ -366,7 +366,7 @@ def test_a_part_that_cannot_be_found_is_inspected_all_the_same(
     assert found.is_anomalous
 
 
-def test_a_part_in_a_folder_is_as_it_is_alone(
+def test_a_part_scores_the_same_in_a_folder_and_alone(
     posed: tuple[Detector, Path], bolts: Path, tmp_path: Path, draw_part: Callable[..., np.ndarray]
 ) -> None:
     images = Path(shutil.copytree(bolts, tmp_path / "images", ignore=shutil.ignore_patterns("1*", "2*")))

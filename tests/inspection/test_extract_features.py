@@ -77,13 +77,13 @@ SMALL = ("patch.size=32", "patch.stride=16")
 
 
 @pytest.mark.parametrize("recipe", ["fp-cae-add", "fp-cae-concat", "fp-cae"])
-def test_blocks_are_one_run_over_the_whole_panel(
+def test_blocks_are_one_run_over_the_whole_scene(
     scenes: Path, make_detector: Make, tmp_path: Path, recipe: str
 ) -> None:
     detector = make_detector(scenes, recipe)
     (features,) = extract_features(detector, scenes, tmp_path).features
-    with SceneReader(find_scenes(scenes)[0]) as panel:
-        expected = encoded(detector.autoencoder, panel.read(0, 0, HEIGHT, WIDTH))
+    with SceneReader(find_scenes(scenes)[0]) as reader:
+        expected = encoded(detector.autoencoder, reader.read(0, 0, HEIGHT, WIDTH))
     assert features.shape == expected.shape == (80, 12, 18)
     assert (features.stride, features.missing) == (8, ())
     assert features.modalities == ("infrared", "rgb", "xray")
@@ -179,7 +179,7 @@ def test_pixels_are_those_of_the_file_although_it_was_resized(
     assert [int(place) for place in middle] == pytest.approx(centre, abs=0.5)
 
 
-def test_there_are_no_features_of_what_no_sensor_saw(
+def test_absent_pixels_have_no_features(
     scenes: Path, make_detector: Make, tmp_path: Path, recorder: Any
 ) -> None:
     source = tmp_path / "in"
@@ -215,7 +215,7 @@ def test_there_are_no_features_of_what_no_sensor_saw(
     assert "stacked-ae cannot take" in str(problem)
 
 
-def test_what_was_missing_is_told(
+def test_missing_modalities_are_reported(
     scenes: Path, detector: Detector, tmp_path: Path, recorder: Any, painting: Callable[..., Path]
 ) -> None:
     painting(tmp_path / "in" / "eve")
@@ -229,7 +229,9 @@ def test_what_was_missing_is_told(
     assert "rgb.png: is 0.0352941 of full scale in all 16 windows" in str(problem)
 
 
-def test_stopped_it_goes_on(scenes: Path, detector: Detector, tmp_path: Path, recorder: Any) -> None:
+def test_a_stopped_extraction_resumes(
+    scenes: Path, detector: Detector, tmp_path: Path, recorder: Any
+) -> None:
     (expected,) = extract_features(detector, scenes, tmp_path / "whole").features
     with pytest.raises(Stopped, match="virgin"):
         extract_features(detector, scenes, tmp_path / "out", observer=recorder(stop_after=4))
@@ -242,7 +244,7 @@ def test_stopped_it_goes_on(scenes: Path, detector: Detector, tmp_path: Path, re
         extract_features(other, scenes, tmp_path / "out", resume=True)
 
 
-def test_an_image_that_cannot_be_used_is_passed_over(
+def test_an_unusable_image_is_skipped(
     grey: Path, scenes: Path, make_detector: Make, tmp_path: Path, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(grey, tmp_path / "in"))

@@ -47,7 +47,7 @@ def parts(tmp_path: Path, draw: Draw, save: Save) -> Path:
 
 @pytest.fixture
 def bad(parts: Path, draw: Draw, save: Save) -> dict[str, str]:
-    """Files that cannot be used, put among the five: name, and a word of what is said of it."""
+    """Files that cannot be used, put among the five: name, and a word of the message."""
     whole = (parts / "a.png").read_bytes()
     (parts / "empty.png").write_bytes(b"")
     (parts / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -105,7 +105,7 @@ def test_every_image_leaves_a_record_a_map_an_overlay_and_a_reconstruction(
         np.testing.assert_allclose(redrawn, found.reconstruction, rtol=0, atol=0.51 / 255)
 
 
-def test_report_escapes_names_and_tells_training_and_promise(
+def test_the_report_escapes_names_and_states_training_and_guarantee(
     detector: Detector, parts: Path, tmp_path: Path
 ) -> None:
     inspect_folder(detector, parts, tmp_path / "found")
@@ -151,7 +151,7 @@ def test_an_image_scores_the_same_alone_and_among_others(
 # -- bad input -----------------------------------------------------------------------------------------
 
 
-def test_bad_files_are_named_and_the_others_done(
+def test_bad_files_are_named_and_the_others_inspected(
     blemish: Callable[..., Any], model: Path, parts: Path, bad: dict[str, str], tmp_path: Path
 ) -> None:
     ran = blemish("inspect", model, parts, "--out", tmp_path / "found")
@@ -168,21 +168,21 @@ def test_bad_files_are_named_and_the_others_done(
     assert all(name in page for name in bad)
 
 
-def test_a_name_that_is_no_text_is_told(
+def test_a_name_that_is_not_valid_text_is_reported(
     detector: Detector, parts: Path, tmp_path: Path, recorder: type
 ) -> None:
     shutil.copy(parts / "a.png", os.fsdecode(os.fsencode(parts) + b"/\xff.png"))
-    told = recorder()
-    folder = inspect_folder(detector, parts, tmp_path / "found", observer=told)
+    recorded = recorder()
+    folder = inspect_folder(detector, parts, tmp_path / "found", observer=recorded)
     assert len(folder.records) == 5
-    assert "rename it" in str(told.problems[0])
+    assert "rename it" in str(recorded.problems[0])
 
 
 @pytest.mark.parametrize(
     ("images", "words"),
     [("empty", "holds no image"), ("missing", "does not exist"), ("notes", "holds no image")],
 )
-def test_nothing_to_inspect(
+def test_a_folder_without_images_is_refused(
     blemish: Callable[..., Any], model: Path, tmp_path: Path, images: str, words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -194,7 +194,7 @@ def test_nothing_to_inspect(
     assert not (tmp_path / "found").exists()
 
 
-def test_images_of_which_none_can_be_used(detector: Detector, tmp_path: Path) -> None:
+def test_a_folder_of_unusable_images_is_reported(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "a.png").write_bytes(b"")
     folder = inspect_folder(detector, tmp_path / "parts", tmp_path / "found")
@@ -205,7 +205,9 @@ def test_images_of_which_none_can_be_used(detector: Detector, tmp_path: Path) ->
 # -- output that cannot be written ---------------------------------------------------------------------
 
 
-def test_out_below_a_file(blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path) -> None:
+def test_an_output_path_below_a_file_is_refused(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     ran = blemish("inspect", model, parts, "--out", tmp_path / "file" / "found")
     assert ran.code == 1
@@ -262,7 +264,7 @@ def test_full_disk_is_one_line(
 # -- stop, resume, overwrite ---------------------------------------------------------------------------
 
 
-def test_resume_does_what_is_left_and_nothing_twice(
+def test_resume_inspects_only_the_remaining_images(
     detector: Detector, parts: Path, tmp_path: Path, recorder: type
 ) -> None:
     out = tmp_path / "found"
@@ -274,9 +276,9 @@ def test_resume_does_what_is_left_and_nothing_twice(
     times = {path: path.stat().st_mtime_ns for path in (out / "maps").rglob("*.png")}
     with pytest.raises(UsageError, match="--resume"):
         inspect_folder(detector, parts, out)
-    told = recorder()
-    inspect_folder(detector, parts, out, resume=True, observer=told)
-    assert told.stages == [f"Inspecting 3 images in {parts}, 2 already done"]
+    recorded = recorder()
+    inspect_folder(detector, parts, out, resume=True, observer=recorded)
+    assert recorded.stages == [f"Inspecting 3 images in {parts}, 2 already done"]
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
     inspect_folder(detector, parts, tmp_path / "whole")
     resumed, whole = (
@@ -341,7 +343,7 @@ def test_overwrite_never_leaves_its_folder(
         assert mine.exists()
 
 
-def test_overwrite_mends_records_that_cannot_be_read(detector: Detector, parts: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_unreadable_records(detector: Detector, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     out.mkdir()
     (out / "inspections.jsonl").write_text("no record\n")
@@ -362,7 +364,7 @@ def test_resume_and_overwrite_contradict_each_other(detector: Detector, parts: P
         inspect_folder(detector, parts, tmp_path / "found", resume=True, overwrite=True)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
+def test_ctrl_c_keeps_finished_images_and_prints_the_command_to_resume(
     blemish: Callable[..., Any], model: Path, tmp_path: Path, draw: Draw, save: Save
 ) -> None:
     parts, out = tmp_path / "many parts", tmp_path / "found"
@@ -377,11 +379,11 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
         while process.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") > 1):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        _, output = process.communicate()
     assert process.returncode == 1
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     stopped = re.fullmatch(rf"blemish: stopped after (\d+) of {count} images.*; go on with: (.*)", last)
-    assert stopped, said
+    assert stopped, output
     done = read_records(out / "inspections.jsonl")
     assert 1 < len(done) == int(stopped[1]) < count
     assert (out / "report.html").exists()
@@ -396,7 +398,7 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_line_that_goes_on(
 # -- like the training images? -----------------------------------------------------------------------
 
 
-def test_images_unlike_the_training_are_told_in_a_line_and_in_the_report(
+def test_drift_is_reported_in_a_line_and_in_the_report(
     blemish: Callable[..., Any], detector: Detector, draw: Draw, save: Save, tmp_path: Path
 ) -> None:
     calibration = Calibration(scores=tuple(np.linspace(0.1, 0.2, 40)), map_maxima=(0.5,) * 40)
@@ -416,7 +418,7 @@ def test_images_unlike_the_training_are_told_in_a_line_and_in_the_report(
     assert line in (tmp_path / "a" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
 
 
-def test_blemished_images_that_are_known_do_not_count_as_drift(
+def test_known_defective_images_do_not_count_as_drift(
     detector: Detector, parts: Path, tmp_path: Path
 ) -> None:
     output = inspect_folder(detector, parts, tmp_path / "found")
@@ -428,7 +430,7 @@ def test_blemished_images_that_are_known_do_not_count_as_drift(
     assert output.drift().count == 4
 
 
-def test_few_images_say_that_they_cannot_tell(
+def test_too_few_images_for_drift_are_reported(
     blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
 ) -> None:
     ran = blemish("inspect", model, parts / "a.png", "--out", tmp_path / "found")

@@ -7,7 +7,7 @@ from blemish.inspection.reductions import maxima, means, sums
 
 
 @pytest.mark.parametrize(("size", "factor"), [((7, 9), 1), ((7, 9), 2), ((8, 8), 4), ((5, 11), 8)])
-def test_reductions_are_of_what_is_there(size: tuple[int, int], factor: int) -> None:
+def test_reductions_ignore_absent_pixels(size: tuple[int, int], factor: int) -> None:
     values = np.random.default_rng(0).random((3, *size), np.float32)
     values[0, :3, :4] = np.nan
     values[1] = np.nan

@@ -23,49 +23,51 @@ def scenes(tmp_path_factory: pytest.TempPathFactory, painting: Callable[..., Pat
 
 
 @pytest.fixture(scope="module")
-def panels_model(
+def scenes_model(
     scenes: Path, make_detector: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder: Path = make_detector(scenes).save(tmp_path_factory.mktemp("fitted") / "model")
     return folder
 
 
-def test_inspect_and_its_report(blemish: Run, scenes: Path, panels_model: Path, tmp_path: Path) -> None:
+def test_inspect_and_its_report(blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
-    ran = blemish("inspect", panels_model, scenes, "--out", out, "--hide", "infrared", "--json")
+    ran = blemish("inspect", scenes_model, scenes, "--out", out, "--hide", "infrared", "--json")
     assert ran.code == 0
     records = json.loads(ran.out)
     assert [record["path"] for record in records] == ["donor", "virgin"]
     assert records[0]["modalities"][0]["state"] == "hidden"
     assert (out / "report.html").exists()
-    again = blemish("inspect", panels_model, scenes, "--out", out, "--hide", "infrared", "--resume")
+    again = blemish("inspect", scenes_model, scenes, "--out", out, "--hide", "infrared", "--resume")
     assert again.code == 0
     assert "2 scenes inspected" in again.out
     assert str(out / "report.html") in again.out
     assert not (out / "maps" / "virgin.zarr" / "reconstruction").exists()
-    whole = blemish("inspect", panels_model, scenes, "--out", out, "--reconstruction", "--overwrite")
+    whole = blemish("inspect", scenes_model, scenes, "--out", out, "--reconstruction", "--overwrite")
     assert whole.code == 0
     assert (out / "maps" / "virgin.zarr" / "reconstruction").exists()
 
 
-def test_a_scene_that_cannot_be_finished_ends_with_1(
-    blemish: Run, scenes: Path, panels_model: Path, tmp_path: Path
+def test_a_failed_scene_gives_exit_code_1(
+    blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
     (source / "donor" / "rgb.png").write_bytes(b"no image")
-    ran = blemish("inspect", panels_model, source, "--out", tmp_path / "found")
+    ran = blemish("inspect", scenes_model, source, "--out", tmp_path / "found")
     assert ran.code == 1
     assert [str(source / "donor" / "rgb.png") in line for line in ran.skipped] == [True]
     assert "1 file was skipped" in ran.error
 
 
-def test_a_sensor_that_is_none(blemish: Run, scenes: Path, panels_model: Path, tmp_path: Path) -> None:
-    ran = blemish("inspect", panels_model, scenes, "--out", tmp_path / "found", "--hide", "infrarde")
+def test_an_unknown_modality_is_refused(
+    blemish: Run, scenes: Path, scenes_model: Path, tmp_path: Path
+) -> None:
+    ran = blemish("inspect", scenes_model, scenes, "--out", tmp_path / "found", "--hide", "infrarde")
     assert ran.code == 2
     assert "did you mean 'infrared'" in ran.error
 
 
-def test_what_is_for_scenes_is_refused_for_images(
+def test_options_for_scenes_are_refused_for_images(
     blemish: Run, model: Path, good: Path, tmp_path: Path
 ) -> None:
     for option in (["--hide", "rgb"], ["--reconstruction"]):
@@ -75,9 +77,9 @@ def test_what_is_for_scenes_is_refused_for_images(
 
 
 def test_features_of_scenes_and_of_images(
-    blemish: Run, scenes: Path, panels_model: Path, model: Path, good: Path, tmp_path: Path
+    blemish: Run, scenes: Path, scenes_model: Path, model: Path, good: Path, tmp_path: Path
 ) -> None:
-    ran = blemish("features", panels_model, scenes, "--out", tmp_path / "a", "--json")
+    ran = blemish("features", scenes_model, scenes, "--out", tmp_path / "a", "--json")
     assert ran.code == 0
     assert [one["shape"] for one in json.loads(ran.out)] == [[80, 7, 9], [80, 7, 9]]
     assert np.isfinite(read_features(tmp_path / "a" / "donor.zarr").at(10, 10)).all()

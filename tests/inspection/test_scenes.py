@@ -98,12 +98,12 @@ def with_hole(scenes: Path, folder: Path) -> Path:
     return folder
 
 
-def whole(detector: Detector, panel: SceneReader) -> dict[str, NDArray[np.float32]]:
-    """The maps of a panel that is read, cut and blended as one."""
-    x = panel.read(0, 0, panel.height, panel.width)
+def whole(detector: Detector, reader: SceneReader) -> dict[str, NDArray[np.float32]]:
+    """The maps of a scene that is read, cut and blended as one."""
+    x = reader.read(0, 0, reader.height, reader.width)
     patch, stride = detector.recipe.patch.size, detector.recipe.patch.stride
     plan = TilePlan(x.shape[1:], (patch, patch), (stride, stride))
-    modalities = len(panel.modalities)
+    modalities = len(reader.modalities)
     blended = Blender(plan, 1 + len(x) + 2 * modalities)
     with torch.inference_mode():
         for where, tiles in plan.tiles(x, batch=7):
@@ -143,17 +143,17 @@ def same_records(one: SceneInspection, other: SceneInspection, count: int = 2) -
 
 @pytest.mark.parametrize("recipe", ["fp-cae-add", "fp-cae-concat", "fp-cae"])
 @pytest.mark.parametrize("hole", [False, True])
-def test_blocks_stitched_are_one_run_over_the_whole(
+def test_stitched_blocks_equal_one_run_over_the_whole_scene(
     scenes: Path, make_detector: Make, tmp_path: Path, recipe: str, hole: bool
 ) -> None:
     source = with_hole(scenes, tmp_path) if hole else scenes
     detector = make_detector(source, recipe, STRIDE)
-    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as panel:
-        scorer = SceneScorer(detector, panel, 32)
+    with SceneReader(find_scenes(source, detector.file.preprocessing.modalities)[-1]) as reader:
+        scorer = SceneScorer(detector, reader, 32)
         assert scorer.block_side == 64
-        expected = whole(detector, panel)
+        expected = whole(detector, reader)
         stitched = {name: np.full_like(values, np.inf) for name, values in expected.items()}
-        for found in scorer.blocks(blocks((panel.height, panel.width), 64)):
+        for found in scorer.blocks(blocks((reader.height, reader.width), 64)):
             for name, values in stitched.items():
                 part = found.anomaly if name == "residual" else getattr(found, name)
                 values[..., found.block.rows, found.block.columns] = part
@@ -162,13 +162,13 @@ def test_blocks_stitched_are_one_run_over_the_whole(
     assert np.isnan(expected["residual"]).any() == hole
 
 
-def test_what_is_written_is_what_was_measured(
+def test_written_maps_equal_the_measured_maps(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path]
 ) -> None:
     written = maps(inspected[1])
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        expected = whole(detector, panel)
-        image = panel.read(0, 0, panel.height, panel.width)
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        expected = whole(detector, reader)
+        image = reader.read(0, 0, reader.height, reader.width)
     for name, values in expected.items():
         np.testing.assert_allclose(written[name], values, rtol=2**-11, atol=1e-4, err_msg=name)
     assert written["overview_picture"].shape == (5, 51, 75)
@@ -180,7 +180,9 @@ def test_what_is_written_is_what_was_measured(
     )
 
 
-def test_nothing_is_said_of_what_no_sensor_saw(scenes: Path, make_detector: Make, tmp_path: Path) -> None:
+def test_pixels_without_any_modality_have_no_map_value(
+    scenes: Path, make_detector: Make, tmp_path: Path
+) -> None:
     source = with_hole(scenes, tmp_path / "in")
     detector = make_detector(source)
     done = inspect_scenes(detector, source, tmp_path / "out")
@@ -195,7 +197,7 @@ def test_nothing_is_said_of_what_no_sensor_saw(scenes: Path, make_detector: Make
     assert 0 < with_nothing_hidden.squares < -(-HEIGHT // 32) * -(-WIDTH // 32)
 
 
-def test_memory_and_work_do_not_depend_on_the_panel() -> None:
+def test_memory_and_work_do_not_depend_on_the_size_of_the_scene() -> None:
     # What is read for a block in the middle is the block and one tile around it, whatever surrounds it.
     for size in ((2_000, 2_000), (20_000, 20_000)):
         plan = TilePlan(size, (32, 32), (16, 16))
@@ -208,14 +210,14 @@ def test_memory_and_work_do_not_depend_on_the_panel() -> None:
 # -- the record ----------------------------------------------------------------------------------------
 
 
-def test_a_record_is_what_the_maps_say(
+def test_a_record_agrees_with_the_maps(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path]
 ) -> None:
     done, out = inspected
     assert [record.path for record in done.records] == ["donor", "virgin"]
     record = done.records[1]
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        expected = whole(detector, panel)
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        expected = whole(detector, reader)
     rule, residual = detector.recipe.score, expected["residual"]
     scores = {
         (x, y): image_score(residual[y : y + 32, x : x + 32], kind=rule.name, sigma=rule.sigma)
@@ -245,7 +247,7 @@ def test_a_record_is_what_the_maps_say(
     assert read_records(out / "inspections.jsonl")[1].score == record.score
 
 
-def test_of_many_specks_the_strongest_are_described(
+def test_only_the_strongest_of_many_regions_are_recorded(
     scenes: Path,
     detector: Detector,
     inspected: tuple[SceneInspection, Path],
@@ -260,7 +262,7 @@ def test_of_many_specks_the_strongest_are_described(
     assert peaks == [region.peak for region in everything[:5]]
 
 
-def test_a_threshold_of_ones_own_decides_by_itself(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_a_threshold_set_by_hand_decides_alone(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     for threshold, anomalous in ((0.0, True), (9.0, False)):
         source, out = scenes / "virgin", tmp_path / str(threshold)
         done = inspect_scenes(detector.with_threshold(threshold), source, out)
@@ -276,18 +278,18 @@ def test_a_hidden_modality_is_reconstructed_from_the_others(
     # With one modality hidden, its reconstruction is the one that the others always make of it.
     assert hidden.from_others == pytest.approx(plain.from_others, abs=1e-6)
     np.testing.assert_allclose(maps(tmp_path)["cross"][0], maps(inspected[1])["cross"][0], atol=1e-3)
-    with SceneReader(find_scenes(scenes)[-1]) as panel:
-        x = torch.from_numpy(panel.read(32, 32, 32, 32))[None]
+    with SceneReader(find_scenes(scenes)[-1]) as reader:
+        x = torch.from_numpy(reader.read(32, 32, 32, 32))[None]
     blind = x.clone()
     blind[:, 0] = torch.nan
     made = detector.autoencoder(blind).reconstruction
     distance = 1 - ssim_map(x[:, :1], made[:, :1], data_range=1.0, window=detector.autoencoder.measure.window)
     found = modal_residuals(detector.autoencoder, x).crossed[:, :1]
     torch.testing.assert_close(found, distance.clamp_min(0), atol=1e-5, rtol=0)
-    assert "infrared was kept from the network" in (tmp_path / "report.html").read_text()
+    assert "infrared was hidden" in (tmp_path / "report.html").read_text()
 
 
-def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_a_missing_modality_is_reported(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
     (source / "virgin" / "infrared.tif").unlink()
     done = inspect_scenes(detector, source, tmp_path / "out")
@@ -300,7 +302,7 @@ def test_a_missing_modality_is_spoken_of(scenes: Path, detector: Detector, tmp_p
     assert np.isfinite(written["overview_reconstruction"]).all()
     assert np.isfinite(written["residual"]).all()
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "No infrared: reconstructed from the others" in page
+    assert "infrared is missing: reconstructed from the others" in page
     overviews = {path.name for path in (tmp_path / "out" / "overviews" / "virgin").iterdir()}
     assert "reconstruction-infrared.png" in overviews
     assert not overviews & {"picture-infrared.png", "own-infrared.png", "cross-infrared.png"}
@@ -350,7 +352,7 @@ def test_a_network_that_needs_every_modality_has_no_cross_modal_map(
         inspect_scenes(stacked, scenes, tmp_path / "other", hide=["rgb"])
 
 
-def test_a_scene_without_what_the_network_needs_is_passed_over(
+def test_a_scene_without_a_needed_modality_is_skipped(
     scenes: Path, make_detector: Make, tmp_path: Path, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -371,7 +373,7 @@ def test_a_scene_without_what_the_network_needs_is_passed_over(
     )
 
 
-def test_where_only_what_is_hidden_was_seen_nothing_is_called_good(
+def test_pixels_seen_only_by_hidden_modalities_are_not_scored(
     painting: Painting, detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     painting(tmp_path / "in" / "eve", height=HEIGHT, width=WIDTH)
@@ -409,7 +411,7 @@ def test_a_network_of_another_kind_is_inspected_by_its_own_map(
 # -- stopped, killed, damaged, full --------------------------------------------------------------------
 
 
-def test_stopped_at_every_block_it_goes_on_there(
+def test_an_inspection_stopped_at_any_block_resumes_there(
     scenes: Path,
     detector: Detector,
     inspected: tuple[SceneInspection, Path],
@@ -517,7 +519,7 @@ def test_on_a_full_disk_finished_blocks_stay(
 # -- the folder ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_taken_is_refused_or_replaced(
+def test_an_output_folder_in_use_is_refused_or_replaced(
     scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(inspected[1], tmp_path / "out"))
@@ -543,7 +545,7 @@ def test_a_folder_that_is_taken_is_refused_or_replaced(
     ("hide", "words"),
     [(["infrarde"], "did you mean 'infrared'"), (list(NAMES), "nothing is left")],
 )
-def test_what_cannot_be_hidden(
+def test_modalities_that_cannot_be_hidden_are_refused(
     scenes: Path, detector: Detector, tmp_path: Path, hide: list[str], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
@@ -551,7 +553,7 @@ def test_what_cannot_be_hidden(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_panel_that_is_too_small_is_passed_over(
+def test_a_scene_that_is_too_small_is_skipped(
     scenes: Path, detector: Detector, tmp_path: Path, painting: Painting, recorder: Any
 ) -> None:
     source = Path(shutil.copytree(scenes, tmp_path / "in"))
@@ -574,15 +576,15 @@ def test_progress_counts_the_blocks_of_all_scenes(scenes: Path, detector: Detect
     assert Counter.counts == [(done, 12) for done in range(1, 13)]
 
 
-def test_the_settings_and_the_report_stand_alone(scenes: Path, detector: Detector, tmp_path: Path) -> None:
+def test_settings_and_report_are_self_contained(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     source = tmp_path / "in"
-    shutil.copytree(scenes / "virgin", source / "<b>panel & co")
+    shutil.copytree(scenes / "virgin", source / "<b>scene & co")
     done = inspect_scenes(detector, source, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<b>panel" not in page
-    assert "&lt;b&gt;panel &amp; co" in page
+    assert "<b>scene" not in page
+    assert "&lt;b&gt;scene &amp; co" in page
     assert not [word for word in ("http:", "https:", 'src="/') if word in page]
-    assert "what one sensor shows and the others do not predict" in page
+    assert "cross-modal residual of each modality" in page
     assert json.loads((tmp_path / "out" / "inspection.json").read_text())["scored_squares"] == 32
     line = (tmp_path / "out" / "inspections.jsonl").read_text().splitlines()[0]
     assert SceneRecord.model_validate_json(line) == done.records[0]

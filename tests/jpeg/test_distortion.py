@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_ms_ssim() -> None:
 
 
 @pytest.mark.parametrize("places", [(0,), (1, 2), (3, 4, 5), (20, 24, 40), (60, 63)])
-def test_the_prices_foretell_what_small_errors_take_from_ms_ssim(places: tuple[int, ...]) -> None:
+def test_prices_predict_the_loss_of_ms_ssim_by_small_errors(places: tuple[int, ...]) -> None:
     x = texture(176, 192)
     weights = ms_ssim_sensitivity(pyramid(x), pyramid(x)).weights()
     rng = np.random.default_rng(2)
@@ -114,7 +114,7 @@ def test_the_prices_foretell_what_small_errors_take_from_ms_ssim(places: tuple[i
     assert float((weights * errors**2).sum()) == pytest.approx(loss, rel=0.12)
 
 
-def test_the_prices_of_halved_planes_foretell_it_as_well() -> None:
+def test_prices_of_halved_planes_predict_it_too() -> None:
     x = texture(176, 192)
     weights = ms_ssim_sensitivity(pyramid(x), pyramid(x)).weights(2)
     errors = np.zeros((11 * 12, 64), np.float32)

@@ -165,7 +165,7 @@ def test_a_target_of_ssim_is_for_images_of_any_size(monkeypatch: pytest.MonkeyPa
     assert ENCODER.encode(photograph(48, 48), target_ssim=0.9).notice == ""
 
 
-def test_targets_out_of_reach_give_the_nearest_and_say_so() -> None:
+def test_targets_out_of_reach_give_the_nearest_and_a_notice() -> None:
     pixels = photograph(64, 64)
     smallest, largest = (ENCODER.encode(pixels, quality=quality).data for quality in (1, 100))
     low, high = (ENCODER.encode(pixels, target_bpp=target) for target in (0.001, 500))
@@ -206,7 +206,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], mes
 @pytest.mark.parametrize(
     "pixels", [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4))]
 )
-def test_what_is_no_image_is_refused(pixels: np.ndarray) -> None:
+def test_arrays_that_are_no_image_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(UsageError, match="JPEG"):
         ENCODER.encode(pixels)
 

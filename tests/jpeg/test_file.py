@@ -250,7 +250,7 @@ def test_a_file_that_mozjpeg_makes_no_smaller_keeps_its_own_scans() -> None:
     assert recode(tiny[:2] + b"\xff\xfe\x00\x06made" + tiny[2:] + b"thumbnail") == tiny
 
 
-def test_what_cannot_be_recoded_is_told_in_one_line() -> None:
+def test_files_that_cannot_be_recoded_are_reported_in_one_line() -> None:
     good = saved(photo(), subsampling="4:2:2")
     cmyk = io.BytesIO()
     Image.new("CMYK", (8, 8)).save(cmyk, "JPEG")
@@ -320,7 +320,7 @@ def test_names_the_file_and_what_is_wrong() -> None:
         assert "\n" not in line
 
 
-def test_damaged_tables_are_told_in_one_line() -> None:
+def test_damaged_tables_are_reported_in_one_line() -> None:
     good = saved(photo())
     table = good.index(b"\xff\xdb")
     with pytest.raises(ImageError, match="1 to 255"):

@@ -55,7 +55,7 @@ class RecordingObserver(Observer):
 def surface(
     seed: int, height: int = 64, width: int = 80, *, scratch: bool = False, noise: float = 4
 ) -> NDArray[np.uint8]:
-    """A softly lit grey surface, with noise; blemished, with a thin scratch somewhere."""
+    """A softly lit grey surface, with noise; if defective, with a thin scratch somewhere."""
     rng = np.random.default_rng(seed)
     x = np.arange(width)
     values = 110 + 20 * np.sin(x / 30 + 6 * rng.random()) + rng.normal(0, noise, (height, width))
@@ -90,7 +90,7 @@ def detector(model: Path) -> Detector:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """Two blemished parts and a good one."""
+    """Two defective parts and a good one."""
     root = tmp_path / "parts"
     save(root / "a.png", surface(300, scratch=True))
     save(root / "b.png", surface(301, scratch=True))
@@ -106,10 +106,10 @@ def protected(out: Path) -> list[EncodedFile]:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (17, 33), (40, 57)])
-def test_suspicion_follows_the_map_from_nothing_to_the_level_and_no_further(shape: tuple[int, int]) -> None:
+def test_suspicion_follows_the_map_up_to_the_pixel_threshold(shape: tuple[int, int]) -> None:
     blocks = (-(-shape[0] // 8), -(-shape[1] // 8))
     for value, expected in ((0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (9.0, 1.0)):
-        found = suspicion(np.full(shape, value, np.float32), level=0.4)
+        found = suspicion(np.full(shape, value, np.float32), pixel_threshold=0.4)
         assert found.shape == blocks
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -118,17 +118,17 @@ def test_suspicion_follows_the_map_from_nothing_to_the_level_and_no_further(shap
 def test_suspicion_reaches_over_the_margin_and_falls_without_steps() -> None:
     residual_map = np.zeros((8, 128), np.float32)
     residual_map[:, 64] = 1
-    found = suspicion(residual_map, level=1)[0]
+    found = suspicion(residual_map, pixel_threshold=1)[0]
     assert found[8] == 1  # the block of the pixel
     assert found[(64 - MARGIN) // 8] > 0.5
     assert (found[: (64 - 2 * MARGIN) // 8] == 0).all()
     assert np.abs(np.diff(found)).max() < 0.6
 
 
-def test_without_any_level_whatever_is_there_is_suspicious() -> None:
+def test_with_a_threshold_of_0_every_positive_value_is_suspicious() -> None:
     residual_map = np.zeros((8, 64), np.float32)
     residual_map[:, :8] = 1e-6
-    found = suspicion(residual_map, level=0)
+    found = suspicion(residual_map, pixel_threshold=0)
     assert (found[0, 0], found[0, -1]) == (1, 0)
 
 
@@ -233,7 +233,7 @@ def test_the_detector_judges_the_bytes_that_are_encoded(
     assert found.score == expected != detector.inspect(parts / "a.png").score
 
 
-def test_what_the_detector_cannot_read_is_told_of_the_file_itself(detector: Detector, tmp_path: Path) -> None:
+def test_files_that_the_detector_cannot_read_are_named(detector: Detector, tmp_path: Path) -> None:
     page = Image.fromarray(surface(0))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     with pytest.raises(ImageError, match=r"pages\.tif: ") as caught:
@@ -301,7 +301,7 @@ def test_a_folder_with_its_records_and_page(model: Path, parts: Path, tmp_path: 
     assert protected(out) == list(done.files)
 
 
-def test_what_is_done_is_skipped_until_detector_or_strength_change(
+def test_finished_files_are_skipped_until_detector_or_strength_change(
     model: Path, parts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -347,11 +347,11 @@ def test_in_place(model: Path, tmp_path: Path) -> None:
     settings = BatchSettings(quality=50, protect=model)
     done = encode_folder(path, in_place=True, settings=settings)
     assert done.pages == (tmp_path / PROTECTION_FILE,)
-    assert "has taken the image&#39;s place" in (tmp_path / PROTECTION_FILE).read_text()
+    assert "has replaced the image" in (tmp_path / PROTECTION_FILE).read_text()
     assert encode_folder(path, in_place=True, settings=settings).done_before == 1
 
 
-def test_a_file_that_is_kept_has_nothing_to_tell(model: Path, tmp_path: Path) -> None:
+def test_a_kept_file_has_no_protection_record(model: Path, tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", surface(300, scratch=True), quality=5, optimize=True)
     done = encode_folder(path, tmp_path / "out", settings=BatchSettings(quality=99, protect=model))
     assert [(file.action, file.protection) for file in done.files] == [("kept", None)]

@@ -77,20 +77,20 @@ def test_a_page_of_decisions_bits_and_maps(
     assert "without protection 2, at the same size" in text
     assert "40.0 %" in text  # of the bits lie inside
     assert "without protection 20.0 %" in text
-    assert labels(text) == ["image", "file", "map", "where the bits went"] * 2
+    assert labels(text) == ["image", "file", "heat map", "bits per pixel"] * 2
     assert "https:" not in text
 
 
-def test_in_place_the_image_is_gone_and_that_is_said(
+def test_in_place_the_page_notes_that_the_image_was_replaced(
     made: Callable[..., Protected], detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     text = page([made("a", in_place=True)], detector, tmp_path, recorder)
     assert "Compression changed no decision" in text
-    assert labels(text) == ["file", "map", "where the bits went"]
-    assert "has taken the image&#39;s place" in text
+    assert labels(text) == ["file", "heat map", "bits per pixel"]
+    assert "has replaced the image" in text
 
 
-def test_what_has_gone_since_cannot_be_shown_but_is_told(
+def test_removed_files_are_reported_on_the_page(
     made: Callable[..., Protected], detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
     files = [made("here"), made("gone")]
@@ -100,7 +100,7 @@ def test_what_has_gone_since_cannot_be_shown_but_is_told(
     assert len(labels(text)) == 4
 
 
-def test_some_images_are_shown_and_all_are_told(
+def test_some_images_are_shown_and_all_are_listed(
     made: Callable[..., Protected],
     detector: Detector,
     tmp_path: Path,

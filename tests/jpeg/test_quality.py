@@ -23,8 +23,8 @@ def pair(
     y, x = np.mgrid[:height, :width]
     waves = [127 + 60 * np.sin(x / 9 + c) * np.cos(y / 7) for c in range(3)]
     original = np.stack(waves, -1) + rng.normal(0, 5, (height, width, 3))
-    spoiled = original + rng.normal(0, noise, original.shape)
-    both = [np.clip(image, 0, 255).astype(np.uint8) for image in (original, spoiled)]
+    noisy = original + rng.normal(0, noise, original.shape)
+    both = [np.clip(image, 0, 255).astype(np.uint8) for image in (original, noisy)]
     return (both[0][..., 0], both[1][..., 0]) if grey else (both[0], both[1])
 
 

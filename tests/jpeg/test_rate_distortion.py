@@ -31,7 +31,7 @@ def flat_tables(step: float, lam: float) -> Tables:
     return Tables(np.full(64, step), np.full(64, step), lam)
 
 
-def test_what_is_decoded_is_what_was_transformed() -> None:
+def test_decoding_inverts_the_transform() -> None:
     image = prepare(photograph(20, 30), "4:2:0")
     for component, plane in zip(image.components, planes_of(photograph(20, 30), "4:2:0"), strict=True):
         levels = np.round(component.dct * 16).astype(np.int16)
@@ -40,7 +40,7 @@ def test_what_is_decoded_is_what_was_transformed() -> None:
 
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
 @pytest.mark.parametrize("size", [(100, 60), (33, 47)])
-def test_strips_do_not_show(
+def test_results_do_not_depend_on_strips(
     size: tuple[int, int], sampling: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = photograph(*size)
@@ -63,7 +63,7 @@ def test_strips_do_not_show(
 
 
 @pytest.mark.parametrize("tune", TUNES)
-def test_what_is_chosen_costs_less_than_rounding(tune: Tune) -> None:
+def test_chosen_levels_cost_less_than_rounded_ones(tune: Tune) -> None:
     image = prepare(photograph(96, 112), "4:2:0")
     tables = flat_tables(20, 45.0)
     chosen = select(image, tables, tune)

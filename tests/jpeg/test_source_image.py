@@ -64,7 +64,7 @@ def test_a_palette_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_source(tmp_path / "a.png").pixels, expected)
 
 
-def test_transparency_is_composed_over_white_and_told(tmp_path: Path) -> None:
+def test_transparency_is_composed_over_white_and_reported(tmp_path: Path) -> None:
     alpha = np.linspace(0, 255, 35).reshape(5, 7, 1)
     pixels = np.concatenate([colours(), alpha.astype(np.uint8)], 2)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -89,7 +89,7 @@ def test_a_transparent_colour_becomes_white(tmp_path: Path) -> None:
     assert len(source.notices) == 1
 
 
-def test_alpha_that_hides_nothing_is_dropped_without_a_word(tmp_path: Path) -> None:
+def test_opaque_alpha_is_dropped_without_a_notice(tmp_path: Path) -> None:
     pixels = np.concatenate([colours(), np.full((5, 7, 1), 255, np.uint8)], 2)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     source = read_source(tmp_path / "a.png")
@@ -115,7 +115,7 @@ def test_orientation_is_kept_or_applied(tmp_path: Path, orientation: int, name: 
     np.testing.assert_array_equal(dropped.pixels, upright)
 
 
-def test_a_tiff_is_upright_either_way_and_tells_what_it_is_of(tmp_path: Path) -> None:
+def test_a_tiff_is_upright_either_way_and_keeps_its_metadata(tmp_path: Path) -> None:
     pixels = colours()
     tags = Image.Exif()
     tags[0x0112], tags[0x010F] = 6, "Maker"
@@ -142,7 +142,7 @@ def test_orientation_is_applied_where_exif_is_too_long_to_keep(tmp_path: Path) -
     assert "EXIF does not fit" in source.notices[0]
 
 
-def test_damaged_exif_does_not_spoil_the_image(tmp_path: Path) -> None:
+def test_damaged_exif_leaves_the_image_readable(tmp_path: Path) -> None:
     Image.fromarray(colours()).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
     np.testing.assert_array_equal(read_source(tmp_path / "a.png", keep_metadata=False).pixels, colours())
 
@@ -179,7 +179,7 @@ def test_a_profile_for_other_channels_is_left_out(tmp_path: Path) -> None:
     assert "colour profile" in source.notices[0]
 
 
-def test_a_dropped_profile_is_told(tmp_path: Path) -> None:
+def test_a_dropped_profile_is_reported(tmp_path: Path) -> None:
     Image.fromarray(colours()).save(tmp_path / "a.png", icc_profile=SRGB)
     assert "colour profile" in read_source(tmp_path / "a.png", keep_metadata=False).notices[0]
 
@@ -246,7 +246,7 @@ def refusals(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_refusals_name_the_file_and_the_mend_in_one_line(tmp_path: Path) -> None:
+def test_refusals_name_the_file_and_the_remedy_in_one_line(tmp_path: Path) -> None:
     for words, path in refusals(tmp_path).items():
         with pytest.raises(ImageError) as caught:
             read_source(path)
@@ -301,7 +301,7 @@ def test_the_orientation_alone_as_a_segment(orientation: int) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("content", [b"II", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff1234"])
-def test_damaged_exif_tells_no_orientation(content: bytes) -> None:
+def test_damaged_exif_has_no_orientation(content: bytes) -> None:
     stream = io.BytesIO()
     Image.fromarray(colours()).save(stream, "JPEG", exif=b"Exif\0\0" + content)
     assert orientation_segment(stream.getvalue()) == b""
@@ -318,7 +318,7 @@ def test_own_files_of_any_size_are_decoded(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(decode(stream.getvalue()), expected)
 
 
-def test_of_several_images_the_first_is_taken_and_said(tmp_path: Path) -> None:
+def test_the_first_of_several_images_is_taken_with_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "two.tif"
     first, second = (Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (10, 200))
     first.save(path, save_all=True, append_images=[second])

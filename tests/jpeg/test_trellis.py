@@ -123,7 +123,7 @@ def test_coefficients_with_a_higher_weight_survive() -> None:
     assert found[:, 5].tolist() == [0, 1]
 
 
-def test_pieces_that_threads_work_on_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     target = laplacian(300)
     arguments = (target, np.ones_like(target), np.full(64, 11), random_lengths(3), 20.0, scan(20, 15))
     whole = quantise_blocks(*arguments)

@@ -150,7 +150,7 @@ def test_a_block_blended_from_its_window_is_that_of_the_whole(
     size: tuple[int, int], stride: tuple[int, int], side: int
 ) -> None:
     # Tiles disagree here: each is multiplied by a number that its content decides.
-    def spoilt(plan: TilePlan, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def damaged(plan: TilePlan, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         blender = Blender(plan, 1)
         for indices, tiles in plan.tiles(pixels, batch=5):
             blender.add(indices, tiles * np.sin(tiles.sum(axis=(1, 2, 3), keepdims=True)))
@@ -158,13 +158,13 @@ def test_a_block_blended_from_its_window_is_that_of_the_whole(
 
     pixels = np.random.default_rng(0).random((1, *size), np.float32)
     plan = TilePlan(size, (16, 16), stride)
-    whole = spoilt(plan, pixels)
+    whole = damaged(plan, pixels)
     for top in range(0, size[0], side):
         for left in range(0, size[1], side):
             rows, columns = slice(top, min(top + side, size[0])), slice(left, min(left + side, size[1]))
             over, across = plan.around(rows, columns)
             window = pixels[:, over, across]
-            block = spoilt(TilePlan(window.shape[1:], plan.tile, plan.stride), window)
+            block = damaged(TilePlan(window.shape[1:], plan.tile, plan.stride), window)
             inside = block[
                 :,
                 rows.start - over.start : rows.stop - over.start,

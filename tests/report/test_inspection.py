@@ -44,7 +44,7 @@ def written(tmp_path: Path) -> Callable[..., str]:
             "model": MODEL,
             "panels": lambda _: flat(),
             "calibration_scores": np.linspace(0.1, 0.4, 20),
-            "level": 0.1,
+            "pixel_threshold": 0.1,
             "guarantee": "At most 5 in 100 good ones.",
             "settings": {"seed": "7"},
         }

@@ -176,14 +176,14 @@ def test_what_is_no_model_folder_says_what_would_be(tmp_path: Path, kind: ModelK
         with pytest.raises(ModelError) as caught:
             read(tmp_path / name, kind)
         assert caught.value.problem == problem
-        assert caught.value.mend.startswith(f"give the folder that {kind.command} --out made")
+        assert caught.value.remedy.startswith(f"give the folder that {kind.command} --out made")
 
 
 @KINDS
 @pytest.mark.parametrize(
     ("text", "words"), [("{", "is not readable JSON"), ("[]", "no model's JSON"), ("{}", "'format': Field")]
 )
-def test_json_that_is_no_model(tmp_path: Path, kind: ModelKind, text: str, words: str) -> None:
+def test_other_json_is_not_loaded_as_a_model(tmp_path: Path, kind: ModelKind, text: str, words: str) -> None:
     (tmp_path / MODEL_FILE).write_text(text)
     with pytest.raises(ModelError, match=words) as caught:
         read(tmp_path, kind)

@@ -56,10 +56,10 @@ def test_each_residual_answers_to_its_own_kind_of_change() -> None:
 
 class Stages(Observer):
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def stage(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 class Stopping(Observer):
@@ -96,8 +96,8 @@ def test_the_study_writes_both_parts_and_uses_finished_fits_again(
     result = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=first)
     again = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=second)
     assert again.figures == result.figures
-    assert sum(text.startswith("Training") for text in first.said) == len(RECIPES) + 1
-    assert not any(text.startswith("Training") for text in second.said)
+    assert sum(text.startswith("Training") for text in first.messages) == len(RECIPES) + 1
+    assert not any(text.startswith("Training") for text in second.messages)
     with pytest.raises(Stopped, match="while measuring"):
         run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=Stopping())
 
@@ -172,9 +172,9 @@ def test_the_lead_of_ssim_is_told_as_it_is() -> None:
     runs = [
         _run(recipe, seed, auroc) for seed, row in enumerate((ahead, behind)) for recipe, auroc in row.items()
     ]
-    said = bergmann2018._lead(runs)
-    assert "less that of fm-ae, the best of the others: -0.050" in said
-    assert "in 1 of 2 seed(s)" in said
+    lead = bergmann2018._lead(runs)
+    assert "less that of fm-ae, the best of the others: -0.050" in lead
+    assert "in 1 of 2 seed(s)" in lead
     assert "no pixel figures" in bergmann2018._lead([_run(recipe, 0, None) for recipe in RECIPES])
 
 

@@ -159,10 +159,12 @@ def test_all_rows_beside_the_published_ones(
         assert examples.height > examples.width > 500
         assert curves.width > 500
 
-    told = recorder()
-    again = run_study("kumar2025", out, data=screw, settings=["training.learning_rate=0.002"], observer=told)
+    recorded = recorder()
+    again = run_study(
+        "kumar2025", out, data=screw, settings=["training.learning_rate=0.002"], observer=recorded
+    )
     assert again.figures == result.figures
-    assert told.stages == []
+    assert recorded.stages == []
 
 
 @pytest.mark.parametrize(("device", "length"), [("cpu", "WITHOUT_GPU"), ("cuda", "FULL")])

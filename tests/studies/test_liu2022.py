@@ -173,11 +173,11 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
         with Image.open(path) as image:
             assert image.width > 400
 
-    told = recorder()
-    again = run_study("liu2022", out, data=holiday, settings=settings, observer=told)
+    recorded = recorder()
+    again = run_study("liu2022", out, data=holiday, settings=settings, observer=recorded)
     assert again.figures == result.figures
-    assert [stage for stage in told.stages if "Training" in stage or stage in RECIPES] == []
-    assert "0 files to measure" in told.stages[0]
+    assert [stage for stage in recorded.stages if "Training" in stage or stage in RECIPES] == []
+    assert "0 files to measure" in recorded.stages[0]
 
     with pytest.raises(UsageError, match=r"tables\.pace 40\.0, not 50\.0"):
         run_study("liu2022", out, data=holiday)

@@ -93,12 +93,12 @@ def test_figures_alone_are_kept_and_used_again(
     comparison, work = compared
     assert [path.name for path in (work / "l2-ae-0" / "found").iterdir()] == ["evaluation.json"]
     recipes = {"l2-ae": ["training.learning_rate=0.01"], "ssim-ae": []}
-    told = recorder()
-    again = protocol.comparison(work, dataset, recipes, (0, 1), [*tiny, RATE], told)
+    recorded = recorder()
+    again = protocol.comparison(work, dataset, recipes, (0, 1), [*tiny, RATE], recorded)
     assert again == comparison
-    assert told.stages == []
+    assert recorded.stages == []
     with pytest.raises(UsageError, match=r"training\.learning_rate 0\.01, not 0\.0002"):
-        protocol.comparison(work, dataset, ["l2-ae"], (0, 1), [*tiny, RATE], told)
+        protocol.comparison(work, dataset, ["l2-ae"], (0, 1), [*tiny, RATE], recorded)
 
 
 def test_a_record_holds_the_figures_of_its_run(compared: tuple[Comparison, Path]) -> None:
@@ -165,9 +165,9 @@ def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
         "training.schedule=cosine",
         "training.steps=400",
     ]
-    said = protocol.beside_paper(request, [override(ONE, changes), OTHER], PAPER)
-    assert "The paper: much longer." in said
-    assert said.endswith(
+    text = protocol.beside_paper(request, [override(ONE, changes), OTHER], PAPER)
+    assert "The paper: much longer." in text
+    assert text.endswith(
         "Beside the paper's, our training is shorter, on smaller images and with a larger, falling learning rate, "
         f"{reason}."
     )
@@ -180,18 +180,18 @@ def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
 
 
 def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:
-    told = recorder()
+    recorded = recorder()
     few = {"good": 3, "test_good": 1, "per_blemish": 1, "size": 64}
-    folder = protocol.generated(tmp_path, "checkerboard", **few, observer=told)
+    folder = protocol.generated(tmp_path, "checkerboard", **few, observer=recorded)
     assert folder.name == "checkerboard"
     assert len([item for item in read_labelled(folder).items if item.split == "train"]) == 3
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    assert protocol.generated(tmp_path, "checkerboard", **few, observer=told) == folder
+    assert protocol.generated(tmp_path, "checkerboard", **few, observer=recorded) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
-    assert len(told.stages) == 1
+    assert len(recorded.stages) == 1
     left = tmp_path / "images-2-1-1-64" / ".part-checkerboard"  # by a drawing that was killed
     (left / "checkerboard" / "train").mkdir(parents=True)
-    other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=told)
+    other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=recorded)
     assert other != folder
     assert list(other.parent.iterdir()) == [other]
 

@@ -133,10 +133,10 @@ def _for(detector: Detector, dataset: Path) -> Detector:
 
 class Stages(Observer):
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def stage(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 class Stopping(Observer):
@@ -184,7 +184,7 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
     monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
     again = Stages()
     same = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings, observer=again)
-    assert not [text for text in again.said if text.startswith("Training")]
+    assert not [text for text in again.messages if text.startswith("Training")]
     assert [row["mse"] for row in same.figures["rows"]] == [row["mse"] for row in result.figures["rows"]]
     other = [*settings, "encoder.latent=7", "decoder.name=bergmann"]
     with pytest.raises(UsageError, match="was fitted with encoder"):

@@ -60,7 +60,7 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def altar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two panels, and no others."""
+    """A data set of two scenes, and no others."""
     root = tmp_path_factory.mktemp("data") / "altar"
     write_paintings(root / "train", 2, size=192)
     return root
@@ -181,7 +181,7 @@ class Spoiling(nn.Module):
         return Output(y, x)
 
 
-def test_what_is_spoiled_in_a_corner_shows_at_distance_0() -> None:
+def test_an_altered_corner_shows_at_distance_0() -> None:
     sensors = [Modality(name="rgb", channels=3), Modality(name="xray", channels=1)]
     pixels = torch.rand(5, 4, 32, 32).numpy()
     found = patch_similarity(Spoiling(), pixels, sensors)  # type: ignore[arg-type]
@@ -213,17 +213,17 @@ def test_a_comparison_says_what_its_interval_allows() -> None:
     assert words == ["yes", "undecided", "no"]
 
 
-# -- panels and patches --------------------------------------------------------------------------------
+# -- scenes and patches --------------------------------------------------------------------------------
 
 
 def test_patches_are_of_the_columns_that_were_asked_for_and_whole(altar: Path) -> None:
-    panels = [SceneReader(scene) for scene in find_scenes(altar / "train")]
-    patches = cut([(panel, slice(96, 192)) for panel in panels], 32, 100)
+    readers = [SceneReader(scene) for scene in find_scenes(altar / "train")]
+    patches = cut([(reader, slice(96, 192)) for reader in readers], 32, 100)
     assert patches.pixels.shape == (2 * 6 * 3, 11, 32, 32)
-    assert patches.panel.tolist() == [0] * 18 + [1] * 18
-    np.testing.assert_array_equal(patches.pixels[18 + 4], panels[1].read(32, 128, 32, 32))
-    few = cut([(panel, slice(96, 192)) for panel in panels], 32, 8)
-    assert few.panel.tolist() == [0] * 4 + [1] * 4
+    assert patches.scene.tolist() == [0] * 18 + [1] * 18
+    np.testing.assert_array_equal(patches.pixels[18 + 4], readers[1].read(32, 128, 32, 32))
+    few = cut([(reader, slice(96, 192)) for reader in readers], 32, 8)
+    assert few.scene.tolist() == [0] * 4 + [1] * 4
     np.testing.assert_array_equal(few.pixels[0], patches.pixels[0])
     np.testing.assert_array_equal(few.pixels[-1], patches.pixels[-1])
 
@@ -241,11 +241,11 @@ def test_patches_with_absent_values_are_left_out(tmp_path: Path) -> None:
 
 
 def test_left_halves_are_the_left_halves(altar: Path, tmp_path: Path) -> None:
-    panels, modalities, _ = xie2019._opened(altar, 32, Observer())
-    folder = xie2019._left_halves(tmp_path / "left", panels, Observer())
+    readers, modalities, _ = xie2019._opened(altar, 32, Observer())
+    folder = xie2019._left_halves(tmp_path / "left", readers, Observer())
     scenes = find_scenes(folder)
-    assert [scene.name for scene in scenes] == [panel.name for panel in panels]
-    for scene, whole in zip(scenes, panels, strict=True):
+    assert [scene.name for scene in scenes] == [reader.name for reader in readers]
+    for scene, whole in zip(scenes, readers, strict=True):
         with SceneReader(scene) as half:
             assert [(one.name, one.channels) for one in half.modalities] == list(MODALITIES.items())
             assert (half.height, half.width) == (192, 96)
@@ -339,7 +339,7 @@ def test_what_cannot_be_halved_or_compared_is_refused(
         run_study("xie2019", tmp_path / "out", data=altar, settings=["training.stepz=1"])
     narrow = tmp_path / "narrow"
     write_paintings(narrow / "train", 1, size=128)
-    with pytest.raises(FileError, match=r"is 128 pixels wide.* give panels of 192 pixels at least"):
+    with pytest.raises(FileError, match=r"is 128 pixels wide.* give scenes of 192 pixels at least"):
         run_study("xie2019", tmp_path / "out", data=narrow)
     lacking = tmp_path / "lacking"
     write_paintings(lacking / "train", 2, size=192)

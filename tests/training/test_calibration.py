@@ -73,7 +73,7 @@ def test_groups_stay_together_and_weaken_the_promise(
     assert "guide" not in alone.guarantee
 
 
-def test_the_largest_calibration_scores_are_left_out_only_when_asked_and_in_words(
+def test_the_largest_calibration_scores_are_left_out_on_request_and_reported(
     mixed: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     plain = fit(mixed, "l2-ae", settings=tiny, false_reject_rate=RATE).file.calibration

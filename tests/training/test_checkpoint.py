@@ -62,7 +62,7 @@ def saved(folder: Path) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, Ten
     return model, optimizer, best
 
 
-def test_all_that_was_saved_comes_back(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_everything_saved(tmp_path: Path) -> None:
     model, _, best = saved(tmp_path)
     other, optimizer = make(seed=1, steps=0)
     state, best_again = load_checkpoint(tmp_path, IDENTITY, other, optimizer)
@@ -169,7 +169,7 @@ def test_another_recipe_or_other_images_are_refused_by_name(
 
 
 @pytest.mark.parametrize("folder", ["empty", "missing"])
-def test_without_a_checkpoint_the_mend_is_named(tmp_path: Path, folder: str) -> None:
+def test_without_a_checkpoint_the_remedy_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"holds no checkpoint to resume from; fit without --resume$"):
         load_checkpoint(tmp_path / folder, IDENTITY, *make())
@@ -246,7 +246,7 @@ def test_tensors_on_disk_are_those_of_the_model(tmp_path: Path) -> None:
     assert torch.equal(tensors["best/bias"], best["bias"])
 
 
-def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(
+def test_a_full_disk_is_reported_and_keeps_the_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, best = saved(tmp_path)
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_removed_are_told(
+def test_an_unwritable_folder_and_an_unremovable_file_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

@@ -112,7 +112,7 @@ def test_the_processor_and_torch_itself_are_asked(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the setting is for x86 processors")
-def test_a_limit_on_instructions_is_heeded() -> None:
+def test_a_limit_on_the_instruction_set_is_respected() -> None:
     chosen = subprocess.run(
         [
             sys.executable,

@@ -21,7 +21,7 @@ def test_arrays_come_back_in_any_order_and_are_copies() -> None:
         np.testing.assert_array_equal(cache.get(slots[number]), arrays[number])
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     cache = DiskCache()
     cache.put(np.ones((1, 8, 8), np.float32))
@@ -29,7 +29,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_free_where_there_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_has_no_free_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_disk_bytes() > 0
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     assert free_disk_bytes() == 0

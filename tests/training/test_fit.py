@@ -83,7 +83,7 @@ def test_stop_while_calibrating_loses_no_training(
     assert again.file.calibration == detector.file.calibration
 
 
-def test_a_checkpoint_that_was_never_written_is_none(
+def test_resuming_before_the_first_checkpoint_starts_anew(
     detector: Detector, good: Path, tmp_path: Path, tiny: list[str]
 ) -> None:
     out = tmp_path / "model"
@@ -109,21 +109,21 @@ def test_resume_refuses_other_settings(good: Path, tmp_path: Path, tiny: list[st
 
 
 def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], recorder: type) -> None:
-    told = recorder()
+    recorded = recorder()
     settings = [*tiny, "training.steps=1000000"]
-    detector = fit(good, SMALL, settings=settings, false_reject_rate=RATE, budget="1s", observer=told)
+    detector = fit(good, SMALL, settings=settings, false_reject_rate=RATE, budget="1s", observer=recorded)
     training = detector.file.training
     assert 1 <= training.steps < 1000
     assert training.seconds >= 1
     assert training.budget == detector.recipe.training.budget == 1.0
-    assert any(" for 1 s on " in stage for stage in told.stages)
+    assert any(" for 1 s on " in stage for stage in recorded.stages)
     assert "in a budget of 1 s" in detector.card()
     by_setting = [*tiny, "training.budget=0.5s"]
     assert fit(good, SMALL, settings=by_setting, false_reject_rate=RATE).file.training.budget == 0.5
 
 
 @pytest.mark.parametrize(("striped", "poseless"), [(False, 5), (True, 0)])
-def test_images_without_an_orientation_are_spoken_of(
+def test_images_without_an_orientation_are_noted(
     tmp_path: Path, recorder: Callable[..., Any], striped: bool, poseless: int
 ) -> None:
     y, x = np.mgrid[:32, :32] - 15.5
@@ -138,14 +138,14 @@ def test_images_without_an_orientation_are_spoken_of(
         "alignment.pretraining=1",
         "threshold.false_reject_rate=0.2",
     ]
-    told = recorder()
-    detector = fit(tmp_path, "stn-ae-frozen", settings=settings, observer=told)
+    recorded = recorder()
+    detector = fit(tmp_path, "stn-ae-frozen", settings=settings, observer=recorded)
     expected = f"{poseless} of 5 held-out patches have no dominant orientation"
-    assert any(stage.startswith(expected) for stage in told.stages) == bool(poseless)
+    assert any(stage.startswith(expected) for stage in recorded.stages) == bool(poseless)
     assert (expected in detector.card()) == bool(poseless)
 
 
-def test_the_model_shows_what_it_was_trained_to_find(
+def test_the_model_has_a_contact_sheet_of_synthetic_anomalies(
     posed: tuple[Detector, Path],
     fitted: tuple[Detector, Path],
     bolts: Path,
@@ -156,10 +156,10 @@ def test_the_model_shows_what_it_was_trained_to_find(
     sheet = read_image(folder / "blemishes.png")
     assert sheet.pixels.shape == (3, 3 * 32 + 2 * 4, 8 * 32 + 7 * 4)
     between = np.arange(8 * 36 - 4) % 36 >= 32
-    good, spoiled, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
+    good, altered, labels = (sheet.pixels[:, top : top + 32, ~between] for top in (0, 36, 72))
     assert set(np.unique(labels)) == {0, 255}
-    assert (good != spoiled).any()
-    assert np.abs(good.astype(int) - spoiled)[labels == 255].mean() > 10
+    assert (good != altered).any()
+    assert np.abs(good.astype(int) - altered)[labels == 255].mean() > 10
     image = "](blemishes.png)"
     assert image in (folder / "card.md").read_text(encoding="utf-8")
     assert not (fitted[1] / "blemishes.png").exists()
@@ -171,7 +171,7 @@ def test_the_model_shows_what_it_was_trained_to_find(
     assert image not in (other / "card.md").read_text(encoding="utf-8")
 
 
-def test_planted_blemished_images_are_not_remembered_and_named(
+def test_planted_defective_images_are_left_out_of_the_memory_bank_and_named(
     bolts: Path, tmp_path: Path, quick: list[str], draw_part: Draw, save: Save, dots: Callable[..., Any]
 ) -> None:
     folder = Path(shutil.copytree(bolts, tmp_path / "parts"))
@@ -181,12 +181,14 @@ def test_planted_blemished_images_are_not_remembered_and_named(
     detector = fit(folder, settings=settings, false_reject_rate=RATE)
     planted = dots(detector.file.split["train"])
     assert planted
-    (said,) = [note for note in detector.file.training.notes if note.startswith("Not in the memory bank")]
-    assert dots(said.partition(": ")[2].rstrip(".").split(", ")) == planted
-    assert said in detector.card()
+    (note_left_out,) = [
+        note for note in detector.file.training.notes if note.startswith("Not in the memory bank")
+    ]
+    assert dots(note_left_out.partition(": ")[2].rstrip(".").split(", ")) == planted
+    assert note_left_out in detector.card()
 
 
-def test_what_is_usual_is_told_between_the_groups_of_a_list(
+def test_the_normaliser_compares_images_of_different_groups_only(
     bolts: Path, tmp_path: Path, quick: list[str], listed: Callable[..., Any]
 ) -> None:
     """Each bolt is there three times, as if it had been photographed again."""
@@ -197,16 +199,16 @@ def test_what_is_usual_is_told_between_the_groups_of_a_list(
             shutil.copy(path, folder / f"{path.stem} {number}.png")
             groups[f"{path.stem} {number}.png"] = path.stem
     usual = {}
-    for told in (groups, {}):
-        source = listed(folder, told, tmp_path / "parts.csv")
+    for given in (groups, {}):
+        source = listed(folder, given, tmp_path / "parts.csv")
         settings = [*quick, "memory.by_place=true", "memory.share=1"]
         model = fit(source, settings=settings, false_reject_rate=RATE).model
         assert isinstance(model, Ensemble)
-        usual[bool(told)] = model.banks[1].banks[0].normaliser.mean.mean()
+        usual[bool(given)] = model.banks[1].banks[0].normaliser.mean.mean()
     assert usual[False] < 0.5 * usual[True]
 
 
-def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
+def test_a_fit_stopped_while_filling_or_weighting_the_memory_bank_resumes(
     posed: tuple[Detector, Path], bolts: Path, quick: list[str], tmp_path: Path, recorder: type
 ) -> None:
     options: dict[str, Any] = {"settings": quick, "false_reject_rate": RATE, "out": tmp_path / "model"}
@@ -214,7 +216,7 @@ def test_it_can_be_stopped_while_looking_and_while_remembering_and_goes_on(
     def stopped(stage: str) -> str:
         class Then(recorder):  # type: ignore[misc]
             def should_stop(self) -> bool:
-                return any(said.startswith(stage) for said in self.stages)
+                return any(line.startswith(stage) for line in self.stages)
 
             def count(self, done: int, total: int) -> None:
                 if stage == "24 looked at" and total == 17:

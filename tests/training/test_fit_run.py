@@ -24,19 +24,19 @@ def test_nothing_is_left_out_unless_asked(mixed: Path, tiny: list[str]) -> None:
 def test_the_worst_training_images_are_left_out_at_half_time_and_named(
     mixed: Path, tiny: list[str], tmp_path: Path, recorder: type, dots: Callable[..., Any]
 ) -> None:
-    told = recorder()
+    recorded = recorder()
     settings = [*tiny, "training.trim=0.2"]
     options: dict[str, Any] = {"settings": settings, "false_reject_rate": RATE}
-    detector = fit(mixed, "l2-ae", **options, observer=told)
+    detector = fit(mixed, "l2-ae", **options, observer=recorded)
     file = detector.file
     assert dots(file.split["train"])
     assert len(file.training.left_out) == int(0.2 * len(file.split["train"]))
     # A network that has learned nothing but grey already finds the bright dots worst.
     assert dots(file.training.left_out) == dots(file.split["train"])
-    assert any(stage.startswith("Half time: scoring") for stage in told.stages)
+    assert any(stage.startswith("Half time: scoring") for stage in recorded.stages)
     for name in file.training.left_out:
         assert name in detector.card()
-        assert any(name in stage for stage in told.stages if stage.startswith("Left out"))
+        assert any(name in stage for stage in recorded.stages if stage.startswith("Left out"))
     # Stopped before, at and after half time, it goes on to the same model; 28 images are read first.
     for number, stopping in enumerate((30, 31, 35, 28 + 3 + len(file.split["train"]) + 2)):
         out = tmp_path / str(number)
@@ -47,13 +47,13 @@ def test_the_worst_training_images_are_left_out_at_half_time_and_named(
         assert again.file.training.left_out == file.training.left_out
 
 
-def test_a_share_of_less_than_one_image_is_spoken_of(good: Path, tiny: list[str]) -> None:
+def test_a_trim_of_less_than_one_image_is_noted(good: Path, tiny: list[str]) -> None:
     detector = fit(good, SMALL, settings=[*tiny, "training.trim=0.01"], false_reject_rate=RATE)
     assert detector.file.training.left_out == ()
     assert "left out no training image" in detector.card()
 
 
-def test_what_stands_out_is_left_out_without_being_counted_first(
+def test_automatic_trimming_leaves_out_the_outliers(
     mixed: Path, tiny: list[str], dots: Callable[..., Any]
 ) -> None:
     settings = [*tiny, "training.trim=auto", "threshold.trim=auto"]

@@ -34,7 +34,7 @@ TINY = (
 @pytest.fixture(scope="module")
 def paintings(painting: Painting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three, of which the second has no X-ray and the third's infrared covers a part."""
-    root = tmp_path_factory.mktemp("panels")
+    root = tmp_path_factory.mktemp("scenes")
     for seed, name in enumerate(["adam", "eve", "zachary"]):
         painting(root / name, seed, height=96, width=160)
     (root / "eve" / "xray.tif").unlink()
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_other_scenes_is_refused(
     out = tmp_path / "model"
     with pytest.raises(Stopped):
         fit(paintings, "fp-cae-concat", settings=TINY, out=out, observer=recorder(stop_after=3))
-    others = tmp_path / "panels"
+    others = tmp_path / "scenes"
     for seed, name in enumerate(["adam", "eve", "zachary"]):
         painting(others / name, seed + 5, height=96, width=160)
     with pytest.raises(ModelError, match="another set of images"):
@@ -115,13 +115,13 @@ def test_a_whole_image_is_refused_by_a_model_of_scenes(paintings: Path, folder: 
         load(folder).inspect(paintings / "adam" / "rgb.png")
 
 
-def test_too_few_squares_for_the_promise(paintings: Path) -> None:
+def test_too_few_squares_for_the_false_reject_rate_are_refused(paintings: Path) -> None:
     settings = [*TINY, "threshold.false_reject_rate=0.01"]
     with pytest.raises(CalibrationError, match=r"give 9 squares of 32 × 32 .* --false-reject-rate 0\.1$"):
         fit(paintings, "fp-cae-concat", settings=settings)
 
 
-def test_a_recipe_that_cannot_do_without_a_sensor_says_so(paintings: Path) -> None:
+def test_a_recipe_that_needs_every_modality_refuses_a_missing_one(paintings: Path) -> None:
     with pytest.raises(UsageError, match=r"eve: has no xray, which stacked-ae cannot do without"):
         fit(paintings, "stacked-ae", settings=TINY)
 
@@ -145,7 +145,7 @@ def test_any_recipe_fits_scenes_that_a_yaml_describes(
     assert len(detector.file.calibration.scores) == 4
 
 
-def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
+def test_a_recipe_for_modalities_takes_an_image_as_one_modality(good: Path) -> None:
     detector = fit(good, "fp-cae-add", settings=[*TINY, "threshold.false_reject_rate=0.2"])
     assert detector.file.preprocessing.modalities == ()
     assert np.isfinite(detector.inspect(good / "0.png").score)
@@ -153,8 +153,8 @@ def test_a_recipe_for_sensors_takes_images_for_one(good: Path) -> None:
 
 def test_the_mean_of_training_squares_as_threshold(painting: Painting, tmp_path: Path) -> None:
     settings = override(load_recipe("fp-cae-add"), [*TINY, "threshold.rule=train-mean"])
-    painting(tmp_path / "panels" / "eve")
-    detector = fit(tmp_path / "panels", settings)
+    painting(tmp_path / "scenes" / "eve")
+    detector = fit(tmp_path / "scenes", settings)
     calibration = detector.file.calibration
     assert calibration is not None
     assert calibration.unit == SceneSquares(side=32)

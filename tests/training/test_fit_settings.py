@@ -41,7 +41,7 @@ def test_a_budget_that_is_no_time_is_refused(good: Path, tiny: list[str], budget
 
 
 @pytest.mark.parametrize("budget", ["5 parsecs", "0m", "0", "-1", ".nan", ".inf"])
-def test_nor_is_it_taken_as_a_setting(good: Path, tiny: list[str], budget: str) -> None:
+def test_a_budget_setting_that_is_no_time_is_refused(good: Path, tiny: list[str], budget: str) -> None:
     with pytest.raises(RecipeError, match=r"training\.budget.*(90s, 5m or 1h|greater than 0|finite)"):
         fit(good, SMALL, settings=[*tiny, f"training.budget={budget}"])
 
@@ -83,8 +83,8 @@ def test_without_a_recipe_images_take_blemish(posed: tuple[Detector, Path]) -> N
     assert detector.file.candidates
 
 
-@pytest.mark.parametrize("described", ["modalities.yaml", "panels.yaml"])
-def test_without_a_recipe_scenes_take_one_for_sensors(tmp_path: Path, described: str) -> None:
+@pytest.mark.parametrize("described", ["modalities.yaml", "scenes.yaml"])
+def test_without_a_recipe_scenes_take_a_recipe_for_modalities(tmp_path: Path, described: str) -> None:
     (tmp_path / described).write_text("")
     source = tmp_path if described == "modalities.yaml" else tmp_path / described
     with pytest.raises(RecipeError, match=r"^fp-cae-add: training\.trim 0\.1 is for images"):

@@ -38,26 +38,26 @@ def test_images_are_resized_when_size_is_set(good: Path, tiny: list[str]) -> Non
     assert [detector.inspect(good / name).score for name in names] == list(detector.file.calibration.scores)
 
 
-def test_what_is_looked_at_is_said_and_on_the_card(
+def test_the_crop_is_announced_and_on_the_card(
     posed: tuple[Detector, Path], good: Path, quick: list[str], recorder: type
 ) -> None:
     detector, folder = posed
     crop = detector.file.preprocessing.crop
     assert crop is not None
-    said = (
+    sentence = (
         "Looking at one object on a plain ground, each turned into one pose, "
         f"in {crop.width} × {crop.height} pixels."
     )
     card = (folder / "card.md").read_text(encoding="utf-8")
-    assert said in card
+    assert sentence in card
     assert 32 <= crop.height <= 48
     assert 64 <= crop.width <= 80
-    told = recorder()
-    whole = fit(good, settings=quick, false_reject_rate=RATE, observer=told)
+    recorded = recorder()
+    whole = fit(good, settings=quick, false_reject_rate=RATE, observer=recorded)
     assert whole.file.preprocessing.crop is None
-    assert [stage for stage in told.stages if stage.startswith("Looking at whole images: ")]
+    assert [stage for stage in recorded.stages if stage.startswith("Looking at whole images: ")]
     assert "Looking at whole images: " in whole.card()
-    assert "Remembering 17 training images" in told.stages
+    assert "Remembering 17 training images" in recorded.stages
 
 
 def test_a_thin_object_is_given_a_crop_that_tiles_fit(
@@ -86,19 +86,19 @@ def test_images_that_do_not_fit_in_memory_are_prepared_once_and_give_the_same_mo
     monkeypatch.setattr(
         image_source, "PreprocessedImages", partial(patches.PreprocessedImages, memory_limit=0)
     )
-    told = recorder()
-    file = fit(bolts, settings=quick, false_reject_rate=RATE, observer=told).file
+    recorded = recorder()
+    file = fit(bolts, settings=quick, false_reject_rate=RATE, observer=recorded).file
     assert file.weights_sha256 == posed[0].file.weights_sha256
     assert file.calibration == posed[0].file.calibration
     opened = Counter(path.name for path in read)
     # To be checked, to be prepared and, of those that train, to see what they show.
     assert {opened[name] for name in file.split["train"]} == {3}
     assert {opened[name] for name in file.split["validation"]} == {2}
-    assert any(said.startswith("Preparing 17 images of train") for said in told.stages)
+    assert any(sentence.startswith("Preparing 17 images of train") for sentence in recorded.stages)
 
     class Stopping(recorder):  # type: ignore[misc]
         def should_stop(self) -> bool:
-            return any(said.startswith("Preparing") for said in self.stages)
+            return any(line.startswith("Preparing") for line in self.stages)
 
     with pytest.raises(Stopped, match="stopped after preparing 1 of 17 images, before training"):
         fit(bolts, settings=quick, false_reject_rate=RATE, observer=Stopping())

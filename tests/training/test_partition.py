@@ -26,7 +26,7 @@ def test_too_few_images_are_refused_before_training(good: Path, tiny: list[str],
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 24])
-def test_the_rate_that_the_refusal_offers_can_be_had(good: Path, tmp_path: Path, count: int) -> None:
+def test_the_rate_offered_by_the_refusal_is_accepted(good: Path, tmp_path: Path, count: int) -> None:
     from blemish.data.datasets import Item
 
     usable = {str(index): Item(Path(str(index)), str(index)) for index in range(count)}
@@ -38,7 +38,7 @@ def test_the_rate_that_the_refusal_offers_can_be_had(good: Path, tmp_path: Path,
     assert len(split["calibration"]) == count // 2
 
 
-def test_of_equal_images_in_two_parts_the_one_that_trains_counts() -> None:
+def test_equal_images_in_two_parts_go_to_training() -> None:
     split = {"train": ("a",), "validation": ("b",), "calibration": ("c", "d", "e")}
     sha256 = {"a": "1", "b": "2", "c": "1", "d": "2", "e": "3"}
     assert partition.parts_by_sha256(split, sha256, {}) == {
@@ -49,7 +49,7 @@ def test_of_equal_images_in_two_parts_the_one_that_trains_counts() -> None:
     assert partition.parts_by_sha256(split, sha256, {"3": "train"})["3"] == "train"
 
 
-def test_images_to_be_left_out_are_held_out_on_top_of_those_that_promise() -> None:
+def test_images_to_leave_out_are_held_out_in_addition() -> None:
     rule = load_recipe("ssim-ae").threshold
     for trim, share in ((0.0, 0.0), (0.1, 0.1), (0.3, 0.3), (0.49, 0.49), ("auto", 0.25)):
         count = partition.images_to_hold_out(rule.model_copy(update={"trim": trim}))

@@ -52,7 +52,9 @@ def test_patches_are_cut_from_the_images(tmp_path: Path, preparation: Preprocess
     assert seen == {(number, top, left) for number in range(2) for top in range(2) for left in range(5)}
 
 
-def test_wherever_images_are_kept_they_are_the_same(items: list[Item], preparation: Preprocessing) -> None:
+def test_images_are_the_same_in_memory_on_disk_and_read_anew(
+    items: list[Item], preparation: Preprocessing
+) -> None:
     kept = PreprocessedImages(items, preparation)
     shelved = PreprocessedImages(items, preparation, memory_limit=0)
     read = PreprocessedImages(items, preparation, memory_limit=0, disk_limit=0)
@@ -65,7 +67,7 @@ def test_wherever_images_are_kept_they_are_the_same(items: list[Item], preparati
     assert len(kept) == len(shelved) == len(read) == 3
 
 
-def test_no_more_than_half_of_the_room_is_taken(
+def test_at_most_half_of_the_free_disk_is_used(
     items: list[Item], preparation: Preprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 3 * 4 * 40 * 44
@@ -74,7 +76,7 @@ def test_no_more_than_half_of_the_room_is_taken(
         assert PreprocessedImages(items, preparation, memory_limit=0).at_hand is fits
 
 
-def test_all_can_be_prepared_before_they_are_asked_for(items: list[Item], preparation: Preprocessing) -> None:
+def test_all_images_can_be_preprocessed_in_advance(items: list[Item], preparation: Preprocessing) -> None:
     images = PreprocessedImages(items, preparation, memory_limit=0)
     expected = draw(PreprocessedImages(items, preparation))
     fewer = draw(PreprocessedImages([items[0], items[2]], preparation))
@@ -85,7 +87,7 @@ def test_all_can_be_prepared_before_they_are_asked_for(items: list[Item], prepar
     assert torch.equal(draw(images.without([1])), fewer)
 
 
-def test_a_disk_that_fills_up_costs_time_alone(
+def test_a_full_disk_cache_changes_no_patch(
     items: list[Item], preparation: Preprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = PreprocessedImages(items, preparation, memory_limit=0)
@@ -120,7 +122,7 @@ def test_images_in_memory_are_read_once(items: list[Item], preparation: Preproce
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])
-def test_an_image_smaller_than_a_patch_is_filled_up(
+def test_an_image_smaller_than_a_patch_is_padded(
     items: list[Item], preparation: Preprocessing, limit: int
 ) -> None:
     images = PreprocessedImages(items, preparation, memory_limit=limit)

@@ -168,7 +168,9 @@ def test_images_from_disk_give_the_same_weights(run: Run) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 6, 13, 19])
-def test_interrupted_and_resumed_is_uninterrupted(run: Run, tmp_path: Path, step: int) -> None:
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    run: Run, tmp_path: Path, step: int
+) -> None:
     whole, state = run()
     with pytest.raises(Stopped, match=f"^stopped at step {step} of 20$"):
         run(checkpoint=tmp_path / "c", stop=stop_at(step))
@@ -177,7 +179,7 @@ def test_interrupted_and_resumed_is_uninterrupted(run: Run, tmp_path: Path, step
     assert without_time(resumed_state) == without_time(state)
 
 
-def test_interrupted_again_and_again_is_uninterrupted(run: Run, tmp_path: Path) -> None:
+def test_a_run_interrupted_repeatedly_equals_an_uninterrupted_one(run: Run, tmp_path: Path) -> None:
     whole, state = run("training.steps=10")
     for done in (3, 6, 9):
         with pytest.raises(Stopped, match=f"step {done} of"):
@@ -238,15 +240,15 @@ def test_more_patience_goes_on_after_an_early_stop(
 
 
 def test_the_best_weights_are_restored(run: Run) -> None:
-    spoiled: list[Autoencoder] = []
+    trained: list[Autoencoder] = []
 
-    def spoil(progress: Progress) -> None:
+    def corrupt(progress: Progress) -> None:
         if progress.step == 12:
             with torch.no_grad():
-                for parameter in spoiled[0].parameters():
+                for parameter in trained[0].parameters():
                     parameter.mul_(3)
 
-    model, state = run(prepare=spoiled.append, on_progress=spoil)
+    model, state = run(prepare=trained.append, on_progress=corrupt)
     assert state.best_loss is not None
     assert state.best_step == 12
     assert state.best_loss == min(look.validation for look in state.history)
@@ -320,7 +322,7 @@ def test_a_group_moves_at_its_pace_beside_the_schedule(run: Run, tmp_path: Path,
     assert same(trained(resume=True), line)
 
 
-def test_progress_is_told(run: Run) -> None:
+def test_progress_is_reported(run: Run) -> None:
     seen: list[Progress] = []
     _, state = run("training.steps=35", "training.validate_every=15", on_progress=seen.append)
     assert [progress.step for progress in seen] == [10, 15, 25, 30, 35]
@@ -350,7 +352,7 @@ def test_resuming_a_complete_training_gives_the_same_model(run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize("step", [3, 13])
-def test_fewer_steps_than_were_made_finish_with_what_there_is(run: Run, tmp_path: Path, step: int) -> None:
+def test_resuming_with_fewer_steps_than_made_finishes(run: Run, tmp_path: Path, step: int) -> None:
     with pytest.raises(Stopped):
         run(checkpoint=tmp_path / "c", stop=stop_at(step))
     model, state = run("training.steps=2", checkpoint=tmp_path / "c", resume=True)
@@ -420,13 +422,13 @@ def test_weights_that_are_no_numbers_never_replace_a_good_checkpoint(run: Run, t
     kept = {path: path.read_bytes() for path in folder.iterdir()}
     models: list[Autoencoder] = []
 
-    def spoil_and_stop() -> bool:  # asked after the step, so every loss was still finite
+    def corrupt_and_stop() -> bool:  # asked after the step, so every loss was still finite
         with torch.no_grad():
             next(models[0].parameters()).fill_(float("nan"))
         return True
 
     with pytest.raises(DivergedError, match="the weights are no longer numbers after step 4"):
-        run(checkpoint=folder, resume=True, prepare=models.append, stop=spoil_and_stop)
+        run(checkpoint=folder, resume=True, prepare=models.append, stop=corrupt_and_stop)
     assert {path: path.read_bytes() for path in folder.iterdir()} == kept
 
 
@@ -453,7 +455,7 @@ def with_shift(model: Autoencoder) -> None:
     model.alignment = Shift()
 
 
-def test_pretraining_comes_first_and_counts_for_no_look(run: Run) -> None:
+def test_pretraining_comes_first_and_is_not_counted_for_looks(run: Run) -> None:
     seen: list[Progress] = []
     shifts: list[float] = []
     models: list[Autoencoder] = []
@@ -486,7 +488,9 @@ def test_pretraining_comes_first_and_counts_for_no_look(run: Run) -> None:
 
 
 @pytest.mark.parametrize("step", [4, 9, 13])
-def test_interrupted_in_or_after_pretraining_is_uninterrupted(run: Run, tmp_path: Path, step: int) -> None:
+def test_a_run_interrupted_in_or_after_pretraining_equals_an_uninterrupted_one(
+    run: Run, tmp_path: Path, step: int
+) -> None:
     whole, uninterrupted = run(prepare=with_shift)
     with pytest.raises(Stopped, match=f"stopped at step {step} of 29"):
         run(prepare=with_shift, checkpoint=tmp_path / "c", stop=stop_at(step))
@@ -527,7 +531,7 @@ def test_an_interrupt_leaves_the_loader_its_workers(run: Run) -> None:
     assert len(set(interrupted)) == 2
 
 
-def test_the_framework_says_nothing_and_leaves_logging_and_threads_as_they_were(run: Run) -> None:
+def test_the_framework_prints_nothing_and_leaves_logging_and_threads_unchanged(run: Run) -> None:
     from lightning_utilities.core import rank_zero
 
     records: list[str] = []
@@ -548,7 +552,7 @@ def test_the_framework_says_nothing_and_leaves_logging_and_threads_as_they_were(
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(0, [4]), (3 * 4 * 32 * 32, [4]), (2**26, [4, 4, 2])])
-def test_held_out_patches_are_as_many_as_the_memory_set_aside_holds_but_one_batch_at_least(
+def test_held_out_patches_fit_the_memory_limit_but_fill_one_batch_at_least(
     run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, batches: list[int]
 ) -> None:
     monkeypatch.setattr(loop, "VALIDATION_BYTES", limit)
@@ -611,9 +615,7 @@ def test_a_budget_holds_the_steps_that_fit_in_it_and_anneals_over_them(run: Run,
 
 
 @pytest.mark.parametrize("step", [1, 6, 11])
-def test_a_resumed_run_has_what_is_left_of_the_budget(
-    run: Run, clock: Clock, tmp_path: Path, step: int
-) -> None:
+def test_a_resumed_run_has_the_rest_of_the_budget(run: Run, clock: Clock, tmp_path: Path, step: int) -> None:
     whole, state = run(*BUDGET, stop=clock.ticking())
     with pytest.raises(Stopped, match=f"^stopped at step {step}$"):
         run(*BUDGET, checkpoint=tmp_path / "c", stop=clock.ticking(stop_at(step)))
@@ -626,7 +628,7 @@ def test_a_resumed_run_has_what_is_left_of_the_budget(
     assert state_again.step == 12
 
 
-def test_a_budget_that_ran_out_is_only_looked_at_and_finished(run: Run, clock: Clock, tmp_path: Path) -> None:
+def test_a_spent_budget_is_only_evaluated_and_finished(run: Run, clock: Clock, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(*BUDGET, checkpoint=tmp_path / "c", stop=clock.ticking(stop_at(8)))
     shorter = [*BUDGET, "training.budget=3s"]
@@ -640,7 +642,7 @@ def test_the_smallest_budget_still_makes_a_step(run: Run, clock: Clock) -> None:
     assert (state.step, state.best_step, state.pretraining) == (3, 3, 2)
 
 
-def test_progress_tells_the_seconds_left_of_a_budget(run: Run, clock: Clock) -> None:
+def test_progress_reports_the_seconds_left_of_a_budget(run: Run, clock: Clock) -> None:
     seen: list[Progress] = []
     run(*BUDGET, "training.budget=24s", stop=clock.ticking(), on_progress=seen.append)
     assert [(p.step, p.steps, p.seconds_left) for p in seen] == [
@@ -664,7 +666,7 @@ def test_pretraining_takes_half_of_a_budget_at_most(run: Run, clock: Clock, tmp_
         assert asdict(trained(10, checkpoint=tmp_path / "c", resume=True)) == asdict(short)
 
 
-def test_a_model_that_comes_pretrained_is_not_pretrained_again(run: Run) -> None:
+def test_a_pretrained_model_is_not_pretrained_again(run: Run) -> None:
     models: list[Autoencoder] = []
 
     def remember(model: Autoencoder) -> None:
@@ -701,7 +703,7 @@ class Judging:
         return self._images.without(numbers)
 
 
-def test_the_second_half_goes_without_the_worst(run: Run) -> None:
+def test_the_second_half_of_training_leaves_out_the_worst_images(run: Run) -> None:
     seen: list[tuple[int, int]] = []
     judging = Judging(run)
     drawn: list[int] = []
@@ -725,7 +727,9 @@ def test_the_second_half_goes_without_the_worst(run: Run) -> None:
 
 @pytest.mark.parametrize("step", [4, 9, 10, 11, 17])
 @pytest.mark.parametrize("limit", [2**30, 0])
-def test_left_out_and_interrupted_is_uninterrupted(run: Run, tmp_path: Path, step: int, limit: int) -> None:
+def test_trimming_and_resuming_equals_an_uninterrupted_run(
+    run: Run, tmp_path: Path, step: int, limit: int
+) -> None:
     whole, state = run(**Judging(run).options())
     with pytest.raises(Stopped):
         run(checkpoint=tmp_path / "c", stop=stop_at(step), **Judging(run).options())
@@ -737,7 +741,7 @@ def test_left_out_and_interrupted_is_uninterrupted(run: Run, tmp_path: Path, ste
     assert again.asked == (step <= 10)
 
 
-def test_judging_alone_changes_no_weights(run: Run) -> None:
+def test_scoring_the_training_images_changes_no_weights(run: Run) -> None:
     judging = Judging(run, worst=())
     model, state = run(**judging.options())
     assert (state.left_out, judging.left_out) == ([], [])
@@ -745,7 +749,7 @@ def test_judging_alone_changes_no_weights(run: Run) -> None:
     assert same(model, plain)
 
 
-def test_stopped_while_judging_is_kept(run: Run, tmp_path: Path) -> None:
+def test_a_stop_while_scoring_the_training_images_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
     def refuse() -> tuple[int, ...]:
         raise Stopped("stopped while judging")
 
@@ -758,7 +762,7 @@ def test_stopped_while_judging_is_kept(run: Run, tmp_path: Path) -> None:
     assert without_time(state) == without_time(whole_state)
 
 
-def test_patience_waits_until_the_worst_are_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_counts_only_after_trimming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, [1.0] * 20)
     _, state = run(*EARLY, "training.steps=20", **Judging(run).options())
     # Half time is at 10; then the first look is the best, and three without gain follow.
@@ -810,7 +814,7 @@ def test_a_checkpoint_of_before_there_were_budgets_goes_on(run: Run, tmp_path: P
 # -- parts that a person can replace -------------------------------------------------------------------
 
 
-def test_callbacks_hear_of_every_step_and_look(run: Run) -> None:
+def test_callbacks_are_called_at_every_step_and_look(run: Run) -> None:
     steps: list[tuple[int, float]] = []
     looks: list[TrainingLook] = []
     _, state = run(on_step=lambda step, loss: steps.append((step, loss.total.item())), on_look=looks.append)

@@ -32,7 +32,7 @@ def test_test_and_defective_images_are_never_opened(
     assert detector.file.fingerprint.count == 16
 
 
-def test_a_data_set_root_is_refused_rather_than_learned(dataset: Path, tiny: list[str]) -> None:
+def test_the_root_of_a_data_set_is_refused(dataset: Path, tiny: list[str]) -> None:
     with pytest.raises(FileError, match="name one part"):
         fit(dataset, SMALL, settings=tiny, false_reject_rate=RATE)
 
@@ -50,16 +50,18 @@ def test_images_that_do_not_fit_are_named_and_left_out(
     save(images / "colour.png", np.stack([draw(1)] * 3, axis=-1))
     save(images / "deep.png", draw(1).astype(np.uint16) * 256)
     save(images / "small.png", draw(1, 15, 60))
-    told = recorder()
-    detector = fit(images, SMALL, settings=tiny, false_reject_rate=RATE, observer=told)
-    problems = {problem.path.name: str(problem) for problem in told.problems}
+    recorded = recorder()
+    detector = fit(images, SMALL, settings=tiny, false_reject_rate=RATE, observer=recorded)
+    problems = {problem.path.name: str(problem) for problem in recorded.problems}
     assert sorted(problems) == ["colour.png", "deep.png", "empty.png", "small.png"]
     assert all(";" in problem and "\n" not in problem for problem in problems.values())
     assert "image.size=32" in problems["small.png"]
     assert detector.file.fingerprint.count == 24
 
 
-def test_no_image_that_can_be_used(tmp_path: Path, tiny: list[str], save: Callable[..., Path]) -> None:
+def test_a_folder_without_usable_images_is_refused(
+    tmp_path: Path, tiny: list[str], save: Callable[..., Path]
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="holds no image"):
         fit(tmp_path / "empty", SMALL, settings=tiny)
@@ -74,12 +76,12 @@ def test_all_images_keep_one_scale_and_one_far_too_small_for_it_is_left_out(
     images = Path(shutil.copytree(good, tmp_path / "good"))
     save(images / "small.png", draw(1, 10, 60))
     save(images / "large.png", draw(2, 100, 120))
-    told = recorder()
+    recorded = recorder()
     settings = [*quick, "image.size=60"]  # the others have 40
-    detector = fit(images, settings=settings, false_reject_rate=RATE, observer=told)
+    detector = fit(images, settings=settings, false_reject_rate=RATE, observer=recorded)
     assert detector.file.preprocessing.scale == 1.5
     assert detector.file.preprocessing.scaled(100, 120) == (150, 180)
-    (problem,) = told.problems
+    (problem,) = recorded.problems
     assert str(problem).startswith(f"{images / 'small.png'}: is 60 × 10 pixels")
     assert str(problem).endswith("leave it out, or fit with --set image.scale=each")
     assert detector.file.fingerprint.count == 25

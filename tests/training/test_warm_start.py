@@ -33,7 +33,7 @@ def more(good: Path, tmp_path: Path, draw: Draw, save: Save) -> Path:
     return folder
 
 
-def test_a_model_goes_on_with_what_is_new_and_what_it_knew(
+def test_a_warm_start_trains_on_new_and_earlier_images(
     detector: Detector, base: Path, more: Path, tmp_path: Path
 ) -> None:
     again = fit(more, continue_from=base, out=tmp_path / "model")
@@ -63,7 +63,7 @@ def test_a_model_goes_on_with_what_is_new_and_what_it_knew(
     )
 
 
-def test_it_begins_with_the_weights_of_the_model(
+def test_a_warm_start_begins_with_the_weights_of_the_model(
     detector: Detector, base: Path, more: Path, tiny: list[str]
 ) -> None:
     still = fit(more, continue_from=base, settings=["training.learning_rate=1e-12", "training.steps=2"])
@@ -72,7 +72,7 @@ def test_it_begins_with_the_weights_of_the_model(
         torch.testing.assert_close(still.model.state_dict()[name], value)
 
 
-def test_going_on_again_remembers_all_that_was_seen_and_the_first_length(
+def test_a_second_warm_start_keeps_all_images_seen_and_the_first_length(
     base: Path, more: Path, tmp_path: Path, draw: Draw, save: Save
 ) -> None:
     second = fit(more, continue_from=base, settings=["training.steps=2"], out=tmp_path / "second")
@@ -93,7 +93,7 @@ def test_going_on_again_remembers_all_that_was_seen_and_the_first_length(
     assert last.file.seen.items() >= second.file.seen.items()
 
 
-def test_new_images_alone_will_do_where_they_can_calibrate(
+def test_new_images_alone_suffice_if_they_can_calibrate(
     base: Path, tmp_path: Path, draw: Draw, save: Save
 ) -> None:
     for seed in range(4):
@@ -115,7 +115,7 @@ def test_one_new_image_beside_the_earlier_ones_trains(
     assert again.file.split["calibration"] == detector.file.split["calibration"]
 
 
-def test_what_a_model_cannot_go_on_with_is_refused_in_a_line(
+def test_an_impossible_warm_start_is_refused_in_one_line(
     base: Path, good: Path, more: Path, tmp_path: Path, draw: Draw, save: Save
 ) -> None:
     def refused(images: Path, *arguments: Any, **options: Any) -> str:
@@ -126,8 +126,8 @@ def test_what_a_model_cannot_go_on_with_is_refused_in_a_line(
         return str(error.value)
 
     assert "leave --recipe out" in refused(more, "l2-ae")
-    said = refused(more, settings=["encoder.latent=9"])
-    assert said.startswith(f"{base}: was fitted with encoder.latent 8 and goes on with it, not with 9")
+    message = refused(more, settings=["encoder.latent=9"])
+    assert message.startswith(f"{base}: was fitted with encoder.latent 8 and goes on with it, not with 9")
     assert "score.sigma" in refused(more, settings=["score.sigma=3"])
     assert "no image that is new" in refused(good)
     save(tmp_path / "one" / "a.png", draw(999))
@@ -161,7 +161,7 @@ def test_a_model_that_did_not_note_its_images_is_refused(
         fit(more, continue_from=tmp_path / "old")
 
 
-def test_going_on_interrupted_goes_on_to_the_same_model(
+def test_an_interrupted_warm_start_resumes_to_the_same_model(
     base: Path, good: Path, more: Path, tmp_path: Path, tiny: list[str], recorder: type
 ) -> None:
     longer: dict[str, Any] = {"settings": ["training.steps=6"], "continue_from": base}
@@ -176,7 +176,7 @@ def test_going_on_interrupted_goes_on_to_the_same_model(
     assert again.file.calibration == whole.file.calibration
 
 
-def test_going_on_keeps_pose_and_scale_and_remembers_what_is_new(
+def test_a_warm_start_keeps_pose_and_scale_and_adds_new_images_to_the_memory_bank(
     posed: tuple[Detector, Path],
     quick: list[str],
     bolts: Path,

@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls one function, prints what it gave."""
+"""Commands of ``blemish``: read arguments, call one function, print its result."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ Set = Annotated[
 ]
 Rate = Annotated[
     float | None,
-    typer.Option("--false-reject-rate", min=0, max=1, help="Share of good images that may be rejected."),
+    typer.Option(
+        "--false-reject-rate", min=0, max=1, help="Share of good images that may be rejected, on average."
+    ),
 ]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", help="Reject scores above this, instead of a promised rate.")
+    float | None,
+    typer.Option("--threshold", help="Reject image scores above this, instead of a promised rate."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
+]
 
 
 def _show_version(asked: bool) -> None:
@@ -62,27 +67,27 @@ def demo(
     family: Annotated[
         str,
         typer.Option(
-            help="rod, machined parts as they fell; weave, checkerboard, part; or painting, which several sensors saw."
+            help="rod (machined parts in any pose), weave, checkerboard, part, or painting (scenes of five modalities)."
         ),
     ] = "rod",
-    seed: Annotated[int, typer.Option(help="Of the images and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the images and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
+    """Run Blemish on generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
     with working(quiet=as_json) as observer:
         from blemish.demo import run as demos
 
         figures: Any
         if family == demos.PAINTING:
             painting = demos.run_painting_demo(out, seed=seed, observer=observer)
-            figures, said, report = painting.figures(), painting.in_words(), painting.report
+            figures, summary, report = painting.figures(), painting.in_words(), painting.report
         else:
             result = demos.run_demo(out, family=family, seed=seed, observer=observer)
-            figures, said, report = result.figures(), result.in_words(), result.report
+            figures, summary, report = result.figures(), result.in_words(), result.report
     if as_json:
         print_json(figures)
     else:
-        typer.echo(said)
+        typer.echo(summary)
         typer.echo(f"Report: {report}")
     end(observer)
 
@@ -108,13 +113,17 @@ def fit(
     ] = None,
     continue_from: Annotated[
         Path | None,
-        typer.Option("--continue", metavar="MODEL", help="Go on from this model, with good images added."),
+        typer.Option(
+            "--continue",
+            metavar="MODEL",
+            help="Warm start: train this model further, with good images added.",
+        ),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Learn from good images, and calibrate the reject decision on some held out."""
+    """Fit a detector on good images, and calibrate the reject decision on held-out ones."""
 
     def after_stop() -> tuple[str, ...]:
         from blemish.training.runs import is_unfinished
@@ -166,23 +175,28 @@ def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
         Path,
-        typer.Argument(help="Image, folder of images, or CSV list; scenes, if the model is of scenes."),
+        typer.Argument(help="Image, folder of images, or CSV list; for a model of scenes, scenes."),
     ],
     out: Out,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
     hide: Annotated[
         list[str] | None,
-        typer.Option("--hide", metavar="NAME", help="Of scenes: a sensor to reconstruct from the others."),
+        typer.Option(
+            "--hide",
+            metavar="NAME",
+            help="For scenes: a modality to hide, and to reconstruct from the others.",
+        ),
     ] = None,
     reconstruction: Annotated[
-        bool, typer.Option("--reconstruction", help="Of scenes: write reconstructions at full size too.")
+        bool,
+        typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Score images, decide, and show where they differ from what was learned."""
+    """Score images, accept or reject each, and show its anomalies in a heat map."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.inspect import inspect as run
 
@@ -215,7 +229,9 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
         Path,
-        typer.Argument(help="The good images or scenes that the model was fitted on; of images also more."),
+        typer.Argument(
+            help="Good images or scenes that the model was fitted on; further good images are welcome."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the calibrated model.")],
     false_reject_rate: Rate = None,
@@ -259,14 +275,14 @@ def features(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
         Path,
-        typer.Argument(help="Image, folder of images, or CSV list; scenes, if the model is of scenes."),
+        typer.Argument(help="Image, folder of images, or CSV list; for a model of scenes, scenes."),
     ],
     out: Out,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write what the network knows of each place, as arrays for other tools."""
+    """Write the features that the encoder extracts at each place, as arrays for other tools."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.extract_features import extract_features
 
@@ -291,7 +307,7 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Image and pixel figures against labels and masks, with 95 % intervals."""
+    """Evaluate a model on labelled images: image and pixel metrics, with 95 % intervals."""
     with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish.evaluation import evaluate as evaluating
         from blemish.inspection import folder as inspecting
@@ -323,7 +339,7 @@ def compare(
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Fit several recipes on one split and set their figures side by side; finished fits are kept."""
+    """Fit several recipes on the same split and compare their metrics; finished fits are kept."""
     with working(quiet=as_json) as observer:
         from blemish.evaluation import compare as comparing
 
@@ -345,7 +361,7 @@ def compare(
 
 @app.command(epilog="Example: `blemish recipes --json`")
 def recipes(as_json: Json = False) -> None:
-    """The methods, their papers, and what each needs."""
+    """List the recipes, their papers, and the requirements of each."""
     from blemish.recipes import load_recipe, recipe_names
 
     print_recipes([load_recipe(name) for name in recipe_names()], as_json=as_json)
@@ -397,18 +413,18 @@ def study(
 
 @app.command(epilog="Example: `blemish checks`")
 def checks(as_json: Json = False) -> None:
-    """What this machine has, what is missing, and how to get it."""
+    """List the packages, memory and GPU of this machine, and how to get those that are missing."""
     from dataclasses import asdict
 
     from blemish.checks import run_checks
 
     found = run_checks()
     if as_json:
-        print_json([asdict(check) for check in found])
+        print_json([{**asdict(check), "mend": check.remedy} for check in found])  # "mend": name until 0.1
     else:
         for check in found:
-            mark, mend = ("ok", "") if check.ok else ("--", f"; {check.mend}")
-            typer.echo(f"{mark}  {check.name:<22} {check.found}{mend}")
+            mark, remedy = ("ok", "") if check.ok else ("--", f"; {check.remedy}")
+            typer.echo(f"{mark}  {check.name:<22} {check.found}{remedy}")
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 

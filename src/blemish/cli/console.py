@@ -1,4 +1,4 @@
-"""How the command line shows long work: a live bar on a terminal, plain lines elsewhere, all on stderr."""
+"""Progress of long work on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BAR_WIDTH = 20
 
 
 class ConsoleObserver(Observer):
-    """Shows stages, counts and training; remembers how many problems it was told of."""
+    """Shows stages, counts and training, and counts the problems reported."""
 
     def __init__(self, should_stop: Callable[[], bool], *, quiet: bool = False) -> None:
         self.problems = 0

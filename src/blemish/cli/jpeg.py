@@ -14,14 +14,14 @@ from blemish.errors import UsageError
 
 app = typer.Typer(
     name="jpeg",
-    help="Smaller JPEG files that any decoder opens, and how they compare.",
+    help="Encode smaller JPEG files that any decoder opens, and compare encoders.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one a core.")
+    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
 ]
 
 
@@ -37,33 +37,40 @@ def encode(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Replace each JPEG, once its new file is verified.")
     ] = False,
-    quality: Annotated[float | None, typer.Option(help="1 to 100; 75 without any target.")] = None,
-    target_bpp: Annotated[float | None, typer.Option(help="Bits per pixel to meet instead.")] = None,
+    quality: Annotated[
+        float | None, typer.Option(help="1 to 100; by default 75, unless a target is given.")
+    ] = None,
+    target_bpp: Annotated[
+        float | None, typer.Option(help="Target rate in bits per pixel, instead of a quality.")
+    ] = None,
     target_ssim: Annotated[
-        float | None, typer.Option(help="SSIM of luma to meet instead, such as 0.98.")
+        float | None, typer.Option(help="Target SSIM of luma, such as 0.98, instead of a quality.")
     ] = None,
     tune: Annotated[
         Literal["psnr", "ms-ssim", "balanced", "ssimulacra2"] | None,
-        typer.Option(help="The measure that the bits are spent on; without it psnr and ms-ssim, balanced."),
+        typer.Option(help="Quality measure to optimise; by default psnr and ms-ssim, balanced."),
     ] = None,
     sampling: Annotated[
         Literal["4:4:4", "4:2:0"] | None,
-        typer.Option(help="Chroma in full, or halved both ways; 4:2:0 without it."),
+        typer.Option(help="Chroma at full size, or at half the width and height; by default 4:2:0."),
     ] = None,
     protect: Annotated[
         Path | None,
         typer.Option(
             "--protect",
             metavar="MODEL",
-            help="Detector that blemish fit made: regions that it finds suspicious keep their detail.",
+            help="Detector made by blemish fit; its regions of interest keep their detail.",
         ),
     ] = None,
     protect_strength: Annotated[
         float | None,
-        typer.Option(help="1 to 100: how much more errors count there, and less elsewhere; 4 without it."),
+        typer.Option(
+            help="1 to 100: factor by which errors count more there, and less elsewhere; by default 4."
+        ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Encoder that blemish jpeg fit made, instead of ours.")
+        Path | None,
+        typer.Option("--model", help="Encoder made by blemish jpeg fit, instead of the built-in one."),
     ] = None,
     keep_metadata: Annotated[
         bool,
@@ -72,13 +79,14 @@ def encode(
         ),
     ] = True,
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="Of JPEG files: the same coefficients, coded anew.")
+        bool,
+        typer.Option("--lossless", help="For JPEG files: keep the coefficients, and only code them anew."),
     ] = False,
     workers: Workers = None,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace files in the output folder that are not of an earlier run."
+            "--overwrite", help="Also replace files in the output folder that no earlier run wrote."
         ),
     ] = False,
     as_json: Json = False,
@@ -145,13 +153,15 @@ def evaluate(
             help="Names, or folders that blemish jpeg fit made, separated by commas; by default all names."
         ),
     ] = None,
-    qualities: Annotated[str | None, typer.Option(help="The ladder: 1 to 100, separated by commas.")] = None,
+    qualities: Annotated[
+        str | None, typer.Option(help="Qualities to measure, 1 to 100, separated by commas.")
+    ] = None,
     bpp_range: Annotated[
-        str, typer.Option("--bpp", help="Bits per pixel between which BD-rates are taken.")
+        str, typer.Option("--bpp", help="Range of bits per pixel for the BD-rates.")
     ] = "0.2,1.0",
-    ssimulacra2: Annotated[bool, typer.Option(help="Take SSIMULACRA2, which is slow.")] = True,
-    lpips: Annotated[bool, typer.Option(help="Take LPIPS, where its network is there.")] = True,
-    crops: Annotated[int, typer.Option(min=0, help="Images whose details are shown.")] = 3,
+    ssimulacra2: Annotated[bool, typer.Option(help="Measure SSIMULACRA2, which is slow.")] = True,
+    lpips: Annotated[bool, typer.Option(help="Measure LPIPS, if its network is installed.")] = True,
+    crops: Annotated[int, typer.Option(min=0, help="Number of images to show details of.")] = 3,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything again.")] = False,
     as_json: Json = False,
@@ -201,9 +211,9 @@ def fit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is in the output folder.")
+        bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -247,7 +257,7 @@ def fit(
 
 @app.command(epilog="Example: `blemish jpeg recipes --json`")
 def recipes(as_json: Json = False) -> None:
-    """The networks that `blemish jpeg fit` trains, and their papers."""
+    """List the networks that `blemish jpeg fit` trains, and their papers."""
     from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
 
     print_recipes([load_deep_recipe(name) for name in deep_recipe_names()], as_json=as_json)

@@ -1,4 +1,4 @@
-"""What every command does around its work: progress, results as JSON, how it ends."""
+"""Frame of every command: progress, results as JSON, exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def working(
     *, quiet: bool = False, after_stop: Callable[[], tuple[str, ...]] = tuple
 ) -> Iterator[ConsoleObserver]:
-    """Progress on stderr, and Ctrl-C as a request to stop.
+    """Show progress on stderr, and take Ctrl-C as a request to stop.
 
     After a stop the line to go on with is printed: this command again, with the options that ``after_stop``
     gives then.
@@ -44,7 +44,7 @@ def working(
 
 
 def end(observer: ConsoleObserver) -> None:
-    """Exit code 1 when files had to be skipped, told after the results."""
+    """Exit with code 1 when files had to be skipped, and report their number after the results."""
     if observer.problems:
         plural = "s were" if observer.problems > 1 else " was"
         typer.echo(f"blemish: finished, but {observer.problems} file{plural} skipped, see above", err=True)
@@ -69,7 +69,7 @@ def integers(option: str, text: str) -> list[int]:
 
 
 def print_recipes(recipes: Sequence[Recipe] | Sequence[DeepRecipe], *, as_json: bool) -> None:
-    """A line for each recipe, or all of them as JSON."""
+    """Print a line for each recipe, or all of them as JSON."""
     if as_json:
         print_json([recipe.model_dump(mode="json") for recipe in recipes])
         return

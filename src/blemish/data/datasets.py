@@ -42,7 +42,7 @@ class Item:
 
     @property
     def is_good(self) -> bool | None:
-        """Whether the label says good; None without a label."""
+        """True if the label says good; None without a label."""
         return None if self.label is None else self.label == GOOD
 
 
@@ -234,15 +234,15 @@ def _add_test_type(labelled: Labelled, root: Path, folder: Path) -> None:
     for path in images:
         stem = next((stem for stem in (f"{path.stem}_mask", path.stem) if stem in masks), None)
         if stem is None:
-            mend = f"add {mask_folder / f'{path.stem}_mask.png'}"
-            labelled.problems.append(ImageError(path, "is a defective image without a mask", mend))
+            remedy = f"add {mask_folder / f'{path.stem}_mask.png'}"
+            labelled.problems.append(ImageError(path, "is a defective image without a mask", remedy))
             continue
         used.add(stem)
         labelled.items.append(_item(root, path, label, "test", masks[stem]))
     for stem, path in masks.items():
         if stem not in used:
-            mend = f"add its image to {folder} or remove the mask"
-            labelled.problems.append(ImageError(path, "is a mask without an image", mend))
+            remedy = f"add its image to {folder} or remove the mask"
+            labelled.problems.append(ImageError(path, "is a mask without an image", remedy))
 
 
 def _labelled_list(source: Path) -> Labelled:
@@ -273,7 +273,7 @@ def _read_list(source: Path) -> list[Item]:
 
 
 def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row of a CSV file by column, with its line number; empty lines are passed over."""
+    """Read each row of a CSV file by column, with its line number; empty lines are passed over."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

@@ -175,8 +175,8 @@ def _mismatch(one: _Checked, majority: ImageInfo) -> ImageError | None:
     if one.info.channels != majority.channels:
         plural = "s" if one.info.channels > 1 else ""
         problem = f"has {one.info.channels} channel{plural} where the others have {majority.channels}"
-        mend = f"convert it or fit with --set image.channels={majority.channels}"
-        return ImageError(one.item.path, problem, mend)
+        remedy = f"convert it or fit with --set image.channels={majority.channels}"
+        return ImageError(one.item.path, problem, remedy)
     if one.info.kind != majority.kind:
         problem = f"is {DEPTH_WORDS[one.info.kind]} where the others are {DEPTH_WORDS[majority.kind]}"
         return ImageError(one.item.path, problem, f"convert it to {DEPTH_WORDS[majority.kind]}")

@@ -1,4 +1,4 @@
-"""Reading one image file into memory: any common format, exact values, one line for every fault."""
+"""Reading of one image file into memory: any common format, exact values, one line for every fault."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def resize(pixels: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[
 
 @dataclass(frozen=True)
 class _Header:
-    """How to decode a file: ``decode`` gives (C, H, W), to be turned upright by ``orientation`` (1 to 8)."""
+    """Decoding of a file: ``decode`` gives (C, H, W), to be turned upright by ``orientation`` (1 to 8)."""
 
     info: ImageInfo
     orientation: int

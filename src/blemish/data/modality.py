@@ -1,4 +1,4 @@
-"""Modalities: which channels of an image come from which sensor, and in which files they are."""
+"""Modalities: the channels of an image that one sensor took, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Modality(BaseModel):
 
     @property
     def is_grey(self) -> bool:
-        """``grey``, or its default."""
+        """True if the modality is compared in grey: ``grey``, or its default."""
         return self.channels == 3 if self.grey is None else self.grey
 
 

@@ -63,7 +63,7 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
     if readers:
         readers = _on_one_grid(readers, patch, cache, observer)
     if not readers:
-        raise FileError(source, "holds no scene that can be used", "mend the files above, or add others")
+        raise FileError(source, "holds no scene that can be used", "correct the files above, or add others")
 
     present = [
         modality.name

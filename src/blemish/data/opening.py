@@ -116,7 +116,7 @@ _SILENCE = logging.NullHandler()
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 32 bytes of an image file.
+    """Read the first 32 bytes of an image file.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def first_bytes(path: Path) -> bytes:
 
 
 def file_bytes(path: Path) -> bytes:
-    """All bytes of an image file.
+    """Read all bytes of an image file.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def full_size_series(tiff: TiffFile) -> list[TiffPageSeries]:
 
 def several_images(path: Path, tiff: TiffFile, axes: str) -> ImageError:
     """The error to raise for a TIFF whose pages are images of their own, or of which that is not known."""
-    problem = f"holds {len(tiff.pages)} pages that are not said to be channels ({axes})"
+    problem = f"holds {len(tiff.pages)} pages that are not marked as channels ({axes})"
     return ImageError(path, problem, "save one image a file, or planar channels (axes CYX)")
 
 

@@ -34,12 +34,12 @@ class ResamplingAxis:
 
     @property
     def first(self) -> int:
-        """First of the old pixels that are needed."""
+        """Index of the first old pixel that is needed."""
         return int(self._touched[0])
 
     @property
     def last(self) -> int:
-        """One past the last of them."""
+        """Index past the last old pixel that is needed."""
         return int(self._touched[-1]) + 1
 
     @property

@@ -1,4 +1,4 @@
-"""The ``modalities.yaml`` that says which files of a scene belong to which modality."""
+"""Schema of ``modalities.yaml``, which assigns the files of a scene to its modalities."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def description_of(source: Path) -> Path | None:
 
 
 def read_description(path: Path) -> SceneDescription:
-    mend = "correct the file"
+    remedy = "correct the file"
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def read_description(path: Path) -> SceneDescription:
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise FileError(path, f"is not valid YAML ({' '.join(str(error).split())})", mend) from None
+        raise FileError(path, f"is not valid YAML ({' '.join(str(error).split())})", remedy) from None
     if not isinstance(data, dict):
         raise FileError(path, "holds no keys and values", "list the sensors under 'modalities:'")
     try:
@@ -70,7 +70,7 @@ def read_description(path: Path) -> SceneDescription:
     except ValidationError as error:
         # A key that is not known is often the one that is missing, misspelt.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise FileError(path, _explained(first), mend) from None
+        raise FileError(path, _explained(first), remedy) from None
     names = [entry.name for entry in described.modalities]
     files = [str(PurePosixPath(entry.file)) for entry in described.modalities]
     for key, values in (("name", names), ("file", files)):
@@ -79,7 +79,7 @@ def read_description(path: Path) -> SceneDescription:
             raise FileError(path, f"gives the {key} '{again}' twice", f"give each modality its own {key}")
     if described.grid is not None and described.grid not in names:
         known = nearest(described.grid, names)
-        raise FileError(path, f"has the grid '{described.grid}', which is no modality; {known}", mend)
+        raise FileError(path, f"has the grid '{described.grid}', which is no modality; {known}", remedy)
     return described
 
 

@@ -197,12 +197,12 @@ class SceneReader:
 
     @property
     def finest(self) -> str:
-        """The modality that has most pixels."""
+        """Modality with the most pixels."""
         return max(self._windows, key=lambda name: _pixels(self._windows[name]))
 
     @property
     def scales(self) -> dict[str, float]:
-        """Of each present modality, its pixels along a side for each pixel of the scene."""
+        """Scale of each present modality: its pixels along a side for each pixel of the scene."""
         return {
             name: math.sqrt(_pixels(windows) / (self.height * self.width))
             for name, windows in self._windows.items()
@@ -329,7 +329,7 @@ def _check_field(windows: WindowedImage, grid: WindowedImage, *, rounded: bool) 
 
 
 def _without_range(windows: WindowedImage) -> ImageError:
-    problem = f"holds values of the type {windows.dtype}, whose full range is not said"
+    problem = f"holds values of the type {windows.dtype}, whose full range is unknown"
     return ImageError(windows.path, problem, "give its 'range' in modalities.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Division of scenes: columns that train, that stop the training, and that calibrate the decision.
+"""Split of scenes: columns for training, for early stopping, and for calibration.
 
 Scenes are few and large, so each scene is divided instead of the set of them: from left to right 60 % of its
 columns train, 15 % are held out for early stopping, and 25 % calibrate. No patch lies in two bands. (Xie,

@@ -1,7 +1,7 @@
 """Scenes: the same surface seen by several sensors, a file or files for each modality.
 
 A scene is one painting or object, and a folder with a file for each modality, that is each sensor. What the
-files mean is said in a ``modalities.yaml`` beside them, or beside the folders of several scenes::
+files mean is described by a ``modalities.yaml`` beside them, or beside the folders of several scenes::
 
     root: scans                    # where the scenes are; this file's folder when left out
     grid: visible                  # whose pixels the others are brought to; the one with most when left out
@@ -52,7 +52,7 @@ class Scene:
     folder: Path
     modalities: tuple[Modality, ...]
     notices: tuple[str, ...] = ()
-    """What was found beside the modalities, a line each."""
+    """Remarks on other files and entries that were found, a line each."""
 
 
 def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list[Scene]:
@@ -83,7 +83,7 @@ def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list
 
 
 def holds_scenes(source: str | Path) -> bool:
-    """Whether ``source`` holds scenes rather than independent images.
+    """True if ``source`` holds scenes rather than independent images.
 
     It is where there is a ``modalities.yaml``, where all subfolders with images hold from two to 64 of
     them, and where the images of a folder without such subfolders differ in channels or depth.
@@ -168,7 +168,9 @@ def _agreed(
     by_name = {modality.name: modality for modality in found}
     if not by_name.keys() & {modality.name for modality in wanted}:
         names = ", ".join(modality.name for modality in wanted)
-        raise FileError(path, f"names none of the model's modalities ({names})", "name them alike")
+        raise FileError(
+            path, f"names none of the model's modalities ({names})", "name them as the model does"
+        )
     agreed: list[Modality] = []
     for modality in wanted:
         own = by_name.get(modality.name)
@@ -211,7 +213,7 @@ def _with_channels(path: Path, modality: Modality, folders: Sequence[Path]) -> M
     if not files:
         raise FileError(
             path,
-            f"names '{modality.name}', of which there is no file and whose channels are not said",
+            f"names '{modality.name}', of which there is no file and whose channels are unknown",
             f"add {modality.file}, or its 'channels', or remove the entry",
         )
     return modality.model_copy(update={"channels": _channels(files)})

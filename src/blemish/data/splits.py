@@ -1,4 +1,4 @@
-"""Splitting good images into those that train, those that stop the training, and those that calibrate."""
+"""Split of good images: for training, for early stopping, and for calibration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Split:
 
 
 class SplitCounts(NamedTuple):
-    """How many images go into each part."""
+    """Number of images in each part."""
 
     train: int
     validation: int
@@ -32,7 +32,7 @@ class SplitCounts(NamedTuple):
 
 
 def plan_split(n: int, *, needed: int) -> SplitCounts:
-    """How many of ``n`` good images train, validate and calibrate.
+    """Plan how many of ``n`` good images train, validate and calibrate.
 
     A fifth calibrates, or the ``needed`` images that a promise takes (``blemish.decision.needed``) where
     those are more, and at most half of ``n``. A tenth, at least one, validates; the rest trains.

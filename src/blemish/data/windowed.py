@@ -158,7 +158,7 @@ class _Whole(WindowedImage):
 
 @dataclass(frozen=True)
 class _Page:
-    """Where the segments (tiles or strips) of one page lie in the file."""
+    """Positions of the segments (tiles or strips) of one page in the file."""
 
     offsets: Sequence[int]
     counts: Sequence[int]
@@ -332,7 +332,7 @@ def _largest(path: Path, tiff: TiffFile) -> TiffPageSeries:
 
 
 def _is_level(other: TiffPageSeries, first: TiffPageSeries) -> bool:
-    """Whether ``other`` is ``first`` at a lower resolution, to a pixel's rounding."""
+    """True if ``other`` is ``first`` at a lower resolution, to a pixel's rounding."""
     height, width = first.keyframe.imagelength, first.keyframe.imagewidth
     level_h, level_w = other.keyframe.imagelength, other.keyframe.imagewidth
     same_kind = other.axes == first.axes and other.dtype == first.dtype
@@ -340,7 +340,7 @@ def _is_level(other: TiffPageSeries, first: TiffPageSeries) -> bool:
 
 
 def same_field(coarse: tuple[int, int], fine: tuple[int, int], *, rounded: bool = False) -> bool:
-    """Whether (height, width) ``coarse`` can be ``fine`` at another scale, each side rounded up or down.
+    """True if (height, width) ``coarse`` is ``fine`` at another scale, each side rounded up or down.
 
     With ``rounded`` both are of a third image at scales of their own, so that ``fine`` was rounded too.
 
@@ -376,7 +376,9 @@ class Mosaic(WindowedImage):
         for part in self._parts.values():
             if (part.channels, part.dtype, part.full_scale) != (self.channels, self.dtype, self.full_scale):
                 problem = f"has {part.channels} × {part.dtype}, {first.path.name} has {self.channels} × {self.dtype}"
-                raise ImageError(part.path, problem, "save all files of a modality alike")
+                raise ImageError(
+                    part.path, problem, "save all files of a modality with the same channels and type"
+                )
         self._tops = self._starts("row", 0)
         self._lefts = self._starts("column", 1)
         self.height, self.width = self._tops[-1][1], self._lefts[-1][1]
@@ -431,7 +433,7 @@ class Mosaic(WindowedImage):
 
 
 def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, slice]:
-    """Where [start, start + length) meets [first, first + count): counted from ``first``, and from ``start``."""
+    """Overlap of [start, start + length) and [first, first + count): counted from ``first``, and from ``start``."""
     low, high = max(start, first), min(start + length, first + count)
     return slice(low - first, high - first), slice(low - start, high - start)
 

@@ -1,4 +1,4 @@
-"""From residual to decision, free of torch: scores, thresholds, p-values, regions, metrics, records."""
+"""Scores, thresholds, p-values, regions, metrics and records, without torch."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def p_values(calibration: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def needed(false_reject_rate: float, confidence: float | None = None) -> int:
-    """How many calibration images a false-reject rate α asks for.
+    """Number of calibration images that a false-reject rate α needs.
 
     Without ``confidence``: the smallest n for which a threshold exists, ⌈1/α⌉ − 1; α then holds on average
     over calibration sets. With it: the smallest n for which the largest calibration score, as threshold,
@@ -78,7 +78,7 @@ def needed(false_reject_rate: float, confidence: float | None = None) -> int:
 
 
 def largest(scores: ArrayLike, share: float) -> tuple[int, ...]:
-    """Which scores, shape (n,), are the ⌊share · n⌋ largest, by rising number; of equal ones the first.
+    """Indices of the ⌊share · n⌋ largest scores, shape (n,), in rising order; of equal scores the first.
 
     >>> largest([0.3, 0.9, 0.1, 0.9], 0.5), largest([0.3, 0.9, 0.1], 0.3)
     ((1, 3), ())
@@ -89,7 +89,7 @@ def largest(scores: ArrayLike, share: float) -> tuple[int, ...]:
 
 
 def outlying(scores: ArrayLike) -> tuple[int, ...]:
-    """Which scores, shape (n,), above 0, stand out above the others, by rising number; at most a quarter of them.
+    """Indices of the outliers among scores above 0, shape (n,), in rising order; at most a quarter of them.
 
     Those whose logarithm lies more than 2.24 robust standard deviations above the median (1.4826 times the median
     absolute deviation; Wilcox, Introduction to Robust Estimation and Hypothesis Testing, 3rd edition, section 3.13.2).
@@ -105,7 +105,7 @@ def outlying(scores: ArrayLike) -> tuple[int, ...]:
 
 
 def trimmed(scores: ArrayLike, trim: Trim) -> tuple[int, ...]:
-    """Which scores, shape (n,), ``trim`` takes for those of defective images, by rising number."""
+    """Indices of the scores, shape (n,), that ``trim`` takes for those of defective images, in rising order."""
     return outlying(scores) if trim == "auto" else largest(scores, trim)
 
 
@@ -115,11 +115,12 @@ def at_most(trim: Trim) -> float:
 
 
 class Guarantee(BaseModel):
-    """What n calibration images promise at a false-reject rate.
+    """Guarantee of n calibration images at a false-reject rate.
 
     ``n`` is the number of calibration images and ``false_reject_rate`` the rate α that was asked for;
-    ``left_out`` counts images that scored higher than all of them and were taken for blemished; ``rank`` is k, the place of the threshold among the ordered calibration scores, and ``bound`` the rate
-    that is promised on average over calibration sets, (n + 1 − k)/(n + 1) ≤ α.
+    ``left_out`` counts images that scored higher than all of them and were taken for defective; ``rank`` is k, the
+    place of the threshold among the ordered calibration scores, and ``bound`` the rate that is promised on average
+    over calibration sets, (n + 1 − k)/(n + 1) ≤ α.
 
     Raises CalibrationError when n is too small for the rate, UsageError for a rate outside (0, 1).
 
@@ -142,18 +143,18 @@ class Guarantee(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def rank(self) -> int:
-        """k: the threshold is the k-th smallest calibration score."""
+        """k, where the threshold is the k-th smallest calibration score."""
         return _rank(self.n, self.false_reject_rate)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bound(self) -> float:
-        """Chance that a new good image is rejected, over calibration sets and images: at most this."""
+        """Largest chance that a new good image is rejected, averaged over calibration sets."""
         return (self.n + 1 - self.rank) / (self.n + 1)
 
     @property
     def bound_if_good(self) -> float:
-        """What ``bound`` is if the images left out were good after all."""
+        """``bound`` if the images left out were good after all."""
         n = self.n + self.left_out
         return (n + 1 - self.rank) / (n + 1)
 
@@ -167,7 +168,7 @@ class Guarantee(BaseModel):
         return float(special.betaincinv(self.n + 1 - k, k, _confidence(confidence)))
 
     def interval(self, tests: int, confidence: float = 0.95) -> tuple[float, float]:
-        """Where the ratio of rejected images among ``tests`` new good ones will lie: (low, high) in [0, 1].
+        """Interval of the ratio of rejected images among ``tests`` new good ones: (low, high) in [0, 1].
 
         The number of rejections is beta-binomial(tests, n + 1 − k, k) when scores have no ties; the interval
         is equal-tailed and its coverage is at least ``confidence`` (Angelopoulos and Bates 2021, appendix C).
@@ -189,7 +190,7 @@ class Guarantee(BaseModel):
             f"held-out good images, ordered by rising score. For this particular set of {self.n}, the "
             f"chance is at most {_percent(self.upper())} with 95 % confidence. This holds as long as new "
             f"good images are taken like the calibration images; it says nothing about how many "
-            f"blemishes are found.{self._assumption()}"
+            f"defects are found.{self._assumption()}"
         )
 
     def _assumption(self) -> str:
@@ -197,10 +198,10 @@ class Guarantee(BaseModel):
             return ""
         total = self.n + self.left_out
         if self.left_out == 1:
-            were, this = f"the highest of {total} held-out scores was taken for a blemished image", "it"
+            were, this = f"the highest of {total} held-out scores was taken for a defective image", "it"
         else:
             were, this = (
-                f"the {self.left_out} highest of {total} held-out scores were taken for blemished images",
+                f"the {self.left_out} highest of {total} held-out scores were taken for defective images",
                 "they",
             )
         return (
@@ -221,7 +222,7 @@ def train_mean_threshold(scores: ArrayLike) -> float:
 
 
 def benjamini_hochberg(p: ArrayLike, q: float) -> NDArray[np.bool_]:
-    """Which images of a batch to call anomalous so that on average at most q of those called are good.
+    """Select the images of a batch to call anomalous so that on average at most q of them are good.
 
     ``p`` holds the p-values, shape (m,); the result is boolean, shape (m,). All p-values up to the largest
     ordered p₍ᵢ₎ ≤ q i/m are rejected (Benjamini and Hochberg, JRSS B 57(1), 1995). Conformal p-values that

@@ -37,7 +37,7 @@ class IndependentImages(_DecisionRecord):
 
 
 class GroupedImages(_DecisionRecord):
-    """Calibration scores of images of which several show the same thing."""
+    """Calibration scores of images in groups; images of one group show the same object."""
 
     kind: Literal["grouped images"] = "grouped images"
     groups: int
@@ -112,7 +112,7 @@ class Decision(_DecisionRecord):
 
     @property
     def threshold(self) -> float:
-        """Scores above it are rejected.
+        """Threshold of the image score; scores above it are rejected.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Decision(_DecisionRecord):
 
     @property
     def pixel_threshold(self) -> float:
-        """Map values above it form regions: at most the stated share of good images shows any.
+        """Pixel threshold; map values above it form regions, on at most the promised share of good images.
 
         With too few calibration images for that promise, it is the highest value of all their maps.
         """
@@ -163,7 +163,7 @@ class Decision(_DecisionRecord):
 
     @property
     def guarantee(self) -> str:
-        """What the threshold promises, in words."""
+        """Guarantee of the threshold, in words."""
         if self.rule == "fixed":
             return f"The threshold {self.threshold:.6g} was set by hand; it carries no promise."
         promise = self.promise

@@ -1,15 +1,14 @@
-"""Whether images that come in still look like those that the decision was calibrated on.
+"""Drift: test whether new images score like those that the decision was calibrated on.
 
-What comes in holds blemished images too, an unknown share, and most of them score above the threshold t. So
-only what lies *below* t is compared. Let t be one of the ordered calibration scores, or any number chosen
+Among new images is an unknown share of defective ones, and most of these score above the threshold t. So only the
+scores *below* t are compared. Let t be one of the ordered calibration scores, or any number chosen
 without sight of the images. If good images come independently from one distribution F, then, given t, the
-calibration scores below t and the scores below t of new good images are drawn alike and independently from F
-cut off at t, whatever F is and whether or not scores are tied. Both tests here rest on that exchangeability and
+calibration scores below t and the scores below t of new good images are independent draws from F cut off at t, whatever F is and whether or not scores are tied. Both tests here rest on that exchangeability and
 on nothing else: no asymptotics, no distribution of scores, and rejected images do not count, however many.
 
-Blemished images that are accepted do count: many of them are told as drift. And like the promise on rejected
-images, the false-alarm rates hold on average over calibration sets: one that is unlike its own source raises
-alarms again and again, and is then rightly suspected.
+Defective images that are accepted do count: many of them are reported as drift. Like the promise on rejected
+images, the false-alarm rates hold on average over calibration sets: a calibration set that does not resemble its own
+source raises alarms again and again, as it should.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FALSE_ALARM = 0.01
-"""Chance that a folder of images like those of the calibration is said to differ."""
+"""Chance of a drift report on a folder of images from the distribution of the calibration images."""
 RESAMPLES = 1999
 DEALT_AT_ONCE = 2**20
 """Scores, so that memory stays small whatever the number of images."""
@@ -30,10 +29,10 @@ DEALT_AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class Drift:
-    """How the accepted images among new ones compare with the calibration images; see :func:`find_drift`."""
+    """Comparison of the accepted images among new ones with the calibration images; see :func:`find_drift`."""
 
     p_value: float | None
-    """Chance of so much difference, or more, between images that are alike; None if there is none to compare."""
+    """Chance of so much difference, or more, without drift; None if there is none to compare."""
     accepted: int
     """New images that score below the threshold."""
     count: int
@@ -41,35 +40,35 @@ class Drift:
     compared: int
     """Calibration images that score below the threshold."""
     ranks: tuple[float, ...]
-    """Conformal p-value of each accepted image among those, rising: uniform where images are alike."""
+    """Conformal p-value of each accepted image among those, rising: uniform without drift."""
 
     @property
     def can_tell(self) -> bool:
-        """Whether the images are enough for a p-value at or below ``FALSE_ALARM``."""
+        """True when the images are enough for a p-value at or below ``FALSE_ALARM``."""
         # Of all ways to deal them out, the most uneven one may come in two, of low and of high scores.
         return 2 / math.comb(self.accepted + self.compared, self.accepted) <= FALSE_ALARM
 
     @property
     def differs(self) -> bool:
-        """Whether the images are said to differ, which those that do not are with a chance of ``FALSE_ALARM``."""
+        """True when drift is reported; without drift the chance of a report is at most ``FALSE_ALARM``."""
         return self.p_value is not None and self.p_value <= FALSE_ALARM
 
     def in_words(self) -> str:
         """The finding in a line, with what to do."""
         rejected = self.count - self.accepted
         if self.p_value is None or not self.can_tell:
-            told = (
-                f"Whether these images look like the training images cannot be told: {self.accepted} accepted "
+            finding = (
+                f"It cannot be decided whether these images look like the training images: {self.accepted} accepted "
                 f"ones, against {self.compared} of the calibration below the threshold, are too few."
             )
         elif not self.differs:
-            told = (
+            finding = (
                 "The accepted images score like the good ones that the decision was calibrated on "
                 f"(p = {self.p_value:.2g})."
             )
         else:
             higher = np.mean(self.ranks) < 0.5
-            told = (
+            finding = (
                 "These images do not look like the training images: accepted ones score "
                 f"{'higher' if higher else 'lower'} than good ones that the decision was calibrated on "
                 f"(p = {self.p_value:.1g}), so its promise is in doubt. "
@@ -77,11 +76,11 @@ class Drift:
                 "position; if they are meant to be so, fit again on good images taken like these."
             )
         if rejected > self.count / 2:
-            told += (
+            finding += (
                 f" {rejected} of {self.count} are rejected, which this comparison leaves out: if most of "
                 "them are good, the images have changed."
             )
-        return told
+        return finding
 
 
 def find_drift(calibration: ArrayLike, scores: ArrayLike, threshold: float, *, seed: int = 0) -> Drift:
@@ -132,7 +131,7 @@ def find_drift(calibration: ArrayLike, scores: ArrayLike, threshold: float, *, s
 
 
 class DriftAlarm:
-    """Watches images one by one; with no drift it ever goes off with a chance of at most ``false_alarm``.
+    """Sequential test of images one by one; without drift it ever alarms with a chance of at most ``false_alarm``.
 
     Each score below the threshold gets a p-value among all earlier ones, calibration and new together, ties
     broken at random: without drift these are independent and uniform, though the calibration set is shared
@@ -171,7 +170,7 @@ class DriftAlarm:
 
     @property
     def capital(self) -> float:
-        """What a bet of 1 against there being no drift has become."""
+        """Capital of a bettor who began with 1 and bets on drift."""
         return float(self._capitals.sum())
 
     def update(self, score: float) -> bool:

@@ -1,4 +1,4 @@
-"""Exact metrics from labels and scores, by sorting: the reference for everything that is quicker.
+"""Exact metrics from labels and scores, by sorting; the reference for the faster pixel metrics.
 
 ``labels`` are true for anomalous images or pixels, ``scores`` are larger for more anomalous ones, and what
 is called anomalous is what scores *above* a threshold, everywhere. Both are flattened. A metric that needs
@@ -221,7 +221,7 @@ def iou_auc(masks: Sequence[ArrayLike], maps: Sequence[ArrayLike]) -> float:
     truth = np.concatenate([mask.ravel() for mask, _ in pairs])
     values = np.concatenate([residual_map.ravel() for _, residual_map in pairs])
     if values.min() < 0:
-        raise ValueError("residual maps hold no values below 0")
+        raise ValueError("anomaly maps hold no values below 0")
     if values.max() == 0:
         return math.nan
     thresholds, tp, fp = _counts(truth, values)
@@ -286,7 +286,7 @@ def _pairs(
         if truth.ndim != 2 or truth.shape != values.shape:
             raise ValueError(f"mask and map share one shape (H, W), not {truth.shape} and {values.shape}")
         if not np.isfinite(values).all():
-            raise ValueError("the residual map holds values that are not finite")
+            raise ValueError("the anomaly map holds values that are not finite")
         yield truth, values
 
 

@@ -94,7 +94,7 @@ class PixelMetrics:
         """
         values = np.ascontiguousarray(residual_map, dtype=np.float32)
         if values.ndim != 2 or values.size == 0:
-            raise ValueError(f"a residual map has shape (H, W) and at least one pixel, not {values.shape}")
+            raise ValueError(f"an anomaly map has shape (H, W) and at least one pixel, not {values.shape}")
         truth = np.zeros(values.shape, np.bool_) if mask is None else np.asarray(mask, dtype=np.bool_)
         if truth.shape != values.shape:
             raise ValueError(f"mask and map share one shape (H, W), not {truth.shape} and {values.shape}")
@@ -223,7 +223,7 @@ class _Bins:
 
 
 class _Ties:
-    """Which bins have seen one value only, and which one."""
+    """Bins that hold a single value so far, and that value."""
 
     def __init__(self) -> None:
         self._bits = np.full(_BINS, -1, np.int32)

@@ -14,7 +14,7 @@ from blemish.storage.records_log import append_line, end_last_line, read_log
 
 
 class Inspection(BaseModel):
-    """What was found in one image.
+    """Inspection of one image: its score, decision and regions.
 
     ``path`` is the image's name relative to the inspected folder, ``size`` its (width, height) in pixels,
     ``time`` the moment in UTC as ISO 8601, ``seconds`` the latency; ``label`` is None without labels. Numbers

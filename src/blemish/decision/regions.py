@@ -1,8 +1,8 @@
-"""The regions of an image whose residual stands above a level.
+"""Regions of an image: connected pixels whose anomaly map is above the pixel threshold.
 
-Take as level the conformal threshold of the largest map value of each calibration image: an image shows a
-region exactly when its map's maximum is above the level, so at most the stated share of good images shows
-any region at all.
+Take as pixel threshold the conformal threshold of the largest map value of each calibration image: an image shows a
+region exactly when the maximum of its map is above the pixel threshold, so at most the promised share of good images
+shows any region.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 
 
 class Region(BaseModel):
-    """One connected region: its box and area in pixels of the image, its largest and mean residual.
+    """One connected region: its box and area in pixels of the image, the largest and mean value of its map.
 
     The box covers columns ``x`` to ``x + width − 1`` and rows ``y`` to ``y + height − 1``.
     """
@@ -32,17 +32,17 @@ class Region(BaseModel):
     mean: float
 
 
-def find_regions(residual_map: ArrayLike, level: float) -> tuple[Region, ...]:
-    """The 8-connected regions where the map is above ``level``.
+def find_regions(anomaly_map: ArrayLike, pixel_threshold: float) -> tuple[Region, ...]:
+    """Find the 8-connected regions where the anomaly map is above ``pixel_threshold``.
 
-    ``residual_map`` has shape (H, W). Regions come by falling peak; equal peaks by falling area, then from
+    ``anomaly_map`` has shape (H, W). Regions come by falling peak; equal peaks by falling area, then from
     top to bottom and left to right.
 
-    >>> find_regions([[0, 0, 3], [0, 2, 0], [0, 0, 0]], level=1)
+    >>> find_regions([[0, 0, 3], [0, 2, 0], [0, 0, 0]], pixel_threshold=1)
     (Region(x=1, y=0, width=2, height=2, area=2, peak=3.0, mean=2.5),)
     """
-    values = _map(residual_map)
-    labels, _ = ndimage.label(values > level, structure=EIGHT_CONNECTED)
+    values = _map(anomaly_map)
+    labels, _ = ndimage.label(values > pixel_threshold, structure=EIGHT_CONNECTED)
     regions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         inside = values[box][labels[box] == label]
@@ -61,17 +61,17 @@ def find_regions(residual_map: ArrayLike, level: float) -> tuple[Region, ...]:
     return tuple(sorted(regions, key=lambda region: (-region.peak, -region.area, region.y, region.x)))
 
 
-def region_mask(residual_map: ArrayLike, level: float) -> NDArray[np.bool_]:
-    """The pixels, boolean (H, W), of the regions that ``find_regions`` gives for the same arguments.
+def region_mask(anomaly_map: ArrayLike, pixel_threshold: float) -> NDArray[np.bool_]:
+    """Mask, boolean (H, W), of the regions that ``find_regions`` gives for the same arguments.
 
-    >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], level=1).astype(int).tolist()
+    >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], pixel_threshold=1).astype(int).tolist()
     [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
-    return np.asarray(_map(residual_map) > level, dtype=np.bool_)
+    return np.asarray(_map(anomaly_map) > pixel_threshold, dtype=np.bool_)
 
 
-def _map(residual_map: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(residual_map, dtype=np.float64)
+def _map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(anomaly_map, dtype=np.float64)
     if values.ndim != 2:
-        raise ValueError(f"a residual map has shape (H, W), not {values.shape}")
+        raise ValueError(f"an anomaly map has shape (H, W), not {values.shape}")
     return values

@@ -1,4 +1,4 @@
-"""From a residual map to one number for the image.
+"""Image scores: one number for an anomaly map.
 
 Each score reduces in double precision, so that the same map gives the same number whatever machine,
 batch or runtime computed it.
@@ -19,7 +19,7 @@ SCORES: tuple[str, ...] = get_args(Score)
 
 
 def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, sigma: float = 4.0) -> float:
-    """Reduce a residual map to the score of its image; larger means more anomalous.
+    """Reduce an anomaly map to the score of its image; larger means more anomalous.
 
     ``residual_map`` has shape (H, W), values >= 0. The kinds are
 
@@ -27,7 +27,7 @@ def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, s
     - ``max``: the largest residual;
     - ``top-quantile``: the mean of the values at or above the ``quantile`` of the map;
     - ``smoothed-max``: the largest value after a Gaussian of standard deviation ``sigma`` pixels, with the
-      map mirrored at its border. It asks for a blemish of some size, where ``max`` listens to single pixels.
+      map mirrored at its border. It responds to a defect of some size, ``max`` to single pixels.
 
     Raises RecipeError for an unknown kind or a setting out of range, ValueError for a map that is empty, not
     two-dimensional or not finite.
@@ -39,9 +39,9 @@ def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, s
     """
     values = np.asarray(residual_map, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"a residual map has shape (H, W) and at least one pixel, not {values.shape}")
+        raise ValueError(f"an anomaly map has shape (H, W) and at least one pixel, not {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError("the residual map holds values that are not finite")
+        raise ValueError("the anomaly map holds values that are not finite")
     if kind == "mean":
         return float(values.mean())
     if kind == "max":

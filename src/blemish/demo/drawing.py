@@ -56,7 +56,7 @@ def drift(rng: np.random.Generator, shape: tuple[int, ...], knots: int, sd: floa
 
 
 def shrink(image: Array) -> Array:
-    """From two samples a pixel side to one: (C, 2H, 2W) to (C, H, W)."""
+    """Reduce two samples per pixel side to one: (C, 2H, 2W) to (C, H, W)."""
     rows = image[:, ::2] + image[:, 1::2]
     quarter: Array = (rows[:, :, ::2] + rows[:, :, 1::2]) * 0.25
     return quarter

@@ -1,8 +1,8 @@
-"""The demo's images: families of flawless things and their small defects.
+"""Generated images of the demo: families of good surfaces and parts, and their small defects.
 
-Every image is rendered twice from the same seed, once clean and once blemished, and the mask is where the
+Every image is rendered twice from the same seed, once good and once defective, and the mask is where the
 two differ noticeably; so image and mask agree by construction. Everything that varies between good images
-(light, pose, yarn, noise) varies more than what a blemish adds to any figure taken over the whole image.
+(light, pose, yarn, noise) changes any statistic of the whole image more than a defect does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from blemish.errors import FileError, UsageError, nearest
 from blemish.storage.atomic import atomic_path
 
 __all__ = [
-    "BLEMISHES",
+    "DEFECTS",
     "FAMILIES",
     "NOTICEABLE",
     "Sample",
@@ -38,7 +38,7 @@ __all__ = [
 
 FAMILIES = ("weave", "checkerboard", "part", "rod")
 
-BLEMISHES: dict[str, tuple[str, ...]] = {
+DEFECTS: dict[str, tuple[str, ...]] = {
     "weave": ("broken_yarn", "thick_yarn", "loose_thread", "stain", "snag", "shift"),
     "checkerboard": ("stroke", "dot"),
     "part": ("scratch", "dent", "chip", "filled_hole", "stain", "particle", "thread_pitch"),
@@ -46,19 +46,19 @@ BLEMISHES: dict[str, tuple[str, ...]] = {
 }
 
 NOTICEABLE = 4 / 255
-"""A pixel counts as blemished from this change on, in any channel, noise apart."""
+"""A pixel counts as defective from this change on, in any channel, noise apart."""
 
-# Blemishes outside these shares of the image are drawn again.
+# Defects outside these shares of the image are drawn again.
 _SMALLEST, _LARGEST = 0.0004, 0.01
 _SMALLEST_SIDE = 64
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A generated image and what is wrong with it.
+    """A generated image, the mask of its defect, and the kind of defect.
 
     ``image`` is uint8 (C, H, W), one channel for ``checkerboard`` and ``rod`` and three for the others; ``mask`` is
-    bool (H, W), True where blemished; ``kind`` is ``"good"`` or one of the family's ``BLEMISHES``.
+    bool (H, W), True where defective; ``kind`` is ``"good"`` or one of the family's ``DEFECTS``.
     """
 
     image: NDArray[np.uint8]
@@ -67,20 +67,20 @@ class Sample:
 
 
 def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength: float = 1.0) -> Sample:
-    """Draw one image of ``family``, good or with one blemish, fully determined by the arguments.
+    """Draw one image of ``family``, good or with one defect, fully determined by the arguments.
 
     Parameters
     ----------
     family: one of ``FAMILIES``.
-    kind: ``"good"`` (the mask is empty) or one of ``BLEMISHES[family]``.
-    seed: the scene, at least 0: the same seed shows the same thing, with or without a blemish.
+    kind: ``"good"`` (the mask is empty) or one of ``DEFECTS[family]``.
+    seed: the scene, at least 0: the same seed shows the same object, with or without a defect.
     size: side of the square image in pixels, at least 64.
-    strength: contrast of the blemish, above 0; 1 is faint and 3 plain to see, of ``rod`` 1 is plain to see.
+    strength: contrast of the defect, above 0; 1 is faint and 3 plain to see, of ``rod`` 1 is plain to see.
 
     Raises
     ------
     UsageError
-        For an unknown family or kind, a value out of range, or a blemish too weak to be noticed anywhere.
+        For an unknown family or kind, a value out of range, or a defect too weak to be noticed anywhere.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     """
     if family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
-    kinds = ("good", *BLEMISHES[family])
+    kinds = ("good", *DEFECTS[family])
     if kind not in kinds:
         raise UsageError(f"{family} has no kind {kind!r}; {nearest(kind, kinds)}")
     if seed < 0 or size < _SMALLEST_SIDE or not strength > 0:
@@ -145,7 +145,7 @@ def write_dataset(
         raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
     folder = Path(root) / family
     plan = [("train", "good", i) for i in range(good)] + [("test", "good", i) for i in range(test_good)]
-    plan += [("test", kind, i) for kind in BLEMISHES[family] for i in range(per_blemish)]
+    plan += [("test", kind, i) for kind in DEFECTS[family] for i in range(per_blemish)]
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise FileError(folder, "is there already", "name a new folder or remove this one")
     samples = _drawn(family, [kind for _, kind, _ in plan], seed=seed * 1_000_003, size=size)
@@ -345,7 +345,7 @@ def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int) -> Iterat
 
 
 def _changed(clean: Array, flawed: Array) -> NDArray[np.bool_]:
-    """Where two drawings (C, H, W) differ noticeably, without crumbs and pinholes."""
+    """Mask of noticeable differences between two drawings (C, H, W), without crumbs and pinholes."""
     changed = np.abs(flawed - clean).max(axis=0) >= NOTICEABLE
     neighbours = np.ones((3, 3), dtype=bool)
     joined = ndimage.binary_closing(np.pad(changed, 2), neighbours)[2:-2, 2:-2]

@@ -34,12 +34,12 @@ _SHANK_END, _SHANK_R, _THREAD_START, _THREAD_PITCH = 0.415, 0.055, 0.135, 0.0235
 
 @dataclass(frozen=True)
 class Station:
-    """How parts lie and are lit, and the camera that sees them."""
+    """Pose and light of the parts, and the camera."""
 
     turned: float
     """Degrees by which a part is turned to either side at most."""
     elevation: tuple[float, float]
-    """Of the lamp in degrees, least and most; its azimuth is any."""
+    """Least and largest elevation of the lamp in degrees; its azimuth is any."""
     shadow: float
     """Length of the shadow on the mat, in image sides."""
     mat: tuple[float, float]
@@ -50,7 +50,7 @@ class Station:
     """Light that reaches every face."""
     exposure: float
     contrast: float
-    """Of a defect of strength 1, in units of a faint one."""
+    """Contrast of a defect of strength 1, in units of a faint one."""
 
 
 BENCH = Station(
@@ -74,7 +74,7 @@ BELT = Station(
     exposure=0.8,
     contrast=3.0,
 )
-"""A belt under a machine-vision lamp nearly overhead: parts lie as they fell, and defects are plain to see."""
+"""A belt under a machine-vision lamp nearly overhead: parts in any pose, and clearly visible defects."""
 
 
 def rod_end(rng: np.random.Generator, size: int, station: Station) -> Drawing:

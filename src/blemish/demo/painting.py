@@ -1,4 +1,4 @@
-"""A generated painting that five sensors saw, with the truth of what each of them shows.
+"""Generated paintings in five modalities, with ground-truth masks of each modality.
 
 The painting is built up as a real one is, and every sensor looks at the same layers:
 
@@ -60,12 +60,12 @@ _TILE = 256
 
 @dataclass(frozen=True)
 class Painting:
-    """A generated painting, and where it has what."""
+    """A generated painting, and the ground-truth masks of its content."""
 
     images: dict[str, Floats]
-    """By the names of ``MODALITIES``: (C, H, W) in [0, 1]."""
+    """Image (C, H, W) in [0, 1] of each of ``MODALITIES``."""
     masks: dict[str, Mask]
-    """By the names of ``MASKS``: (H, W)."""
+    """Mask (H, W) of each of ``MASKS``."""
 
     @property
     def stacked(self) -> Floats:
@@ -79,7 +79,7 @@ def make_painting(seed: int, size: int = 512) -> Painting:
     Parameters
     ----------
     seed: at least 0; another one is another composition, in other pigments, on another support.
-    size: side of the square panel in pixels, at least 64. The composition grows with it; cracks, brush marks and
+    size: side of the square painting in pixels, at least 64. The composition grows with it; cracks, brush marks and
         the support keep their size in pixels.
 
     Raises
@@ -237,7 +237,7 @@ def _craquelure(rng: np.random.Generator, canvas: _Canvas, *, along_grain: bool)
 
 
 def _losses(rng: np.random.Generator, canvas: _Canvas, covered: Floats) -> Floats:
-    """Where paint fell off and was retouched, in [0, 1]; some flakes, more of them in one corner."""
+    """Coverage by losses of paint and their retouching, in [0, 1]; some flakes, more of them in one corner."""
     corner = rng.choice([0.15, 0.85], 2)
     near = np.exp(-((canvas.x - corner[0]) ** 2 + (canvas.y - corner[1]) ** 2) / 0.06)
     flakes = _smooth(rng, canvas.size, 7) + 0.35 * _smooth(rng, canvas.size, 2)

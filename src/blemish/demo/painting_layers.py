@@ -83,7 +83,7 @@ def _support(rng: np.random.Generator, canvas: _Canvas) -> _Support:
 class _Pigment(NamedTuple):
     colour: tuple[float, float, float]
     infrared: float
-    """What a thick layer of it reflects there."""
+    """Infrared reflectance of a thick layer."""
     infrared_stop: float
     xray_stop: float
     fluorescence: tuple[float, float, float]
@@ -106,7 +106,7 @@ _DRAPERIES = ("vermilion", "madder", "ultramarine", "verdigris", "azurite", "lea
 
 
 class _Layer(NamedTuple):
-    """One thing in the composition."""
+    """One object in the composition."""
 
     inside: Floats
     """Signed distance to its edge in pixels, about; positive inside."""
@@ -114,12 +114,12 @@ class _Layer(NamedTuple):
     light: Floats
     """From −1, where it is shaded with black, to 1, where it is raised with lead white."""
     angle: float
-    """Of the brush."""
+    """Angle of the brush."""
     thickness: float = 1.0
 
 
 class _Paint(NamedTuple):
-    """What the sensors meet in a painted layer: (3, H, W) or (H, W)."""
+    """Optical properties of a painted layer: (3, H, W) or (H, W)."""
 
     colour: Floats
     infrared: Floats
@@ -265,7 +265,7 @@ def _underdrawing(canvas: _Canvas, layers: list[_Layer]) -> Floats:
     drawing = np.zeros_like(pressure)
     for layer in layers:
         inside = _ramp(layer.inside)
-        drawing *= 1 - inside  # what a thing hides was not drawn
+        drawing *= 1 - inside  # nothing is drawn behind an object
         drawing = np.maximum(drawing, _ramp(1.2 - np.abs(layer.inside + 0.8)) * pressure)
         shadow = np.clip((-0.05 - layer.light) / 0.3, 0, 1)
         drawing = np.maximum(drawing, 0.85 * hatching * shadow * inside * pressure)
@@ -273,7 +273,7 @@ def _underdrawing(canvas: _Canvas, layers: list[_Layer]) -> Floats:
 
 
 def _covered(rng: np.random.Generator, canvas: _Canvas, at: tuple[float, float, float, float]) -> Floats:
-    """Where there is a second layer of paint, in [0, 1]."""
+    """Coverage by a second layer of paint, in [0, 1]."""
     x, y, a, b = at
     r = np.hypot((canvas.x - x) / a, (canvas.y - y) / b) + 0.07 * _smooth(rng, canvas.size, canvas.size / 14)
     return _ramp(((1.15 - r) * a * canvas.size / 3).astype(np.float32))

@@ -1,4 +1,4 @@
-"""From generated images to a report: what Blemish does, in one command."""
+"""Demonstration in one command, from generated images to a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_FAMILY = "rod"
 
 @dataclass(frozen=True)
 class Plan:
-    """How the demo of a family is made."""
+    """Settings of the demo of a family."""
 
     recipe: str
     settings: tuple[str, ...]
@@ -90,7 +90,7 @@ PLANS = {
     "part": _AUTOENCODER,
 }
 PAINTING = "painting"
-"""The family that several sensors saw, of which :func:`run_painting_demo` makes the demo."""
+"""Family of scenes of several modalities, of which :func:`run_painting_demo` makes the demo."""
 PAINTING_RECIPE = "fp-cae-add"
 # What one core trains in about two minutes.
 PAINTING_SETTINGS = ("training.steps=700", "training.batch=16", "training.validate_every=100")
@@ -98,24 +98,24 @@ PAINTING_SETTINGS = ("training.steps=700", "training.batch=16", "training.valida
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo made."""
+    """Results of the demo."""
 
     detector: Detector
     evaluation: Evaluation
     baselines: tuple[Baseline, ...]
-    """On the same images at the same promise."""
+    """Baselines on the same images at the same false-reject rate."""
     seconds: float
-    """That this call took."""
+    """Seconds that this call took."""
     report: Path
 
     @property
     def found(self) -> int:
-        """Defective test images rejected."""
+        """Number of defective test images rejected."""
         image = self.evaluation.image["all"]
         return round((image.figures["bad_rejected"].value or 0) * image.defective)
 
     def figures(self) -> dict[str, Any]:
-        """For JSON: those of the evaluation, and ``demo``."""
+        """Figures for JSON: those of the evaluation, and ``demo``."""
         image, rejects = self.evaluation.image["all"], self.evaluation.false_rejects
         return {
             **self.evaluation.model_dump(mode="json"),
@@ -130,7 +130,7 @@ class Demonstration:
         }
 
     def in_words(self) -> str:
-        """Some lines for people."""
+        """Summary in a few lines."""
         image, rejects = self.evaluation.image["all"], self.evaluation.false_rejects
         lines = [f"{self.found} of {image.defective} defects found."]
         if rejects:
@@ -141,44 +141,44 @@ class Demonstration:
                 lines[-1] += f" Promised: at most {100 * rejects.promised:g} % of good images."
         if self.baselines:
             others = ", ".join(f"{one.name} {one.found}" for one in self.baselines)
-            lines.append(f"Found without learning, by the same promise: {others}.")
+            lines.append(f"Found without learning, at the same promised rate: {others}.")
         lines.append(f"Time: {self.seconds:.0f} s.")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class PaintingDemonstration:
-    """What the demo made of generated paintings."""
+    """Results of the demo on generated paintings."""
 
     detector: Detector
     inspection: SceneInspection
     auroc: dict[str, dict[str, float | None]]
-    """By what is known to be there, then by sensor: pixel AUROC of what the other sensors do not predict of it,
-    over all paintings that were inspected. About 0.5 where a sensor does not show the thing, or the others show it
-    too; None where the paintings have none of it."""
+    """Pixel AUROC of the cross-modal residual by ground-truth mask, then by modality, over all inspected paintings.
+    About 0.5 where the modality does not show the content of the mask, or the others show it too; None where the
+    mask is empty."""
     report: Path
 
     @property
     def records(self) -> list[SceneRecord]:
-        """Of the paintings that were inspected."""
+        """Records of the inspected paintings."""
         return self.inspection.records
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """Figures for JSON."""
         return {
             "cross_modal_auroc": self.auroc,
             "records": [record.model_dump(mode="json") for record in self.records],
         }
 
     def in_words(self) -> str:
-        """Some lines for people."""
+        """Summary in a few lines."""
         width = max(map(len, self.auroc))
         rows = [
-            f"  {thing:<{width}}  "
+            f"  {mask:<{width}}  "
             + "  ".join(f"{sensor} {_figure(value)}" for sensor, value in found.items())
-            for thing, found in self.auroc.items()
+            for mask, found in self.auroc.items()
         ]
-        head = "Pixel AUROC of what each sensor shows and the others do not predict, against what is there:"
+        head = "Pixel AUROC of the cross-modal residual of each modality, by ground-truth mask:"
         return "\n".join([self.inspection.in_words(), head, *rows])
 
 
@@ -196,7 +196,7 @@ def run_demo(
 ) -> Demonstration:
     """Draw images, fit, calibrate, inspect and evaluate; the report is ``out/found/<family>/report.html``.
 
-    Of paintings that several sensors saw, :func:`run_painting_demo` does the same.
+    For scenes of several modalities, :func:`run_painting_demo` does the same.
 
     Images already drawn and a finished or interrupted fit in ``out`` are used, not repeated.
 
@@ -322,12 +322,12 @@ def _against_the_truth(inspection: SceneInspection, paintings: Path) -> dict[str
     """For each of ``MASKS`` and each sensor the pixel AUROC of its cross-modal map."""
     maps = [inspection.map(record.path, "cross") for record in inspection.records]  # (M, H, W) each
     found: dict[str, dict[str, float | None]] = {}
-    for thing in MASKS:
+    for mask in MASKS:
         truth = [
-            read_mask(paintings / record.path / "masks" / f"{thing}.png", size=record.size)
+            read_mask(paintings / record.path / "masks" / f"{mask}.png", size=record.size)
             for record in inspection.records
         ]
-        found[thing] = {
+        found[mask] = {
             sensor: _auroc(truth, [planes[place] for planes in maps])
             for place, sensor in enumerate(MODALITIES)
         }

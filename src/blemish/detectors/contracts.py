@@ -43,7 +43,7 @@ class AnomalyModel(Protocol):
 
     @property
     def takes_absent(self) -> bool:
-        """Whether values may be absent (NaN)."""
+        """True if values may be absent (NaN)."""
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
         """Rows and columns of an image of ``size`` (height, width) that the maps on ``rows`` × ``columns`` depend on.
@@ -94,7 +94,7 @@ class ImageSequence(Protocol):
 
 
 class GoodImages(NamedTuple):
-    """Good images of one part of the split, and the group of each: images of one group show the same thing."""
+    """Good images of one part of the split, and the group of each: images of one group show the same object."""
 
     images: ImageSequence
     groups: Sequence[Hashable]
@@ -107,7 +107,7 @@ class TrainingSource(Protocol):
     """Good images or scenes that a model is fitted on, in the parts ``train`` and ``validation``."""
 
     def whole(self, part: str) -> GoodImages:
-        """All preprocessed images of ``part``; only of single images, not of scenes."""
+        """Preprocessed images of ``part``; only of single images, not of scenes."""
 
 
 class FittingRun(Protocol):
@@ -145,7 +145,7 @@ class EnsembleCandidate(BaseModel):
     """Average precision of pixels, for comparison: networks that were trained on synthetic anomalies favour it."""
     is_chosen: bool = False
     weights: tuple[float, ...] | None = None
-    """Of the members in their order, with the sum 1; None of one network and one memory bank, which share says."""
+    """Weights of the members in order, with the sum 1; None for one network and one memory bank, see ``share``."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -91,17 +91,17 @@ class Ensemble(nn.Module):
 
     @property
     def weights(self) -> list[float]:
-        """Of the members in their order; their sum is 1."""
+        """Weights of the members in their order; their sum is 1."""
         return [self.get_buffer(f"weight_{number}").item() for number in range(len(self.models))]
 
     @property
     def banks(self) -> dict[int, MemoryBank]:
-        """Members that are memory banks, by their number."""
+        """Numbers of the members that are memory banks."""
         return {number: model for number, model in enumerate(self.models) if isinstance(model, MemoryBank)}
 
     @property
     def others(self) -> dict[int, AnomalyModel]:
-        """All other members, by their number."""
+        """Numbers of the other members."""
         return {
             number: model for number, model in enumerate(self.models) if not isinstance(model, MemoryBank)
         }
@@ -128,7 +128,7 @@ class Ensemble(nn.Module):
         return [number for number in range(len(weights)) if weights[number] or number == shown]
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
-        """That of all members where it is the same; else the whole image, on which each member's tiles are its own."""
+        """Window of all members where it is the same; else the whole image, because each member has its own tiles."""
         windows = [self.models[number].window(size, rows, columns) for number in self._used]
         if all(window == windows[0] for window in windows):
             return windows[0]
@@ -148,7 +148,7 @@ class Ensemble(nn.Module):
 
     @property
     def is_compressed(self) -> list[bool]:
-        """Whether the normalised map of each member counts by its logarithm."""
+        """For each member, true if the logarithm of its normalised map is added."""
         return [str(number) in self.normalisers for number in range(len(self.models))]
 
     def normalised(self, number: int, values: Tensor) -> Tensor:

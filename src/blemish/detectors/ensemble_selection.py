@@ -164,7 +164,7 @@ class _Selection:
             for bank in self.banks.values():
                 bank.reset()
             self.ensemble.reset_weights()
-            note = "The network alone decides; on these images no synthetic anomaly can be seen to weight a memory bank by."
+            note = "The network alone decides; no synthetic anomaly is visible in these images to weight a memory bank by."
             return FitRecord((), (note,))
         self._show_others(cases)
         self._show_banks(cases)
@@ -173,7 +173,9 @@ class _Selection:
             count = len(self.ensemble.models)
             weights, by_place = (1 / count,) * count, self.modes[0] if self.banks else None
             left_out = self._settle(weights, by_place, scales[bool(by_place)], trim)
-            note = "All models count equally; on these images no synthetic anomaly can be seen to weight them by."
+            note = (
+                "All models count equally; no synthetic anomaly is visible in these images to weight them by."
+            )
             return FitRecord((), (note,), left_out)
         grid = [
             (weights, mode)
@@ -327,14 +329,14 @@ class _Selection:
             for number in self._watched(range(len(good)))
         ]
 
-    def _watched(self, things: Sequence[T]) -> Iterator[T]:
-        """``things`` one by one, counted, until the observer asks to stop."""
-        for done, one in enumerate(things, start=1):
+    def _watched(self, items: Sequence[T]) -> Iterator[T]:
+        """Yield ``items`` one by one, counted, until the observer asks to stop."""
+        for done, one in enumerate(items, start=1):
             if self.observer.should_stop():
                 kept = "; the trained network is in the checkpoint" if self.others else ""
                 raise Stopped(f"stopped while weighting the memory bank{kept}")
             yield one
-            self.observer.count(done, len(things))
+            self.observer.count(done, len(items))
 
     def _in_words(self, best: EnsembleCandidate, chosen: Sequence[float], count: int) -> str:
         how = f"on synthetic anomalies in {count} held-out good images (image AUROC {best.image_auroc:.3f})"
@@ -380,14 +382,14 @@ def _fit_normaliser(
 
 
 def _cases(anomalies: SyntheticAnomalies, held_out: ImageSequence, seed: int) -> list[_Case]:
-    """Each held-out image, as it is and then with synthetic anomalies."""
+    """Yield each held-out image, unchanged and then with synthetic anomalies."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for index in range(min(len(held_out), HELD_OUT)):
         x = torch.from_numpy(held_out[index])[None]
         cases.append(_Case(index, held_out[index], np.zeros(x.shape[2:], dtype=np.bool_), {}))
         copies = x.expand(ALTERED, -1, -1, -1)
-        altered = anomalies.spoil(copies, 0.0, generator)
+        altered = anomalies.synthesise(copies, 0.0, generator)
         masks = anomaly_mask(altered, copies)[:, 0] > 0.5
         cases += [
             _Case(index, one.numpy(), mask.numpy(), {}) for one, mask in zip(altered, masks, strict=True)
@@ -414,7 +416,7 @@ def _chosen(candidates: Sequence[EnsembleCandidate], good: int, altered: int) ->
 
 
 def _standard_error(auroc: float, good: int, altered: int) -> float:
-    """Of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2)."""
+    """Standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2)."""
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc) + (altered - 1) * (q1 - auroc**2) + (good - 1) * (q2 - auroc**2)
     return math.sqrt(max(variance, 0) / (good * altered))

@@ -1,4 +1,4 @@
-"""Anomaly model of a recipe: the one place that asks of which kind a recipe is."""
+"""Anomaly model of a recipe; the only module that distinguishes kinds of recipes."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def training_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def needs_whole_images(recipe: Recipe) -> bool:
-    """Whether the model of ``recipe`` is fitted on whole images, and so not on scenes."""
+    """True if the model of ``recipe`` is fitted on whole images, and so not on scenes."""
     return recipe.memory is not None or bool(recipe.members)
 
 
 def is_for_modalities(recipe: Recipe) -> bool:
-    """Whether ``recipe`` is made for scenes of several modalities, by its loss terms and residuals."""
+    """True if ``recipe`` is made for scenes of several modalities, by its loss terms and residuals."""
     for _, one in _leaves(recipe, ""):
         residual = RESIDUALS.get(one.residual.name) if one.residual else None
         terms = [TERMS.get(term.name) for term in one.loss]
@@ -106,12 +106,12 @@ def is_for_modalities(recipe: Recipe) -> bool:
 
 
 def has_memory_bank(recipe: Recipe) -> bool:
-    """Whether the model of ``recipe`` knows its training images by heart, so that their scores mean nothing."""
+    """True if the model of ``recipe`` stores its training images, so that their scores are not comparable."""
     return any(one.memory is not None for _, one in _leaves(recipe, ""))
 
 
 def least_side(recipe: Recipe) -> int:
-    """Shorter side, in pixels after resizing, from which images can be fitted on and inspected."""
+    """Least shorter side, in pixels after resizing, of images to fit on and to inspect."""
     sides = []
     for _, one in _leaves(recipe, ""):
         if one.encoder is not None:
@@ -228,7 +228,7 @@ def _check_fits(recipe: Recipe, bank: MemoryBank) -> None:
 def _anomalies(
     recipe: Recipe, models: Sequence[ReconstructionModel | MemoryBank], channels: int
 ) -> SyntheticAnomalies:
-    """Those of the recipe itself, of its first network that trains on such, or of their default settings."""
+    """Synthetic anomalies of the recipe itself, of its first network that trains on them, or of default settings."""
     if not recipe.encoder:
         for part in recipe.corruption:
             if part.name == ANOMALIES:

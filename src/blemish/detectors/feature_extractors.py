@@ -1,4 +1,4 @@
-"""Feature extractors: what a memory bank compares of an image, at each place of a grid.
+"""Feature extractors of a memory bank: a feature at each place of a grid.
 
 A new one is one class in one file, also outside the package: subclass :class:`FeatureExtractor`, register it, and
 recipes name it under ``memory.features``.
@@ -99,7 +99,7 @@ class FeatureExtractor(nn.Module):
             )
 
     def has_room(self, sizes: Tensor) -> bool:
-        """Whether a bank beside others is worth having on images of ``sizes`` (N, 2), height and width each."""
+        """True if a bank beside others is worth having on images of ``sizes`` (N, 2), height and width each."""
         return True
 
 

@@ -27,7 +27,7 @@ _PROBE_PATCHES = (4, 16)  # small patches: an encoder may see more than four of 
 
 
 class FeatureAxis(NamedTuple):
-    """How features lie along one side of an image."""
+    """Layout of features along one side of an image."""
 
     places: int
     before: int
@@ -36,7 +36,7 @@ class FeatureAxis(NamedTuple):
 
 
 class Grid(ABC):
-    """How an encoder lays features over an image."""
+    """Layout of an encoder's features over an image."""
 
     stride: int
     depth: int
@@ -51,7 +51,7 @@ class Grid(ABC):
 
     @property
     def takes_absent(self) -> bool:
-        """Whether values may be absent (NaN)."""
+        """True if values may be absent (NaN)."""
         return self._model.encoder.takes_absent
 
     def features(self, window: Floats, rows: slice, columns: slice) -> Floats:
@@ -64,7 +64,7 @@ class Grid(ABC):
 
     @abstractmethod
     def axis(self, length: int) -> FeatureAxis:
-        """Along a side of ``length`` pixels."""
+        """Layout along a side of ``length`` pixels."""
 
     @abstractmethod
     def window(self, places: slice, axis: FeatureAxis, length: int) -> slice:
@@ -76,7 +76,7 @@ class Grid(ABC):
 
 
 class Convolutional(Grid):
-    """The grid of an encoder that treats every place of an image alike.
+    """Grid of an encoder that computes the same function at every place of an image.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def latent_shape(model: Autoencoder) -> tuple[int, int, int]:
 
 
 def encoder_grid(model: Autoencoder, channels: int, *, patch: int, stride: int) -> Grid:
-    """How the encoder of ``model`` lays features over an image, measured by changing pixels.
+    """Measure the grid of the encoder of ``model`` by changing pixels.
 
     Rows of noise are exchanged for others; those that do not change the latent place in the middle are beyond what it
     sees. Both axes are taken to be equal, as they are in every encoder here.

@@ -2,7 +2,7 @@
 
 Good images differ from each other more in some places than in others: at an edge that is never quite the same, on
 a shiny area. A residual or distance that is normalised at each place does not mark these as anomalies. Where images do
-not show the same thing in the same pose, mean and spread are those of all places.
+not show the same object in the same pose, mean and spread are those of all places.
 """
 
 from __future__ import annotations

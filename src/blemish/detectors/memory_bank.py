@@ -93,7 +93,7 @@ class MemoryBank(nn.Module):
 
     @property
     def ignores_light(self) -> bool:
-        """Whether a · x + b, a > 0, has the map of x."""
+        """True if a · x + b, a > 0, has the map of x."""
         return all(bank.extractor.ignores_light for bank in self._banks)
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -144,12 +144,12 @@ class MemoryBank(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no bank holds any features yet."""
+        """True if no bank holds any features yet."""
         return all(bank.is_empty for bank in self._banks)
 
     @property
     def by_place(self) -> bool:
-        """Whether places matter in the banks as they are filled."""
+        """True if places matter in the banks as they are filled."""
         return any(bank.by_place for bank in self._banks)
 
     def reset(self) -> None:

@@ -86,12 +86,12 @@ class PatchBank(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the bank holds no features yet."""
+        """True if the bank holds no features yet."""
         return self.bank.numel() == 0
 
     @property
     def by_place(self) -> bool:
-        """Whether a feature is compared with those of the same place only."""
+        """True if a feature is compared with those of the same place only."""
         return self.bank.ndim == 4
 
     @property
@@ -112,11 +112,11 @@ class PatchBank(nn.Module):
 
         Parameters
         ----------
-        by_place: whether features are kept with their place, which helps where all images show the same thing in the
+        by_place: whether features are kept with their place, which helps where all images show the same object in the
             same pose. Images of several sizes are then all resized to the median one, as suits parts that were
             cropped along their outline.
         groups: group of each image. The spread of good images is measured between groups, unless all are of one:
-            two images of one thing are more similar than a new thing will be. Without it each image is a group.
+            two images of one object are more similar than a new object will be. Without it each image is a group.
 
         Raises
         ------

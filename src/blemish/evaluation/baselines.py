@@ -1,4 +1,4 @@
-"""Decisions that need no learning, to be held against a detector's on the same images at the same promise.
+"""Baselines without learning, to compare with a detector on the same images at the same false-reject rate.
 
 A data set that a baseline of this kind solves shows nothing of what a detector is worth.
 """
@@ -23,7 +23,7 @@ Images = NDArray[np.float32]
 
 
 class Baseline(BaseModel):
-    """What a baseline finds of the labelled test images."""
+    """Results of a baseline on the labelled test images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class Baseline(BaseModel):
     """Good images whose score is above the threshold."""
     good: int
     auroc: float
-    """Of the images."""
+    """Area under the ROC curve of the image scores."""
 
 
 def mean_grey(train: Images, images: Images) -> NDArray[np.float64]:
@@ -68,7 +68,7 @@ BASELINES: dict[str, Callable[[Images, Images], NDArray[np.float64]]] = {
 
 
 def run_baselines(detector: Detector, good: str | Path, dataset: str | Path) -> tuple[Baseline, ...]:
-    """Each of ``BASELINES`` on the test images of ``dataset``, as ``detector`` prepares them.
+    """Evaluate each of ``BASELINES`` on the test images of ``dataset``, as ``detector`` prepares them.
 
     The images are in the detector's pose and at its scale; training images, calibration images, promised
     false-reject rate and rule of the threshold are the detector's own. All images must be of one size as prepared.

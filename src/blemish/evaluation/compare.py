@@ -1,4 +1,4 @@
-"""Recipes side by side: same images, same split, same seeds, so that only what differs differs."""
+"""Comparison of recipes on the same images, split and seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from blemish.storage.run_folder import refuse_unwritable
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
     "image AUROC": lambda e: e.image["all"].figures["auroc"].value,
-    "bad rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
+    "defective rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
     "good accepted": lambda e: e.image["all"].figures["good_accepted"].value,
     "pixel AUROC": lambda e: e.pixel.auroc,
     "pixel AP": lambda e: e.pixel.ap,
@@ -46,7 +46,7 @@ class Run(BaseModel):
 
 
 class Comparison(BaseModel):
-    """``comparison.json``."""
+    """Comparison of recipes, the content of ``comparison.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -154,12 +154,12 @@ def compare(
 
 
 def good_images(dataset: Path) -> Path:
-    """What of ``dataset`` is fitted on: the folder of good ones in an MVTec layout, a CSV list as it is."""
+    """Images of ``dataset`` to fit on: the folder of good ones in an MVTec layout, a CSV list as it is."""
     return dataset / "train" / "good" if dataset.is_dir() else dataset
 
 
 def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: Observer) -> Detector:
-    """The fit of ``recipe`` in ``model``; one that is finished is not done again, one that was stopped goes on.
+    """Fit ``recipe`` into ``model``; a finished fit is loaded, a stopped one is resumed.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: O
 
 
 def _refuse_same_name(chosen: Mapping[str, Recipe]) -> None:
-    """Each recipe's name is its folder's."""
+    """Refuse two recipes of the same name, because the name is also that of the folder."""
     seen: dict[str, str] = {}
     for given, recipe in chosen.items():
         other = seen.setdefault(recipe.name, given)

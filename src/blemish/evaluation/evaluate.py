@@ -1,4 +1,4 @@
-"""Figures of a fitted detector against labels and masks."""
+"""Evaluation of a fitted detector against labels and masks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FalseRejects(_Figures):
 
 
 class Evaluation(_Figures):
-    """``evaluation.json``."""
+    """Evaluation of a detector, the content of ``evaluation.json``."""
 
     dataset: str
     recipe: str
@@ -85,7 +85,7 @@ class Evaluation(_Figures):
     level: float
     guarantee: str
     image: dict[str, ImageResult]
-    """By defect type; "all" is overall."""
+    """Results by defect type; "all" is overall."""
     pixel: PixelResult
     false_rejects: FalseRejects | None
     without_mask: int
@@ -96,9 +96,9 @@ class Evaluation(_Figures):
     settings: Recipe
     training: Training
     images: Fingerprint
-    """Of the good images that were fitted on."""
+    """Fingerprint of the good images that were fitted on."""
     items_sha256: str
-    """Of the test images, with their labels and masks."""
+    """SHA-256 of the test images, with their labels and masks."""
     versions: dict[str, str]
     command: str = ""
 
@@ -207,7 +207,7 @@ def evaluate(
             folder.add(found, label)
     if not labels:
         raise FileError(
-            dataset, "holds no test image that can be used", "mend the images named, or add others"
+            dataset, "holds no test image that can be used", "correct the images named, or add others"
         )
     names = np.array(labels)
     values = np.array(scores)
@@ -239,7 +239,7 @@ def evaluate(
 
 
 def items_sha256(items: Sequence[Item]) -> str:
-    """Changes with any name, label or byte of ``items`` and their masks, not with the order."""
+    """SHA-256 of the names, labels and bytes of ``items`` and their masks, whatever their order."""
     digest = hashlib.sha256()
     for item in sorted(items, key=lambda item: item.name):
         mask = (item.mask.name, _content(item.mask)) if item.mask else None
@@ -320,7 +320,17 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
     sections: list[Section] = [
         TableSection(
             "Images",
-            ["type", "defective", "AUROC", "AP", "F1 max", "F1", "accuracy", "good accepted", "bad rejected"],
+            [
+                "type",
+                "defective",
+                "AUROC",
+                "AP",
+                "F1 max",
+                "F1",
+                "accuracy",
+                "good accepted",
+                "defective rejected",
+            ],
             image,
             note,
         ),
@@ -338,8 +348,8 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
         sections += [
             CurveChart(
                 "ROC of images",
-                "good ones rejected",
-                "bad ones rejected",
+                "good images rejected",
+                "defective images rejected",
                 [Line(auroc, list(zip(roc.x.tolist(), roc.y.tolist(), strict=True)))],
                 diagonal="guessing",
             ),

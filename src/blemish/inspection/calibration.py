@@ -219,7 +219,7 @@ def refuse_too_few(source: Path, count: int, side: int, rule: ThresholdSettings)
 
 
 def least_squares(rule: ThresholdSettings) -> int:
-    """How many squares the promise of ``rule`` takes."""
+    """Number of squares that the guarantee of ``rule`` needs."""
     return needed(rule.false_reject_rate) if rule.rule == "conformal" else 1
 
 

@@ -45,8 +45,8 @@ def _decision(file: ModelFile) -> str:
     return (
         f"## The decision\n\n{decision.guarantee}\n\n"
         f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
-        f"Threshold on the score ({file.recipe.score.name} of the map): {decision.threshold:.6g}. "
-        f"Pixel threshold of regions on the map: {decision.pixel_threshold:.6g}."
+        f"Threshold of the image score ({file.recipe.score.name} of the anomaly map): {decision.threshold:.6g}. "
+        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}."
     )
 
 

@@ -46,12 +46,12 @@ class Detector:
 
     @property
     def recipe(self) -> Recipe:
-        """The method, its threshold rule included."""
+        """Recipe of the model, its threshold rule included."""
         return self.file.recipe
 
     @property
     def rule(self) -> ThresholdSettings:
-        """How the threshold is set."""
+        """Rule that sets the threshold."""
         return self.file.recipe.threshold
 
     @property
@@ -93,12 +93,12 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """Scores above it are rejected."""
+        """Threshold of the image score; scores above it are rejected."""
         return self.decision.threshold
 
     @property
     def pixel_threshold(self) -> float:
-        """Map values above it form regions: at most the stated share of good images shows any.
+        """Pixel threshold; map values above it form regions, on at most the promised share of good images.
 
         With too few calibration images for that promise, it is the highest value of all their maps.
         """
@@ -116,7 +116,7 @@ class Detector:
 
     @property
     def guarantee(self) -> str:
-        """What the threshold promises, in words."""
+        """Guarantee of the threshold, in words."""
         return self.decision.guarantee
 
     def with_false_reject_rate(self, rate: float) -> Detector:
@@ -281,7 +281,7 @@ def _from_array(array: NDArray[Any], name: Path) -> LoadedImage:
 
 
 def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) -> Detector:
-    """The detector that :meth:`Detector.save` wrote into ``folder``.
+    """Load the detector that :meth:`Detector.save` wrote into ``folder``.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class Ancestor(BaseModel):
     weights_sha256: str
     steps: int
     images: int
-    """That it was trained on."""
+    """Number of images that it was trained on."""
 
 
 class ModelFile(Document):
@@ -78,7 +78,7 @@ class ModelFile(Document):
 
     @property
     def subject(self) -> Subject:
-        """What the model was fitted on."""
+        """Kind of data that the model was fitted on."""
         return "scenes" if self.preprocessing.modalities else "images"
 
     @property

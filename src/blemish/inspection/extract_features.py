@@ -42,7 +42,7 @@ class Extraction:
 
     folder: Path
     features: list[Features] = field(default_factory=list)
-    """Of what is finished."""
+    """Features of the finished scenes or images."""
     problems: list[BlemishError] = field(default_factory=list)
 
 
@@ -124,7 +124,7 @@ def _extract(
 class _Opened(NamedTuple):
     source: ImageReader
     path: Path
-    """Of the file or folder, to be named where something is wrong."""
+    """Path of the file or folder, for error messages."""
     size: tuple[int, int]
     """(height, width) before the network's resizing."""
     modalities: tuple[str, ...] = ()
@@ -254,7 +254,7 @@ class _Span(NamedTuple):
 
     @classmethod
     def of(cls, window: slice, before: int, length: int) -> _Span:
-        """A window of the padded side, ``before`` pixels of which come before the image."""
+        """Window of the padded side, ``before`` pixels of which come before the image."""
         wanted_start, wanted_stop = window.start - before, window.stop - before
         # A window that lies in the padding alone repeats the border as all padding does.
         start = min(max(wanted_start, 0), length - 1)
@@ -265,7 +265,7 @@ class _Span(NamedTuple):
 def _any_in_cells(
     there: NDArray[np.bool_], first: Sequence[float], shape: tuple[int, int], stride: int
 ) -> NDArray[np.bool_]:
-    """Whether anything of ``there`` (h, w) is in the stride × stride pixels around the middle of each place."""
+    """True if anything of ``there`` (h, w) is in the stride × stride pixels around the middle of each place."""
     total = np.pad(there.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     starts = [
         math.floor(start) + stride * np.arange(count) for start, count in zip(first, shape, strict=True)

@@ -26,7 +26,7 @@ class Features:
     """
 
     name: str
-    """Of the scene, or of the image."""
+    """Name of the scene or image."""
     path: Path
     """The Zarr group."""
     array: Any
@@ -39,11 +39,11 @@ class Features:
     size: tuple[int, int]
     """(height, width) of the image in its own pixels."""
     modalities: tuple[str, ...]
-    """Of the scene; none for an image."""
+    """Names of the modalities of a scene; empty for an image."""
     missing: tuple[str, ...]
     """Modalities that the scene does not have."""
     weights_sha256: str
-    """Of the model."""
+    """SHA-256 of the weights of the model."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,7 +52,7 @@ class Features:
         return int(d), int(h), int(w)
 
     def described(self) -> dict[str, Any]:
-        """All but the features themselves, for JSON."""
+        """Description of the features for JSON."""
         return {
             "name": self.name,
             "path": str(self.path),
@@ -67,7 +67,7 @@ class Features:
         }
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
         d, h, w = self.shape
         without = f", without {', '.join(self.missing)}" if self.missing else ""
         return f"{self.name}: {d} features for each of {w} × {h} places, {self.stride} pixels apart{without}"

@@ -64,7 +64,7 @@ class InspectionFolder:
             [RunMark(RECORDS_FILE, refusal)],
             settings_file=SETTINGS_FILE,
             other="was inspected with another {setting}; use --overwrite or another --out",
-            unreadable=("cannot be read, so the inspection cannot go on", "use --overwrite"),
+            unreadable=("cannot be read, so the inspection cannot be resumed", "use --overwrite"),
         )
 
     def _written(self) -> Iterator[Path]:
@@ -97,18 +97,18 @@ class InspectionFolder:
         return record
 
     def drift(self) -> Drift:
-        """Whether the images look like those of the calibration; without those known to be defective."""
+        """Drift between the images, without those known to be defective, and those of the calibration."""
         scores = [record.score for record in self.records if record.label in ("good", None)]
         decision = self.detector.decision
         return find_drift(decision.calibration.scores, scores, decision.threshold)
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """Path of the report page."""
         return self.folder / REPORT_FILE
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
         rejected = sum(record.is_anomalous is True for record in self.records)
         return f"{rejected} of {len(self.records)} images rejected."
 
@@ -121,7 +121,7 @@ class InspectionFolder:
         return self.folder / _place(kind, name)
 
     def write_report(self, items: Sequence[Item], sections: Sequence[Section] = ()) -> None:
-        """``report.html`` from what is on disk; ``items`` say where the images and masks are."""
+        """Write ``report.html`` from the files on disk; ``items`` say where the images and masks are."""
         by_name = {item.name: item for item in items}
 
         def panels(record: Inspection) -> ImageViews:
@@ -129,7 +129,7 @@ class InspectionFolder:
             image = read_image(item.path)
             mask = None
             if item.mask is not None:
-                with suppress(ImageError):  # evaluating has said so, and the image is worth showing
+                with suppress(ImageError):  # evaluation has reported it; the image is still shown
                     mask = read_mask(item.mask, size=image.size)
             reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
@@ -154,7 +154,7 @@ class InspectionFolder:
             records=[record for record in self.records if record.path in by_name],
             panels=panels,
             calibration_scores=np.array(decision.calibration.scores),
-            level=decision.pixel_threshold,
+            pixel_threshold=decision.pixel_threshold,
             guarantee=decision.guarantee,
             settings=settings_in_words(_settings(detector)),
             problems=[str(problem) for problem in self.problems],

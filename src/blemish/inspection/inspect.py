@@ -19,17 +19,17 @@ class InspectionResult(Protocol):
 
     @property
     def records(self) -> Sequence[Inspection]:
-        """Of the finished images or scenes."""
+        """Records of the finished images or scenes."""
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """Path of the report page."""
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
 
     def remarks(self) -> list[str]:
-        """Lines beside it."""
+        """Lines beside :meth:`in_words`."""
 
 
 def inspect(

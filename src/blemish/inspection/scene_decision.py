@@ -78,7 +78,7 @@ def _square_at(
 
 
 def _simes(p: NDArray[np.float64]) -> float:
-    """One p-value for all: min over i of m p₍ᵢ₎ / i (Simes, Biometrika 73(3), 1986)."""
+    """Combined p-value: min over i of m p₍ᵢ₎ / i (Simes, Biometrika 73(3), 1986)."""
     if not len(p):
         return 1.0
     return float(min(1.0, (np.sort(p) * len(p) / np.arange(1, len(p) + 1)).min()))

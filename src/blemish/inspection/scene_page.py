@@ -54,13 +54,13 @@ class FinishedScene:
     maps: Path
 
     def window(self, name: str, *index: object) -> NDArray[np.float32]:
-        """What a layer holds at ``index``; all of it without."""
+        """Window of a layer at ``index``; the whole layer without an index."""
         with reading(self.maps):
             values: NDArray[np.float32] = open_tiled(self.maps)[name][index or ...].astype(np.float32)
         return values
 
     def planes(self, name: str) -> Iterator[tuple[ModalityRecord, NDArray[np.float32]]]:
-        """Each modality with its part of a layer of overviews: (c, h, w) of images, (h, w) of residuals."""
+        """Yield each modality with its part of a layer of overviews: (c, h, w) of images, (h, w) of residuals."""
         if name in ("overview_own", "overview_cross"):
             for place, modality in enumerate(self.record.modalities):
                 yield modality, self.window(name, place)
@@ -71,7 +71,7 @@ class FinishedScene:
             first += one.channels
 
     def scale(self, kind: str) -> float:
-        """What is drawn at mid-scale in the ``own`` or ``cross`` maps, where no calibration says which."""
+        """Mid-scale of the heat maps of ``own`` or ``cross``, which have no pixel threshold."""
         planes = [plane for _, plane in self.planes(f"overview_{kind}")]
         thin = max(1, max(planes[0].shape) // _SIDE)
         sample = np.stack([plane[::thin, ::thin] for plane in planes])
@@ -80,7 +80,7 @@ class FinishedScene:
 
 
 def write_overviews(folder: Path, found: FinishedScene, pixel_threshold: float) -> None:
-    """PNG of what :class:`FinishedScene` holds, each at most 2,000 pixels a side, in ``folder``.
+    """Write the overviews of a :class:`FinishedScene` as PNG, each at most 2,000 pixels a side, in ``folder``.
 
     Raises
     ------
@@ -120,12 +120,12 @@ def write_scene_report(
     settings: Mapping[str, str],
     problems: Sequence[str] = (),
 ) -> None:
-    """Write ``report.html``: of each scene what the sensors saw, what was not expected of it, and where.
+    """Write ``report.html``: images, anomaly maps and strongest places of each scene, and the decisions.
 
     Raises ``FileError`` when the page cannot be written.
     """
     sections: list[Section] = [_figures(found, square, false_reject_rate)]
-    sections.append(Prose(guarantee, "What the threshold promises"))
+    sections.append(Prose(guarantee, "Guarantee of the threshold"))
     for one in found:
         sections += [
             _overview(one, pixel_threshold),
@@ -134,7 +134,7 @@ def write_scene_report(
         ]
     if problems:
         rows = [[line] for line in problems]
-        sections.append(TableSection("Not finished", ["file, problem and mend"], rows))
+        sections.append(TableSection("Not finished", ["file, problem and remedy"], rows))
     if found:
         sections.append(_decisions([one.record for one in found]))
     named = {"model": model.name, "recipe": model.recipe, "paper": model.paper, "map": model.measure}
@@ -142,7 +142,7 @@ def write_scene_report(
     called = sum(one.record.is_anomalous for one in found)
     write_page(
         path,
-        title=f"{counted(len(found), 'scene')} inspected, {called} with more than chance"
+        title=f"{counted(len(found), 'scene')} inspected, {called} with more anomalies than chance"
         if found
         else "No scene was inspected",
         subtitle=f"{model.name}, {model.trained}",
@@ -156,16 +156,16 @@ def _figures(found: Sequence[FinishedScene], square: int, rate: float | None) ->
     squares = sum(one.record.squares for one in found)
     above = sum(one.record.above for one in found)
     share = f"{100 * above / squares:.1f} %" if squares else "–"
-    expected = f"{100 * rate:.3g} % would be of good surfaces" if rate is not None else "no rate is promised"
+    expected = f"{100 * rate:.3g} % expected on good surfaces" if rate is not None else "no rate is promised"
     return Figures(
         [
             ("Scenes", len(found), "finished"),
             ("Scored squares", squares, f"of {square} × {square} pixels"),
             ("Above the threshold", share, expected),
             (
-                "Called in spite of their number",
+                "Anomalous squares",
                 sum(one.record.called for one in found),
-                "squares, see Decisions",
+                "corrected for their number, see Decisions",
             ),
         ]
     )
@@ -180,7 +180,7 @@ def _overview(found: FinishedScene, pixel_threshold: float) -> Gallery:
     note = f"{width} × {height} pixels. " + " ".join(
         f"{line}." for line in (*record.notices, *_unseen(record))
     )
-    measure = "1 − SSIM, mean over the modalities: what lies above the pixel threshold glows"
+    measure = "1 − SSIM, mean over the modalities: values above the pixel threshold are bright"
     return Gallery(
         record.path,
         _overview_rows(found, pixel_threshold),
@@ -194,12 +194,9 @@ def _unseen(record: SceneRecord) -> Iterator[str]:
     """Lines on the modalities that the model was not shown."""
     for one in record.modalities:
         if one.state == "missing":
-            yield f"No {one.name}: reconstructed from the others, and nothing to compare it with"
+            yield f"{one.name} is missing: reconstructed from the others, without an image to compare with"
         elif one.state == "hidden":
-            yield (
-                f"{one.name} was kept from the network: reconstructed from the others, "
-                f"SSIM {_number(one.from_others)}"
-            )
+            yield (f"{one.name} was hidden: reconstructed from the others, SSIM {_number(one.from_others)}")
 
 
 def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageRow]:
@@ -211,23 +208,25 @@ def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[Ima
         if np.isfinite(pixels).any()
     ]
     badges: list[tuple[str, Tone]] = [
-        ("✕ more than chance", "bad") if record.is_anomalous else ("✓ no more than chance", "good"),
+        ("✕ more anomalies than chance", "bad")
+        if record.is_anomalous
+        else ("✓ no more anomalies than chance", "good"),
         (f"{record.above} of {counted(record.squares, 'square')} above the threshold", "plain"),
         (f"p = {number(record.p_value)}", "plain"),
     ]
-    yield ImageRow("what the sensors saw", "", badges, images)
+    yield ImageRow("images of the modalities", "", badges, images)
     yield ImageRow(
-        "what was not expected",
-        "The residual, and the same over the first modality." if images else "",
+        "anomaly map",
+        "The anomaly map, and its overlay on the first modality." if images else "",
         (),
         [
-            Shown("residual", _small_heat(residual, pixel_threshold), "map"),
-            *([Shown("over the image", _over(found, residual, pixel_threshold))] if images else []),
+            Shown("heat map", _small_heat(residual, pixel_threshold), "map"),
+            *([Shown("overlay", _over(found, residual, pixel_threshold))] if images else []),
         ],
     )
     yield ImageRow(
         "reconstructions",
-        "Of what was absent, too: it is what the other modalities tell of it." + _colourless(found.scene),
+        "Absent modalities are predicted from the others." + _colourless(found.scene),
         (),
         [
             Shown(
@@ -237,18 +236,24 @@ def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[Ima
             for modality, pixels in found.planes("overview_reconstruction")
         ],
     )
-    yield from _modal_row(found, "own", "residual of each modality", "1 − SSIM, seen by the network.")
+    yield from _modal_row(
+        found, "own", "residual of each modality", "1 − SSIM of each reconstruction from all modalities."
+    )
     yield from _modal_row(
         found,
         "cross",
-        "what one sensor shows and the others do not predict",
+        "cross-modal residual of each modality",
         "1 − SSIM of each modality's reconstruction from the others alone.",
     )
 
 
 def _colourless(scene: Scene) -> str:
     names = [one.name for one in scene.modalities if one.is_grey]
-    return f" Compared in grey, and not to be trusted in their colours: {', '.join(names)}." if names else ""
+    return (
+        f" Compared in grey, so their reconstructed colours are not reliable: {', '.join(names)}."
+        if names
+        else ""
+    )
 
 
 def _over(found: FinishedScene, residual: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
@@ -271,11 +276,11 @@ def _modal_row(found: FinishedScene, kind: str, name: str, what: str) -> Iterato
 def _similarities(record: SceneRecord) -> TableSection:
     rows = [[one.name, one.state, one.similarity, one.from_others] for one in record.modalities]
     note = (
-        "Mean SSIM of the reconstruction; from the others: with that modality kept from the network. A modality "
-        "that the others predict badly shows what they do not see."
+        "Mean SSIM of the reconstruction; from the others: with that modality hidden from the network. A low value "
+        "means that the modality shows structure that the others do not predict."
     )
     columns = ["modality", "state", "SSIM", "SSIM from the others"]
-    return TableSection(f"{record.path}: how well each modality is reconstructed", columns, rows, note)
+    return TableSection(f"{record.path}: reconstruction of each modality", columns, rows, note)
 
 
 def _places(found: FinishedScene, pixel_threshold: float) -> Gallery:
@@ -308,7 +313,7 @@ def _place_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageR
                     box = _worst(cross, record.size)
                     title = f"{modality.name} at ({box[0]}, {box[1]})"
                     crops = _crops(found, opened, box, pixel_threshold, cross=(index, scale))
-                    yield ImageRow(title, "what the others predict worst", (), crops)
+                    yield ImageRow(title, "least predicted by the others", (), crops)
     except BlemishError as error:
         yield ImageRow("places", f"Cannot be shown: {error}")
 
@@ -359,11 +364,11 @@ def _crops(
     window = (slice(top, bottom), slice(left, right))
     if cross is None:
         residual = _filled(found.window("residual", *window))
-        return [*shown, Shown("residual", heat(residual, pixel_threshold), "map")]
+        return [*shown, Shown("heat map", heat(residual, pixel_threshold), "map")]
     index, scale = cross
     return [
         *shown,
-        Shown("not predicted", heat(_filled(found.window("cross", index, *window)), scale), "map"),
+        Shown("cross-modal residual", heat(_filled(found.window("cross", index, *window)), scale), "map"),
     ]
 
 
@@ -375,16 +380,16 @@ def _decisions(records: Sequence[SceneRecord]) -> TableSection:
         [r.path, r.squares, r.above, r.called, r.score, r.threshold, r.p_value, len(r.regions), r.seconds]
         for r in sorted(records, key=lambda r: (r.p_value, -r.score, r.path))
     ]
-    columns = ["scene", "squares", "above", "called", "highest score", "threshold", "p-value", "regions"]
+    columns = ["scene", "squares", "above", "anomalous", "highest score", "threshold", "p-value", "regions"]
     note = (
-        "A square is called when it stays above chance in spite of their number (false-discovery rate, Benjamini "
-        "and Hochberg 1995); the p-value is of the whole scene (Simes 1986)."
+        "Anomalous squares are significant after correction for the number of squares (false-discovery rate, "
+        "Benjamini and Hochberg 1995); the p-value is of the whole scene (Simes 1986)."
     )
     return TableSection("Decisions", [*columns, "seconds"], rows, note)
 
 
 def _small_heat(values: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
-    """Heat at the size of the page; drawn larger and then reduced, a blemish of a few pixels would fade."""
+    """Heat map at the size of the page; drawn larger and then reduced, a defect of a few pixels would fade."""
     side = min(_SIDE, max(values.shape))
     return heat(
         fit_map(_filled(values), size_within((values.shape[0], values.shape[1]), side)), pixel_threshold
@@ -392,7 +397,7 @@ def _small_heat(values: NDArray[np.float32], pixel_threshold: float) -> NDArray[
 
 
 def _labelled(modality: ModalityRecord) -> str:
-    return f"{modality.name} (kept back)" if modality.state == "hidden" else modality.name
+    return f"{modality.name} (hidden)" if modality.state == "hidden" else modality.name
 
 
 def _number(value: float | None) -> str:

@@ -24,7 +24,7 @@ class ScoredSquare(BaseModel):
 
 
 class ModalityRecord(BaseModel):
-    """One modality of a scene: whether it was there, and how well it is reconstructed."""
+    """One modality of a scene: its presence, and the similarity of its reconstruction."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,18 +48,18 @@ class SceneRecord(Inspection):
     """
 
     squares: int
-    """How many were scored."""
+    """Number of scored squares."""
     above: int
-    """How many of them are above the threshold; the false-reject rate allows that share of good ones."""
+    """Number of squares above the threshold; the false-reject rate is the share allowed of good ones."""
     called: int
-    """How many stay called in spite of their number."""
+    """Number of anomalous squares after correction for the number of squares (Benjamini and Hochberg)."""
     strongest: tuple[ScoredSquare, ...]
     modalities: tuple[ModalityRecord, ...]
     notices: tuple[str, ...]
 
 
 class Sum(NamedTuple):
-    """Of values over the pixels where there are any."""
+    """Sum of values over the pixels that have any, and their number."""
 
     total: float
     pixels: int
@@ -69,11 +69,11 @@ class InspectedBlock(BlockRecord):
     """Line of a finished block in the log of a scene."""
 
     scores: tuple[tuple[FiniteFloat | None, ...], ...]
-    """Of its squares, row by row; None where less than half of a square is present."""
+    """Scores of its squares, row by row; None where less than half of a square is present."""
     own: tuple[Sum, ...]
-    """Of each modality, 1 − SSIM of its reconstruction."""
+    """Sum, for each modality, of 1 − SSIM of its reconstruction."""
     cross: tuple[Sum, ...]
-    """Of each modality, 1 − SSIM of its reconstruction from the others."""
+    """Sum, for each modality, of 1 − SSIM of its reconstruction from the others."""
     reading: FiniteFloat
     computing: FiniteFloat
     writing: FiniteFloat

@@ -46,7 +46,7 @@ def block_side(stride: int, *parts: int) -> int:
 
 
 def overview_reduction(size: tuple[int, int]) -> int:
-    """How many pixels a side become one of the overview: the power of two that keeps it within 2,000 pixels.
+    """Pixels along a side for one pixel of the overview: the power of two that keeps it within 2,000 pixels.
 
     Examples
     --------

@@ -50,7 +50,7 @@ class SceneInspection:
 
     @property
     def records(self) -> list[SceneRecord]:
-        """Of the finished scenes."""
+        """Records of the finished scenes."""
         return self.journal.records
 
     def map(self, scene: str, name: str) -> NDArray[np.float32]:
@@ -68,7 +68,7 @@ class SceneInspection:
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """Path of the report page."""
         return self.folder / REPORT_FILE
 
     def remarks(self) -> list[str]:
@@ -76,7 +76,7 @@ class SceneInspection:
         return []
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
         squares, above = (
             sum(getattr(record, key) for record in self.records) for key in ("squares", "above")
         )
@@ -329,7 +329,7 @@ def _write_block(scorer: SceneScorer, file: TiledFile[InspectedBlock], maps: Sce
 
 
 def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) -> None:
-    """``report.html`` of the finished scenes, from what is on disk."""
+    """Write ``report.html`` of the finished scenes from the files on disk."""
     by_name = {record.path: record for record in done.records}
     recipe, training, decision = detector.recipe, detector.file.training, detector.decision
     settings = done.settings

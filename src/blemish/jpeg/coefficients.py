@@ -1,4 +1,4 @@
-"""All that decides a JPEG's pixels: quantised coefficients, tables, size and sampling."""
+"""Coefficients of a JPEG: quantised values, tables, size and sampling, which decide its pixels."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Encoder:
         segments: bytes = b"",
         importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
-        """One image as a file, at a quality or as near as possible to a target.
+        """Encode one image, at a quality or as near as possible to a target.
 
         Parameters
         ----------

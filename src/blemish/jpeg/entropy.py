@@ -97,7 +97,7 @@ def scans(shapes: Sequence[tuple[int, int]], sampling: Sampling) -> tuple[Scan, 
 
 @compiled
 def bit_size(value: int) -> int:
-    """The bits that follow a symbol to tell a value or a DC difference, which the symbol names (T.81, F.1.2.1)."""
+    """Number of bits that follow a symbol to code a value or a DC difference (T.81, F.1.2.1)."""
     size, rest = 0, abs(value)
     while rest:
         size, rest = size + 1, rest >> 1

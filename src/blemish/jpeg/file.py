@@ -281,7 +281,7 @@ def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
 
 
 def _sampling(frame: bytes) -> Sampling:
-    """The sampling that a frame header tells; ValueError for one that is not ours to read."""
+    """Sampling in a frame header; ValueError for one that is not ours to read."""
     if frame[5] == 1:
         return "4:4:4"
     luma, *chroma = ((factors >> 4, factors & 15) for factors in frame[7::3])  # (horizontal, vertical)
@@ -294,7 +294,7 @@ def _sampling(frame: bytes) -> Sampling:
 
 
 def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
-    """Whether components are RGB, by libjpeg's rule: the JFIF marker, then Adobe's, then the components' names."""
+    """True if components are RGB, by libjpeg's rule: the JFIF marker, then Adobe's, then the components' names."""
     if any(part.marker == _APP0 and part.payload.startswith(b"JFIF\0") for part in found):
         return False
     for part in found:
@@ -304,7 +304,7 @@ def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
 
 
 def _without_metadata(data: bytes, found: list[_Segment]) -> bytes:
-    """From SOI to EOI without APPn and COM, of which jpeglib has room for few."""
+    """The file from SOI to EOI without APPn and COM, of which jpeglib has room for few."""
     pieces, position = [], 0
     for segment in found:
         if segment.marker in _METADATA:

@@ -86,7 +86,7 @@ class Protection(_ProtectionRecord):
 
 
 def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
-    """On how many images compression changed the detector's decision: with protection, and without."""
+    """Number of images on which compression changed the detector's decision: with protection, and without."""
 
     def changed(file: RateSplit, protection: Protection) -> bool:
         return file.verdict.is_anomalous != protection.before.is_anomalous
@@ -94,8 +94,8 @@ def decisions_changed(found: Sequence[Protection]) -> tuple[int, int]:
     return sum(changed(each.after, each) for each in found), sum(changed(each.plain, each) for each in found)
 
 
-def suspicion(residual_map: Floats, level: float) -> Floats:
-    """Suspicion of each block: 0 where the anomaly map is 0, 1 where it reaches ``level``.
+def suspicion(residual_map: Floats, pixel_threshold: float) -> Floats:
+    """Suspicion of each block: 0 where the anomaly map is 0, 1 where it reaches ``pixel_threshold``.
 
     The suspicion of a pixel spreads: it falls linearly to 0 at ``2 * MARGIN`` pixels, more than half of it is left
     at ``MARGIN``. A block has the suspicion of its most suspicious pixel.
@@ -103,7 +103,7 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
     Parameters
     ----------
     residual_map: (H, W), at least 0.
-    level: the pixel threshold (``Detector.pixel_threshold``).
+    pixel_threshold: the pixel threshold (``Detector.pixel_threshold``).
 
     Returns
     -------
@@ -113,13 +113,13 @@ def suspicion(residual_map: Floats, level: float) -> Floats:
     --------
     >>> found = np.zeros((8, 64), np.float32)
     >>> found[:, 4] = 0.3
-    >>> print(suspicion(found, level=0.3).round(1))
+    >>> print(suspicion(found, pixel_threshold=0.3).round(1))
     [[1.  0.8 0.3 0.  0.  0.  0.  0. ]]
     """
     from scipy import ndimage
 
-    if level > 0:
-        share = np.minimum(residual_map / np.float32(level), np.float32(1))
+    if pixel_threshold > 0:
+        share = np.minimum(residual_map / np.float32(pixel_threshold), np.float32(1))
     else:  # the calibration images' maps are 0 everywhere
         share = (residual_map > 0).astype(np.float32)
     around = 2 * MARGIN + 1
@@ -246,7 +246,7 @@ class RegionOfInterest:
         self.found = detector.inspect(image_of(source.data, source.path))
         stored = as_stored(self.found.map, source.orientation)  # (H, W) as the pixels lie in the file
         if stored.shape != source.pixels.shape[:2]:
-            raise ImageError(source.path, "does not tell for sure which way is up", "use --drop-metadata")
+            raise ImageError(source.path, "has no unambiguous orientation", "use --drop-metadata")
         self.suspicion = suspicion(stored, detector.pixel_threshold)
 
     @property
@@ -301,7 +301,7 @@ def image_of(data: bytes, path: Path) -> LoadedImage:
         try:
             return LoadedImage(path, read_image(file).pixels)
         except ImageError as error:
-            raise ImageError(path, error.problem, error.mend) from error
+            raise ImageError(path, error.problem, error.remedy) from error
 
 
 def bits_map(coefficients: Coefficients, orientation: int) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ def write_protection_page(
     write_page(
         path,
         title=_headline(files),
-        subtitle=f"{counted(len(files), 'image')} encoded with {detector.recipe.title} to say where bits must stay",
+        subtitle=f"{counted(len(files), 'image')} encoded with {detector.recipe.title} as the detector of regions of interest",
         sections=[
             _figures(files),
             Prose(_reading(files[0].protection, detector.pixel_threshold), title="How to read this page"),
@@ -91,8 +91,8 @@ def write_protection_page(
                 "Settings",
                 {
                     "detector": detector.recipe.name,
-                    "threshold of the score": files[0].protection.threshold,
-                    "level of the map": detector.pixel_threshold,
+                    "threshold": files[0].protection.threshold,
+                    "pixel threshold": detector.pixel_threshold,
                     "strength": files[0].protection.strength,
                     "margin (pixels)": MARGIN,
                     "weights_sha256": detector.file.weights_sha256,
@@ -134,24 +134,24 @@ def _figures(files: Sequence[Protected]) -> Figures:
     return Figures(
         [
             ("decisions changed", changed, f"without protection {plain}, at the same size"),
-            ("mean change of the score", scores, f"without protection {number(plain_scores)}"),
+            ("mean change of the image score", scores, f"without protection {number(plain_scores)}"),
             ("threshold", files[0].protection.threshold, "a higher score is rejected"),
             ("bits inside", f"{inside:.1f} %", f"without protection {plain_inside:.1f} %"),
             (
                 "blocks inside",
                 f"{100 * mean(lambda file: file.protection.inside):.1f} %",
-                "suspicious, with a margin",
+                "regions of interest, with a margin",
             ),
         ]
     )
 
 
-def _reading(protection: Protection, level: float) -> str:
+def _reading(protection: Protection, pixel_threshold: float) -> str:
     strength = number(protection.strength)
     return (
-        f"Errors count {strength} times where the detector's map reaches its level, {number(level)}, which good "
-        f"images seldom reach, and 1/{strength} where it is 0; between the two by the map, with a margin of "
-        f"{MARGIN} pixels. Inside is where they count for more than without protection.\n\n"
+        f"Errors count {strength} times where the anomaly map reaches the pixel threshold, {number(pixel_threshold)}, "
+        f"which good images seldom reach, and 1/{strength} where it is 0; between the two they follow the map, with a "
+        f"margin of {MARGIN} pixels. Inside are the blocks where errors count more than without protection.\n\n"
         "Scores are those of the files, decoded and inspected like any image. Beside each stands the file that "
         "the same encoder makes without protection at the same size. Bits are those of the entropy-coded data of a "
         "baseline file, without headers; the file itself may be progressive and smaller."
@@ -220,7 +220,11 @@ def _row(file: Protected, detector: Detector) -> ImageRow:
         panels = _panels(file, detector)
     except BlemishError as error:  # what was there when it was encoded may have gone
         return ImageRow(file.name, f"Cannot be shown: {error}", badges)
-    caption = "" if file.image is not None else "The file has taken the image's place; the map is the file's."
+    caption = (
+        ""
+        if file.image is not None
+        else "The file has replaced the image; the anomaly map is that of the file."
+    )
     return ImageRow(file.name, caption, badges, panels)
 
 
@@ -234,10 +238,8 @@ def _panels(file: Protected, detector: Detector) -> list[FigurePanel]:
     return [
         *panels,
         _photo("file", decoded),
-        FigurePanel("map", heat(_small(detector.measure(image).map), detector.pixel_threshold), "map"),
-        FigurePanel(
-            f"where the bits went: glows from {number(middle, 2)} a pixel", heat(_small(bits), middle), "map"
-        ),
+        FigurePanel("heat map", heat(_small(detector.measure(image).map), detector.pixel_threshold), "map"),
+        FigurePanel(f"bits per pixel: bright from {number(middle, 2)}", heat(_small(bits), middle), "map"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Which coefficients survive: from pixels to the levels that cost least under given tables and λ.
+"""Rate-distortion optimisation: the levels of least cost under given tables and λ.
 
 Chroma is chosen first. What it loses is known when luma is chosen, and luma makes up for the part of it that
 R, G and B share: the least squared error of RGB needs the luma error -(g_Y,Cb e_Cb + g_Y,Cr e_Cr) / g_Y,Y,
@@ -305,7 +305,7 @@ def _prices(
 
 
 def _squared_error(dct: Floats, levels: Blocks, table: NDArray[np.float64]) -> float:
-    """Of all coefficients together."""
+    """Squared error of all coefficients together."""
     steps = table.astype(np.float32)
     total = 0.0
     for piece in _pieces(len(levels)):

@@ -172,7 +172,7 @@ def _check(path: Path, image: Image.Image) -> None:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow, which has no RGB of 16 bits, would silently cut the values to 8."""
+    """True if Pillow, which has no RGB of 16 bits, would silently cut the values to 8."""
     for _, _, _, arguments in getattr(image, "tile", ()):
         words = arguments if isinstance(arguments, tuple) else (arguments,)
         if any(isinstance(word, str) and ";16" in word for word in words):

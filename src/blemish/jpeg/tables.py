@@ -173,5 +173,5 @@ def as_json(ladder: Ladder) -> str:
 
 @lru_cache(maxsize=1)
 def shipped_sha256() -> str:
-    """Of the data that the package ships: with the version, what the encoder's result depends on."""
+    """SHA-256 of the data that the package ships: with the version, what the encoder's result depends on."""
     return hashlib.sha256(SHIPPED.read_bytes()).hexdigest()

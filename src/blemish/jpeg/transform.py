@@ -1,4 +1,4 @@
-"""From pixels to quantised coefficients: colour, chroma halving, the DCT, rounding."""
+"""Transform of pixels to quantised coefficients: colour, chroma halving, the DCT, rounding."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def contact_sheet(model: Autoencoder, batch: Tensor, seed: int = 0) -> npt.NDArr
     corrupted = batch
     for corruption in model.corruptions:
         corrupted = (
-            corruption.spoil(corrupted, 0.0, generator)
+            corruption.synthesise(corrupted, 0.0, generator)
             if isinstance(corruption, SyntheticAnomalies)
             else corruption(corrupted, generator)
         )

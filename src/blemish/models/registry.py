@@ -126,10 +126,10 @@ def build(
     ]
     alignment = make_part("alignment", ALIGNMENTS, recipe.alignment, **images) if recipe.alignment else None
     encoder = make_part("encoder", ENCODERS, recipe.encoder, **images)
-    for spoiling, (corruption, _) in zip(recipe.corruption, corruptions, strict=True):
+    for settings, (corruption, _) in zip(recipe.corruption, corruptions, strict=True):
         if corruption.makes_absent and not encoder.takes_absent:
             raise RecipeError(
-                f"corruption '{spoiling.name}' takes values away, which encoder '{recipe.encoder.name}' cannot do "
+                f"corruption '{settings.name}' takes values away, which encoder '{recipe.encoder.name}' cannot do "
                 "without as it is set; choose parts that fit, such as those of fp-cae-add"
             )
     shape = encoder.latent_shape

@@ -171,10 +171,10 @@ class SyntheticAnomalies(Corruption):
         self._read_textures: list[Tensor] = []
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.spoil(x, self.clean, generator)
+        return self.synthesise(x, self.clean, generator)
 
     @torch.no_grad()
-    def spoil(self, x: Tensor, clean: float, generator: torch.Generator | None = None) -> Tensor:
+    def synthesise(self, x: Tensor, clean: float, generator: torch.Generator | None = None) -> Tensor:
         """Add synthetic anomalies like :meth:`forward`, with another share of clean images.
 
         Raises

@@ -1,4 +1,4 @@
-"""One object on a plain ground, turned and moved into the same pose in every image.
+"""Pose: one object on a plain ground, turned and moved into the same pose in every image.
 
 An object that lies in any position gives a different image each time. In one pose each of its locations can be
 compared with the same location on good objects, and the ground, where nothing is to be inspected, is left out.
@@ -58,7 +58,7 @@ class FoundObject(NamedTuple):
     elongation: float
     """Standard deviation along the main axis over that across it."""
     share: float
-    """Of the image's area."""
+    """Share of the image's area."""
     inside: bool
     """Whether it touches no border."""
     plain: bool

@@ -15,7 +15,7 @@ from blemish.errors import UsageError
 
 
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:
-    """Where tiles start so that they cover [0, length), the last one flush with the end.
+    """Starts of tiles that cover [0, length), the last one flush with the end.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def smallest_side(tile: int) -> int:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Where the tiles of one image lie; lengths in pixels, as (height, width).
+    """Positions of the tiles of one image; lengths in pixels, as (height, width).
 
     An image smaller than a tile is filled up by reflection, as much before as after it.
 
@@ -153,7 +153,7 @@ class TilePlan:
 
 
 def _span(starts: list[int], tile: int, length: int, wanted: slice) -> slice:
-    """From the first to past the last pixel of the tiles that touch ``wanted``, within [0, length)."""
+    """Span from the first to past the last pixel of the tiles that touch ``wanted``, within [0, length)."""
     first = starts[bisect_right(starts, wanted.start - tile)]
     last = starts[bisect_left(starts, wanted.stop) - 1]
     return slice(first, min(last + tile, length))

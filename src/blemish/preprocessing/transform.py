@@ -24,7 +24,7 @@ class PreprocessedImage(NamedTuple):
     own: NDArray[np.float32]
     """(C, H, W) floats in [0, 1] at the image's own size."""
     pose: Pose | None
-    """Of the object, where the preprocessing brings it into a common one."""
+    """Pose of the object, if the preprocessing brings objects into a common pose."""
     scale: float
     """The network's pixels per image pixel."""
 
@@ -52,7 +52,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: int
-    """Of the input of the network."""
+    """Channels of the input of the network."""
     convert: bool
     """Whether images of other channel counts are converted (``image.channels`` was set)."""
     kind: PixelKind

@@ -1,4 +1,4 @@
-"""What a recipe may say: parts and settings of one method, its paper, and what to expect."""
+"""Schema of recipes: parts and settings of one method, its paper, and its expected results."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class CorruptionPart(Part):
 
 
 class ImageSettings(RecipeSettings):
-    """How an image file becomes what the network sees."""
+    """Preprocessing of an image file for the network."""
 
     size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
     scale: Literal["each", "common"] = Field(
@@ -125,7 +125,7 @@ class PatchSettings(RecipeSettings):
 
 
 class ScoreSettings(RecipeSettings):
-    """How the map becomes one number for the image."""
+    """Image score: the rule that reduces the anomaly map to one number."""
 
     name: Score = "smoothed-max"
     quantile: float = Field(0.99, gt=0, lt=1)
@@ -133,7 +133,7 @@ class ScoreSettings(RecipeSettings):
 
 
 class ThresholdSettings(RecipeSettings):
-    """How the reject decision is made from good images alone."""
+    """Threshold of the reject decision, from good images alone."""
 
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)

@@ -91,7 +91,7 @@ def write_inspection_report(
     records: Sequence[Inspection],
     panels: Callable[[Inspection], ImageViews],
     calibration_scores: Scores,
-    level: float,
+    pixel_threshold: float,
     guarantee: str,
     settings: Mapping[str, str],
     problems: Sequence[str] = (),
@@ -102,8 +102,9 @@ def write_inspection_report(
 ) -> None:
     """Write ``report.html`` of an inspection, one file that opens offline.
 
-    The page opens with one accepted and one rejected image, each as image, anomaly map and overlay. ``panels`` is called for one shown image at a time: the ``limit`` most suspicious images and a few others.
-    ``level`` is the pixel threshold, the middle of the scale of every heat map. ``guarantee`` is printed unchanged,
+    The page opens with one accepted and one rejected image, each as image, heat map and overlay. ``panels`` is called for one
+    shown image at a time: the ``limit`` most suspicious images and a few others.
+    ``pixel_threshold`` is the middle of the scale of every heat map. ``guarantee`` is printed unchanged,
     and ``false_reject_rate`` is one of the headline figures; ``problems`` are files that could not be inspected,
     one line each; ``sections`` (curves, metrics) follow the images. ``drift`` compares the images with those of the
     training.
@@ -115,13 +116,16 @@ def write_inspection_report(
     suspicious, rest = order[:limit], order[limit:]
     normal = rest[-HANDFUL:][::-1]
     scale = Scale(
-        level, f"{model.measure}, one scale for all images: values above the pixel threshold are bright"
+        pixel_threshold,
+        f"{model.measure}, one scale for all images: values above the pixel threshold are bright",
     )
 
     def gallery(title: str, chosen: Sequence[Inspection], note: str) -> list[Section]:
         if not chosen:
             return []
-        return [Gallery(title, (_row(record, panels, level) for record in chosen), note, scale, _SIDE)]
+        return [
+            Gallery(title, (_row(record, panels, pixel_threshold) for record in chosen), note, scale, _SIDE)
+        ]
 
     def part(chosen: Sequence[Inspection], of: int, first: str) -> str:
         count = counted(of, "image")
@@ -129,7 +133,7 @@ def write_inspection_report(
             count = f"{len(chosen)} of {count}"
         return f"{count}, {first} first."
 
-    content: list[Section] = _glance(records, panels, level)
+    content: list[Section] = _glance(records, panels, pixel_threshold)
     content.append(_figures(records, calibration_scores, false_reject_rate))
     content.append(Prose(guarantee, "Guarantee of the threshold"))
     content += _histogram(records, calibration_scores, model)
@@ -241,7 +245,7 @@ def _drift(drift: Drift) -> list[Section]:
 
 
 def _glance(
-    records: Sequence[Inspection], panels: Callable[[Inspection], ImageViews], level: float
+    records: Sequence[Inspection], panels: Callable[[Inspection], ImageViews], pixel_threshold: float
 ) -> list[Section]:
     """An accepted and a rejected image side by side with their maps; where labels are known, right decisions only.
 
@@ -267,7 +271,7 @@ def _glance(
             record.label, f"A defect ({record.label}), "
         )
         badge: tuple[str, Tone] = ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good")
-        rows.append(ImageRow(record.path, what + text, [badge], _three(found, record, level)))
+        rows.append(ImageRow(record.path, what + text, [badge], _three(found, record, pixel_threshold)))
     if not rows:
         return []
     note = "The image of the median score among the accepted, and among the rejected."
@@ -279,14 +283,14 @@ def _median(records: Sequence[Inspection]) -> Inspection | None:
     return order[len(order) // 2] if order else None
 
 
-def _three(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
+def _three(found: ImageViews, record: Inspection, pixel_threshold: float) -> list[FigurePanel]:
     """Image, anomaly map and overlay."""
-    every = _panels(ImageViews(found.image, None, found.map, found.mask), record, level)
+    every = _panels(ImageViews(found.image, None, found.map, found.mask), record, pixel_threshold)
     names = ("image", "anomaly map", "overlay" if found.mask is None else "overlay, true defect outlined")
     return [FigurePanel(name, panel.image, panel.kind) for name, panel in zip(names, every, strict=True)]
 
 
-def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], level: float) -> ImageRow:
+def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_threshold: float) -> ImageRow:
     badges: list[tuple[str, Tone]] = [
         ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good"),
         (f"score {number(record.score)}", "plain"),
@@ -298,7 +302,9 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], level: 
         found = panels(record)
     except BlemishError as error:
         return ImageRow(record.path, f"Cannot be shown: {error}", badges)
-    return ImageRow(record.path, _regions_in_words(record.regions), badges, _panels(found, record, level))
+    return ImageRow(
+        record.path, _regions_in_words(record.regions), badges, _panels(found, record, pixel_threshold)
+    )
 
 
 def _regions_in_words(regions: Sequence[Region]) -> str:
@@ -311,7 +317,7 @@ def _regions_in_words(regions: Sequence[Region]) -> str:
     )
 
 
-def _panels(found: ImageViews, record: Inspection, level: float) -> list[FigurePanel]:
+def _panels(found: ImageViews, record: Inspection, pixel_threshold: float) -> list[FigurePanel]:
     # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a defect of a few
     # pixels and the lines around it would fade.
     size = size_within(found.map.shape, _SIDE)
@@ -319,8 +325,8 @@ def _panels(found: ImageViews, record: Inspection, level: float) -> list[FigureP
     panels = [FigurePanel("image", displayable(found.image))]
     if found.reconstruction is not None:
         panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
-    panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), level), "map"))
-    drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
+    panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
+    drawn = overlay(found.image, found.map, pixel_threshold, record.regions, mask=found.mask, side=_SIDE)
     panels.append(
         FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)
     )

@@ -30,8 +30,8 @@ _WORDS = {
 
 def _write_error(path: Path, error: OSError) -> FileError:
     fallback = (f"cannot be written ({error.strerror or error})", "choose another output folder")
-    problem, mend = _WORDS.get(error.errno or 0, fallback)
-    return FileError(path, problem, mend)
+    problem, remedy = _WORDS.get(error.errno or 0, fallback)
+    return FileError(path, problem, remedy)
 
 
 def _encode(text: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Block(NamedTuple):
-    """One block of an area: its place among the blocks, and the rows and columns of the area that it takes."""
+    """One block of an area: its place among the blocks, and its rows and columns in the area."""
 
     row: int
     column: int

@@ -36,7 +36,7 @@ class ModelKind(NamedTuple):
     command: str
     """Makes such a folder with its ``--out``."""
     format: int
-    """Of ``model.json``; the newest that is read."""
+    """Newest format of ``model.json`` that is read."""
     edited: str = "was edited after it was written"
     instead: str = ""
     """To do rather than edit."""
@@ -68,7 +68,7 @@ class Document(BaseModel):
     versions: dict[str, str]
     weights_sha256: str
     content_sha256: str | None = None
-    """Of everything else, so that an edit by hand is noticed; None until it is saved."""
+    """SHA-256 of all other fields, so that an edit by hand is noticed; None until it is saved."""
     stored_format: int = Field(0, exclude=True)
     """Format of the folder that was read, where it is older; 0 otherwise. Not kept on disk."""
 

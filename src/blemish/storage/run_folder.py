@@ -72,7 +72,7 @@ class RunFolder:
         *,
         settings_file: str | None = None,
         other: str = "was made with another {setting}; use --overwrite or another --out",
-        unreadable: tuple[str, str] = ("cannot be read, so this cannot be gone on with", "use --overwrite"),
+        unreadable: tuple[str, str] = ("cannot be read, so the run cannot be resumed", "use --overwrite"),
     ) -> None:
         self.path = Path(path)
         self.marks = tuple(marks)

@@ -17,7 +17,7 @@ class _TrainingFact(BaseModel):
 
 
 class Machine(_TrainingFact):
-    """Where and how training runs.
+    """Device, precision and threads of a training.
 
     Examples
     --------
@@ -33,11 +33,11 @@ class Machine(_TrainingFact):
     processor: str
     """``CPU``, or the name of the GPU."""
     threads: int | None = None
-    """Of torch on a CPU."""
+    """Threads of torch on a CPU."""
     cores: int | None = None
-    """Of a CPU."""
+    """Cores of a CPU."""
     precision: str
-    """Of the arithmetic: ``float32`` or ``bfloat16``."""
+    """Precision of the arithmetic: ``float32`` or ``bfloat16``."""
     native_bfloat16: bool
     """Whether the device multiplies bfloat16 without emulation."""
     memory_format: str = "channels_last"
@@ -107,7 +107,7 @@ class TrainingLook(_TrainingFact):
 
 
 class Training(_TrainingFact):
-    """How the weights were trained."""
+    """Record of a training: its length, history and machine."""
 
     steps: int
     best_step: int

@@ -20,7 +20,7 @@ class Trainable(Protocol):
         """Steps of :meth:`pretraining_loss` that come before :meth:`loss`."""
 
     def pretraining_loss(self, batch: Tensor) -> Loss:
-        """As :meth:`loss`; only where ``pretraining`` is not 0."""
+        """Terms of the pretraining loss, as in :meth:`loss`; only where ``pretraining`` is not 0."""
 
     def loss(self, batch: Tensor) -> Loss:
         """Named, weighted terms of the training loss for ``batch`` (N, C, H, W) in [0, 1]."""

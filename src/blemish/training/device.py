@@ -14,7 +14,7 @@ Device = Literal["cpu", "cuda", "mps"]
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether torch multiplies bfloat16 natively here (AVX-512 BF16 or AMX), not by emulation.
+    """True if torch multiplies bfloat16 natively here (AVX-512 BF16 or AMX), not by emulation.
 
     A processor that could is not enough: ``ONEDNN_MAX_CPU_ISA`` or a hypervisor may keep oneDNN, which does torch's
     convolutions, from these instructions.

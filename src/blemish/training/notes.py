@@ -23,7 +23,7 @@ def trimming_notes(training: Training, recipe: Recipe) -> tuple[str, ...]:
         )
     return (
         f"Left out of the second half of training, as {worst_in_words(trim)} of the training images at half "
-        f"time: {', '.join(training.left_out)}. If they are blemished, remove them; if they are all good, "
+        f"time: {', '.join(training.left_out)}. If they are defective, remove them; if they are all good, "
         "fit without training.trim.",
     )
 

@@ -33,7 +33,7 @@ class PatchSource(Protocol):
 
     @property
     def at_hand(self) -> bool:
-        """Whether a patch costs no decoding."""
+        """True if a patch costs no decoding."""
 
     def __len__(self) -> int:
         """Number of images or scenes."""
@@ -73,12 +73,12 @@ class PreprocessedImages:
 
     @property
     def at_hand(self) -> bool:
-        """Whether images are kept after their first use."""
+        """True if images are kept after their first use."""
         return self._in_memory or self.on_disk
 
     @property
     def on_disk(self) -> bool:
-        """Whether they are kept in a disk cache."""
+        """True if they are kept in a disk cache."""
         return self._cache is not None
 
     def _bytes(self) -> int:

@@ -91,7 +91,7 @@ def output_folder(out: str | Path | None, *, resume: bool, overwrite: bool) -> P
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether ``folder`` holds the checkpoint of a fit that was interrupted."""
+    """True if ``folder`` holds the checkpoint of a fit that was interrupted."""
     return any((folder / CHECKPOINT).rglob(STATE_FILE))
 
 
@@ -218,7 +218,7 @@ def fitted_once(
     sha256: Callable[[], str],
     images: str = "images",
 ) -> Fitted:
-    """The fit of ``recipe`` in ``folder``; a finished one is loaded, a stopped one is resumed.
+    """Fit ``recipe`` into ``folder``; a finished fit is loaded, a stopped one is resumed.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ class ScenePatches:
         raise ImageError(
             self._scenes[0].scene.folder.parent,
             f"shows so little that {MOST_DRAWS} random patches in a row were absent",
-            "crop the panels to what their sensors cover",
+            "crop the scenes to the area that their sensors cover",
         )
 
     def _window(self, number: int, top: int, left: int, patch: int) -> NDArray[np.float32]:

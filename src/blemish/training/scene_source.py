@@ -134,7 +134,7 @@ class _SceneColumns:
 
 def _refuse_image_settings(recipe: Recipe) -> None:
     if needs_whole_images(recipe):
-        kind = "is an ensemble" if recipe.members else "has a memory"
+        kind = "is an ensemble" if recipe.members else "has a memory bank"
         raise RecipeError(f"{recipe.name}: {kind}, which is for images; fit scenes with fp-cae-add")
     for key, share in (("training", recipe.training.trim), ("threshold", recipe.threshold.trim)):
         if share:

@@ -86,17 +86,17 @@ class TrainingClock:
 
     @property
     def is_half_time(self) -> bool:
-        """Whether half of the training after the pretraining is done."""
+        """True if half of the training after the pretraining is done."""
         return self.past > 0 and self.share >= 0.5
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are made, or the budget is spent; never before the first step."""
+        """True if all steps are made, or the budget is spent; never before the first step."""
         return self.past > 0 and self.share >= 1
 
     @property
     def is_look_due(self) -> bool:
-        """Whether the held-out loss is to be computed after this step."""
+        """True if the held-out loss is to be computed after this step."""
         return self.past > 0 and (self.is_over or self.past % self._settings.validate_every == 0)
 
     @property

@@ -115,12 +115,12 @@ def images_sha256(images: str | Path, recipe: Recipe) -> str:
 
 
 def describes_scenes(path: Path) -> bool:
-    """Whether ``path`` is a description of scenes, or a folder with one."""
+    """True if ``path`` is a description of scenes, or a folder with one."""
     if path.name == MODALITIES_FILE or (path / MODALITIES_FILE).is_file():
         return True
     return path.suffix.lower() in {".yaml", ".yml"} and not path.is_dir()
 
 
 def _are_scenes(path: Path, recipe: Recipe) -> bool:
-    """Whether ``path`` is opened as scenes: it is described as such, or holds such for a recipe made for modalities."""
+    """True if ``path`` is opened as scenes: it is described as such, or holds such for a recipe made for modalities."""
     return describes_scenes(path) or (is_for_modalities(recipe) and holds_scenes(path))

@@ -270,7 +270,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the length is reached, or as many looks as ``patience`` brought no gain.
+        """True if the length is reached, or as many looks as ``patience`` brought no gain.
 
         Patience does not end a training whose worst images have yet to be left out.
         """
@@ -307,7 +307,7 @@ class Trainer:
 
     @property
     def _trims(self) -> bool:
-        """Whether the worst images have yet to be left out."""
+        """True if the worst images have yet to be left out."""
         return self.trimming is not None and self.state.left_out is None
 
     def _trims_now(self) -> bool:

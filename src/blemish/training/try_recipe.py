@@ -43,7 +43,7 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Reconst
         raise RecipeError(f"{recipe.name}: {error}") from None
     if has_memory_bank(recipe) and recipe.threshold.rule == "train-mean":
         raise RecipeError(
-            f"{recipe.name}: threshold.rule train-mean scores the training images, which its memory knows by heart; "
+            f"{recipe.name}: threshold.rule train-mean scores the training images, which its memory bank holds; "
             "set threshold.rule=conformal"
         )
     return model

@@ -155,14 +155,14 @@ def test_several_sources_keep_apart(folder: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_names_that_would_meet(tmp_path: Path) -> None:
+def test_names_that_would_collide_are_kept_apart(tmp_path: Path) -> None:
     for name in ("a.png", "a.JPG", "a.tif", "b.png"):
         save(tmp_path / "images" / name)
     encode_folder(tmp_path / "images", tmp_path / "out")
     assert files(tmp_path / "out") == ["a.JPG", "a.png.jpg", "a.tif.jpg", "b.jpg", JOURNAL_FILE]
 
 
-def test_names_that_do_meet_are_refused(tmp_path: Path) -> None:
+def test_colliding_names_are_refused(tmp_path: Path) -> None:
     one, other = save(tmp_path / "one" / "a.jpg"), save(tmp_path / "other" / "a.jpg")
     with pytest.raises(UsageError, match=r"would both become a\.jpg"):
         encode_folder([one, other], tmp_path / "out")
@@ -220,7 +220,7 @@ def test_a_second_run_does_nothing(folder: Path, tmp_path: Path, encoder: StandI
     assert again == BatchResult(first.files, 3)
 
 
-def test_what_has_changed_is_done_again(folder: Path, tmp_path: Path, encoder: StandIn) -> None:
+def test_changed_images_are_encoded_again(folder: Path, tmp_path: Path, encoder: StandIn) -> None:
     out = tmp_path / "out"
     encode_folder(folder, out)
     encoder.asked.clear()
@@ -241,7 +241,7 @@ def test_outputs_below_the_images_are_no_images(folder: Path) -> None:
     assert not (folder / "small" / "small").exists()
 
 
-def test_stop_and_go_on(folder: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes(folder: Path, tmp_path: Path) -> None:
     encode_folder(folder, tmp_path / "whole")
     with pytest.raises(Stopped, match="stopped after 1 of 3, which are finished"):
         encode_folder(folder, tmp_path / "out", observer=RecordingObserver(stop_after=1))
@@ -443,7 +443,7 @@ def test_bad_files_are_a_line_each_and_the_others_go_on(folder: Path, tmp_path: 
     assert not [name for name in files(tmp_path / "out") if "part" in name]
 
 
-def test_a_name_that_is_no_text_is_a_line(folder: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_valid_text_is_reported(folder: Path, tmp_path: Path) -> None:
     os.rename(save(folder / "d.png"), os.fsencode(folder) + b"/\xff.png")
     observer = RecordingObserver()
     done = encode_folder(folder, tmp_path / "out", observer=observer)
@@ -591,12 +591,12 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         encode_folder(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_the_journal_tells_all(folder: Path, tmp_path: Path) -> None:
+def test_the_log_holds_every_record(folder: Path, tmp_path: Path) -> None:
     done = encode_folder(folder, tmp_path / "out")
     assert tuple(RecordsLog(tmp_path / "out" / JOURNAL_FILE, EncodedFile).records) == done.files
 
 
-def test_what_is_wrong_with_the_encoder_ends_the_batch(
+def test_an_error_of_the_encoder_ends_the_batch(
     folder: Path, tmp_path: Path, encoder: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(pixels: Pixels, **options: Any) -> Made:

@@ -32,7 +32,7 @@ def no_cjpeg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=lambda encoder: encoder.name)
-def test_files_open_and_quality_buys_likeness(encoder: Codec, image: Pixels) -> None:
+def test_files_open_and_a_higher_quality_is_closer(encoder: Codec, image: Pixels) -> None:
     files = [encoder.encode(image, quality) for quality in (10, 50, 90)]
     errors = []
     for data in files:
@@ -60,7 +60,7 @@ def test_grey_and_tiny(encoder: Codec, shape: tuple[int, ...]) -> None:
     assert np.abs(decoded.astype(int) - 77).max() <= 3
 
 
-def test_the_two_pillows_differ_as_they_say(image: Pixels) -> None:
+def test_the_pillow_baselines_are_optimised_and_differ_in_sampling(image: Pixels) -> None:
     plain = io.BytesIO()
     Image.fromarray(image).save(plain, "JPEG", quality=60, subsampling=2)
     assert len(PILLOW_420.encode(image, 60)) < len(plain.getvalue()) < len(PILLOW_444.encode(image, 60))
@@ -75,7 +75,7 @@ def test_mozjpegs_differ_in_their_tables(image: Pixels) -> None:
     assert len(set(tables[1])) == 1  # the flat one
 
 
-def test_names_are_unique_and_descriptions_tell_versions() -> None:
+def test_names_are_unique_and_descriptions_hold_versions() -> None:
     found, missing = find_baselines()
     names = [one.name for one in (*found, *missing)]
     assert names[:5] == [encoder.name for encoder in ALL]
@@ -94,14 +94,14 @@ def test_missing_peers_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     assert "pip install" in next(one.remedy for one in missing if one.name == "mozjpeg")
 
 
-def test_what_libvips_refuses_is_one_line() -> None:
+def test_errors_of_libvips_are_one_line() -> None:
     with pytest.raises(BlemishError, match=r"libvips: .*; leave mozjpeg out$") as caught:
         MOZJPEG[0].encode(np.zeros((1, 70000), np.uint8), 50)  # longer than a side of a JPEG can be
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("no_cjpeg")
-def test_libvips_that_knows_no_such_options_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libvips_without_the_options_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pixels: Pixels, **options: object) -> bytes:
         raise BlemishError("libvips: jpegsave_buffer does not support optional argument trellis_quant")
 
@@ -111,7 +111,7 @@ def test_libvips_that_knows_no_such_options_is_found_out(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("no_cjpeg")
-def test_libvips_without_mozjpeg_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libvips_without_mozjpeg_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "_vips_jpeg", lambda pixels, **options: b"the same whatever is asked")
     _, missing = find_baselines()
     assert "built without mozjpeg" in next(one.remedy for one in missing if one.name == "mozjpeg")
@@ -133,7 +133,7 @@ def cjpeg(folder: Path, version: str) -> None:
 
 
 @pytest.mark.usefixtures("no_cjpeg")
-def test_mozjpegs_cjpeg_is_used_where_it_is(tmp_path: Path, image: Pixels) -> None:
+def test_mozjpegs_cjpeg_is_used_if_found(tmp_path: Path, image: Pixels) -> None:
     cjpeg(tmp_path, "mozjpeg version 4.1.1 (build 20240101)")
     found, _ = find_baselines()
     tuned = found[-1]
@@ -146,6 +146,6 @@ def test_mozjpegs_cjpeg_is_used_where_it_is(tmp_path: Path, image: Pixels) -> No
 
 
 @pytest.mark.usefixtures("no_cjpeg")
-def test_another_cjpeg_is_not(tmp_path: Path) -> None:
+def test_another_cjpeg_is_not_used(tmp_path: Path) -> None:
     cjpeg(tmp_path, "libjpeg-turbo version 3.0")
     assert "cjpeg-psnr" in {one.name for one in find_baselines()[1]}

@@ -41,7 +41,7 @@ def test_only_the_rates_named_count() -> None:
     assert beyond > 10
 
 
-def test_where_the_ladder_stands_hardly_matters() -> None:
+def test_the_choice_of_qualities_hardly_changes_the_bd_rate() -> None:
     def smooth(rates: np.ndarray) -> RateCurve:
         return RateCurve.through(rates, 36 + 5 * np.log(rates))
 
@@ -75,7 +75,7 @@ def test_a_curve_is_not_stretched_beyond_its_points() -> None:
         RateCurve.through([0.3, 0.9], [60.0, 70.0]),
     ],
 )
-def test_nothing_in_common(other: RateCurve) -> None:
+def test_curves_without_a_common_range_have_no_bd_rate(other: RateCurve) -> None:
     assert bd_rate(CURVE, other) is None
     assert bd_rate(other, CURVE) is None
 
@@ -102,7 +102,7 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 175 <= hits <= 199
 
 
-def test_interval_of_nothing() -> None:
+def test_the_interval_of_no_values_is_none() -> None:
     assert mean_interval([]) is None
 
 

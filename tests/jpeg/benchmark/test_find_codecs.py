@@ -13,6 +13,6 @@ def test_both_pillow_baselines_always_take_part() -> None:
         find_codecs(["mozjepg"])
 
 
-def test_ours_are_among_the_encoders() -> None:
+def test_blemish_codecs_are_among_the_encoders() -> None:
     names = [encoder.name for encoder in find_codecs()[0]]
     assert {"blemish-psnr", "blemish-ms-ssim", "blemish-balanced", "blemish-ssimulacra2"} <= set(names)

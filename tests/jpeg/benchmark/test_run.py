@@ -116,7 +116,7 @@ def test_records_are_of_the_files(images: Path, tmp_path: Path) -> None:
             assert record.seconds > 0
 
 
-def test_what_is_written(images: Path, tmp_path: Path) -> None:
+def test_an_evaluation_writes_its_files(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = run(images, out, Padded(1.5), crops=2, lpips=True, command="blemish jpeg evaluate <images>")
     assert CodecEvaluation.model_validate(json.loads((out / EVALUATION_FILE).read_text())) == found
@@ -198,7 +198,7 @@ def test_any_two_encoders_can_be_compared_by_their_records(images: Path, tmp_pat
     assert rate_between(records, "padded", "nobody", "psnr_rgb", WIDE) is None
 
 
-def test_stop_and_go_on(images: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes(images: Path, tmp_path: Path) -> None:
     whole = run(images, tmp_path / "whole", Padded(1.5))
     with pytest.raises(Stopped):
         run(images, tmp_path / "out", Padded(1.5), observer=RecordingObserver(stop_after=2))
@@ -218,7 +218,7 @@ def test_worker_processes_find_the_same(tmp_path: Path) -> None:
     assert there.rates == here.rates
 
 
-def test_a_damaged_image_is_told_once_and_the_others_go_on(images: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_reported_once_and_the_others_go_on(images: Path, tmp_path: Path) -> None:
     (images / "c.png").write_bytes((images / "a.png").read_bytes()[:500])
     observer = RecordingObserver()
     found = run(images, tmp_path / "out", Padded(1.5), observer=observer, crops=3)
@@ -281,7 +281,7 @@ def test_records_of_the_first_format_are_used_again(images: Path, tmp_path: Path
     assert again.encoded == []
 
 
-def test_an_encoder_that_always_fails_takes_nobody_with_it(images: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_always_fails_leaves_the_others_unaffected(images: Path, tmp_path: Path) -> None:
     (images / "a.png").unlink()
     found = run(images, tmp_path / "out", Fussy(1.5, "fussy"), Padded(1.5))
     assert found.images == ("b.png",)
@@ -300,7 +300,7 @@ def test_grey_and_tiny_images(tmp_path: Path) -> None:
     assert rate.mean == pytest.approx(100, abs=0.5)
 
 
-def test_nothing_that_can_be_encoded(tmp_path: Path) -> None:
+def test_a_folder_without_encodable_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"not an image")
     with pytest.raises(FileError, match="holds no image that could be encoded"):
         run(tmp_path, tmp_path / "out")

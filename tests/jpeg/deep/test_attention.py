@@ -140,7 +140,7 @@ def test_the_lstm_reads_blocks_row_by_row() -> None:
 
 
 @pytest.mark.parametrize(("name", "looks_ahead"), [("lstm", False), ("bilstm", True)])
-def test_only_the_bidirectional_one_knows_what_comes(name: str, looks_ahead: bool) -> None:
+def test_only_the_bidirectional_lstm_depends_on_later_blocks(name: str, looks_ahead: bool) -> None:
     network, x = make(name=name), torch.rand(1, 3, 16, 24)
     changed = x.clone()
     changed[:, :, 8:, :8] = 0  # the fourth block of six
@@ -149,7 +149,7 @@ def test_only_the_bidirectional_one_knows_what_comes(name: str, looks_ahead: boo
     assert differs == [looks_ahead] * 3 + [True] * 3
 
 
-def test_cb_and_cr_count_alike() -> None:
+def test_cb_and_cr_count_equally() -> None:
     network = make(name="bilstm")
     x = torch.rand(1, 3, 16, 16)
     y, cb, cr = forward_dct(x, "4:4:4")
@@ -181,14 +181,14 @@ def test_half_precision_does_not_reach_the_recurrence(name: str) -> None:
         ({"name": "vgg19", "weights": "imagnet"}, "weights is 'imagnet'; did you mean 'imagenet'?"),
     ],
 )
-def test_what_a_part_refuses_is_one_line(settings: dict[str, object], message: str) -> None:
+def test_refusals_of_a_part_are_one_line(settings: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         make(**settings, pretrained=True)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["vgg19", "resnet152"])
-def test_missing_weights_say_how_to_do_without(
+def test_missing_weights_name_a_way_to_train_without(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -59,7 +59,7 @@ def fit(photos: Path, recipe: str = "jpeg-tables", *settings: str, **options: An
     return fit_jpeg(photos, recipe, settings=[*TINY, *settings], **options)
 
 
-def test_training_lowers_the_held_out_loss_and_tells_its_terms(photos: Path) -> None:
+def test_training_lowers_the_held_out_loss_and_reports_its_terms(photos: Path) -> None:
     encoder = fit(photos, "jpeg-tables", "training.steps=60", "training.validate_every=20")
     history = encoder.file.training.history
     assert [look.step for look in history] == [20, 40, 60]
@@ -70,7 +70,7 @@ def test_training_lowers_the_held_out_loss_and_tells_its_terms(photos: Path) -> 
 
 
 @pytest.mark.parametrize("recipe", ["jpeg-tables", "jpeg-lstm"])
-def test_interrupted_and_resumed_is_uninterrupted(
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     photos: Path, tmp_path: Path, recorder: Callable[..., Any], recipe: str
 ) -> None:
     whole = fit(photos, recipe)
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
         fit(photos, "jpeg-tables", "lambdas=[0.01]", out=out, resume=True)
 
 
-def test_what_does_not_fit_leaves_the_checkpoint(photos: Path, tmp_path: Path) -> None:
+def test_a_refused_setting_leaves_the_checkpoint(photos: Path, tmp_path: Path) -> None:
     state = tmp_path / "model" / "checkpoint" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")
@@ -103,7 +103,7 @@ def test_what_does_not_fit_leaves_the_checkpoint(photos: Path, tmp_path: Path) -
     assert state.exists()
 
 
-def test_what_is_there_is_only_replaced_when_told(photos: Path, tmp_path: Path) -> None:
+def test_an_existing_model_is_replaced_only_on_request(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     first = fit(photos, out=out)
     with pytest.raises(UsageError, match="--overwrite"):
@@ -127,16 +127,16 @@ def test_a_tenth_is_held_out_and_no_test_image_is_read(photos: Path) -> None:
     assert "2.png" not in listed.file.split["train"] + listed.file.split["validation"]
 
 
-def test_bad_images_are_told_and_the_others_are_trained_on(
+def test_bad_images_are_reported_and_the_others_are_trained_on(
     photos: Path, recorder: Callable[..., Any]
 ) -> None:
     draw(photos / "small.png", 0, 12, 90)
     (photos / "torn.png").write_bytes((photos / "0.png").read_bytes()[:300])
     Image.fromarray(np.zeros((50, 50), np.uint16)).save(photos / "deep.png")
     Image.open(photos / "0.png").convert("L").save(photos / "grey.png")
-    told = recorder()
-    encoder = fit(photos, observer=told)
-    problems = sorted(str(problem) for problem in told.problems)
+    recorded = recorder()
+    encoder = fit(photos, observer=recorded)
+    problems = sorted(str(problem) for problem in recorded.problems)
     assert [line.split(":")[0].rsplit("/")[-1] for line in problems] == ["deep.png", "small.png", "torn.png"]
     assert all("\n" not in line for line in problems)
     assert "--set patch.size" in problems[1]
@@ -175,7 +175,7 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(
     assert not (tmp_path / "model").exists()
 
 
-def test_without_lpips_the_line_says_how_to_train_all_the_same(
+def test_without_lpips_the_error_names_a_way_to_train(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -183,7 +183,7 @@ def test_without_lpips_the_line_says_how_to_train_all_the_same(
         fit(photos, "jpeg-tables", "loss.gamma=500")
 
 
-def test_without_pretrained_weights_the_line_says_how_to_train_all_the_same(
+def test_without_pretrained_weights_the_error_names_a_way_to_train(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
@@ -195,9 +195,9 @@ def test_without_pretrained_weights_the_line_says_how_to_train_all_the_same(
 def test_a_finished_fit_is_not_done_again(photos: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
     recipe = override(load_deep_recipe("jpeg-tables"), list(TINY))
     model = tmp_path / "model"
-    told = recorder()
-    first = fit_jpeg_once(photos, recipe, model, title="tables", observer=told)
-    assert told.stages[0] == "tables"
+    recorded = recorder()
+    first = fit_jpeg_once(photos, recipe, model, title="tables", observer=recorded)
+    assert recorded.stages[0] == "tables"
     before = (model / "model.json").read_bytes()
     again = recorder()
     second = fit_jpeg_once(photos, recipe, model, title="tables", observer=again)
@@ -212,7 +212,7 @@ def test_a_finished_fit_is_not_done_again(photos: Path, tmp_path: Path, recorder
         fit_jpeg_once(photos, recipe, model, title="tables", observer=again)
 
 
-def test_a_fit_that_was_stopped_goes_on(photos: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
+def test_a_stopped_fit_resumes(photos: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
     recipe = override(load_deep_recipe("jpeg-tables"), list(TINY))
     model = tmp_path / "model"
     with pytest.raises(Stopped):
@@ -247,7 +247,7 @@ def test_the_command_gives_the_weights_that_the_library_gives(
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights_of(fit(photos).model)
 
 
-def test_a_stopped_command_says_how_to_go_on(
+def test_a_stopped_command_prints_the_command_to_resume(
     blemish: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = iter(range(1000))

@@ -66,7 +66,7 @@ def test_a_weight_of_zero_leaves_the_term_out_and_asks_for_nothing(trunk: Path) 
     assert list(distortion(x, y, LossSettings(gamma=0, sigma=0), Lpips())) == ["mse"]
 
 
-def test_lpips_that_is_not_here_is_one_line_with_two_mends(trunk: Path) -> None:
+def test_missing_lpips_is_one_line_with_two_remedies(trunk: Path) -> None:
     x, y = pair()
     with pytest.raises(UsageError) as caught:
         distortion(x, y, LossSettings(gamma=500, sigma=0), Lpips())

@@ -74,7 +74,7 @@ def fitted_jpeg(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture
 def folder(fitted_jpeg: tuple[DeepEncoder, Path], tmp_path: Path) -> Path:
-    """A copy of the model's folder, to be spoiled at will."""
+    """A copy of the model's folder, to be damaged at will."""
     return Path(shutil.copytree(fitted_jpeg[1], tmp_path / "jpeg-model"))
 
 
@@ -150,7 +150,9 @@ def test_targets(fitted_jpeg: tuple[DeepEncoder, Path]) -> None:
     assert "out of reach" in similar.notice
 
 
-def test_one_lambda_has_one_quality_and_says_so(of_one: DeepEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_one_lambda_has_one_quality_and_notes_it(
+    of_one: DeepEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[float] = []
     coefficients = of_one.model.coefficients
 
@@ -186,7 +188,9 @@ def test_grey_images_and_segments(fitted_jpeg: tuple[DeepEncoder, Path]) -> None
         ({"target_bpp": -1}, "target_bpp is -1"),
     ],
 )
-def test_wrong_aims(fitted_jpeg: tuple[DeepEncoder, Path], options: dict[str, float], words: str) -> None:
+def test_wrong_targets_are_refused(
+    fitted_jpeg: tuple[DeepEncoder, Path], options: dict[str, float], words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         fitted_jpeg[0].encode(draw(9), **options)
     with pytest.raises(UsageError, match="uint8"):
@@ -220,12 +224,12 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**document, **changes}), encoding="utf-8")
 
 
-def spoil_weights(folder: Path) -> None:
+def damage_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-5])
 
 
-def spoil_json(folder: Path) -> None:
+def damage_json(folder: Path) -> None:
     (folder / "model.json").write_text("{", encoding="utf-8")
 
 
@@ -234,12 +238,12 @@ def list_json(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read"),
-        (spoil_weights, "is damaged, or not the one"),
+        (damage_weights, "is damaged, or not the one"),
         (lambda folder: (folder / "model.json").unlink(), "no finished model"),
-        (spoil_json, "not readable JSON"),
+        (damage_json, "not readable JSON"),
         (list_json, "no model's JSON"),
         (lambda folder: edit(folder, format=99), "reads up to format 1; upgrade Blemish"),
         (lambda folder: edit(folder, blemish="0.0"), "was edited after it was written"),
@@ -247,8 +251,10 @@ def list_json(folder: Path) -> None:
         (shutil.rmtree, "does not exist"),
     ],
 )
-def test_a_spoiled_folder_is_told_in_one_line(folder: Path, spoil: Callable[[Path], Any], words: str) -> None:
-    spoil(folder)
+def test_a_damaged_folder_is_reported_in_one_line(
+    folder: Path, damage: Callable[[Path], Any], words: str
+) -> None:
+    damage(folder)
     with pytest.raises(ModelError, match=words) as caught:
         load(folder)
     assert "\n" not in str(caught.value)

@@ -204,7 +204,7 @@ def test_grey_is_luma_alone(sampling: Sampling) -> None:
         np.zeros(3, np.uint8),
     ],
 )
-def test_what_is_no_image_is_refused(pixels: Pixels) -> None:
+def test_arrays_that_are_no_image_are_refused(pixels: Pixels) -> None:
     with pytest.raises(UsageError, match="a JPEG"):
         build("jpeg-tables").coefficients(pixels, 0)
 
@@ -323,7 +323,7 @@ def test_in_training_places_are_drawn_and_a_seed_repeats_them() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_in_evaluation_every_place_counts_alike(count: int) -> None:
+def test_in_evaluation_every_place_counts_equally(count: int) -> None:
     model = build("jpeg-tables", "lambdas=[0.001, 0.01, 0.1]").eval()
     x = batch(*[image(16, 16)] * count)
     expected = []

@@ -60,7 +60,7 @@ def test_the_pace_of_the_tables_is_the_papers_step_at_the_middle_of_their_range(
     assert LSTM.training.learning_rate * LSTM.tables.pace * middle == pytest.approx(paper, rel=0.05)
 
 
-def test_what_needs_imagenet_weights_says_so() -> None:
+def test_recipes_list_the_imagenet_weights_that_they_need() -> None:
     for name in NAMES:
         recipe = load_deep_recipe(name)
         assert ("weights" in recipe.needs) == (recipe.attention.settings.get("weights") == "imagenet")
@@ -87,7 +87,7 @@ def test_what_needs_imagenet_weights_says_so() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(assignments: list[str], message: str) -> None:
+def test_impossible_settings_are_refused_in_one_line(assignments: list[str], message: str) -> None:
     assert refusal(*assignments).startswith(message)
 
 

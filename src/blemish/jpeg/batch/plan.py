@@ -28,7 +28,7 @@ class EncodingJob:
 
     @property
     def path(self) -> Path:
-        """Where the file goes; in place, through a link to what it names."""
+        """Path of the output file; in place, the target of a link."""
         return self.item.path.resolve() if self.in_place else self.root / self.output
 
 

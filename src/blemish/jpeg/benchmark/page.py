@@ -180,7 +180,7 @@ def _errors(
 
 
 def _charts(title: str, x_label: str, y_label: str, lines: list[Line]) -> list[Section]:
-    """As many charts as needed for every line of a chart to have a colour of its own."""
+    """Charts, as many as needed to give each line of a chart its own colour."""
     count = -(-len(lines) // LINES_A_CHART)
     return [
         CurveChart(

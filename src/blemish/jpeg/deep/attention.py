@@ -1,4 +1,4 @@
-"""Networks that tell which coefficients of an image matter: logits of the maps A_L and A_C.
+"""Attention networks: logits of the maps A_L and A_C, which weight the coefficients of an image.
 
 Maps are learned per block and coefficient, one for luma and one that Cb and Cr share. Strümpler, Yang, Timofte
 2020 take them from the features of a network at an eighth of the image's size, where every place is a block;
@@ -25,7 +25,7 @@ Start: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Logits(NamedTuple):
-    """Of A_L and A_C, (N, rows, columns, 8, 8) each, like the blocks of luma and of chroma."""
+    """Logits of A_L and A_C, (N, rows, columns, 8, 8) each, like the blocks of luma and of chroma."""
 
     luma: Tensor
     chroma: Tensor
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor, blocks: tuple[Tensor, ...]) -> Logits | None:
-        """None stands for attention to everything, A = 1.
+        """Logits of the maps; None stands for A = 1 everywhere.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ ATTENTIONS: dict[str, type[Attention]] = {}
 
 @register(ATTENTIONS, "none")
 class NoAttention(Attention):
-    """The tables alone."""
+    """No attention: the tables alone."""
 
     def forward(self, x: Tensor, blocks: tuple[Tensor, ...]) -> None:
         return None
@@ -180,7 +180,7 @@ class RecurrentAttention(Attention):
 
 @register(ATTENTIONS, "lstm")
 class LstmAttention(RecurrentAttention):
-    """From the first block to the last."""
+    """LSTMs that read the blocks from the first to the last."""
 
     def __init__(self, *, hidden: Annotated[int, Field(ge=1)] = 64, start: Start = 0.5) -> None:
         super().__init__(hidden=hidden, start=start, bidirectional=False)
@@ -188,7 +188,7 @@ class LstmAttention(RecurrentAttention):
 
 @register(ATTENTIONS, "bilstm")
 class BiLstmAttention(RecurrentAttention):
-    """From both ends: section 6.8."""
+    """LSTMs that read the blocks from both ends: section 6.8."""
 
     def __init__(self, *, hidden: Annotated[int, Field(ge=1)] = 64, start: Start = 0.5) -> None:
         super().__init__(hidden=hidden, start=start, bidirectional=True)

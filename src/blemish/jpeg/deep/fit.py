@@ -1,4 +1,4 @@
-"""From a folder of photographs to a trained JPEG encoder."""
+"""Fit of a JPEG encoder on a folder of photographs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def fit_jpeg(
 def fit_jpeg_once(
     images: Path, recipe: DeepRecipe, model: Path, *, title: str, observer: Observer
 ) -> DeepEncoder:
-    """The fit of ``recipe`` in ``model``; one that is finished is not done again, one that was stopped goes on.
+    """Fit ``recipe`` into ``model``; a finished fit is loaded, a stopped one is resumed.
 
     Parameters
     ----------

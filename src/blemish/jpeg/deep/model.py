@@ -52,7 +52,7 @@ class DeepEncoder:
         return len(self.recipe.lambdas)
 
     def place(self, quality: float) -> float:
-        """Where a quality of 1 to 100 stands among the λ, 0 to ``places`` - 1."""
+        """Place of a quality of 1 to 100 among the λ, 0 to ``places`` - 1."""
         return (quality - 1) / 99 * (self.places - 1)
 
     def encode(
@@ -64,7 +64,7 @@ class DeepEncoder:
         target_ssim: float | None = None,
         segments: bytes = b"",
     ) -> Encoded:
-        """One image as a file, at a quality or as near as possible to a target.
+        """Encode one image, at a quality or as near as possible to a target.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class DeepEncoder:
         return found
 
     def encode_at(self, pixels: NDArray[np.uint8], place: float, *, segments: bytes = b"") -> Encoded:
-        """One image as a file, as the network chooses at ``place``, 0 to ``places`` - 1."""
+        """Encode one image as the network chooses at ``place``, 0 to ``places`` - 1."""
         quality = 1 + 99 * place / max(self.places - 1, 1)
         return encoded(self.model.coefficients(pixels, place), quality, segments)
 
@@ -157,7 +157,7 @@ class DeepEncoder:
 
 
 def load(folder: str | Path) -> DeepEncoder:
-    """The encoder that ``blemish jpeg fit`` wrote into ``folder``.
+    """Load the encoder that ``blemish jpeg fit`` wrote into ``folder``.
 
     Raises
     ------

@@ -188,7 +188,7 @@ class DeepJpeg(nn.Module):
         return x[order % len(x)], order % places
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """For an optimiser: the network, where there is one, and log Q with its ``pace``, never decayed."""
+        """Parameter groups of the optimiser: the network, if there is one, and log Q with its ``pace``, never decayed."""
         network = [parameter for name, parameter in self.named_parameters() if name != "log_tables"]
         tables = {"params": [self.log_tables], "pace": self.recipe.tables.pace, "weight_decay": 0.0}
         return [{"params": network}, tables] if network else [tables]
