@@ -94,7 +94,7 @@ def test_without_torch_a_decision_is_made() -> None:
     assert out.split() == ["True", "0.05"]
 
 
-def test_without_torch_the_line_that_installs_it_is_told() -> None:
+def test_without_torch_the_error_names_the_line_that_installs_it() -> None:
     out = python(
         BLOCK_TORCH + "import blemish\n"
         f"model = {str(MODEL)!r}\n"

@@ -65,7 +65,7 @@ def test_the_default_recipe_is_shown_beside_what_needs_no_learning(tmp_path: Pat
     )
     result = run_demo(tmp_path, settings=quick, **small)
     assert result.detector.recipe.name == DEFAULT_RECIPE
-    assert result.detector.file.preparation.crop is not None
+    assert result.detector.file.preprocessing.crop is not None
     records = read_records(tmp_path / "found" / "rod" / "inspections.jsonl")
     found = sum(record.is_anomalous for record in records if record.label != "good")
     rejected = sum(record.is_anomalous for record in records if record.label == "good")
@@ -130,7 +130,7 @@ def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     assert mine.exists()
 
 
-def test_a_folder_that_cannot_take_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_renamed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
