@@ -20,8 +20,9 @@ CHANNELS = [1, 3, 4, 11]
 MOST_ALIGNED = 4
 """Largest number of channels that an alignment accepts."""
 PATCH = 32
+BACKBONES = ("vgg16", "resnet50")
 # Steps and learning rate to learn one batch; all other encoders use (80, 2e-3).
-PACE = {"vgg16": (40, 1e-3), "resnet50": (40, 1e-3)}
+PACE = {**dict.fromkeys(BACKBONES, (40, 1e-3)), "kumar": (40, 2e-3), "unet": (30, 2e-3)}
 
 
 def settings_of(name: str) -> list[str]:
@@ -29,7 +30,7 @@ def settings_of(name: str) -> list[str]:
     recipe = load_recipe(name)
     settings = [f"patch.size={PATCH}", f"patch.stride={PATCH // 2}"]
     if "weights" in recipe.needs:
-        settings += ["encoder.weights=none"] * (recipe.encoder.name in PACE)
+        settings += ["encoder.weights=none"] * (recipe.encoder.name in BACKBONES)
         settings += [
             f"loss.{index}.network=gabor"
             for index, term in enumerate(recipe.loss)
