@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -151,6 +151,36 @@ def save() -> Callable[[Path, NDArray[np.generic]], Path]:
 @pytest.fixture(scope="session")
 def recorder() -> type[Recorder]:
     return Recorder
+
+
+@pytest.fixture(scope="module")
+def narrow_backbones() -> Iterator[None]:
+    """VGG16 and ResNet50 with an eighth of their channels, and ResNet50 with five blocks instead of sixteen.
+
+    For tests of the parts around them: a step with the networks of the papers costs a hundred times as much.
+    """
+    from blemish.models.pretrained_encoders import ResNet50Encoder, VGG16Encoder  # makes torchvision importable
+
+    from torchvision.models.resnet import Bottleneck, ResNet
+    from torchvision.models.vgg import VGG, cfgs, make_layers
+
+    def vgg16(**settings: Any) -> VGG:
+        widths = [width if width == "M" else int(width) // 8 for width in cfgs["D"]]
+        return VGG(make_layers(widths), **settings)
+
+    class NarrowResNet(ResNet):
+        def _make_layer(self, block: Any, planes: int, *rest: Any, **settings: Any) -> Any:
+            return super()._make_layer(block, planes // 8, *rest, **settings)
+
+    def resnet50() -> ResNet:
+        return NarrowResNet(Bottleneck, [2, 1, 1, 1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.models.vgg16", vgg16)
+        patch.setattr("torchvision.models.resnet50", resnet50)
+        for encoder in (VGG16Encoder, ResNet50Encoder):
+            patch.setattr(encoder, "width", encoder.width // 8)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from http.client import IncompleteRead
 from importlib import import_module
 from pathlib import Path
@@ -29,13 +30,18 @@ OTHERS = {
 }
 
 
+@lru_cache
+def layout(name: str) -> dict[str, Tensor]:
+    """State dict of torchvision's network without its values."""
+    with torch.device("meta"):
+        return dict(torchvision.models.get_model(name).state_dict())
+
+
 def official(name: str) -> dict[str, Tensor]:
     """A state dict of torchvision's layout, the i-th tensor full of i; a few bytes large."""
-    with torch.device("meta"):
-        layout = torchvision.models.get_model(name).state_dict()
     return {
         key: torch.tensor(place, dtype=value.dtype).expand(value.shape)
-        for place, (key, value) in enumerate(layout.items())
+        for place, (key, value) in enumerate(layout(name).items())
     }
 
 
@@ -58,6 +64,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
+@pytest.fixture
+def no_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No initialisation, which takes most of the time of a network whose weights are loaded."""
+    for initialise in ("kaiming_normal_", "kaiming_uniform_"):
+        monkeypatch.setattr(nn.init, initialise, lambda tensor, *_, **__: tensor)
+
+
 def load(name: str, weights: str | Path = "imagenet") -> nn.Sequential:
     return load_network(name, str(weights), without="train from scratch")
 
@@ -76,12 +89,14 @@ def test_weights_are_loaded_from_a_path(name: str, tmp_path: Path) -> None:
     assert not holds(load(name, "none"), name)
 
 
+@pytest.mark.usefixtures("no_random_weights")
 def test_weights_are_loaded_from_a_safetensors_file(tmp_path: Path) -> None:
     half = {key: value.half().contiguous() for key, value in official("vgg16").items() if "classi" not in key}
     save_file(half, tmp_path / "mine.safetensors")
     assert holds(load("vgg16", tmp_path / "mine.safetensors"), "vgg16")
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize(
     ("name", "file"), [(name, file) for name in NETWORKS for file in SOURCES[name].files]
 )
@@ -97,6 +112,7 @@ def test_every_official_file_name_is_found_in_either_folder(
     assert holds(load(name), name)
 
 
+@pytest.mark.usefixtures("no_random_weights")
 def test_the_cache_is_searched_where_the_named_folder_lacks_the_weights(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +146,7 @@ def test_a_variable_that_names_no_folder_is_refused(tmp_path: Path, monkeypatch:
         load("vgg16")
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_download_takes_the_published_file_and_checks_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
@@ -158,6 +175,7 @@ def test_a_failed_download_is_reported_in_one_line(error: Exception, monkeypatch
     assert "train from scratch" in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize(("name", "other"), [(name, other) for name in NETWORKS for other in OTHERS[name]])
 def test_weights_of_another_network_are_refused(name: str, other: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "mine.pth", official(other))
@@ -168,19 +186,21 @@ def test_weights_of_another_network_are_refused(name: str, other: str, tmp_path:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_random_weights")
 def test_one_key_too_few_too_many_or_of_another_shape_is_named(tmp_path: Path) -> None:
-    layout = official("vgg16")
+    state_dict = official("vgg16")
     key = "features.5.bias"
     for state, words in [
-        ({name: value for name, value in layout.items() if name != key}, f"no '{key}'"),
-        ({**layout, "head.bias": torch.zeros(1)}, "'head.bias' is one too many"),
-        ({**layout, key: torch.zeros(64)}, f"'{key}' is 64 instead of 128"),
+        ({name: value for name, value in state_dict.items() if name != key}, f"no '{key}'"),
+        ({**state_dict, "head.bias": torch.zeros(1)}, "'head.bias' is one too many"),
+        ({**state_dict, key: torch.zeros(64)}, f"'{key}' is 64 instead of 128"),
     ]:
         with pytest.raises(FileError) as caught:
             load("vgg16", saved(tmp_path / "mine.pth", state))
         assert f"({words})" in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("name", "key"), [("vgg16", "features.5.bias"), ("resnet50", "bn1.running_var")])
 def test_weights_that_are_not_finite_are_refused_in_one_line(
@@ -196,6 +216,7 @@ def test_weights_that_are_not_finite_are_refused_in_one_line(
     assert str(caught.value) == message
 
 
+@pytest.mark.usefixtures("no_random_weights")
 def test_old_files_without_batch_counters_are_loaded(tmp_path: Path) -> None:
     state = {key: value for key, value in official("resnet50").items() if "num_batches" not in key}
     found = load("resnet50", saved(tmp_path / "old.pth", state)).state_dict()

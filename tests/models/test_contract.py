@@ -15,12 +15,14 @@ from blemish.models.contracts import Loss
 from blemish.recipes import load_recipe, override, recipe_names
 from blemish.similarity import MEASURES
 
+pytestmark = pytest.mark.usefixtures("narrow_backbones")
 CHANNELS = [1, 3, 4, 11]
 MOST_ALIGNED = 4
 """Largest number of channels that an alignment accepts."""
 PATCH = 32
+BACKBONES = ("vgg16", "resnet50")
 # Steps and learning rate to learn one batch; all other encoders use (80, 2e-3).
-PACE = {"vgg16": (25, 2e-4), "resnet50": (15, 5e-4)}
+PACE = {**dict.fromkeys(BACKBONES, (40, 1e-3)), "kumar": (40, 2e-3), "unet": (30, 2e-3)}
 
 
 def settings_of(name: str) -> list[str]:
@@ -28,7 +30,7 @@ def settings_of(name: str) -> list[str]:
     recipe = load_recipe(name)
     settings = [f"patch.size={PATCH}", f"patch.stride={PATCH // 2}"]
     if "weights" in recipe.needs:
-        settings += ["encoder.weights=none"] * (recipe.encoder.name in PACE)
+        settings += ["encoder.weights=none"] * (recipe.encoder.name in BACKBONES)
         settings += [
             f"loss.{index}.network=gabor"
             for index, term in enumerate(recipe.loss)
@@ -42,7 +44,7 @@ def untrained(name: str, channels: int, seed: int = 0) -> Autoencoder:
     return build(override(load_recipe(name), settings_of(name)), channels)
 
 
-# The largest networks have 25 million weights, so only those in use are cached.
+# Only the networks in use are cached.
 small = lru_cache(maxsize=len(CHANNELS))(untrained)
 
 

@@ -12,6 +12,8 @@ from blemish.recipes import load_recipe, recipe_names
 from blemish.training import trainer as loop
 from blemish.training.fit import fit
 
+pytestmark = pytest.mark.usefixtures("narrow_backbones")
+
 
 def settings_of(name: str) -> list[str]:
     """Settings for two steps on small patches without pretrained weights."""

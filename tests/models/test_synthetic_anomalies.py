@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -321,13 +322,20 @@ def stripes(height: int, width: int, channels: int = 1) -> Tensor:
     return (torch.arange(width) // 2 % 2).float().expand(channels, height, width)
 
 
+@lru_cache
+def smooth_and_corrupted(channels: int) -> tuple[Tensor, Tensor]:
+    """Soft images of little contrast, and the same with anomalies that use no textures."""
+    x = 0.5 + 0.02 * textures(80, channels, 48, 48)
+    own = synthesise_anomalies(x, clean=0.0, generator=seeded())
+    torch.testing.assert_close(synthesise_anomalies(x, clean=0.0, textures=[], generator=seeded()), own)
+    return x, own
+
+
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [(80, 90), (40, 200), (7, 9)])
 def test_textures_add_structure_that_the_images_lack(channels: int, size: tuple[int, int]) -> None:
-    x = 0.5 + 0.02 * textures(120, channels)
-    own = synthesise_anomalies(x, clean=0.0, generator=seeded())
+    x, own = smooth_and_corrupted(channels)
     textured = synthesise_anomalies(x, clean=0.0, textures=[stripes(*size, channels)], generator=seeded())
-    torch.testing.assert_close(synthesise_anomalies(x, clean=0.0, textures=[], generator=seeded()), own)
 
     def striped(y: Tensor) -> Tensor:
         """Whether images have black beside white, more than any change of tone."""

@@ -40,12 +40,13 @@ CPU = cpu()
 SMALL = [
     "patch.size=32",
     "patch.stride=16",
-    "encoder.latent=8",
     "training.batch=4",
     "training.steps=20",
     "training.validate_every=6",
     "training.learning_rate=0.001",
 ]
+# A tenth of the multiplications of the encoder and decoder of the recipe.
+NARROW = [f"{part}={{name: kumar, widths: [4, 8, 8, 8]}}" for part in ("encoder", "decoder")]
 IDENTITY: dict[str, Any] = {"name": "l2-ae"}
 
 
@@ -74,7 +75,8 @@ class Run:
         prepare: Callable[[Autoencoder], None] = lambda model: None,
         **options: Any,
     ) -> tuple[Autoencoder, TrainingState]:
-        chosen = override(load_recipe(recipe), [*SMALL, *settings])
+        network = NARROW if recipe == "l2-ae" else ["encoder.latent=8"]
+        chosen = override(load_recipe(recipe), [*SMALL, *network, *settings])
         torch.manual_seed(chosen.training.seed)
         model = build(chosen, 1)
         assert isinstance(model.encoder.layers, nn.Sequential)
