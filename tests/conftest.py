@@ -159,8 +159,8 @@ def narrow_backbones() -> Iterator[None]:
 
     For tests of the parts around them: a step with the networks of the papers costs a hundred times as much.
     """
-    from blemish.models.pretrained_encoders import ResNet50Encoder, VGG16Encoder  # makes torchvision importable
-
+    # First of all, as it makes torchvision importable.
+    from blemish.models.pretrained_encoders import ResNet50Encoder, VGG16Encoder  # isort: skip
     from torchvision.models.resnet import Bottleneck, ResNet
     from torchvision.models.vgg import VGG, cfgs, make_layers
 

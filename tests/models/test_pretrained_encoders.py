@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from blemish.errors import FileError, RecipeError, UsageError
-from blemish.models import ENCODERS
+from blemish.models import ENCODERS, build
 from blemish.models.pretrained_encoders import PretrainedEncoder, ResNet50Encoder, VGG16Encoder
+from blemish.recipes import load_recipe, override
 
 BACKBONES = ("vgg16", "resnet50")
 
@@ -48,6 +49,16 @@ def test_the_latent_has_the_declared_shape_and_every_weight_is_trained(name: str
     for parameter_name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.any(), parameter_name
+
+
+@pytest.mark.parametrize("recipe", ["cae-vgg16-mse", "dae-resnet50-mse"])
+def test_the_decoder_of_the_recipes_fits_the_networks_of_the_papers(recipe: str) -> None:
+    settings = ["patch.size=32", "patch.stride=32", "encoder.weights=none"]
+    model = build(override(load_recipe(recipe), settings), 3).eval()
+    assert isinstance(model.encoder, PretrainedEncoder)
+    assert model.encoder.latent_shape == ({"vgg16": 512, "resnet50": 2048}[model.encoder.network_name], 1, 1)
+    with torch.no_grad():
+        assert model(images(3)).reconstruction.shape == (2, 3, 32, 32)
 
 
 def test_the_input_is_normalised_as_for_imagenet() -> None:
