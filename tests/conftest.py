@@ -157,7 +157,7 @@ def recorder() -> type[Recorder]:
 def narrow_backbones() -> Iterator[None]:
     """VGG16 and ResNet50 with an eighth of their channels, and ResNet50 with five blocks instead of sixteen.
 
-    For tests of the parts around them: a step with the networks of the papers costs a hundred times as much.
+    For tests of the parts around them, which the networks of the papers would make slow.
     """
     # First of all, as it makes torchvision importable.
     from blemish.models.pretrained_encoders import ResNet50Encoder, VGG16Encoder  # isort: skip

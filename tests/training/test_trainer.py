@@ -45,7 +45,7 @@ SMALL = [
     "training.validate_every=6",
     "training.learning_rate=0.001",
 ]
-# A tenth of the multiplications of the encoder and decoder of the recipe.
+# Much narrower than the encoder and decoder of the recipe, for quick steps.
 NARROW = [f"{part}={{name: kumar, widths: [4, 8, 8, 8]}}" for part in ("encoder", "decoder")]
 IDENTITY: dict[str, Any] = {"name": "l2-ae"}
 
