@@ -18,7 +18,7 @@ from blemish.jpeg.benchmark.run import evaluate
 from blemish.jpeg.benchmark.summary import summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
 from blemish.recipes import override
-from blemish.training.device import Machine
+from blemish.storage.training_record import Machine
 from studies import liu2022, liu2022_figures, liu2022_page, liu2022_plan, liu2022_results, protocol, run_study
 from studies.liu2022_page import in_words
 from studies.liu2022_plan import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length
@@ -279,7 +279,13 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(length)
         raise Stopped("enough")
 
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     monkeypatch.setattr(liu2022, "plan_fits", note)
     with pytest.raises(Stopped):
         run_study("liu2022", tmp_path / "out", data=holiday)
