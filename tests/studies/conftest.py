@@ -11,7 +11,6 @@ import pytest
 from torch import nn
 
 from blemish.decision import PixelMetrics
-from blemish.decision.metrics import bootstrap_interval
 from blemish.layers import pretrained
 
 NARROW = (4, 4, "M", 8, 8, "M", 16, 16, 16, "M", 32, 32, 32, "M", 32, 32, 32, "M")
@@ -19,15 +18,27 @@ NARROW = (4, 4, "M", 8, 8, "M", 16, 16, 16, "M", 32, 32, 32, "M", 32, 32, 32, "M
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_measurements() -> Iterator[None]:
+def small_measurements(few_resamples: None) -> Iterator[None]:
     """Few bootstrap replicates, which are tested with the metrics, and few patches to validate on."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("blemish.evaluation.evaluate", "studies.bergmann2018", "studies.radli2022_measures"):
+        for module in ("studies.bergmann2018", "studies.radli2022_measures"):
             patch.setattr(f"{module}.PixelMetrics", partial(PixelMetrics, resamples=10))
-        patch.setattr(
-            "blemish.evaluation.evaluate.bootstrap_interval", partial(bootstrap_interval, resamples=20)
-        )
         patch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain_layout() -> Iterator[None]:
+    """Figures as they are, without the search for a layout without overlaps, which takes half the time of each."""
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, *places: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        original(figure, *places, **options)
+
+    original = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
         yield
 
 

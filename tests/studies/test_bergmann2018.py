@@ -20,6 +20,8 @@ from studies import STUDIES, bergmann2018, run_study
 from studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
 from studies.protocol import Request
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 DRAWINGS = ("draw_examples", "draw_curves", "_draw_figure_3")
 
 

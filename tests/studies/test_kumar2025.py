@@ -17,6 +17,8 @@ from blemish.storage.training_record import Machine
 from studies import kumar2025, protocol, run_study
 from studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 # (good, defective) test images of MVTec AD.
 TESTED = {"hazelnut": (40, 70), "bottle": (20, 63), "pill": (26, 141), "screw": (41, 119), "tile": (33, 84)}
 FEW = ("dae-mse", "cae-ssim", "dae-vgg16-mse")

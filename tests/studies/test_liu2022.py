@@ -27,6 +27,8 @@ from studies.liu2022_page import in_words
 from studies.liu2022_plan import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length
 from studies.protocol import Request
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 TINY = Length(
     images={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
     settings=(

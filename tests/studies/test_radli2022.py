@@ -21,6 +21,8 @@ from studies.radli2022_cloth import CLOTH_DEFECTS, draw_cloth
 from studies.radli2022_columns import COLUMNS, CURVES, PRETRAINED, PRINTED, PUBLISHED, RESIDUALS
 from studies.radli2022_measures import dataset_tests, pose, residuals
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 RATE = "threshold.false_reject_rate=0.2"
 
 

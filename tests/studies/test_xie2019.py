@@ -35,6 +35,8 @@ from studies.xie2019_measures import (
 )
 from studies.xie2019_rows import CLAIMS, CROSSED, ROWS, SAME_RATE, WITH_DROPOUT
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 TINY = Length(
     paintings=2,
     unseen=1,
