@@ -15,7 +15,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10
 
 docs: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -q -W --keep-going -b html -d build/doctrees docs build/docs

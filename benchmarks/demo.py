@@ -26,7 +26,7 @@ import torch
 
 from blemish.demo.generated import FAMILIES
 from blemish.demo.run import DEFAULT_FAMILY
-from blemish.inspection.detector import versions
+from blemish.inspection.document import versions
 from blemish.training.device import choose_machine
 
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")

@@ -94,7 +94,7 @@ def test_without_torch_a_decision_is_made() -> None:
     assert out.split() == ["True", "0.05"]
 
 
-def test_without_torch_the_line_that_installs_it_is_told() -> None:
+def test_without_torch_the_error_names_the_line_that_installs_it() -> None:
     out = python(
         BLOCK_TORCH + "import blemish\n"
         f"model = {str(MODEL)!r}\n"
@@ -151,3 +151,5 @@ def test_former_names_work_for_one_release_and_say_what_replaced_them(detector: 
         assert detector.level == detector.pixel_threshold
     with pytest.warns(FutureWarning, match=r"Detection\.level is now Detection\.pixel_threshold"):
         assert found.level == found.pixel_threshold
+    with pytest.warns(FutureWarning, match=r"Detection\.picture is now Detection\.image"):
+        assert found.picture is found.image

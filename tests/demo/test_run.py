@@ -155,7 +155,7 @@ def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     assert mine.exists()
 
 
-def test_a_folder_that_cannot_take_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_renamed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -138,7 +138,7 @@ def test_images_of_a_few_pixels_are_no_trouble(shape: tuple[int, int]) -> None:
     assert found is None or np.isfinite([*found.pose.centre, *found.pose.direction, found.length]).all()
 
 
-def test_one_that_touches_the_border_is_said_to() -> None:
+def test_an_object_that_touches_the_border_is_flagged() -> None:
     assert not found_in(bolt((70, 20), 0)).inside
 
 
@@ -160,7 +160,7 @@ def test_bolts_at_every_angle_are_brought_into_one_pose() -> None:
     assert least == Crop(height=64, width=64)
 
 
-def test_bolts_that_all_lie_alike_are_said_to() -> None:
+def test_bolts_in_one_pose_are_reported_as_such() -> None:
     _, reason = plan_crop([found_in(bolt((70, 75), 3 * k)) for k in range(4)], [1.0] * 4)
     assert reason == "one object on a plain ground, all of one pose"
 

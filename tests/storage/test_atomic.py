@@ -70,7 +70,7 @@ def test_a_block_that_breaks_off_leaves_the_old_file(tmp_path: Path, error: type
     ],
 )
 @pytest.mark.parametrize("step", ["replace", "open"])
-def test_a_disk_that_refuses_is_told_in_one_line_and_leaves_nothing(
+def test_a_refused_write_is_reported_in_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str, step: str
 ) -> None:
     path = tmp_path / "a.json"

@@ -143,7 +143,7 @@ def test_a_fitted_detector_that_does_not_say_what_it_is_loads(model: Path) -> No
         ({"format": 3, "blemish": "9.1"}, r"reads up to format 2; upgrade Blemish to 9\.1 or newer"),
     ],
 )
-def test_other_content_is_told_in_one_line(
+def test_other_content_is_reported_in_one_line(
     tmp_path: Path, kind: ModelKind, changes: dict[str, Any], words: str
 ) -> None:
     written(tmp_path, kind)

@@ -94,7 +94,7 @@ def test_another_area_or_origin_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["metadata", "chunk", "journal"])
-def test_damage_is_told_in_one_line(tmp_path: Path, spoil: str) -> None:
+def test_damage_is_reported_in_one_line(tmp_path: Path, spoil: str) -> None:
     file = opened(tmp_path)
     for block in file.unfinished():
         fill(file, block)
@@ -116,12 +116,12 @@ def test_damage_is_told_in_one_line(tmp_path: Path, spoil: str) -> None:
     assert "--overwrite" in str(failure.value)
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"none\.zarr: does not exist"):
         open_tiled(tmp_path / "none.zarr")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="cannot be written"):
         opened(tmp_path / "file" / "below")

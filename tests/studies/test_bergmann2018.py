@@ -167,7 +167,7 @@ def _run(recipe: str, seed: int, auroc: float | None) -> Run:
     return Run.model_construct(recipe=recipe, seed=seed, evaluation=Evaluation.model_construct(pixel=pixel))
 
 
-def test_the_lead_of_ssim_is_told_as_it_is() -> None:
+def test_the_lead_of_ssim_is_reported() -> None:
     ahead = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.9}
     behind = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.4}
     runs = [

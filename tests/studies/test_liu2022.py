@@ -269,7 +269,7 @@ def test_a_rate_in_words_says_what_its_interval_says(low: float, high: float, wo
     assert in_words(rate.model_copy(update={"images": 1}), 1) == figures
 
 
-def test_training_like_the_papers_is_not_said_to_differ(tmp_path: Path) -> None:
+def test_a_training_like_the_papers_is_not_reported_as_different(tmp_path: Path) -> None:
     recipes = [load_deep_recipe("jpeg-lstm")]
     words = liu2022_page.training_beside_paper(Request("liu2022", tmp_path), recipes)
     assert "Beside the paper's" not in words

@@ -125,7 +125,7 @@ ONE = load_recipe("stn-ae-frozen")
 OTHER = override(load_recipe("l2-ae"), ["training.steps=62500"])
 
 
-def test_trainings_are_told_as_they_were_set() -> None:
+def test_trainings_are_described_by_their_settings() -> None:
     assert protocol.training_in_words([OTHER]) == (
         "Patches of 128 × 128 pixels, at most 62500 steps of batch 32, Adam with a learning rate of 0.0002, constant."
     )
@@ -148,7 +148,7 @@ def test_trainings_are_told_as_they_were_set() -> None:
         ("cuda", False, "as --set asks"),
     ],
 )
-def test_how_a_training_differs_from_the_papers_is_told_with_the_reason(
+def test_differences_from_the_papers_training_are_reported_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, device: str, quick: bool, reason: str
 ) -> None:
     monkeypatch.setattr(

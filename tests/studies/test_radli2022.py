@@ -256,6 +256,6 @@ def test_pretraining_can_be_set_for_the_columns_that_have_it(
     assert found == {"plain": 0, "frozen": 2, "joint": 0, "finetuned": 2, "joint-direction": 0}
 
 
-def test_it_stops_when_told_to(settings: list[str], tmp_path: Path) -> None:
+def test_a_study_stops_on_request(settings: list[str], tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_study("radli2022", tmp_path, quick=True, settings=settings, observer=Stopping())

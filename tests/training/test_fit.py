@@ -227,7 +227,7 @@ def test_a_fit_stopped_while_filling_or_weighting_the_memory_bank_resumes(
         return str(error.value)
 
     assert re.search("looking at .* before training", stopped("24 looked at"))
-    assert "while weighing the memory" in stopped("Remembering")
+    assert "while weighting the memory bank" in stopped("Comparing ways")
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration

@@ -48,12 +48,14 @@ class Detection:
     @property
     def level(self) -> float:
         """The former name of :attr:`pixel_threshold`."""
-        warnings.warn(
-            "Detection.level is now Detection.pixel_threshold; the old name goes with the next release",
-            FutureWarning,
-            stacklevel=2,
-        )
+        _warn_of("level", "pixel_threshold")
         return self.pixel_threshold
+
+    @property
+    def picture(self) -> NDArray[np.float32]:
+        """The former name of :attr:`image`."""
+        _warn_of("picture", "image")
+        return self.image
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -74,3 +76,11 @@ class Detection:
             seconds=self.seconds,
             label=label,
         )
+
+
+def _warn_of(former: str, now: str) -> None:
+    warnings.warn(
+        f"Detection.{former} is now Detection.{now}; the old name goes with the next release",
+        FutureWarning,
+        stacklevel=3,
+    )

@@ -245,7 +245,7 @@ def list_json(folder: Path) -> None:
         (lambda folder: (folder / "model.json").unlink(), "no finished model"),
         (damage_json, "not readable JSON"),
         (list_json, "no model's JSON"),
-        (lambda folder: edit(folder, format=99), "reads up to format 1; upgrade Blemish"),
+        (lambda folder: edit(folder, format=99), "reads up to format 2; upgrade Blemish"),
         (lambda folder: edit(folder, blemish="0.0"), "was edited after it was written"),
         (lambda folder: edit(folder, recipe={}), "was edited or is incomplete: 'recipe.name'"),
         (shutil.rmtree, "does not exist"),
