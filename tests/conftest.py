@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -245,6 +246,18 @@ def posed(bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detect
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 4)
         return fit(bolts, settings=QUICK, false_reject_rate=RATE, out=folder), folder
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Evaluations with few bootstrap replicates, which are tested with the metrics and take most of the time."""
+    from blemish.decision import PixelMetrics, bootstrap_interval
+
+    with pytest.MonkeyPatch.context() as patch:
+        module = "blemish.evaluation.evaluate"
+        patch.setattr(f"{module}.PixelMetrics", partial(PixelMetrics, resamples=20))
+        patch.setattr(f"{module}.bootstrap_interval", partial(bootstrap_interval, resamples=100))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from blemish.recipes import recipe_names
 from studies import StudyResult
 
 Run = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 COMMANDS = ["demo", "fit", "inspect", "evaluate", "compare", "recipes", "study", "checks"]
 
@@ -134,30 +134,32 @@ def test_too_few_images_end_with_2_before_training(
 
 
 def test_ctrl_c_while_fitting_prints_the_command_to_resume(
-    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str]
+    blemish: Run, good: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from blemish.cli.console import ConsoleObserver
+
+    def stage(observer: ConsoleObserver, text: str) -> None:
+        show(observer, text)
+        if text.startswith("Training"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    show = ConsoleObserver.stage
     out = tmp_path / "my model"
-    words = ["fit", str(good), "--out", str(out), *tiny_options, "--set", "training.steps=40"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "blemish", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr
-        output = ""
-        for line in process.stderr:
-            output += line
-            if line.startswith("Training"):
-                process.send_signal(signal.SIGINT)
-                break
-        output += process.stderr.read()
-    assert process.returncode == 1
-    last = output.splitlines()[-1]
-    stopped = re.fullmatch(r"blemish: stopped at step (\d+) of 40; go on with: blemish (.*)", last)
-    assert stopped, output
+    words = ["fit", str(good), "--out", str(out), *tiny_options, "--set", "training.steps=12"]
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleObserver, "stage", stage)
+        ran = blemish(*words)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert ran.code == 1
+    last = ran.err.splitlines()[-1]
+    stopped = re.fullmatch(r"blemish: stopped at step (\d+) of 12; go on with: blemish (.*)", last)
+    assert stopped, ran.err
     assert not (out / "model.json").exists()
     assert shlex.split(stopped[2]) == [*words, "--resume"]
     ran = blemish(*shlex.split(stopped[2]))
     assert ran.code == 0
-    assert load(out).file.training.steps == 40
+    assert load(out).file.training.steps == 12
 
 
 @pytest.mark.parametrize(("asked", "goes_on"), [(2, "--overwrite"), (26, "--resume")])

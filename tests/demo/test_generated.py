@@ -207,9 +207,9 @@ def small_set(request: pytest.FixtureRequest) -> list[list[NDArray[np.float64]]]
     family: str = request.param
     kinds = DEFECTS[family]
     return [
-        [grey(make_sample(family, "good", seed=i, size=160)) for i in range(24)],
-        [grey(make_sample(family, "good", seed=100 + i, size=160)) for i in range(40)],
-        [grey(make_sample(family, kinds[i % len(kinds)], seed=200 + i, size=160)) for i in range(40)],
+        [grey(make_sample(family, "good", seed=i, size=128)) for i in range(24)],
+        [grey(make_sample(family, "good", seed=100 + i, size=128)) for i in range(40)],
+        [grey(make_sample(family, kinds[i % len(kinds)], seed=200 + i, size=128)) for i in range(40)],
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,20 @@ from blemish.decision import read_records, roc_auc
 from blemish.demo import run as demo
 from blemish.demo.generated import FAMILIES
 from blemish.demo.painting import MASKS, MODALITIES
-from blemish.demo.run import DEFAULT_FAMILY, PLANS, run_demo, run_painting_demo
+from blemish.demo.run import (
+    DEFAULT_FAMILY,
+    PLANS,
+    Demonstration,
+    PaintingDemonstration,
+    run_demo,
+    run_painting_demo,
+)
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.evaluation.baselines import BASELINES
 from blemish.recipes import load_recipe, override
 from blemish.training.fit_settings import DEFAULT_RECIPE
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 SMALL = {"good": 8, "test_good": 3, "per_blemish": 1, "size": 64}
 PAINTED = {"good": 2, "test": 2, "size": 96}
 TINY = (
@@ -32,12 +41,35 @@ TINY = (
 )
 
 
-def test_demo_ends_in_a_report_and_is_not_repeated(tmp_path: Path, tiny: list[str], recorder: type) -> None:
-    settings = (*tiny, "threshold.false_reject_rate=0.25")
-    out = tmp_path / "demo"
+@pytest.fixture(scope="module")
+def settings(tiny: list[str]) -> tuple[str, ...]:
+    return (*tiny, "threshold.false_reject_rate=0.25")
+
+
+@pytest.fixture(scope="module")
+def checkerboard(
+    tmp_path_factory: pytest.TempPathFactory, settings: tuple[str, ...], recorder: type
+) -> tuple[Demonstration, Path]:
+    """A demo that was stopped and went on, and its folder; to be changed in copies alone."""
+    out = tmp_path_factory.mktemp("checkerboard") / "demo"
     with pytest.raises(Stopped):
         run_demo(out, family="checkerboard", settings=settings, observer=recorder(10), **SMALL)
-    result = run_demo(out, family="checkerboard", settings=settings, **SMALL)
+    return run_demo(out, family="checkerboard", settings=settings, **SMALL), out
+
+
+@pytest.fixture(scope="module")
+def painting(tmp_path_factory: pytest.TempPathFactory, recorder: type) -> tuple[PaintingDemonstration, Path]:
+    """The same of the painting."""
+    out = tmp_path_factory.mktemp("painting") / "demo"
+    with pytest.raises(Stopped):
+        run_painting_demo(out, settings=TINY, observer=recorder(5), **PAINTED)
+    return run_painting_demo(out, settings=TINY, **PAINTED), out
+
+
+def test_demo_ends_in_a_report_and_is_not_repeated(
+    checkerboard: tuple[Demonstration, Path], settings: tuple[str, ...], recorder: type
+) -> None:
+    result, out = checkerboard
     page = result.report.read_text(encoding="utf-8")
     assert result.report == out / "found" / "checkerboard" / "report.html"
     assert "ROC of images" in page
@@ -55,14 +87,8 @@ def test_demo_ends_in_a_report_and_is_not_repeated(tmp_path: Path, tiny: list[st
         run_demo(out, family="checkerboard", settings=(*settings, "encoder.latent=9"), **SMALL)
 
 
-def test_the_default_recipe_is_shown_beside_what_needs_no_learning(tmp_path: Path) -> None:
-    small = {"good": 40, "test_good": 6, "per_blemish": 2, "size": 160}
-    quick = (
-        "training.steps=2",
-        "training.validate_every=2",
-        "encoder.widths=[4, 8, 8]",
-        "memory.capacity=1000",
-    )
+def test_the_default_recipe_is_shown_beside_what_needs_no_learning(tmp_path: Path, quick: list[str]) -> None:
+    small = {"good": 40, "test_good": 6, "per_blemish": 2, "size": 128}
     result = run_demo(tmp_path, settings=quick, **small)
     assert result.detector.recipe.name == DEFAULT_RECIPE
     assert result.detector.file.preprocessing.crop is not None
@@ -91,7 +117,7 @@ def test_every_family_has_a_plan() -> None:
 
 
 def test_half_drawn_images_are_drawn_again(
-    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from blemish.demo import generated
 
@@ -104,7 +130,6 @@ def test_half_drawn_images_are_drawn_again(
             raise KeyboardInterrupt
         real(path, image)  # type: ignore[arg-type]
 
-    settings = (*tiny, "threshold.false_reject_rate=0.25")
     with monkeypatch.context() as patch:
         patch.setattr(generated, "_write_png", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -139,11 +164,10 @@ def test_a_folder_that_cannot_be_renamed_is_reported(tmp_path: Path, monkeypatch
         run_demo(tmp_path, **SMALL)
 
 
-def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recorder: type) -> None:
-    out = tmp_path / "demo"
-    with pytest.raises(Stopped):
-        run_painting_demo(out, settings=TINY, observer=recorder(5), **PAINTED)
-    result = run_painting_demo(out, settings=TINY, **PAINTED)
+def test_the_painting_ends_in_a_report_and_is_not_repeated(
+    painting: tuple[PaintingDemonstration, Path], recorder: type
+) -> None:
+    result, out = painting
     assert result.report == out / "found" / "painting" / "report.html"
     page = result.report.read_text(encoding="utf-8")
     assert "cross-modal residual of each modality" in page
@@ -172,13 +196,17 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(tmp_path: Path, recor
 
 
 def test_the_command_tells_what_was_found(
-    blemish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str]
+    blemish: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkerboard: tuple[Demonstration, Path],
+    settings: tuple[str, ...],
 ) -> None:
     families: list[str] = []
+    shutil.copytree(checkerboard[1], tmp_path, dirs_exist_ok=True)
 
     def small(out: Path, family: str, **options: Any) -> Any:
         families.append(family)
-        settings = (*tiny, "threshold.false_reject_rate=0.25")
         return run_demo(out, family="checkerboard", settings=settings, **options, **SMALL)
 
     monkeypatch.setattr(demo, "run_demo", small)
@@ -195,8 +223,12 @@ def test_the_command_tells_what_was_found(
 
 
 def test_the_command_shows_what_the_painting_hides(
-    blemish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blemish: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    painting: tuple[PaintingDemonstration, Path],
 ) -> None:
+    shutil.copytree(painting[1], tmp_path, dirs_exist_ok=True)
     real = demo.run_painting_demo
     small = partial(real, settings=TINY, **PAINTED)
     monkeypatch.setattr(demo, "run_painting_demo", small)

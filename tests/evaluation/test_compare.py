@@ -14,6 +14,7 @@ from blemish.evaluation.compare import Comparison, compare, fit_once, good_image
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 RATE = "threshold.false_reject_rate=0.2"
 
 

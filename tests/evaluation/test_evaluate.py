@@ -16,6 +16,8 @@ from blemish.errors import FileError, UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate
 from blemish.inspection.detector import Detector
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 THRESHOLD_BETWEEN = 0.5
 
 

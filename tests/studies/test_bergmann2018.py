@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.decision.metrics import bootstrap_interval
 from blemish.decision.pixel_metrics import PixelResult
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.evaluation.compare import Run
@@ -20,6 +19,10 @@ from blemish.recipes import load_recipe, override
 from studies import STUDIES, bergmann2018, run_study
 from studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
 from studies.protocol import Request
+
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
+DRAWINGS = ("draw_examples", "draw_curves", "_draw_figure_3")
 
 
 def test_boards_are_reproducible_and_differ() -> None:
@@ -80,20 +83,17 @@ def settings(monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path) -
         board_tests=2,
     )
     monkeypatch.setattr(bergmann2018, "QUICK", length)
-    # Intervals are tested with the metrics; here they would take most of the time.
-    monkeypatch.setattr(
-        "blemish.evaluation.evaluate.bootstrap_interval", partial(bootstrap_interval, resamples=20)
-    )
     shorter = ["training.steps=2", "training.batch=2", "patch.stride=32", "threshold.false_reject_rate=0.2"]
     return [*tiny, *shorter]
 
 
 def test_the_study_writes_both_parts_and_uses_finished_fits_again(
-    tmp_path: Path, settings: list[str]
+    tmp_path: Path, settings: list[str], without_drawings: Callable[..., None]
 ) -> None:
     first, second = Stages(), Stages()
     out = tmp_path / "results"
     result = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=first)
+    without_drawings(bergmann2018, *DRAWINGS)
     again = run_study("bergmann2018", out, quick=True, seeds=(3,), settings=settings, observer=second)
     assert again.figures == result.figures
     assert sum(text.startswith("Training") for text in first.messages) == len(RECIPES) + 1
@@ -126,9 +126,10 @@ def test_the_study_writes_both_parts_and_uses_finished_fits_again(
 
 
 def test_without_weights_a_gabor_bank_stands_in_and_is_named(
-    tmp_path: Path, settings: list[str], dataset: Path
+    tmp_path: Path, settings: list[str], dataset: Path, without_drawings: Callable[..., None]
 ) -> None:
     """On a data set of one's own, of which the files are named, and without the boards of Figure 3."""
+    without_drawings(bergmann2018, *DRAWINGS)
     result = run_study("bergmann2018", tmp_path, data=dataset, quick=True, settings=settings)
     assert "| fm-ae (Gabor bank instead of a pretrained CNN) |" in result.table
     losses = {row["recipe"]: row["settings"]["loss"] for row in result.figures["rows"]}

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from blemish.decision import bootstrap_interval
 from blemish.errors import Stopped
 from blemish.recipes import load_recipe
 from blemish.storage.training_record import Machine
 from studies import kumar2025, protocol, run_study
 from studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
 
+pytestmark = pytest.mark.usefixtures("plain_layout")
+
 # (good, defective) test images of MVTec AD.
 TESTED = {"hazelnut": (40, 70), "bottle": (20, 63), "pill": (26, 141), "screw": (41, 119), "tile": (33, 84)}
 FEW = ("dae-mse", "cae-ssim", "dae-vgg16-mse")
 TINY = Length(
-    images={"good": 24, "test_good": 2, "per_blemish": 1, "size": 64},
+    images={"good": 12, "test_good": 2, "per_blemish": 1, "size": 64},
     settings=(
         "training.batch=8",
         "training.validate_every=1",
@@ -45,7 +45,7 @@ VARIED = (
 
 
 @pytest.fixture
-def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, narrow_vgg16: None) -> None:
     monkeypatch.setattr(kumar2025, "RECIPES", FEW)
     monkeypatch.setattr(kumar2025, "FULL", TINY)
     monkeypatch.setattr(kumar2025, "WITHOUT_GPU", TINY)
@@ -53,10 +53,6 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kumar2025, "VARIATIONS", VARIED)
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
-    monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 8)
-    monkeypatch.setattr(
-        "blemish.evaluation.evaluate.bootstrap_interval", partial(bootstrap_interval, resamples=10)
-    )
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ def test_the_category_is_that_of_the_folder(folder: str | None, category: str | 
 
 @pytest.mark.usefixtures("tiny_study")
 def test_all_rows_beside_the_published_ones(
-    screw: Path, tmp_path: Path, recorder: Callable[..., Any]
+    screw: Path, tmp_path: Path, recorder: Callable[..., Any], without_drawings: Callable[..., None]
 ) -> None:
     out = tmp_path / "out"
     result = run_study("kumar2025", out, data=screw, settings=["training.learning_rate=0.002"])
@@ -160,6 +156,7 @@ def test_all_rows_beside_the_published_ones(
         assert curves.width > 500
 
     recorded = recorder()
+    without_drawings(kumar2025, "draw_examples", "draw_curves")
     again = run_study(
         "kumar2025", out, data=screw, settings=["training.learning_rate=0.002"], observer=recorded
     )
@@ -191,7 +188,8 @@ def test_the_full_length_waits_for_a_gpu(
 
 
 @pytest.mark.usefixtures("tiny_study")
-def test_quick_draws_its_own_images(tmp_path: Path) -> None:
+def test_quick_draws_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kumar2025, "RECIPES", FEW[::2])
     result = run_study("kumar2025", tmp_path, quick=True)
     assert result.files[0].name == "kumar2025-quick.json"
     assert result.figures["dataset"] == "generated"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from blemish.jpeg.benchmark.records import BdRate, CodecRecord
 from blemish.jpeg.benchmark.run import evaluate
 from blemish.jpeg.benchmark.summary import summarise
 from blemish.jpeg.deep.recipe import deep_recipe_names, load_deep_recipe
+from blemish.layers import pretrained
 from blemish.recipes import override
-from blemish.training.device import Machine
+from blemish.storage.training_record import Machine
 from studies import liu2022, liu2022_figures, liu2022_page, liu2022_plan, liu2022_results, protocol, run_study
 from studies.liu2022_page import in_words
 from studies.liu2022_plan import ABLATIONS, CLAIMS, FULL, QUICK, RECIPES, WITHOUT_GPU, Length
 from studies.protocol import Request
+
+pytestmark = pytest.mark.usefixtures("plain_layout")
 
 TINY = Length(
     images={"good": 3, "test_good": 2, "per_blemish": 0, "size": 64},
@@ -61,6 +66,9 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BLEMISH_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-hub"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "no-hub"))
+    for name in ("resnet152", "vgg19"):  # drawn once for all: ResNet-152 takes seconds
+        made = cache(pretrained._MAKERS[name])
+        monkeypatch.setitem(pretrained._MAKERS, name, lambda made=made: deepcopy(made()))
     monkeypatch.setattr("blemish.training.trainer.VALIDATION_PATCHES", 1)
 
 
@@ -125,7 +133,9 @@ def test_seeds_are_fits_of_their_own() -> None:
 
 
 @pytest.mark.usefixtures("tiny_study")
-def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: Callable[..., Any]) -> None:
+def test_all_rows_beside_both_anchors(
+    holiday: Path, tmp_path: Path, recorder: Callable[..., Any], without_drawings: Callable[..., None]
+) -> None:
     out = tmp_path / "out"
     settings = ["tables.pace=40", "image.sampling='4:2:0'"]
     result = run_study("liu2022", out, data=holiday, settings=settings)
@@ -174,6 +184,7 @@ def test_all_rows_beside_both_anchors(holiday: Path, tmp_path: Path, recorder: C
             assert image.width > 400
 
     recorded = recorder()
+    without_drawings(liu2022, "draw_rates", "draw_terms")
     again = run_study("liu2022", out, data=holiday, settings=settings, observer=recorded)
     assert again.figures == result.figures
     assert [stage for stage in recorded.stages if "Training" in stage or stage in RECIPES] == []
@@ -279,7 +290,13 @@ def test_the_full_length_waits_for_a_gpu(
         asked.append(length)
         raise Stopped("enough")
 
-    monkeypatch.setattr(protocol, "choose_machine", lambda: Machine(device, "float32", "test"))
+    monkeypatch.setattr(
+        protocol,
+        "choose_machine",
+        lambda: Machine(
+            device=device, processor="test", precision="float32", native_bfloat16=False, torch="test"
+        ),
+    )
     monkeypatch.setattr(liu2022, "plan_fits", note)
     with pytest.raises(Stopped):
         run_study("liu2022", tmp_path / "out", data=holiday)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.observer import Observer
 from blemish.training.fit import fit
-from studies import radli2022, run_study
+from studies import StudyResult, radli2022, radli2022_figures, radli2022_measures, run_study
 from studies.radli2022_cloth import CLOTH_DEFECTS, draw_cloth
-from studies.radli2022_columns import COLUMNS, CURVES, PRINTED, PUBLISHED, RESIDUALS
+from studies.radli2022_columns import COLUMNS, CURVES, PRETRAINED, PRINTED, PUBLISHED, RESIDUALS
 from studies.radli2022_measures import dataset_tests, pose, residuals
+
+pytestmark = pytest.mark.usefixtures("plain_layout")
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -144,28 +148,43 @@ class Stopping(Observer):
         return True
 
 
-@pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, tiny: list[str]) -> list[str]:
+@pytest.fixture(scope="module")
+def settings(tiny: list[str]) -> Iterator[list[str]]:
     """With which both parts take seconds."""
     length = radli2022.QUICK._replace(
         settings=(), pretraining=1, cloth_settings=(), cloth_pretraining=1, cloth_good=12, cloth_tests=4
     )
-    monkeypatch.setattr(radli2022, "QUICK", length)
-    return [*tiny, "training.steps=1", "training.batch=16", RATE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radli2022, "QUICK", length)
+        for module in (radli2022_figures, radli2022_measures):
+            patch.setattr(module, "CURVE_ANGLES", 19)
+        yield [*tiny, "training.steps=1", "training.batch=4", RATE]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    dataset: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyResult, Path]:
+    """A run of both parts and where it lies; not to be changed."""
+    out = tmp_path_factory.mktemp("radli2022")
+    return run_study("radli2022", out, data=dataset, quick=True, settings=settings), out
 
 
 def test_a_run_writes_both_parts_and_goes_on_where_it_was(
-    dataset: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path,
+    settings: list[str],
+    finished: tuple[StudyResult, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings)
+    result, out = finished
     assert all(path.exists() for path in result.files)
     stem = f"radli2022-{dataset.name}-quick"
     # Images of the data set itself are not among what may be passed on.
     written = {f"{stem}{ending}" for ending in (".json", ".md", "-curves.png")}
     written |= {f"{stem}-cloth{ending}" for ending in (".png", "-curves.png", "-alignment.png")}
     kept = {f"{stem}-work/{stem}{ending}" for ending in (".png", "-alignment.png")}
-    assert {path.relative_to(tmp_path).as_posix() for path in result.files} == written | kept
-    figures = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert {path.relative_to(out).as_posix() for path in result.files} == written | kept
+    figures = json.loads((out / f"{stem}.json").read_text())
     assert [(row["part"], row["column"]) for row in figures["rows"]] == [
         (part, column) for part in ("dataset", "cloth") for column in COLUMNS
     ]
@@ -175,7 +194,7 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
         assert {0 <= row["areas"][name][key] <= 1 for name in RESIDUALS for key in CURVES} == {True}
     assert [claim["part"] for claim in figures["claims"]] == ["dataset", "cloth"]
     assert "| SSIM |" in result.table
-    trained = "Patches of 32 × 32 pixels, at most 1 steps of batch 16, transformers after 1 of their own, "
+    trained = "Patches of 32 × 32 pixels, at most 1 steps of batch 4, transformers after 1 of their own, "
     assert f"Ours: {trained}" in result.table
     assert "our training is shorter and on smaller images, as --quick asks." in result.table
     assert "Not in the paper. Patches of 64 × 64 pixels, " in result.table
@@ -183,16 +202,20 @@ def test_a_run_writes_both_parts_and_goes_on_where_it_was(
 
     monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
     again = Stages()
-    same = run_study("radli2022", tmp_path, data=dataset, quick=True, settings=settings, observer=again)
+    same = run_study("radli2022", out, data=dataset, quick=True, settings=settings, observer=again)
     assert not [text for text in again.messages if text.startswith("Training")]
     assert [row["mse"] for row in same.figures["rows"]] == [row["mse"] for row in result.figures["rows"]]
     other = [*settings, "encoder.latent=7", "decoder.name=bergmann"]
     with pytest.raises(UsageError, match="was fitted with encoder"):
-        run_study("radli2022", tmp_path, data=dataset, quick=True, settings=other)
+        run_study("radli2022", out, data=dataset, quick=True, settings=other)
 
 
 def test_a_list_of_images_is_a_data_set_too(
-    dataset: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path,
+    settings: list[str],
+    finished: tuple[StudyResult, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listed = tmp_path / "screw.csv"
     rows = [
@@ -200,17 +223,29 @@ def test_a_list_of_images_is_a_data_set_too(
     ]
     listed.write_text("\n".join(["path,label,mask,split", *rows]))
     monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
+    work = tmp_path / "out" / "radli2022-screw.csv-quick-work"
+    before = finished[1] / f"radli2022-{dataset.name}-quick-work"
+    shutil.copytree(before, work, ignore=shutil.ignore_patterns("dataset"))  # the fits of the cloth
     result = run_study("radli2022", tmp_path / "out", data=listed, quick=True, settings=settings)
     assert {row["part"] for row in result.figures["rows"]} == {"dataset", "cloth"}
-    fitted = load(tmp_path / "out" / "radli2022-screw.csv-quick-work" / "dataset" / "plain-0")
+    fitted = load(work / "dataset" / "plain-0")
     trained = [item for item in read_labelled(dataset).items if item.split == "train"]
     assert sum(map(len, fitted.file.split.values())) == len(trained)
 
 
 def test_pretraining_can_be_set_for_the_columns_that_have_it(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path,
+    settings: list[str],
+    finished: tuple[StudyResult, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The other columns take no notice of it: their finished fits are used again."""
     monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])
+    before, work = finished[1] / f"radli2022-{dataset.name}-quick-work", tmp_path / "radli2022-quick-work"
+    shutil.copytree(before, work)
+    for column in PRETRAINED:
+        shutil.rmtree(work / "cloth" / f"{column}-0")
     settings = [*settings, "alignment.pretraining=2"]
     run_study("radli2022", tmp_path, quick=True, settings=settings)
     found = {}
