@@ -73,16 +73,16 @@ PLANS = {
     "rod": Plan(
         recipe=DEFAULT_RECIPE,
         settings=(
-            "training.steps=40",
+            "training.steps=8",
             "training.batch=4",
-            "training.validate_every=20",
+            "training.validate_every=8",
             # As in blemish-small: a third of the comparisons.
             "memory.capacity=10000",
             "memory.nearest_images=25",
         ),
-        good=120,
-        test_good=40,
-        per_blemish=5,
+        good=80,
+        test_good=30,
+        per_blemish=4,
         size=256,
     ),
     "weave": _AUTOENCODER,
