@@ -93,19 +93,19 @@ def test_another_area_or_origin_is_refused(tmp_path: Path) -> None:
         opened(tmp_path, kind="y")
 
 
-@pytest.mark.parametrize("spoil", ["metadata", "chunk", "journal"])
-def test_damage_is_reported_in_one_line(tmp_path: Path, spoil: str) -> None:
+@pytest.mark.parametrize("damage", ["metadata", "chunk", "journal"])
+def test_damage_is_reported_in_one_line(tmp_path: Path, damage: str) -> None:
     file = opened(tmp_path)
     for block in file.unfinished():
         fill(file, block)
-    if spoil == "journal":
+    if damage == "journal":
         (tmp_path / "a.blocks.jsonl").write_text("no record\n")
         with pytest.raises(FileError, match="line 1 is not a record"):
             opened(tmp_path)
         return
     (path,) = (
         [file.path / "map" / "zarr.json"]
-        if spoil == "metadata"
+        if damage == "metadata"
         else [p for p in (file.path / "map").rglob("*") if p.is_file() and p.parts[-3:] == ("0", "0", "0")]
     )
     path.write_bytes(b"{damage")
