@@ -136,6 +136,19 @@ def test_a_stopped_calibration_writes_nothing(
 # -- again, without training ---------------------------------------------------------------------------
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_any_scoring(
+    of_scenes: tuple[Detector, Path], scenes: Path, tmp_path: Path, recorder: type
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    recorded = recorder()
+    with pytest.raises(
+        ModelError, match=r"out: is a file, so nothing can be written here; choose another --out"
+    ):
+        calibrate(of_scenes[1], scenes, tmp_path / "out", observer=recorded)
+    assert recorded.stages == []
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_scenes_calibrate_again_to_the_same_model(
     of_scenes: tuple[Detector, Path], scenes: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ as those of an inspection: the score of a calibration square is that of the same
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from blemish.decision import (
     trimmed,
 )
 from blemish.decision.decision import Unit
-from blemish.errors import CalibrationError, FileError, ImageError, Stopped, UsageError
+from blemish.errors import CalibrationError, FileError, ImageError, ModelError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
 from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
@@ -41,7 +40,8 @@ from blemish.recipes.schema import ThresholdSettings
 from blemish.report.numbers import counted
 from blemish.storage.atomic import write_bytes
 from blemish.storage.blocks import Block, block_at
-from blemish.storage.model_folder import MODEL_FILE
+from blemish.storage.model_folder import refuse_finished_model
+from blemish.storage.run_folder import refuse_unwritable
 
 CALIBRATING = "calibrating; the trained network is in the checkpoint"
 AGAIN = "calibrating; nothing is written"
@@ -258,10 +258,9 @@ def calibrate(
     """
     observer = observer or Observer()
     folder = Path(out)
-    if os.path.exists(folder / MODEL_FILE) and not overwrite:
-        raise UsageError(
-            f"{folder}: already holds a finished model; choose another --out or pass --overwrite"
-        )
+    refuse_unwritable(folder, ModelError)
+    if not overwrite:
+        refuse_finished_model(folder)
     detector = load(model, calibrated=False)
     if false_reject_rate is not None:
         check_rate(false_reject_rate)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blemish._version import __version__
-from blemish.errors import ModelError, RecipeError
+from blemish.errors import ModelError, RecipeError, UsageError
 from blemish.storage.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
@@ -129,6 +129,20 @@ def write_model(folder: str | Path, document: Document, model: nn.Module, card: 
 
 def _content_sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_finished_model(folder: Path) -> None:
+    """Refuse an output folder that holds a finished model.
+
+    Raises
+    ------
+    UsageError
+        Naming the folder and the options.
+    """
+    if os.path.exists(folder / MODEL_FILE):
+        raise UsageError(
+            f"{folder}: already holds a finished model; choose another --out or pass --overwrite"
+        )
 
 
 # -- reading -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from blemish.errors import ModelError, RecipeError, UsageError
 from blemish.inspection.document import SHEET_FILE
 from blemish.observer import Observer
 from blemish.recipes.schema import TrainingSettings
-from blemish.storage.model_folder import MODEL_FILE
+from blemish.storage.model_folder import MODEL_FILE, refuse_finished_model
 from blemish.storage.run_folder import refuse_contradiction, refuse_unwritable
 from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
@@ -107,13 +107,11 @@ def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     unfinished = is_unfinished(folder)
     if overwrite:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-    elif resume and unfinished:
+        return
+    if resume and unfinished:
         return  # a model beside it is what an interrupted --overwrite has yet to replace
-    elif os.path.exists(folder / MODEL_FILE):
-        raise UsageError(
-            f"{folder}: already holds a finished model; choose another --out or pass --overwrite"
-        )
-    elif unfinished:
+    refuse_finished_model(folder)
+    if unfinished:
         raise UsageError(
             f"{folder}: holds the checkpoint of an unfinished fit; go on with --resume or pass --overwrite"
         )
