@@ -6,16 +6,19 @@ batch or runtime computed it.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from blemish.errors import RecipeError
 
-Score = Literal["mean", "max", "top-quantile", "smoothed-max"]
+Score = Literal["mean", "max", "top-quantile", "smoothed-max", "multi-scale-max"]
 SCORES: tuple[str, ...] = get_args(Score)
+OCTAVES = (1, 2, 4)
+"""Factors of ``sigma`` at which ``multi-scale-max`` smooths."""
 
 
 def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, sigma: float = 4.0) -> float:
@@ -27,7 +30,9 @@ def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, s
     - ``max``: the largest residual;
     - ``top-quantile``: the mean of the values at or above the ``quantile`` of the map;
     - ``smoothed-max``: the largest value after a Gaussian of standard deviation ``sigma`` pixels, with the
-      map mirrored at its border. It responds to a defect of some size, ``max`` to single pixels.
+      map mirrored at its border. It responds to a defect of some size, ``max`` to single pixels;
+    - ``multi-scale-max``: the geometric mean of ``smoothed-max`` at ``sigma``, twice and four times that, so
+      that no scale counts more because its values are larger.
 
     Raises RecipeError for an unknown kind or a setting out of range, ValueError for a map that is empty, not
     two-dimensional or not finite.
@@ -55,5 +60,14 @@ def image_score(residual_map: ArrayLike, *, kind: str, quantile: float = 0.99, s
     if kind == "smoothed-max":
         if not sigma > 0:
             raise RecipeError(f"score sigma {sigma} is out of range; give a number of pixels above 0")
-        return float(ndimage.gaussian_filter(values, sigma, mode="reflect").max())
+        return _smoothed_max(values, sigma)
+    if kind == "multi-scale-max":
+        if not sigma > 0:
+            raise RecipeError(f"score sigma {sigma} is out of range; give a number of pixels above 0")
+        maxima = [_smoothed_max(values, factor * sigma) for factor in OCTAVES]
+        return float(math.prod(max(one, 0.0) ** (1 / len(OCTAVES)) for one in maxima))
     raise RecipeError(f"unknown score '{kind}'; choose one of {', '.join(SCORES)}")
+
+
+def _smoothed_max(values: NDArray[np.float64], sigma: float) -> float:
+    return float(ndimage.gaussian_filter(values, sigma, mode="reflect").max())

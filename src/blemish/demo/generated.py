@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from blemish.demo.drawing import Array, Drawing, Flaw, blot, dot, drift, grid, ramp, shrink, stroke, turn
 from blemish.demo.generated_parts import BELT, BENCH, rod_end
+from blemish.demo.generated_surfaces import surface
 from blemish.errors import FileError, UsageError, nearest
 from blemish.storage.atomic import atomic_path
 
@@ -36,13 +37,14 @@ __all__ = [
     "write_dataset",
 ]
 
-FAMILIES = ("weave", "checkerboard", "part", "rod")
+FAMILIES = ("weave", "checkerboard", "part", "rod", "surface")
 
 DEFECTS: dict[str, tuple[str, ...]] = {
     "weave": ("broken_yarn", "thick_yarn", "loose_thread", "stain", "snag", "shift"),
     "checkerboard": ("stroke", "dot"),
     "part": ("scratch", "dent", "chip", "filled_hole", "stain", "particle", "thread_pitch"),
     "rod": ("scratch", "dent", "chip", "filled_hole", "stain", "particle"),
+    "surface": ("crack", "scratch", "pit", "stain"),
 }
 
 NOTICEABLE = 4 / 255
@@ -57,7 +59,7 @@ _SMALLEST_SIDE = 64
 class Sample:
     """A generated image, the mask of its defect, and the kind of defect.
 
-    ``image`` is uint8 (C, H, W), one channel for ``checkerboard`` and ``rod`` and three for the others; ``mask`` is
+    ``image`` is uint8 (C, H, W), one channel for ``checkerboard``, ``rod`` and ``surface`` and three for the others; ``mask`` is
     bool (H, W), True where defective; ``kind`` is ``"good"`` or one of the family's ``DEFECTS``.
     """
 
@@ -329,6 +331,7 @@ _SCENES: dict[str, Callable[[np.random.Generator, int], Drawing]] = {
     "checkerboard": _checkerboard,
     "part": partial(rod_end, station=BENCH),
     "rod": partial(rod_end, station=BELT),
+    "surface": surface,
 }
 
 

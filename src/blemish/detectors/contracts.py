@@ -98,6 +98,8 @@ class GoodImages(NamedTuple):
 
     images: ImageSequence
     groups: Sequence[Hashable]
+    is_posed: bool = False
+    """Whether the preprocessing brought an object into one pose."""
 
 
 # -- fitting -------------------------------------------------------------------------------------------

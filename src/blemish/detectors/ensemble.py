@@ -5,12 +5,14 @@ n = max(0, value - mean) / spread, and counts by log₂(1 + n / scale); the map 
 m / scale. Both are 1 at their scale, the score that most held-out good images stay below. Beyond it only doublings of n
 count: a network deviates by hundreds of scales, now and then on a good image that is merely lit in another way, where the
 distances of a memory bank reach two or three.
+
+The other combination, the soft maximum, is described in :mod:`~blemish.detectors.soft_maximum`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,11 +31,17 @@ from blemish.detectors.map_normaliser import MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
 
+FADING = 0.02
+"""Share of its scale below which a map fades under the soft maximum."""
+LARGEST = 30.0
+"""Largest logarithm of a term of the soft maximum."""
+
 M = TypeVar("M")
+Combination = Literal["weighted-mean", "soft-maximum"]
 
 
 class EnsembleSelection(Protocol):
-    """Rule that fills an ensemble's memory banks and sets its normalisers, scales and weights."""
+    """Fit of an ensemble: of its members, and of its normalisers, scales and weights."""
 
     def __call__(self, ensemble: Ensemble, source: TrainingSource, run: FittingRun) -> FitRecord: ...
 
@@ -48,10 +56,12 @@ class Ensemble(nn.Module):
     ----------
     members: any anomaly models, in torch or not; at least one.
     names: of the members, for notes to the user.
-    selection: called by :meth:`fit` once the members that train by themselves are trained.
+    selection: called by :meth:`fit`.
+    combination: of the members' maps: ``weighted-mean`` (:func:`combined`) or ``soft-maximum`` (:func:`soft_maximum`).
     """
 
     scales: Tensor
+    powers: Tensor
     is_normalised = True
 
     def __init__(
@@ -60,8 +70,10 @@ class Ensemble(nn.Module):
         *,
         names: Sequence[str] = (),
         selection: EnsembleSelection | None = None,
+        combination: Combination = "weighted-mean",
     ) -> None:
         super().__init__()
+        self.combination = combination
         self.models: list[AnomalyModel] = []
         self.names: list[str] = []
         for number, member in enumerate(members):
@@ -81,10 +93,12 @@ class Ensemble(nn.Module):
             {
                 str(number): MapNormaliser()
                 for number, model in enumerate(self.models)
-                if not getattr(model, "is_normalised", False)
+                if combination == "weighted-mean" and not getattr(model, "is_normalised", False)
             }
         )
         self.register_buffer("scales", torch.ones(len(self.models)))
+        if combination == "soft-maximum":
+            self.register_buffer("powers", torch.ones(len(self.models)))
         for number in range(len(self.models)):
             self.register_buffer(f"weight_{number}", torch.tensor(0.0))
         self.reset_weights()
@@ -142,7 +156,10 @@ class Ensemble(nn.Module):
             shown = maps if number == self._reconstructing else shown
             values[number] = self.normalised(number, torch.from_numpy(maps.anomaly).to(self.scales.device))
         with torch.inference_mode():
-            total = combined(values, self.is_compressed, self.scales.tolist(), self.weights)
+            if self.combination == "soft-maximum":
+                total = soft_maximum(values, self.scales.tolist(), self.powers.tolist(), self.weights)
+            else:
+                total = combined(values, self.is_compressed, self.scales.tolist(), self.weights)
         assert shown is not None
         return shown._replace(anomaly=total.cpu().numpy())
 
@@ -158,14 +175,19 @@ class Ensemble(nn.Module):
 
     # -- fitting -----------------------------------------------------------------------------------
 
-    def set_weights(self, scales: Sequence[float], weights: Sequence[float]) -> None:
-        """Set scale and weight of each member.
+    def set_weights(
+        self, scales: Sequence[float], weights: Sequence[float], powers: Sequence[float] | None = None
+    ) -> None:
+        """Set scale and weight of each member, and its power where the combination is the soft maximum.
 
         The first weight is what the others leave of 1 in the single precision in which they are saved.
         """
         device = self.scales.device
         rest = [float(np.float32(weight)) for weight in weights[1:]]
         self.scales = torch.tensor(list(scales), dtype=torch.float32, device=device)
+        if self.combination == "soft-maximum":
+            values = [1.0] * len(self.models) if powers is None else list(powers)
+            self.powers = torch.tensor(values, dtype=torch.float32, device=device)
         for number, weight in enumerate([1 - sum(rest), *rest]):
             setattr(self, f"weight_{number}", torch.tensor(weight, device=device))
 
@@ -186,16 +208,11 @@ class Ensemble(nn.Module):
         self.reset_weights()
 
     def fit(self, source: TrainingSource, run: FittingRun) -> FitRecord:
-        """Fit each member that is no memory bank, then let the selection fill the banks and set the weights."""
+        """Reset all members, then let the selection fit them and set the weights."""
         if self.selection is None:
             raise UsageError("an ensemble without a selection cannot be fitted")
         self.reset()
-        notes: list[str] = []
-        for model in self.others.values():
-            if isinstance(model, TrainableModel):
-                notes += model.fit(source, run).notes
-        record = self.selection(for_inspection(self), source, run)
-        return record._replace(notes=(*notes, *record.notes))
+        return self.selection(self, source, run)
 
 
 def combined(
@@ -223,6 +240,26 @@ def combined(
         total = term if total is None else total + term
     assert total is not None, "no member has any weight"
     return total
+
+
+def soft_maximum(
+    values: Sequence[Tensor | None], scales: Sequence[float], powers: Sequence[float], weights: Sequence[float]
+) -> Tensor:
+    """Map log₂(1 + Σ w u) of the members' maps, (h, w) each; None where a member has no weight.
+
+    >>> network, bank = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 3.0])
+    >>> soft_maximum([network, bank], [1.0, 3.0], [2.0, 2.0], [0.5, 0.5])
+    tensor([1.0000, 3.2024])
+    """
+    total: Tensor | None = None
+    for value, scale, power, weight in zip(values, scales, powers, weights, strict=True):
+        if value is None or not weight:
+            continue
+        logarithm = power * ((value.clamp(min=0) / scale + FADING) / (1 + FADING)).log()
+        term = weight * logarithm.clamp(max=LARGEST).exp()
+        total = term if total is None else total + term
+    assert total is not None, "no member has any weight"
+    return torch.log2(1 + total)
 
 
 def for_inspection(model: M, device: str = "cpu") -> M:

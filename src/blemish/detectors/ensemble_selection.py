@@ -27,9 +27,10 @@ from blemish.detectors.contracts import (
     Floats,
     GoodImages,
     ImageSequence,
+    TrainableModel,
     TrainingSource,
 )
-from blemish.detectors.ensemble import Ensemble, combined
+from blemish.detectors.ensemble import Ensemble, combined, for_inspection
 from blemish.detectors.map_normaliser import FEWEST, MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
@@ -62,6 +63,8 @@ ImageScore = Callable[[Floats], float]
 class SyntheticAnomalySelection:
     """Selection by the separation of good images from the same images with synthetic anomalies.
 
+    Members that are no memory bank are fitted first.
+
     Parameters
     ----------
     anomalies: painted into held-out good images.
@@ -74,8 +77,12 @@ class SyntheticAnomalySelection:
     trim: Trim = 0.0
 
     def __call__(self, ensemble: Ensemble, source: TrainingSource, run: FittingRun) -> FitRecord:
-        return select_ensemble(
-            ensemble,
+        notes: list[str] = []
+        for model in ensemble.others.values():
+            if isinstance(model, TrainableModel):
+                notes += model.fit(source, run).notes
+        record = select_ensemble(
+            for_inspection(ensemble),
             source.whole("train"),
             source.whole("validation"),
             self.anomalies,
@@ -84,6 +91,7 @@ class SyntheticAnomalySelection:
             seed=run.seed,
             observer=run.observer,
         )
+        return record._replace(notes=(*notes, *record.notes))
 
 
 class _Case(NamedTuple):

@@ -10,11 +10,14 @@ from torch import Tensor
 from blemish.data.modality import Modality
 from blemish.decision import image_score
 from blemish.detectors.contracts import TrainableModel
-from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.ensemble import Ensemble, EnsembleSelection
 from blemish.detectors.ensemble_selection import SyntheticAnomalySelection
 from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS, FeatureExtractor, Structure
+from blemish.detectors.filter_bank import FilterBank
+from blemish.detectors.filter_responses import LEAST_SIDE
 from blemish.detectors.memory_bank import MemoryBank, StructureMemoryBank
 from blemish.detectors.reconstruction import ReconstructionModel
+from blemish.detectors.soft_maximum import SoftMaximumSelection
 from blemish.errors import RecipeError
 from blemish.models import Autoencoder, build
 from blemish.models.registry import CORRUPTIONS, RESIDUALS, TERMS, make_part
@@ -55,14 +58,16 @@ def build_model(
                     f"{recipe.name}: memory.share {model.share:g} is for one network and one memory bank, and "
                     f"there are {len(models)} models; leave it out"
                 )
-    selection = SyntheticAnomalySelection(
-        anomalies=_anomalies(recipe, models, channels),
-        score=partial(
-            image_score, kind=recipe.score.name, quantile=recipe.score.quantile, sigma=recipe.score.sigma
-        ),
-        trim=recipe.training.trim,
+    score = partial(
+        image_score, kind=recipe.score.name, quantile=recipe.score.quantile, sigma=recipe.score.sigma
     )
-    return Ensemble(models, names=names, selection=selection)
+    trim = recipe.training.trim
+    selection: EnsembleSelection
+    if recipe.combination == "soft-maximum":
+        selection = SoftMaximumSelection(score, trim)
+    else:
+        selection = SyntheticAnomalySelection(_anomalies(recipe, models, channels), score, trim)
+    return Ensemble(models, names=names, selection=selection, combination=recipe.combination)
 
 
 def networks(model: TrainableModel) -> dict[str, Autoencoder]:
@@ -92,7 +97,7 @@ def training_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 def needs_whole_images(recipe: Recipe) -> bool:
     """True if the model of ``recipe`` is fitted on whole images, and so not on scenes."""
-    return recipe.memory is not None or bool(recipe.members)
+    return recipe.memory is not None or recipe.filters or bool(recipe.members)
 
 
 def is_for_modalities(recipe: Recipe) -> bool:
@@ -123,6 +128,8 @@ def least_side(recipe: Recipe) -> int:
             sides.append(
                 max(own.least_side for own in always) if always else min(own.least_side for own in extractors)
             )
+        if one.filters:
+            sides.append(LEAST_SIDE)
     return max(sides)
 
 
@@ -166,11 +173,11 @@ def _leaves(recipe: Recipe, name: str) -> list[tuple[str, Recipe]]:
 
 def _members(
     recipe: Recipe, channels: int, modalities: tuple[Modality, ...], pretrained: bool, name: str
-) -> tuple[list[ReconstructionModel | MemoryBank], list[str]]:
-    models: list[ReconstructionModel | MemoryBank] = []
+) -> tuple[list[ReconstructionModel | MemoryBank | FilterBank], list[str]]:
+    models: list[ReconstructionModel | MemoryBank | FilterBank] = []
     names: list[str] = []
     for place, one in _leaves(recipe, name):
-        both = one.encoder is not None and one.memory is not None
+        both = one.encoder is not None and (one.memory is not None or one.filters)
         label = f"{one.name} " if place else ""
         if one.encoder is not None:
             autoencoder = build(one, channels, modalities=modalities, pretrained=pretrained)
@@ -186,10 +193,13 @@ def _members(
             names.append(f"{label}network" if both or not place else one.name)
         if one.memory is not None:
             bank = _memory_bank(one.memory, channels=channels, pretrained=pretrained)
-            if both:
-                _check_fits(one, bank)
+            if one.encoder is not None:
+                _check_fits(one, bank, is_selected=recipe.combination == "weighted-mean")
             models.append(bank)
             names.append(f"{label}memory bank")
+        if one.filters:
+            models.append(FilterBank())
+            names.append(f"{label}filter bank")
     return models, names
 
 
@@ -207,9 +217,9 @@ def _extractor(bank: object) -> FeatureExtractor:
     return extractor
 
 
-def _check_fits(recipe: Recipe, bank: MemoryBank) -> None:
+def _check_fits(recipe: Recipe, bank: MemoryBank, *, is_selected: bool) -> None:
     """Refuse an autoencoder whose smallest images the memory bank beside it cannot take."""
-    if not any(corruption.name == ANOMALIES for corruption in recipe.corruption):
+    if is_selected and not any(corruption.name == ANOMALIES for corruption in recipe.corruption):
         raise RecipeError(
             f"memory '{recipe.memory.name if recipe.memory else ''}' is weighted by the corruption '{ANOMALIES}', "
             "which the recipe lacks; add it"
@@ -226,7 +236,7 @@ def _check_fits(recipe: Recipe, bank: MemoryBank) -> None:
 
 
 def _anomalies(
-    recipe: Recipe, models: Sequence[ReconstructionModel | MemoryBank], channels: int
+    recipe: Recipe, models: Sequence[ReconstructionModel | MemoryBank | FilterBank], channels: int
 ) -> SyntheticAnomalies:
     """Synthetic anomalies of the recipe itself, of its first network that trains on them, or of default settings."""
     if not recipe.encoder:

@@ -22,6 +22,8 @@ SAMPLE = 40_000
 """Features that the principal components are computed from."""
 QUERIES = 512
 """Features that are compared at once where places do not matter."""
+FEATURES = 1024
+"""Features of the bank that are compared with at once."""
 NORMALISING = 64
 """Images of the bank that the normaliser is fitted on."""
 BLOCK = 4
@@ -276,11 +278,16 @@ def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, 
 
 def _squares(queries: Tensor, bank: Tensor) -> Tensor:
     """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,)."""
-    lengths = bank.square().sum(1)
-    nearest = [
-        torch.addmm(lengths, some, bank.T, alpha=-2).amin(1) + some.square().sum(1)
-        for some in torch.split(queries, QUERIES)
-    ]
+    parts = [(part.T, part.square().sum(1)) for part in torch.split(bank, FEATURES)]
+    nearest = []
+    for some in torch.split(queries, QUERIES):
+        # A running minimum over parts that stay in cache is several times as quick as one product with all.
+        least: Tensor | None = None
+        for part, lengths in parts:
+            own = torch.addmm(lengths, some, part, alpha=-2).amin(1)
+            least = own if least is None else torch.minimum(least, own)
+        assert least is not None
+        nearest.append(least + some.square().sum(1))
     return torch.cat(nearest)
 
 

@@ -184,9 +184,9 @@ def _member(value: Any) -> Any:
 class Recipe(RecipeSettings):
     """One method: its parts, settings, source and what to expect of it.
 
-    Either an autoencoder (encoder, decoder, loss and residual, with further parts), or a memory bank, or both, or
-    ``members``: recipes whose models form an ensemble. Image, score and threshold are those of the outermost recipe;
-    each member trains as its own recipe says.
+    Either an autoencoder (encoder, decoder, loss and residual, with further parts), a memory bank, a bank of filters,
+    or several of these, or ``members``: recipes whose models form an ensemble. Image, score, threshold and combination
+    are those of the outermost recipe; each member trains as its own recipe says.
     """
 
     version: Literal[1] = 1
@@ -206,6 +206,11 @@ class Recipe(RecipeSettings):
     loss: tuple[LossTerm, ...] = ()
     residual: Part | None = None
     memory: MemoryPart | None = None
+    filters: bool = Field(False, description="whether a bank of classical filters is a member")
+    combination: Literal["weighted-mean", "soft-maximum"] = Field(
+        "weighted-mean",
+        description="of several models: weights selected on synthetic anomalies, or a soft maximum with equal weights",
+    )
     members: tuple[Annotated[Recipe, BeforeValidator(_member)], ...] = ()
     score: ScoreSettings = ScoreSettings()
     threshold: ThresholdSettings = ThresholdSettings()
@@ -251,14 +256,13 @@ class Recipe(RecipeSettings):
         }
         given = [key for key, value in {**needed, **optional}.items() if value]
         if self.members:
-            if self.memory:
-                given.append("memory")
+            given += [key for key in ("memory", "filters") if getattr(self, key)]
             if given:
                 raise ValueError(f"'{given[0]}' has no use beside members; write it in a member's recipe")
             for member in self.members:
                 member._check_image(self.image.size)
             return False
-        if self.memory is not None and not given:
+        if (self.memory is not None or self.filters) and not given:
             return False
         for key, value in needed.items():
             if value is None:

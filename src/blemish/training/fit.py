@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def fit(
     settings: ``key=value`` overrides of the recipe, as ``--set`` takes them; for a warm start, only those
         of ``training`` and ``threshold``.
     false_reject_rate: share of good images that may be rejected, instead of the recipe's.
-    budget: seconds of training, or a text such as "5m", instead of the recipe's number of steps.
+    budget: seconds of the whole fit (reading, memory bank, training, calibration), or a text such as "5m", instead of
+        the recipe's number of steps.
     continue_from: folder of the model of a warm start.
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
@@ -82,6 +84,7 @@ def fit(
     RecipeError, FileError, UsageError
         In one line that names the setting or the file, and the remedy.
     """
+    begun = time.perf_counter()
     observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
     path = Path(images)
@@ -101,6 +104,7 @@ def fit(
         resume=resume,
         start=start,
         observer=observer,
+        begun=begun,
     )
     record, notes = _fit_model(run)
     detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))

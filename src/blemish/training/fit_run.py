@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from blemish._version import __version__
@@ -10,6 +11,7 @@ from blemish.detectors.contracts import FitRecord
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.factory import training_recipes
 from blemish.detectors.reconstruction import ReconstructionModel
+from blemish.detectors.soft_maximum import HELD_OUT
 from blemish.errors import Stopped
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import FORMAT, ModelFile, versions
@@ -18,10 +20,16 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.training_record import Machine, Training
 from blemish.training.contracts import Trimming
+from blemish.training.image_source import ImageSource
 from blemish.training.notes import worst_in_words
 from blemish.training.runs import train_for
 from blemish.training.sources import FitSource
 from blemish.training.warm_start import WarmStart
+
+LEAST_TRAINING = 0.2
+"""Share of a budget that a network trains at least."""
+MARGIN = 1.15
+"""Factor on the seconds that scoring is expected to take, for reading files and writing the model."""
 
 
 class FitRun:
@@ -33,6 +41,7 @@ class FitRun:
     folder: for the model and, while training, the checkpoints; None writes nothing.
     resume: continue from the checkpoints in ``folder``.
     start: model of a warm start.
+    begun: ``time.perf_counter()`` at the start of the fit, from which a budget counts.
     """
 
     def __init__(
@@ -46,9 +55,11 @@ class FitRun:
         resume: bool,
         start: WarmStart | None,
         observer: Observer,
+        begun: float | None = None,
     ) -> None:
         self.model, self.recipe, self.source, self.machine = model, recipe, source, machine
         self.folder, self.resume, self.start, self.observer = folder, resume, start, observer
+        self.begun = time.perf_counter() if begun is None else begun
         self.recipes = training_recipes(recipe)
         """Recipe of each network, by its name."""
         self.trainings: dict[str, Training] = {}
@@ -97,10 +108,10 @@ class FitRun:
             When the observer asked to stop.
         """
         recipe = self.recipes[name]
-        self.trainings[name] = train_for(
+        training = train_for(
             self.folder,
             autoencoder,
-            recipe,
+            self._within_budget(recipe),
             self.source.patches("train"),
             self.source.patches("validation"),
             machine=self.machine,
@@ -112,6 +123,42 @@ class FitRun:
             warm_start_sha256=self.start.weights_sha256 if self.start else None,
             network=name,
         )
+        self.trainings[name] = training.model_copy(update={"budget": recipe.training.budget})
+
+    def _within_budget(self, recipe: Recipe) -> Recipe:
+        """``recipe`` with what its budget leaves to the training of the network.
+
+        Reading and memory bank have had their share already, and the calibration will take its own; a fifth of the
+        budget is trained in any case. Where several networks are members, each trains as long as its recipe says.
+        """
+        budget = recipe.training.budget
+        if budget is None or len(self.recipes) > 1:
+            return recipe
+        spent = time.perf_counter() - self.begun
+        left = budget - spent - self._seconds_of_scoring()
+        if left < LEAST_TRAINING * budget:
+            self.observer.stage(
+                f"Reading and memory bank took {spent:.0f} s of the budget of {budget:.0f} s; the network trains for "
+                f"{LEAST_TRAINING * budget:.0f} s nevertheless, a longer budget suits these images"
+            )
+            left = LEAST_TRAINING * budget
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"budget": left})})
+
+    def _seconds_of_scoring(self) -> float:
+        """Seconds that scoring the held-out images after the training will take, from two images by every member."""
+        if not isinstance(self.source, ImageSource):  # one scene may take longer than the whole budget
+            return 0.0
+        images = self.source.whole("train").images
+        models = self.model.models if isinstance(self.model, Ensemble) else [self.model]
+        counted = min(2, len(images))
+        begun = time.perf_counter()
+        for number in range(counted):
+            for model in models:
+                if not getattr(model, "is_empty", False):
+                    model.maps(images[number])
+        each = (time.perf_counter() - begun) / counted
+        held_out = min(len(self.source.split["validation"]), HELD_OUT) if len(models) > 1 else 0
+        return MARGIN * each * (len(self.source.split["calibration"]) + held_out)
 
     def _trimming(self) -> Trimming:
         """Trimming by the scores of the half-trained model, as ``training.trim`` of the recipe asks."""

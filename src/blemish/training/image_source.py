@@ -122,7 +122,8 @@ class ImageSource:
         return self._patches[part]
 
     def whole(self, part: str) -> GoodImages:
-        return GoodImages(self.patches(part), [item.group_key for item in self._parts[part]])
+        groups = [item.group_key for item in self._parts[part]]
+        return GoodImages(self.patches(part), groups, is_posed=self.preprocessing.crop is not None)
 
     def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
         return score_images(detector, self._parts[part], observer)

@@ -1,0 +1,153 @@
+"""Filter bank: an anomaly model of classical filters, each in spreads of good images at its place.
+
+It is what a user could have for free, so it is a member of the default detector and not only a row of its tables: on
+stochastic surfaces with thin lines it finds more than memory bank and network do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blemish.detectors.contracts import (
+    AnomalyMaps,
+    FitRecord,
+    FittingRun,
+    Floats,
+    ImageSequence,
+    TrainingSource,
+)
+from blemish.detectors.filter_responses import CELL, LEAST_SIDE, Illumination, filter_responses
+from blemish.detectors.map_normaliser import resized_map
+from blemish.errors import Stopped, UsageError
+
+IMAGES = 300
+"""Training images, at most, that mean and spread are measured on."""
+FEWEST = 16
+"""Images from which on each place has its own mean and spread."""
+FLATTENING = 0.5
+"""Times the mean spread, added to that of each place, so that none counts without limit."""
+ILLUMINATIONS: tuple[Illumination, ...] = ("log", "local")
+
+
+class FilterBank(nn.Module):
+    """Anomaly model: at each place the largest deviation of any filter from good images, in their spread.
+
+    The responses are :func:`~blemish.detectors.filter_responses.filter_responses`, once of the logarithm of
+    brightness and once of the image without slow changes of brightness; the map is the mean of both.
+    """
+
+    takes_absent = False
+    is_normalised = True
+    title = "deviation of classical filters"
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the good images."""
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("spread", torch.zeros(0))
+
+    @property
+    def is_empty(self) -> bool:
+        """True before :meth:`fit`."""
+        return self.mean.numel() == 0
+
+    # -- the anomaly model -------------------------------------------------------------------------
+
+    def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The whole image, because responses are in units of its contrast."""
+        if min(size) < LEAST_SIDE:
+            raise UsageError(
+                f"an image of {size[1]} × {size[0]} pixels is too small for the filters; it needs at least {LEAST_SIDE}"
+            )
+        return slice(0, size[0]), slice(0, size[1])
+
+    def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
+        if np.isnan(x).any():
+            raise UsageError(
+                "the image has absent values (NaN), which filters cannot take; use fp-cae-add, fp-cae-concat or "
+                "fp-cae, or fill them"
+            )
+        if self.is_empty:
+            raise UsageError("the filters know no good images; fit them first")
+        responses = torch.from_numpy(_responses(x))  # (2, k, h, w)
+        size = (responses.shape[2], responses.shape[3])
+        mean, spread = (resized_map(part.cpu(), size) for part in (self.mean, self.spread))
+        deviation = ((responses - mean) / spread).abs().amax(1).mean(0)  # (h, w)
+        return AnomalyMaps(_at_pixels(deviation, x.shape[1:]), None)
+
+    # -- fitting -----------------------------------------------------------------------------------
+
+    def fit(self, source: TrainingSource, run: FittingRun) -> FitRecord:
+        """Measure mean and spread of each filter on the training images, at each place of their median size."""
+        images = source.whole("train").images
+        run.observer.stage(f"Measuring filters on {min(len(images), IMAGES)} images")
+        chosen = np.random.default_rng(run.seed).permutation(len(images))[:IMAGES]
+        responses = []
+        for done, number in enumerate(chosen):
+            if run.observer.should_stop():
+                raise Stopped(f"stopped after measuring filters on {done} of {len(chosen)} images")
+            responses.append(_responses(images[int(number)]))
+        self.fit_responses(responses)
+        return FitRecord()
+
+    def fit_images(self, images: ImageSequence) -> None:
+        """Measure mean and spread on ``images`` (C, H, W), all of them."""
+        self.fit_responses([_responses(images[number]) for number in range(len(images))])
+
+    def fit_responses(self, responses: Sequence[Floats]) -> None:
+        """Measure mean and spread of ``responses``, (2, k, h, w) of each image."""
+        if len(responses) < FEWEST:
+            joined = np.concatenate([one.reshape(*one.shape[:2], -1) for one in responses], 2)
+            self.mean = torch.from_numpy(joined.mean(2)[..., None, None])
+            self.spread = torch.from_numpy(joined.std(2)[..., None, None] + 1e-6)
+            return
+        height, width = np.median([one.shape[2:] for one in responses], 0).astype(int).tolist()
+        total = square = torch.zeros(1)
+        first = resized_map(torch.from_numpy(responses[0]), (height, width))
+        for one in responses:
+            # Centred on the first image, because single precision would lose a small variance beside a large mean.
+            values = resized_map(torch.from_numpy(one), (height, width)) - first
+            total, square = total + values, square + values * values
+        mean = total / len(responses)
+        variance = (square / len(responses) - mean * mean).clamp(min=0)
+        # Neighbouring places estimate a place better than so few images do.
+        self.mean = _smoothed(mean + first, 1)
+        spread = _smoothed(variance, 2).sqrt()
+        self.spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + 1e-6
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The number of places is not known before the file is read.
+        for name in ("mean", "spread"):
+            value = state_dict.get(prefix + name)
+            if value is not None:
+                setattr(self, name, torch.empty_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _responses(x: Floats) -> Floats:
+    return np.stack([filter_responses(x, illumination) for illumination in ILLUMINATIONS])
+
+
+def _smoothed(values: Tensor, reach: int) -> Tensor:
+    """Means over (2 reach + 1)² places of (n, k, h, w)."""
+    side = 2 * reach + 1
+    return F.avg_pool2d(F.pad(values, (reach,) * 4, mode="replicate"), side, 1)
+
+
+def _at_pixels(values: Tensor, shape: tuple[int, ...]) -> Floats:
+    """Values (h, w) of cells at each pixel of an image (H, W), whose last rows and columns no cell may cover."""
+    fine = F.interpolate(values[None, None], scale_factor=CELL, mode="bilinear", align_corners=False)
+    below, right = shape[0] - fine.shape[2], shape[1] - fine.shape[3]
+    padded: Floats = F.pad(fine, (0, right, 0, below), mode="replicate")[0, 0].numpy()
+    return padded
