@@ -14,10 +14,10 @@ from scipy.stats import spearmanr
 
 from benchmarks.detection.drawing import axes, finish_axes, grouped
 from benchmarks.detection.options import listed, one_dataset
-from benchmarks.detection.trials import Bench
+from benchmarks.detection.trials import WEIGHTED, Bench
 from studies.protocol import spread, table
 
-HELP = "each part of the detector"
+HELP = "each part of the detector with weights selected on synthetic anomalies"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,9 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for name, settings in chosen.items():
         for seed in options.seeds:
-            trial = bench.trial(name.replace(" ", "-"), bench.train, bench.tests, seed, settings)
+            trial = bench.trial(
+                name.replace(" ", "-"), bench.train, bench.tests, seed, [*WEIGHTED, *settings]
+            )
             proxy = trial.proxy()
             rows.append(
                 {

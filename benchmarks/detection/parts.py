@@ -100,7 +100,8 @@ def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32
         "SSIM of the reconstruction": 1 - ssim_map(*both, data_range=1.0).mean(1)[0].numpy(),
         "MSGMS of the reconstruction": 1 - msgms_map(*both, data_range=1.0).mean((0, 1)).numpy(),
     }
-    if ensemble is not None and any(ensemble.weights[number] for number in ensemble.banks):
+    is_weighted = ensemble is not None and ensemble.combination == "weighted-mean"
+    if ensemble is not None and is_weighted and any(ensemble.weights[number] for number in ensemble.banks):
         beyond = ensemble.normalised(0, torch.from_numpy(head))
         alone = combined([beyond], [True], ensemble.scales.tolist()[:1], [1.0])
         found["head, as it counts beside the memory"] = alone.numpy()

@@ -58,7 +58,8 @@ def answer(
     rows = [row for bench in benches for row in rows_of(bench, options, recipes, command)]
     by_dataset = grouped(rows, "dataset")
     parts = [
-        f"## {name}\n\n{table(COLUMNS, [cells(row) for row in some], left=3)}" for name, some in by_dataset
+        f"## {name}\n\n{table(COLUMNS, [cells(row) for row in some], left=3)}{by_kind(some)}"
+        for name, some in by_dataset
     ]
     return {"budget": options.budget, "rows": rows, "markdown": "\n".join(parts), "figure": bars(by_dataset)}
 
@@ -86,6 +87,10 @@ def rows_of(
             "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
             "pixel_auroc": [one.pixel.auroc for one in evaluations],
             "aupro_30": [one.pixel.aupro_30 for one in evaluations],
+            "kinds": [
+                {kind: one.image[kind].figures["auroc"].value for kind in one.image if kind != "all"}
+                for one in evaluations
+            ],
             "seconds": [run.training_seconds for run in of_seeds],
             "steps": [run.training_steps for run in of_seeds],
             "precisions": [one.training.machine.precision for one in evaluations if one.training.machine],
@@ -129,6 +134,19 @@ def cells(row: dict[str, Any]) -> list[str]:
         *(spread(row.get(key, [None])) for key in FIGURES),
         *(spread(row.get(key, [None]), 0) for key in ("seconds", "steps")),
     ]
+
+
+def by_kind(rows: Sequence[dict[str, Any]]) -> str:
+    """Image AUROC of each kind of defect against the good images, of the rows that were measured here."""
+    own = [row for row in rows if any(row.get("kinds", ()))]
+    kinds = list(dict.fromkeys(kind for row in own for one in row["kinds"] for kind in one))
+    if len(kinds) < 2:
+        return ""
+    lines = [
+        [label(row), *(spread([one.get(kind) for one in row["kinds"] if one]) for kind in kinds)]
+        for row in own
+    ]
+    return "\n\nImage AUROC of each kind of defect:\n\n" + table(("method", *kinds), lines, left=1)
 
 
 def bars(by_dataset: Sequence[tuple[str, list[dict[str, Any]]]]) -> Figure:

@@ -27,7 +27,15 @@ Floats = NDArray[np.float64]
 
 RATE = 0.05
 """False-reject rate where a question does not set its own."""
-MEMORY_ALONE = ("memory.share=1.0", "encoder.widths=[4]", "training.budget=null", "training.steps=1")
+WEIGHTED = ("combination=weighted-mean", "filters=false", "score.name=smoothed-max")
+"""Settings of an ensemble of network and memory bank whose weights are selected on synthetic anomalies."""
+MEMORY_ALONE = (
+    *WEIGHTED,
+    "memory.share=1.0",
+    "encoder.widths=[4]",
+    "training.budget=null",
+    "training.steps=1",
+)
 """Settings of ``--fast``: the memory bank decides alone, and the network is as small as it can be.
 
 A recipe of a memory bank without a network would leave out the choice of its placement on synthetic anomalies, which

@@ -79,3 +79,20 @@ def test_settings_that_make_no_sense_are_named(settings: dict[str, object], prob
 def test_maps_without_a_score_are_refused(broken: np.ndarray) -> None:
     with pytest.raises(ValueError, match="anomaly map"):
         image_score(broken, kind="mean")
+
+
+def test_multi_scale_max_is_the_geometric_mean_over_three_scales(residual_map: np.ndarray) -> None:
+    each = [image_score(residual_map, kind="smoothed-max", sigma=sigma) for sigma in (1.5, 3.0, 6.0)]
+    found = image_score(residual_map, kind="multi-scale-max", sigma=1.5)
+    assert found == pytest.approx(np.prod(each) ** (1 / 3), rel=1e-12)
+    assert image_score(7 * residual_map, kind="multi-scale-max", sigma=1.5) == pytest.approx(7 * found)
+    assert image_score(np.zeros((9, 9)), kind="multi-scale-max") == 0
+
+
+def test_multi_scale_max_prefers_a_connected_line_to_a_speckle_of_the_same_height() -> None:
+    line, speckle = np.zeros((64, 64)), np.zeros((64, 64))
+    line[32, 12:52] = 1.0
+    speckle[32, 32] = 1.0
+    assert image_score(line, kind="max") == image_score(speckle, kind="max")
+    scores = [image_score(one, kind="multi-scale-max", sigma=2.0) for one in (line, speckle)]
+    assert scores[0] > 5 * scores[1]

@@ -27,7 +27,7 @@ from blemish.preprocessing.pose import find_pose
 
 EVERY_DEFECT = [(family, kind) for family in FAMILIES for kind in DEFECTS[family]]
 EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_DEFECT
-CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1}
+CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1, "surface": 1}
 
 
 @pytest.mark.parametrize("size", [64, 97])

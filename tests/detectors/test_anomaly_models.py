@@ -45,7 +45,7 @@ class Source:
 class Run:
     """Takes one step of gradient descent in place of a training."""
 
-    observer, seed = Observer(), 0
+    observer, seed, defects = Observer(), 0, None
 
     def __init__(self) -> None:
         self.trained: list[str] = []
@@ -76,6 +76,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         )
         for name in FEATURE_EXTRACTORS
     },
+    "filter bank": lambda: mine(filters=True, combination="soft-maximum"),
+    "memory bank and filter bank": lambda: mine(
+        memory={"name": "structure", "patch": 8, "capacity": 500}, filters=True, combination="soft-maximum"
+    ),
+    "three members by a soft maximum": lambda: mine(
+        members=[
+            member("ssim-ae", "encoder.latent=4"),
+            {"name": "bank", "memory": {"name": "structure", "patch": 8, "capacity": 500}},
+            {"name": "filters", "filters": True},
+        ],
+        combination="soft-maximum",
+    ),
     "three members": lambda: mine(
         members=[
             member("ssim-ae", "encoder.latent=4"),

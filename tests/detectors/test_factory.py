@@ -45,13 +45,23 @@ def test_each_kind_of_recipe_has_its_model() -> None:
     assert isinstance(network, ReconstructionModel)
     both = build_model(load_recipe("blemish"), 1)
     assert isinstance(both, Ensemble)
-    assert [type(model).__name__ for model in both.models] == ["ReconstructionModel", "StructureMemoryBank"]
+    assert [type(model).__name__ for model in both.models] == [
+        "ReconstructionModel",
+        "StructureMemoryBank",
+        "FilterBank",
+    ]
     bank = build_model(mine(**BANK), 1)
     assert isinstance(bank, Ensemble)
     assert [type(model).__name__ for model in bank.models] == ["StructureMemoryBank"]
     members = build_model(mine(members=["ssim-ae", "blemish", {"name": "bank", **BANK}]), 1)
     assert isinstance(members, Ensemble)
-    assert members.names == ["ssim-ae", "blemish network", "blemish memory bank", "bank memory bank"]
+    assert members.names == [
+        "ssim-ae",
+        "blemish network",
+        "blemish memory bank",
+        "blemish filter bank",
+        "bank memory bank",
+    ]
 
 
 def test_features_are_listed_by_name_with_their_settings() -> None:

@@ -338,7 +338,7 @@ def test_nothing_of_it_is_trained() -> None:
 )
 def test_settings_that_do_not_fit_are_refused_in_a_line(setting: str, words: str) -> None:
     with pytest.raises(RecipeError) as error:
-        build_model(override(load_recipe("blemish"), [setting]), 1)
+        build_model(override(load_recipe("blemish"), ["combination=weighted-mean", setting]), 1)
     assert "\n" not in str(error.value)
     assert words in str(error.value)
 

@@ -62,7 +62,7 @@ def odd_sides(name: str) -> tuple[int, int]:
     return (29, 31) if has_one_size(name) else (33, 47)
 
 
-RECIPES = recipe_names()
+RECIPES = [name for name in recipe_names() if load_recipe(name).encoder]
 PAIRS = [
     (name, channels)
     for name in RECIPES

@@ -177,7 +177,7 @@ def test_planted_defective_images_are_left_out_of_the_memory_bank_and_named(
     folder = Path(shutil.copytree(bolts, tmp_path / "parts"))
     for seed in range(3):
         save(folder / f"dot {seed}.png", draw_part(600 + seed, broken=True))
-    settings = [*quick, "training.trim=0.2", "memory.by_place=true", "memory.share=1"]
+    settings = [*quick, "training.trim=0.2", "memory.by_place=true"]
     detector = fit(folder, settings=settings, false_reject_rate=RATE)
     planted = dots(detector.file.split["train"])
     assert planted
@@ -201,7 +201,7 @@ def test_the_normaliser_compares_images_of_different_groups_only(
     usual = {}
     for given in (groups, {}):
         source = listed(folder, given, tmp_path / "parts.csv")
-        settings = [*quick, "memory.by_place=true", "memory.share=1"]
+        settings = [*quick, "memory.by_place=true"]
         model = fit(source, settings=settings, false_reject_rate=RATE).model
         assert isinstance(model, Ensemble)
         usual[bool(given)] = model.banks[1].banks[0].normaliser.mean.mean()

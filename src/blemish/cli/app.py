@@ -95,6 +95,7 @@ def demo(
 @app.command(
     epilog="Examples: `blemish fit good/ --out model` · "
     "`blemish fit good/ --out model --budget 5m --false-reject-rate 0.01` · "
+    "`blemish fit good/ --defects bad/ --out model` · "
     "`blemish fit more/ --continue model --out newer` · "
     "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
 )
@@ -109,7 +110,10 @@ def fit(
     settings: Set = None,
     false_reject_rate: Rate = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Train for 90s, 5m or 1h instead of a number of steps.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Time of the whole fit, 90s, 5m or 1h, instead of a number of steps."
+        ),
     ] = None,
     continue_from: Annotated[
         Path | None,
@@ -117,6 +121,12 @@ def fit(
             "--continue",
             metavar="MODEL",
             help="Warm start: train this model further, with good images added.",
+        ),
+    ] = None,
+    defects: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or CSV list of confirmed defects, to choose among the models of an ensemble."
         ),
     ] = None,
     resume: Resume = False,
@@ -142,6 +152,7 @@ def fit(
             false_reject_rate=false_reject_rate,
             budget=budget,
             continue_from=continue_from,
+            defects=defects,
             out=out,
             resume=resume,
             overwrite=overwrite,

@@ -314,3 +314,14 @@ def _thinned(curve: Curve, points: int) -> Curve:
     length = np.append(0.0, np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y))))
     kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(max=length.size - 1))
     return Curve(curve.x[kept], curve.y[kept], curve.thresholds[kept])
+
+
+def auroc_standard_error(auroc: float, good: int, defective: int) -> float:
+    """Standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2).
+
+    >>> round(auroc_standard_error(0.8, 50, 50), 4)
+    0.0444
+    """
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc) + (defective - 1) * (q1 - auroc**2) + (good - 1) * (q2 - auroc**2)
+    return math.sqrt(max(variance, 0) / (good * defective))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.demo.drawing import Array, Drawing, Flaw, blot, dot, drift, grid, line
@@ -84,11 +85,11 @@ def _crack(rng: np.random.Generator, size: int) -> Array:
     return cover
 
 
-def _walk(rng: np.random.Generator, length: float, heading: float, wander: float) -> Array:
+def _walk(rng: np.random.Generator, length: float, heading: float, wander: float) -> NDArray[np.float64]:
     """Points (2, n), rows and columns, of a line of this length that begins at 0 and turns at random."""
     count = max(4, round(length / 4))
     turns = heading + np.cumsum(rng.normal(0, wander, count)) * 0.7
-    path: Array = np.cumsum(np.stack([np.sin(turns), np.cos(turns)]), axis=1) * length / count
+    path: NDArray[np.float64] = np.cumsum(np.stack([np.sin(turns), np.cos(turns)]), axis=1) * length / count
     return path
 
 

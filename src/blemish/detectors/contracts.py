@@ -102,6 +102,13 @@ class GoodImages(NamedTuple):
     """Whether the preprocessing brought an object into one pose."""
 
 
+class DefectiveImages(NamedTuple):
+    """Preprocessed images with confirmed defects, and the group of each, such as its kind of defect."""
+
+    images: ImageSequence
+    groups: Sequence[Hashable]
+
+
 # -- fitting -------------------------------------------------------------------------------------------
 
 
@@ -121,6 +128,10 @@ class FittingRun(Protocol):
     @property
     def seed(self) -> int:
         """Seed of the draws of a memory bank and of the synthetic anomalies; ``training.seed`` of the recipe."""
+
+    @property
+    def defects(self) -> DefectiveImages | None:
+        """Confirmed defects that choose the members of an ensemble; None without any."""
 
     def train(self, autoencoder: Autoencoder, name: str) -> None:
         """Train ``autoencoder`` in place, on the source that the model is fitted on.

@@ -11,6 +11,7 @@ The other combination, the soft maximum, is described in :mod:`~blemish.detector
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -27,6 +28,7 @@ from blemish.detectors.contracts import (
     TrainableModel,
     TrainingSource,
 )
+from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.map_normaliser import MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
@@ -132,8 +134,11 @@ class Ensemble(nn.Module):
 
     @property
     def _reconstructing(self) -> int:
-        """Number of the member whose reconstruction is shown; of memory banks alone, the one that counts most."""
-        return next(iter(self.others), int(np.argmax(self.weights)))
+        """Number of the member whose reconstruction is shown; of banks alone, the one that counts most."""
+        reconstructing = [
+            number for number, model in self.others.items() if not isinstance(model, FilterBank)
+        ]
+        return reconstructing[0] if reconstructing else int(np.argmax(self.weights))
 
     @property
     def _used(self) -> list[int]:
@@ -243,7 +248,10 @@ def combined(
 
 
 def soft_maximum(
-    values: Sequence[Tensor | None], scales: Sequence[float], powers: Sequence[float], weights: Sequence[float]
+    values: Sequence[Tensor | None],
+    scales: Sequence[float],
+    powers: Sequence[float],
+    weights: Sequence[float],
 ) -> Tensor:
     """Map log₂(1 + Σ w u) of the members' maps, (h, w) each; None where a member has no weight.
 
@@ -259,7 +267,7 @@ def soft_maximum(
         term = weight * logarithm.clamp(max=LARGEST).exp()
         total = term if total is None else total + term
     assert total is not None, "no member has any weight"
-    return torch.log2(1 + total)
+    return torch.log1p(total) / math.log(2)
 
 
 def for_inspection(model: M, device: str = "cpu") -> M:

@@ -6,7 +6,6 @@ members count equally, because a grid of their weights would be searched longer 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from blemish.decision import average_precision, roc_auc, trimmed
 from blemish.decision.conformal import Trim
+from blemish.decision.metrics import auroc_standard_error
 from blemish.detectors.contracts import (
     EnsembleCandidate,
     FitRecord,
@@ -415,16 +415,9 @@ def _chosen(candidates: Sequence[EnsembleCandidate], good: int, altered: int) ->
     """
 
     def within(one: EnsembleCandidate, errors: int) -> float:
-        return one.image_auroc - errors * _standard_error(one.image_auroc, good, altered)
+        return one.image_auroc - errors * auroc_standard_error(one.image_auroc, good, altered)
 
     best = max(candidates, key=lambda one: one.image_auroc)
     enough = max([within(best, 2), *(within(one, 1) for one in candidates if not one.share)])
     near = [one for one in candidates if one.image_auroc >= enough]
     return max(near, key=lambda one: (one.share, -sum(w * w for w in one.weights or ()), one.image_auroc))
-
-
-def _standard_error(auroc: float, good: int, altered: int) -> float:
-    """Standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2)."""
-    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    variance = auroc * (1 - auroc) + (altered - 1) * (q1 - auroc**2) + (good - 1) * (q2 - auroc**2)
-    return math.sqrt(max(variance, 0) / (good * altered))

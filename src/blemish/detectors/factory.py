@@ -51,9 +51,14 @@ def build_model(
     models, names = _members(recipe, channels, tuple(modalities), pretrained, "")
     if len(models) == 1 and isinstance(models[0], ReconstructionModel):
         return models[0]
-    if len(models) > 2:
-        for model in models:
-            if isinstance(model, MemoryBank) and model.share is not None:
+    for model in models:
+        if isinstance(model, MemoryBank) and model.share is not None:
+            if recipe.combination != "weighted-mean":
+                raise RecipeError(
+                    f"{recipe.name}: memory.share {model.share:g} is for combination weighted-mean, and a soft maximum "
+                    "takes its models equally; leave it out"
+                )
+            if len(models) > 2:
                 raise RecipeError(
                     f"{recipe.name}: memory.share {model.share:g} is for one network and one memory bank, and "
                     f"there are {len(models)} models; leave it out"

@@ -32,6 +32,8 @@ FEWEST = 16
 """Images from which on each place has its own mean and spread."""
 FLATTENING = 0.5
 """Times the mean spread, added to that of each place, so that none counts without limit."""
+LEAST_SPREAD = 1e-3
+"""Added to every spread, so that rounding does not count in images that are all alike."""
 ILLUMINATIONS: tuple[Illumination, ...] = ("log", "local")
 
 
@@ -66,13 +68,11 @@ class FilterBank(nn.Module):
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
         """The whole image, because responses are in units of its contrast."""
-        if min(size) < LEAST_SIDE:
-            raise UsageError(
-                f"an image of {size[1]} × {size[0]} pixels is too small for the filters; it needs at least {LEAST_SIDE}"
-            )
+        _check_size(*size)
         return slice(0, size[0]), slice(0, size[1])
 
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
+        _check_size(*x.shape[1:])
         if np.isnan(x).any():
             raise UsageError(
                 "the image has absent values (NaN), which filters cannot take; use fp-cae-add, fp-cae-concat or "
@@ -110,7 +110,7 @@ class FilterBank(nn.Module):
         if len(responses) < FEWEST:
             joined = np.concatenate([one.reshape(*one.shape[:2], -1) for one in responses], 2)
             self.mean = torch.from_numpy(joined.mean(2)[..., None, None])
-            self.spread = torch.from_numpy(joined.std(2)[..., None, None] + 1e-6)
+            self.spread = torch.from_numpy(joined.std(2)[..., None, None] + LEAST_SPREAD)
             return
         height, width = np.median([one.shape[2:] for one in responses], 0).astype(int).tolist()
         total = square = torch.zeros(1)
@@ -124,7 +124,7 @@ class FilterBank(nn.Module):
         # Neighbouring places estimate a place better than so few images do.
         self.mean = _smoothed(mean + first, 1)
         spread = _smoothed(variance, 2).sqrt()
-        self.spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + 1e-6
+        self.spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + LEAST_SPREAD
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of places is not known before the file is read.
@@ -133,6 +133,13 @@ class FilterBank(nn.Module):
             if value is not None:
                 setattr(self, name, torch.empty_like(value))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_size(height: int, width: int) -> None:
+    if min(height, width) < LEAST_SIDE:
+        raise UsageError(
+            f"an image of {width} × {height} pixels is too small for the filters; it needs at least {LEAST_SIDE}"
+        )
 
 
 def _responses(x: Floats) -> Floats:

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from blemish.decision import trimmed
 from blemish.decision.conformal import Trim
+from blemish.detectors.confirmed_defects import choose_members
 from blemish.detectors.contracts import FitRecord, FittingRun, Floats, TrainableModel, TrainingSource
-from blemish.detectors.ensemble import FADING, Ensemble, for_inspection
+from blemish.detectors.ensemble import FADING, Ensemble, for_inspection, soft_maximum
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
@@ -30,6 +32,8 @@ from blemish.preprocessing.layout import Layout, image_layout
 
 HELD_OUT = 48
 """Held-out images that the members are read on, at most."""
+FEWEST = 32
+"""Good images that the members are read on, at least, where there are so many."""
 LAYOUT_IMAGES = 64
 """Training images that the layout is read from, at most."""
 SHARPNESS = 2.0
@@ -71,14 +75,64 @@ class SoftMaximumSelection:
             if isinstance(model, TrainableModel) and not isinstance(model, FilterBank):
                 notes += model.fit(source, run).notes
         for_inspection(ensemble)
-        maxima = self._held_out_maxima(ensemble, counts, source, run, len(good.images) - len(left_out))
-        read = [_median_and_spread(some) if some else (1.0, SHARPNESS) for some in maxima]
-        ensemble.set_weights(
-            [median for median, _ in read],
-            [count / sum(counts) for count in counts],
-            [SHARPNESS / spread for _, spread in read],
-        )
+        stay = [number for number in range(len(good.images)) if number not in left_out]
+        shown = self._good_maps(ensemble, counts, source, run, stay)
+        read = [
+            _median_and_spread([self.score(one) for one in some]) if some else (1.0, SHARPNESS)
+            for some in shown
+        ]
+        scales = [median for median, _ in read]
+        powers = [SHARPNESS / spread for _, spread in read]
+        members = [number for number, count in enumerate(counts) if count]
+        if run.defects is not None and len(members) > 1:
+            held_out = min(len(source.whole("validation").images), HELD_OUT)
+            good_maps = [some[:held_out] for some in shown]
+            members, note = self._by_defects(ensemble, run, members, good_maps, scales, powers)
+            notes.append(note)
+        weights = [(number in members) / len(members) for number in range(len(counts))]
+        ensemble.set_weights(scales, weights, powers)
         return FitRecord((), tuple(notes), left_out)
+
+    def _by_defects(
+        self,
+        ensemble: Ensemble,
+        run: FittingRun,
+        members: Sequence[int],
+        good: Sequence[Sequence[Floats]],
+        scales: Sequence[float],
+        powers: Sequence[float],
+    ) -> tuple[list[int], str]:
+        """The members that confirmed defects choose, and a note; ``good`` are the members' maps of held-out images."""
+        assert run.defects is not None
+        images, groups = run.defects
+        run.observer.stage(f"Comparing the models on {len(images)} confirmed defects")
+        defective: list[list[Floats]] = [[] for _ in good]
+        for number in range(len(images)):
+            _go_on(run, number, len(images))
+            x = images[number]
+            for place in members:
+                defective[place].append(ensemble.models[place].maps(x).anomaly)
+
+        def scores(some: Sequence[int], maps: Sequence[Sequence[Floats]]) -> NDArray[np.float64]:
+            own = [(number in some) / len(some) for number in range(len(maps))]
+            found = []
+            for number in range(len(maps[some[0]])):
+                values = [
+                    torch.from_numpy(maps[place][number]) if weight else None
+                    for place, weight in enumerate(own)
+                ]
+                found.append(self.score(soft_maximum(values, scales, powers, own).numpy()))
+            return np.array(found)
+
+        choice = choose_members(lambda some: (scores(some, good), scores(some, defective)), members, groups)
+        named = " and ".join(ensemble.names[number] for number in choice.members)
+        if choice.members == tuple(members):
+            kept = f"All models stay: confirmed defects ({len(images)}) are not clearly better found by fewer"
+            return list(members), f"{kept} (image AUROC {choice.all_auroc:.3f})."
+        return list(choice.members), (
+            f"Confirmed defects ({len(images)}) chose {named}: image AUROC {choice.auroc:.3f} on them against held-out "
+            f"good images, {choice.all_auroc:.3f} by all models."
+        )
 
     def _fill(
         self, ensemble: Ensemble, source: TrainingSource, run: FittingRun, layout: Layout
@@ -115,29 +169,34 @@ class SoftMaximumSelection:
             fill()
         return left_out
 
-    def _held_out_maxima(
+    def _good_maps(
         self,
         ensemble: Ensemble,
         counts: Sequence[bool],
         source: TrainingSource,
         run: FittingRun,
-        first: int,
-    ) -> list[list[float]]:
-        """Score of held-out images by each member that counts; ``first`` is the number of the first in the banks."""
-        images = source.whole("validation").images
-        count = min(len(images), HELD_OUT)
-        run.observer.stage(f"Reading the models on {count} held-out images")
-        maxima: list[list[float]] = [[] for _ in ensemble.models]
-        for number in range(count):
-            _go_on(run, number, count)
+        stay: Sequence[int],
+    ) -> list[list[Floats]]:
+        """Maps of held-out images by each member that counts; then of training images, where the others are few.
+
+        ``stay`` are the training images in the banks. The banks hold all of these images, so the group of each is left
+        out of the comparison.
+        """
+        train, held_out = source.whole("train").images, source.whole("validation").images
+        count = min(len(held_out), HELD_OUT)
+        chosen = [(held_out, number, len(stay) + number) for number in range(count)]
+        chosen += [(train, number, place) for place, number in enumerate(stay[: max(0, FEWEST - count)])]
+        run.observer.stage(f"Reading the models on {len(chosen)} good images")
+        maps: list[list[Floats]] = [[] for _ in ensemble.models]
+        for done, (images, number, in_banks) in enumerate(chosen):
+            _go_on(run, done, len(chosen))
             x = images[number]
             for place, model in enumerate(ensemble.models):
                 if isinstance(model, MemoryBank):
-                    # The bank holds this image, so its group is left out of the comparison.
-                    maxima[place].append(self.score(model.anomaly_map(x, first + number)))
+                    maps[place].append(model.anomaly_map(x, in_banks))
                 elif counts[place]:
-                    maxima[place].append(self.score(model.maps(x).anomaly))
-        return maxima
+                    maps[place].append(model.maps(x).anomaly)
+        return maps
 
 
 def _go_on(run: FittingRun, done: int, count: int) -> None:

@@ -42,7 +42,9 @@ class Layout:
         if self.kind == "posed object":
             return f"One object in one pose ({shown}): what is missing, added or displaced can be found at its place."
         if self.kind == "aligned view":
-            return f"One aligned view ({shown}): what is missing, added or displaced can be found at its place."
+            return (
+                f"One aligned view ({shown}): what is missing, added or displaced can be found at its place."
+            )
         return (
             f"A texture, or objects without a common place ({shown}): what looks unlike every place of the good images "
             "can be found; a part that is missing or displaced but looks normal cannot."
@@ -77,6 +79,10 @@ def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
 def _pattern(image: Floats) -> NDArray[np.float64]:
     """Detail of an image without slow changes, as a vector (32²,) of length 1; 0 of a flat image."""
     small = resize(image.mean(0, keepdims=True, dtype=np.float32), (SIDE, SIDE))[0].astype(np.float64)
+    # A slope is taken out first, because the mirrored border would bend it.
+    slope = np.linspace(-1, 1, SIDE)
+    slope /= np.linalg.norm(slope) * np.sqrt(SIDE)
+    small -= np.add.outer(slope * (slope @ small.sum(1)), slope * (slope @ small.sum(0)))
     detail = (small - ndimage.gaussian_filter(small, SLOW)).ravel()
     length = float(np.linalg.norm(detail))
-    return np.asarray(detail / length) if length > 1e-9 else np.zeros(SIDE * SIDE)
+    return np.asarray(detail / length) if length > 1e-9 else np.zeros(detail.size)

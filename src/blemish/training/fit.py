@@ -14,6 +14,7 @@ from blemish.detectors.contracts import FitRecord
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import build_model, networks
 from blemish.detectors.reconstruction import ReconstructionModel
+from blemish.errors import UsageError
 from blemish.inspection.detector import Detector
 from blemish.models import contact_sheet
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
@@ -21,6 +22,7 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
 from blemish.training.calibration import calibrate
+from blemish.training.defects import read_defects
 from blemish.training.device import choose_machine
 from blemish.training.fit_run import FitRun
 from blemish.training.fit_settings import all_settings, choose_recipe
@@ -42,6 +44,7 @@ def fit(
     false_reject_rate: float | None = None,
     budget: str | float | None = None,
     continue_from: str | Path | None = None,
+    defects: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -70,6 +73,8 @@ def fit(
     budget: seconds of the whole fit (reading, memory bank, training, calibration), or a text such as "5m", instead of
         the recipe's number of steps.
     continue_from: folder of the model of a warm start.
+    defects: a folder or CSV list of images with confirmed defects, of any number and kinds. They choose which models
+        of the ensemble count, by comparison with held-out good images; they neither train nor calibrate.
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
@@ -90,11 +95,17 @@ def fit(
     path = Path(images)
     start = None if continue_from is None else WarmStart(continue_from)
     chosen = choose_recipe(path, recipe, start, all_settings(settings, budget, false_reject_rate))
+    if defects is not None and chosen.combination != "soft-maximum":
+        raise UsageError(
+            f"{chosen.name}: confirmed defects choose among models combined by a soft maximum; fit the recipe blemish, "
+            "or leave --defects out"
+        )
     open_source = choose_source(path, chosen, start)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
     source = open_source(observer)
+    confirmed = None if defects is None else read_defects(Path(defects), source, observer)
     run = FitRun(
         _model(chosen, source, start),
         recipe=chosen,
@@ -104,6 +115,7 @@ def fit(
         resume=resume,
         start=start,
         observer=observer,
+        defects=confirmed,
         begun=begun,
     )
     record, notes = _fit_model(run)

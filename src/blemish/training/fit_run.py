@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blemish._version import __version__
 from blemish.decision import trimmed
-from blemish.detectors.contracts import FitRecord
+from blemish.detectors.contracts import DefectiveImages, FitRecord
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.factory import training_recipes
 from blemish.detectors.reconstruction import ReconstructionModel
@@ -41,6 +41,7 @@ class FitRun:
     folder: for the model and, while training, the checkpoints; None writes nothing.
     resume: continue from the checkpoints in ``folder``.
     start: model of a warm start.
+    defects: confirmed ones, that choose the members of an ensemble.
     begun: ``time.perf_counter()`` at the start of the fit, from which a budget counts.
     """
 
@@ -55,10 +56,12 @@ class FitRun:
         resume: bool,
         start: WarmStart | None,
         observer: Observer,
+        defects: DefectiveImages | None = None,
         begun: float | None = None,
     ) -> None:
         self.model, self.recipe, self.source, self.machine = model, recipe, source, machine
         self.folder, self.resume, self.start, self.observer = folder, resume, start, observer
+        self.defects = defects
         self.begun = time.perf_counter() if begun is None else begun
         self.recipes = training_recipes(recipe)
         """Recipe of each network, by its name."""
@@ -157,8 +160,11 @@ class FitRun:
                 if not getattr(model, "is_empty", False):
                     model.maps(images[number])
         each = (time.perf_counter() - begun) / counted
-        held_out = min(len(self.source.split["validation"]), HELD_OUT) if len(models) > 1 else 0
-        return MARGIN * each * (len(self.source.split["calibration"]) + held_out)
+        count = len(self.source.split["calibration"])
+        if len(models) > 1:
+            count += min(len(self.source.split["validation"]), HELD_OUT)
+            count += len(self.defects.images) if self.defects else 0
+        return MARGIN * each * count
 
     def _trimming(self) -> Trimming:
         """Trimming by the scores of the half-trained model, as ``training.trim`` of the recipe asks."""

@@ -1,0 +1,129 @@
+"""What each member of the default's ensemble is worth, alone and left out, and whether synthetic anomalies tell."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from benchmarks.detection.options import whole_dataset
+from benchmarks.detection.trials import Bench
+from benchmarks.detection.whole_fits import by_name, fits, tested
+from blemish.data.image import LoadedImage, read_image
+from blemish.decision import image_score, roc_auc
+from blemish.detectors.contracts import Floats
+from blemish.detectors.ensemble import Ensemble, soft_maximum
+from blemish.inspection.detector import Detector
+from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
+from studies.protocol import fitted, spread
+
+HELP = "each member of the ensemble, alone and left out"
+WHOLE = "all, as fitted"
+HELD_OUT = 24
+"""Calibration images, at most, that synthetic anomalies are painted into."""
+ALTERED = 4
+"""Copies of each."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    whole_dataset(parser)
+
+
+def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    """Each member of the ensemble alone and left out, and their figures on synthetic anomalies.
+
+    Synthetic anomalies are those that the network trains on, in calibration images. The rank correlation says whether
+    they would choose the members that find the real defects.
+    """
+    work, runs = fits(bench, options)
+    rows: list[dict[str, Any]] = []
+    ranks = []
+    for run in runs:
+        detector = fitted(work, run.recipe, run.seed)
+        begun = time.perf_counter()
+        own = tested(bench, partial(_scored, detector))
+        synthetic = _on_synthetic_anomalies(detector, bench)
+        rows += [{**row, "seed": run.seed, "synthetic_auroc": synthetic[row["name"]]} for row in own]
+        alone = [row for row in own if row["name"].endswith(" alone")]
+        if len(alone) > 2:
+            pairs = [(row["image_auroc"], synthetic[row["name"]]) for row in alone]
+            ranks.append(float(stats.spearmanr(*zip(*pairs, strict=True)).statistic))
+        bench.seconds += run.training_seconds + time.perf_counter() - begun
+    found = by_name(rows, "members", WHOLE)
+    words = ", ".join(
+        f"{name} {spread([row['synthetic_auroc'] for row in rows if row['name'] == name])}"
+        for name in dict.fromkeys(row["name"] for row in rows)
+    )
+    found["markdown"] += f"\nImage AUROC on synthetic anomalies: {words}.\n"
+    if ranks:
+        found["markdown"] += f"\nSpearman's rank correlation over the members alone: {spread(ranks, 2)}.\n"
+    return {"budget": options.budget, "rows": rows, "rank_correlation": ranks, **found}
+
+
+def _scored(detector: Detector, image: LoadedImage) -> dict[str, tuple[float, NDArray[np.float32]]]:
+    placed = detector.file.preprocessing.apply(image)
+    return {
+        name: (_score(detector, shown), placed.map_back(shown))
+        for name, shown in _maps(detector, placed.pixels).items()
+    }
+
+
+def _score(detector: Detector, shown: Floats) -> float:
+    rule = detector.recipe.score
+    return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+
+
+def _maps(detector: Detector, x: Floats) -> dict[str, Floats]:
+    """Map (h, w) of all members that count together, of each alone, and of all without each."""
+    ensemble = detector.model
+    assert isinstance(ensemble, Ensemble)
+    assert ensemble.combination == "soft-maximum", "fit the default recipe"
+    weights = ensemble.weights
+    counting = [number for number, weight in enumerate(weights) if weight]
+    values = [
+        torch.from_numpy(model.maps(x).anomaly) if number in counting else None
+        for number, model in enumerate(ensemble.models)
+    ]
+
+    def together(numbers: list[int]) -> Floats:
+        own = [weight if number in numbers else 0.0 for number, weight in enumerate(weights)]
+        own = [weight / sum(own) for weight in own]
+        found: Floats = soft_maximum(values, ensemble.scales.tolist(), ensemble.powers.tolist(), own).numpy()
+        return found
+
+    maps = {WHOLE: together(counting)}
+    for number in counting:
+        maps[f"{ensemble.names[number]} alone"] = together([number])
+    if len(counting) > 2:
+        for number in counting:
+            rest = [other for other in counting if other != number]
+            maps[f"without {ensemble.names[number]}"] = together(rest)
+    return maps
+
+
+def _on_synthetic_anomalies(detector: Detector, bench: Bench) -> dict[str, float]:
+    """Image AUROC of calibration images with synthetic anomalies against the same images without."""
+    held_out = {Path(name).name for name in detector.file.split["calibration"]}
+    chosen = [item for item in bench.train if item.path.name in held_out][:HELD_OUT]
+    corruptions = detector.autoencoder.corruptions
+    anomalies = next(one for one in corruptions if isinstance(one, SyntheticAnomalies))
+    generator = torch.Generator().manual_seed(detector.recipe.training.seed)
+    scores: dict[str, list[float]] = {}
+    labels: list[bool] = []
+    for item in chosen:
+        x = torch.from_numpy(detector.file.preprocessing.apply(read_image(item.path)).pixels)[None]
+        copies = x.expand(ALTERED, -1, -1, -1)
+        altered = anomalies.synthesise(copies, 0.0, generator)
+        visible = anomaly_mask(altered, copies).flatten(1).any(1)
+        for image, is_altered in [(x[0], False), *((one, True) for one in altered[visible])]:
+            labels.append(is_altered)
+            for name, shown in _maps(detector, image.numpy()).items():
+                scores.setdefault(name, []).append(_score(detector, shown))
+    return {name: roc_auc(labels, values) for name, values in scores.items()}
