@@ -70,12 +70,12 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 def _scored(detector: Detector, image: LoadedImage) -> dict[str, tuple[float, NDArray[np.float32]]]:
     placed = detector.file.preprocessing.apply(image)
     return {
-        name: (_score(detector, shown), placed.map_back(shown))
+        name: (score_of(detector, shown), placed.map_back(shown))
         for name, shown in _maps(detector, placed.pixels).items()
     }
 
 
-def _score(detector: Detector, shown: Floats) -> float:
+def score_of(detector: Detector, shown: Floats) -> float:
     rule = detector.recipe.score
     return image_score(shown, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
 
@@ -125,5 +125,5 @@ def _on_synthetic_anomalies(detector: Detector, bench: Bench) -> dict[str, float
         for image, is_altered in [(x[0], False), *((one, True) for one in altered[visible])]:
             labels.append(is_altered)
             for name, shown in _maps(detector, image.numpy()).items():
-                scores.setdefault(name, []).append(_score(detector, shown))
+                scores.setdefault(name, []).append(score_of(detector, shown))
     return {name: roc_auc(labels, values) for name, values in scores.items()}

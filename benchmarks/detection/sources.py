@@ -65,7 +65,9 @@ def with_seeds_before(row: dict[str, Any], earlier: Sequence[dict[str, Any]]) ->
         if (other["dataset"], other["name"]) == (row["dataset"], row["name"]):
             stay = [place for place, seed in enumerate(other["seeds"]) if seed not in row["seeds"]]
             of_seeds = [key for key, values in row.items() if isinstance(values, list)]
-            return row | {key: [other[key][place] for place in stay] + row[key] for key in of_seeds}
+            # A table from before a column was added has nothing for it.
+            before = {key: other.get(key, [None] * len(other["seeds"])) for key in of_seeds}
+            return row | {key: [before[key][place] for place in stay] + row[key] for key in of_seeds}
     return row
 
 

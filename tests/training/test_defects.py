@@ -79,7 +79,8 @@ def test_a_damaged_defect_is_reported_and_the_others_are_used(surfaces: Path, tm
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(FileError, match="holds no image with a defect that can be used"):
         read_defects(tmp_path, source(surfaces), observer)
-    assert len(observer.found) == 1 and "broken.png" in observer.found[0]
+    (found,) = observer.found
+    assert "broken.png" in found
     shutil.copy(surfaces / "bad" / "line" / "1.png", tmp_path)
     assert len(read_defects(tmp_path, source(surfaces), observer).images) == 1
 

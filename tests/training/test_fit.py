@@ -114,7 +114,7 @@ def test_a_budget_takes_the_place_of_the_steps(good: Path, tiny: list[str], reco
     detector = fit(good, SMALL, settings=settings, false_reject_rate=RATE, budget="1s", observer=recorded)
     training = detector.file.training
     assert 1 <= training.steps < 1000
-    assert training.seconds >= 1
+    assert training.seconds >= 0.2  # what reading and scoring leave, and a fifth at least
     assert training.budget == detector.recipe.training.budget == 1.0
     assert any(" for 1 s on " in stage for stage in recorded.stages)
     assert "in a budget of 1 s" in detector.card()
@@ -227,7 +227,7 @@ def test_a_fit_stopped_while_filling_or_weighting_the_memory_bank_resumes(
         return str(error.value)
 
     assert re.search("looking at .* before training", stopped("24 looked at"))
-    assert "while weighting the memory bank" in stopped("Comparing ways")
+    assert "before the calibration" in stopped("Reading the models")
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration

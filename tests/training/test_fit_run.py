@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
+from blemish.detectors.factory import build_model, networks
 from blemish.errors import RecipeError, Stopped
+from blemish.observer import Observer
+from blemish.recipes import load_recipe, override
+from blemish.storage.training_record import Training
+from blemish.training.device import choose_machine
 from blemish.training.fit import fit
+from blemish.training.fit_run import FitRun
+from blemish.training.image_source import ImageSource
 
 RATE = 0.2
 SMALL = "ssim-ae"
@@ -66,3 +73,39 @@ def test_automatic_trimming_leaves_out_the_outliers(
     for wrong in ("0.5", "-0.1", "often"):
         with pytest.raises(RecipeError, match=f"trim {wrong}: give a share from 0 to less than 0.5, or auto"):
             fit(mixed, "l2-ae", settings=[f"threshold.trim={wrong}"])
+
+
+def test_a_budget_bounds_reading_memory_bank_training_and_calibration_together(
+    bolts: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 60 s, 20 are spent and 4 are expected for scoring; the network has the rest, and a fifth at least."""
+    seconds = []
+
+    def train_for(folder: object, model: object, recipe: Any, *rest: object, **more: object) -> Training:
+        seconds.append(recipe.training.budget)
+        machine = choose_machine("cpu", "float32")
+        return Training(steps=1, best_step=1, best_loss=None, seconds=1, machine=machine, history=())
+
+    monkeypatch.setattr("blemish.training.fit_run.train_for", train_for)
+    monkeypatch.setattr(FitRun, "_seconds_of_scoring", lambda run: 4.0)
+    monkeypatch.setattr("blemish.training.fit_run.time.perf_counter", lambda: 120.0)
+    recipe = override(
+        load_recipe("blemish"), [*quick, "training.budget=60", f"threshold.false_reject_rate={RATE}"]
+    )
+    source = ImageSource(bolts, recipe, Observer(), None)
+    model = build_model(recipe, 1)
+    for begun in (100.0, 61.0):
+        run = FitRun(
+            model,
+            recipe=recipe,
+            source=source,
+            machine=choose_machine("cpu", "float32"),
+            folder=None,
+            resume=False,
+            start=None,
+            observer=Observer(),
+            begun=begun,
+        )
+        run.train(networks(model)[""], "")
+        assert run.training.budget == 60  # as the user gave it
+    assert seconds == [36.0, 12.0]

@@ -80,7 +80,7 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_read_or_removed(
 def test_without_a_recipe_images_take_blemish(posed: tuple[Detector, Path]) -> None:
     detector = posed[0]
     assert detector.recipe.name == "blemish"
-    assert detector.file.candidates
+    assert detector.recipe.combination == "soft-maximum"
 
 
 @pytest.mark.parametrize("described", ["modalities.yaml", "scenes.yaml"])

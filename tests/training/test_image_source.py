@@ -57,7 +57,7 @@ def test_the_crop_is_announced_and_on_the_card(
     assert whole.file.preprocessing.crop is None
     assert [stage for stage in recorded.stages if stage.startswith("Looking at whole images: ")]
     assert "Looking at whole images: " in whole.card()
-    assert "Comparing ways to use 17 images in the memory bank" in recorded.stages
+    assert "Filling the memory bank from 19 images" in recorded.stages
 
 
 def test_a_thin_object_is_given_a_crop_that_tiles_fit(

@@ -188,13 +188,12 @@ def test_a_warm_start_keeps_pose_and_scale_and_adds_new_images_to_the_memory_ban
     more = Path(shutil.copytree(bolts, tmp_path / "more"))
     for seed in range(6):
         save(more / f"new {seed}.png", draw_part(500 + seed))
-    settings = ["memory.share=1"]
-    with pytest.raises(RecipeError, match=r"was fitted with memory\.share"):
+    settings = ["memory.capacity=77"]
+    with pytest.raises(RecipeError, match=r"was fitted with memory\.capacity"):
         fit(more, settings=settings, continue_from=folder)
     again = fit(more, continue_from=folder, out=tmp_path / "model")
     assert again.file.preprocessing == detector.file.preprocessing
     assert again.file.training.steps == 1
-    assert again.file.candidates
     assert isinstance(again.model, Ensemble)
     assert load(tmp_path / "model").inspect(more / "0.png").score == again.inspect(more / "0.png").score
 

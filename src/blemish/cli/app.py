@@ -11,6 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
+from blemish.cli.options import Json, Out, Overwrite, Rate, Resume, Set, Threshold
 from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, working
 from blemish.errors import UsageError
 
@@ -24,26 +25,6 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
-
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe.")
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        "--false-reject-rate", min=0, max=1, help="Share of good images that may be rejected, on average."
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option("--threshold", help="Reject image scores above this, instead of a promised rate."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
-]
 
 
 def _show_version(asked: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from blemish.cli.options import Json
 from blemish.cli.session import end, integers, print_json, print_recipes, working
 from blemish.errors import UsageError
 
@@ -19,7 +20,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
 ]

@@ -135,10 +135,12 @@ class Ensemble(nn.Module):
     @property
     def _reconstructing(self) -> int:
         """Number of the member whose reconstruction is shown; of banks alone, the one that counts most."""
-        reconstructing = [
-            number for number, model in self.others.items() if not isinstance(model, FilterBank)
-        ]
-        return reconstructing[0] if reconstructing else int(np.argmax(self.weights))
+        return next(iter(self._networks), int(np.argmax(self.weights)))
+
+    @property
+    def _networks(self) -> list[int]:
+        """Numbers of the members that keep no good images, and need none to give a map."""
+        return [number for number, model in self.others.items() if not isinstance(model, FilterBank)]
 
     @property
     def _used(self) -> list[int]:
@@ -197,10 +199,10 @@ class Ensemble(nn.Module):
             setattr(self, f"weight_{number}", torch.tensor(weight, device=device))
 
     def reset_weights(self) -> None:
-        """Reset normalisers and scales; equal weights of the members that need no bank, or of all where none does."""
+        """Reset normalisers and scales; equal weights of the members that keep no good images, or of all others."""
         for normaliser in self.normalisers.values():
             cast(MapNormaliser, normaliser).reset()
-        counting = self.others or self.banks
+        counting = self._networks or range(len(self.models))
         self.set_weights(
             [1.0] * len(self.models),
             [1 / len(counting) if number in counting else 0.0 for number in range(len(self.models))],

@@ -8,7 +8,6 @@ image, sizes to its shorter side; fine detail is in pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
@@ -39,14 +38,6 @@ from blemish.models.registry import CORRUPTIONS, register
 
 FAINTEST = 1 / 1024
 """Smallest change that counts in an image without contrast, in units of the data range."""
-AS_DRAWN = 0.25
-"""Share of the anomalies that stay as sharp as they are drawn."""
-SHARPEST, SOFTEST = 0.4, 3.0
-"""Standard deviation in pixels of the blur of the others.
-
-A real defect passes the optics, the sensor and the scaling that the good images passed; a network that is shown sharp
-edges alone learns to find sharpness, and misses the real ones in soft images.
-"""
 FINEST = 512
 """Shorter side in pixels to which larger textures are reduced."""
 TEXTURES = 200
@@ -140,28 +131,7 @@ def _add_anomaly(
         if len(k):
             filled[k] = filling(x[k], good, area.select(k), draws)
     opacity = torch.where(draws.chance(n, 1, 1, 1), 1.0, draws.log_uniform(n, 1, 1, 1, low=0.2, high=1))
-    change = opacity * area.mask * (filled - x)
-    sigma = draws.log_uniform(n, low=SHARPEST, high=SOFTEST) * ~draws.chance(n, of=AS_DRAWN)
-    return (x + softened(change, sigma)).clamp(0, 1)
-
-
-def softened(x: Tensor, sigma: Tensor) -> Tensor:
-    """Smooth each image by a Gaussian of its own: (N, C, H, W) and (N,), standard deviations in pixels, 0 for none.
-
-    >>> x = torch.zeros(1, 1, 32, 32)
-    >>> x[..., 16, 16] = 1
-    >>> float(softened(x, torch.tensor([2.0])).max())  # 1 / (2 π σ²)
-    0.0398...
-    """
-    margin = math.ceil(3 * SOFTEST)
-    padded = F.pad(x, (margin,) * 4)
-    height, width = padded.shape[2:]
-    rows = torch.fft.fftfreq(height, device=x.device).square()[:, None]
-    columns = torch.fft.rfftfreq(width, device=x.device).square()
-    response = (-2 * math.pi**2 * sigma.square()[:, None, None] * (rows + columns)).exp()  # (N, H, W / 2 + 1)
-    smooth = torch.fft.irfft2(torch.fft.rfft2(padded) * response[:, None], s=(height, width))
-    inside = smooth[..., margin : margin + x.shape[2], margin : margin + x.shape[3]]
-    return torch.where(sigma.view(-1, 1, 1, 1) > 0, inside, x)
+    return (x + opacity * area.mask * (filled - x)).clamp(0, 1)
 
 
 @register(CORRUPTIONS, "synthetic-anomalies")

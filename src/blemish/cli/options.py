@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--false-reject-rate", min=0, max=1, help="Share of good images that may be rejected, on average."
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Reject image scores above this, instead of a promised rate."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
+]
