@@ -5,6 +5,7 @@
     python -m benchmarks.detection parts DATA/mvtec_screw
     python -m benchmarks.detection members DATA/mvtec_screw
     python -m benchmarks.detection defects DATA/mvtec_screw
+    python -m benchmarks.detection extractors DATA/mvtec_screw
     python -m benchmarks.detection ensemble DATA/mvtec_screw --seeds 0,1,2
     python -m benchmarks.detection contamination DATA/mvtec_screw --shares 0,0.05,0.1 --trim
     python -m benchmarks.detection few DATA/mvtec_screw --counts 5,10,20,40,80,160
@@ -31,7 +32,18 @@ from typing import Any
 
 import joblib
 
-from benchmarks.detection import ablation, contamination, defects, ensemble, few, members, parts, rates, table
+from benchmarks.detection import (
+    ablation,
+    contamination,
+    defects,
+    ensemble,
+    extractors,
+    few,
+    members,
+    parts,
+    rates,
+    table,
+)
 from benchmarks.detection.options import shared
 from benchmarks.detection.trials import Bench
 from blemish.demo.generated import FAMILIES
@@ -48,6 +60,7 @@ QUESTIONS: dict[str, ModuleType] = {
     "parts": parts,
     "members": members,
     "defects": defects,
+    "extractors": extractors,
     "ensemble": ensemble,
     "contamination": contamination,
     "few": few,

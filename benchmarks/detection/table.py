@@ -87,6 +87,10 @@ def rows_of(
             "image_auroc": [one.image["all"].figures["auroc"].value for one in evaluations],
             "pixel_auroc": [one.pixel.auroc for one in evaluations],
             "aupro_30": [one.pixel.aupro_30 for one in evaluations],
+            "rejected": [one.false_rejects.ratio if one.false_rejects else None for one in evaluations],
+            "within_promise": [
+                one.false_rejects.within if one.false_rejects else None for one in evaluations
+            ],
             "kinds": [
                 {kind: one.image[kind].figures["auroc"].value for kind in one.image if kind != "all"}
                 for one in evaluations
@@ -119,6 +123,7 @@ COLUMNS = (
     "image AUROC",
     "pixel AUROC",
     "AUPRO 30 %",
+    "good rejected",
     "seconds of training",
     "steps",
 )
@@ -132,8 +137,15 @@ def cells(row: dict[str, Any]) -> list[str]:
         ", ".join(dict.fromkeys(row.get("precisions", []))) or "–",
         str(len(row.get("seconds", []) or "–")),
         *(spread(row.get(key, [None])) for key in FIGURES),
+        _percent(row.get("rejected", [None])),
         *(spread(row.get(key, [None]), 0) for key in ("seconds", "steps")),
     ]
+
+
+def _percent(shares: Sequence[float | None]) -> str:
+    return spread([None if one is None else 100 * one for one in shares], 1) + (
+        " %" if any(one is not None for one in shares) else ""
+    )
 
 
 def by_kind(rows: Sequence[dict[str, Any]]) -> str:

