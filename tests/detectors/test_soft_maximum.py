@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from scipy import ndimage
 from blemish.decision.scores import image_score
 from blemish.detectors.contracts import AnomalyMaps, FitRecord, GoodImages
 from blemish.detectors.ensemble import Ensemble, soft_maximum
+from blemish.detectors.factory import build_model
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import StructureMemoryBank
 from blemish.detectors.soft_maximum import SoftMaximumSelection, _median_and_spread
 from blemish.errors import Stopped
 from blemish.observer import Observer
+from blemish.recipes import load_recipe
 
 
 def score(values: np.ndarray) -> float:
@@ -119,8 +123,17 @@ def test_equal_members_count_as_one_whatever_their_unit() -> None:
 
 
 def test_a_score_that_hardly_varies_does_not_count_without_limit() -> None:
-    assert _median_and_spread([3.0] * 10) == (3.0, 0.1)
+    assert _median_and_spread([3.0] * 10) == (3.0, 0.3)
     assert _median_and_spread([0.0] * 4)[0] > 0
+
+
+def test_a_network_that_is_sure_of_every_good_image_is_read_in_probabilities() -> None:
+    """Its maxima near 0 differ by factors, none of which is evidence."""
+    sure = [1e-6, 1e-5, 1e-4, 1e-3]
+    assert _median_and_spread(sure, math.log(2)) == (pytest.approx(math.log(2)), 0.3)
+    assert _median_and_spread([5.0, 6.0, 7.0], math.log(2)) == _median_and_spread([5.0, 6.0, 7.0])
+    model = build_model(load_recipe("blemish"), 1)
+    assert [getattr(one, "least_evidence", 0.0) for one in model.models] == [math.log(2), 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("is_board", "by_place"), [(False, False), (True, True)])

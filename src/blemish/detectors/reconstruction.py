@@ -51,6 +51,11 @@ class ReconstructionModel(nn.Module):
         return self.autoencoder.encoder.takes_absent
 
     @property
+    def least_evidence(self) -> float:
+        """Value of the anomaly map below which nothing was found; 0 where the map has no absolute meaning."""
+        return float(getattr(self.autoencoder.measure, "least_evidence", 0.0))
+
+    @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
 

@@ -38,7 +38,7 @@ LAYOUT_IMAGES = 64
 """Training images that the layout is read from, at most."""
 SHARPNESS = 2.0
 """Logarithm of u one spread above the median; the larger it is, the more the largest member counts alone."""
-LEAST_SPREAD = 0.1
+LEAST_SPREAD = 0.3
 """Of the logarithm, so that a few good images that are alike by chance do not make a member count without limit."""
 
 
@@ -78,8 +78,10 @@ class SoftMaximumSelection:
         stay = [number for number in range(len(good.images)) if number not in left_out]
         shown = self._good_maps(ensemble, counts, source, run, stay)
         read = [
-            _median_and_spread([self.score(one) for one in some]) if some else (1.0, SHARPNESS)
-            for some in shown
+            _median_and_spread([self.score(one) for one in some], getattr(model, "least_evidence", 0.0))
+            if some
+            else (1.0, SHARPNESS)
+            for model, some in zip(ensemble.models, shown, strict=True)
         ]
         scales = [median for median, _ in read]
         powers = [SHARPNESS / spread for _, spread in read]
@@ -205,9 +207,13 @@ def _go_on(run: FittingRun, done: int, count: int) -> None:
         raise Stopped(f"stopped after {done} of {count} images, before the calibration")
 
 
-def _median_and_spread(maxima: Sequence[float]) -> tuple[float, float]:
-    """Median of positive ``maxima``, and the 10 to 90 % range of their logarithm, at least 0.1."""
-    positive = np.maximum(np.asarray(maxima, dtype=np.float64), 1e-6)
+def _median_and_spread(maxima: Sequence[float], least: float = 0.0) -> tuple[float, float]:
+    """Median of positive ``maxima``, and the 10 to 90 % range of their logarithm, at least 0.3.
+
+    Values below ``least`` count as that: a network that is sure of every good image gives maxima near 0, whose ratios
+    mean nothing.
+    """
+    positive = np.maximum(np.asarray(maxima, dtype=np.float64), max(least, 1e-6))
     median = float(np.median(positive))
     low, high = np.quantile(np.log(positive / median + FADING), (0.1, 0.9))
     return median, max(float(high - low), LEAST_SPREAD)

@@ -217,6 +217,8 @@ class ResidualRule(nn.Module):
     """Whether the image may have absent values (NaN)."""
     for_modalities: bool = False
     """Whether it is made for scenes of several modalities, whose folders a recipe then reads as scenes."""
+    least_evidence: float = 0.0
+    """Value of the map below which nothing was found, where the map has an absolute meaning; 0 where it has none."""
 
     @abstractmethod
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:

@@ -41,6 +41,7 @@ class Segmentation(ResidualRule):
     """
 
     title = "anomaly score of the segmentation head"
+    least_evidence = math.log(2)  # p = 1/2
 
     def __init__(
         self, *, shape: tuple[int, int, int], patch: int, kernel: Annotated[int, Field(ge=1)] = 1

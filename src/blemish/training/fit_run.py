@@ -142,7 +142,7 @@ class FitRun:
         if left < LEAST_TRAINING * budget:
             self.observer.stage(
                 f"Reading and memory bank took {spent:.0f} s of the budget of {budget:.0f} s; the network trains for "
-                f"{LEAST_TRAINING * budget:.0f} s nevertheless, a longer budget suits these images"
+                f"{LEAST_TRAINING * budget:.1f} s nevertheless; a longer budget suits these images"
             )
             left = LEAST_TRAINING * budget
         return recipe.model_copy(update={"training": recipe.training.model_copy(update={"budget": left})})
