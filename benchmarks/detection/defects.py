@@ -20,7 +20,7 @@ from benchmarks.detection.whole_fits import fits
 from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.detectors.confirmed_defects import choose_members
-from blemish.detectors.ensemble import Ensemble, soft_maximum
+from blemish.detectors.ensemble import Ensemble
 from blemish.inspection.detector import Detector
 from studies.protocol import fitted, spread, table
 
@@ -104,8 +104,8 @@ def _scores(detector: Detector, bench: Bench) -> dict[tuple[int, ...], Floats]:
             for number, model in enumerate(ensemble.models)
         ]
         for some in subsets:
-            weights = [(number in some) / len(some) for number in range(len(values))]
-            shown = soft_maximum(values, ensemble.scales.tolist(), ensemble.powers.tolist(), weights)
+            own = [weight * (number in some) for number, weight in enumerate(ensemble.weights)]
+            shown = ensemble.soft_maximum(values, [weight / sum(own) for weight in own])
             scores[some].append(score_of(detector, shown.numpy()))
     return {some: np.array(found) for some, found in scores.items()}
 

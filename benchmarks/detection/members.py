@@ -19,7 +19,7 @@ from benchmarks.detection.whole_fits import by_name, fits, tested
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import image_score, roc_auc
 from blemish.detectors.contracts import Floats
-from blemish.detectors.ensemble import Ensemble, soft_maximum
+from blemish.detectors.ensemble import Ensemble
 from blemish.inspection.detector import Detector
 from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
 from studies.protocol import fitted, spread
@@ -95,7 +95,7 @@ def _maps(detector: Detector, x: Floats) -> dict[str, Floats]:
     def together(numbers: list[int]) -> Floats:
         own = [weight if number in numbers else 0.0 for number, weight in enumerate(weights)]
         own = [weight / sum(own) for weight in own]
-        found: Floats = soft_maximum(values, ensemble.scales.tolist(), ensemble.powers.tolist(), own).numpy()
+        found: Floats = ensemble.soft_maximum(values, own).numpy()
         return found
 
     maps = {WHOLE: together(counting)}

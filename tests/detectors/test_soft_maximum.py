@@ -71,7 +71,7 @@ class Brightness:
 
 def ensemble(*models: object, trim: float = 0.0) -> Ensemble:
     selection = SoftMaximumSelection(score, trim)
-    return Ensemble(models, selection=selection, combination="soft-maximum")  # type: ignore[arg-type]
+    return Ensemble(models, selection=selection, combination="soft-maximum", score=score)  # type: ignore[arg-type]
 
 
 def bank() -> StructureMemoryBank:
@@ -130,7 +130,7 @@ def test_a_score_that_hardly_varies_does_not_count_without_limit() -> None:
 def test_a_network_that_is_sure_of_every_good_image_is_read_in_probabilities() -> None:
     """Its maxima near 0 differ by factors, none of which is evidence."""
     sure = [1e-6, 1e-5, 1e-4, 1e-3]
-    assert _median_and_spread(sure, math.log(2)) == (pytest.approx(math.log(2)), 0.3)
+    assert _median_and_spread(sure, math.log(2)) == (pytest.approx(math.log(2)), 0.6)
     assert _median_and_spread([5.0, 6.0, 7.0], math.log(2)) == _median_and_spread([5.0, 6.0, 7.0])
     model = build_model(load_recipe("blemish"), 1)
     assert [getattr(one, "least_evidence", 0.0) for one in model.models] == [math.log(2), 0.0, 0.0]
@@ -183,3 +183,26 @@ def test_it_can_be_stopped() -> None:
 def test_the_state_holds_the_powers_of_a_soft_maximum_alone() -> None:
     assert "powers" in ensemble(Brightness(1.0)).state_dict()
     assert "powers" not in Ensemble([Brightness(1.0)]).state_dict()
+
+
+def test_the_score_of_the_map_is_the_soft_maximum_of_the_scores() -> None:
+    """Also of a member with single pixels far above its score, which do not decide alone."""
+    model = ensemble(Brightness(1.0), Brightness(3.0))
+    model.fit(Source(), Run())
+    x = images(1, 5)[0]
+    x[0, 10, 10] = 1.0
+    scores = [torch.tensor(score(one.maps(x).anomaly)) for one in model.models]
+    expected = soft_maximum(scores, model.scales.tolist(), model.powers.tolist(), model.weights)
+    assert score(model.maps(x).anomaly) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_network_counts_a_quarter_of_a_bank() -> None:
+    model = ensemble(Brightness(1.0), bank(), FilterBank())
+    model.fit(Source(), Run())
+    assert model.weights == pytest.approx([1 / 9, 4 / 9, 4 / 9], rel=1e-6)
+
+
+def test_filters_alone_count_in_any_layout() -> None:
+    model = ensemble(FilterBank())
+    model.fit(Source(is_board=True, is_posed=True), Run())
+    assert model.weights == [1.0]

@@ -12,7 +12,7 @@ The other combination, the soft maximum, is described in :mod:`~blemish.detector
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar, cast
 
 import numpy as np
@@ -59,7 +59,9 @@ class Ensemble(nn.Module):
     members: any anomaly models, in torch or not; at least one.
     names: of the members, for notes to the user.
     selection: called by :meth:`fit`.
-    combination: of the members' maps: ``weighted-mean`` (:func:`combined`) or ``soft-maximum`` (:func:`soft_maximum`).
+    combination: of the members' maps: ``weighted-mean`` (:func:`combined`) or ``soft-maximum`` (:meth:`soft_maximum`).
+    score: rule of the detector, which a soft maximum combines the members by; a multiple of a map has that multiple of
+        its score.
     """
 
     scales: Tensor
@@ -73,8 +75,10 @@ class Ensemble(nn.Module):
         names: Sequence[str] = (),
         selection: EnsembleSelection | None = None,
         combination: Combination = "weighted-mean",
+        score: Callable[[Floats], float] | None = None,
     ) -> None:
         super().__init__()
+        self.score = score
         self.combination = combination
         self.models: list[AnomalyModel] = []
         self.names: list[str] = []
@@ -164,11 +168,27 @@ class Ensemble(nn.Module):
             values[number] = self.normalised(number, torch.from_numpy(maps.anomaly).to(self.scales.device))
         with torch.inference_mode():
             if self.combination == "soft-maximum":
-                total = soft_maximum(values, self.scales.tolist(), self.powers.tolist(), self.weights)
+                total = self.soft_maximum(values, self.weights)
             else:
                 total = combined(values, self.is_compressed, self.scales.tolist(), self.weights)
         assert shown is not None
         return shown._replace(anomaly=total.cpu().numpy())
+
+    def soft_maximum(self, values: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
+        """Soft maximum of the members' maps (h, w), whose score is the soft maximum of their scores.
+
+        Powers are read from scores. A map has single pixels far above its score, which such powers would let decide
+        alone; so the map of the pixels is brought to the score that the members' scores give.
+        """
+        assert self.score is not None, "a soft maximum needs the score of the detector"
+        scales, powers = self.scales.tolist(), self.powers.tolist()
+        total = soft_maximum(values, scales, powers, weights)
+        scores = [
+            None if value is None or not weight else torch.tensor(self.score(value.cpu().numpy()))
+            for value, weight in zip(values, weights, strict=True)
+        ]
+        own = self.score(total.cpu().numpy())
+        return total * (float(soft_maximum(scores, scales, powers, weights)) / own) if own > 0 else total
 
     @property
     def is_compressed(self) -> list[bool]:

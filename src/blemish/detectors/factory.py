@@ -73,7 +73,7 @@ def build_model(
         selection = SoftMaximumSelection(score, trim)
     else:
         selection = SyntheticAnomalySelection(_anomalies(recipe, models, channels), score, trim)
-    return Ensemble(models, names=names, selection=selection, combination=recipe.combination)
+    return Ensemble(models, names=names, selection=selection, combination=recipe.combination, score=score)
 
 
 def networks(model: TrainableModel) -> dict[str, Autoencoder]:

@@ -1,14 +1,14 @@
-"""Soft maximum of the members' maps, with equal weights: an ensemble that no synthetic anomaly has a say in.
+"""Soft maximum of the members' scores, with fixed weights: an ensemble that no synthetic anomaly has a say in.
 
 A member that finds a defect must not be outvoted by members that are blind to it, and which of them is blind differs
-from set to set: synthetic anomalies do not tell (``benchmarks/results/detection-members.json``). So the map v of each
+from set to set: synthetic anomalies do not tell (``benchmarks/results/detection-members-*.json``). So the score s of each
 member is read by its own good images,
 
-    u = (v / a)^(2 / b),
+    u = (s / a)^(2 / b),
 
-with a the median of its maximum on held-out good images and b the 10 to 90 % range of the logarithm of that, and the
-map of the ensemble is log₂(1 + Σ w u): 1 where the members are at the usual maximum of a good image, and led by the
-member that is farthest beyond its own.
+with a the median of the scores of held-out good images and b the 10 to 90 % range of their logarithm, and the score of
+the ensemble is log₂(1 + Σ w u): 1 where the members are at the usual score of a good image, and led by the member that
+is farthest beyond its own. The map is made of the members' pixels in the same way, and brought to this score.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from blemish.decision import trimmed
 from blemish.decision.conformal import Trim
 from blemish.detectors.confirmed_defects import choose_members
-from blemish.detectors.contracts import FitRecord, FittingRun, Floats, TrainableModel, TrainingSource
+from blemish.detectors.contracts import (
+    AnomalyModel,
+    FitRecord,
+    FittingRun,
+    Floats,
+    TrainableModel,
+    TrainingSource,
+)
 from blemish.detectors.ensemble import FADING, Ensemble, for_inspection, soft_maximum
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
@@ -40,6 +47,15 @@ SHARPNESS = 2.0
 """Logarithm of u one spread above the median; the larger it is, the more the largest member counts alone."""
 LEAST_SPREAD = 0.3
 """Of the logarithm, so that a few good images that are alike by chance do not make a member count without limit."""
+
+SPREAD_OF_NOTHING = 0.6
+"""The same of a member that finds nothing in most good images; about that of the other members on usual sets."""
+NETWORK_SHARE = 0.25
+"""Weight of a network beside a bank's of 1.
+
+Networks find much in the images that they suit, so that a quarter hardly delays them, and deviate without a defect where
+new images differ from those that they trained on.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class SoftMaximumSelection:
         counts = [
             not (layout.kind == "posed object" and isinstance(model, FilterBank)) for model in ensemble.models
         ]
+        counts = counts if any(counts) else [True] * len(counts)
         for number, model in ensemble.others.items():
             if isinstance(model, FilterBank) and counts[number]:
                 model.fit(source, run)
@@ -76,62 +93,61 @@ class SoftMaximumSelection:
                 notes += model.fit(source, run).notes
         for_inspection(ensemble)
         stay = [number for number in range(len(good.images)) if number not in left_out]
-        shown = self._good_maps(ensemble, counts, source, run, stay)
+        scores = self._good_scores(ensemble, counts, source, run, stay)
         read = [
-            _median_and_spread([self.score(one) for one in some], getattr(model, "least_evidence", 0.0))
-            if some
-            else (1.0, SHARPNESS)
-            for model, some in zip(ensemble.models, shown, strict=True)
+            _median_and_spread(some, getattr(model, "least_evidence", 0.0)) if some else (1.0, SHARPNESS)
+            for model, some in zip(ensemble.models, scores, strict=True)
         ]
         scales = [median for median, _ in read]
         powers = [SHARPNESS / spread for _, spread in read]
-        members = [number for number, count in enumerate(counts) if count]
-        if run.defects is not None and len(members) > 1:
+        shares = [_share(model) * count for model, count in zip(ensemble.models, counts, strict=True)]
+        if run.defects is not None and sum(counts) > 1:
             held_out = min(len(source.whole("validation").images), HELD_OUT)
-            good_maps = [some[:held_out] for some in shown]
-            members, note = self._by_defects(ensemble, run, members, good_maps, scales, powers)
+            good_scores = [some[:held_out] for some in scores]
+            members, note = self._by_defects(ensemble, run, shares, good_scores, scales, powers)
+            shares = [share * (number in members) for number, share in enumerate(shares)]
             notes.append(note)
-        weights = [(number in members) / len(members) for number in range(len(counts))]
-        ensemble.set_weights(scales, weights, powers)
+        ensemble.set_weights(scales, [share / sum(shares) for share in shares], powers)
         return FitRecord((), tuple(notes), left_out)
 
     def _by_defects(
         self,
         ensemble: Ensemble,
         run: FittingRun,
-        members: Sequence[int],
-        good: Sequence[Sequence[Floats]],
+        shares: Sequence[float],
+        good: Sequence[Sequence[float]],
         scales: Sequence[float],
         powers: Sequence[float],
-    ) -> tuple[list[int], str]:
-        """The members that confirmed defects choose, and a note; ``good`` are the members' maps of held-out images."""
+    ) -> tuple[tuple[int, ...], str]:
+        """The members that confirmed defects choose, and a note; ``good`` are the members' scores of held-out images."""
         assert run.defects is not None
         images, groups = run.defects
         run.observer.stage(f"Comparing the models on {len(images)} confirmed defects")
-        defective: list[list[Floats]] = [[] for _ in good]
+        members = [number for number, share in enumerate(shares) if share]
+        defective: list[list[float]] = [[] for _ in good]
         for number in range(len(images)):
             _go_on(run, number, len(images))
             x = images[number]
             for place in members:
-                defective[place].append(ensemble.models[place].maps(x).anomaly)
+                defective[place].append(self.score(ensemble.models[place].maps(x).anomaly))
 
-        def scores(some: Sequence[int], maps: Sequence[Sequence[Floats]]) -> NDArray[np.float64]:
-            own = [(number in some) / len(some) for number in range(len(maps))]
-            found = []
-            for number in range(len(maps[some[0]])):
-                values = [
-                    torch.from_numpy(maps[place][number]) if weight else None
-                    for place, weight in enumerate(own)
-                ]
-                found.append(self.score(soft_maximum(values, scales, powers, own).numpy()))
-            return np.array(found)
+        def together(some: Sequence[int], scores: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+            total = sum(shares[number] for number in some)
+            weights = [shares[number] / total if number in some else 0.0 for number in range(len(scores))]
+            values = [
+                torch.tensor(own) if weight else None for own, weight in zip(scores, weights, strict=True)
+            ]
+            found: NDArray[np.float64] = soft_maximum(values, scales, powers, weights).double().numpy()
+            return found
 
-        choice = choose_members(lambda some: (scores(some, good), scores(some, defective)), members, groups)
+        choice = choose_members(
+            lambda some: (together(some, good), together(some, defective)), members, groups
+        )
         named = " and ".join(ensemble.names[number] for number in choice.members)
         if choice.members == tuple(members):
             kept = f"All models stay: confirmed defects ({len(images)}) are not clearly better found by fewer"
-            return list(members), f"{kept} (image AUROC {choice.all_auroc:.3f})."
-        return list(choice.members), (
+            return choice.members, f"{kept} (image AUROC {choice.all_auroc:.3f})."
+        return choice.members, (
             f"Confirmed defects ({len(images)}) chose {named}: image AUROC {choice.auroc:.3f} on them against held-out "
             f"good images, {choice.all_auroc:.3f} by all models."
         )
@@ -171,15 +187,15 @@ class SoftMaximumSelection:
             fill()
         return left_out
 
-    def _good_maps(
+    def _good_scores(
         self,
         ensemble: Ensemble,
         counts: Sequence[bool],
         source: TrainingSource,
         run: FittingRun,
         stay: Sequence[int],
-    ) -> list[list[Floats]]:
-        """Maps of held-out images by each member that counts; then of training images, where the others are few.
+    ) -> list[list[float]]:
+        """Scores of held-out images by each member that counts; then of training images, where the others are few.
 
         ``stay`` are the training images in the banks. The banks hold all of these images, so the group of each is left
         out of the comparison.
@@ -189,16 +205,21 @@ class SoftMaximumSelection:
         chosen = [(held_out, number, len(stay) + number) for number in range(count)]
         chosen += [(train, number, place) for place, number in enumerate(stay[: max(0, FEWEST - count)])]
         run.observer.stage(f"Reading the models on {len(chosen)} good images")
-        maps: list[list[Floats]] = [[] for _ in ensemble.models]
+        scores: list[list[float]] = [[] for _ in ensemble.models]
         for done, (images, number, in_banks) in enumerate(chosen):
             _go_on(run, done, len(chosen))
             x = images[number]
             for place, model in enumerate(ensemble.models):
                 if isinstance(model, MemoryBank):
-                    maps[place].append(model.anomaly_map(x, in_banks))
+                    scores[place].append(self.score(model.anomaly_map(x, in_banks)))
                 elif counts[place]:
-                    maps[place].append(model.maps(x).anomaly)
-        return maps
+                    scores[place].append(self.score(model.maps(x).anomaly))
+        return scores
+
+
+def _share(model: AnomalyModel) -> float:
+    """Share of a member before all are brought to the sum 1."""
+    return 1.0 if isinstance(model, MemoryBank | FilterBank) else NETWORK_SHARE
 
 
 def _go_on(run: FittingRun, done: int, count: int) -> None:
@@ -211,9 +232,9 @@ def _median_and_spread(maxima: Sequence[float], least: float = 0.0) -> tuple[flo
     """Median of positive ``maxima``, and the 10 to 90 % range of their logarithm, at least 0.3.
 
     Values below ``least`` count as that: a network that is sure of every good image gives maxima near 0, whose ratios
-    mean nothing.
+    mean nothing, nor does their spread then.
     """
     positive = np.maximum(np.asarray(maxima, dtype=np.float64), max(least, 1e-6))
     median = float(np.median(positive))
     low, high = np.quantile(np.log(positive / median + FADING), (0.1, 0.9))
-    return median, max(float(high - low), LEAST_SPREAD)
+    return median, max(float(high - low), SPREAD_OF_NOTHING if median == least else LEAST_SPREAD)
