@@ -19,7 +19,7 @@ def settings_of(name: str) -> list[str]:
     """Settings for two steps on small patches without pretrained weights."""
     recipe = load_recipe(name)
     # Batch normalisation needs more than one location in the features of a single patch.
-    patch = 64 if recipe.encoder.name == "resnet50" else 32
+    patch = 64 if recipe.encoder is not None and recipe.encoder.name == "resnet50" else 32
     settings = [
         f"image.size={patch}",
         f"patch.size={patch}",

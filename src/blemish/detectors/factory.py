@@ -56,8 +56,8 @@ def build_model(
         if isinstance(model, MemoryBank) and model.share is not None:
             if recipe.combination != "weighted-mean":
                 raise RecipeError(
-                    f"{recipe.name}: memory.share {model.share:g} is for combination weighted-mean, and a soft maximum "
-                    "takes its models equally; leave it out"
+                    f"{recipe.name}: memory.share {model.share:g} is for combination weighted-mean, and the weights of "
+                    "a soft maximum are fixed; leave it out"
                 )
             if len(models) > 2:
                 raise RecipeError(

@@ -26,7 +26,7 @@ class EfficientNetLiteFeatures(FeatureExtractor):
 
     title = "features of EfficientNet-Lite0"
     stride = 8
-    offset = 4
+    offset = 3
     least_side = 32
 
     def __init__(self, *, weights: str = "package", pretrained: bool = True) -> None:

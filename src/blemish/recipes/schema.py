@@ -209,7 +209,7 @@ class Recipe(RecipeSettings):
     filters: bool = Field(False, description="whether a bank of classical filters is a member")
     combination: Literal["weighted-mean", "soft-maximum"] = Field(
         "weighted-mean",
-        description="of several models: weights selected on synthetic anomalies, or a soft maximum with equal weights",
+        description="of several models: weights selected on synthetic anomalies, or a soft maximum with fixed ones",
     )
     members: tuple[Annotated[Recipe, BeforeValidator(_member)], ...] = ()
     score: ScoreSettings = ScoreSettings()
