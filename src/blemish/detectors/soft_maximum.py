@@ -48,8 +48,8 @@ SHARPNESS = 2.0
 LEAST_SPREAD = 0.3
 """Of the logarithm, so that a few good images that are alike by chance do not make a member count without limit."""
 
-SPREAD_OF_NOTHING = 0.6
-"""The same of a member that finds nothing in most good images; about that of the other members on usual sets."""
+SPREAD_OF_NOTHING = 1.3
+"""The same of a member that finds nothing in most good images: so wide that only what it is sure of counts."""
 NETWORK_SHARE = 0.25
 """Weight of a network beside a bank's of 1.
 
