@@ -337,6 +337,20 @@ def result_phrases() -> Iterator[str]:
     for table, words in (("mvtec_screw", "three fits has"), ("magnetic_tile", "and")):
         mean = _named(_detection(f"ensemble-{table}"), "mean of all")
         yield f"{words} {mean['image_auroc']:.3f} on the"
+    for table, between in (
+        ("crackforest_patches", "memory bank and filter bank have"),
+        ("surface", "surface)"),
+    ):
+        rows = _detection(f"members-{table}")
+        alone = [_named(rows, f"{name} alone") for name in ("network", "memory bank", "filter bank")]
+        real = [row["image_auroc"] for row in alone]
+        yield f"{between} {real[0]:.3f}, {real[1]:.3f} and {real[2]:.3f}"
+        if table == "crackforest_patches":
+            trial = [row["synthetic_auroc"] for row in alone]
+            yield f"rank them {trial[0]:.3f}, {trial[1]:.3f} and {trial[2]:.3f}"
+            yield f"{real[2]:.3f} beside {_named(rows, 'all, as fitted')['image_auroc']:.3f}"
+        else:
+            yield f"together {_named(rows, 'all, as fitted')['image_auroc']:.3f}"
     few = [
         fmean(row["auroc"] for row in _detection("few-mvtec_screw") if row["good"] == good)
         for good in (5, 20, 80)
