@@ -320,7 +320,7 @@ def auroc_standard_error(auroc: float, good: int, defective: int) -> float:
     """Standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143(1), 1982, equations 1 and 2).
 
     >>> round(auroc_standard_error(0.8, 50, 50), 4)
-    0.0444
+    0.0445
     """
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc) + (defective - 1) * (q1 - auroc**2) + (good - 1) * (q2 - auroc**2)

@@ -279,7 +279,7 @@ def soft_maximum(
 
     >>> network, bank = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 3.0])
     >>> soft_maximum([network, bank], [1.0, 3.0], [2.0, 2.0], [0.5, 0.5])
-    tensor([1.0000, 3.2024])
+    tensor([1.0000, 3.2120])
     """
     total: Tensor | None = None
     for value, scale, power, weight in zip(values, scales, powers, weights, strict=True):
