@@ -104,3 +104,25 @@ def test_defects_neither_train_nor_calibrate(surfaces: Path, quick: list[str]) -
 def test_other_combinations_refuse_defects_before_reading(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="ssim-ae: confirmed defects choose among models combined by"):
         blemish.fit(tmp_path, "ssim-ae", defects=tmp_path)
+
+
+def test_of_many_defects_some_are_taken_evenly_and_it_is_said(
+    surfaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stages(Observer):
+        def __init__(self) -> None:
+            self.stages: list[str] = []
+
+        def stage(self, text: str) -> None:
+            self.stages.append(text)
+
+    observer = Stages()
+    monkeypatch.setattr("blemish.training.defects.MOST", 3)
+    found = read_defects(surfaces / "bad", source(surfaces), observer)
+    assert found.groups == ["line", "line", "square"]
+    assert "Of 6 confirmed defects 3 are compared, evenly over the list" in observer.stages
+
+
+def test_one_model_alone_has_nothing_to_choose_from(surfaces: Path) -> None:
+    detector = blemish.fit(surfaces / "good", "filter-bank", settings=SETTINGS, defects=surfaces / "bad")
+    assert any("nothing to choose from" in note for note in detector.file.training.notes)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from blemish.detectors.factory import build_model, networks
 from blemish.errors import RecipeError, Stopped
@@ -109,3 +110,23 @@ def test_a_budget_bounds_reading_memory_bank_training_and_calibration_together(
         run.train(networks(model)[""], "")
         assert run.training.budget == 60  # as the user gave it
     assert seconds == [36.0, 12.0]
+
+
+def test_expecting_the_seconds_of_scoring_changes_nothing_in_the_model(bolts: Path, quick: list[str]) -> None:
+    """Batch normalisation of a network in training would learn from the images that it is timed on."""
+    recipe = override(load_recipe("blemish"), [*quick, f"threshold.false_reject_rate={RATE}"])
+    model = build_model(recipe, 1)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = FitRun(
+        model,
+        recipe=recipe,
+        source=ImageSource(bolts, recipe, Observer(), None),
+        machine=choose_machine("cpu", "float32"),
+        folder=None,
+        resume=False,
+        start=None,
+        observer=Observer(),
+    )
+    assert run._seconds_of_scoring() > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

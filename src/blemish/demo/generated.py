@@ -59,8 +59,8 @@ _SMALLEST_SIDE = 64
 class Sample:
     """A generated image, the mask of its defect, and the kind of defect.
 
-    ``image`` is uint8 (C, H, W), one channel for ``checkerboard``, ``rod`` and ``surface`` and three for the others; ``mask`` is
-    bool (H, W), True where defective; ``kind`` is ``"good"`` or one of the family's ``DEFECTS``.
+    ``image`` is uint8 (C, H, W), one channel for ``checkerboard``, ``rod`` and ``surface`` and three for the others;
+    ``mask`` is bool (H, W), True where defective; ``kind`` is ``"good"`` or one of the family's ``DEFECTS``.
     """
 
     image: NDArray[np.uint8]

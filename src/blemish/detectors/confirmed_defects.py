@@ -1,6 +1,6 @@
 """Choice of an ensemble's members by a few confirmed defects.
 
-Equal weights are what is right without them. A member is left out only where that separates defects from good images
+Without them all members count. A member is left out only where that separates defects from good images
 clearly better, also for kinds of defect that had no say in the choice; so what a few defects of one kind teach cannot
 cost much on the others. The defects take no part in the calibration, whose promise on good images stays what it was.
 """

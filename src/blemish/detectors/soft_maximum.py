@@ -47,7 +47,6 @@ SHARPNESS = 2.0
 """Logarithm of u one spread above the median; the larger it is, the more the largest member counts alone."""
 LEAST_SPREAD = 0.3
 """Of the logarithm, so that a few good images that are alike by chance do not make a member count without limit."""
-
 SPREAD_OF_NOTHING = 1.3
 """The same of a member that finds nothing in most good images: so wide that only what it is sure of counts."""
 NETWORK_SHARE = 0.25
@@ -101,7 +100,9 @@ class SoftMaximumSelection:
         scales = [median for median, _ in read]
         powers = [SHARPNESS / spread for _, spread in read]
         shares = [_share(model) * count for model, count in zip(ensemble.models, counts, strict=True)]
-        if run.defects is not None and sum(counts) > 1:
+        if run.defects is not None and sum(counts) == 1:
+            notes.append("One model alone counts here, so confirmed defects have nothing to choose from.")
+        elif run.defects is not None:
             held_out = min(len(source.whole("validation").images), HELD_OUT)
             good_scores = [some[:held_out] for some in scores]
             members, note = self._by_defects(ensemble, run, shares, good_scores, scales, powers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from blemish.data.datasets import find_images
@@ -37,7 +38,10 @@ def read_defects(path: Path, source: FitSource, observer: Observer) -> Defective
             f"{path}: confirmed defects choose among models of images; leave --defects out for scenes"
         )
     observer.stage(f"Reading the confirmed defects in {path}")
-    items = [item for item in find_images(path) if item.is_good is not True][:MOST]
+    found = [item for item in find_images(path) if item.is_good is not True]
+    items = found[:: math.ceil(len(found) / MOST)] if found else []
+    if len(items) < len(found):
+        observer.stage(f"Of {len(found)} confirmed defects {len(items)} are compared, evenly over the list")
     images: list[Floats] = []
     groups: list[str] = []
     seen: set[str] = set()

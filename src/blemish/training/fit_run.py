@@ -152,13 +152,15 @@ class FitRun:
         if not isinstance(self.source, ImageSource):  # one scene may take longer than the whole budget
             return 0.0
         images = self.source.whole("train").images
-        models = self.model.models if isinstance(self.model, Ensemble) else [self.model]
+        # In training mode batch normalisation would learn from these images.
+        model = for_inspection(self.model)
+        models = model.models if isinstance(model, Ensemble) else [model]
         counted = min(2, len(images))
         begun = time.perf_counter()
         for number in range(counted):
-            for model in models:
-                if not getattr(model, "is_empty", False):
-                    model.maps(images[number])
+            for member in models:
+                if not getattr(member, "is_empty", False):
+                    member.maps(images[number])
         each = (time.perf_counter() - begun) / counted
         count = len(self.source.split["calibration"])
         if len(models) > 1:
