@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -392,3 +393,11 @@ def make_detector() -> Callable[..., Any]:
         return Detector(for_inspection(model), file)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ended() -> int:
+    """Number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

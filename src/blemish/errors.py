@@ -7,18 +7,49 @@ line and nothing else; a traceback from Blemish is always a defect of Blemish.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that a terminal acts upon, or that are no text: controls, formats (which turn the direction of
+writing), lone surrogates (bytes of a name that are no text), separators of lines and paragraphs."""
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, line breaks and bytes that are no text escaped, so that it stays one line.
+
+    >>> print(printable("a\\x1b[31m\\nb.png"))
+    a\\x1b[31m\\nb.png
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _ESCAPED else char
+        for char in text
+    )
 
 
 class BlemishError(Exception):
-    """Base of every error that a user can correct.
+    """Base of every error that a user can correct; control characters in its message are escaped.
 
     ``exit_code`` is the exit status of the command line: 1 for a failure met while working (a bad file, a full
     disk), 2 for wrong usage (an unknown recipe, a setting that makes no sense).
     """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
+    def without_frames(self) -> Self:
+        """This error without its traceback and causes, whose frames would keep an image in memory."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class UsageError(BlemishError):
@@ -38,6 +69,14 @@ class FileError(BlemishError):
 
     def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
         return type(self), (self.path, self.problem, self.remedy)
+
+
+class NameInTheWayError(FileError):
+    """A file whose name cannot be taken: too long, or that of a folder; files of other names can be written."""
+
+    def of_image(self, path: Path) -> ImageError:
+        """The error of the image whose results this file was to hold."""
+        return ImageError(path, f"has a name that its results cannot take ({self.problem})", "rename it")
 
 
 class ImageError(FileError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from typing import TypeVar
 
 from blemish.errors import BlemishError, Stopped, UsageError
@@ -31,7 +31,12 @@ def cores() -> int:
 
 
 def each(
-    work: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, observer: Observer | None = None
+    work: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    workers: int = 1,
+    observer: Observer | None = None,
+    lost: Callable[[T], R] | None = None,
 ) -> Iterator[R]:
     """Results of ``work`` on every task, as they are finished; the observer gets the count after each.
 
@@ -40,18 +45,19 @@ def each(
     work: a function of a module, which worker processes import by name; tasks and results are pickled.
     workers: processes; with 1 everything runs in this one, in order. More than 1 need a main module that can
         be imported without starting the work again (``if __name__ == "__main__":``).
+    lost: gives the result of a task whose process ends each time that it is tried, also with no other at work.
 
     Raises
     ------
     Stopped
         When the observer asked to stop; results of running tasks are yielded first.
     BlemishError
-        When a worker process was killed.
+        When a worker process was killed, and there is no ``lost``.
     """
     if workers < 1:
         raise UsageError(f"{workers} workers; give at least 1")
     observer = observer or Observer()
-    found = _here(work, tasks) if workers == 1 else _elsewhere(work, tasks, workers, observer)
+    found = _here(work, tasks) if workers == 1 else _elsewhere(work, tasks, workers, observer, lost)
     for done, result in enumerate(found, start=1):
         yield result
         observer.count(done, len(tasks))
@@ -63,42 +69,76 @@ def _here(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
     return map(work, tasks)
 
 
-def _elsewhere(work: Callable[[T], R], tasks: Sequence[T], workers: int, observer: Observer) -> Iterator[R]:
-    # Forking a process that has loaded torch or Numba can leave locks held for ever.
-    context = multiprocessing.get_context("spawn")
-    left = iter(tasks)
-    done, stopping = 0, False
-    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, context, _prepare) as pool:
-        try:
-            # One task more than there are processes, so that none waits and a stop comes soon.
-            running = {pool.submit(work, task) for task in islice(left, workers + 1)}
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done += 1
-                    yield future.result()
-                if not stopping and observer.should_stop():
-                    stopping = True
-                    running = {future for future in running if not future.cancel()}
-                if not stopping:
-                    running |= {pool.submit(work, task) for task in islice(left, len(finished))}
-        except BrokenProcessPool:
+def _elsewhere(
+    work: Callable[[T], R],
+    tasks: Sequence[T],
+    workers: int,
+    observer: Observer,
+    lost: Callable[[T], R] | None,
+) -> Iterator[R]:
+    left = deque(tasks)
+    done = 0
+    stopping = False
+    while left and not stopping:
+        suspects: list[T] = []  # at work when a process ended
+        with _pool(min(workers, len(left))) as pool:
+            running: dict[Future[R], T] = {}
+            try:
+                while True:
+                    # One task more than there are processes, so that none waits and a stop comes soon.
+                    while left and len(running) <= workers and not (suspects or stopping):
+                        task = left.popleft()
+                        try:
+                            running[pool.submit(work, task)] = task
+                        except BrokenProcessPool:
+                            suspects.append(task)
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        task = running.pop(future)
+                        if isinstance(future.exception(), BrokenProcessPool):
+                            suspects.append(task)
+                            continue
+                        done += 1
+                        yield future.result()
+                    if not stopping and observer.should_stop():
+                        stopping = True
+                        running = {future: task for future, task in running.items() if not future.cancel()}
+            finally:
+                # However the loop ended, by an interrupt too: tasks that have not begun are not waited for.
+                for future in running:
+                    future.cancel()
+        if suspects and lost is None:
             raise BlemishError(
                 "a worker process was killed, most likely for want of memory; run again with fewer --workers"
-            ) from None
-        finally:
-            # However the loop ended, by an interrupt too: tasks that have not begun are not waited for.
-            for future in running:
-                future.cancel()
+            )
+        for task in suspects if not stopping else ():
+            done += 1
+            yield _alone(work, task, lost)
     if done < len(tasks):
         raise _stopped(done, len(tasks))
+
+
+def _alone(work: Callable[[T], R], task: T, lost: Callable[[T], R] | None) -> R:
+    """Result of a task in a process of its own, or that of a lost one."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(work, task).result()
+        except BrokenProcessPool:
+            assert lost is not None
+            return lost(task)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Forking a process that has loaded torch or Numba can leave locks held for ever.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
 
 
 def _prepare() -> None:
     """Prepare a worker process: Ctrl-C is left to the main process, and one core is this process's share."""
     global _in_worker
     _in_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # SIGTERM ends it, as the pool itself may want to
     for variable in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
         os.environ.setdefault(variable, "1")
 

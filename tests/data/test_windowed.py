@@ -107,7 +107,7 @@ def test_formats_without_parts_are_kept_whole(tmp_path: Path, monkeypatch: pytes
 def test_a_tiff_of_one_large_strip_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY, compression="zlib", rowsperstrip=H)
-    monkeypatch.setattr(windows, "SEGMENT_LIMIT", GREY.nbytes - 1)
+    monkeypatch.setattr(windows, "MAX_SEGMENT_BYTES", GREY.nbytes - 1)
     opened = open_windowed(path)
     assert opened.cached_bytes == GREY.nbytes
     np.testing.assert_array_equal(values(opened, 5, 7, 20, 30), GREY[None, 5:25, 7:37])

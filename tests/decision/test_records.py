@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from blemish.decision.records import Inspection, append_record, read_records
+from blemish.decision.records import Inspection, read_records
 from blemish.decision.regions import Region
 from blemish.errors import FileError
+from blemish.storage.records_log import RecordsLog, append_line
 
 
 def record(number: int, score: float = 0.1) -> Inspection:
@@ -27,6 +28,11 @@ def record(number: int, score: float = 0.1) -> Inspection:
     )
 
 
+def append_record(path: Path, one: Inspection) -> None:
+    """Append as a run does that goes on with what is there."""
+    RecordsLog(path, Inspection).append(one)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "inspections.jsonl"
@@ -37,8 +43,9 @@ def test_numbers_come_back_to_the_last_bit(path: Path) -> None:
     scores = [s for s in bits.view(np.float64).tolist() if np.isfinite(s)]
     scores += [0.1 + 0.2, 5e-324, 1.7976931348623157e308, 0.0]
     written = [record(i, score) for i, score in enumerate(scores)]
+    log = RecordsLog(path, Inspection)
     for one in written:
-        append_record(path, one)
+        log.append(one)
     assert read_records(path) == written
 
 
@@ -86,9 +93,8 @@ def test_a_file_cut_within_its_first_record_is_empty_and_starts_anew(path: Path)
 )
 def test_a_corrupt_line_is_named_in_one_line(path: Path, line: bytes, detail: str) -> None:
     append_record(path, record(0))
-    with path.open("ab") as file:
-        file.write(line + b"\n")
-    append_record(path, record(2))
+    append_line(path, line)
+    append_line(path, record(2).model_dump_json().encode())
     with pytest.raises(FileError) as error:
         read_records(path)
     assert "line 2" in str(error.value)
@@ -101,12 +107,12 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"missing\.jsonl"):
         read_records(tmp_path / "missing.jsonl")
     with pytest.raises(FileError, match="cannot be written"):
-        append_record(tmp_path / "no folder" / "inspections.jsonl", record(0))
+        append_line(tmp_path / "no folder" / "inspections.jsonl", b"{}")
 
 
 def test_a_full_disk_is_an_error_that_names_the_file() -> None:
     with pytest.raises(FileError, match=r"/dev/full.*space"):
-        append_record("/dev/full", record(0))
+        append_line("/dev/full", record(0).model_dump_json().encode())
 
 
 @pytest.mark.parametrize("field", ["score", "threshold", "p_value", "seconds"])

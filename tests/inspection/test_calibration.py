@@ -142,7 +142,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_scoring(
     (tmp_path / "out").write_text("mine")
     recorded = recorder()
     with pytest.raises(
-        ModelError, match=r"out: is a file, so nothing can be written here; choose another --out"
+        FileError, match=r"out: is a file, so nothing can be written here; choose another --out"
     ):
         calibrate(of_scenes[1], scenes, tmp_path / "out", observer=recorded)
     assert recorded.stages == []

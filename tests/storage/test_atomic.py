@@ -17,6 +17,7 @@ from blemish.storage.atomic import (
     write_json,
     write_text,
 )
+from blemish.storage.leftovers import machine
 
 
 def failing(code: int) -> Any:
@@ -125,10 +126,13 @@ def test_a_folder_appears_with_all_its_content_and_nothing_beside_it(tmp_path: P
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_finished_leaves_nothing_and_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_finished_leaves_nothing_and_what_a_kill_left_is_cleared(
+    tmp_path: Path, ended: int
+) -> None:
     path = tmp_path / "set"
-    (tmp_path / ".part-set" / "set").mkdir(parents=True)
-    (tmp_path / ".part-set" / "set" / "old.txt").touch()
+    left = tmp_path / f".part-{machine()}-{ended}-0123456789ab" / "set"
+    left.mkdir(parents=True)
+    (left / "old.txt").touch()
 
     def break_off() -> None:
         with atomic_folder(path) as temporary:

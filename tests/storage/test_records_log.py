@@ -63,7 +63,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="a part of this path is a file"):
         RecordsLog(tmp_path / "file" / "notes.jsonl", Note)
 
 

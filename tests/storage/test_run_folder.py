@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from blemish.errors import FileError, ModelError, UsageError
-from blemish.storage.run_folder import RunFolder, RunMark, refuse_contradiction, refuse_unwritable
+from blemish.storage.run_folder import (
+    CLEARING_FILE,
+    RunFolder,
+    RunMark,
+    refuse_contradiction,
+    refuse_unwritable,
+)
 
 SETTINGS: dict[str, Any] = {"stride": 8, "weights_sha256": "ab", "scored_by": ["mean", 2]}
 
@@ -139,12 +145,45 @@ def test_only_what_an_earlier_run_wrote_is_removed(tmp_path: Path) -> None:
     assert outside.exists()
 
 
-def test_the_marks_are_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stop_at", range(4))
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}])
+def test_a_removal_that_is_stopped_is_finished_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, how: dict[str, bool]
+) -> None:
     run = started(tmp_path)
-    removed = []
-    monkeypatch.setattr(run, "remove", lambda name: removed.append(str(name)))
-    run.clear(["maps/deep/a.png"])
-    assert removed == ["maps/deep/a.png", "settings.json", "records.jsonl"]
+    removed: list[str] = []
+    remove = run.remove
+
+    def stopping(name: str | PurePath) -> None:
+        if len(removed) == stop_at:
+            raise KeyboardInterrupt
+        removed.append(str(name))
+        remove(name)
+
+    monkeypatch.setattr(run, "remove", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run.clear(["maps/deep/a.png"])
+    monkeypatch.undo()
+    # Nothing vouches for a file that may be gone.
+    assert removed == ["records.jsonl", "settings.json", "maps/deep/a.png"][:stop_at]
+    assert not run.claim(SETTINGS, written=list, **how)
+    assert not (tmp_path / "maps" / "deep" / "a.png").exists()
+    assert not (tmp_path / "records.jsonl").exists()
+    assert (tmp_path / "settings.json").exists()
+    assert not (tmp_path / CLEARING_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "{}", '{"files": 1, "folders": []}', '{"files": ["../x"], "folders": ["/"]}']
+)
+def test_an_edited_list_of_removals_removes_nothing_else(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "x").touch()
+    (folder / CLEARING_FILE).write_text(text)
+    RunFolder(folder).claim()
+    assert (tmp_path / "x").exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +192,9 @@ def test_a_file_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pyt
 
     run = started(tmp_path)
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(FileError, match=r"a\.png: cannot be replaced \(Permission denied\); choose another"):
+    with pytest.raises(
+        FileError, match=r"records\.jsonl: cannot be replaced \(Permission denied\); choose another"
+    ):
         run.claim(SETTINGS, overwrite=True, written=lambda: ["maps/deep/a.png"])
     assert (tmp_path / "records.jsonl").exists()
 

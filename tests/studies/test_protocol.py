@@ -17,6 +17,7 @@ from blemish.errors import FileError, RecipeError, UsageError
 from blemish.evaluation.compare import Comparison
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
+from blemish.storage.leftovers import machine
 from blemish.storage.training_record import Machine, TrainingLook
 from studies import protocol, run_study
 from studies.protocol import Example, PublishedTraining, Request, Shown
@@ -179,7 +180,7 @@ def test_differences_from_the_papers_training_are_reported_with_the_reason(
     assert protocol.beside_paper(request, [short], open_length).endswith("The paper: much longer.")
 
 
-def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any]) -> None:
+def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[..., Any], ended: int) -> None:
     recorded = recorder()
     few = {"good": 3, "test_good": 1, "per_blemish": 1, "size": 64}
     folder = protocol.generated(tmp_path, "checkerboard", **few, observer=recorded)
@@ -189,7 +190,7 @@ def test_generated_images_are_drawn_once(tmp_path: Path, recorder: Callable[...,
     assert protocol.generated(tmp_path, "checkerboard", **few, observer=recorded) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
     assert len(recorded.stages) == 1
-    left = tmp_path / "images-2-1-1-64" / ".part-checkerboard"  # by a drawing that was killed
+    left = tmp_path / "images-2-1-1-64" / f".part-{machine()}-{ended}-0123456789ab"
     (left / "checkerboard" / "train").mkdir(parents=True)
     other = protocol.generated(tmp_path, "checkerboard", **{**few, "good": 2}, observer=recorded)
     assert other != folder

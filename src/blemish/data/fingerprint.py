@@ -116,7 +116,7 @@ def _check(item: Item, channels: int | None) -> _Checked | ImageError:
         image = read_image(item.path)
         sha256 = file_sha256(item.path)
     except ImageError as error:
-        return error
+        return error.without_frames()
     if channels is not None:
         try:
             check_channels(image.channels, channels)

@@ -16,26 +16,26 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from blemish.data.opening import (
-    DAMAGE,
     ENDS_EARLY,
     PLUGINS,
     TIFF_AXES,
     TIFF_BY_PILLOW,
     TIFF_PLAIN,
     ImageFormat,
-    damaged,
     exif_orientation,
     first_bytes,
     full_size_series,
     image_format,
     open_tiff,
+    reading,
+    refuse_large,
+    refuse_many_scans,
     several_images,
     tiff_orientation,
-    too_many_pixels,
     upright,
-    without_pixels,
 )
 from blemish.errors import ImageError, UsageError
+from blemish.limits import MAX_DEFLATE_RATIO, MAX_IMAGE_BYTES, MAX_PIXELS
 
 if TYPE_CHECKING:
     from tifffile import TiffPageSeries
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 PixelKind = Literal["uint8", "uint16", "float32"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 400_000_000
 
 DEPTH_WORDS: dict[PixelKind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
 
@@ -134,12 +133,25 @@ class LoadedImage:
         """
         if self.kind == "float32":
             return self.pixels
+        return self._floats(self.pixels)
+
+    def resized(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """:meth:`floats` at ``size`` (height, width); channel by channel, so that memory holds one of full size."""
+        if size == self.pixels.shape[1:]:
+            return self.floats()
+        return np.concatenate([resize(self._floats(plane[np.newaxis]), size) for plane in self.pixels])
+
+    def _floats(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if self.kind == "float32":
+            return pixels
         full_scale = np.float32(_FULL_SCALE[self.kind])
-        floats: NDArray[np.float32] = np.divide(self.pixels, full_scale, dtype=np.float32)
+        floats: NDArray[np.float32] = np.divide(pixels, full_scale, dtype=np.float32)
         return floats
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+def read_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_IMAGE_BYTES
+) -> LoadedImage:
     """Read a PNG, JPEG, BMP, TIFF or WebP file without loss; its content decides the format, not its name.
 
     Black and white becomes 0 and 255; palettes become RGB, or RGBA when they hold transparency; CMYK, YCbCr
@@ -150,7 +162,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage
     Parameters
     ----------
     path: the file.
-    max_pixels: an image with more is refused by its header, before anything is decoded.
+    max_pixels, max_bytes: an image with more, decoded, is refused by its header, before anything is decoded.
 
     Raises
     ------
@@ -159,22 +171,19 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LoadedImage
         that cannot be read without guessing.
     """
     path = Path(path)
-    header = _read_header(path, max_pixels)
-    try:
-        pixels = header.decode()
-    except DAMAGE as error:
-        raise damaged(path, error) from error
-    except MemoryError as error:
-        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from error
-    pixels = np.ascontiguousarray(upright(pixels, header.orientation))
-    if header.info.kind == "float32":
-        with np.errstate(over="ignore"):  # what overflows is refused as infinite
-            pixels = pixels.astype(np.float32, copy=False)
-        _check_floats(path, pixels)
-    return LoadedImage(path, pixels)
+    with reading(path):
+        header = _read_header(path, max_pixels, max_bytes)
+        pixels = np.ascontiguousarray(upright(header.decode(), header.orientation))
+        if header.info.kind == "float32":
+            with np.errstate(over="ignore"):  # what overflows is refused as infinite
+                pixels = pixels.astype(np.float32, copy=False)
+            _check_floats(path, pixels)
+        return LoadedImage(path, pixels)
 
 
-def image_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def image_info(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_IMAGE_BYTES
+) -> ImageInfo:
     """Read channels, kind, width and height of an image from its header alone.
 
     Raises
@@ -182,7 +191,9 @@ def image_info(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     ImageError
         As ``read_image``, for all that the header shows.
     """
-    return _read_header(Path(path), max_pixels).info
+    path = Path(path)
+    with reading(path):
+        return _read_header(path, max_pixels, max_bytes).info
 
 
 def png_text(path: str | Path) -> dict[str, str]:
@@ -256,25 +267,31 @@ class _Header:
     info: ImageInfo
     orientation: int
     decode: Callable[[], NDArray[Any]]
+    wide: int = 0
+    """Bytes a value, where the file holds wider ones than ``info`` says."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the decoded pixels."""
+        value = max(np.dtype(self.info.kind).itemsize, self.wide)
+        return self.info.width * self.info.height * self.info.channels * value
 
 
-def _read_header(path: Path, max_pixels: int) -> _Header:
+def _read_header(path: Path, max_pixels: int, max_bytes: int) -> _Header:
     start = first_bytes(path)
     found = image_format(start)
     if found is None:
         raise ImageError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image", "convert it or remove it")
-    try:
-        header = _header(path, found, start)
-    except Image.DecompressionBombError as error:  # Pillow's WebP reader has a limit of its own
-        raise too_many_pixels(path) from error
-    except DAMAGE as error:
-        raise damaged(path, error) from error
-    width, height = header.info.width, header.info.height
-    if width * height > max_pixels:
-        problem = f"has {width} × {height} pixels, more than the {max_pixels} allowed"
-        raise ImageError(path, problem, "cut it into smaller images")
-    if width * height == 0:
-        raise without_pixels(path)
+    if found == "JPEG":
+        refuse_many_scans(path, path.read_bytes())
+    header = _header(path, found, start)
+    info = header.info
+    refuse_large(path, info.width, info.height, header.size, max_pixels=max_pixels, max_bytes=max_bytes)
+    if (
+        found == "PNG"
+        and _bits_a_pixel(start) * info.width * info.height > 8 * MAX_DEFLATE_RATIO * path.stat().st_size
+    ):
+        raise EOFError(ENDS_EARLY)
     return header
 
 
@@ -308,9 +325,15 @@ def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[An
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)  # (C, H, W)
 
 
+def _bits_a_pixel(start: bytes) -> int:
+    """Bits that each pixel of a PNG has, deflated, by the IHDR chunk, which always comes first."""
+    bit_depth, colour_type = start[24], start[25]
+    return bit_depth * _PNG_CHANNELS.get(colour_type, 1)
+
+
 def _png_header(path: Path, start: bytes) -> _Header:
     header = _pillow_header(path, PLUGINS["PNG"])
-    bit_depth, colour_type = start[24], start[25]  # of the IHDR chunk, which always comes first
+    bit_depth, colour_type = start[24], start[25]
     if bit_depth < 16 or colour_type not in _PNG_CHANNELS:
         return header
     # Pillow would silently reduce these to 8 bits.
@@ -344,9 +367,11 @@ def _one_series(path: Path) -> Iterator[TiffPageSeries]:
         if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
             raise EOFError(ENDS_EARLY)
         for page in (page for page in series.pages if page is not None):
-            spans = zip(page.dataoffsets, page.databytecounts, strict=True)
+            spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
             if any(offset + length > size for offset, length in spans):
                 raise EOFError(ENDS_EARLY)
+            if not all(length for _, length in spans):
+                raise EOFError("parts of it were never written")
         yield series
 
 
@@ -374,7 +399,7 @@ def _tiff_header(path: Path) -> _Header:
     kind = _TIFF_KINDS[type_name]
     channels = 1 if axes == "YX" else shape[2] if axes == "YXS" else shape[0]
     info = _upright_info(channels, kind, width, height, orientation)
-    return _Header(info, orientation, lambda: _decode_tiff(path))
+    return _Header(info, orientation, lambda: _decode_tiff(path), wide=bits // 8)
 
 
 def _decode_tiff(path: Path) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -211,11 +211,8 @@ def _fingerprint(readers: Sequence[SceneReader]) -> Fingerprint:
     """
     digest = hashlib.sha256()
     for reader in sorted(readers, key=lambda reader: reader.name):
-        for name, files in scene_files(reader.scene).items():
-            for file in files if name not in reader.missing else []:
-                path = file.relative_to(reader.scene.folder).as_posix()
-                line = f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
-                digest.update(os.fsencode(line))
+        for line in _file_lines(reader):
+            digest.update(os.fsencode(line))
     return Fingerprint(
         count=len(readers),
         channels=readers[0].channels,
@@ -224,6 +221,25 @@ def _fingerprint(readers: Sequence[SceneReader]) -> Fingerprint:
         height=_spread([reader.height for reader in readers]),
         sha256=digest.hexdigest(),
     )
+
+
+def scene_sha256(reader: SceneReader) -> str:
+    """SHA-256 of the names and content of a scene's files, sampled as in a fingerprint.
+
+    Raises
+    ------
+    ImageError
+        A file cannot be read.
+    """
+    return hashlib.sha256(os.fsencode("".join(_file_lines(reader)))).hexdigest()
+
+
+def _file_lines(reader: SceneReader) -> Iterator[str]:
+    """A line for each file of a scene: its content, its name, its modality."""
+    for name, files in scene_files(reader.scene).items():
+        for file in files if name not in reader.missing else []:
+            path = file.relative_to(reader.scene.folder).as_posix()
+            yield f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
 
 
 def _spread(lengths: Sequence[int]) -> Spread:

@@ -10,7 +10,6 @@ runs.
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -27,7 +26,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from blemish.errors import ImageError
+from blemish.errors import BlemishError, ImageError
+from blemish.limits import MAX_JPEG_SCANS
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -91,19 +91,6 @@ it holds in any format; MPEG, of which nothing is decoded."""
 TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
 TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
 TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
-
-# What Pillow, tifffile and imagecodecs raise on a damaged file.
-DAMAGE = (
-    SyntaxError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-)
 
 RESAVE = "save it again from its source, or remove it"
 ENDS_EARLY = "the file ends before its pixels"
@@ -172,14 +159,66 @@ def damaged(path: Path, error: Exception) -> ImageError:
     return ImageError(path, f"is truncated or damaged ({reason})", RESAVE)
 
 
-def without_pixels(path: Path) -> ImageError:
-    """The error to raise for an image of no width or height."""
-    return ImageError(path, "has no pixels", RESAVE)
+@contextmanager
+def within_memory(path: Path) -> Iterator[None]:
+    """Turn a lack of memory in the block into an ImageError of the image at ``path``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch words it
+            raise
+        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from None
 
 
-def too_many_pixels(path: Path) -> ImageError:
-    """The error to raise for an image beyond Pillow's own limit on pixels."""
-    return ImageError(path, "has too many pixels", "cut it into smaller images")
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into an ImageError of the file at ``path``.
+
+    Whatever: damaged files make decoders raise assertions, attribute errors and more, and none of them may stop
+    the other files.
+    """
+    try:
+        with within_memory(path):
+            yield
+    except BlemishError:
+        raise
+    except (
+        Image.DecompressionBombError
+    ):  # Pillow's own limit on pixels, which not all of its readers let be set
+        raise ImageError(path, "has too many pixels", "cut it into smaller images") from None
+    except Exception as error:
+        raise damaged(path, error) from None
+
+
+def refuse_large(path: Path, width: int, height: int, size: int, *, max_pixels: int, max_bytes: int) -> None:
+    """Refuse an image by its header.
+
+    Parameters
+    ----------
+    size: its bytes once it is decoded.
+
+    Raises
+    ------
+    ImageError
+        It has no pixels, or more pixels or bytes than allowed.
+    """
+    if width * height == 0:
+        raise ImageError(path, "has no pixels", RESAVE)
+    remedy = "cut it into smaller images"
+    if width * height > max_pixels:
+        raise ImageError(path, f"has {width} × {height} pixels, more than the {max_pixels} allowed", remedy)
+    if size > max_bytes:
+        problem = (
+            f"takes {size / 1e9:.1f} GB once it is decoded, more than the {max_bytes / 1e9:.1f} GB allowed"
+        )
+        raise ImageError(path, problem, remedy)
+
+
+def refuse_many_scans(path: Path, data: bytes) -> None:
+    """Refuse a JPEG file of very many scans (:data:`~blemish.limits.MAX_JPEG_SCANS`); raises ImageError."""
+    scans = data.count(b"\xff\xda")  # which is nothing but a marker, in coded data too
+    if scans > MAX_JPEG_SCANS:
+        raise ImageError(path, f"has {scans} scans, more than the {MAX_JPEG_SCANS} allowed", RESAVE)
 
 
 # -- formats -------------------------------------------------------------------------------------------
@@ -250,7 +289,7 @@ def exif_orientation(image: Image.Image) -> int:
     try:
         # The base class's method, because that of PNG decodes the image when the header holds no EXIF.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except DAMAGE:  # of the metadata alone: the image is fine
+    except Exception:  # of the metadata alone, whatever a decoder makes of it: the image is fine
         return 1
     return orientation if orientation in range(1, 9) else 1
 

@@ -18,26 +18,23 @@ from numpy.typing import NDArray
 
 from blemish.data.image import ImageInfo, image_info, read_image
 from blemish.data.opening import (
-    DAMAGE,
     ENDS_EARLY,
     TIFF_AXES,
     TIFF_BY_PILLOW,
     TIFF_PLAIN,
-    damaged,
     first_bytes,
     full_size_series,
     image_format,
     open_tiff,
+    reading,
     several_images,
     tiff_orientation,
 )
 from blemish.errors import ImageError
+from blemish.limits import MAX_SCENE_FILE_BYTES, MAX_SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
-
-SEGMENT_LIMIT = 64 * 2**20
-"""Bytes of a tile or strip, decoded; a TIFF with larger ones is decoded whole."""
 
 _JPEG = {6, 7, 34892, 33007}
 _YCBCR, _WHITE_IS_ZERO = 6, 0
@@ -128,11 +125,9 @@ def open_windowed(path: str | Path) -> WindowedImage:
     """
     path = Path(path)
     if image_format(first_bytes(path)) == "TIFF":
-        try:
+        with reading(path):
             return _windowed_tiff(path)
-        except DAMAGE as error:
-            raise damaged(path, error) from error
-    return _Whole(path, image_info(path, max_pixels=_ANY_SIZE))
+    return _Whole(path, _info(path))
 
 
 class _Whole(WindowedImage):
@@ -148,9 +143,12 @@ class _Whole(WindowedImage):
         self.cached_bytes = info.channels * info.height * info.width * self.dtype.itemsize
 
     def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
-        pixels = cache.get(self.path, lambda: read_image(self.path, max_pixels=_ANY_SIZE).pixels)
+        pixels = cache.get(self.path, self._decode)
         values = pixels[:, top : top + height, left : left + width]
         return ReadWindow(values[: self.channels], values[-1] == 0 if self._has_alpha else None)
+
+    def _decode(self) -> NDArray[Any]:
+        return read_image(self.path, max_pixels=_ANY_SIZE, max_bytes=MAX_SCENE_FILE_BYTES).pixels
 
     def check(self) -> None:
         """Do nothing: whether a compressed file is complete shows only when it is decoded."""
@@ -215,15 +213,13 @@ class _Tiff(WindowedImage):
 
     def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
         stored = self.channels + self._has_alpha
-        values = np.zeros((stored, height, width), self.dtype)
-        absent = np.zeros((height, width), np.bool_)
-        try:
+        with reading(self.path):
+            values = np.zeros((stored, height, width), self.dtype)
+            absent = np.zeros((height, width), np.bool_)
             if self._rows is not None:
                 self._read_rows(values, top, left)
             else:
                 self._read_segments(values, absent, top, left, cache)
-        except DAMAGE as error:
-            raise damaged(self.path, error) from error
         if self._inverted:
             values = (1 if self.dtype.kind == "f" else np.iinfo(self.dtype).max) - values
         if self._has_alpha:
@@ -286,17 +282,18 @@ class _Tiff(WindowedImage):
         return np.ascontiguousarray(native.transpose(2, 0, 1))
 
     def check(self) -> None:
-        if self._rows is not None:
-            plane = self.height * self.width * self._samples * self.dtype.itemsize
-            complete = max(self._rows) + plane <= self._size
-        else:
-            complete = all(
-                offset + count <= self._size
-                for page in self._pages
-                for offset, count in zip(page.offsets, page.counts, strict=True)
-            )
-        if not complete:
-            raise damaged(self.path, EOFError(ENDS_EARLY))
+        with reading(self.path):
+            if self._rows is not None:
+                plane = self.height * self.width * self._samples * self.dtype.itemsize
+                complete = max(self._rows) + plane <= self._size
+            else:
+                complete = all(
+                    offset + count <= self._size
+                    for page in self._pages
+                    for offset, count in zip(page.offsets, page.counts, strict=True)
+                )
+            if not complete:
+                raise EOFError(ENDS_EARLY)
 
     def __reduce__(self) -> tuple[Callable[[Path], WindowedImage], tuple[Path]]:
         return open_windowed, (self.path,)  # a decoder of tifffile cannot be pickled
@@ -314,9 +311,13 @@ def _windowed_tiff(path: Path) -> WindowedImage:
         numeric = page.dtype is not None and page.dtype.kind in "uif" and page.bitspersample >= 8
         if is_upright and plain and numeric and page.imagedepth == 1:
             opened = _Tiff(path, series, page)
-            if opened.segment_bytes <= SEGMENT_LIMIT:
+            if opened.segment_bytes <= MAX_SEGMENT_BYTES:
                 return opened
-    return _Whole(path, image_info(path, max_pixels=_ANY_SIZE))
+    return _Whole(path, _info(path))
+
+
+def _info(path: Path) -> ImageInfo:
+    return image_info(path, max_pixels=_ANY_SIZE, max_bytes=MAX_SCENE_FILE_BYTES)
 
 
 def _largest(path: Path, tiff: TiffFile) -> TiffPageSeries:

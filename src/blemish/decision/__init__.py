@@ -38,7 +38,7 @@ from blemish.decision.metrics import (
     roc_curve,
 )
 from blemish.decision.pixel_metrics import PIXEL_FIGURES, PixelMetrics, PixelResult
-from blemish.decision.records import Inspection, append_record, read_records
+from blemish.decision.records import Inspection, read_records
 from blemish.decision.regions import Region, find_regions, region_mask
 from blemish.decision.scores import SCORES, image_score
 
@@ -60,7 +60,6 @@ __all__ = [
     "SceneSquares",
     "accepted_and_rejected",
     "accuracy_at",
-    "append_record",
     "at_most",
     "aupro",
     "average_precision",

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from blemish.decision.regions import Region
-from blemish.storage.records_log import append_line, end_last_line, read_log
+from blemish.storage.records_log import read_log
 
 
 class Inspection(BaseModel):
@@ -33,19 +33,8 @@ class Inspection(BaseModel):
     time: str
     seconds: FiniteFloat
     label: str | None = None
-
-
-def append_record(path: str | Path, record: Inspection) -> None:
-    """Add one record to the file, creating it if need be, with a single write.
-
-    A last line that an earlier run left unfinished is removed first. On a disk that fills up within the
-    line, the file is cut back to its former end. Raises FileError, naming the file, when it cannot be
-    written.
-    """
-    path = Path(path)
-    if path.is_file():
-        end_last_line(path, Inspection)
-    append_line(path, record.model_dump_json().encode())
+    sha256: str | None = None
+    """SHA-256 of the image file, or of the files of a scene; None in records of version 0.1 and earlier."""
 
 
 def read_records(path: str | Path) -> list[Inspection]:

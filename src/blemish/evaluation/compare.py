@@ -19,7 +19,7 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override
 from blemish.report import Prose, Section, SettingsSection, TableSection, write_page
 from blemish.storage.atomic import write_json
-from blemish.storage.run_folder import refuse_unwritable
+from blemish.storage.run_lock import owned
 
 COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
@@ -103,9 +103,23 @@ def compare(
     UsageError, RecipeError, FileError
         In one line, before anything is fitted where that can be known.
     """
+    with owned(out):
+        return _compare(
+            Path(dataset), recipes, Path(out), seeds, list(settings), pages, observer or Observer()
+        )
+
+
+def _compare(
+    dataset: Path,
+    recipes: Sequence[str] | Mapping[str, Sequence[str]],
+    out: Path,
+    seeds: Sequence[int],
+    settings: list[str],
+    pages: bool,
+    observer: Observer,
+) -> Comparison:
     from blemish.training.try_recipe import check_recipe
 
-    observer = observer or Observer()
     if not recipes:
         raise UsageError("--recipes is empty; name at least one, such as l2-ae,ssim-ae")
     own = recipes if isinstance(recipes, Mapping) else dict.fromkeys(recipes, ())
@@ -118,10 +132,8 @@ def compare(
     ]
     for recipe in chosen.values():
         check_recipe(recipe)
-    tests = items_sha256([item for item in read_labelled(Path(dataset)).items if item.split != "train"])
-    out = Path(out)
-    refuse_unwritable(out)
-    good = good_images(Path(dataset))
+    tests = items_sha256([item for item in read_labelled(dataset).items if item.split != "train"])
+    good = good_images(dataset)
     runs = []
     for name, seed, recipe in planned:
         folder = out / f"{recipe.name}-{seed}"
@@ -145,7 +157,7 @@ def compare(
             )
         )
     comparison = Comparison(
-        dataset=Path(dataset).resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
+        dataset=dataset.resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
     )
     if pages:
         write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))

@@ -38,6 +38,7 @@ from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.report import CurveChart, Line, Section, TableSection
 from blemish.storage.atomic import write_json
+from blemish.storage.run_lock import owned
 from blemish.storage.training_record import Training, upgrade_training_v1
 
 IMAGE_FIGURES = ("auroc", "ap", "f1max", "f1", "accuracy", "good_accepted", "bad_rejected")
@@ -168,9 +169,29 @@ def evaluate(
     Stopped
         When the observer asked to stop.
     """
-    observer = observer or Observer()
+    with owned(out):
+        return _evaluate(
+            detector,
+            Path(dataset),
+            None if out is None else Path(out),
+            overwrite,
+            command,
+            sections,
+            observer or Observer(),
+        )
+
+
+def _evaluate(
+    detector: Detector,
+    dataset: Path,
+    out: Path | None,
+    overwrite: bool,
+    command: str,
+    sections: Sequence[Section],
+    observer: Observer,
+) -> Evaluation:
     begun = time.monotonic()
-    labelled = read_labelled(Path(dataset))
+    labelled = read_labelled(dataset)
     items = [item for item in labelled.items if item.split != "train"]
     if not items:
         raise FileError(dataset, "has no labelled test images", "add test/good and test/<defect> folders")
@@ -185,7 +206,8 @@ def evaluate(
     seconds: list[float] = []
     without_mask = 0
     observer.stage(f"Evaluating {detector.recipe.name} on {len(items)} test images in {dataset}")
-    for item, found in inspections(detector, items, observer, problems=problems):
+    for one in inspections(detector, items, observer, problems=problems):
+        item, found = one.item, one.found
         label = item.label or "good"
         labels.append(label)
         scores.append(found.score)
@@ -197,14 +219,14 @@ def evaluate(
                 mask = read_mask(item.mask, size=found.size) if item.mask else None
             except ImageError as problem:
                 observer.problem(problem)
-                problems.append(problem)
+                problems.append(problem.without_frames())
                 mask = None
             if mask is None or not mask.any():
                 without_mask += 1
             else:
                 pixels.update(found.map, mask, group=label)
         if folder is not None:
-            folder.add(found, label)
+            folder.add(one, observer, label)
     if not labels:
         raise FileError(
             dataset, "holds no test image that can be used", "correct the images named, or add others"
@@ -212,7 +234,7 @@ def evaluate(
     names = np.array(labels)
     values = np.array(scores)
     evaluation = Evaluation(
-        dataset=Path(dataset).resolve().name,
+        dataset=dataset.resolve().name,
         recipe=detector.recipe.name,
         threshold=detector.threshold,
         level=detector.pixel_threshold,

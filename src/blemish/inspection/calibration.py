@@ -30,7 +30,7 @@ from blemish.decision import (
     trimmed,
 )
 from blemish.decision.decision import Unit
-from blemish.errors import CalibrationError, FileError, ImageError, ModelError, Stopped, UsageError
+from blemish.errors import CalibrationError, FileError, ImageError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
 from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
@@ -41,7 +41,7 @@ from blemish.report.numbers import counted
 from blemish.storage.atomic import write_bytes
 from blemish.storage.blocks import Block, block_at
 from blemish.storage.model_folder import refuse_finished_model
-from blemish.storage.run_folder import refuse_unwritable
+from blemish.storage.run_lock import owned
 
 CALIBRATING = "calibrating; the trained network is in the checkpoint"
 AGAIN = "calibrating; nothing is written"
@@ -52,12 +52,14 @@ class Scored(NamedTuple):
 
     scores: tuple[float, ...]
     map_maxima: tuple[float, ...]
+    missing: tuple[int, ...] = ()
+    """Numbers of the images that could no longer be read, and have no score."""
 
 
 def score_images(
     detector: Detector, items: Sequence[Item], observer: Observer, doing: str = CALIBRATING
 ) -> Scored:
-    """Scores and map maxima of ``items``.
+    """Scores and map maxima of ``items``, but for those that have become unreadable, each of which is reported.
 
     Parameters
     ----------
@@ -65,21 +67,25 @@ def score_images(
 
     Raises
     ------
-    ImageError
-        When an image cannot be read.
     Stopped
         When the observer asked to stop.
     """
     scores: list[float] = []
     maxima: list[float] = []
-    for done, item in enumerate(items, start=1):
+    missing: list[int] = []
+    for number, item in enumerate(items):
         if observer.should_stop():
             raise Stopped(f"stopped while {doing}")
-        score, maximum = _score_image(detector, item)
-        scores.append(score)
-        maxima.append(maximum)
-        observer.count(done, len(items))
-    return Scored(tuple(scores), tuple(maxima))
+        try:
+            score, maximum = _score_image(detector, item)
+        except ImageError as problem:
+            observer.problem(problem)
+            missing.append(number)
+        else:
+            scores.append(score)
+            maxima.append(maximum)
+        observer.count(number + 1, len(items))
+    return Scored(tuple(scores), tuple(maxima), tuple(missing))
 
 
 def _score_image(detector: Detector, item: Item) -> tuple[float, float]:
@@ -172,21 +178,25 @@ def calibrated(
     ----------
     scored: of the calibration images or squares; of images in the order of the split.
     training_scores: for the rule ``train-mean``.
-    unit: what the scores are measured on, by the numbers of those that stay.
+    unit: what the scores are measured on, by the numbers of the images or squares that stay.
     """
     left_out = trimmed(scored.scores, file.recipe.threshold.trim)
-    names = tuple(file.split["calibration"])
+    there = [
+        number for number in range(len(scored.scores) + len(scored.missing)) if number not in scored.missing
+    ]
+    split = tuple(file.split["calibration"])
+    names = [split[number] for number in there] if scored.missing else split
     stay = [number for number in range(len(scored.scores)) if number not in left_out]
     calibration = Calibration(
         scores=tuple(scored.scores[number] for number in stay),
         map_maxima=tuple(scored.map_maxima[number] for number in stay),
         training_scores=training_scores,
         left_out={str(names[number]): scored.scores[number] for number in left_out},
-        unit=unit(stay),
+        unit=unit([there[number] for number in stay]),
     )
-    if left_out:
-        split = {**file.split, "calibration": tuple(names[number] for number in stay)}
-        file = file.model_copy(update={"split": split})
+    if left_out or scored.missing:
+        kept = {**file.split, "calibration": tuple(names[number] for number in stay)}
+        file = file.model_copy(update={"split": kept})
     return file.model_copy(update={"calibration": calibration})
 
 
@@ -256,9 +266,20 @@ def calibrate(
     FileError, UsageError
         In one line that names the file or option, and the remedy.
     """
-    observer = observer or Observer()
-    folder = Path(out)
-    refuse_unwritable(folder, ModelError)
+    with owned(out):
+        return _calibrate(
+            Path(model), Path(source), Path(out), false_reject_rate, overwrite, observer or Observer()
+        )
+
+
+def _calibrate(
+    model: Path,
+    source: Path,
+    folder: Path,
+    false_reject_rate: float | None,
+    overwrite: bool,
+    observer: Observer,
+) -> Detector:
     if not overwrite:
         refuse_finished_model(folder)
     detector = load(model, calibrated=False)
@@ -267,10 +288,10 @@ def calibrate(
         rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
-    found = detector.with_file(_CALIBRATE[detector.file.subject](detector, Path(source), observer))
+    found = detector.with_file(_CALIBRATE[detector.file.subject](detector, source, observer))
     _ = found.threshold
-    sheet = Path(model) / SHEET_FILE
-    if sheet.is_file() and folder.absolute() != Path(model).absolute():
+    sheet = model / SHEET_FILE
+    if sheet.is_file() and folder.absolute() != model.absolute():
         write_bytes(folder / SHEET_FILE, sheet.read_bytes())
     found.save(folder)
     return found

@@ -62,8 +62,8 @@ class Detection:
         """(H, W), True inside the regions."""
         return region_mask(self.map, self.pixel_threshold)
 
-    def record(self, label: str | None = None) -> Inspection:
-        """The line of this image in ``inspections.jsonl``."""
+    def record(self, label: str | None = None, sha256: str | None = None) -> Inspection:
+        """The line of this image in ``inspections.jsonl``, with the SHA-256 of its file."""
         return Inspection(
             path=self.name,
             size=self.size,
@@ -75,6 +75,7 @@ class Detection:
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=self.seconds,
             label=label,
+            sha256=sha256,
         )
 
 

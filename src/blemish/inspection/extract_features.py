@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.datasets import find_images
+from blemish.data.fingerprint import file_sha256
 from blemish.data.image import read_image
-from blemish.data.open_scenes import open_useful
+from blemish.data.open_scenes import open_useful, scene_sha256
 from blemish.data.scenes import Scene, find_scenes
 from blemish.detectors.contracts import ImageReader
 from blemish.detectors.scoring import ArrayReader
-from blemish.errors import BlemishError, ImageError, Stopped
+from blemish.errors import BlemishError, ImageError, NameInTheWayError, Stopped
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
 from blemish.inspection.features import LAYER, Features, read_features
@@ -27,6 +28,7 @@ from blemish.preprocessing.tiling import smallest_side
 from blemish.preprocessing.transform import Preprocessing
 from blemish.report.numbers import counted
 from blemish.storage.blocks import Block
+from blemish.storage.run_lock import owned
 from blemish.storage.tiled_array import BlockRecord, Layer, TiledFile, claim
 
 if TYPE_CHECKING:
@@ -67,12 +69,18 @@ def extract_features(
     FileError, UsageError
         When ``source`` holds nothing to read, or ``out`` cannot be used.
     """
-    observer = observer or Observer()
+    with owned(out):
+        return _extract_all(detector, Path(source), Path(out), resume, overwrite, observer or Observer())
+
+
+def _extract_all(
+    detector: Detector, source: Path, folder: Path, resume: bool, overwrite: bool, observer: Observer
+) -> Extraction:
     from blemish.detectors.feature_grid import encoder_grid
 
     recipe, preprocessing = detector.recipe, detector.file.preprocessing
-    folder, subject = Path(out), detector.file.subject
-    works = _WORKS[subject](Path(source), preprocessing)
+    subject = detector.file.subject
+    works = _WORKS[subject](source, preprocessing)
     grid = encoder_grid(
         detector.autoencoder, preprocessing.channels, patch=recipe.patch.size, stride=recipe.patch.stride
     )
@@ -114,9 +122,13 @@ def _extract(
                     raise Stopped(f"stopped in {work.name}; finished blocks are kept")
                 _extract_block(detector, grid, opened, file, block)
                 observer.count(len(file.done), file.count)
-    except ImageError as problem:
+    except NameInTheWayError as error:
+        problem = error.of_image(work.path)
         observer.problem(problem)
         done.problems.append(problem)
+    except ImageError as problem:
+        observer.problem(problem)
+        done.problems.append(problem.without_frames())
     else:
         done.features.append(read_features(file.path))
 
@@ -127,7 +139,9 @@ class _Opened(NamedTuple):
     """Path of the file or folder, for error messages."""
     size: tuple[int, int]
     """(height, width) before the network's resizing."""
-    modalities: tuple[str, ...] = ()
+    modalities: tuple[str, ...]
+    sha256: str
+    """Of the files."""
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
@@ -137,6 +151,9 @@ class _Subject(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
 
     def open(self, observer: Observer) -> AbstractContextManager[_Opened]: ...
 
@@ -149,12 +166,17 @@ class _SceneWork:
     def name(self) -> str:
         return self.scene.name
 
+    @property
+    def path(self) -> Path:
+        return self.scene.folder
+
     @contextmanager
     def open(self, observer: Observer) -> Iterator[_Opened]:
         with open_useful(self.scene, observer) as opened:
             names = tuple(one.name for one in opened.modalities)
             size = (opened.height, opened.width)
-            yield _Opened(opened, self.scene.folder, size, names, opened.missing, opened.notices)
+            sha256 = scene_sha256(opened)
+            yield _Opened(opened, self.scene.folder, size, names, sha256, opened.missing, opened.notices)
 
 
 @dataclass(frozen=True)
@@ -167,7 +189,7 @@ class _ImageWork:
     def open(self, observer: Observer) -> Iterator[_Opened]:
         image = read_image(self.path)
         reader = ArrayReader(self.preprocessing.apply(image).pixels)
-        yield _Opened(reader, self.path, (image.height, image.width))
+        yield _Opened(reader, self.path, (image.height, image.width), (), file_sha256(self.path))
 
 
 def _scenes(source: Path, preprocessing: Preprocessing) -> Sequence[_Subject]:
@@ -214,6 +236,7 @@ def _file(
         size=(rows.places, columns.places),
         side=max(1, _BLOCK_PIXELS // grid.stride),
         attributes=attributes,
+        content=opened.sha256,
     )
 
 

@@ -6,27 +6,38 @@ import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from blemish.data.datasets import Item, find_images, read_mask
+from blemish.data.fingerprint import file_sha256
 from blemish.data.image import SUFFIXES, read_image
 from blemish.data.maps import read_map, write_image, write_map
-from blemish.decision import Drift, Inspection, append_record, find_drift, read_records
-from blemish.errors import BlemishError, FileError, ImageError, Stopped
+from blemish.decision import Drift, Inspection, find_drift, read_records
+from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, Stopped
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
+from blemish.storage.records_log import RecordsLog
 from blemish.storage.run_folder import RunFolder, RunMark
+from blemish.storage.run_lock import owned
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"
 IMAGE_FOLDERS = ("maps", "overlays", "reconstructions")
 # White on a written map; anything beyond is kept, at the cost of that map's resolution alone.
 FULL_SCALE_LEVELS = 8.0
+
+
+class InspectedImage(NamedTuple):
+    """An inspected image, its result, and the SHA-256 of its file."""
+
+    item: Item
+    found: Detection
+    sha256: str
 
 
 class InspectionFolder:
@@ -41,11 +52,10 @@ class InspectionFolder:
         self.folder = Path(folder)
         self.detector = detector
         self.problems: list[BlemishError] = []
-        records = self.folder / RECORDS_FILE
-        self.records: list[Inspection] = (
-            read_records(records) if resume and not overwrite and records.exists() else []
-        )
-        self._run().claim(
+        self.records: list[Inspection] = []
+        """Records of the finished images."""
+        self._log: RecordsLog[Inspection] | None = None
+        resumed = self._run().claim(
             _settings(detector),
             resume=resume,
             overwrite=overwrite,
@@ -53,6 +63,8 @@ class InspectionFolder:
             written=self._written,
             emptied=IMAGE_FOLDERS,
         )
+        if resumed:
+            self._open_log()
 
     def _run(self) -> RunFolder:
         refusal = (
@@ -75,12 +87,58 @@ class InspectionFolder:
                     yield _place(kind, record.path)
         yield from (Path(REPORT_FILE), Path(EVALUATION_FILE))
 
-    def done(self) -> set[str]:
-        """Names of the images that have a record."""
-        return {record.path for record in self.records}
+    def _open_log(self) -> RecordsLog[Inspection]:
+        """The log of the records, which is begun with the first of them."""
+        if self._log is None:
+            self._log = RecordsLog(self.folder / RECORDS_FILE, Inspection)
+            self.records = self._log.records
+        return self._log
 
-    def add(self, found: Detection, label: str | None = None) -> Inspection:
-        """Write maps, overlay and record of one image."""
+    def finished(self, items: Sequence[Item], observer: Observer) -> set[str]:
+        """Names of the images that have a record.
+
+        Records whose maps are gone, or whose image in ``items`` is another one by its SHA-256, are dropped.
+        """
+        by_name = {item.name: item for item in items}
+
+        def is_valid(record: Inspection) -> bool:
+            if not all(self._place(kind, record.path).is_file() for kind in self._kinds()):
+                return False
+            if record.path not in by_name or record.sha256 is None:
+                return True
+            try:
+                return file_sha256(by_name[record.path].path) == record.sha256
+            except ImageError:
+                return False  # to be reported when it is inspected again
+
+        valid = [record for record in self.records if is_valid(record)]
+        if len(valid) < len(self.records):
+            changed = len(self.records) - len(valid)
+            observer.stage(f"{counted(changed, 'image')} changed, or without maps: to be inspected again")
+            self._open_log().keep(valid)
+        return {record.path for record in valid}
+
+    def _kinds(self) -> list[str]:
+        """Folders with a file for every record; of a model that reconstructs nothing, there are no reconstructions."""
+        return [kind for kind in IMAGE_FOLDERS if kind != "reconstructions" or (self.folder / kind).is_dir()]
+
+    def add(self, one: InspectedImage, observer: Observer, label: str | None = None) -> None:
+        """Write maps, overlay and record of one image; report one whose name they cannot take.
+
+        Raises
+        ------
+        FileError
+            When they cannot be written for another reason.
+        """
+        try:
+            self._write(one, one.item.label if label is None else label)
+        except NameInTheWayError as error:
+            problem = error.of_image(one.item.path)
+            observer.problem(problem)
+            self.problems.append(problem)
+
+    def _write(self, one: InspectedImage, label: str | None) -> None:
+        found = one.found
         write_map(
             self._place("maps", found.name),
             found.map,
@@ -91,10 +149,7 @@ class InspectionFolder:
             write_image(self._place("reconstructions", found.name), found.reconstruction)
         drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
-        record = found.record(label)
-        append_record(self.folder / RECORDS_FILE, record)
-        self.records.append(record)
-        return record
+        self._open_log().append(found.record(label, one.sha256))
 
     def drift(self) -> Drift:
         """Drift between the images, without those known to be defective, and those of the calibration."""
@@ -184,17 +239,23 @@ def inspect_folder(
     FileError
         When ``images`` holds no image or ``out`` cannot be written.
     """
-    observer = observer or Observer()
+    with owned(out):
+        return _inspect_folder(detector, Path(images), Path(out), resume, overwrite, observer or Observer())
+
+
+def _inspect_folder(
+    detector: Detector, images: Path, out: Path, resume: bool, overwrite: bool, observer: Observer
+) -> InspectionFolder:
     detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
-    items = find_images(Path(images))
+    items = find_images(images)
     output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
-    finished = output.done()
+    finished = output.finished(items, observer)
     left = sum(item.name not in finished for item in items)
     done = f", {len(items) - left} already done" if finished else ""
     observer.stage(f"Inspecting {counted(left, 'image')} in {images}{done}")
     try:
-        for item, found in inspections(detector, items, observer, finished, output.problems):
-            output.add(found, item.label)
+        for one in inspections(detector, items, observer, finished, output.problems):
+            output.add(one, observer)
     except BlemishError:
         with suppress(FileError):  # on a full disk the first failure is the one to report
             output.write_report(items)
@@ -209,7 +270,7 @@ def inspections(
     observer: Observer,
     finished: Container[str] = (),
     problems: list[BlemishError] | None = None,
-) -> Iterator[tuple[Item, Detection]]:
+) -> Iterator[InspectedImage]:
     """Inspect ``items`` one by one, skipping ``finished`` names; errors of unusable images join ``problems``."""
     for count, item in enumerate(items, start=1):
         if item.name in finished:
@@ -218,13 +279,14 @@ def inspections(
             raise Stopped(f"stopped after {count - 1} of {len(items)} images, which are finished")
         try:
             _refuse_unwritable(item)
+            sha256 = file_sha256(item.path)
             found = detector.inspect(read_image(item.path), name=item.name)
         except ImageError as problem:
             observer.problem(problem)
             if problems is not None:
-                problems.append(problem)
+                problems.append(problem.without_frames())
         else:
-            yield item, found
+            yield InspectedImage(item, found, sha256)
         observer.count(count, len(items))
 
 

@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.open_scenes import open_useful
+from blemish.data.open_scenes import open_useful, scene_sha256
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import Scene, find_scenes
 from blemish.decision import SceneSquares
-from blemish.errors import BlemishError, FileError, ImageError, Stopped, UsageError, nearest
+from blemish.errors import (
+    BlemishError,
+    FileError,
+    ImageError,
+    NameInTheWayError,
+    Stopped,
+    UsageError,
+    nearest,
+)
 from blemish.inspection.detector import Detector
 from blemish.inspection.folder import settings_in_words
 from blemish.inspection.reductions import maxima, means, sums
@@ -33,6 +41,7 @@ from blemish.report import ModelSummary
 from blemish.report.numbers import counted
 from blemish.storage.blocks import Block
 from blemish.storage.records_log import RecordsLog
+from blemish.storage.run_lock import owned
 from blemish.storage.tiled_array import Layer, TiledFile, claim, open_tiled, reading, tiled
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
@@ -123,12 +132,26 @@ def inspect_scenes(
     FileError
         When ``source`` holds no scene or ``out`` cannot be written.
     """
-    observer = observer or Observer()
+    with owned(out):
+        return _inspect_scenes(
+            detector, Path(source), Path(out), hide, reconstruction, resume, overwrite, observer or Observer()
+        )
+
+
+def _inspect_scenes(
+    detector: Detector,
+    source: Path,
+    folder: Path,
+    hide: Sequence[str],
+    reconstruction: bool,
+    resume: bool,
+    overwrite: bool,
+    observer: Observer,
+) -> SceneInspection:
     detector.file.check_subject("scenes", f"{source}: is inspected as scenes", "use inspect_folder")
     modalities = detector.file.preprocessing.modalities
     _check_hidden(detector, hide, [one.name for one in modalities])
-    folder = Path(out)
-    scenes = find_scenes(Path(source), modalities)
+    scenes = find_scenes(source, modalities)
     settings = _settings(detector, hide, reconstruction)
     claim(
         folder,
@@ -184,8 +207,8 @@ class _Work:
         """Scores the opened scene; refuses one that cannot be inspected."""
         return SceneScorer(self.detector, opened, square_side(self.detector), self.hide)
 
-    def maps(self, opened: SceneReader) -> TiledFile[InspectedBlock]:
-        """The file of the scene's maps, as far as they are finished.
+    def maps(self, opened: SceneReader, sha256: str) -> TiledFile[InspectedBlock]:
+        """The file of the maps of the scene with this content, as far as they are finished.
 
         Raises
         ------
@@ -218,7 +241,9 @@ class _Work:
         }
         path = self.folder / MAPS / self.scene.name
         side = scene_block_side(size, self.detector.recipe.patch.stride, square)
-        return TiledFile(path, InspectedBlock, layers, size=size, side=side, attributes=attributes)
+        return TiledFile(
+            path, InspectedBlock, layers, size=size, side=side, attributes=attributes, content=sha256
+        )
 
 
 @dataclass
@@ -238,20 +263,22 @@ def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: O
         else f", {counted(progress.total, 'block')}"
     )
     observer.stage(f"Inspecting {counted(len(usable), 'scene')}{again}")
-    for one, opened in usable:
+    for one, opened, sha256 in usable:
         file: TiledFile[InspectedBlock] | None = None
         try:
             with opened:
                 for notice in opened.notices:
                     observer.stage(f"{one.scene.name}: {notice}")
-                file = one.maps(opened)
+                file = one.maps(opened, sha256)
                 _inspect_blocks(one.scorer(opened), file, progress, observer)
                 record = decide_scene(one.detector, opened, one.hide, file)
+                record = record.model_copy(update={"sha256": sha256})
             folder = inspection.folder / OVERVIEWS / one.scene.name
             write_overviews(folder, FinishedScene(record, one.scene, file.path), one.detector.pixel_threshold)
-        except ImageError as problem:
+        except (ImageError, NameInTheWayError) as error:
+            problem = error if isinstance(error, ImageError) else error.of_image(one.scene.folder)
             observer.problem(problem)
-            inspection.problems.append(problem)
+            inspection.problems.append(problem.without_frames())
             if file is not None:
                 progress.total -= file.count - len(file.done)
         else:
@@ -260,9 +287,9 @@ def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: O
 
 def _usable(
     work: Sequence[_Work], inspection: SceneInspection, observer: Observer
-) -> tuple[list[tuple[_Work, SceneReader]], _Progress]:
-    """Unfinished scenes that can be inspected, opened, and how many blocks they have."""
-    finished = {record.path for record in inspection.records}
+) -> tuple[list[tuple[_Work, SceneReader, str]], _Progress]:
+    """Unfinished scenes that can be inspected, opened, the SHA-256 of each, and how many blocks they have."""
+    finished = _still_valid(work, inspection, observer)
     usable, progress = [], _Progress()
     for one in work:
         if one.scene.name in finished:
@@ -270,14 +297,39 @@ def _usable(
         try:
             with open_useful(one.scene, observer) as opened:
                 one.scorer(opened)
-                maps = one.maps(opened)
-        except ImageError as problem:
+                sha256 = scene_sha256(opened)
+                maps = one.maps(opened, sha256)
+        except (ImageError, NameInTheWayError) as error:
+            problem = error if isinstance(error, ImageError) else error.of_image(one.scene.folder)
             observer.problem(problem)
-            inspection.problems.append(problem)
+            inspection.problems.append(problem.without_frames())
         else:
-            usable.append((one, opened))
+            usable.append((one, opened, sha256))
             progress.total, progress.done = progress.total + maps.count, progress.done + len(maps.done)
     return usable, progress
+
+
+def _still_valid(work: Sequence[_Work], inspection: SceneInspection, observer: Observer) -> set[str]:
+    """Names of the scenes with a record; records whose maps are gone, or whose scene has changed, are dropped."""
+    scenes = {one.scene.name: one.scene for one in work}
+
+    def is_valid(record: SceneRecord) -> bool:
+        maps = tiled(inspection.folder / MAPS / record.path)
+        if not maps.is_dir() or not (inspection.folder / OVERVIEWS / record.path).is_dir():
+            return False
+        if record.path not in scenes or record.sha256 is None:
+            return True
+        try:
+            return scene_sha256(open_useful(scenes[record.path], Observer())) == record.sha256
+        except ImageError:
+            return False  # to be reported when it is inspected again
+
+    valid = [record for record in inspection.records if is_valid(record)]
+    if len(valid) < len(inspection.records):
+        changed = len(inspection.records) - len(valid)
+        observer.stage(f"{counted(changed, 'scene')} changed, or without maps: to be inspected again")
+        inspection.journal.keep(valid)
+    return {record.path for record in valid}
 
 
 def _inspect_blocks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.data.image import MAX_PIXELS
-from blemish.errors import FileError, ImageError, UsageError
+from blemish.errors import ImageError, UsageError
 from blemish.extras import explain_missing
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
+from blemish.jpeg.native_process import NativeCodeError, optimise
+from blemish.limits import MAX_JPEG_SCANS, MAX_PIXELS
+from blemish.storage.leftovers import temporary_folder
 
 _SOI = b"\xff\xd8"
 _EOI, _SOS, _DQT, _APP0, _APP14 = 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
@@ -99,7 +100,7 @@ def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data"
         mozjpeg-lossless-optimization is not installed.
     """
     with explain_missing():
-        import mozjpeg_lossless_optimization
+        import mozjpeg_lossless_optimization  # noqa: F401 (in this process, to say when it is missing)
 
     _check_metadata(segments)
     found = _segments(data, name)
@@ -109,9 +110,11 @@ def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data"
         raise ImageError(name, str(error), "save it as an 8-bit grey or YCbCr JPEG") from error
     bare = _without_metadata(data, found)
     try:
-        optimised: bytes = mozjpeg_lossless_optimization.optimize(bare)
-    except ValueError as error:
-        raise ImageError(name, "is damaged: mozjpeg cannot read its coefficients", _RESAVE) from error
+        optimised = optimise(bare)
+    except NativeCodeError as error:
+        raise ImageError(
+            name, f"is damaged: mozjpeg cannot read its coefficients ({error})", _RESAVE
+        ) from None
     header = next(_walk(optimised))
     smaller = min(bare[len(_SOI) :], optimised[header.end :], key=len)
     return _joined(optimised[header.start : header.end], segments, smaller)
@@ -186,15 +189,8 @@ class _Unreadable(Exception):
 @contextmanager
 def temporary_image() -> Iterator[Path]:
     """Path of a temporary JPEG file, removed after the block; an ``OSError`` in it becomes a FileError."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="blemish-") as folder:
-            yield Path(folder) / "image.jpg"
-    except OSError as error:
-        raise FileError(
-            tempfile.gettempdir(),
-            f"temporary files cannot be written here ({error.strerror or error})",
-            "free some space, or name another folder by TMPDIR",
-        ) from error
+    with temporary_folder() as folder:
+        yield folder / "image.jpg"
 
 
 def _numbered_from_one(data: bytes) -> bytes:
@@ -260,6 +256,8 @@ def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
         raise ValueError("holds no image, or a hierarchy of them")
     if frames[0].marker not in _READABLE:
         raise ValueError("is a lossless or arithmetic-coded JPEG")
+    if markers.count(_SOS) > MAX_JPEG_SCANS:
+        raise ValueError(f"has {markers.count(_SOS)} scans, more than the {MAX_JPEG_SCANS} allowed")
     if _DQT in markers[markers.index(_SOS) :]:
         raise ValueError("changes its tables between scans")
     frame = frames[0].payload

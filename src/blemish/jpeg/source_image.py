@@ -16,17 +16,18 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from blemish.data.opening import (
-    DAMAGE,
-    damaged,
     exif_orientation,
     file_bytes,
+    image_format,
     open_with_pillow,
-    too_many_pixels,
+    reading,
+    refuse_large,
+    refuse_many_scans,
     upright,
-    without_pixels,
 )
 from blemish.errors import ImageError
 from blemish.jpeg.coefficients import MAX_SIDE
+from blemish.limits import MAX_IMAGE_BYTES, MAX_PIXELS
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOUR = {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr"}
@@ -83,30 +84,19 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     """
     path = Path(path)
     data = file_bytes(path) if data is None else data
-    try:
-        with within_memory(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those that matter are refused or noticed here
-            with open_with_pillow(data) as image:
-                _check(path, image)
-                image.load()
-                return _source(path, data, image, keep_metadata)
-    except UnidentifiedImageError as error:
-        raise ImageError(path, "is not an image in a format known here", "convert it or remove it") from error
-    except Image.DecompressionBombError as error:
-        raise too_many_pixels(path) from error
-    except DAMAGE as error:
-        raise damaged(path, error) from error
-
-
-@contextmanager
-def within_memory(path: Path) -> Iterator[None]:
-    """Turn a lack of memory in the block into an ImageError for the image at ``path``."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch words it
-            raise
-        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from error
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those that matter are refused or noticed here
+        if image_format(data) == "JPEG":
+            refuse_many_scans(path, data)
+        try:
+            opened = open_with_pillow(data)
+        except UnidentifiedImageError:
+            problem = "is not an image in a format known here"
+            raise ImageError(path, problem, "convert it or remove it") from None
+        with opened as image:
+            _check(path, image)
+            image.load()
+            return _source(path, data, image, keep_metadata)
 
 
 @contextmanager
@@ -156,8 +146,8 @@ def metadata_segments(image: Image.Image) -> bytes:
 def _check(path: Path, image: Image.Image) -> None:
     """Refuse by its header an image that our JPEG files cannot hold."""
     width, height = image.size
-    if width * height == 0:
-        raise without_pixels(path)
+    size = width * height * len(image.getbands())
+    refuse_large(path, width, height, size, max_pixels=MAX_PIXELS, max_bytes=MAX_IMAGE_BYTES)
     if max(width, height) > MAX_SIDE:
         problem = f"has {width} × {height} pixels, a JPEG at most {MAX_SIDE} a side"
         raise ImageError(path, problem, "cut it into smaller images")
@@ -224,7 +214,7 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
 def _exif(image: Image.Image) -> Image.Exif:
     try:
         return image.getexif()
-    except DAMAGE:  # of the metadata alone: the image is fine
+    except Exception:  # of the metadata alone, whatever a decoder makes of it: the image is fine
         return Image.Exif()
 
 
@@ -283,7 +273,7 @@ def _exif_of_tiff(tags: Image.Exif) -> bytes | None:
             if found := tags.get_ifd(directory):
                 exif[directory] = found
         return exif.tobytes() if len(exif) else None
-    except DAMAGE:
+    except Exception:
         return None
 
 

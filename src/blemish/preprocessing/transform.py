@@ -21,26 +21,32 @@ class PreprocessedImage(NamedTuple):
 
     pixels: NDArray[np.float32]
     """(C, h, w) floats in [0, 1] at the network's scale."""
-    own: NDArray[np.float32]
-    """(C, H, W) floats in [0, 1] at the image's own size."""
+    image: LoadedImage
+    """The image at its own size (C, H, W), with the network's channels."""
     pose: Pose | None
     """Pose of the object, if the preprocessing brings objects into a common pose."""
     scale: float
     """The network's pixels per image pixel."""
 
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """(C, H, W) floats in [0, 1] at the image's own size."""
+        return self.image.floats()
+
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """A map (h, w) at the image's own size (H, W); 0 outside the crop."""
-        back: NDArray[np.float32] = self._back(values[None], np.zeros(1))[0]
+        back: NDArray[np.float32] = self._back(values[None], None)[0]
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """An image (C, h, w) at the image's own size (C, H, W); outside the crop, the image itself."""
-        return self._back(values, self.own)
+        return self._back(values, self.image)
 
-    def _back(self, values: NDArray[np.floating], outside: NDArray[np.floating]) -> NDArray[np.float32]:
-        shape = (self.own.shape[1], self.own.shape[2])
+    def _back(self, values: NDArray[np.floating], outside: LoadedImage | None) -> NDArray[np.float32]:
+        shape = (self.image.height, self.image.width)
         if self.pose is not None:
-            return uncrop(values, self.pose, shape, self.scale, outside)
+            beside = np.zeros(1) if outside is None else outside.floats()
+            return uncrop(values, self.pose, shape, self.scale, beside)
         if values.shape[1:] == shape:
             return values.astype(np.float32, copy=False)
         return resize(values, shape)
@@ -95,16 +101,16 @@ class Preprocessing(BaseModel):
                 f"the model was fitted on {self.channels}",
                 f"convert it, or fit with --set image.channels={self.channels}",
             )
-        floats = LoadedImage(image.path, pixels).floats()
+        image = LoadedImage(image.path, pixels)
         scale = self.scale_of(image.height, image.width)
         if self.crop is not None:
+            floats = image.floats()
             found = find_pose(floats.mean(0))
             middle = ((image.height - 1) / 2, (image.width - 1) / 2)
             pose = found.pose if found else Pose(middle, (0.0, 1.0))
-            return PreprocessedImage(crop(floats, pose, self.crop, scale), floats, pose, scale)
-        height, width = self.scaled(image.height, image.width)
-        resized = floats if (height, width) == floats.shape[1:] else resize(floats, (height, width))
-        return PreprocessedImage(resized, floats, None, scale)
+            return PreprocessedImage(crop(floats, pose, self.crop, scale), image, pose, scale)
+        resized = image.resized(self.scaled(image.height, image.width))
+        return PreprocessedImage(resized, image, None, scale)
 
     def scale_of(self, height: int, width: int) -> float:
         """The network's pixels per pixel of an image of ``height`` and ``width``."""

@@ -1,18 +1,21 @@
-"""Writing files and folders so that they appear whole or not at all."""
+"""Writing files and folders so that they appear whole or not at all, also when the power fails.
+
+Temporary files have a name of :mod:`blemish.storage.leftovers`, by which those of a killed run are recognised.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.errors import FileError
+from blemish.errors import FileError, NameInTheWayError
+from blemish.storage.leftovers import remove_leftovers, temporary_name
 
 _WORDS = {
     errno.ENOSPC: ("the disk is full", "free some space and run again"),
@@ -28,10 +31,16 @@ _WORDS = {
 }
 
 
-def _write_error(path: Path, error: OSError) -> FileError:
+_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
+"""Errors that come of this one name; files of other names can be written."""
+
+
+def write_error(path: Path, error: OSError) -> FileError:
+    """The error to raise for a file that cannot be written."""
     fallback = (f"cannot be written ({error.strerror or error})", "choose another output folder")
     problem, remedy = _WORDS.get(error.errno or 0, fallback)
-    return FileError(path, problem, remedy)
+    kind = NameInTheWayError if error.errno in _OF_THE_NAME else FileError
+    return kind(path, problem, remedy)
 
 
 def _encode(text: str) -> bytes:
@@ -43,8 +52,9 @@ def _encode(text: str) -> bytes:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the folder of ``path`` that takes its name when the block ends well.
 
-    The temporary file keeps the suffix of ``path`` and a hidden name; missing folders are made. When the
-    block raises (Ctrl-C included) the temporary file is removed and whatever stood at ``path`` before stays.
+    The temporary file keeps the suffix of ``path`` and a hidden name; missing folders are made. Its content is on
+    the disk before it takes the name. When the block raises (Ctrl-C included) the temporary file is removed and
+    whatever stood at ``path`` before stays.
 
     Raises
     ------
@@ -52,13 +62,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         An ``OSError`` in the block or in the final renaming, put in words.
     """
     path = Path(path)
-    temporary = path.with_name(f".part-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(temporary_name(path.suffix))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
@@ -68,8 +79,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder of the same name that becomes ``path`` when the block ends well.
 
-    It is empty and lies in a hidden folder beside ``path``, which a run that was killed leaves and the next one
-    clears. Missing folders above ``path`` are made.
+    It is empty and lies in a hidden folder beside ``path``. Missing folders above ``path`` are made.
 
     Raises
     ------
@@ -77,15 +87,24 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         When the folder cannot be made, or cannot take its name.
     """
     path = Path(path)
-    hidden = path.parent / f".part-{path.name}"
+    hidden = path.parent / temporary_name()
     temporary = hidden / path.name
-    shutil.rmtree(hidden, ignore_errors=True)
+    remove_leftovers(path.parent)
     try:
         _make(path, lambda: temporary.mkdir(parents=True))
         yield temporary
         _make(path, lambda: temporary.rename(path))
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring the content of a file to the disk; without it, a power failure can leave the new name with no content."""
+    file = os.open(path, os.O_RDWR)  # Windows flushes only files that are open for writing
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _make(path: Path, step: Callable[[], object]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from blemish.errors import FileError
+from blemish.errors import FileError, NameInTheWayError
+from blemish.storage.atomic import write_error, write_text
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -43,6 +45,18 @@ class RecordsLog(Generic[R]):
             read_record(self.path, number, line, model, "delete the line, or the file to start anew")
             for number, line in enumerate(lines, start=1)
         ]
+
+    def keep(self, records: Iterable[R]) -> None:
+        """Replace the records of the file by ``records``, all at once.
+
+        Raises
+        ------
+        FileError
+            When the file cannot be written; it stays as it was.
+        """
+        records = list(records)
+        write_text(self.path, "".join(f"{record.model_dump_json()}\n" for record in records))
+        self.records[:] = records
 
     def append(self, record: R) -> None:
         """Write one record at the end; on a disk that fills up the file is cut back to its former end."""
@@ -140,7 +154,10 @@ def append_line(path: str | Path, line: bytes) -> None:
 
 
 def unwritable(path: str | Path, error: OSError) -> FileError:
-    """The error to raise for a file of records that cannot be written."""
-    return FileError(
-        path, f"cannot be written ({error.strerror})", "check the disk's space and the folder's permissions"
+    """The error to raise for a file of records, or for arrays, that cannot be written."""
+    found = write_error(Path(path), error)
+    problem, remedy = (
+        f"cannot be written ({error.strerror})",
+        "check the disk's space and the folder's permissions",
     )
+    return found if isinstance(found, NameInTheWayError) else FileError(path, problem, remedy)

@@ -20,6 +20,9 @@ from blemish.storage.records_log import RecordsLog
 
 R = TypeVar("R", bound=BaseModel)
 
+CLEARING_FILE = ".blemish-clearing.json"
+"""Names of what an overwriting run removes, until it has done so."""
+
 
 @dataclass(frozen=True)
 class RunMark:
@@ -101,7 +104,7 @@ class RunFolder:
         overwrite: remove what an earlier run wrote, and nothing else.
         compared: keys of the settings that have to be equal for a run to be resumed; None compares all.
         written: gives the files and folders that an earlier run wrote, relative to the folder, for an overwriting
-            run to remove. The settings file and the marks need no mention; they are removed last.
+            run to remove. The settings file and the marks need no mention; they are removed first.
         emptied: folders to remove too, as far as nothing is left in them.
 
         Raises
@@ -113,6 +116,7 @@ class RunFolder:
             When the folder cannot be written, or the settings in it cannot be read.
         """
         refuse_contradiction(resume=resume, overwrite=overwrite)
+        self._finish_clearing()
         resumed = False
         if overwrite:
             if any(self._exists(mark.name) for mark in self.marks):
@@ -156,28 +160,44 @@ class RunFolder:
                 raise UsageError(f"{self.path}: {self._other.format(setting=words, key=key)}")
 
     def clear(self, names: Iterable[str | Path], *, emptied: Iterable[str] = ()) -> None:
-        """Remove what an earlier run wrote: ``names`` in their order, then settings file and marks.
+        """Remove what an earlier run wrote: marks and settings file first, then ``names`` in their order.
 
-        The marks are last, so that a removal which is stopped half-way can be repeated. Names that lead out of the
-        folder are passed over.
+        What is to be removed is written down before, so that a removal which is stopped half-way is finished by the
+        next run. No record ever vouches for a file that is gone. Names that lead out of the folder are passed over.
 
         Raises
         ------
         FileError
             Naming what cannot be removed.
         """
-        for name in names:
-            place = PurePath(name)
-            if not place.is_absolute() and ".." not in place.parts:
-                self.remove(name)
-        for folder in emptied:
-            _remove_empty(self.path / folder)
-        if self.settings_file is not None and self.settings_file not in {mark.name for mark in self.marks}:
-            self.remove(self.settings_file)
-        for mark in self.marks:
-            self.remove(mark.name)
+        marks = [mark.name for mark in self.marks]
+        settings = [self.settings_file] if self.settings_file is not None else []
+        listed = {"files": [*dict.fromkeys([*marks, *settings]), *map(str, names)], "folders": list(emptied)}
+        write_json(self.path / CLEARING_FILE, listed)
+        self._finish_clearing()
 
-    def remove(self, name: str | Path) -> None:
+    def _finish_clearing(self) -> None:
+        """Remove what :meth:`clear` has written down, and the list last."""
+        path = self.path / CLEARING_FILE
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8"))
+            files, folders = (
+                [PurePath(name) for name in listed[key] if isinstance(name, str)]
+                for key in ("files", "folders")
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            files, folders = [], []  # it was edited; the list alone is removed
+        for name in files:
+            if _stays_inside(name):
+                self.remove(name)
+        for folder in folders:
+            if _stays_inside(folder):
+                _remove_empty(self.path / folder)
+        self.remove(CLEARING_FILE)
+
+    def remove(self, name: str | PurePath) -> None:
         """Remove a file, or a folder with all that is in it; do nothing where there is none.
 
         Raises
@@ -258,6 +278,10 @@ def refuse_unwritable(folder: str | Path, error: type[FileError] = FileError) ->
         if not os.access(there, os.W_OK | os.X_OK):
             raise error(there, "no permission to write here", remedy)
         return
+
+
+def _stays_inside(name: PurePath) -> bool:
+    return not name.is_absolute() and ".." not in name.parts
 
 
 def _as_json(value: Any) -> Any:

@@ -28,6 +28,8 @@ from blemish.storage.records_log import RecordsLog, unwritable
 from blemish.storage.run_folder import RunFolder, RunMark
 
 TILED, JOURNAL = ".zarr", ".blocks.jsonl"
+CONTENT = "content_sha256"
+"""Attribute of the arrays."""
 
 
 class BlockRecord(BaseModel):
@@ -63,6 +65,7 @@ class TiledFile(Generic[R]):
     path: without its suffix; an unfinished file is continued, its ``records`` are those of its finished blocks.
     record: the type of a block's line.
     attributes: stored with the file, in JSON; a file with others is refused.
+    content: SHA-256 of what the file is made from; a file made from other content is made anew.
 
     Raises
     ------
@@ -81,11 +84,13 @@ class TiledFile(Generic[R]):
         size: tuple[int, int],
         side: int,
         attributes: Mapping[str, Any],
+        content: str | None = None,
     ) -> None:
         self.path = tiled(path)
         self.size, self.side, self.layers = size, side, dict(layers)
         self.attributes: dict[str, Any] = json.loads(json.dumps({"size": size, "block": side, **attributes}))
-        fresh = not os.path.isdir(self.path)
+        self._content = content
+        fresh = not os.path.isdir(self.path) or content_of(self.path) not in (content, None)
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if fresh:
@@ -117,10 +122,11 @@ class TiledFile(Generic[R]):
                 dtype=layer.dtype,
                 fill_value=np.nan,
             )
-        group.attrs.update(self.attributes)
+        group.attrs.update({**self.attributes, **({CONTENT: self._content} if self._content else {})})
 
     def _opened(self) -> dict[str, Any]:
         there, wanted = dict(open_tiled(self.path).attrs), self.attributes
+        there.pop(CONTENT, None)
         for key in sorted({*wanted, *there}):
             if there.get(key) != wanted.get(key):
                 raise UsageError(
@@ -176,6 +182,15 @@ def open_tiled(path: Path) -> Any:
         raise FileError(path, "does not exist", "check the path")
     with reading(path):
         return zarr.open_group(str(path), mode="r")
+
+
+def content_of(path: Path) -> str | None:
+    """SHA-256 of what the arrays at ``path`` were made from; None where that is not known."""
+    try:
+        found = open_tiled(path).attrs.get(CONTENT)
+    except FileError:
+        return None
+    return found if isinstance(found, str) else None
 
 
 @contextmanager

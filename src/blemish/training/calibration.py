@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blemish.detectors.ensemble import for_inspection
+from blemish.errors import CalibrationError
 from blemish.inspection.calibration import calibrated
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import ModelFile
@@ -16,8 +17,12 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
     ----------
     file: document of the model, without calibration.
 
+    Images that have become unreadable since the fit began are reported, and the others calibrate.
+
     Raises
     ------
+    CalibrationError
+        When too few are left for the false-reject rate; the trained network stays in the checkpoint.
     Stopped
         When the observer asked to stop.
     """
@@ -29,4 +34,13 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
     if run.recipe.threshold.rule == "train-mean":
         observer.stage(f"Scoring {source.describe('train')}, whose mean is the threshold")
         training_scores = source.scores(detector, "train", observer).scores
-    return detector.with_file(calibrated(file, scored, training_scores, source.unit))
+    found = detector.with_file(calibrated(file, scored, training_scores, source.unit))
+    try:
+        _ = found.threshold
+    except CalibrationError as error:
+        if not scored.missing:
+            raise
+        raise CalibrationError(
+            f"{error}; or bring back the images named above, and go on with --resume"
+        ) from None
+    return found

@@ -21,6 +21,7 @@ from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
+from blemish.storage.run_lock import owned
 from blemish.training.calibration import calibrate
 from blemish.training.defects import read_defects
 from blemish.training.device import choose_machine
@@ -89,12 +90,36 @@ def fit(
     RecipeError, FileError, UsageError
         In one line that names the setting or the file, and the remedy.
     """
-    begun = time.perf_counter()
-    observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
-    path = Path(images)
+    with owned(folder):
+        return _fit(
+            Path(images),
+            recipe,
+            all_settings(settings, budget, false_reject_rate),
+            continue_from=continue_from,
+            defects=defects,
+            folder=folder,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer or Observer(),
+        )
+
+
+def _fit(
+    path: Path,
+    recipe: str | Path | Recipe | None,
+    settings: list[str],
+    *,
+    continue_from: str | Path | None,
+    defects: str | Path | None,
+    folder: Path | None,
+    resume: bool,
+    overwrite: bool,
+    observer: Observer,
+) -> Detector:
+    begun = time.perf_counter()
     start = None if continue_from is None else WarmStart(continue_from)
-    chosen = choose_recipe(path, recipe, start, all_settings(settings, budget, false_reject_rate))
+    chosen = choose_recipe(path, recipe, start, settings)
     if defects is not None and chosen.combination != "soft-maximum":
         raise UsageError(
             f"{chosen.name}: confirmed defects choose among models combined by a soft maximum; fit the recipe blemish, "

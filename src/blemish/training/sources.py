@@ -74,7 +74,7 @@ class FitSource(Protocol):
         Raises
         ------
         ImageError
-            When an image can no longer be read.
+            When a scene can no longer be read; single images that cannot are reported and left out.
         Stopped
             When the observer asked to stop.
         """

@@ -550,7 +550,7 @@ def test_no_learned_encoder_is_one_line(folder: Path, tmp_path: Path, learned: P
 
 def test_an_output_folder_that_is_a_file(folder: Path, tmp_path: Path, encoder: StandIn) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="out: is a file, so nothing can be written here"):
         encode_folder(folder, tmp_path / "out")
     assert encoder.asked == []
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from blemish.errors import FileError, ImageError, UsageError
+from blemish.errors import FileError, ImageError, NameInTheWayError, UsageError
 from blemish.jpeg.batch.plan import EncodingJob, plan_jobs, split_done
 from blemish.jpeg.batch.records import JOURNAL_FILE, BatchResult, EncodedFile, file_sha256
 from blemish.jpeg.batch.settings import BatchSettings
-from blemish.jpeg.batch.worker import EncodedJob, encode_one, learned_encoder
+from blemish.jpeg.batch.worker import EncodedJob, encode_one, learned_encoder, lost_one
 from blemish.jpeg.protection import load_detector
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 from blemish.storage.atomic import atomic_path
+from blemish.storage.leftovers import remove_leftovers
 from blemish.storage.records_log import RecordsLog
+from blemish.storage.run_lock import owned
 from blemish.workers import each
 
 PROTECTION_FILE = "blemish-jpeg.html"
@@ -69,12 +71,31 @@ def encode_folder(
     jobs = plan_jobs(
         [Path(source) for source in given], None if out is None else Path(out), settings, fingerprint
     )
-    logs = {root: RecordsLog(root / JOURNAL_FILE, EncodedFile) for root in {job.root for job in jobs}}
+    roots = sorted({job.root for job in jobs})
+    with ExitStack() as held:
+        for root in roots:
+            held.enter_context(owned(root))
+        for folder in {job.path.parent for job in jobs}:  # in place, links may lead out of the roots
+            remove_leftovers(folder)
+        return _encode_jobs(jobs, roots, settings, in_place, workers, overwrite, observer)
+
+
+def _encode_jobs(
+    jobs: list[EncodingJob],
+    roots: Sequence[Path],
+    settings: BatchSettings,
+    in_place: bool,
+    workers: int,
+    overwrite: bool,
+    observer: Observer,
+) -> BatchResult:
+    fingerprint = settings.fingerprint()
+    logs = {root: RecordsLog(root / JOURNAL_FILE, EncodedFile) for root in roots}
     done, left = split_done(jobs, logs, fingerprint)
     earlier = f", {len(done)} already done" if done else ""
     observer.stage(f"Encoding {counted(len(left), 'image')}{earlier}")
     finished = dict(done)
-    for result in each(encode_one, left, workers=workers, observer=observer):
+    for result in each(encode_one, left, workers=workers, observer=observer, lost=lost_one):
         if isinstance(result, FileError):
             observer.problem(result)
             continue
@@ -82,6 +103,8 @@ def encode_folder(
             _write(result, logs[result.job.root], overwrite)
         except ImageError as problem:
             observer.problem(problem)
+        except NameInTheWayError as error:
+            observer.problem(error.of_image(result.job.item.path))
         except FileError as problem:
             if not in_place:
                 raise
@@ -113,14 +136,12 @@ def _write(outcome: EncodedJob, log: RecordsLog[EncodedFile], overwrite: bool) -
         ours = {old.output_sha256 for old in log.records if old.output == record.output}
         if there not in ours | {record.output_sha256}:
             raise ImageError(path, "is there already and not of an earlier run", "use --overwrite")
-    log.append(record)
+    if record not in log.records:  # as after a kill between the line and the file
+        log.append(record)
     if there == record.output_sha256:
         return
     with atomic_path(path) as temporary:
-        with open(temporary, "wb") as file:
-            file.write(outcome.data)
-            file.flush()
-            os.fsync(file.fileno())  # in place, the old file is gone once this one has its name
+        temporary.write_bytes(outcome.data)
         if job.in_place:
             shutil.copymode(path, temporary)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blemish.data.opening import file_bytes, image_format
-from blemish.errors import FileError, ImageError
+from blemish.data.opening import RESAVE, file_bytes, image_format, within_memory
+from blemish.errors import BlemishError, FileError, ImageError
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
 from blemish.jpeg.batch.settings import BatchSettings
@@ -23,7 +23,6 @@ from blemish.jpeg.source_image import (
     decode,
     orientation_segment,
     read_source,
-    within_memory,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +44,18 @@ def encode_one(job: EncodingJob) -> EncodedJob | FileError:
         with within_memory(job.item.path):
             return _encode(job)
     except FileError as error:
-        return error
+        return error.without_frames()
+    except BlemishError:
+        raise
+    except Exception as error:  # whatever it is, the other images go on
+        problem = f"cannot be encoded ({type(error).__name__}: {error})"
+        return ImageError(job.item.path, problem, "report this as a defect, with the image")
+
+
+def lost_one(job: EncodingJob) -> FileError:
+    """The error of an image that ends each process that encodes it."""
+    problem = "ends the process that encodes it, by damage or for want of memory"
+    return ImageError(job.item.path, problem, "save it again from its source, cut it, or leave it out")
 
 
 def _encode(job: EncodingJob) -> EncodedJob:
@@ -156,7 +166,7 @@ def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings
         segments = orientation_segment(before)
     data = recode(before, segments=segments, name=path)
     if not np.array_equal(decode(before), decode(data)):
-        raise _differs(path)
+        raise ImageError(path, "is damaged: decoders do not agree on what it holds", RESAVE)
     return data
 
 

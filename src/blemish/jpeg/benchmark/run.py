@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.datasets import Item, find_images
+from blemish.data.opening import within_memory
 from blemish.errors import BlemishError, FileError, ImageError, UsageError
 from blemish.jpeg import quality as measuring
 from blemish.jpeg.benchmark import bd_rate as bd
@@ -24,11 +25,12 @@ from blemish.jpeg.benchmark.find_codecs import find_codecs
 from blemish.jpeg.benchmark.records import CodecEvaluation, CodecRecord
 from blemish.jpeg.benchmark.summary import summarise
 from blemish.jpeg.quality import Measure, Unavailable
-from blemish.jpeg.source_image import read_source, within_memory
+from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 from blemish.storage.atomic import write_json, write_text
 from blemish.storage.run_folder import RunFolder
+from blemish.storage.run_lock import owned
 from blemish.workers import each
 
 Pixels = NDArray[np.uint8]
@@ -88,70 +90,71 @@ def evaluate(
         missing = []
     encoders = list({encoder.name: encoder for encoder in (*BASELINES, *encoders)}.values())
     measures, without = measuring.measures(ssimulacra2=ssimulacra2, lpips=lpips)
-    items = find_images(images)
     out = Path(out)
-    run = RunFolder(out)
-    if overwrite:
-        run.remove(RECORDS_FILE)
-    log = run.records(RECORDS_FILE, CodecRecord)
-    tasks = _tasks(items, encoders, sorted(set(qualities)), measures, observer)
-    wanted = {task.key(quality) for task in tasks for quality in task.qualities}
-    known = {_key(record): record for record in log.records if record.measures.keys() >= set(measures)}
-    open_tasks = [
-        task
-        for task in (
-            replace(task, qualities=tuple(q for q in task.qualities if task.key(q) not in known))
-            for task in tasks
+    with owned(out):
+        items = find_images(images)
+        run = RunFolder(out)
+        if overwrite:
+            run.remove(RECORDS_FILE)
+        log = run.records(RECORDS_FILE, CodecRecord)
+        tasks = _tasks(items, encoders, sorted(set(qualities)), measures, observer)
+        wanted = {task.key(quality) for task in tasks for quality in task.qualities}
+        known = {_key(record): record for record in log.records if record.measures.keys() >= set(measures)}
+        open_tasks = [
+            task
+            for task in (
+                replace(task, qualities=tuple(q for q in task.qualities if task.key(q) not in known))
+                for task in tasks
+            )
+            if task.qualities
+        ]
+        observer.stage(
+            f"Evaluating {counted(len(encoders), 'encoder')} on {counted(len(items), 'image')}: "
+            f"{counted(sum(len(task.qualities) for task in open_tasks), 'file')} to measure, "
+            f"{len(wanted & known.keys())} already done"
         )
-        if task.qualities
-    ]
-    observer.stage(
-        f"Evaluating {counted(len(encoders), 'encoder')} on {counted(len(items), 'image')}: "
-        f"{counted(sum(len(task.qualities) for task in open_tasks), 'file')} to measure, "
-        f"{len(wanted & known.keys())} already done"
-    )
-    reported: set[str] = set()
-    for result in each(run_task, open_tasks, workers=workers, observer=observer):
-        if isinstance(result, BlemishError):
-            if str(result) not in reported:  # a damaged image fails with every encoder
-                observer.problem(result)
-                reported.add(str(result))
-            continue
-        for record in result:
-            log.append(record)
-            known[_key(record)] = record
-    records = [known[key] for key in sorted(wanted & known.keys())]
-    if not records:
-        raise FileError(Path(images), "holds no image that could be encoded", "see the lines above")
-    working = {record.encoder for record in records}
-    missing += [
-        Unavailable(one.name, "it failed on every image") for one in encoders if one.name not in working
-    ]
-    encoders = [encoder for encoder in encoders if encoder.name in working]
-    evaluation = summarise(
-        records,
-        encoders,
-        bpp_range=bpp_range,
-        missing={one.name: one.remedy for one in (*missing, *without)},
-        command=command,
-        workers=workers,
-    )
-    write_json(out / EVALUATION_FILE, evaluation.model_dump(mode="json"))
-    write_text(out / TABLE_FILE, evaluation.markdown())
+        reported: set[str] = set()
+        for result in each(run_task, open_tasks, workers=workers, observer=observer):
+            if isinstance(result, BlemishError):
+                if str(result) not in reported:  # a damaged image fails with every encoder
+                    observer.problem(result)
+                    reported.add(str(result))
+                continue
+            for record in result:
+                log.append(record)
+                known[_key(record)] = record
+        records = [known[key] for key in sorted(wanted & known.keys())]
+        if not records:
+            raise FileError(Path(images), "holds no image that could be encoded", "see the lines above")
+        working = {record.encoder for record in records}
+        missing += [
+            Unavailable(one.name, "it failed on every image") for one in encoders if one.name not in working
+        ]
+        encoders = [encoder for encoder in encoders if encoder.name in working]
+        evaluation = summarise(
+            records,
+            encoders,
+            bpp_range=bpp_range,
+            missing={one.name: one.remedy for one in (*missing, *without)},
+            command=command,
+            workers=workers,
+        )
+        write_json(out / EVALUATION_FILE, evaluation.model_dump(mode="json"))
+        write_text(out / TABLE_FILE, evaluation.markdown())
 
-    from blemish.jpeg.benchmark.page import write_evaluation_page
+        from blemish.jpeg.benchmark.page import write_evaluation_page
 
-    shown = {record.image for record in records}
-    write_evaluation_page(
-        out / REPORT_FILE,
-        evaluation,
-        [item for item in items if item.name in shown],
-        encoders,
-        crops=crops,
-        workers=workers,
-        observer=observer,
-    )
-    return evaluation
+        shown = {record.image for record in records}
+        write_evaluation_page(
+            out / REPORT_FILE,
+            evaluation,
+            [item for item in items if item.name in shown],
+            encoders,
+            crops=crops,
+            workers=workers,
+            observer=observer,
+        )
+        return evaluation
 
 
 @dataclass(frozen=True)

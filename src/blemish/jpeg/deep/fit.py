@@ -20,6 +20,7 @@ from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import override
 from blemish.storage.model_folder import JPEG_ENCODER, weights_sha256
+from blemish.storage.run_lock import owned
 from blemish.training.device import choose_machine
 from blemish.training.patches import PreprocessedImages
 from blemish.training.runs import claim_folder, finish, fitted_once, output_folder, train_for
@@ -58,17 +59,29 @@ def fit_jpeg(
     RecipeError, FileError, UsageError
         In one line that names the setting or the file, and the remedy.
     """
-    observer = observer or Observer()
     folder = output_folder(out, resume=resume, overwrite=overwrite)
+    with owned(folder):
+        return _fit(Path(images), recipe, list(settings), folder, resume, overwrite, observer or Observer())
+
+
+def _fit(
+    images: Path,
+    recipe: str | Path | DeepRecipe,
+    settings: list[str],
+    folder: Path | None,
+    resume: bool,
+    overwrite: bool,
+    observer: Observer,
+) -> DeepEncoder:
     given = recipe if isinstance(recipe, DeepRecipe) else load_deep_recipe(recipe)
-    chosen = override(given, list(settings))
+    chosen = override(given, settings)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     model = _build(chosen)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
 
     observer.stage(f"Reading the photographs in {images}")
-    data, usable = _read(Path(images), chosen, observer)
+    data, usable = _read(images, chosen, observer)
     split = _split(images, list(usable), chosen)
     sources = {
         part: PreprocessedImages([usable[name] for name in names], _COLOUR) for part, names in split.items()

@@ -1,0 +1,134 @@
+"""Temporary files and folders: names that tell whose they are, and removal of those that a killed run left.
+
+A name holds the machine and the process that made it: ``.part-MACHINE-PROCESS-RANDOM``. It is left over when that
+process is gone. Files of another machine, on a disk that several use, are left over a day after they were last
+written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from platform import node
+
+from blemish.errors import FileError
+
+PREFIX, FOLDER_PREFIX = ".part-", "blemish-"
+_NAME = re.compile(
+    r"(?:\.part-|blemish-)(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)-[0-9a-z_]+(?:\..*)?", re.S
+)
+_FORMER = re.compile(r"\.part-[0-9a-f]{16}(?:\..*)?|blemish-[0-9a-z_]{8}", re.S)
+"""Names of version 0.1, which do not tell whose they are."""
+_DAY = 24 * 3600
+
+
+def temporary_name(suffix: str = "") -> str:
+    """A hidden name for a temporary file or folder of this process."""
+    return f"{PREFIX}{_owner()}{secrets.token_hex(6)}{suffix}"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give an empty folder of this process in the system's folder for temporary files, removed after the block.
+
+    Raises
+    ------
+    FileError
+        When it cannot be made, or an ``OSError`` in the block.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{_owner()}") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise FileError(
+            tempfile.gettempdir(),
+            f"temporary files cannot be written here ({error.strerror or error})",
+            "free some space, or name another folder by TMPDIR",
+        ) from error
+
+
+def remove_leftovers(folder: str | Path, *, below: bool = False) -> None:
+    """Remove temporary files and folders in ``folder`` whose process is gone.
+
+    What cannot be removed stays: it is in nobody's way.
+
+    Parameters
+    ----------
+    below: whether to search the folders below ``folder`` too, but for arrays (``*.zarr``), which hold many files and
+        no temporary ones.
+    """
+    folders = [Path(folder)]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if _is_left_over(entry):
+                _remove(entry, is_folder)
+            elif below and is_folder and not entry.name.endswith(".zarr"):
+                folders.append(Path(entry.path))
+
+
+def remove_temporary_folders() -> None:
+    """Remove folders of killed runs in the system's folder for temporary files."""
+    with suppress(OSError):
+        for entry in os.scandir(tempfile.gettempdir()):
+            if entry.name.startswith(FOLDER_PREFIX) and _is_left_over(entry):
+                _remove(entry, entry.is_dir(follow_symlinks=False))
+
+
+def is_running(process: int) -> bool:
+    """True if a process of this number runs on this machine."""
+    if os.name == "nt":  # where os.kill would end it
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, process)  # type: ignore[attr-defined]
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
+        return bool(handle)
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def machine() -> str:
+    """A short name of this machine that tells it from others on the same disk."""
+    return hashlib.sha256(node().encode()).hexdigest()[:6]
+
+
+def _owner() -> str:
+    return f"{machine()}-{os.getpid()}-"
+
+
+def _is_left_over(entry: os.DirEntry[str]) -> bool:
+    if found := _NAME.fullmatch(entry.name):
+        if found["machine"] == machine():
+            return not is_running(int(found["process"]))
+    elif not _FORMER.fullmatch(entry.name):
+        return False
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _DAY
+    except OSError:
+        return False
+
+
+def _remove(entry: os.DirEntry[str], is_folder: bool) -> None:
+    if is_folder:
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(entry.path)
