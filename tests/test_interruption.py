@@ -9,20 +9,29 @@ import pytest
 from blemish.interruption import interruptible
 
 
-def press_ctrl_c(times: int) -> bool:
-    with interruptible() as pressed:
-        assert not pressed()
+def request(number: signal.Signals, times: int) -> bool:
+    with interruptible() as asked:
+        assert not asked()
         for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
-        return pressed()
+            os.kill(os.getpid(), number)
+        return asked()
 
 
-def test_the_first_ctrl_c_is_a_request_and_the_second_interrupts() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert press_ctrl_c(1)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_request_is_kept_in_mind_and_the_second_interrupts(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    assert request(number, 1)
     with pytest.raises(KeyboardInterrupt):
-        press_ctrl_c(2)
-    assert signal.getsignal(signal.SIGINT) is before
+        request(number, 2)
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_end_of_the_terminal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert not request(signal.SIGHUP, 1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_nothing_is_caught() -> None:

@@ -16,7 +16,7 @@ ROOT = Path(blemish.__file__).parent
 LONGEST = 450  # lines of a module
 
 ROOMS = (
-    "_version", "errors", "extras", "observer", "interruption", "workers", "storage",
+    "_version", "errors", "limits", "extras", "observer", "interruption", "workers", "storage",
     "data", "preprocessing", "decision",
     "layers", "similarity", "recipes", "models", "detectors",
     "report", "training", "inspection", "evaluation", "export", "serve",

@@ -78,3 +78,11 @@ def test_no_tasks(workers: int) -> None:
 def test_no_workers() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         list(each(factorial, range(2), workers=0))
+
+
+def test_a_task_that_ends_its_process_costs_no_other() -> None:
+    tasks = ["1", DEATH, *map(str, range(2, 9)), DEATH, "9"]
+    observer = Counting()
+    found = list(each(eval, tasks, workers=2, observer=observer, lost=len))
+    assert sorted(found) == [*range(1, 10), len(DEATH), len(DEATH)]
+    assert observer.counts[-1] == (len(tasks), len(tasks))

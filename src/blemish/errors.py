@@ -103,6 +103,15 @@ class Stopped(BlemishError):
     """An interruption by the user; finished parts are on disk."""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """True if ``error`` says that memory could not be had, in Python's words or in torch's."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
+
+
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """Suggest the known name that resembles an unknown one, or list all known names; ends an error message.
 

@@ -6,8 +6,12 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -375,3 +379,145 @@ def test_warnings_of_pillow_are_not_shown(blemish: Run) -> None:
             "Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin"
         )
     assert shown == []
+
+
+# -- what no function foresaw --------------------------------------------------------------------------
+
+BLEMISH = [sys.executable, "-m", "blemish"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["fit", "images", "--out", ""], "the argument '' after --out is empty"),
+        (["fit", "", "--out", "model"], "the argument '' after fit is empty"),
+        (["jpeg", "encode", "images", "--out="], "the argument '--out=' is empty"),
+    ],
+)
+def test_an_empty_argument_is_no_folder(
+    blemish: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = blemish(*words)
+    assert ran.code == 2
+    assert named in ran.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory; use smaller images"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory; use smaller"),
+        (OSError(28, "No space left on device", "a.png"), "a.png: No space left on device; check the disk"),
+        (ZeroDivisionError("division\nby zero"), r"unexpected ZeroDivisionError at test_app.py:"),
+    ],
+)
+def test_an_unexpected_error_is_one_line_that_says_how_to_report_it(
+    blemish: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("blemish.recipes.recipe_names", fail)
+    ran = blemish("recipes")
+    assert ran.code == 1
+    assert words in ran.error
+    if isinstance(error, ZeroDivisionError):
+        assert "division\\nby zero; this is a defect of Blemish: please report it" in ran.error
+        monkeypatch.setenv("BLEMISH_TRACEBACK", "1")
+        assert "Traceback" in blemish("recipes").err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_results_that_cannot_be_printed_are_reported() -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [*BLEMISH, "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ran.returncode == 1
+    assert (
+        ran.stderr
+        == "blemish: standard output: No space left on device; check the disk, the path and its permissions\n"
+    )
+
+
+def test_names_are_printed_where_the_system_knows_ascii_alone(tmp_path: Path) -> None:
+    (tmp_path / "ü.png").write_bytes(b"no image")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [*BLEMISH, "jpeg", "encode", str(tmp_path), "--out", str(tmp_path / "out")],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert b"Traceback" not in ran.stderr
+    assert rb"\udcc3\udcbc.png" in ran.stderr
+    assert b"set PYTHONUTF8=1" in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_end_leaves_a_checkpoint_to_resume_from(
+    good: Path, tmp_path: Path, tiny_options: list[str], number: signal.Signals
+) -> None:
+    out = tmp_path / "model"
+    words = ["fit", str(good), "--out", str(out), *tiny_options, "--set", "training.steps=100000"]
+    with subprocess.Popen([*BLEMISH, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Training"):
+                time.sleep(1)
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 1
+    assert re.search(
+        r"blemish: stopped at step \d+ of 100000; go on with: blemish fit .* --resume\n$", rest
+    ), rest
+    assert (out / "checkpoint" / "state.json").exists()
+    assert not (out / ".blemish.lock").exists()
+
+
+SETTINGS = [
+    "training.steps=99999999999999999999999",
+    "training.seed=18446744073709551616",
+    "patch.size=100000",
+    "image.size=1000000",
+    "encoder.latent=1000000000",
+    "corruption=[{name: blocks, size: 24, count: 1000000000}]",
+    "score.sigma=1e300",
+    "score.sigma=1e6",
+    "training.batch=1000000000",
+    "training.batch=60000",
+    "training.patience=1e300",
+    "training.learning_rate=.inf",
+    "image.channels=1000000000",
+    "training.budget=1e300",
+    "name=../../elsewhere",
+    "name=''",
+    "training.seed=" + "[" * 5000,
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=[setting[:40] for setting in SETTINGS])
+def test_absurd_settings_are_refused_before_any_work(
+    blemish: Run, good: Path, tmp_path: Path, setting: str
+) -> None:
+    ran = blemish("fit", good, "--recipe", "ssim-ae", "--out", tmp_path / "model", "--set", setting)
+    assert ran.code == 2
+    assert "unexpected" not in ran.error
+    assert "Reading" not in ran.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_recipe_is_not_named_like_a_path(blemish: Run, dataset: Path, tmp_path: Path) -> None:
+    text = resources.files("blemish.recipes").joinpath("ssim-ae.yaml").read_text(encoding="utf-8")
+    for name in ("PWNCMP/evil", "../../evil", ".", "a\\\\b", "a\\tb"):
+        (tmp_path / "evil.yaml").write_text(
+            re.sub(r"(?m)^name: .*$", f'name: "{name}"', text), encoding="utf-8"
+        )
+        ran = blemish("compare", dataset, "--recipes", tmp_path / "evil.yaml", "--out", tmp_path / "cmp")
+        assert ran.code == 2
+        assert "is no name: write at most" in ran.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.yaml"]

@@ -138,3 +138,13 @@ def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert sha256(b"0123456") != sha256(b"0123457")
     with pytest.raises(ImageError, match="cannot be read"):
         sampled_sha256(tmp_path / "gone.tif")
+
+
+def test_faults_keep_no_image_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(b"")
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    Image.new("L", (8, 8)).save(tmp_path / "c.png")
+    _, _, problems = fingerprint(find_images(tmp_path))
+    assert len(problems) == 2
+    assert all(problem.__traceback__ is problem.__context__ is None for problem in problems)

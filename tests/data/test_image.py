@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.data.image import ImageInfo, LoadedImage, image_info, read_image, resize, select_channels
+from blemish.data.opening import reading
 from blemish.errors import ImageError, UsageError
 
 H, W = 9, 7
@@ -442,3 +443,70 @@ def test_reducing_does_not_alias() -> None:
     stripes = np.tile(np.float32([0, 1, 1, 0]), (1, 64, 16))  # (1, 64, 64)
     reduced = resize(stripes, (16, 16))
     assert np.abs(reduced[:, :, 1:-1] - 0.5).max() < 1e-6
+
+
+# -- limits --------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_limited_and_not_pixels_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((10, 20, 4), np.float64), photometric="rgb")
+    assert read_image(path, max_bytes=10 * 20 * 4 * 8).kind == "float32"
+    assert "takes 0.0 GB once it is decoded" in fault(path, max_bytes=10 * 20 * 4 * 8 - 1)
+    with pytest.raises(ImageError, match="once it is decoded"):
+        image_info(path, max_bytes=10 * 20 * 4 * 8 - 1)
+
+
+def test_a_sparse_tiff_is_not_read_as_black(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tiles = iter([np.ones((16, 16), np.uint8), None, None, None])
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(tiles, shape=(32, 32), dtype=np.uint8, tile=(16, 16), compression="zlib")
+    assert "parts of it were never written" in fault(path)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("L", (64, 64)).save(path, progressive=True)
+    data = path.read_bytes()
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2]
+    path.write_bytes(data[:start] + 600 * scan + data[-2:])
+    assert "has 60" in (words := fault(path))
+    assert "scans, more than the 500 allowed" in words
+
+
+def test_files_that_promise_more_than_their_bytes_can_hold_end_early(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("L", (64, 64)).save(path)
+    data = bytearray(path.read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = (16_000).to_bytes(2, "big") * 2
+    path.write_bytes(data)
+    assert "the file ends before its pixels" in fault(path)
+
+
+def test_resizing_takes_one_channel_at_a_time_to_the_same_values() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 31, 47), np.uint8)
+    loaded = LoadedImage(Path("a.png"), pixels)
+    assert np.array_equal(loaded.resized((16, 20)), resize(loaded.floats(), (16, 20)))
+    assert np.array_equal(loaded.resized((31, 47)), loaded.floats())
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), AttributeError("no"), KeyError("x"), Exception("odd"), StopIteration()]
+)
+def test_whatever_a_decoder_raises_is_the_error_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for name, decoder in (("a.png", "_decode_pillow"), ("a.tif", "_decode_tiff")):
+        path = tmp_path / name
+        Image.new("L", (8, 8)).save(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"blemish.data.image.{decoder}", fail)
+            assert "is truncated or damaged" in fault(path)
+    with pytest.raises(KeyboardInterrupt), reading(Path("a.png")):
+        raise KeyboardInterrupt

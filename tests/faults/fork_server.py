@@ -10,6 +10,7 @@ The server reads requests as lines of JSON from its standard input, and answers 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -88,7 +89,7 @@ class Ended:
 
 
 class ForkServer:
-    """A running fork server; one command runs at a time."""
+    """A running fork server; one command runs at a time. It loads Blemish before its first command of the product."""
 
     def __init__(self) -> None:
         environment = {
@@ -150,10 +151,13 @@ def serve() -> None:
     """Answer requests until the standard input ends."""
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
-    _load()
+    loaded = False
     for line in sys.stdin:
         request = json.loads(line)
         command = Command(**{**request, "words": tuple(request["words"])})
+        if command.entry == ENTRY and not loaded:
+            _load()
+            loaded = True
         os.write(answers, json.dumps(asdict(_run(command))).encode() + b"\n")
 
 
@@ -178,6 +182,7 @@ def _load() -> None:
     evaluating = importlib.import_module("blemish.evaluation.evaluate")
     _set(evaluating, "PixelMetrics", partial(PixelMetrics, resamples=20))
     _set(evaluating, "bootstrap_interval", partial(bootstrap_interval, resamples=20))
+    gc.freeze()  # else a collection in a child copies all pages
 
 
 def _set(module: Any, name: str, value: Any) -> None:
@@ -231,6 +236,8 @@ def _become(command: Command, pipe: int) -> NoReturn:
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
         atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
@@ -254,14 +261,15 @@ def _set_up(command: Command) -> None:
     temporary = os.path.join(command.folder, "tmp")
     os.makedirs(temporary, exist_ok=True)
     os.environ["TMPDIR"] = temporary
-    tempfile.tempdir = None
+    tempfile.tempdir = (
+        temporary  # else Python tries out the folder with a file, which is no file of the product
+    )
     os.chdir(command.folder)
     sys.argv = ["blemish", *command.words]
     # Children of one server would else share their unseeded numbers, and seem to be deterministic.
-    import numpy as np
-
     random.seed()
-    np.random.seed()  # noqa: NPY002 -- the legacy generator is the one that code might use unseeded
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
 
 
 class _Operations:

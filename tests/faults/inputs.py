@@ -88,7 +88,7 @@ def _waves(seed: int, *, dot: bool = False) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:40, :48]
     waves = np.sin(2 * np.pi * (x / 8 + rng.random())) * np.sin(2 * np.pi * (y / 8 + rng.random()))
-    values = 128 + 50 * waves + rng.normal(0, 4, waves.shape)
+    values: NDArray[np.float64] = 128 + 50 * waves + rng.normal(0, 4, waves.shape)
     if dot:
         values[12:20, 20:30] = 250
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -75,7 +75,8 @@ class Bench:
     def __init__(self, server: ForkServer, inputs: Path, folder: Path) -> None:
         self.server, self.inputs = server, inputs
         self._folder, self._log = folder / "run", folder / "log"
-        folder.mkdir(parents=True, exist_ok=True)
+        for made in (inputs, folder):
+            made.mkdir(parents=True, exist_ok=True)
 
     def undisturbed(self, scenario: Scenario) -> Undisturbed:
         """Run a scenario to its end.
@@ -101,7 +102,7 @@ class Bench:
         """
         for _ in range(8):
             self._begin(scenario)
-            killed = self._type(scenario, scenario.words, **_moment(place, reference))
+            killed = self._type(scenario, scenario.words, *_moment(place, reference))
             if killed.killed:
                 break
             place = place.earlier()
@@ -171,10 +172,11 @@ class Bench:
         return re.sub(r"\d+(\.\d+)?", "N", line)
 
 
-def _moment(place: Place, reference: Undisturbed) -> dict[str, int | float]:
+def _moment(place: Place, reference: Undisturbed) -> tuple[int | None, float | None]:
+    """Number of the file operation, or seconds."""
     if place.by_operation:
-        return {"kill_at": 1 + int(place.share * (reference.operations - 1))}
-    return {"kill_after": place.share * reference.seconds}
+        return 1 + int(place.share * reference.operations), None
+    return None, place.share * reference.seconds
 
 
 def _in_words(killed: Ended, place: Place, reference: Undisturbed) -> str:

@@ -14,7 +14,6 @@ import platform
 import queue
 import random
 import shlex
-import shutil
 import sys
 import tempfile
 import threading
@@ -143,10 +142,9 @@ def shares(kills: int, scenarios: Sequence[Scenario]) -> list[int]:
 def run_kills(
     scenarios: Sequence[Scenario],
     kills: int,
+    benches: Sequence[Bench],
     *,
-    folder: Path,
     seed: int = 0,
-    workers: int = 1,
     checked: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Counts]:
@@ -154,9 +152,8 @@ def run_kills(
 
     Parameters
     ----------
-    folder: for inputs and runs.
+    benches: places of the runs, each for one command at a time; they share their inputs.
     seed: of the moments of the kills.
-    workers: fork servers, each with one command at a time.
     checked: whether each scenario is first run twice undisturbed, to see that its end state is the same.
     tell: hears of the progress, line by line.
 
@@ -166,44 +163,37 @@ def run_kills(
         When a scenario fails undisturbed, or when two undisturbed runs differ.
     """
     rng = random.Random(seed)
-    inputs = folder / "inputs"
-    inputs.mkdir(parents=True)
     counts = {scenario.name: Counts() for scenario in scenarios}
-    with ExitStack() as stack:
-        benches = [
-            Bench(stack.enter_context(ForkServer()), inputs, folder / f"worker-{number}")
-            for number in range(workers)
-        ]
-        references = _undisturbed(benches[0], scenarios, checked=checked, tell=tell)
-        for name, reference in references.items():
-            counts[name].operations = reference.operations
-        jobs = [
-            (scenario, place)
-            for scenario, share in zip(scenarios, shares(kills, scenarios), strict=True)
-            for place in places(share, rng)
-        ]
-        # Kills of all scenarios from the beginning, so that what an interrupted run has counted is of all.
-        rng.shuffle(jobs)
-        free: queue.SimpleQueue[Bench] = queue.SimpleQueue()
-        for bench in benches:
+    references = _undisturbed(benches[0], scenarios, checked=checked, tell=tell)
+    for name, reference in references.items():
+        counts[name].operations = reference.operations
+    jobs = [
+        (scenario, place)
+        for scenario, share in zip(scenarios, shares(kills, scenarios), strict=True)
+        for place in places(share, rng)
+    ]
+    # All scenarios from the beginning, so that the progress that is told is of all.
+    rng.shuffle(jobs)
+    free: queue.SimpleQueue[Bench] = queue.SimpleQueue()
+    for bench in benches:
+        free.put(bench)
+    lock = threading.Lock()
+
+    def work(job: tuple[Scenario, Place]) -> None:
+        scenario, place = job
+        bench = free.get()
+        try:
+            outcome = bench.kill(scenario, references[scenario.name], place)
+        finally:
             free.put(bench)
-        lock = threading.Lock()
+        with lock:
+            counts[scenario.name].add(outcome)
+            done = sum(count.kills for count in counts.values())
+            if done % 20 == 0 or done == len(jobs):
+                tell(f"{done} of {len(jobs)} kills: {_in_words(total(counts))}")
 
-        def work(job: tuple[Scenario, Place]) -> None:
-            scenario, place = job
-            bench = free.get()
-            try:
-                outcome = bench.kill(scenario, references[scenario.name], place)
-            finally:
-                free.put(bench)
-            with lock:
-                counts[scenario.name].add(outcome)
-                done = sum(count.kills for count in counts.values())
-                if done % 20 == 0 or done == len(jobs):
-                    tell(f"{done} of {len(jobs)} kills: {_in_words(total(counts))}")
-
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, jobs))
+    with ThreadPoolExecutor(len(benches)) as pool:
+        list(pool.map(work, jobs))
     return counts
 
 
@@ -259,18 +249,13 @@ def _run(options: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         print(f"{time.perf_counter() - begun:7.1f} s  {line}", file=sys.stderr, flush=True)
 
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    try:
-        counts = run_kills(
-            scenarios,
-            options.kills,
-            folder=folder,
-            seed=options.seed,
-            workers=options.workers,
-            tell=tell,
-        )
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="faults-") as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        benches = [
+            Bench(stack.enter_context(ForkServer()), folder / "inputs", folder / f"worker-{number}")
+            for number in range(options.workers)
+        ]
+        counts = run_kills(scenarios, options.kills, benches, seed=options.seed, tell=tell)
     for name, count in counts.items():
         print(f"{name:<45} {count.kills:5} kills, {_in_words(total({name: count}))}")
     sums = total(counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -94,6 +95,22 @@ def test_a_tiff_with_fewer_parts_than_its_size_needs_is_refused(
     assert not read
 
 
+@pytest.mark.parametrize("reader", ["read_image", "open_windowed"])
+@pytest.mark.parametrize(
+    "file", [file for file in base_files() if file.suffix == ".tif"], ids=lambda file: file.name
+)
+def test_a_tiff_whose_pixels_would_lie_in_its_header_is_refused(
+    file: BaseFile, reader: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file.name
+    path.write_bytes(file.data)
+    with tifffile.TiffFile(path) as tiff:
+        tag = "TileOffsets" if tiff.pages[0].is_tiled else "StripOffsets"
+        code = tiff.pages[0].tags[tag].code
+    path.write_bytes(with_tag(file.data, code, 0))  # which tifffile takes for a part that was left out
+    assert error_of(READERS[reader], path) is not None
+
+
 # -- the fuzzer ----------------------------------------------------------------------------------------
 
 
@@ -119,6 +136,7 @@ def exits() -> None:
 
 
 def crashes() -> None:
+    faulthandler.disable()  # which pytest has enabled
     os.kill(os.getpid(), signal.SIGSEGV)
 
 

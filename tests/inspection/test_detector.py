@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from blemish.data.image import read_image
 from blemish.decision import conformal_threshold, p_values, read_records
@@ -222,7 +225,8 @@ def edit(model: Path, *keys: str, to: object) -> None:
 @pytest.mark.parametrize(
     ("keys", "to", "words"),
     [
-        (("calibration", "scores"), [0.5, 0.6], "was edited after it was written"),
+        (("calibration", "scores"), [0.1, 0.2, 0.3, 0.4, 0.5], "was edited after it was written"),
+        (("calibration", "scores"), [0.5, 0.6], "there are 2 scores and 5 maxima of maps"),
         (("recipe", "threshold", "false_reject_rate"), 0.4, "was edited after it was written"),
         (("calibration", "scores"), "high", r"calibration\.scores"),
         (("calibration", "colour"), 1, r"calibration\.colour"),
@@ -377,3 +381,69 @@ def test_a_part_scores_the_same_in_a_folder_and_alone(
     for record in records:
         alone = posed[0].inspect(images / record.path)
         assert (record.score, record.regions) == (alone.score, alone.regions)
+
+
+def sign(model: Path) -> None:
+    """Write the checksum that ``model.json`` has now, as nobody does by mistake."""
+    document = json.loads((model / "model.json").read_text())
+    del document["content_sha256"]
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    (model / "model.json").write_text(json.dumps({**document, "content_sha256": digest}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "to"),
+    [
+        (("calibration", "scores"), [float("nan")] * 5),
+        (("calibration", "map_maxima"), []),
+        (("calibration", "map_maxima"), [float("inf")] * 5),
+        (("preprocessing", "channels"), 0),
+        (("preprocessing", "channels"), 10**9),
+        (("preprocessing", "size"), -5),
+        (("preprocessing", "scale"), float("nan")),
+        (("preprocessing", "crop"), {"height": 0, "width": 5}),
+        (("recipe", "patch", "size"), 10**9),
+        (("recipe", "name"), "../../elsewhere"),
+        (("recipe", "encoder", "latent"), 10**9),
+    ],
+)
+def test_forged_values_are_refused_in_one_line(
+    blemish: Callable[..., Any], model: Path, good: Path, tmp_path: Path, keys: tuple[str, ...], to: object
+) -> None:
+    edit(model, *keys, to=to)
+    sign(model)
+    ran = blemish("inspect", model, good, "--out", tmp_path / "found")
+    assert ran.code == 1
+    assert "unexpected" not in ran.error
+    assert "model" in ran.error
+
+
+def test_a_forged_model_without_scores_decides_nothing(model: Path) -> None:
+    document = json.loads((model / "model.json").read_text())
+    document["calibration"] |= {"scores": [], "map_maxima": []}
+    (model / "model.json").write_text(json.dumps(document))
+    sign(model)
+    detector = load(model)
+    with pytest.raises(CalibrationError):
+        _ = detector.threshold
+    with pytest.raises(CalibrationError):
+        _ = detector.pixel_threshold
+
+
+def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    weights[name] = weights[name] * float("nan")
+    save_file(weights, model / "model.safetensors")
+    sha256 = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    edit(model, "weights_sha256", to=sha256)
+    sign(model)
+    with pytest.raises(ModelError, match=rf"holds NaN in '{name}'"):
+        load(model)
+
+
+def test_other_weights_beside_a_checkpoint_are_those_of_an_interrupted_fit(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"half of the next")
+    (model / "checkpoint").mkdir()
+    with pytest.raises(ModelError, match="finish the interrupted fit with --resume"):
+        load(model)

@@ -26,6 +26,8 @@ from blemish.decision import Calibration, read_records
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection.detector import Detector
 from blemish.inspection.folder import inspect_folder
+from blemish.storage.run_folder import RunFolder
+from blemish.storage.run_lock import owned
 
 Draw = Callable[..., np.ndarray]
 Save = Callable[..., Path]
@@ -435,3 +437,160 @@ def test_too_few_images_for_drift_are_reported(
 ) -> None:
     ran = blemish("inspect", model, parts / "a.png", "--out", tmp_path / "found")
     assert "are too few" in ran.out
+
+
+# -- what a record vouches for -------------------------------------------------------------------------
+
+
+def test_another_image_under_the_same_name_is_inspected_again(
+    detector: Detector, parts: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    out = tmp_path / "found"
+    before = {record.path: record for record in inspect_folder(detector, parts, out).records}
+    save(parts / "a.png", draw(77, 50, 44))
+    after = {record.path: record for record in inspect_folder(detector, parts, out, resume=True).records}
+    assert after["a.png"].size == (44, 50)
+    assert after["a.png"].sha256 != before["a.png"].sha256
+    del before["a.png"], after["a.png"]
+    assert after == before
+    assert len(read_records(out / "inspections.jsonl")) == 5
+
+
+@pytest.mark.parametrize("folder", ["maps", "overlays", "reconstructions"])
+def test_a_record_without_its_files_is_made_again(
+    detector: Detector, parts: Path, tmp_path: Path, folder: str
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts, out)
+    (out / folder / "a.png").unlink()
+    inspect_folder(detector, parts, out, resume=True)
+    assert (out / folder / "a.png").exists()
+    assert sorted(record.path for record in read_records(out / "inspections.jsonl")) == sorted(
+        path.relative_to(parts).as_posix() for path in parts.rglob("*") if path.is_file()
+    )
+
+
+def test_records_of_before_there_were_hashes_count(
+    detector: Detector, parts: Path, tmp_path: Path, recorder: Callable[..., Any]
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts, out)
+    lines = [json.loads(line) for line in (out / "inspections.jsonl").read_text().splitlines()]
+    former = "".join(
+        json.dumps({key: value for key, value in line.items() if key != "sha256"}) + "\n" for line in lines
+    )
+    (out / "inspections.jsonl").write_text(former)
+    recorded = recorder()
+    inspect_folder(detector, parts, out, resume=True, observer=recorded)
+    assert "5 already done" in recorded.stages[-1]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 8, 15])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_an_overwriting_that_is_killed_while_it_clears_leaves_no_gap(
+    detector: Detector,
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+    option: str,
+) -> None:
+    out = tmp_path / "found"
+    inspect_folder(detector, parts, out)
+    whole = files(out)
+    removed = []
+    remove = RunFolder.remove
+
+    def killed(self: RunFolder, name: str) -> None:
+        removed.append(name)
+        if len(removed) == stop_at:
+            raise KeyboardInterrupt
+        remove(self, name)
+
+    monkeypatch.setattr(RunFolder, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        inspect_folder(detector, parts, out, overwrite=True)
+    monkeypatch.undo()
+    inspect_folder(detector, parts, out, resume=option == "--resume", overwrite=option == "--overwrite")
+    assert files(out) == whole
+    assert len(read_records(out / "inspections.jsonl")) == 5
+
+
+# -- one image does not stop the others ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_an_image_whose_results_cannot_take_its_name_is_skipped(
+    detector: Detector,
+    parts: Path,
+    tmp_path: Path,
+    draw: Draw,
+    save: Save,
+    long: bool,
+    recorder: Callable[..., Any],
+) -> None:
+    if long:
+        name = "n" * 248 + ".bmp"  # with .png behind it, longer than a name may be
+        save(parts / name, draw(7))
+    else:
+        name = "a.tif.png/b.png"
+        save(parts / "a.tif", draw(7))
+        save(parts / name, draw(8))  # the map of a.tif is where this one's folder would be
+    out, recorded = tmp_path / "found", recorder()
+    found = inspect_folder(detector, parts, out, observer=recorded)
+    problem = str(*recorded.problems)
+    assert "has a name that its results cannot take" in problem
+    assert problem.endswith("; rename it")
+    assert len(found.records) == (5 if long else 6)
+    assert "its results cannot take" in found.report.read_text(encoding="utf-8")
+
+
+def test_problems_keep_no_image_in_memory(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(parts / "colour.png")
+    found = inspect_folder(detector, parts, tmp_path / "found")
+    (problem,) = found.problems
+    assert problem.__traceback__ is problem.__context__ is problem.__cause__ is None
+
+
+def test_an_image_that_does_not_fit_into_memory_is_skipped(
+    detector: Detector,
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Callable[..., Any],
+) -> None:
+    contiguous = np.ascontiguousarray
+
+    def scarce(array: Any, *rest: Any, **more: Any) -> Any:
+        if getattr(array, "shape", ())[-2:] == (40, 48):
+            raise MemoryError
+        return contiguous(array, *rest, **more)
+
+    monkeypatch.setattr("blemish.data.image.np.ascontiguousarray", scarce)
+    recorded = recorder()
+    found = inspect_folder(detector, parts, tmp_path / "found", observer=recorded)
+    assert ["does not fit into memory" in str(problem) for problem in recorded.problems] == [True]
+    assert len(found.records) == 5 - len(recorded.problems)
+
+
+def test_two_runs_do_not_share_a_folder(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
+) -> None:
+    with owned(tmp_path / "found"):
+        ran = blemish("inspect", model, parts, "--out", tmp_path / "found")
+    assert ran.code == 2
+    assert re.search(r"found: is in use by .* \(process \d+ on .*\); wait for its end, or choose", ran.error)
+    assert blemish("inspect", model, parts, "--out", tmp_path / "found").code == 0
+
+
+def test_control_characters_in_names_are_shown_escaped(
+    blemish: Callable[..., Any], model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pa\nrts"
+    folder.mkdir()
+    (folder / "a\x1b]0;title\x07\n.png").write_bytes(b"no image")
+    ran = blemish("inspect", model, folder, "--out", tmp_path / "fo\x1b[31mund")
+    assert "\x1b" not in ran.out + ran.err
+    assert "\x07" not in ran.err
+    (line,) = ran.skipped
+    assert "pa\\nrts/a\\x1b]0;title\\x07\\n.png: is not a PNG" in line

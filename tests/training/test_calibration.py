@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from blemish.decision import IndependentImages, train_mean_threshold
-from blemish.inspection.detector import load
+from blemish.errors import BlemishError, CalibrationError
+from blemish.inspection.detector import Detector, load
+from blemish.observer import Observer
 from blemish.training.fit import fit
 
 RATE = 0.2
@@ -106,3 +109,65 @@ def test_a_group_that_is_left_out_is_not_counted(
     names = [Path(name).name for name in detector.file.split["calibration"]]
     groups = {pairs.get(name, name) for name in names}
     assert f"{len(names)} held-out images of {len(groups)} groups" in detector.guarantee
+
+
+# -- images that vanish --------------------------------------------------------------------------------
+
+
+class Removing(Observer):
+    """Removes files when the calibration begins, as somebody may who tidies up."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.problems: list[str] = []
+
+    def stage(self, text: str) -> None:
+        if text.startswith("Calibrating"):
+            for path in self.paths:
+                path.unlink()
+
+    def problem(self, error: BlemishError) -> None:
+        self.problems.append(str(error))
+
+
+@pytest.fixture
+def copied(good: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(good, tmp_path / "good"))
+
+
+def test_a_calibration_image_that_vanishes_is_left_out(
+    detector: Detector, copied: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    *kept, gone = detector.file.split["calibration"]
+    observer = Removing([copied / str(gone)])
+    found = fit(
+        copied, SMALL, settings=tiny, false_reject_rate=RATE, out=tmp_path / "model", observer=observer
+    )
+    (problem,) = observer.problems
+    assert f"{gone}: does not exist" in problem
+    assert found.file.split["calibration"] == tuple(kept)
+    assert found.file.calibration.scores == detector.file.calibration.scores[:-1]
+    assert load(tmp_path / "model").threshold == found.threshold
+
+
+def test_too_few_calibration_images_that_are_left_cost_no_training(
+    detector: Detector, copied: Path, good: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    names = [str(name) for name in detector.file.split["calibration"]]
+    out, most = tmp_path / "model", names[1:]
+    with pytest.raises(
+        CalibrationError, match="or bring back the images named above, and go on with --resume"
+    ):
+        fit(
+            copied,
+            SMALL,
+            settings=tiny,
+            false_reject_rate=RATE,
+            out=out,
+            observer=Removing([copied / name for name in most]),
+        )
+    for name in most:
+        shutil.copy(good / name, copied / name)
+    again = fit(copied, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
+    assert again.file.calibration == detector.file.calibration
+    assert again.file.weights_sha256 == detector.file.weights_sha256

@@ -14,9 +14,8 @@ from blemish.data.image import read_image
 from blemish.detectors.ensemble import Ensemble
 from blemish.errors import ModelError, Stopped, UsageError
 from blemish.inspection.detector import Detector
-from blemish.storage.model_folder import MODEL_FILE
+from blemish.storage.model_folder import CHECKPOINT, MODEL_FILE
 from blemish.training.fit import fit
-from blemish.training.runs import CHECKPOINT
 
 RATE = 0.2
 SMALL = "ssim-ae"
@@ -59,7 +58,7 @@ def test_interrupted_fit_goes_on_to_the_same_model(
             )
         assert not (out / MODEL_FILE).exists()
     assert (out / CHECKPOINT).exists()
-    with pytest.raises(UsageError, match="--resume or pass --overwrite"):
+    with pytest.raises(UsageError, match="--resume, or pass --overwrite"):
         fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out)
     again = fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out, resume=True)
     assert again.file.weights_sha256 == detector.file.weights_sha256
@@ -231,3 +230,25 @@ def test_a_fit_stopped_while_filling_or_weighting_the_memory_bank_resumes(
     again = fit(bolts, **options, resume=True)
     assert again.file.weights_sha256 == posed[0].file.weights_sha256
     assert again.file.calibration == posed[0].file.calibration
+
+
+def test_an_overwriting_fit_that_is_stopped_is_unfinished_and_no_finished_model(
+    detector: Detector, model: Path, good: Path, tiny: list[str], recorder: type
+) -> None:
+    with pytest.raises(Stopped):
+        fit(
+            good,
+            SMALL,
+            settings=[*tiny, "training.seed=1"],
+            false_reject_rate=RATE,
+            out=model,
+            overwrite=True,
+            observer=recorder(27),
+        )
+    assert (model / MODEL_FILE).exists()  # of the fit before
+    settings = [*tiny, "training.seed=1"]
+    with pytest.raises(UsageError, match="holds the checkpoint of an unfinished fit; go on with --resume"):
+        fit(good, SMALL, settings=settings, false_reject_rate=RATE, out=model)
+    again = fit(good, SMALL, settings=settings, false_reject_rate=RATE, out=model, resume=True)
+    anew = fit(good, SMALL, settings=settings, false_reject_rate=RATE)
+    assert again.file.weights_sha256 == anew.file.weights_sha256 != detector.file.weights_sha256

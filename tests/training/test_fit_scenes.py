@@ -15,8 +15,8 @@ from blemish.errors import CalibrationError, ModelError, RecipeError, Stopped, U
 from blemish.inspection.detector import load
 from blemish.inspection.document import SceneColumns
 from blemish.recipes import load_recipe, override
+from blemish.storage.model_folder import CHECKPOINT
 from blemish.training.fit import fit
-from blemish.training.runs import CHECKPOINT
 from blemish.training.sources import images_sha256
 
 Painting = Callable[..., Path]

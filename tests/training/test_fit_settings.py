@@ -7,8 +7,8 @@ import pytest
 
 from blemish.errors import RecipeError, UsageError
 from blemish.inspection.detector import Detector
+from blemish.storage.model_folder import CHECKPOINT
 from blemish.training.fit import fit
-from blemish.training.runs import CHECKPOINT
 
 RATE = 0.2
 SMALL = "ssim-ae"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from blemish.errors import ModelError, RecipeError, Stopped, UsageError
+from blemish.errors import FileError, RecipeError, Stopped, UsageError
 from blemish.inspection.detector import load
 from blemish.recipes import load_recipe, override
 from blemish.training.fit import fit
@@ -44,7 +44,7 @@ def test_out_that_cannot_be_written_is_refused_before_reading(
 ) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below" / "model", tmp_path / ("a" * 300)):
-        with pytest.raises(ModelError, match="choose another --out"):
+        with pytest.raises(FileError, match="choose another --out"):
             fit(good, SMALL, settings=tiny, false_reject_rate=RATE, out=out)
     assert read == []
 

@@ -12,7 +12,7 @@ import typer
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.options import Json, Out, Overwrite, Rate, Resume, Set, Threshold
-from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, working
+from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -68,8 +68,8 @@ def demo(
     if as_json:
         print_json(figures)
     else:
-        typer.echo(summary)
-        typer.echo(f"Report: {report}")
+        say(summary)
+        say(f"Report: {report}")
     end(observer)
 
 
@@ -151,7 +151,7 @@ def fit(
             }
         )
     else:
-        typer.echo(
+        say(
             f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)\n"
             f"Threshold on the score: {detector.threshold:.6g}. {detector.guarantee}"
         )
@@ -206,10 +206,10 @@ def inspect(
     if as_json:
         print_json([record.model_dump(mode="json") for record in found.records])
     else:
-        typer.echo(f"{found.in_words()} {detector.guarantee}")
+        say(f"{found.in_words()} {detector.guarantee}")
         for line in found.remarks():
-            typer.echo(line)
-        typer.echo(f"Report: {found.report}")
+            say(line)
+        say(f"Report: {found.report}")
     end(observer)
 
 
@@ -255,7 +255,7 @@ def calibrate(
             }
         )
     else:
-        typer.echo(
+        say(
             f"Model: {out} (calibrated on {len(scored.scores)} {scored.unit.words})\n"
             f"Threshold on the score: {detector.threshold:.6g}. {detector.guarantee}"
         )
@@ -284,8 +284,8 @@ def features(
         print_json([one.described() for one in done.features])
     else:
         for one in done.features:
-            typer.echo(one.in_words())
-        typer.echo(f"Features: {out}")
+            say(one.in_words())
+        say(f"Features: {out}")
     end(observer)
 
 
@@ -316,9 +316,9 @@ def evaluate(
     if as_json:
         print_json(evaluation.model_dump(mode="json"))
     else:
-        typer.echo(evaluation.in_words())
+        say(evaluation.in_words())
         if out is not None:
-            typer.echo(f"Report: {out / inspecting.REPORT_FILE}")
+            say(f"Report: {out / inspecting.REPORT_FILE}")
     end(observer)
 
 
@@ -346,8 +346,8 @@ def compare(
     if as_json:
         print_json(comparison.model_dump(mode="json"))
     else:
-        typer.echo(comparison.in_words())
-        typer.echo(f"Report: {out / comparing.REPORT_FILE}")
+        say(comparison.in_words())
+        say(f"Report: {out / comparing.REPORT_FILE}")
     end(observer)
 
 
@@ -398,8 +398,8 @@ def study(
     if as_json:
         print_json(result.figures)
     else:
-        typer.echo(result.table)
-        typer.echo("\n".join(f"Written: {path}" for path in result.files))
+        say(result.table)
+        say("\n".join(f"Written: {path}" for path in result.files))
     end(observer)
 
 
@@ -416,7 +416,7 @@ def checks(as_json: Json = False) -> None:
     else:
         for check in found:
             mark, remedy = ("ok", "") if check.ok else ("--", f"; {check.remedy}")
-            typer.echo(f"{mark}  {check.name:<22} {check.found}{remedy}")
+            say(f"{mark}  {check.name:<22} {check.found}{remedy}")
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, printable
 from blemish.observer import Observer
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ConsoleObserver(Observer):
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        self._console.print(escape(text))
+        self._console.print(escape(printable(text)))
         self._before = None
         self._said = self._begun = time.monotonic()
 
@@ -94,10 +94,10 @@ class ConsoleObserver(Observer):
             # Left to itself, a line too long for the terminal would squeeze the bar and the percentage.
             room = max(0, self._console.width - BAR_WIDTH - len("  100 %  "))
             text = text if len(text) <= room else f"{text[: room - 1]}…"
-            self._bar.update(self._task, completed=done, total=total, description=escape(text))
+            self._bar.update(self._task, completed=done, total=total, description=escape(printable(text)))
         elif time.monotonic() - self._said >= PLAIN_SECONDS or (done == total and total > 1):
             self._said = time.monotonic()
-            self._console.print(f"  {escape(text)}")
+            self._console.print(f"  {escape(printable(text))}")
 
 
 def _clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from blemish.cli.options import Json
-from blemish.cli.session import end, integers, print_json, print_recipes, working
+from blemish.cli.session import end, integers, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -133,10 +133,10 @@ def encode(
         print_json([file.model_dump(mode="json", exclude={"settings"}) for file in batch.files])
     else:
         for notice in (notice for file in batch.files for notice in file.notices):
-            typer.echo(notice, err=True)
-        typer.echo(batch.in_words())
+            say(notice, err=True)
+        say(batch.in_words())
         for page in batch.pages:
-            typer.echo(f"Report: {page}")
+            say(f"Report: {page}")
     end(observer)
 
 
@@ -195,8 +195,8 @@ def evaluate(
     if as_json:
         print_json(evaluation.model_dump(mode="json"))
     else:
-        typer.echo(evaluation.in_words())
-        typer.echo(f"Report: {out / evaluating.REPORT_FILE}")
+        say(evaluation.in_words())
+        say(f"Report: {out / evaluating.REPORT_FILE}")
     end(observer)
 
 
@@ -249,7 +249,7 @@ def fit(
             }
         )
     else:
-        typer.echo(
+        say(
             f"Model: {out} (best of {training.steps} steps at {training.best_step}, {training.seconds:.0f} s)"
         )
     end(observer)

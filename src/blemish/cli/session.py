@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import blemish
-from blemish.errors import Stopped, UsageError
+from blemish.errors import Stopped, UsageError, printable
 
 if TYPE_CHECKING:
     from blemish.cli.console import ConsoleObserver
@@ -35,7 +35,9 @@ def working(
     from blemish.cli.console import ConsoleObserver
     from blemish.extras import explain_missing
     from blemish.interruption import interruptible
+    from blemish.storage.leftovers import remove_temporary_folders
 
+    remove_temporary_folders()
     with explain_missing(), interruptible() as pressed, ConsoleObserver(pressed, quiet=quiet) as observer:
         try:
             yield observer
@@ -54,6 +56,12 @@ def end(observer: ConsoleObserver) -> None:
 def _this_command(options: tuple[str, ...]) -> str:
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     return shlex.join(["blemish", *words, *options])
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines for people; control characters that come from names are escaped."""
+    for line in text.split("\n"):
+        typer.echo(printable(line), err=err)
 
 
 def print_json(value: Any) -> None:
@@ -76,7 +84,7 @@ def print_recipes(recipes: Sequence[Recipe] | Sequence[DeepRecipe], *, as_json: 
     width = max(len(recipe.name) for recipe in recipes)
     for recipe in recipes:
         needs = ", ".join(recipe.needs)
-        typer.echo(f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {needs}.")
+        say(f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {needs}.")
 
 
 def load_studies() -> ModuleType:

@@ -289,6 +289,8 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
                         f"line {reader.line_num} has {len(row)} cells where the header has {len(header)}"
                     )
                     raise FileError(source, problem, "correct the line")
+                if any("\0" in cell for cell in row):
+                    raise FileError(source, f"line {reader.line_num} holds a NUL byte", "correct the line")
                 yield reader.line_num, dict(zip(header, (cell.strip() for cell in row), strict=True))
     except FileNotFoundError as error:
         raise FileError(source, "does not exist", "check the path") from error

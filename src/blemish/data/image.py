@@ -29,7 +29,7 @@ from blemish.data.opening import (
     open_tiff,
     reading,
     refuse_large,
-    refuse_many_scans,
+    refuse_short_jpeg,
     several_images,
     tiff_orientation,
     upright,
@@ -282,11 +282,11 @@ def _read_header(path: Path, max_pixels: int, max_bytes: int) -> _Header:
     found = image_format(start)
     if found is None:
         raise ImageError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image", "convert it or remove it")
-    if found == "JPEG":
-        refuse_many_scans(path, path.read_bytes())
     header = _header(path, found, start)
     info = header.info
     refuse_large(path, info.width, info.height, header.size, max_pixels=max_pixels, max_bytes=max_bytes)
+    if found == "JPEG":
+        refuse_short_jpeg(path, path.read_bytes(), info.width, info.height)
     if (
         found == "PNG"
         and _bits_a_pixel(start) * info.width * info.height > 8 * MAX_DEFLATE_RATIO * path.stat().st_size

@@ -14,13 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 
 from blemish.data.datasets import natural_key
 from blemish.errors import FileError, ImageError
+from blemish.limits import MAX_CHANNELS, plain_name
 
 
 def _inside(file: str) -> str:
     if not file:
         return file
     path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or not path.name:
+    if "\0" in file or path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError("name a file inside the folder of a scene")
     fields = [field for _, field, _, _ in string.Formatter().parse(path.name) if field is not None]
     if "{" in str(path.parent) or set(fields) - {"row", "column"} or len(set(fields)) < len(fields):
@@ -35,7 +36,7 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 # A name becomes that of files and of loss terms.
-ModalityName = Annotated[str, Field(max_length=100, pattern=r"^[^\s./\\][^/\\\n]*$")]
+ModalityName = Annotated[str, AfterValidator(plain_name)]
 ScenePath = Annotated[str, AfterValidator(_inside)]
 ModalityRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
 
@@ -54,7 +55,7 @@ class Modality(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ModalityName
-    channels: int = Field(ge=1)
+    channels: int = Field(ge=1, le=MAX_CHANNELS)
     grey: bool | None = None
     """Whether it is turned to grey before SSIM; None for exactly the modalities of three channels, which is
     what Xie et al. 2019, section 3.3, do."""

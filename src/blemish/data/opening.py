@@ -10,11 +10,13 @@ runs.
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from blemish.errors import BlemishError, ImageError
+from blemish.errors import BlemishError, ImageError, lacks_memory
 from blemish.limits import MAX_JPEG_SCANS
 
 if TYPE_CHECKING:
@@ -90,9 +92,11 @@ it holds in any format; MPEG, of which nothing is decoded."""
 
 TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
 TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
+JPEG_IN_TIFF = {6, 7, 34892, 33007}  # compressions
 TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
 
 RESAVE = "save it again from its source, or remove it"
+RENAME = "rename it, or set PYTHONUTF8=1 where the system's language knows ASCII alone"
 ENDS_EARLY = "the file ends before its pixels"
 
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
@@ -165,7 +169,7 @@ def within_memory(path: Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch words it
+        if not lacks_memory(error):
             raise
         raise ImageError(path, "does not fit into memory", "cut it into smaller images") from None
 
@@ -214,11 +218,20 @@ def refuse_large(path: Path, width: int, height: int, size: int, *, max_pixels: 
         raise ImageError(path, problem, remedy)
 
 
-def refuse_many_scans(path: Path, data: bytes) -> None:
-    """Refuse a JPEG file of very many scans (:data:`~blemish.limits.MAX_JPEG_SCANS`); raises ImageError."""
+def refuse_short_jpeg(path: Path, data: bytes, width: int, height: int) -> None:
+    """Refuse a JPEG file that promises more than its bytes can hold, or asks for very much work.
+
+    Raises
+    ------
+    ImageError
+        It has more than :data:`~blemish.limits.MAX_JPEG_SCANS` scans, or so few bytes that it ends before its pixels.
+    """
     scans = data.count(b"\xff\xda")  # which is nothing but a marker, in coded data too
     if scans > MAX_JPEG_SCANS:
         raise ImageError(path, f"has {scans} scans, more than the {MAX_JPEG_SCANS} allowed", RESAVE)
+    # Huffman codes have a bit at least, for each block of 8 × 8; arithmetic coding (SOF9 and SOF10) needs less.
+    if width * height > 512 * len(data) and b"\xff\xc9" not in data and b"\xff\xca" not in data:
+        raise damaged(path, EOFError(ENDS_EARLY))
 
 
 # -- formats -------------------------------------------------------------------------------------------
@@ -260,14 +273,66 @@ def open_with_pillow(data: bytes) -> Image.Image:
 
 
 @contextmanager
-def open_tiff(path: Path) -> Iterator[TiffFile]:
-    """Open a TIFF with tifffile, whose remarks on damaged files are not printed."""
+def open_tiff(file: Path | BinaryIO) -> Iterator[TiffFile]:
+    """Open a TIFF with tifffile, whose remarks on damaged files are not printed, and refuse senseless tags.
+
+    Raises
+    ------
+    ValueError, EOFError
+        For sides that are no whole numbers above 0, with which tifffile may never end, or pages whose tiles or strips
+        are fewer than their size needs, lie in the header, or are shorter, for which it fills in zeros.
+    """
     import tifffile
 
     # tifffile logs what it makes of damaged files; without a handler Python would print that.
     logging.getLogger("tifffile").addHandler(_SILENCE)
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(file) as tiff:
+        for page in tiff.pages:
+            if isinstance(page, tifffile.TiffPage):
+                _check_page(page)
+                for level in page.pages or ():
+                    if isinstance(level, tifffile.TiffPage):
+                        _check_page(level)
         yield tiff
+
+
+def _check_page(page: TiffPage) -> None:
+    tiles = (page.tilewidth, page.tilelength, page.tiledepth) if page.is_tiled else (page.rowsperstrip,)
+    sides = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel, *tiles)
+    if not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError("sides that are no whole numbers above 0")
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if not len(offsets) == len(counts) == math.prod(page.chunked):
+        raise EOFError(ENDS_EARLY)
+    header = 16 if page.parent.is_bigtiff else 8
+    if any(offset < header for offset, count in zip(offsets, counts, strict=True) if count):
+        raise ValueError("pixels in the header")
+    if page.compression == 1 and all(counts):
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+        samples = page.samplesperpixel if page.planarconfig == 1 else 1
+        planes = page.samplesperpixel // samples
+        rows = page.imagelength * page.imagedepth * planes
+        if rows * (page.imagewidth * samples * bits // 8) > sum(counts):
+            raise EOFError(ENDS_EARLY)
+    if page.compression in JPEG_IN_TIFF and all(counts):
+        _check_jpeg_parts(page)
+
+
+def _check_jpeg_parts(page: TiffPage) -> None:
+    """Refuse strips or tiles of JPEG that are smaller than the page says, whose rest tifffile fills with zeros."""
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0])
+    head = file.read(min(page.databytecounts[0], 2**16))
+    found = re.search(rb"\xff[\xc0-\xc3\xc9\xca]..(?:.)(..)(..)", head, re.S)
+    if found is None:
+        return
+    height, width = (int.from_bytes(side, "big") for side in found.groups())
+    if page.is_tiled:
+        least = min(page.tilelength, page.imagelength), min(page.tilewidth, page.imagewidth)
+    else:
+        least = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    if height < least[0] or width < least[1]:
+        raise EOFError(ENDS_EARLY)
 
 
 def full_size_series(tiff: TiffFile) -> list[TiffPageSeries]:

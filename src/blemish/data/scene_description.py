@@ -61,7 +61,11 @@ def read_description(path: Path) -> SceneDescription:
         raise FileError(path, "does not exist", "check the path") from None
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, or a date that is none
         raise FileError(path, f"is not valid YAML ({' '.join(str(error).split())})", remedy) from None
     if not isinstance(data, dict):
         raise FileError(path, "holds no keys and values", "list the sensors under 'modalities:'")

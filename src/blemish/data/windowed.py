@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from blemish.data.image import ImageInfo, image_info, read_image
 from blemish.data.opening import (
     ENDS_EARLY,
+    JPEG_IN_TIFF,
     TIFF_AXES,
     TIFF_BY_PILLOW,
     TIFF_PLAIN,
@@ -36,7 +37,6 @@ from blemish.limits import MAX_SCENE_FILE_BYTES, MAX_SEGMENT_BYTES
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-_JPEG = {6, 7, 34892, 33007}
 _YCBCR, _WHITE_IS_ZERO = 6, 0
 _ALPHA = {1, 2}
 _ANY_SIZE = 2**62
@@ -182,8 +182,8 @@ class _Tiff(WindowedImage):
         self._rows: list[int] | None = None
         self._pages: list[_Page] = []
         self._decode = page.decode
-        self._jpegheader = page.jpegheader if page.compression in _JPEG else None
-        self._is_jpeg = page.compression in _JPEG
+        self._jpegheader = page.jpegheader if page.compression in JPEG_IN_TIFF else None
+        self._is_jpeg = page.compression in JPEG_IN_TIFF
         self._tile: tuple[int, int] = (
             (page.tilelength, page.tilewidth)
             if page.is_tiled
@@ -305,7 +305,7 @@ def _windowed_tiff(path: Path) -> WindowedImage:
         page = series.keyframe
         is_upright = tiff_orientation(page) == 1
         converted = page.photometric in TIFF_BY_PILLOW and not (
-            page.photometric == _YCBCR and page.compression in _JPEG
+            page.photometric == _YCBCR and page.compression in JPEG_IN_TIFF
         )
         plain = page.photometric in TIFF_PLAIN or (page.photometric == _YCBCR and not converted)
         numeric = page.dtype is not None and page.dtype.kind in "uif" and page.bitspersample >= 8

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from blemish.decision.conformal import (
     Guarantee,
@@ -16,7 +16,7 @@ from blemish.decision.conformal import (
     p_values,
     train_mean_threshold,
 )
-from blemish.errors import UsageError
+from blemish.errors import CalibrationError, UsageError
 
 
 class _DecisionRecord(BaseModel):
@@ -40,7 +40,7 @@ class GroupedImages(_DecisionRecord):
     """Calibration scores of images in groups; images of one group show the same object."""
 
     kind: Literal["grouped images"] = "grouped images"
-    groups: int
+    groups: int = Field(ge=1)
 
     @property
     def words(self) -> str:
@@ -54,7 +54,7 @@ class SceneSquares(_DecisionRecord):
     """Calibration scores of squares of scenes."""
 
     kind: Literal["squares"] = "squares"
-    side: int
+    side: int = Field(ge=1)
     """Pixels."""
 
     @property
@@ -81,14 +81,20 @@ def _guide(promise: Guarantee, scored: str, each: str, whole: str) -> str:
 class Calibration(_DecisionRecord):
     """Scores of held-out good images, or of squares of scenes, that neither training nor model selection saw."""
 
-    scores: tuple[float, ...]
-    map_maxima: tuple[float, ...]
+    scores: tuple[FiniteFloat, ...]
+    map_maxima: tuple[FiniteFloat, ...]
     """Maximum of the anomaly map of each."""
-    training_scores: tuple[float, ...] = ()
+    training_scores: tuple[FiniteFloat, ...] = ()
     """Only for the rule ``train-mean``."""
-    left_out: dict[str, float] = Field(default_factory=dict)
+    left_out: dict[str, FiniteFloat] = Field(default_factory=dict)
     """Held-out images that were taken for defective (``threshold.trim``), with their scores."""
     unit: Unit = IndependentImages()
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Calibration:
+        if len(self.scores) != len(self.map_maxima):
+            raise ValueError(f"there are {len(self.scores)} scores and {len(self.map_maxima)} maxima of maps")
+        return self
 
 
 class Decision(_DecisionRecord):
@@ -131,8 +137,17 @@ class Decision(_DecisionRecord):
         """Pixel threshold; map values above it form regions, on at most the promised share of good images.
 
         With too few calibration images for that promise, it is the highest value of all their maps.
+
+        Raises
+        ------
+        CalibrationError
+            When there is not one.
         """
         maxima = np.array(self.calibration.map_maxima)
+        if not len(maxima):
+            raise CalibrationError(
+                "there are no maps to set a pixel threshold from; hold out some good images"
+            )
         if len(maxima) < needed(self.false_reject_rate):
             return float(maxima.max())
         return conformal_threshold(maxima, self.false_reject_rate)

@@ -137,8 +137,8 @@ class Structure(FeatureExtractor):
     def __init__(
         self,
         *,
-        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
-        stride: Annotated[int, Field(ge=1)] = 4,
+        patch: Annotated[int, Field(ge=4, le=512, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1, le=512)] = 4,
         floor: Annotated[float, Field(gt=0)] = 2.0,
     ) -> None:
         super().__init__()
@@ -167,8 +167,8 @@ class LocalContrast(Structure):
     def __init__(
         self,
         *,
-        patch: Annotated[int, Field(ge=4, multiple_of=2)] = 16,
-        stride: Annotated[int, Field(ge=1)] = 4,
+        patch: Annotated[int, Field(ge=4, le=512, multiple_of=2)] = 16,
+        stride: Annotated[int, Field(ge=1, le=512)] = 4,
         floor: Annotated[float, Field(gt=0)] = 2.0,
     ) -> None:
         super().__init__(patch=patch, stride=stride, floor=floor)

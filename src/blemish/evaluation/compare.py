@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from blemish.data.datasets import read_labelled
 from blemish.errors import UsageError
@@ -211,7 +211,7 @@ def _finished(path: Path, detector: Detector, tests: str) -> Evaluation | None:
     """The evaluation in ``path``, if it is of this detector and of the present test images."""
     try:
         evaluation = Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = (evaluation.threshold, evaluation.training, evaluation.items_sha256)
     return evaluation if found == (detector.threshold, detector.file.training, tests) else None

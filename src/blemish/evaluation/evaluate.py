@@ -197,7 +197,9 @@ def _evaluate(
         raise FileError(dataset, "has no labelled test images", "add test/good and test/<defect> folders")
     for problem in labelled.problems:
         observer.problem(problem)
-    folder = InspectionFolder(out, detector, overwrite=overwrite) if out is not None else None
+    folder = (
+        InspectionFolder(out, detector, overwrite=overwrite, offer_resume=False) if out is not None else None
+    )
     sha256 = items_sha256(items)
     problems: list[BlemishError] = list(labelled.problems)
     pixels = PixelMetrics()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.opening import within_memory
 from blemish.decision import Decision, find_regions, image_score
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
@@ -213,21 +214,20 @@ class Detector:
             "inspect scenes with blemish.inspection.scenes.inspect_scenes",
         )
         try:
-            placed = self.file.preprocessing.apply(image)
-            anomaly, reconstruction = self.examine(placed.pixels)
-            return ScoredImage(
-                score=self.score(anomaly),
-                map=np.maximum(placed.map_back(anomaly), 0),
-                reconstruction=(
-                    None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
-                ),
-            )
+            with within_memory(image.path):
+                placed = self.file.preprocessing.apply(image)
+                anomaly, reconstruction = self.examine(placed.pixels)
+                return ScoredImage(
+                    score=self.score(anomaly),
+                    map=np.maximum(placed.map_back(anomaly), 0),
+                    reconstruction=(
+                        None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
+                    ),
+                )
         except UsageError as error:
             raise ImageError(
                 image.path, str(error), "inspect larger images, or fit with a smaller --set patch.size"
             ) from None
-        except MemoryError:
-            raise ImageError(image.path, "does not fit into memory", "cut it into smaller images") from None
 
     def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Anomaly map (h, w) and reconstruction (C, h, w), if there is one, of a preprocessed image (C, h, w).

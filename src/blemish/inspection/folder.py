@@ -14,6 +14,7 @@ from blemish.data.datasets import Item, find_images, read_mask
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import SUFFIXES, read_image
 from blemish.data.maps import read_map, write_image, write_map
+from blemish.data.opening import RENAME
 from blemish.decision import Drift, Inspection, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, Stopped
 from blemish.inspection.detection import Detection
@@ -44,10 +45,21 @@ class InspectionFolder:
     """The output folder of an inspection: finished images stay whatever happens to the next one.
 
     An image's map, overlay and reconstruction are written before its record, so a record vouches for them.
+
+    Parameters
+    ----------
+    resume, overwrite: go on with an earlier inspection, or replace it.
+    offer_resume: whether the command has such an option, to offer where neither is asked for.
     """
 
     def __init__(
-        self, folder: str | Path, detector: Detector, *, resume: bool = False, overwrite: bool = False
+        self,
+        folder: str | Path,
+        detector: Detector,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        offer_resume: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.detector = detector
@@ -55,7 +67,7 @@ class InspectionFolder:
         self.records: list[Inspection] = []
         """Records of the finished images."""
         self._log: RecordsLog[Inspection] | None = None
-        resumed = self._run().claim(
+        resumed = self._run(offer_resume).claim(
             _settings(detector),
             resume=resume,
             overwrite=overwrite,
@@ -66,11 +78,10 @@ class InspectionFolder:
         if resumed:
             self._open_log()
 
-    def _run(self) -> RunFolder:
-        refusal = (
-            "already holds an inspection; replace it with --overwrite, choose another --out, or go on with an "
-            "unfinished blemish inspect by --resume"
-        )
+    def _run(self, offer_resume: bool) -> RunFolder:
+        refusal = "already holds an inspection; replace it with --overwrite, or choose another --out"
+        if offer_resume:
+            refusal += ", or go on with an unfinished one by --resume"
         return RunFolder(
             self.folder,
             [RunMark(RECORDS_FILE, refusal)],
@@ -294,7 +305,7 @@ def _refuse_unwritable(item: Item) -> None:
     try:
         item.name.encode()
     except UnicodeEncodeError:
-        raise ImageError(item.path, "has a name that is not valid text", "rename it") from None
+        raise ImageError(item.path, "has a name that is not valid text here", RENAME) from None
 
 
 def _duration(seconds: float) -> str:

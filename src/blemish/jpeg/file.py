@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +18,7 @@ from blemish.extras import explain_missing
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 from blemish.jpeg.native_process import NativeCodeError, optimise
 from blemish.limits import MAX_JPEG_SCANS, MAX_PIXELS
-from blemish.storage.leftovers import temporary_folder
+from blemish.storage.leftovers import temporary_folder, temporary_prefix
 
 _SOI = b"\xff\xd8"
 _EOI, _SOS, _DQT, _APP0, _APP14 = 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
@@ -157,9 +160,7 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
 
 
 def _baseline(coefficients: Coefficients) -> bytes:
-    with explain_missing():
-        import jpeglib
-
+    jpeglib = _jpeglib()
     tables: list[np.ndarray] = []
     numbers = []
     for plane in coefficients.planes:
@@ -180,6 +181,19 @@ def _baseline(coefficients: Coefficients) -> bytes:
     with temporary_image() as path:
         image.write_dct(str(path), flags=["+OPTIMIZE_CODING"])
         return _numbered_from_one(path.read_bytes())
+
+
+def _jpeglib() -> Any:
+    """The package jpeglib, whose own temporary files get names by which those of a killed run are recognised."""
+    with explain_missing():
+        import jpeglib
+        from jpeglib import dct_jpeg
+
+    def named(**options: Any) -> Any:
+        return tempfile.NamedTemporaryFile(prefix=temporary_prefix(), **options)
+
+    dct_jpeg.tempfile = SimpleNamespace(NamedTemporaryFile=named)
+    return jpeglib
 
 
 class _Unreadable(Exception):
@@ -313,9 +327,7 @@ def _without_metadata(data: bytes, found: list[_Segment]) -> bytes:
 
 
 def _read(data: bytes, sampling: Sampling) -> Coefficients:
-    with explain_missing():
-        import jpeglib
-
+    jpeglib = _jpeglib()
     with temporary_image() as path:
         path.write_bytes(data)
         try:

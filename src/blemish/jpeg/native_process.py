@@ -9,14 +9,16 @@ standard output, a block being a status byte, the length in 8 bytes, and the con
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from typing import IO
 
-from blemish.limits import MAX_SECONDS_OF_NATIVE_CODE
+from blemish.limits import SECONDS_A_BYTE, SECONDS_OF_NATIVE_CODE
 
 _DONE, _REFUSED = b"\0", b"\1"
 
@@ -30,11 +32,11 @@ class NativeProcess:
 
     Parameters
     ----------
-    seconds: that it may take with one file.
     command: of the process, for tests.
+    seconds: that it may take with one file, beside those for its size.
     """
 
-    def __init__(self, seconds: float = MAX_SECONDS_OF_NATIVE_CODE, command: list[str] | None = None) -> None:
+    def __init__(self, command: list[str] | None = None, seconds: float = SECONDS_OF_NATIVE_CODE) -> None:
         self._seconds = seconds
         self._command = command or [sys.executable, "-m", __name__]
         self._lock = threading.Lock()
@@ -53,7 +55,8 @@ class NativeProcess:
             child = self._running()
             assert child.stdin is not None
             assert child.stdout is not None
-            late = threading.Timer(self._seconds, child.kill)
+            seconds = self._seconds + len(data) * SECONDS_A_BYTE
+            late = threading.Timer(seconds, child.kill)
             late.start()
             try:
                 _write(child.stdin, _DONE, data)
@@ -65,9 +68,7 @@ class NativeProcess:
                 late.cancel()
             if found is None:
                 self._end(child)
-                raise NativeCodeError(
-                    "it ends the decoder" if in_time else f"it takes over {self._seconds:.0f} s"
-                )
+                raise NativeCodeError("it ends the decoder" if in_time else f"it takes over {seconds:.0f} s")
         status, content = found
         if status != _DONE:
             raise NativeCodeError(content.decode(errors="replace"))
@@ -132,10 +133,14 @@ def main() -> None:
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while (block := _read(source)) is not None:
+        if hasattr(signal, "alarm"):  # ends this process should it outlive the main one
+            signal.alarm(math.ceil(SECONDS_OF_NATIVE_CODE + len(block[1]) * SECONDS_A_BYTE) + 1)
         try:
             answer = _DONE, mozjpeg_lossless_optimization.optimize(block[1])
         except Exception as error:
             answer = _REFUSED, f"{type(error).__name__}: {error}".encode()
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
         _write(sink, *answer)
 
 

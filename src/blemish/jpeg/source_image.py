@@ -19,10 +19,11 @@ from blemish.data.opening import (
     exif_orientation,
     file_bytes,
     image_format,
+    open_tiff,
     open_with_pillow,
     reading,
     refuse_large,
-    refuse_many_scans,
+    refuse_short_jpeg,
     upright,
 )
 from blemish.errors import ImageError
@@ -86,8 +87,8 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
     data = file_bytes(path) if data is None else data
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those that matter are refused or noticed here
-        if image_format(data) == "JPEG":
-            refuse_many_scans(path, data)
+        if image_format(data) == "TIFF":
+            _refuse_short_tiff(data)
         try:
             opened = open_with_pillow(data)
         except UnidentifiedImageError:
@@ -95,6 +96,8 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
             raise ImageError(path, problem, "convert it or remove it") from None
         with opened as image:
             _check(path, image)
+            if image.format in ("JPEG", "MPO"):
+                refuse_short_jpeg(path, data, *image.size)
             image.load()
             return _source(path, data, image, keep_metadata)
 
@@ -141,6 +144,12 @@ def metadata_segments(image: Image.Image) -> bytes:
     b'\\xff\\xfe\\x00\\x0emade by hand'
     """
     return b"".join(_metadata(image).values())
+
+
+def _refuse_short_tiff(data: bytes) -> None:
+    """Refuse a TIFF whose pixels are not all there, for which Pillow fills in zeros."""
+    with open_tiff(BytesIO(data)):
+        pass
 
 
 def _check(path: Path, image: Image.Image) -> None:

@@ -60,7 +60,7 @@ class Adversarial(Term):
         self,
         *,
         channels: int,
-        width: Annotated[int, Field(ge=1)] = 32,
+        width: Annotated[int, Field(ge=1, le=4096)] = 32,
         depth: Annotated[int, Field(ge=1, le=4)] = 3,
     ) -> None:
         super().__init__()

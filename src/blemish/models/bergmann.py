@@ -53,7 +53,9 @@ class BergmannEncoder(ImageEncoder):
 
     stride = STRIDE
 
-    def __init__(self, *, channels: int, patch: int = 128, latent: Annotated[int, Field(ge=1)] = 100) -> None:
+    def __init__(
+        self, *, channels: int, patch: int = 128, latent: Annotated[int, Field(ge=1, le=65_536)] = 100
+    ) -> None:
         super().__init__()
         _check_patch("encoder", patch)
         self.patch = patch

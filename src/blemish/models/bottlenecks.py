@@ -40,7 +40,7 @@ class DenseBottleneck(Bottleneck):
         self,
         *,
         shape: tuple[int, int, int],
-        latent: Annotated[int, Field(ge=1)] = 128,
+        latent: Annotated[int, Field(ge=1, le=65_536)] = 128,
         activation: Literal["none", "relu", "sigmoid", "tanh"] = "none",
     ) -> None:
         super().__init__()

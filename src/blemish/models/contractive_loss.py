@@ -50,8 +50,8 @@ class Contractive(Term):
         self,
         *,
         method: Literal["auto", "projections", "exact"] = "auto",
-        projections: Annotated[int, Field(ge=1)] = 1,
-        images: Annotated[int, Field(ge=1)] = 2,
+        projections: Annotated[int, Field(ge=1, le=4096)] = 1,
+        images: Annotated[int, Field(ge=1, le=65_536)] = 2,
     ) -> None:
         super().__init__()
         self.method, self.projections, self.images = method, projections, images

@@ -157,8 +157,8 @@ class DeletedBlocks(Corruption):
     def __init__(
         self,
         *,
-        size: Annotated[int, Field(ge=1)] = 16,
-        count: Annotated[int, Field(ge=1)] = 4,
+        size: Annotated[int, Field(ge=1, le=65_536)] = 16,
+        count: Annotated[int, Field(ge=1, le=1000)] = 4,
         fill: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class RegionDropout(Corruption):
         *,
         modalities: Sequence[Modality],
         size: Annotated[int, Field(ge=1)] = 12,
-        count: Annotated[int, Field(ge=1)] = 1,
+        count: Annotated[int, Field(ge=1, le=1000)] = 1,
     ) -> None:
         super().__init__()
         self.sizes = [modality.channels for modality in modalities]

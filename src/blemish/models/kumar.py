@@ -17,7 +17,7 @@ from blemish.models.initialisation import keep_variance, start_grey
 from blemish.models.registry import DECODERS, ENCODERS, register
 
 STRIDE = 16
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = tuple[Width, Width, Width, Width]
 WIDTHS: Widths = (16, 32, 64, 128)
 

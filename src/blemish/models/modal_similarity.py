@@ -22,7 +22,7 @@ from blemish.similarity.ssim_settings import make_settings
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
-WindowSize = Annotated[int, Field(ge=3)]
+WindowSize = Annotated[int, Field(ge=3, le=513)]
 
 
 def _parts(x: Tensor, modalities: Sequence[Modality]) -> Iterator[Tensor]:

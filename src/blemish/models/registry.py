@@ -11,6 +11,7 @@ from torch import nn
 
 from blemish.data.modality import Modality
 from blemish.errors import RecipeError, UsageError, nearest
+from blemish.limits import MAX_PART_SETTING
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.contracts import (
     Alignment,
@@ -84,7 +85,18 @@ def make_part(kind: str, available: dict[str, type[P]], part: Part, **context: A
             raise RecipeError(
                 f"{kind} '{part.name}': {name} is {value!r}; {reason[0].lower()}{reason[1:]}"
             ) from None
+        if _largest(settings[name]) > MAX_PART_SETTING:
+            raise RecipeError(
+                f"{kind} '{part.name}': {name} is {value!r}; use numbers of at most {MAX_PART_SETTING}"
+            )
     return cls(**{name: value for name, value in context.items() if name in asked}, **settings)
+
+
+def _largest(value: Any) -> float:
+    """The largest size of any number in a setting."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, (int, float)) else 0
 
 
 def build(

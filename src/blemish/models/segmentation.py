@@ -44,7 +44,7 @@ class Segmentation(ResidualRule):
     least_evidence = math.log(2)  # p = 1/2
 
     def __init__(
-        self, *, shape: tuple[int, int, int], patch: int, kernel: Annotated[int, Field(ge=1)] = 1
+        self, *, shape: tuple[int, int, int], patch: int, kernel: Annotated[int, Field(ge=1, le=513)] = 1
     ) -> None:
         super().__init__()
         if shape[1:] != (patch, patch):

@@ -156,7 +156,7 @@ class SyntheticAnomalies(Corruption):
         self,
         *,
         clean: Annotated[float, Field(ge=0, le=1)] = 0.3,
-        most: Annotated[int, Field(ge=1)] = 3,
+        most: Annotated[int, Field(ge=1, le=1000)] = 3,
         smallest: Annotated[float, Field(gt=0, le=1)] = 0.02,
         largest: Annotated[float, Field(gt=0, le=1)] = 0.25,
         textures: str | None = None,

@@ -59,7 +59,7 @@ class UNet(ImageEncoder):
         *,
         channels: int,
         patch: int = 256,
-        widths: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1)] = WIDTHS,
+        widths: Annotated[Sequence[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)] = WIDTHS,
         normalise: bool = True,
     ) -> None:
         super().__init__()

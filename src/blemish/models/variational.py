@@ -49,7 +49,9 @@ class VariationalBottleneck(StochasticBottleneck):
     latent: number d of latent variables at each location of the grid; 100 in the paper.
     """
 
-    def __init__(self, *, shape: tuple[int, int, int], latent: Annotated[int, Field(ge=1)] = 100) -> None:
+    def __init__(
+        self, *, shape: tuple[int, int, int], latent: Annotated[int, Field(ge=1, le=65_536)] = 100
+    ) -> None:
         super().__init__()
         self.latent_shape = self.code_shape = (latent, *shape[1:])
         self.mu = nn.Conv2d(shape[0], latent, 1)
@@ -130,7 +132,7 @@ class ReconstructionProbability(ResidualRule):
     title = "negative log reconstruction probability"
 
     def __init__(
-        self, *, samples: Annotated[int, Field(ge=1)] = 8, sigma: Annotated[float, Field(gt=0)] = 0.1
+        self, *, samples: Annotated[int, Field(ge=1, le=1024)] = 8, sigma: Annotated[float, Field(gt=0)] = 0.1
     ) -> None:
         super().__init__()
         self.samples = samples

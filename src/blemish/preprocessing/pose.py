@@ -15,10 +15,11 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 from blemish.data.image import resize
+from blemish.limits import MAX_IMAGE_SIDE
 
 SIDE = 512
 """Shorter side in pixels at which objects are looked for; smaller images are taken as they are."""
@@ -44,8 +45,8 @@ class Crop(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    height: int
-    width: int
+    height: int = Field(ge=1, le=MAX_IMAGE_SIDE)
+    width: int = Field(ge=1, le=MAX_IMAGE_SIDE)
 
 
 class FoundObject(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize, select_channels
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
+from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
 from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, uncrop
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: int
+    channels: int = Field(ge=1, le=MAX_CHANNELS)
     """Channels of the input of the network."""
     convert: bool
     """Whether images of other channel counts are converted (``image.channels`` was set)."""
     kind: PixelKind
     """Depth of the training images; another depth is refused, because full scale would mean something else."""
-    size: int | None
+    size: int | None = Field(ge=1, le=MAX_IMAGE_SIDE)
     """Shorter side in pixels after resizing; None keeps the image's own size."""
-    scale: float | None = None
+    scale: FiniteFloat | None = Field(None, gt=0, le=MAX_IMAGE_SIDE)
     """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
     """Size of the crop around the object in every image; None for whole images."""

@@ -48,6 +48,10 @@ def read_yaml(folder: Traversable, name: str | Path) -> Any:
         raise RecipeError(f"unknown recipe '{source}'; {nearest(source, names)}")
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: a date that is none, such as 2024-13-45
         reason = " ".join(str(error).split())
         raise RecipeError(f"{source}: not valid YAML ({reason}); correct it there") from None

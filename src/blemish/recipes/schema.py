@@ -6,11 +6,31 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from blemish.decision.conformal import Trim
 from blemish.decision.scores import Score
 from blemish.errors import RecipeError, nearest
+from blemish.limits import (
+    MAX_BATCH,
+    MAX_BATCH_PIXELS,
+    MAX_CHANNELS,
+    MAX_IMAGE_SIDE,
+    MAX_PATCH_SIDE,
+    MAX_SECONDS,
+    MAX_SEED,
+    MAX_SIGMA,
+    MAX_STEPS,
+    plain_name,
+)
 from blemish.preprocessing.tiling import smallest_side
 from blemish.recipes.compat import upgrade_key, upgrade_loudly
 from blemish.recipes.files import SHIPPED, read_yaml
@@ -60,6 +80,9 @@ class RecipeSettings(BaseModel):
 
 R = TypeVar("R", bound=RecipeSettings)
 
+RecipeName = Annotated[str, AfterValidator(plain_name)]
+"""A name that becomes that of folders."""
+
 
 class Part(BaseModel):
     """A registered part by name; every other key is a setting that the part itself checks."""
@@ -76,7 +99,7 @@ class Part(BaseModel):
 class LossTerm(Part):
     """A similarity measure by name, times ``weight``; further keys are the measure's settings."""
 
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=1e9)
 
 
 class MemoryPart(Part):
@@ -105,7 +128,9 @@ class CorruptionPart(Part):
 class ImageSettings(RecipeSettings):
     """Preprocessing of an image file for the network."""
 
-    size: int | None = Field(None, ge=8, description="shorter side in pixels after resizing; null keeps it")
+    size: int | None = Field(
+        None, ge=8, le=MAX_IMAGE_SIDE, description="shorter side in pixels after resizing; null keeps it"
+    )
     scale: Literal["each", "common"] = Field(
         "each",
         description="whether each image is resized to `size`, or all by the factor that brings their median to it",
@@ -114,13 +139,15 @@ class ImageSettings(RecipeSettings):
         "never",
         description="bring an object on a plain ground into one pose; auto: where the images show one",
     )
-    channels: int | None = Field(None, ge=1, description="convert to so many channels; null keeps them")
+    channels: int | None = Field(
+        None, ge=1, le=MAX_CHANNELS, description="convert to so many channels; null keeps them"
+    )
 
 
 class PatchSettings(RecipeSettings):
     """Training crops and inspection tiles, in pixels after resizing."""
 
-    size: int = Field(128, ge=16)
+    size: int = Field(128, ge=16, le=MAX_PATCH_SIDE)
     stride: int = Field(64, ge=1, description="step between overlapping tiles at inspection")
 
 
@@ -129,7 +156,7 @@ class ScoreSettings(RecipeSettings):
 
     name: Score = "smoothed-max"
     quantile: float = Field(0.99, gt=0, lt=1)
-    sigma: float = Field(4.0, gt=0, description="of the smoothing, in pixels after resizing")
+    sigma: float = Field(4.0, gt=0, le=MAX_SIGMA, description="of the smoothing, in pixels after resizing")
 
 
 class ThresholdSettings(RecipeSettings):
@@ -144,21 +171,30 @@ class ThresholdSettings(RecipeSettings):
 
 
 class TrainingSettings(RecipeSettings):
-    steps: int = Field(2_500, ge=1)
+    steps: int = Field(2_500, ge=1, le=MAX_STEPS)
     budget: Annotated[float | None, BeforeValidator(_seconds)] = Field(
-        None, gt=0, description="seconds of training instead of steps; --set also takes 90s, 5m or 1h"
+        None,
+        gt=0,
+        le=MAX_SECONDS,
+        description="seconds of training instead of steps; --set also takes 90s, 5m or 1h",
     )
-    batch: int = Field(32, ge=1)
+    batch: int = Field(32, ge=1, le=MAX_BATCH)
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "cosine", "inverse"] = "constant"
-    decay: float = Field(0.0, ge=0, description="of schedule 'inverse': learning_rate / (1 + decay · step)")
-    weight_decay: float = Field(1e-5, ge=0)
-    validate_every: int = Field(250, ge=1, description="steps between looks at the held-out good images")
-    patience: int = Field(12, ge=1, description="looks without improvement before training stops")
+    decay: float = Field(
+        0.0, ge=0, le=1e6, description="of schedule 'inverse': learning_rate / (1 + decay · step)"
+    )
+    weight_decay: float = Field(1e-5, ge=0, le=1e6)
+    validate_every: int = Field(
+        250, ge=1, le=MAX_STEPS, description="steps between looks at the held-out good images"
+    )
+    patience: int = Field(
+        12, ge=1, le=MAX_STEPS, description="looks without improvement before training stops"
+    )
     trim: Annotated[Trim, BeforeValidator(_share)] = Field(
         0.0, description="share of the training images, the worst at half time, to leave out, or auto"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -170,6 +206,21 @@ class TrainingSettings(RecipeSettings):
                 "set training.schedule to inverse, or training.decay to 0"
             )
         return self
+
+
+def check_batch(batch: int, patch: int) -> None:
+    """Refuse batches that no memory holds.
+
+    Raises
+    ------
+    ValueError
+        For more than :data:`~blemish.limits.MAX_BATCH_PIXELS` pixels.
+    """
+    if batch * patch**2 > MAX_BATCH_PIXELS:
+        raise ValueError(
+            f"training.batch {batch} of patches of {patch} × {patch} pixels does not fit into memory; "
+            f"use at most {max(1, MAX_BATCH_PIXELS // patch**2)}, or a smaller patch.size"
+        )
 
 
 def _member(value: Any) -> Any:
@@ -190,7 +241,7 @@ class Recipe(RecipeSettings):
     """
 
     version: Literal[1] = 1
-    name: str
+    name: RecipeName
     title: str
     paper: str
     needs: tuple[str, ...] = ("train",)
@@ -220,6 +271,7 @@ class Recipe(RecipeSettings):
     def _fits(self) -> Recipe:
         if not self._check_kind():
             return self
+        check_batch(self.training.batch, self.patch.size)
         if self.patch.stride > self.patch.size:
             raise ValueError(
                 f"patch.stride {self.patch.stride} leaves gaps between patches of {self.patch.size}; "
@@ -357,7 +409,11 @@ def override(recipe: R, assignments: list[str]) -> R:
         key = upgrade_key(key.strip(), "--set")
         try:
             value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, such as 2024-13-45
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ):  # ValueError: a date that is none, such as 2024-13-45
             raise RecipeError(f"--set {assignment}: the value is not valid YAML; quote it") from None
         _assign(data, key.split("."), value)
     return parse(type(recipe), data, "--set")

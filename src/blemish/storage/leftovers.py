@@ -19,8 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from platform import node
 
+from filelock import FileLock, Timeout
+
 from blemish.errors import FileError
 
+LOCK_FILE = ".blemish.lock"
+"""In an output folder, as long as a run owns it (:mod:`blemish.storage.run_lock`)."""
 PREFIX, FOLDER_PREFIX = ".part-", "blemish-"
 _NAME = re.compile(
     r"(?:\.part-|blemish-)(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)-[0-9a-z_]+(?:\..*)?", re.S
@@ -35,6 +39,11 @@ def temporary_name(suffix: str = "") -> str:
     return f"{PREFIX}{_owner()}{secrets.token_hex(6)}{suffix}"
 
 
+def temporary_prefix() -> str:
+    """Beginning of the names of this process's files and folders in the system's folder for temporary files."""
+    return f"{FOLDER_PREFIX}{_owner()}"
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Give an empty folder of this process in the system's folder for temporary files, removed after the block.
@@ -45,7 +54,7 @@ def temporary_folder() -> Iterator[Path]:
         When it cannot be made, or an ``OSError`` in the block.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{_owner()}") as folder:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
             yield Path(folder)
     except OSError as error:
         raise FileError(
@@ -56,7 +65,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path, *, below: bool = False) -> None:
-    """Remove temporary files and folders in ``folder`` whose process is gone.
+    """Remove temporary files and folders, and locks, in ``folder`` whose process is gone.
 
     What cannot be removed stays: it is in nobody's way.
 
@@ -75,12 +84,14 @@ def remove_leftovers(folder: str | Path, *, below: bool = False) -> None:
             is_folder = entry.is_dir(follow_symlinks=False)
             if _is_left_over(entry):
                 _remove(entry, is_folder)
+            elif entry.name == LOCK_FILE:
+                _remove_lock(entry.path)
             elif below and is_folder and not entry.name.endswith(".zarr"):
                 folders.append(Path(entry.path))
 
 
 def remove_temporary_folders() -> None:
-    """Remove folders of killed runs in the system's folder for temporary files."""
+    """Remove files and folders of killed runs in the system's folder for temporary files."""
     with suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             if entry.name.startswith(FOLDER_PREFIX) and _is_left_over(entry):
@@ -124,6 +135,13 @@ def _is_left_over(entry: os.DirEntry[str]) -> bool:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _DAY
     except OSError:
         return False
+
+
+def _remove_lock(path: str) -> None:
+    """Remove a lock file that no process holds."""
+    lock = FileLock(path, timeout=0)
+    with suppress(OSError, Timeout), lock:
+        os.unlink(path)
 
 
 def _remove(entry: os.DirEntry[str], is_folder: bool) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "model.safetensors", "card.md"
+CHECKPOINT = "checkpoint"
+"""Folder of an unfinished training, beside or in place of a finished model."""
 
 
 class ModelKind(NamedTuple):
@@ -214,7 +216,7 @@ def _read_json(folder: Path, kind: ModelKind) -> dict[str, Any]:
         raise ModelError(
             path, f"cannot be read ({error.strerror})", "check the path and its permissions, or fit again"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(path, f"is not readable JSON ({error})", "restore the file, or fit again") from None
     if not isinstance(content, dict):
         raise ModelError(path, "is no model's JSON", "restore the file, or fit again")
@@ -252,7 +254,9 @@ def load_weights(
         raise ModelError(
             path,
             f"is damaged, or not the one that {MODEL_FILE} was written for",
-            "copy the whole model folder again, or fit again",
+            "finish the interrupted fit with --resume"
+            if (folder / CHECKPOINT).is_dir()
+            else "copy the whole model folder again, or fit again",
         )
     try:
         model = build()
@@ -260,6 +264,7 @@ def load_weights(
         if upgrade is not None and document.stored_format == 1:
             tensors = upgrade(tensors)
         model.load_state_dict(tensors)
+        _refuse_nan(path, tensors)
     except (SafetensorError, RuntimeError, RecipeError) as error:
         raise ModelError(
             path,
@@ -267,3 +272,11 @@ def load_weights(
             f"upgrade to the Blemish that made it ({document.blemish}; this is {__version__}), or fit again",
         ) from None
     return model
+
+
+def _refuse_nan(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise ModelError(
+                path, f"holds NaN in '{name}'", "copy the whole model folder again, or fit again"
+            )

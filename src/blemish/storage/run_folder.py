@@ -151,7 +151,7 @@ class RunFolder:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             earlier = before if isinstance(before, dict) else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise FileError(path, *self._unreadable) from None
         wanted = _as_json(settings)
         for key in wanted if compared is None else compared:

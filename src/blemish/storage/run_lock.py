@@ -15,10 +15,8 @@ from filelock import FileLock, Timeout
 
 from blemish.errors import UsageError
 from blemish.storage.atomic import write_error
-from blemish.storage.leftovers import remove_leftovers
+from blemish.storage.leftovers import LOCK_FILE, remove_leftovers
 from blemish.storage.run_folder import refuse_unwritable
-
-LOCK_FILE = ".blemish.lock"
 
 
 @contextmanager
@@ -26,8 +24,8 @@ def owned(folder: str | Path | None) -> Iterator[None]:
     """Hold ``folder`` for one run as long as the block lasts, and clear it of what killed runs left.
 
     The lock is the operating system's on the file ``.blemish.lock``: it ends with its process, however that ends, so a
-    file that is left behind holds up nobody. The file names its holder and is removed after the block, and so is the
-    folder, where the lock alone made it and nothing was written.
+    file that is left behind holds up nobody. The file names its holder and is removed after the block, and so are
+    folders that were made for it, where nothing was written.
 
     Parameters
     ----------
@@ -45,7 +43,7 @@ def owned(folder: str | Path | None) -> Iterator[None]:
         return
     folder = Path(folder)
     refuse_unwritable(folder)
-    made = not os.path.isdir(folder)
+    made = [above for above in (folder, *folder.parents) if not os.path.isdir(above)]
     path = folder / LOCK_FILE
     lock = FileLock(path, timeout=0)
     try:
@@ -62,14 +60,12 @@ def owned(folder: str | Path | None) -> Iterator[None]:
         remove_leftovers(folder, below=True)
         yield
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # Windows removes no file that is open; the next run removes it
             path.unlink()
         lock.release()
-        with suppress(OSError):  # Windows removes no file that is open
-            path.unlink(missing_ok=True)
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):
+            for above in made:
+                above.rmdir()
 
 
 def _sign(path: Path) -> None:

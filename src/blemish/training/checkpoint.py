@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -26,17 +26,17 @@ STATE_FILE = "state.json"
 class TrainingState:
     """State of a training, without its tensors; with them a resumed run equals an uninterrupted one."""
 
-    step: int = 0
-    best_step: int = 0
-    best_loss: float | None = None
-    looks_without_gain: int = 0
-    loss_since_look: float = 0.0
+    step: NonNegativeInt = 0
+    best_step: NonNegativeInt = 0
+    best_loss: FiniteFloat | None = None
+    looks_without_gain: NonNegativeInt = 0
+    loss_since_look: FiniteFloat = 0.0
     """Sum of the training loss over the steps since the last look."""
-    seconds: float = 0.0
-    pretraining: int | None = None
+    seconds: FiniteFloat = 0.0
+    pretraining: NonNegativeInt | None = None
     """Steps of pretraining that were made; None until they are done."""
-    pretraining_seconds: float = 0.0
-    left_out: list[int] | None = None
+    pretraining_seconds: FiniteFloat = 0.0
+    left_out: list[NonNegativeInt] | None = None
     """Training images that the rest of the training goes without, by number; None until that is decided."""
     history: list[TrainingLook] = field(default_factory=list)
 
@@ -103,7 +103,15 @@ def load_checkpoint(
         tensors = load_file(folder / document["tensors"])
         state = _STATE.validate_python(_upgraded_state(document["state"]))
         stored = _upgraded_identity(document["identity"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
         raise _damaged(folder, error) from None
     for key in [*identity, *stored]:
         if identity.get(key) != stored.get(key):

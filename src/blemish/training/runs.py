@@ -18,7 +18,7 @@ from blemish.errors import ModelError, RecipeError, UsageError
 from blemish.inspection.document import SHEET_FILE
 from blemish.observer import Observer
 from blemish.recipes.schema import TrainingSettings
-from blemish.storage.model_folder import MODEL_FILE, refuse_finished_model
+from blemish.storage.model_folder import CHECKPOINT, MODEL_FILE, refuse_finished_model
 from blemish.storage.run_folder import refuse_contradiction, refuse_unwritable
 from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
@@ -71,7 +71,6 @@ class FittedModel(Protocol):
 
 Fitted = TypeVar("Fitted", bound=FittedModel)
 
-CHECKPOINT = "checkpoint"
 PROSE = {"title": True, "paper": True, "expect": True, "needs": True}
 """Keys of a recipe that describe it in words and change no figure."""
 
@@ -108,13 +107,15 @@ def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
         return
-    if resume and unfinished:
-        return  # a model beside it is what an interrupted --overwrite has yet to replace
-    refuse_finished_model(folder)
     if unfinished:
+        # A model beside the checkpoint is what an interrupted --overwrite has yet to replace.
+        if resume:
+            return
         raise UsageError(
-            f"{folder}: holds the checkpoint of an unfinished fit; go on with --resume or pass --overwrite"
+            f"{folder}: holds the checkpoint of an unfinished fit; go on with --resume, or pass --overwrite to "
+            "begin anew"
         )
+    refuse_finished_model(folder)
 
 
 def train_for(

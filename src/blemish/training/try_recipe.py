@@ -10,7 +10,7 @@ from blemish.data.modality import Modality
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import build_model, has_memory_bank, networks, training_recipes
 from blemish.detectors.reconstruction import ReconstructionModel
-from blemish.errors import RecipeError, UsageError
+from blemish.errors import RecipeError, UsageError, lacks_memory
 from blemish.recipes import Recipe
 
 
@@ -41,6 +41,13 @@ def check_recipe(recipe: Recipe, modalities: Sequence[Modality] = ()) -> Reconst
                     autoencoder.pretraining_loss(patches)
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise RecipeError(
+            f"{recipe.name}: its parts do not fit into memory, with patches of {recipe.patch.size} pixels; "
+            "use a smaller patch.size, or smaller settings of the parts"
+        ) from None
     if has_memory_bank(recipe) and recipe.threshold.rule == "train-mean":
         raise RecipeError(
             f"{recipe.name}: threshold.rule train-mean scores the training images, which its memory bank holds; "

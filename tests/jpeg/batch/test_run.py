@@ -449,7 +449,7 @@ def test_a_name_that_is_not_valid_text_is_reported(folder: Path, tmp_path: Path)
     done = encode_folder(folder, tmp_path / "out", observer=observer)
     assert len(done.files) == 3
     assert len(observer.problems) == 1
-    assert "has a name that is not valid text; rename it" in observer.problems[0]
+    assert "has a name that is not valid text here; rename it" in observer.problems[0]
 
 
 def test_in_place_a_file_of_several_images_keeps_them(tmp_path: Path) -> None:

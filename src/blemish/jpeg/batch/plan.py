@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -29,7 +30,12 @@ class EncodingJob:
     @property
     def path(self) -> Path:
         """Path of the output file; in place, the target of a link."""
-        return self.item.path.resolve() if self.in_place else self.root / self.output
+        return _real(self.item.path) if self.in_place else self.root / self.output
+
+
+def _real(path: Path) -> Path:
+    """``path`` without links; unlike Path.resolve also where links lead in a circle, which reading reports."""
+    return Path(os.path.realpath(path))
 
 
 def plan_jobs(
@@ -53,16 +59,16 @@ def plan_jobs(
             root = source if source.is_dir() else source.parent
             jobs += [EncodingJob(item, root, item.name, settings, True, fingerprint) for item in items]
             continue
-        if source.is_dir() and out.resolve() == source.resolve():
+        if source.is_dir() and _real(out) == _real(source):
             raise UsageError(f"{out}: holds the images themselves; give another --out, or --in-place")
         if len(sources) > 1 and source.is_dir():
-            folder = source.resolve().name
+            folder = _real(source).name
             items = [Item(item.path, f"{folder}/{item.name}") for item in items]
-        inside = out.resolve()
+        inside = _real(out)
         jobs += [
             EncodingJob(item, out, _output_name(item.name), settings, False, fingerprint)
             for item in items
-            if inside not in item.path.resolve().parents  # an earlier run's output
+            if inside not in _real(item.path).parents  # an earlier run's output
         ]
     if out is None:
         return list({job.path: job for job in jobs}.values())

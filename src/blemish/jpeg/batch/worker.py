@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blemish.data.opening import RESAVE, file_bytes, image_format, within_memory
+from blemish.data.opening import RENAME, RESAVE, file_bytes, image_format, within_memory
 from blemish.errors import BlemishError, FileError, ImageError
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
@@ -125,7 +125,7 @@ def _refuse_unwritable(job: EncodingJob) -> None:
     try:
         f"{job.item.name}{job.output}".encode()
     except UnicodeEncodeError:
-        raise ImageError(job.item.path, "has a name that is not valid text", "rename it") from None
+        raise ImageError(job.item.path, "has a name that is not valid text here", RENAME) from None
 
 
 def _encoded(source: SourceImage, settings: BatchSettings, region: RegionOfInterest | None) -> Encoded:

@@ -182,7 +182,7 @@ class RecurrentAttention(Attention):
 class LstmAttention(RecurrentAttention):
     """LSTMs that read the blocks from the first to the last."""
 
-    def __init__(self, *, hidden: Annotated[int, Field(ge=1)] = 64, start: Start = 0.5) -> None:
+    def __init__(self, *, hidden: Annotated[int, Field(ge=1, le=8192)] = 64, start: Start = 0.5) -> None:
         super().__init__(hidden=hidden, start=start, bidirectional=False)
 
 
@@ -190,7 +190,7 @@ class LstmAttention(RecurrentAttention):
 class BiLstmAttention(RecurrentAttention):
     """LSTMs that read the blocks from both ends: section 6.8."""
 
-    def __init__(self, *, hidden: Annotated[int, Field(ge=1)] = 64, start: Start = 0.5) -> None:
+    def __init__(self, *, hidden: Annotated[int, Field(ge=1, le=8192)] = 64, start: Start = 0.5) -> None:
         super().__init__(hidden=hidden, start=start, bidirectional=True)
 
 

@@ -11,7 +11,7 @@ from blemish._version import __version__
 from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.splits import VALIDATION_SHARE, split_good
-from blemish.errors import FileError, RecipeError, UsageError
+from blemish.errors import FileError, RecipeError, UsageError, lacks_memory
 from blemish.inspection.document import versions
 from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
@@ -167,6 +167,13 @@ def _build(recipe: DeepRecipe) -> DeepJpeg:
         raise
     except UsageError as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise RecipeError(
+            f"{recipe.name}: does not fit into memory with patches of {side} pixels; use a smaller patch.size, or "
+            "smaller settings of the attention"
+        ) from None
     return model
 
 

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.quality import SMALLEST_MS_SSIM
+from blemish.limits import MAX_PATCH_SIDE
 from blemish.recipes import Part, load_from
 from blemish.recipes.files import names_in
-from blemish.recipes.schema import RecipeSettings, TrainingSettings
+from blemish.recipes.schema import RecipeName, RecipeSettings, TrainingSettings, check_batch
 
 STRUMPLER_LAMBDAS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
 """Those of Strümpler, Yang, Timofte 2020."""
@@ -33,7 +34,7 @@ class DeepImageSettings(RecipeSettings):
 class DeepPatchSettings(RecipeSettings):
     """Training crops, in pixels."""
 
-    size: int = Field(224, ge=32)
+    size: int = Field(224, ge=32, le=MAX_PATCH_SIDE)
 
 
 class TableSettings(RecipeSettings):
@@ -69,7 +70,7 @@ class DeepRecipe(RecipeSettings):
     """
 
     version: Literal[1] = 1
-    name: str
+    name: RecipeName
     title: str
     paper: str
     needs: tuple[str, ...] = ("train", "jpeg", "lpips")
@@ -84,6 +85,7 @@ class DeepRecipe(RecipeSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> DeepRecipe:
+        check_batch(self.training.batch, self.patch.size)
         if len(set(self.lambdas)) < len(self.lambdas):
             raise ValueError(f"lambdas {list(self.lambdas)} name one twice; give each once")
         if self.tables.lowest >= self.tables.highest:
