@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,17 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("allocate memory", "out of memory")
     )
+
+
+@contextmanager
+def within_memory(path: Path) -> Iterator[None]:
+    """Turn a lack of memory in the block into an ImageError of the image at ``path``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from None
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

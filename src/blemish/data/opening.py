@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from blemish.errors import BlemishError, ImageError, lacks_memory
+from blemish.errors import BlemishError, ImageError, within_memory
 from blemish.limits import MAX_JPEG_SCANS
 
 if TYPE_CHECKING:
@@ -161,17 +161,6 @@ def damaged(path: Path, error: Exception) -> ImageError:
     """The error to raise for a file that a decoder could not decode."""
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return ImageError(path, f"is truncated or damaged ({reason})", RESAVE)
-
-
-@contextmanager
-def within_memory(path: Path) -> Iterator[None]:
-    """Turn a lack of memory in the block into an ImageError of the image at ``path``."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        raise ImageError(path, "does not fit into memory", "cut it into smaller images") from None
 
 
 @contextmanager

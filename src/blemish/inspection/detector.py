@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
-from blemish.data.opening import within_memory
 from blemish.decision import Decision, find_regions, image_score
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
-from blemish.errors import ImageError, ModelError, UsageError
+from blemish.errors import ImageError, ModelError, UsageError, within_memory
 from blemish.inspection.card import model_card
 from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
 from blemish.data.opening import file_bytes
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, within_memory
 from blemish.jpeg.file import from_bytes
 from blemish.jpeg.protection import MARGIN, ImageDecision, Protection, RateSplit, bits_map, decisions_changed
 from blemish.jpeg.source_image import read_source
@@ -217,7 +217,8 @@ def _row(file: Protected, detector: Detector) -> ImageRow:
         (f"unprotected: {_decision(found.plain.verdict)}, {number(found.plain.verdict.score)}", "plain"),
     ]
     try:
-        panels = _panels(file, detector)
+        with within_memory(file.file):
+            panels = _panels(file, detector)
     except BlemishError as error:  # what was there when it was encoded may have gone
         return ImageRow(file.name, f"Cannot be shown: {error}", badges)
     caption = (

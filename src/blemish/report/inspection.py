@@ -15,7 +15,7 @@ from blemish._version import __version__
 from blemish.decision.drift import Drift
 from blemish.decision.records import Inspection
 from blemish.decision.regions import Region
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, within_memory
 from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
 from blemish.report.numbers import counted, number
@@ -264,14 +264,15 @@ def _glance(
         if record is None:
             continue
         try:
-            found = panels(record)
+            with within_memory(Path(record.path)):
+                shown = _three(panels(record), record, pixel_threshold)
         except BlemishError:
             continue
         what = {"good": "A good image, ", None: "An image, "}.get(
             record.label, f"A defect ({record.label}), "
         )
         badge: tuple[str, Tone] = ("✕ rejected", "bad") if record.is_anomalous else ("✓ accepted", "good")
-        rows.append(ImageRow(record.path, what + text, [badge], _three(found, record, pixel_threshold)))
+        rows.append(ImageRow(record.path, what + text, [badge], shown))
     if not rows:
         return []
     note = "The image of the median score among the accepted, and among the rejected."
@@ -299,12 +300,11 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
     if record.label is not None:
         badges.append((f"known: {record.label}", "plain"))
     try:
-        found = panels(record)
+        with within_memory(Path(record.path)):
+            shown = _panels(panels(record), record, pixel_threshold)
     except BlemishError as error:
         return ImageRow(record.path, f"Cannot be shown: {error}", badges)
-    return ImageRow(
-        record.path, _regions_in_words(record.regions), badges, _panels(found, record, pixel_threshold)
-    )
+    return ImageRow(record.path, _regions_in_words(record.regions), badges, shown)
 
 
 def _regions_in_words(regions: Sequence[Region]) -> str:

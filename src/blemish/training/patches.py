@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from blemish.data.datasets import Item
 from blemish.data.image import image_info, read_image
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, within_memory
 from blemish.preprocessing.tiling import TilePlan
 from blemish.preprocessing.transform import Preprocessing
 from blemish.training.disk_cache import CacheSlot, DiskCache, free_disk_bytes
@@ -119,7 +119,9 @@ class PreprocessedImages:
             pool.shutdown(cancel_futures=True)
 
     def _preprocessed(self, index: int) -> NDArray[np.float32]:
-        return self._preprocessing.apply(read_image(self._items[index].path)).pixels
+        path = self._items[index].path
+        with within_memory(path):
+            return self._preprocessing.apply(read_image(path)).pixels
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blemish.data.opening import RENAME, RESAVE, file_bytes, image_format, within_memory
-from blemish.errors import BlemishError, FileError, ImageError
+from blemish.data.opening import RENAME, RESAVE, file_bytes, image_format
+from blemish.errors import BlemishError, FileError, ImageError, within_memory
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
 from blemish.jpeg.batch.settings import BatchSettings

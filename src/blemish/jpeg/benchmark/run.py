@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.datasets import Item, find_images
-from blemish.data.opening import within_memory
-from blemish.errors import BlemishError, FileError, ImageError, UsageError
+from blemish.errors import BlemishError, FileError, ImageError, UsageError, within_memory
 from blemish.jpeg import quality as measuring
 from blemish.jpeg.benchmark import bd_rate as bd
 from blemish.jpeg.benchmark.baselines import BASELINES
