@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import blemish
+from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
 from blemish.jpeg.deep.recipe import deep_recipe_names
@@ -29,6 +30,7 @@ from blemish.jpeg.distortion import TUNES
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
 from blemish.training.try_recipe import check_recipe
 from studies.protocol import spread
+from tests.faults.tables import files_table, kills_table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -420,6 +422,21 @@ def test_every_written_table_of_results_is_on_a_page() -> None:
         for path in (ROOT / folder).glob("*.md")
     }
     assert included == written
+
+
+def test_every_limit_is_on_the_page_of_security() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d,.]+) \|", PAGES["SECURITY.md"], flags=re.MULTILINE)
+    stated = {name: float(value.replace(",", "")) for name, value in rows}
+    assert stated == {
+        name: float(value) for name, value in vars(limits).items() if name.isupper() and name[0] != "_"
+    }
+
+
+@pytest.mark.parametrize(("name", "table"), [("files", files_table), ("kills", kills_table)])
+def test_tables_of_fault_hunts_are_those_of_their_files(name: str, table: Callable[[Any], str]) -> None:
+    path = ROOT / "benchmarks" / "results" / f"faults-{name}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == table(document)
 
 
 # -- links ---------------------------------------------------------------------------------------------

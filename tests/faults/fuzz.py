@@ -22,9 +22,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from blemish.storage.atomic import write_json
+from blemish.storage.atomic import write_json, write_text
 from tests.faults.cases import Case, Cases, DamagedFiles, GivenFiles
 from tests.faults.corpus import base_files, scene_files
+from tests.faults.tables import files_table
 from tests.faults.targets import TARGETS
 from tests.faults.watchdog import Limits, Result, measures, watched
 
@@ -201,7 +202,9 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.out is not None:
         command = shlex.join(["python", "-m", "tests.faults", *sys.argv[1:]])
-        write_json(options.out, {"command": command, **facts, "base_files": len(base_files()), **found})
+        document = {"command": command, **facts, "base_files": len(base_files()), **found}
+        write_json(options.out, document)
+        write_text(options.out.with_suffix(".md"), files_table(document))
     for target, counts in found["counts"].items():
         print(f"{target:>13}  " + "  ".join(f"{name} {count}" for name, count in counts.items()))
     for example in found["examples"]:

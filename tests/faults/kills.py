@@ -27,12 +27,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from blemish.storage.atomic import write_json
+from blemish.storage.atomic import write_json, write_text
 from tests.faults.end_state import differences
 from tests.faults.fork_server import ForkServer
 from tests.faults.inputs import make_inputs
 from tests.faults.kill import Bench, Outcome, Place, Undisturbed
 from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.tables import kills_table
 
 FAULTS = ("lost", "doubled", "wrong", "refused", "left_overs", "unresumed")
 """Counts that have to be 0."""
@@ -261,18 +262,17 @@ def _run(options: argparse.Namespace) -> int:
     sums = total(counts)
     print(f"{'all':<45} {sums['kills']:5} kills, {_in_words(sums)}")
     if options.out is not None:
-        write_json(
-            options.out,
-            {
-                "command": shlex.join(["python", "-m", "tests.faults", *sys.argv[1:]]),
-                "seed": options.seed,
-                "total": sums,
-                "scenarios": {name: count.as_json() for name, count in counts.items()},
-                "seconds": round(time.perf_counter() - begun, 1),
-                "workers": options.workers,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "versions": {package: version(package) for package in PACKAGES},
-            },
-        )
+        document = {
+            "command": shlex.join(["python", "-m", "tests.faults", *sys.argv[1:]]),
+            "seed": options.seed,
+            "total": sums,
+            "scenarios": {name: count.as_json() for name, count in counts.items()},
+            "seconds": round(time.perf_counter() - begun, 1),
+            "workers": options.workers,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {package: version(package) for package in PACKAGES},
+        }
+        write_json(options.out, document)
+        write_text(options.out.with_suffix(".md"), kills_table(document))
     return int(any(sums[fault] for fault in FAULTS))

@@ -258,6 +258,39 @@ def test_an_unusable_image_is_skipped(
     assert [problem.path.name for problem in observer.problems] == ["cut.png", "strip.png"]
 
 
+def test_features_of_an_image_that_changed_are_made_anew(
+    make_detector: Make, scenes: Path, grey: Path, tmp_path: Path, draw: Callable[..., NDArray[np.uint8]]
+) -> None:
+    detector = of_images(make_detector, scenes, "ssim-ae", *SMALL)
+    source, out = tmp_path / "grey", tmp_path / "out"
+    shutil.copytree(grey, source)
+    before = {
+        one.name: np.asarray(one.array[...]) for one in extract_features(detector, source, out).features
+    }
+    Image.fromarray(draw(9, 40, 48)).save(source / "b.png")
+    after = {
+        one.name: np.asarray(one.array[...])
+        for one in extract_features(detector, source, out, resume=True).features
+    }
+    alone = extract_features(detector, source / "b.png", tmp_path / "alone").features[0].array[...]
+    np.testing.assert_array_equal(after["b.png"], alone)
+    assert not np.array_equal(before["b.png"], after["b.png"])
+    np.testing.assert_array_equal(before["left/a.png"], after["left/a.png"])
+
+
+def test_an_image_whose_features_cannot_take_its_name_is_skipped(
+    make_detector: Make, scenes: Path, grey: Path, tmp_path: Path, recorder: type
+) -> None:
+    detector = of_images(make_detector, scenes, "ssim-ae", *SMALL)
+    source = tmp_path / "grey"
+    shutil.copytree(grey, source)
+    shutil.copy(source / "b.png", source / ("a" * 248 + ".png"))
+    recorded = recorder()
+    done = extract_features(detector, source, tmp_path / "out", observer=recorded)
+    assert len(done.features) == 2
+    assert "has a name that its results cannot take" in str(*recorded.problems)
+
+
 def test_features_of_version_0_1_are_read(scenes: Path, detector: Detector, tmp_path: Path) -> None:
     (features,) = extract_features(detector, scenes, tmp_path).features
     path = features.path / "zarr.json"

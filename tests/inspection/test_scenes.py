@@ -461,6 +461,35 @@ def test_a_block_that_a_kill_left_half_written_is_made_anew(
     )
 
 
+def test_a_scene_that_changed_or_lost_its_maps_is_inspected_again(
+    scenes: Path, detector: Detector, tmp_path: Path, painting: Painting, recorder: Any
+) -> None:
+    source, out = tmp_path / "scenes", tmp_path / "out"
+    shutil.copytree(scenes, source)
+    before = {record.path: record for record in inspect_scenes(detector, source, out).records}
+    shutil.rmtree(source / "donor")
+    painting(source / "donor", 77, height=HEIGHT, width=WIDTH)
+    shutil.rmtree(out / "maps" / "virgin.zarr")
+    recorded = recorder()
+    done = inspect_scenes(detector, source, out, resume=True, observer=recorded)
+    after = {record.path: record for record in done.records}
+    assert any(stage.startswith("2 scenes changed, or without maps") for stage in recorded.stages)
+    assert after["donor"].sha256 != before["donor"].sha256
+    assert after["donor"].score != before["donor"].score
+    assert (after["virgin"].sha256, after["virgin"].score) == (
+        before["virgin"].sha256,
+        before["virgin"].score,
+    )
+    fresh = inspect_scenes(detector, source, tmp_path / "fresh")
+    assert {record.path: record.score for record in fresh.records} == {
+        name: record.score for name, record in after.items()
+    }
+    np.testing.assert_array_equal(
+        maps(out, "donor")["residual"], maps(tmp_path / "fresh", "donor")["residual"]
+    )
+    assert inspect_scenes(detector, source, out, resume=True).records == done.records
+
+
 def test_a_damaged_file_stops_its_scene_alone(
     scenes: Path, detector: Detector, tmp_path: Path, recorder: Any
 ) -> None:
