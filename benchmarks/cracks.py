@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.data.datasets import find_images, read_mask
+from blemish.data.datasets import find_images
 from blemish.data.image import read_image
 from blemish.data.maps import write_image
+from blemish.data.masks import read_mask
 from blemish.storage.atomic import atomic_path
 
 SIDE = 96

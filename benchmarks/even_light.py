@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.data.datasets import read_labelled
 from blemish.data.image import read_image
+from blemish.data.layouts import read_labelled
 from blemish.data.maps import write_image
 
 

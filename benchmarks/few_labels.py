@@ -39,9 +39,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from blemish import __version__
-from blemish.data.datasets import find_images, read_mask
+from blemish.data.datasets import find_images
 from blemish.data.image import read_image
 from blemish.data.maps import write_image
+from blemish.data.masks import read_mask
 from blemish.inspection.detector import Detector
 from blemish.inspection.extract_features import extract_features
 from blemish.inspection.features import Features, read_features

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blemish.data.datasets import Item, read_labelled
+from blemish.data.items import Item
+from blemish.data.layouts import read_labelled
 from blemish.storage.atomic import atomic_path
 
 LARGEST_STEP = 200
@@ -66,7 +67,7 @@ def main() -> None:
         for number, tile in enumerate(found):
             split = "train" if number in trained else "test"
             for item in tile:
-                mask = item.mask.resolve() if item.mask else ""
+                mask = "|".join(str(mask.resolve()) for mask in item.masks)
                 writer.writerow([item.path.resolve(), split, item.label, mask, f"tile {number}"])
     print(f"{len(found)} tiles, {len(trained)} of them for training: {options.out}")
 

@@ -51,7 +51,7 @@ def run_study(
         raise UsageError(f"unknown study '{name}'; {nearest(name, STUDIES)}")
     if seeds is not None and (not seeds or min(seeds) < 0):
         raise UsageError("--seeds: give whole numbers of at least 0, such as 0,1,2")
-    from blemish.data.datasets import read_labelled
+    from blemish.data.layouts import read_labelled
     from blemish.storage.run_folder import refuse_unwritable
 
     refuse_unwritable(Path(out))

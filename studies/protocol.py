@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.image import read_image
+from blemish.data.items import Item
+from blemish.data.layouts import read_labelled
+from blemish.data.masks import read_masks
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
 from blemish.detectors.factory import networks
@@ -325,7 +327,7 @@ def choose_examples(data: Path, count: int) -> list[Item]:
     """``count`` defective test images with masks, of as many types as there are, always the same ones."""
     kinds: dict[str, list[Item]] = {}
     for item in read_labelled(data).items:
-        if item.split == "test" and item.mask is not None:
+        if item.split == "test" and item.masks:
             kinds.setdefault(str(item.label), []).append(item)
     rounds = max(map(len, kinds.values()), default=0)
     return [items[turn] for turn in range(rounds) for items in kinds.values() if turn < len(items)][:count]
@@ -334,7 +336,9 @@ def choose_examples(data: Path, count: int) -> list[Item]:
 def read_example(item: Item) -> Example:
     """The image of ``item`` with its mask, which is empty for a good one."""
     image = read_image(item.path)
-    mask = read_mask(item.mask, size=image.size) if item.mask else np.zeros((image.height, image.width), bool)
+    mask = read_masks(item.masks, size=image.size)
+    if mask is None:
+        mask = np.zeros((image.height, image.width), bool)
     return Example(item.name.removeprefix("test/"), image.floats(), mask)
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from blemish.data.datasets import read_labelled, read_mask
 from blemish.data.image import read_image, resize
+from blemish.data.layouts import read_labelled
+from blemish.data.masks import read_masks
 from blemish.decision import PixelMetrics
 from blemish.errors import FileError
 from blemish.inspection.detector import Detector
@@ -51,15 +52,16 @@ def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
     masks: list[Masks] = []
     side = detector.recipe.patch.size
     for item in read_labelled(data).items:
-        if item.split == "train" or not (item.is_good or (item.mask and defect in (None, item.label))):
+        if item.split == "train" or not (item.is_good or (item.masks and defect in (None, item.label))):
             continue
         image = read_image(item.path)
         x = detector.file.preprocessing.apply(image).pixels
         plan = TilePlan(x.shape[1:], (side, side), (side, side))
         for _, patches in plan.tiles(x, batch=len(plan)):
             (good if item.is_good else bad).extend(patches)
-        if not item.is_good and item.mask:
-            mask = read_mask(item.mask, size=image.size)[None].astype(np.float32)
+        marked = read_masks(item.masks, size=image.size)
+        if not item.is_good and marked is not None:
+            mask = marked[None].astype(np.float32)
             reduced = resize(mask, x.shape[1:]) if mask.shape[1:] != x.shape[1:] else mask
             for _, patches in plan.tiles(reduced, batch=len(plan)):
                 masks.extend(patches[:, 0] > 0.5)

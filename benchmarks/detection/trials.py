@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.image import read_image
+from blemish.data.items import Item
+from blemish.data.layouts import read_labelled
+from blemish.data.masks import read_masks
 from blemish.decision import PixelMetrics, conformal_threshold, roc_auc
 from blemish.detectors.contracts import EnsembleCandidate
 from blemish.inspection.detector import Detector
@@ -147,7 +149,7 @@ def measured(detector: Detector, items: Sequence[Item], identity: str, fit_secon
         shown.append(TestedImage(label=label, score=found.score, peak=float(found.map.max())))
         if label == "good":
             pixels.update(found.map)
-        elif item.mask and (mask := read_mask(item.mask, size=image.size)).any():
+        elif (mask := read_masks(item.masks, size=image.size)) is not None and mask.any():
             pixels.update(found.map, mask)
     file = detector.file
     result = pixels.result()

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from blemish.data.datasets import read_labelled
 from blemish.data.image import LoadedImage, image_info, read_image, resize
+from blemish.data.layouts import read_labelled
 from blemish.decision import roc_auc
 
 Floats = NDArray[np.float64]

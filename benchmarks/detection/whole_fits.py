@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.detection.drawing import axes, grouped
 from benchmarks.detection.trials import FIGURES, Bench
-from blemish.data.datasets import read_mask
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.masks import read_masks
 from blemish.decision import PixelMetrics, roc_auc
 from blemish.evaluation.compare import Run
 from blemish.observer import Observer
@@ -36,7 +36,7 @@ def tested(
     pixels: dict[str, PixelMetrics] = {}
     for item in bench.tests:
         image = read_image(item.path)
-        mask = read_mask(item.mask, size=image.size) if item.mask else None
+        mask = read_masks(item.masks, size=image.size)
         for name, (value, shown) in score(image).items():
             scores.setdefault(name, []).append(value)
             if item.is_good or (mask is not None and mask.any()):

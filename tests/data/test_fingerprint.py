@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.data.datasets import Item, find_images
+from blemish.data.datasets import find_images
 from blemish.data.fingerprint import Fingerprint, fingerprint, sampled_sha256
+from blemish.data.items import Item
 from blemish.errors import BlemishError, ImageError
 
 

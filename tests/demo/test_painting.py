@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from blemish.data.datasets import read_mask
 from blemish.data.image import read_image
+from blemish.data.masks import read_mask
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import find_scenes
 from blemish.demo import painting

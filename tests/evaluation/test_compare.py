@@ -132,7 +132,7 @@ def test_what_cannot_work_is_refused_before_any_fit(dataset: Path, tiny: list[st
         compare(dataset, ["l2-ae", "ssim"], out)
     with pytest.raises(UsageError, match="name at least one"):
         compare(dataset, [], out)
-    with pytest.raises(FileError, match="has no test folder"):
+    with pytest.raises(FileError, match="has no folder of good images"):
         compare(dataset / "train", ["l2-ae"], out)
     mine = tmp_path / "mine.yaml"
     mine.write_text(json.dumps(load_recipe("l2-ae").model_dump(mode="json")))

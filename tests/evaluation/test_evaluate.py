@@ -4,13 +4,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from blemish.data.datasets import read_mask
 from blemish.data.image import read_image
+from blemish.data.masks import read_mask
 from blemish.decision import Guarantee, read_records
 from blemish.errors import FileError, UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate
@@ -159,24 +160,30 @@ def test_masks_that_cannot_be_used(
     problems = {problem.path.relative_to(root).as_posix(): str(problem) for problem in recorded.problems}
     assert sorted(problems) == [
         "ground_truth/dot/1_mask.png",
+        "ground_truth/dot/2_mask.png",
         "ground_truth/dot/9_mask.png",
         "test/dot/0.png",
     ]
     assert "save it at the size of its image" in problems["ground_truth/dot/1_mask.png"]
     assert set(evaluation.skipped) == set(problems.values())
-    # A dot without its partner is left out; one with a wrong or an empty mask still counts as an image.
-    assert evaluation.image["dot"].defective == 2
-    assert evaluation.without_mask == 2
+    assert "marks nothing on an image with a defect" in problems["ground_truth/dot/2_mask.png"]
+    # A dot without a mask, or with a wrong or empty one, still counts as an image.
+    assert evaluation.image["dot"].defective == 3
+    assert evaluation.without_mask == 3
     assert set(evaluation.pixel.groups) == {"speck"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Cannot be shown" not in page
     assert "1_mask.png" in page
 
 
-def test_only_good_and_only_defective_images(decided: Detector, dataset: Path, tmp_path: Path) -> None:
+def test_only_good_and_only_defective_images(
+    decided: Detector, dataset: Path, tmp_path: Path, recorder: Callable[..., Any]
+) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "part"))
     shutil.move(root / "test" / "good", root / "good")
-    defective = evaluate(decided, root, out=tmp_path / "defective")
+    recorded = recorder()
+    defective = evaluate(decided, root, out=tmp_path / "defective", observer=recorded)
+    assert any("Labels of the test images: dot (3), speck (2)" in stage for stage in recorded.stages)
     assert defective.false_rejects is None
     assert defective.image["all"].figures["auroc"].value is None
     assert defective.image["all"].figures["bad_rejected"].value is not None

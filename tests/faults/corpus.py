@@ -188,6 +188,8 @@ def _others(draw: _Drawing) -> dict[str, bytes]:
         "animated.gif": _saved(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)]),
         "icon.ico": _saved(draw.image("RGBA"), "ICO", sizes=[(16, 16), (32, 32)], bitmap_format="bmp"),
         "grey.ppm": _saved(draw.image("L"), "PPM"),
+        "grey.jp2": _saved(draw.image("L"), "JPEG2000"),
+        "rgb.jp2": _saved(rgb, "JPEG2000"),
         "rgb.ppm": _saved(rgb, "PPM"),
         "deep.ppm": f"P6 {WIDTH} {HEIGHT} 65535\n".encode() + draw.rgb16().astype(">u2").tobytes(),
     }

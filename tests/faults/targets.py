@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.datasets import Item, read_mask
 from blemish.data.image import image_info, read_image
+from blemish.data.items import Item
+from blemish.data.masks import read_mask
 from blemish.data.open_scenes import open_scenes
 from blemish.data.windowed import DecodedCache, WindowedImage, open_windowed
 from blemish.errors import BlemishError, FileError

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from blemish.data.datasets import Item, find_images, read_labelled
+from blemish.data.datasets import find_images
 from blemish.data.image import image_info, read_image
+from blemish.data.items import Item
+from blemish.data.layouts import read_labelled
 from blemish.data.scenes import find_scenes
 from blemish.data.windowed import open_windowed
 from blemish.errors import BlemishError, FileError

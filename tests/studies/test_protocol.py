@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.data.datasets import read_labelled
+from blemish.data.layouts import read_labelled
 from blemish.errors import FileError, RecipeError, UsageError
 from blemish.evaluation.compare import Comparison
 from blemish.observer import Observer

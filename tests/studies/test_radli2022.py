@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blemish.data.datasets import read_labelled
+from blemish.data.layouts import read_labelled
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.observer import Observer

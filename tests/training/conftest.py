@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blemish.data.datasets import Item
 from blemish.data.image import LoadedImage, read_image
+from blemish.data.items import Item
 from blemish.data.maps import write_image
 from blemish.inspection import calibration
 from blemish.inspection.detector import Detector

@@ -27,7 +27,7 @@ def test_too_few_images_are_refused_before_training(good: Path, tiny: list[str],
 
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 24])
 def test_the_rate_offered_by_the_refusal_is_accepted(good: Path, tmp_path: Path, count: int) -> None:
-    from blemish.data.datasets import Item
+    from blemish.data.items import Item
 
     usable = {str(index): Item(Path(str(index)), str(index)) for index in range(count)}
     recipe = override(load_recipe("ssim-ae"), ["threshold.false_reject_rate=0.001"])

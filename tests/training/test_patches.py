@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blemish.data.datasets import Item
+from blemish.data.items import Item
 from blemish.data.maps import write_image
 from blemish.errors import ImageError
 from blemish.preprocessing.transform import Preprocessing

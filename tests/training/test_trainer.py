@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blemish.data.datasets import Item
+from blemish.data.items import Item
 from blemish.errors import ImageError, ModelError, Stopped
 from blemish.models import Autoencoder, Loss, build
 from blemish.models.contracts import Aligned, Alignment

@@ -11,7 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
-from blemish.cli.options import Json, Out, Overwrite, Rate, Resume, Set, Threshold
+from blemish.cli.options import Good, Json, Out, Overwrite, Rate, Resume, Set, Threshold
 from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
@@ -110,6 +110,7 @@ def fit(
             help="Folder or CSV list of confirmed defects, to choose among the models of an ensemble."
         ),
     ] = None,
+    good: Good = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -134,6 +135,7 @@ def fit(
             budget=budget,
             continue_from=continue_from,
             defects=defects,
+            good_label=good,
             out=out,
             resume=resume,
             overwrite=overwrite,
@@ -296,6 +298,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
+    good: Good = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -310,6 +313,7 @@ def evaluate(
             dataset,
             out=out,
             overwrite=overwrite,
+            good_label=good,
             command=shlex.join(["blemish", *sys.argv[1:]]),
             observer=observer,
         )
@@ -329,6 +333,7 @@ def compare(
     out: Out = Path("compared"),
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",
     settings: Set = None,
+    good: Good = None,
     as_json: Json = False,
 ) -> None:
     """Fit several recipes on the same split and compare their metrics; finished fits are kept."""
@@ -340,6 +345,7 @@ def compare(
             recipes=[name.strip() for name in recipes.split(",") if name.strip()],
             seeds=integers("--seeds", seeds),
             settings=settings or [],
+            good_label=good,
             out=out,
             observer=observer,
         )

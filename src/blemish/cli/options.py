@@ -22,6 +22,14 @@ Threshold = Annotated[
     float | None,
     typer.Option("--threshold", help="Reject image scores above this, instead of a promised rate."),
 ]
+Good = Annotated[
+    str | None,
+    typer.Option(
+        "--good",
+        metavar="NAME",
+        help="Label that says good, where it is none of the usual words (good, ok, normal, …).",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")

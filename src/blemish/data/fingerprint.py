@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from blemish.data.datasets import Item
 from blemish.data.image import DEPTH_WORDS, ImageInfo, PixelKind, check_channels, read_image
+from blemish.data.items import Item
 from blemish.errors import BlemishError, ImageError, UsageError, within_memory
 
 _THREADS = 2

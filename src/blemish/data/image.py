@@ -15,8 +15,10 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from blemish.data import deep_formats
 from blemish.data.opening import (
     ENDS_EARLY,
+    FORMATS,
     PLUGINS,
     TIFF_AXES,
     TIFF_BY_PILLOW,
@@ -42,7 +44,27 @@ if TYPE_CHECKING:
 
 PixelKind = Literal["uint8", "uint16", "float32"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+    ]
+)
 
 DEPTH_WORDS: dict[PixelKind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
 
@@ -64,8 +86,6 @@ _MODES: dict[str, tuple[str, int, PixelKind]] = {
     "LAB": ("RGB", 3, "uint8"),
     "I;16": ("I;16", 1, "uint16"),
 }
-
-_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # PNG colour type -> channels (RGB, grey with alpha, RGBA)
 
 _CHANNEL_CHANGES = {(1, 3), (2, 1), (2, 3), (3, 1), (4, 1), (4, 3)}
 
@@ -152,7 +172,7 @@ class LoadedImage:
 def read_image(
     path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_IMAGE_BYTES
 ) -> LoadedImage:
-    """Read a PNG, JPEG, BMP, TIFF or WebP file without loss; its content decides the format, not its name.
+    """Read a PNG, JPEG, BMP, TIFF, WebP, GIF, PNM or JPEG 2000 file without loss, whatever its name.
 
     Black and white becomes 0 and 255; palettes become RGB, or RGBA when they hold transparency; CMYK, YCbCr
     and Lab become RGB. The orientation in EXIF is applied. Of an animation the first frame is read. A TIFF of
@@ -281,24 +301,36 @@ def _read_header(path: Path, max_pixels: int, max_bytes: int) -> _Header:
     start = first_bytes(path)
     found = image_format(start)
     if found is None:
-        raise ImageError(path, "is not a PNG, JPEG, BMP, TIFF or WebP image", "convert it or remove it")
+        raise ImageError(path, f"is not a {FORMATS} image", "convert it or remove it")
     header = _header(path, found, start)
     info = header.info
     refuse_large(path, info.width, info.height, header.size, max_pixels=max_pixels, max_bytes=max_bytes)
     if found == "JPEG":
         refuse_short_jpeg(path, path.read_bytes(), info.width, info.height)
-    if (
-        found == "PNG"
-        and _bits_a_pixel(start) * info.width * info.height > 8 * MAX_DEFLATE_RATIO * path.stat().st_size
-    ):
-        raise EOFError(ENDS_EARLY)
+    if found == "PNG":
+        bits = deep_formats.png_bits_a_pixel(start) * info.width * info.height
+        if bits > 8 * MAX_DEFLATE_RATIO * path.stat().st_size:
+            raise EOFError(ENDS_EARLY)
     return header
 
 
 def _header(path: Path, found: ImageFormat, start: bytes) -> _Header:
-    if found == "PNG":
-        return _png_header(path, start)
-    return _tiff_header(path) if found == "TIFF" else _pillow_header(path, PLUGINS[found])
+    if found == "TIFF":
+        return _tiff_header(path)
+    if found == "PNM" and (deep := deep_formats.pnm_header(path)):
+        channels, width, height = deep
+        return _Header(ImageInfo(channels, "uint16", width, height), 1, lambda: deep_formats.decode_pnm(path))
+    header = _pillow_header(path, PLUGINS[found])
+    width, height = header.info.width, header.info.height
+    if found == "PNG" and (of_16_bits := deep_formats.png_channels(start)):
+        info = ImageInfo(of_16_bits, "uint16", width, height)
+        return _Header(info, header.orientation, lambda: deep_formats.decode_png(path, of_16_bits))
+    if found == "JPEG 2000" and (bits := deep_formats.jpeg_2000_bits(path)) > 8:
+        if bits != 16:
+            raise ImageError(path, f"stores {bits}-bit values as JPEG 2000", _CONVERT)
+        info = ImageInfo(header.info.channels, "uint16", width, height)
+        return _Header(info, header.orientation, lambda: deep_formats.decode_jpeg_2000(path))
+    return header
 
 
 def _pillow_header(path: Path, plugin: type[ImageFile]) -> _Header:
@@ -323,30 +355,6 @@ def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[An
         image.load()
         array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)  # (C, H, W)
-
-
-def _bits_a_pixel(start: bytes) -> int:
-    """Bits that each pixel of a PNG has, deflated, by the IHDR chunk, which always comes first."""
-    bit_depth, colour_type = start[24], start[25]
-    return bit_depth * _PNG_CHANNELS.get(colour_type, 1)
-
-
-def _png_header(path: Path, start: bytes) -> _Header:
-    header = _pillow_header(path, PLUGINS["PNG"])
-    bit_depth, colour_type = start[24], start[25]
-    if bit_depth < 16 or colour_type not in _PNG_CHANNELS:
-        return header
-    # Pillow would silently reduce these to 8 bits.
-    channels = _PNG_CHANNELS[colour_type]
-    info = ImageInfo(channels, "uint16", header.info.width, header.info.height)
-    return _Header(info, header.orientation, lambda: _decode_png16(path, channels))
-
-
-def _decode_png16(path: Path, channels: int) -> NDArray[Any]:
-    import imagecodecs
-
-    array: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())  # (H, W, C)
-    return array.transpose(2, 0, 1)[:channels]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat
 
-from blemish.data.datasets import natural_key
+from blemish.data.items import natural_key
 from blemish.errors import FileError, ImageError
 from blemish.limits import MAX_CHANNELS, plain_name
 

@@ -22,9 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -34,7 +37,8 @@ from blemish.limits import MAX_JPEG_SCANS
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-ImageFormat: TypeAlias = Literal["PNG", "JPEG", "BMP", "WebP", "TIFF"]
+ImageFormat: TypeAlias = Literal["PNG", "JPEG", "BMP", "WebP", "TIFF", "GIF", "PNM", "JPEG 2000"]
+FORMATS = "PNG, JPEG, BMP, TIFF, WebP, GIF, PNM (PBM, PGM, PPM) or JPEG 2000"
 T = TypeVar("T", bound=np.generic)
 
 # The format's own class instead of Image.open, whose limit on pixels is a setting of the whole process.
@@ -44,6 +48,9 @@ PLUGINS: dict[ImageFormat, type[ImageFile]] = {
     "BMP": BmpImageFile,
     "WebP": WebPImageFile,
     "TIFF": TiffImageFile,
+    "GIF": GifImageFile,
+    "PNM": PpmImageFile,
+    "JPEG 2000": Jpeg2KImageFile,
 }
 
 PILLOW_FORMATS = frozenset(
@@ -242,6 +249,12 @@ def image_format(start: bytes) -> ImageFormat | None:
         return "WebP"
     if start[:4] in {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}:
         return "TIFF"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if start[:2] in {b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"} and start[2:3].isspace():
+        return "PNM"
+    if start.startswith((b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
+        return "JPEG 2000"
     return None
 
 

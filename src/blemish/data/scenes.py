@@ -28,8 +28,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from blemish.data.datasets import natural_key
 from blemish.data.image import SUFFIXES
+from blemish.data.items import natural_key
 from blemish.data.modality import Modality, ModalityRange, list_folder, modality_files
 from blemish.data.scene_description import (
     MODALITIES_FILE,

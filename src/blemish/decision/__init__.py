@@ -39,7 +39,7 @@ from blemish.decision.metrics import (
 )
 from blemish.decision.pixel_metrics import PIXEL_FIGURES, PixelMetrics, PixelResult
 from blemish.decision.records import Inspection, read_records
-from blemish.decision.regions import Region, find_regions, region_mask
+from blemish.decision.regions import Region, find_regions, region_mask, region_threshold
 from blemish.decision.scores import SCORES, image_score
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "pr_curve",
     "read_records",
     "region_mask",
+    "region_threshold",
     "roc_auc",
     "roc_curve",
     "train_mean_threshold",

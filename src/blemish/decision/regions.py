@@ -1,8 +1,8 @@
 """Regions of an image: connected pixels whose anomaly map is above the pixel threshold.
 
-Take as pixel threshold the conformal threshold of the largest map value of each calibration image: an image shows a
-region exactly when the maximum of its map is above the pixel threshold, so at most the promised share of good images
-shows any region.
+Take as pixel threshold the conformal threshold of the largest map value of each calibration image: the
+maximum of its map is above it on at most the promised share of good images. :func:`region_threshold` makes regions agree
+with the decision.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
+_STRONGEST = 0.9
+"""Share of the largest value from which on pixels are the strongest place of a rejected image."""
 EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 
 
@@ -59,6 +61,24 @@ def find_regions(anomaly_map: ArrayLike, pixel_threshold: float) -> tuple[Region
             )
         )
     return tuple(sorted(regions, key=lambda region: (-region.peak, -region.area, region.y, region.x)))
+
+
+def region_threshold(anomaly_map: ArrayLike, pixel_threshold: float, *, is_anomalous: bool) -> float:
+    """Map value above which pixels form the regions of a decision, so that both say the same.
+
+    An accepted image shows no region, a rejected one at least its strongest place: pixel threshold and threshold are
+    calibrated on other figures of the maps, and need not agree on every image.
+
+    >>> anomaly_map = [[0, 0, 4], [0, 2, 0]]
+    >>> region_threshold(anomaly_map, 3, is_anomalous=True), region_threshold(anomaly_map, 3, is_anomalous=False)
+    (3.0, 4.0)
+    >>> round(region_threshold(anomaly_map, 5, is_anomalous=True), 3)
+    3.6
+    """
+    largest = float(_map(anomaly_map).max())
+    if not is_anomalous:
+        return max(float(pixel_threshold), largest)
+    return min(float(pixel_threshold), _STRONGEST * largest)
 
 
 def region_mask(anomaly_map: ArrayLike, pixel_threshold: float) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blemish.data.datasets import read_mask
+from blemish.data.masks import read_mask
 from blemish.decision import roc_auc
 from blemish.demo.generated import FAMILIES, write_dataset
 from blemish.demo.painting import MASKS, MODALITIES, write_paintings

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from blemish.data.datasets import Item, find_images, read_labelled
+from blemish.data.datasets import find_images
 from blemish.data.image import read_image
+from blemish.data.items import Item
+from blemish.data.layouts import read_labelled
 from blemish.decision import conformal_threshold, roc_auc
 from blemish.inspection.detector import Detector
 

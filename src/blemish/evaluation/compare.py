@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict
 
-from blemish.data.datasets import read_labelled
+from blemish.data.layouts import good_folder, read_labelled
 from blemish.errors import UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate, items_sha256
 from blemish.inspection.detector import Detector, load
@@ -85,6 +85,7 @@ def compare(
     *,
     seeds: Sequence[int] = (0,),
     settings: Sequence[str] = (),
+    good_label: str | None = None,
     pages: bool = True,
     observer: Observer | None = None,
 ) -> Comparison:
@@ -95,6 +96,7 @@ def compare(
     dataset: an MVTec layout; only its good training images are fitted on.
     recipes: names or ``.yaml`` paths, or a mapping from each to ``key=value`` overrides of its own.
     settings: ``key=value`` overrides for all recipes, after their own.
+    good_label: the label that says good, where it is none of the usual words.
     pages: whether records, maps, reports and ``comparison.json`` are written, or only what saves doing a run
         again.
 
@@ -105,7 +107,14 @@ def compare(
     """
     with owned(out):
         return _compare(
-            Path(dataset), recipes, Path(out), seeds, list(settings), pages, observer or Observer()
+            Path(dataset),
+            recipes,
+            Path(out),
+            seeds,
+            list(settings),
+            good_label,
+            pages,
+            observer or Observer(),
         )
 
 
@@ -115,6 +124,7 @@ def _compare(
     out: Path,
     seeds: Sequence[int],
     settings: list[str],
+    good_label: str | None,
     pages: bool,
     observer: Observer,
 ) -> Comparison:
@@ -132,17 +142,29 @@ def _compare(
     ]
     for recipe in chosen.values():
         check_recipe(recipe)
-    tests = items_sha256([item for item in read_labelled(dataset).items if item.split != "train"])
-    good = good_images(dataset)
+    tests = items_sha256([item for item in read_labelled(dataset, good_label).items if item.split != "train"])
+    good = good_images(dataset, good_label)
     runs = []
     for name, seed, recipe in planned:
         folder = out / f"{recipe.name}-{seed}"
-        detector = fit_once(good, recipe, folder / "model", title=f"{name}, seed {seed}", observer=observer)
+        detector = fit_once(
+            good,
+            recipe,
+            folder / "model",
+            title=f"{name}, seed {seed}",
+            observer=observer,
+            good_label=good_label,
+        )
         found = folder / "found"
         evaluation = _finished(found / EVALUATION_FILE, detector, tests)
         if evaluation is None:
             evaluation = evaluate(
-                detector, dataset, out=found if pages else None, overwrite=pages, observer=observer
+                detector,
+                dataset,
+                out=found if pages else None,
+                overwrite=pages,
+                good_label=good_label,
+                observer=observer,
             )
             if not pages:
                 write_json(found / EVALUATION_FILE, evaluation.model_dump(mode="json"))
@@ -165,12 +187,20 @@ def _compare(
     return comparison
 
 
-def good_images(dataset: Path) -> Path:
-    """Images of ``dataset`` to fit on: the folder of good ones in an MVTec layout, a CSV list as it is."""
-    return dataset / "train" / "good" if dataset.is_dir() else dataset
+def good_images(dataset: Path, good_label: str | None = None) -> Path:
+    """Images of ``dataset`` to fit on: the folder of good ones for training, a CSV list as it is."""
+    return good_folder(dataset, good_label) if dataset.is_dir() else dataset
 
 
-def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: Observer) -> Detector:
+def fit_once(
+    good: Path,
+    recipe: Recipe,
+    model: Path,
+    *,
+    title: str,
+    observer: Observer,
+    good_label: str | None = None,
+) -> Detector:
     """Fit ``recipe`` into ``model``; a finished fit is loaded, a stopped one is resumed.
 
     Parameters
@@ -193,8 +223,10 @@ def fit_once(good: Path, recipe: Recipe, model: Path, *, title: str, observer: O
         title=title,
         observer=observer,
         load=load,
-        fit=lambda resume: fit(good, recipe, out=model, resume=resume, observer=observer),
-        sha256=lambda: images_sha256(good, recipe),
+        fit=lambda resume: fit(
+            good, recipe, out=model, resume=resume, good_label=good_label, observer=observer
+        ),
+        sha256=lambda: images_sha256(good, recipe, good_label),
     )
 
 

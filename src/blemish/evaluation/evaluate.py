@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from blemish.data.datasets import Item, read_labelled, read_mask
 from blemish.data.fingerprint import Fingerprint, file_sha256
+from blemish.data.items import Item
+from blemish.data.labels import GOOD, counted_labels
+from blemish.data.layouts import read_labelled
+from blemish.data.masks import doubt, read_masks
 from blemish.decision import (
     PIXEL_FIGURES,
     PixelMetrics,
@@ -36,7 +40,7 @@ from blemish.inspection.document import versions
 from blemish.inspection.folder import EVALUATION_FILE, InspectionFolder, inspections
 from blemish.observer import Observer
 from blemish.recipes import Recipe
-from blemish.report import CurveChart, Line, Section, TableSection
+from blemish.report import CurveChart, Line, Prose, Section, TableSection
 from blemish.storage.atomic import write_json
 from blemish.storage.run_lock import owned
 from blemish.storage.training_record import Training, upgrade_training_v1
@@ -92,6 +96,8 @@ class Evaluation(_Figures):
     without_mask: int
     """Defective images left out of the pixel figures, because their mask is missing or empty."""
     skipped: tuple[str, ...]
+    seen: int = 0
+    """Test images that the model was fitted or calibrated on, known by the bytes of their files."""
     seconds: float
     milliseconds_per_image: float
     settings: Recipe
@@ -111,9 +117,21 @@ class Evaluation(_Figures):
             return upgrade_training_v1(training)
         return training
 
+    @property
+    def warning(self) -> str:
+        """What the figures are not, where the model has seen test images; empty otherwise."""
+        if not self.seen:
+            return ""
+        count = sum(image.good + image.defective for name, image in self.image.items() if name == "all")
+        return (
+            f"The model was fitted or calibrated on {self.seen} of these {count} images (the same bytes): the figures "
+            "are not those of images that it has never seen."
+        )
+
     def in_words(self) -> str:
         """The main figures as a few lines for people."""
         lines = [
+            *([self.warning] if self.warning else []),
             f"{'':<14}{'image':^34}{'pixel':^26}",
             _row("", "AUROC", "95 %", "rejected", "AUROC", "AUPRO"),
         ]
@@ -146,6 +164,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    good_label: str | None = None,
     command: str = "",
     sections: Sequence[Section] = (),
     observer: Observer | None = None,
@@ -157,6 +176,7 @@ def evaluate(
     dataset: an MVTec layout, or a CSV list with labels.
     out: folder for ``evaluation.json``, records, maps and a report with curves; without it nothing is
         written.
+    good_label: the label that says good, where it is none of the usual words (:mod:`blemish.data.labels`).
     command: kept in the result, to say how it was made.
     sections: further ones for the report, before the figures.
 
@@ -175,6 +195,7 @@ def evaluate(
             Path(dataset),
             None if out is None else Path(out),
             overwrite,
+            good_label,
             command,
             sections,
             observer or Observer(),
@@ -186,17 +207,23 @@ def _evaluate(
     dataset: Path,
     out: Path | None,
     overwrite: bool,
+    good_label: str | None,
     command: str,
     sections: Sequence[Section],
     observer: Observer,
 ) -> Evaluation:
     begun = time.monotonic()
-    labelled = read_labelled(dataset)
+    labelled = read_labelled(dataset, good_label)
     items = [item for item in labelled.items if item.split != "train"]
     if not items:
         raise FileError(dataset, "has no labelled test images", "add test/good and test/<defect> folders")
     for problem in labelled.problems:
         observer.problem(problem)
+    counts = Counter(item.label or "none" for item in items)
+    if len(counts) == 1 or GOOD not in counts:
+        observer.stage(
+            f"Labels of the test images: {counted_labels(counts)}; figures that need good and defective ones are empty"
+        )
     folder = (
         InspectionFolder(out, detector, overwrite=overwrite, offer_resume=False) if out is not None else None
     )
@@ -206,10 +233,11 @@ def _evaluate(
     labels: list[str] = []
     scores: list[float] = []
     seconds: list[float] = []
-    without_mask = 0
+    without_mask = seen = 0
     observer.stage(f"Evaluating {detector.recipe.name} on {len(items)} test images in {dataset}")
     for one in inspections(detector, items, observer, problems=problems):
         item, found = one.item, one.found
+        seen += one.sha256 in detector.file.seen
         label = item.label or "good"
         labels.append(label)
         scores.append(found.score)
@@ -218,11 +246,13 @@ def _evaluate(
             pixels.update(found.map)
         else:
             try:
-                mask = read_mask(item.mask, size=found.size) if item.mask else None
+                mask = read_masks(item.masks, size=found.size)
+                doubted = doubt(item.masks, mask)
             except ImageError as problem:
-                observer.problem(problem)
-                problems.append(problem.without_frames())
-                mask = None
+                doubted, mask = problem.without_frames(), None
+            if doubted is not None:
+                observer.problem(doubted)
+                problems.append(doubted)
             if mask is None or not mask.any():
                 without_mask += 1
             else:
@@ -246,6 +276,7 @@ def _evaluate(
         false_rejects=_false_rejects(detector, values[names == "good"]),
         without_mask=without_mask,
         skipped=tuple(str(problem) for problem in problems),
+        seen=seen,
         seconds=time.monotonic() - begun,
         milliseconds_per_image=1000 * float(np.median(seconds)),
         settings=detector.recipe,
@@ -266,7 +297,8 @@ def items_sha256(items: Sequence[Item]) -> str:
     """SHA-256 of the names, labels and bytes of ``items`` and their masks, whatever their order."""
     digest = hashlib.sha256()
     for item in sorted(items, key=lambda item: item.name):
-        mask = (item.mask.name, _content(item.mask)) if item.mask else None
+        masks = [(path.name, _content(path)) for path in item.masks]
+        mask = masks[0] if len(masks) == 1 else masks or None
         digest.update(os.fsencode(f"{item.name!r} {item.label!r} {_content(item.path)} {mask!r}\n"))
     return digest.hexdigest()
 
@@ -342,6 +374,7 @@ def _sections(evaluation: Evaluation, truth: NDArray[np.bool_], scores: NDArray[
     ]
     note = "Brackets hold 95 % bootstrap intervals over images: of this model, not of another training run."
     sections: list[Section] = [
+        *([Prose(evaluation.warning)] if evaluation.warning else []),
         TableSection(
             "Images",
             [

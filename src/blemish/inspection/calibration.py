@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blemish.data.datasets import Item, find_images
+from blemish.data.datasets import find_images
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import read_image
+from blemish.data.items import Item
 from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scene_splits import Square, calibration_squares, sides_for

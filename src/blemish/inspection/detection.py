@@ -37,7 +37,10 @@ class Detection:
     map: NDArray[np.float32]
     """Anomaly map (H, W), at least 0; larger is less like the good images."""
     pixel_threshold: float
-    """Map value above which a pixel belongs to a region."""
+    """Pixel threshold of the detector, the same for every image."""
+    region_threshold: float
+    """Map value above which a pixel belongs to a region: no pixel of an accepted image, at least the strongest place of
+    a rejected one."""
     regions: tuple[Region, ...]
     image: NDArray[np.float32]
     """(C, H, W) as read, in [0, 1]."""
@@ -60,7 +63,7 @@ class Detection:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """(H, W), True inside the regions."""
-        return region_mask(self.map, self.pixel_threshold)
+        return region_mask(self.map, self.region_threshold)
 
     def record(self, label: str | None = None, sha256: str | None = None) -> Inspection:
         """The line of this image in ``inspections.jsonl``, with the SHA-256 of its file."""

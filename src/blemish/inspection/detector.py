@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.image import LoadedImage, read_image
-from blemish.decision import Decision, find_regions, image_score
+from blemish.decision import Decision, find_regions, image_score, region_threshold
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
 from blemish.errors import ImageError, ModelError, UsageError, within_memory
@@ -182,16 +182,19 @@ class Detector:
         scored = self.measure(image)
         decision = self.decision
         threshold, pixel_threshold = decision.threshold, decision.pixel_threshold
+        is_anomalous = scored.score > threshold
+        level = region_threshold(scored.map, pixel_threshold, is_anomalous=is_anomalous)
         return Detection(
             name=name or str(image.path),
             size=image.size,
             score=scored.score,
             threshold=threshold,
             p_value=decision.p_value(scored.score),
-            is_anomalous=scored.score > threshold,
+            is_anomalous=is_anomalous,
             map=scored.map,
             pixel_threshold=pixel_threshold,
-            regions=find_regions(scored.map, pixel_threshold),
+            region_threshold=level,
+            regions=find_regions(scored.map, level),
             image=image.floats(),
             reconstruction=scored.reconstruction,
             seconds=time.perf_counter() - begun,

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blemish.data.datasets import Item, find_images, read_mask
+from blemish.data.datasets import look_for_images
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import SUFFIXES, read_image
+from blemish.data.items import Item
 from blemish.data.maps import read_map, write_image, write_map
+from blemish.data.masks import read_masks
 from blemish.data.opening import RENAME
 from blemish.decision import Drift, Inspection, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, Stopped
@@ -158,7 +160,7 @@ class InspectionFolder:
         )
         if found.reconstruction is not None:
             write_image(self._place("reconstructions", found.name), found.reconstruction)
-        drawn = overlay(found.image, found.map, found.pixel_threshold, found.regions)  # (H, W, 3)
+        drawn = overlay(found.image, found.map, found.region_threshold, found.regions)  # (H, W, 3)
         write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         self._open_log().append(found.record(label, one.sha256))
 
@@ -194,9 +196,8 @@ class InspectionFolder:
             item = by_name[record.path]
             image = read_image(item.path)
             mask = None
-            if item.mask is not None:
-                with suppress(ImageError):  # evaluation has reported it; the image is still shown
-                    mask = read_mask(item.mask, size=image.size)
+            with suppress(ImageError):  # evaluation has reported it; the image is still shown
+                mask = read_masks(item.masks, size=image.size)
             reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
                 image.floats(),
@@ -258,7 +259,10 @@ def _inspect_folder(
     detector: Detector, images: Path, out: Path, resume: bool, overwrite: bool, observer: Observer
 ) -> InspectionFolder:
     detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
-    items = find_images(images)
+    collection = look_for_images(images)
+    for line in collection.notices():
+        observer.stage(line)
+    items = collection.items
     output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
     finished = output.finished(items, observer)
     left = sum(item.name not in finished for item in items)

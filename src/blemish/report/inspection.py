@@ -14,7 +14,7 @@ import numpy.typing as npt
 from blemish._version import __version__
 from blemish.decision.drift import Drift
 from blemish.decision.records import Inspection
-from blemish.decision.regions import Region
+from blemish.decision.regions import Region, region_threshold
 from blemish.errors import BlemishError, within_memory
 from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
@@ -326,7 +326,8 @@ def _panels(found: ImageViews, record: Inspection, pixel_threshold: float) -> li
     if found.reconstruction is not None:
         panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
     panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
-    drawn = overlay(found.image, found.map, pixel_threshold, record.regions, mask=found.mask, side=_SIDE)
+    level = region_threshold(found.map, pixel_threshold, is_anomalous=record.is_anomalous)
+    drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
     panels.append(
         FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)
     )

@@ -46,6 +46,7 @@ def fit(
     budget: str | float | None = None,
     continue_from: str | Path | None = None,
     defects: str | Path | None = None,
+    good_label: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -76,6 +77,8 @@ def fit(
     continue_from: folder of the model of a warm start.
     defects: a folder or CSV list of images with confirmed defects, of any number and kinds. They choose which models
         of the ensemble count, by comparison with held-out good images; they neither train nor calibrate.
+    good_label: the label of a list that says good, where it is none of the usual words
+        (:mod:`blemish.data.labels`).
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
@@ -98,6 +101,7 @@ def fit(
             all_settings(settings, budget, false_reject_rate),
             continue_from=continue_from,
             defects=defects,
+            good_label=good_label,
             folder=folder,
             resume=resume,
             overwrite=overwrite,
@@ -112,6 +116,7 @@ def _fit(
     *,
     continue_from: str | Path | None,
     defects: str | Path | None,
+    good_label: str | None,
     folder: Path | None,
     resume: bool,
     overwrite: bool,
@@ -125,7 +130,7 @@ def _fit(
             f"{chosen.name}: confirmed defects choose among models combined by a soft maximum; fit the recipe blemish, "
             "or leave --defects out"
         )
-    open_source = choose_source(path, chosen, start)
+    open_source = choose_source(path, chosen, start, good_label)
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)

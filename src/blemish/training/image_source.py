@@ -19,7 +19,14 @@ from blemish.observer import Observer
 from blemish.preprocessing.pose import find_pose, plan_crop
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
-from blemish.training.partition import new_and_earlier, parts_by_sha256, split_continued, split_images
+from blemish.report.numbers import counted
+from blemish.training.partition import (
+    new_and_earlier,
+    parts_by_sha256,
+    split_continued,
+    split_images,
+    with_copies_in_groups,
+)
 from blemish.training.patches import PreprocessedImages
 from blemish.training.usable_images import read_images
 from blemish.training.warm_start import WarmStart
@@ -35,6 +42,7 @@ class ImageSource:
     ----------
     path: of the folder, or of the CSV list.
     start: model that the fit goes on from: its images keep their parts, its preprocessing is used.
+    good: the label of a list that says good, where it is none of the usual words.
 
     Raises
     ------
@@ -46,12 +54,20 @@ class ImageSource:
         When the observer asked to stop.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, observer: Observer, start: WarmStart | None) -> None:
+    def __init__(
+        self, path: Path, recipe: Recipe, observer: Observer, start: WarmStart | None, good: str | None = None
+    ) -> None:
         observer.stage(f"Reading the good images in {path}")
         scale = start.preprocessing.scale if start else None
-        self.fingerprint, usable = read_images(path, recipe, observer, scale)
+        self.fingerprint, usable = read_images(path, recipe, observer, scale, good)
         sha256 = {name: file_sha256(item.path) for name, item in usable.items()}
+        usable, copies = with_copies_in_groups(usable, sha256)
         self.notes: tuple[str, ...] = ()
+        if copies:
+            self.notes = (
+                f"{counted(copies, 'image')} of these are copies of others, byte by byte, and stay with them.",
+            )
+            observer.stage(self.notes[0])
         before: dict[str, str] = {}
         if start is None:
             parts = split_images(usable, recipe)
@@ -61,7 +77,7 @@ class ImageSource:
             before = start.seen
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
             parts = split_continued(path, usable, known, recipe)
-            self.notes = (new_and_earlier(parts, known),)
+            self.notes = (*self.notes, new_and_earlier(parts, known))
         self.split: Split = {**parts}
         self.seen = parts_by_sha256(parts, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}

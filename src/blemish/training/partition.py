@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from blemish.data.datasets import Item
+from blemish.data.items import Item
 from blemish.data.splits import plan_split, split_good
 from blemish.decision import at_most, needed
 from blemish.errors import CalibrationError, UsageError
@@ -122,6 +124,41 @@ def parts_by_sha256(
     """The part of each image by its SHA-256; of equal images in two parts, the part nearer to the training."""
     now = {sha256[name]: part for part in ("calibration", "validation", "train") for name in split[part]}
     return {**now, **before}
+
+
+def with_copies_in_groups(
+    usable: Mapping[str, Item], sha256: Mapping[str, str]
+) -> tuple[dict[str, Item], int]:
+    """The images with those of equal bytes in one group, and how many are copies of another one.
+
+    The groups of copies become one, so that no part of the split sees an image that another one holds.
+    """
+    first: dict[str, str] = {}
+    joined: dict[str, str] = {}  # group -> the group that it becomes
+
+    def root(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    groups = {name: item.group for name, item in usable.items()}
+    copies = 0
+    for name in usable:
+        original = first.setdefault(sha256[name], name)
+        if original == name:
+            continue
+        copies += 1
+        own, other = (root(group) if (group := groups[one]) is not None else None for one in (name, original))
+        together = other or own or f"copies of {original}"
+        if own is not None and own != together:
+            joined[own] = together
+        groups[name] = groups[original] = together
+    if not copies:
+        return dict(usable), 0
+    return {
+        name: replace(item, group=None if (group := groups[name]) is None else root(group))
+        for name, item in usable.items()
+    }, copies
 
 
 def rounded_up(rate: float) -> float:

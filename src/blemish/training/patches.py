@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from blemish.data.datasets import Item
 from blemish.data.image import image_info, read_image
+from blemish.data.items import Item
 from blemish.errors import BlemishError, within_memory
 from blemish.preprocessing.tiling import TilePlan
 from blemish.preprocessing.transform import Preprocessing

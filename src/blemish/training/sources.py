@@ -84,7 +84,7 @@ class FitSource(Protocol):
 
 
 def choose_source(
-    path: Path, recipe: Recipe, start: WarmStart | None
+    path: Path, recipe: Recipe, start: WarmStart | None, good: str | None = None
 ) -> Callable[[Observer], ImageSource | SceneSource]:
     """The function that reads the data in ``path``: as scenes or as single images.
 
@@ -103,15 +103,15 @@ def choose_source(
         return lambda observer: SceneSource(path, recipe, observer)
     if start is None:
         check_recipe(recipe)
-    return lambda observer: ImageSource(path, recipe, observer, start)
+    return lambda observer: ImageSource(path, recipe, observer, start, good)
 
 
-def images_sha256(images: str | Path, recipe: Recipe) -> str:
+def images_sha256(images: str | Path, recipe: Recipe, good: str | None = None) -> str:
     """SHA-256 in the fingerprint of a model that would be fitted on ``images`` now."""
     path = Path(images)
     if _are_scenes(path, recipe):
         return open_scenes(path, patch=recipe.patch.size, observer=Observer()).fingerprint.sha256
-    return read_images(path, recipe, Observer())[0].sha256
+    return read_images(path, recipe, Observer(), good=good)[0].sha256
 
 
 def describes_scenes(path: Path) -> bool:

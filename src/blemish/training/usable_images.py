@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from blemish.data.datasets import Item, find_images
+from blemish.data.datasets import find_images, look_for_images
 from blemish.data.fingerprint import Fingerprint, fingerprint
+from blemish.data.folders import refuse_mixed
 from blemish.data.image import image_info
+from blemish.data.items import Item
 from blemish.detectors.factory import least_side
 from blemish.errors import FileError, ImageError, Stopped
 from blemish.observer import Observer
@@ -23,6 +25,7 @@ def usable_images(
     *,
     channels: int | None,
     patch: int | None,
+    good: str | None = None,
     remedy: Callable[[int], str],
     observer: Observer,
     one: str = "good image",
@@ -34,6 +37,7 @@ def usable_images(
     ----------
     channels: number that each is converted to; None keeps them.
     patch: side in pixels; images of less than half a patch are left out. None takes all sizes.
+    good: the label of a list that says good, where it is none of the usual words.
     remedy: for such an image, by its shorter side in pixels.
     one, many: names of the images in messages.
 
@@ -44,7 +48,10 @@ def usable_images(
     Stopped
         When the observer asked to stop.
     """
-    items = good_images(images)
+    found = look_for_images(images, good)
+    for line in found.notices():
+        observer.stage(line)
+    items = _good_ones(images, found.items, good)
     if patch is not None:
         items = [item for item in items if not _refuse_small(item, patch, remedy, observer)]
     if not items:
@@ -75,18 +82,19 @@ def _refuse_small(item: Item, patch: int, remedy: Callable[[int], str], observer
 
 
 def read_images(
-    images: Path, recipe: Recipe, observer: Observer, scale: float | None = None
+    images: Path, recipe: Recipe, observer: Observer, scale: float | None = None, good: str | None = None
 ) -> tuple[Fingerprint, dict[str, Item]]:
     """The fingerprint of all good images that can be used, and those images by name.
 
     Parameters
     ----------
     scale: common scale of the model of a warm start, where it has one.
+    good: the label of a list that says good, where it is none of the usual words.
     """
     patch, image = recipe.patch.size if recipe.encoder else 2 * least_side(recipe), recipe.image
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
-        scale = scale or _common_scale(good_images(images), image.size, patch)
+        scale = scale or _common_scale(good_images(images, good), image.size, patch)
         side = math.ceil(patch / scale)
 
     def remedy(shorter: int) -> str:
@@ -100,6 +108,7 @@ def read_images(
         images,
         channels=recipe.image.channels,
         patch=side,
+        good=good,
         remedy=remedy,
         observer=observer,
     )
@@ -121,6 +130,18 @@ def _common_scale(items: Sequence[Item], size: int, patch: int) -> float:
     return 1.0
 
 
-def good_images(images: Path) -> list[Item]:
-    """Images of a folder or list that are neither defective nor for tests."""
-    return [item for item in find_images(images) if item.is_good is not False and item.split != "test"]
+def good_images(images: Path, good: str | None = None) -> list[Item]:
+    """Images of a folder or list that are neither defective nor for tests.
+
+    Raises
+    ------
+    FileError
+        When the names of folders say that not all images are good.
+    """
+    return _good_ones(images, find_images(images, good), good)
+
+
+def _good_ones(images: Path, items: Sequence[Item], good: str | None) -> list[Item]:
+    if images.is_dir():
+        refuse_mixed(images, items, good)
+    return [item for item in items if item.is_good is not False and item.split != "test"]

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
 from blemish.data.image import DEPTH_WORDS
+from blemish.data.items import Item
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import RecipeError, UsageError

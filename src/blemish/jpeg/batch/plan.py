@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from blemish.data.datasets import Item, find_images
+from blemish.data.datasets import find_images
+from blemish.data.items import Item
 from blemish.errors import FileError, UsageError
 from blemish.jpeg.batch.records import EncodedFile, file_sha256
 from blemish.jpeg.batch.settings import BatchSettings
 from blemish.storage.records_log import RecordsLog
 
-_JPEG_SUFFIXES = {".jpg", ".jpeg"}
+_JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}
 
 
 @dataclass(frozen=True)

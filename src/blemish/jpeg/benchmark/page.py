@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.datasets import Item
+from blemish.data.items import Item
 from blemish.errors import BlemishError
 from blemish.jpeg import quality as measuring
 from blemish.jpeg.benchmark.baselines import BASELINES, PILLOW_420

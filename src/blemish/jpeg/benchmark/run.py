@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.datasets import Item, find_images
+from blemish.data.datasets import find_images
+from blemish.data.items import Item
 from blemish.errors import BlemishError, FileError, ImageError, UsageError, within_memory
 from blemish.jpeg import quality as measuring
 from blemish.jpeg.benchmark import bd_rate as bd

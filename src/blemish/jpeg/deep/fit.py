@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from blemish._version import __version__
-from blemish.data.datasets import Item
 from blemish.data.fingerprint import Fingerprint
+from blemish.data.items import Item
 from blemish.data.splits import VALIDATION_SHARE, split_good
 from blemish.errors import FileError, RecipeError, UsageError, lacks_memory
 from blemish.inspection.document import versions

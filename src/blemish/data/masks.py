@@ -1,0 +1,86 @@
+"""Ground-truth masks: which pixels of an image are defective, read from one file or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blemish.data.image import read_image
+from blemish.data.opening import first_bytes, image_format
+from blemish.errors import ImageError
+
+LARGEST_SHARE = 0.5
+"""Share of the pixels beyond which a mask is likely to be inverted."""
+
+
+def read_mask(path: str | Path, *, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read a mask as bool (H, W): True, a defect, wherever any channel is not zero.
+
+    Alpha marks only where it alone does: with colours that are one and the same. Of a JPEG file, whose values next
+    to an edge are noise, what is at least half of its largest value counts.
+
+    Parameters
+    ----------
+    path: an image file.
+    size: (width, height) of the image that the mask belongs to, as ``LoadedImage.size``.
+
+    Raises
+    ------
+    ImageError
+        As ``read_image``, or the mask has another size than its image.
+    """
+    path = Path(path)
+    mask = read_image(path)
+    if mask.size != size:
+        turned = mask.size == size[::-1]
+        problem = f"is a mask of {mask.width} × {mask.height} pixels for an image of {size[0]} × {size[1]}"
+        remedy = (
+            "turn it as EXIF turns its image, or save both without EXIF"
+            if turned
+            else "save it at the size of its image"
+        )
+        raise ImageError(path, problem, remedy)
+    pixels = mask.pixels
+    if mask.channels in (2, 4):
+        colours, alpha = pixels[:-1], pixels[-1:]
+        is_flat = all(plane.min() == plane.max() for plane in colours)
+        pixels = alpha if is_flat and alpha.min() != alpha.max() else colours
+    least = 1
+    if image_format(first_bytes(path)) == "JPEG":
+        least = max(1, int(pixels.max()) // 2)
+    marked: NDArray[np.bool_] = np.any(pixels > least - 1, axis=0)  # (C, H, W) -> (H, W)
+    return marked
+
+
+def read_masks(paths: Sequence[Path], *, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The union (H, W) of several masks of one image; None without any.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_mask`, naming the mask.
+    """
+    if not paths:
+        return None
+    marked = read_mask(paths[0], size=size)
+    for path in paths[1:]:
+        marked |= read_mask(path, size=size)
+    return marked
+
+
+def doubt(paths: Sequence[Path], marked: NDArray[np.bool_] | None) -> ImageError | None:
+    """What is odd about the masks of a defective image: that they mark nothing, or most of it; None otherwise."""
+    if marked is None:
+        return None
+    share = float(marked.mean())
+    if not share:
+        return ImageError(
+            paths[0], "marks nothing on an image with a defect", "draw the defect, or label the image good"
+        )
+    if share > LARGEST_SHARE:
+        problem = f"marks {100 * share:.0f} % of its image as defective"
+        return ImageError(paths[0], problem, "invert it, if it marks what is good")
+    return None
