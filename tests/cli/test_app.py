@@ -24,6 +24,7 @@ from blemish.errors import ImageError
 from blemish.inspection.detector import Detector, load
 from blemish.observer import Observer
 from blemish.recipes import recipe_names
+from blemish.storage.run_lock import owned
 from studies import StudyResult
 
 Run = Callable[..., Any]
@@ -521,3 +522,44 @@ def test_a_recipe_is_not_named_like_a_path(blemish: Run, dataset: Path, tmp_path
         assert ran.code == 2
         assert "is no name: write at most" in ran.error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.yaml"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "{good}", "--recipe", "ssim-ae"],
+        ["fit", "{good}", "--recipe", "ssim-ae", "--overwrite"],
+        ["inspect", "{model}", "{good}"],
+        ["inspect", "{model}", "{good}", "--resume"],
+        ["evaluate", "{model}", "{dataset}"],
+        ["features", "{model}", "{good}"],
+        ["calibrate", "{model}", "{good}"],
+        ["compare", "{dataset}", "--recipes", "l2-ae"],
+        ["jpeg", "encode", "{good}"],
+        ["jpeg", "evaluate", "{good}"],
+        ["jpeg", "fit", "{good}", "--recipe", "jpeg-lstm"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_writes_into_a_folder_that_another_run_owns(
+    blemish: Run, good: Path, model: Path, dataset: Path, tmp_path: Path, words: list[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").touch()
+    given = [word.format(good=good, model=model, dataset=dataset) for word in words]
+    with owned(out):
+        ran = blemish(*given, "--out", out)
+    assert ran.code == 2
+    assert re.search(r"out: is in use by .* \(process \d+ on .*, since .*\); wait for its end", ran.error)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_images_are_not_replaced_in_a_folder_that_another_run_owns(
+    blemish: Run, tmp_path: Path, draw: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    save(tmp_path / "photos" / "a.jpg", draw(0))
+    with owned(tmp_path / "photos"):
+        ran = blemish("jpeg", "encode", tmp_path / "photos", "--in-place")
+    assert ran.code == 2
+    assert "photos: is in use by" in ran.error

@@ -13,7 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.data.image import ImageInfo, LoadedImage, image_info, read_image, resize, select_channels
+from blemish.data.channels import select_channels
+from blemish.data.image import ImageInfo, LoadedImage, image_info, read_image, resize
 from blemish.data.opening import reading
 from blemish.errors import ImageError, UsageError
 

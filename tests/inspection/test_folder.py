@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import re
@@ -25,7 +27,7 @@ from blemish.data.maps import read_map
 from blemish.decision import Calibration, read_records
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection.detector import Detector
-from blemish.inspection.folder import inspect_folder
+from blemish.inspection.folder import Outputs, inspect_folder
 from blemish.storage.run_folder import RunFolder
 from blemish.storage.run_lock import owned
 
@@ -90,7 +92,7 @@ def test_every_image_leaves_a_record_a_map_an_overlay_and_a_reconstruction(
     inspect_folder(detector, parts, out)
     images = {"a.png", "a.bmp.png", "a.bmp.png.png", "left side/ä ö.png", "<script>alert(1)<.tif.png"}
     expected = {f"{kind}/{name}" for kind in ("maps", "overlays", "reconstructions") for name in images}
-    assert files(out) == expected | {"inspections.jsonl", "inspection.json", "report.html"}
+    assert files(out) == expected | {"inspections.jsonl", "inspections.csv", "inspection.json", "report.html"}
     for record in read_records(out / "inspections.jsonl"):
         found = detector.inspect(parts / record.path)
         assert record.score == found.score
@@ -324,6 +326,7 @@ def test_overwrite_removes_what_the_earlier_inspection_wrote_and_nothing_else(
         "overlays/7.png",
         "reconstructions/7.png",
         "inspections.jsonl",
+        "inspections.csv",
         "inspection.json",
         "report.html",
         "notes.txt",
@@ -594,3 +597,101 @@ def test_control_characters_in_names_are_shown_escaped(
     assert "\x07" not in ran.err
     (line,) = ran.skipped
     assert "pa\\nrts/a\\x1b]0;title\\x07\\n.png: is not a PNG" in line
+
+
+# -- outputs -------------------------------------------------------------------------------------------
+
+
+def test_a_table_for_spreadsheets_lies_beside_the_records(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    Image.open(parts / "a.png").save(parts / "=cmd().png")
+    found = inspect_folder(detector, parts, tmp_path / "found")
+    text = (tmp_path / "found" / "inspections.csv").read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    by_name = {record.path: record for record in found.records}
+    assert {row["path"].removeprefix("'") for row in rows} == set(by_name)
+    assert "'=cmd().png" in {row["path"] for row in rows}
+    for row in rows:
+        record = by_name[row["path"].removeprefix("'")]
+        assert float(row["score"]) == record.score
+        assert row["rejected"] == str(int(record.is_anomalous))
+        assert (row["x"] == "") == (not record.regions)
+        assert row["sha256"] == record.sha256
+
+
+def test_regions_agree_with_the_decision(detector: Detector, parts: Path) -> None:
+    for threshold in (0.0, detector.threshold, 1e6):
+        decided = detector.with_threshold(threshold)
+        for path in sorted(parts.rglob("*.*")):
+            found = decided.inspect(path)
+            assert found.is_anomalous == bool(found.regions) == bool(found.mask.any())
+            if found.regions and found.map.max() <= found.pixel_threshold:
+                y, x = np.unravel_index(found.map.argmax(), found.map.shape)
+                region = found.regions[0]
+                assert region.x <= x < region.x + region.width
+                assert region.y <= y < region.y + region.height
+
+
+@pytest.mark.parametrize("overlays", ["all", "rejected", "none"])
+def test_overlays_masks_and_annotations_on_request(
+    detector: Detector, parts: Path, tmp_path: Path, overlays: Any
+) -> None:
+    out = tmp_path / "found"
+    scores = sorted(detector.inspect(path).score for path in parts.rglob("*.*"))
+    decided = detector.with_threshold(scores[2])
+    outputs = Outputs(overlays=overlays, masks=True, coco=True)
+    found = inspect_folder(decided, parts, out, outputs=outputs)
+    rejected = {record.path for record in found.records if record.is_anomalous}
+    assert len(rejected) == 2
+    written = {path.relative_to(out / "overlays").as_posix() for path in out.glob("overlays/**/*.png")}
+    assert len(written) == {"all": 5, "rejected": 2, "none": 0}[overlays]
+    coco = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [record.path for record in found.records]
+    for record, image in zip(found.records, coco["images"], strict=True):
+        own = [one for one in coco["annotations"] if one["image_id"] == image["id"]]
+        mask = read_image(out / found_mask(record.path)).pixels[0]
+        assert mask.shape == (image["height"], image["width"])
+        assert (mask.max() == 255) == (record.path in rejected)
+        assert sum(one["area"] for one in own) == (mask > 0).sum()
+        assert sorted(one["bbox"] for one in own) == sorted(
+            [region.x, region.y, region.width, region.height] for region in record.regions
+        )
+        drawn = np.zeros(mask.size, bool)
+        for one in own:
+            ends = np.cumsum(one["segmentation"]["counts"])
+            for start, stop in zip(ends[::2], ends[1::2], strict=False):
+                drawn[start:stop] = True
+        np.testing.assert_array_equal(drawn.reshape(mask.shape, order="F"), mask > 0)
+    assert inspect_folder(decided, parts, out, outputs=outputs, resume=True).records == found.records
+    if overlays != "all":
+        with pytest.raises(UsageError, match="another overlays"):
+            inspect_folder(decided, parts, out, resume=True)
+
+
+def found_mask(name: str) -> str:
+    keeps = name.endswith(".png") and not name.endswith(".bmp.png")
+    return f"masks/{name}" if keeps else f"masks/{name}.png"
+
+
+def test_several_sources_and_wildcards(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    other = tmp_path / "other"
+    save(other / "a.png", draw(1))
+    ran = blemish("inspect", model, parts, other, tmp_path / "*.nothing", "--out", tmp_path / "none")
+    assert "fits no file and no folder" in ran.error
+    ran = blemish("inspect", model, parts / "*.png", other, "--out", tmp_path / "found")
+    assert ran.code == 0
+    names = {record.path for record in read_records(tmp_path / "found" / "inspections.jsonl")}
+    assert names == {"a.png", "a.bmp.png", "other/a.png"}
+    ran = blemish("inspect", model, parts / "a.png", other / "a.png", "--out", tmp_path / "twice")
+    assert "would have the name of" in ran.error
+
+
+def test_a_script_hears_of_rejects_by_the_exit_code(
+    blemish: Callable[..., Any], model: Path, parts: Path, tmp_path: Path
+) -> None:
+    words = ["inspect", model, parts, "--fail-on-reject", "--out"]
+    assert blemish(*words, tmp_path / "low", "--threshold", 0).code == 3
+    assert blemish(*words, tmp_path / "high", "--threshold", 1e6).code == 0

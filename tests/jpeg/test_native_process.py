@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -31,8 +32,18 @@ while (block := _read(sys.stdin.buffer)) is not None:
 """
 
 
-def answering(seconds: float = 20.0) -> NativeProcess:
-    return NativeProcess([sys.executable, "-c", ANSWERING], seconds)
+@pytest.fixture
+def answering() -> Iterator[Callable[..., NativeProcess]]:
+    """Start a process that answers; it ends with the test."""
+    started: list[NativeProcess] = []
+
+    def start(seconds: float = 20.0) -> NativeProcess:
+        started.append(NativeProcess([sys.executable, "-c", ANSWERING], seconds))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
 
 
 def jpeg(seed: int) -> bytes:
@@ -42,7 +53,7 @@ def jpeg(seed: int) -> bytes:
     return file.getvalue()
 
 
-def test_an_end_or_a_refusal_is_an_error_of_that_data_alone() -> None:
+def test_an_end_or_a_refusal_is_an_error_of_that_data_alone(answering: Callable[..., NativeProcess]) -> None:
     process = answering()
     assert process.run(b"first") == b"first"
     with pytest.raises(NativeCodeError, match="it ends the decoder"):
@@ -54,7 +65,7 @@ def test_an_end_or_a_refusal_is_an_error_of_that_data_alone() -> None:
     assert process.run(large) == large
 
 
-def test_data_that_takes_too_long_is_given_up() -> None:
+def test_data_that_takes_too_long_is_given_up(answering: Callable[..., NativeProcess]) -> None:
     process = answering(seconds=2.0)
     with pytest.raises(NativeCodeError, match="it takes over 2 s"):
         process.run(b"wait")
@@ -62,7 +73,7 @@ def test_data_that_takes_too_long_is_given_up() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
-def test_a_forked_process_starts_one_of_its_own() -> None:
+def test_a_forked_process_starts_one_of_its_own(answering: Callable[..., NativeProcess]) -> None:
     process = answering()
     assert process.run(b"before") == b"before"
     child = os.fork()

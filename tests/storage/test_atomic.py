@@ -155,3 +155,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="set: cannot be made"), atomic_folder(tmp_path / "set"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "set"]
+
+
+def test_content_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(file: int) -> None:
+        done.append("fsync")
+        assert os.fstat(file).st_size == 2
+        fsync(file)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_text(tmp_path / "a.json", "{}")
+    assert done == ["fsync", "replace"]

@@ -11,7 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
-from blemish.cli.options import Good, Json, Out, Overwrite, Rate, Resume, Set, Threshold
+from blemish.cli.options import REJECTED, Good, Json, Out, Overlays, Overwrite, Rate, Resume, Set, Threshold
 from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
@@ -163,17 +163,30 @@ def fit(
 @app.command(
     epilog="Examples: `blemish inspect model parts/ --out found` · "
     "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
+    "`blemish inspect model monday/ tuesday/ --out found --overlays rejected --fail-on-reject` · "
     "`blemish inspect model paintings/ --out found --hide infrared`"
 )
 def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
-        Path,
-        typer.Argument(help="Image, folder of images, or CSV list; for a model of scenes, scenes."),
+        list[Path],
+        typer.Argument(help="Images, folders of images, CSV lists; for a model of scenes, scenes."),
     ],
     out: Out,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
+    overlays: Annotated[
+        Overlays, typer.Option("--overlays", help="Images of which overlays are written.")
+    ] = Overlays.ALL,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Also write label masks of the regions, to masks/.")
+    ] = False,
+    coco: Annotated[
+        bool, typer.Option("--coco", help="Also write the regions in the format of COCO, to coco.json.")
+    ] = False,
+    fail_on_reject: Annotated[
+        bool, typer.Option("--fail-on-reject", help="Exit with code 3 when an image is rejected.")
+    ] = False,
     hide: Annotated[
         list[str] | None,
         typer.Option(
@@ -192,6 +205,7 @@ def inspect(
 ) -> None:
     """Score images, accept or reject each, and show its anomalies in a heat map."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+        from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
 
         detector = _load(model, false_reject_rate, threshold)
@@ -201,6 +215,7 @@ def inspect(
             out,
             hide=hide or [],
             reconstruction=reconstruction,
+            outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
             resume=resume,
             overwrite=overwrite,
             observer=observer,
@@ -213,6 +228,8 @@ def inspect(
             say(line)
         say(f"Report: {found.report}")
     end(observer)
+    if fail_on_reject and any(record.is_anomalous for record in found.records):
+        raise typer.Exit(REJECTED)
 
 
 @app.command(

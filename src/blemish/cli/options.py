@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+REJECTED = 3
+"""Exit code of ``inspect --fail-on-reject`` when an image is rejected."""
+
+
+class Overlays(str, Enum):
+    """Images of which overlays are written."""
+
+    ALL = "all"
+    REJECTED = "rejected"
+    NONE = "none"
+
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from blemish.data.image import DEPTH_WORDS, ImageInfo, PixelKind, check_channels, read_image
+from blemish.data.channels import check_channels
+from blemish.data.image import DEPTH_WORDS, ImageInfo, PixelKind, read_image
 from blemish.data.items import Item
 from blemish.errors import BlemishError, ImageError, UsageError, within_memory
 

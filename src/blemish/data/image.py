@@ -36,7 +36,7 @@ from blemish.data.opening import (
     tiff_orientation,
     upright,
 )
-from blemish.errors import ImageError, UsageError
+from blemish.errors import ImageError
 from blemish.limits import MAX_DEFLATE_RATIO, MAX_IMAGE_BYTES, MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ _MODES: dict[str, tuple[str, int, PixelKind]] = {
     "LAB": ("RGB", 3, "uint8"),
     "I;16": ("I;16", 1, "uint16"),
 }
-
-_CHANNEL_CHANGES = {(1, 3), (2, 1), (2, 3), (3, 1), (4, 1), (4, 3)}
 
 _TIFF_KINDS: dict[str, PixelKind] = {
     "uint8": "uint8",
@@ -225,44 +223,6 @@ def png_text(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def check_channels(have: int, want: int) -> None:
-    """Raise UsageError unless ``select_channels`` can turn ``have`` channels into ``want``."""
-    if have != want and (have, want) not in _CHANNEL_CHANGES:
-        raise UsageError(f"an image of {have} channels cannot be turned into one of {want}")
-
-
-def select_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Bring pixels (C, H, W) to a number of channels; the type of the pixels stays.
-
-    Grey is repeated to RGB; RGB becomes grey by the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B;
-    alpha (the last of 2 or 4 channels) is dropped.
-
-    Raises
-    ------
-    UsageError
-        Any other change.
-
-    Examples
-    --------
-    >>> select_channels(np.array([[[255]], [[0]], [[0]]], np.uint8), 1).tolist()
-    [[[76]]]
-    """
-    have = pixels.shape[0]
-    check_channels(have, channels)
-    if have == channels:
-        return pixels
-    if have in (2, 4):
-        return select_channels(pixels[:-1], channels)
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=0)
-    red, green, blue = pixels.astype(np.float32)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    if np.issubdtype(pixels.dtype, np.integer):
-        luma = np.rint(luma)
-    grey: NDArray[Any] = luma.astype(pixels.dtype)
-    return grey[np.newaxis]
-
-
 def resize(pixels: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize float pixels (C, H, W) to ``size`` (height, width), as float32.
 
@@ -353,8 +313,24 @@ def _target_mode(path: Path, image: Image.Image) -> tuple[str, int, PixelKind]:
 def _decode_pillow(path: Path, plugin: type[ImageFile], mode: str) -> NDArray[Any]:
     with plugin(path) as image:
         image.load()
-        array = np.asarray(image if image.mode == mode else image.convert(mode))
+        return _array(image, mode)
+
+
+def _array(image: Image.Image, mode: str) -> NDArray[Any]:
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)  # (C, H, W)
+
+
+def pixels_of(name: Path, image: Image.Image) -> tuple[NDArray[Any], PixelKind]:
+    """Pixels (C, H, W) of an image of Pillow, as it lies, with the channels that a file of it would have.
+
+    Raises
+    ------
+    ImageError
+        Its pixels are of an unsupported type.
+    """
+    mode, _, kind = _target_mode(name, image)
+    return _array(image, mode), kind
 
 
 @contextmanager

@@ -289,7 +289,11 @@ def open_tiff(file: Path | BinaryIO) -> Iterator[TiffFile]:
     # tifffile logs what it makes of damaged files; without a handler Python would print that.
     logging.getLogger("tifffile").addHandler(_SILENCE)
     with tifffile.TiffFile(file) as tiff:
+        seen: set[int] = set()
         for page in tiff.pages:
+            if page.offset in seen:
+                raise EOFError("the chain of pages leads back to itself")
+            seen.add(page.offset)
             if isinstance(page, tifffile.TiffPage):
                 _check_page(page)
                 for level in page.pages or ():

@@ -179,6 +179,8 @@ class _Tiff(WindowedImage):
         stored = len(pages) * planes * samples
         self._has_alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
         self.channels = stored - self._has_alpha
+        if self.channels < 1:
+            raise ValueError("nothing but alpha")
         self._rows: list[int] | None = None
         self._pages: list[_Page] = []
         self._decode = page.decode

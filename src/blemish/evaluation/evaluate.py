@@ -288,8 +288,10 @@ def _evaluate(
     )
     if folder is not None:
         folder.problems += problems
-        write_json(folder.folder / EVALUATION_FILE, evaluation.model_dump(mode="json"))
         folder.write_report(items, [*sections, *_sections(evaluation, names != "good", values)])
+        folder.write_exports()
+        # Last, because compare takes it for the mark of a finished evaluation.
+        write_json(folder.folder / EVALUATION_FILE, evaluation.model_dump(mode="json"))
     return evaluation
 
 

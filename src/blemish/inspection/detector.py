@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.frames import from_memory
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score, region_threshold
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
@@ -23,6 +24,7 @@ from blemish.recipes.schema import ThresholdSettings
 from blemish.storage.model_folder import DETECTOR, load_weights, read_document, write_model
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import nn
 
     from blemish.models import Autoencoder
@@ -159,14 +161,14 @@ class Detector:
     # -- inspection --------------------------------------------------------------------------------
 
     def inspect(
-        self, source: str | Path | LoadedImage | NDArray[Any], *, name: str | None = None
+        self, source: str | Path | LoadedImage | NDArray[Any] | Image.Image, *, name: str | None = None
     ) -> Detection:
         """Score one image, decide, and find the regions of its anomalies.
 
         Parameters
         ----------
-        source: a file, a :class:`~blemish.data.image.LoadedImage`, or an array (C, H, W) or (H, W) of the depth
-            that the model was fitted on.
+        source: a file, a :class:`~blemish.data.image.LoadedImage`, an array (H, W), (C, H, W) or (H, W, C) in RGB order
+            of the depth that the model was fitted on, or an image of Pillow.
 
         Raises
         ------
@@ -176,8 +178,8 @@ class Detector:
             When the model was fitted on scenes.
         """
         begun = time.perf_counter()
-        if isinstance(source, np.ndarray):
-            source = _from_array(source, Path(name or "array"))
+        if not isinstance(source, (str, Path, LoadedImage)):
+            source = from_memory(source, Path(name or "array"), channels=self.file.preprocessing.channels)
         image = source if isinstance(source, LoadedImage) else read_image(Path(source))
         scored = self.measure(image)
         decision = self.decision
@@ -264,19 +266,6 @@ class Detector:
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
         return model_card(self.file, has_sheet=has_sheet)
-
-
-def _from_array(array: NDArray[Any], name: Path) -> LoadedImage:
-    pixels = array[None] if array.ndim == 2 else array  # (H, W) -> (1, H, W)
-    if pixels.ndim != 3:
-        raise ImageError(name, f"is an array of shape {array.shape}", "give (C, H, W) or (H, W)")
-    if np.issubdtype(pixels.dtype, np.floating):
-        pixels = pixels.astype(np.float32)
-        if not ((pixels >= 0) & (pixels <= 1)).all():
-            raise ImageError(name, "holds values outside 0..1, or NaN", "scale it to 0..1")
-    elif pixels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(name, f"is an array of {pixels.dtype}", "give uint8, uint16 or floats in 0..1")
-    return LoadedImage(name, pixels)
 
 
 # -- loading -------------------------------------------------------------------------------------------

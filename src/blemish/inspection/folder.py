@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from blemish.data.datasets import look_for_images
+from blemish.data.datasets import look_in_all
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import SUFFIXES, read_image
 from blemish.data.items import Item
@@ -21,6 +22,7 @@ from blemish.decision import Drift, Inspection, find_drift, read_records
 from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, Stopped
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector
+from blemish.inspection.exports import COCO_FILE, CSV_FILE, MASKS, write_coco, write_csv, write_masks
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
@@ -30,7 +32,7 @@ from blemish.storage.run_lock import owned
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
 EVALUATION_FILE = "evaluation.json"
-IMAGE_FOLDERS = ("maps", "overlays", "reconstructions")
+IMAGE_FOLDERS = ("maps", "overlays", "reconstructions", MASKS)
 # White on a written map; anything beyond is kept, at the cost of that map's resolution alone.
 FULL_SCALE_LEVELS = 8.0
 
@@ -43,6 +45,19 @@ class InspectedImage(NamedTuple):
     sha256: str
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What an inspection writes beside records, maps and report.
+
+    overlays: of which images overlays are written. masks: whether label masks are written, to ``masks/``. coco: whether
+    the regions are written in the format of COCO, to ``coco.json``.
+    """
+
+    overlays: Literal["all", "rejected", "none"] = "all"
+    masks: bool = False
+    coco: bool = False
+
+
 class InspectionFolder:
     """The output folder of an inspection: finished images stay whatever happens to the next one.
 
@@ -52,6 +67,7 @@ class InspectionFolder:
     ----------
     resume, overwrite: go on with an earlier inspection, or replace it.
     offer_resume: whether the command has such an option, to offer where neither is asked for.
+    outputs: what is written beside records, maps and report.
     """
 
     def __init__(
@@ -62,18 +78,24 @@ class InspectionFolder:
         resume: bool = False,
         overwrite: bool = False,
         offer_resume: bool = True,
+        outputs: Outputs | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.detector = detector
+        self.outputs = outputs or Outputs()
         self.problems: list[BlemishError] = []
         self.records: list[Inspection] = []
         """Records of the finished images."""
         self._log: RecordsLog[Inspection] | None = None
         resumed = self._run(offer_resume).claim(
-            _settings(detector),
+            # Runs of before there was a choice have all overlays, and no such setting.
+            {
+                **_settings(detector),
+                "overlays": None if self.outputs.overlays == "all" else self.outputs.overlays,
+            },
             resume=resume,
             overwrite=overwrite,
-            compared=("weights_sha256", "threshold", "level"),
+            compared=("weights_sha256", "threshold", "level", "overlays"),
             written=self._written,
             emptied=IMAGE_FOLDERS,
         )
@@ -98,7 +120,7 @@ class InspectionFolder:
             for record in read_records(self.folder / RECORDS_FILE):
                 for kind in IMAGE_FOLDERS:
                     yield _place(kind, record.path)
-        yield from (Path(REPORT_FILE), Path(EVALUATION_FILE))
+        yield from map(Path, (REPORT_FILE, EVALUATION_FILE, CSV_FILE, COCO_FILE))
 
     def _open_log(self) -> RecordsLog[Inspection]:
         """The log of the records, which is begun with the first of them."""
@@ -115,7 +137,7 @@ class InspectionFolder:
         by_name = {item.name: item for item in items}
 
         def is_valid(record: Inspection) -> bool:
-            if not all(self._place(kind, record.path).is_file() for kind in self._kinds()):
+            if not all(self._place(kind, record.path).is_file() for kind in self._kinds(record.is_anomalous)):
                 return False
             if record.path not in by_name or record.sha256 is None:
                 return True
@@ -131,9 +153,17 @@ class InspectionFolder:
             self._open_log().keep(valid)
         return {record.path for record in valid}
 
-    def _kinds(self) -> list[str]:
-        """Folders with a file for every record; of a model that reconstructs nothing, there are no reconstructions."""
-        return [kind for kind in IMAGE_FOLDERS if kind != "reconstructions" or (self.folder / kind).is_dir()]
+    def _kinds(self, is_anomalous: bool) -> list[str]:
+        """Folders with a file for a record; of a model that reconstructs nothing, there are no reconstructions."""
+        kinds = ["maps"]
+        if self._has_overlay(is_anomalous):
+            kinds.append("overlays")
+        if (self.folder / "reconstructions").is_dir():
+            kinds.append("reconstructions")
+        return kinds
+
+    def _has_overlay(self, is_anomalous: bool) -> bool:
+        return self.outputs.overlays == "all" or (self.outputs.overlays == "rejected" and is_anomalous)
 
     def add(self, one: InspectedImage, observer: Observer, label: str | None = None) -> None:
         """Write maps, overlay and record of one image; report one whose name they cannot take.
@@ -160,8 +190,9 @@ class InspectionFolder:
         )
         if found.reconstruction is not None:
             write_image(self._place("reconstructions", found.name), found.reconstruction)
-        drawn = overlay(found.image, found.map, found.region_threshold, found.regions)  # (H, W, 3)
-        write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
+        if self._has_overlay(found.is_anomalous):
+            drawn = overlay(found.image, found.map, found.region_threshold, found.regions)  # (H, W, 3)
+            write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
         self._open_log().append(found.record(label, one.sha256))
 
     def drift(self) -> Drift:
@@ -184,6 +215,26 @@ class InspectionFolder:
         """Lines beside :meth:`in_words`: a drift, if there is one."""
         drift = self.drift().in_words()
         return [drift] if drift else []
+
+    def write_exports(self) -> None:
+        """Write the table in CSV, and label masks and annotations where they are asked for, of all finished images.
+
+        Raises
+        ------
+        FileError
+            When they cannot be written, or a map cannot be read.
+        """
+        level = self.detector.pixel_threshold
+        write_csv(self.folder / CSV_FILE, self.records)
+        if self.outputs.masks:
+            write_masks(
+                self.records,
+                level,
+                lambda name: self._place("maps", name),
+                lambda name: self._place(MASKS, name),
+            )
+        if self.outputs.coco:
+            write_coco(self.folder / COCO_FILE, self.records, level, lambda name: self._place("maps", name))
 
     def _place(self, kind: str, name: str) -> Path:
         return self.folder / _place(kind, name)
@@ -233,9 +284,10 @@ class InspectionFolder:
 
 def inspect_folder(
     detector: Detector,
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    outputs: Outputs | None = None,
     resume: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -243,6 +295,11 @@ def inspect_folder(
     """Inspect every image in ``images`` and write records, maps, overlays and the report to ``out``.
 
     An image that cannot be used is reported to the observer, and the others go on.
+
+    Parameters
+    ----------
+    images: a folder, image or CSV list, or several; of several folders, names begin with that of the folder.
+    outputs: what is written beside records, maps and report.
 
     Raises
     ------
@@ -252,18 +309,33 @@ def inspect_folder(
         When ``images`` holds no image or ``out`` cannot be written.
     """
     with owned(out):
-        return _inspect_folder(detector, Path(images), Path(out), resume, overwrite, observer or Observer())
+        return _inspect_folder(
+            detector,
+            [Path(images)] if isinstance(images, (str, Path)) else [Path(one) for one in images],
+            Path(out),
+            outputs,
+            resume,
+            overwrite,
+            observer or Observer(),
+        )
 
 
 def _inspect_folder(
-    detector: Detector, images: Path, out: Path, resume: bool, overwrite: bool, observer: Observer
+    detector: Detector,
+    sources: Sequence[Path],
+    out: Path,
+    outputs: Outputs | None,
+    resume: bool,
+    overwrite: bool,
+    observer: Observer,
 ) -> InspectionFolder:
+    images = ", ".join(map(str, sources))
     detector.file.check_subject("images", f"{images}: is inspected as images", "use inspect_scenes")
-    collection = look_for_images(images)
+    collection = look_in_all(sources)
     for line in collection.notices():
         observer.stage(line)
     items = collection.items
-    output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite)
+    output = InspectionFolder(out, detector, resume=resume, overwrite=overwrite, outputs=outputs)
     finished = output.finished(items, observer)
     left = sum(item.name not in finished for item in items)
     done = f", {len(items) - left} already done" if finished else ""
@@ -274,8 +346,10 @@ def _inspect_folder(
     except BlemishError:
         with suppress(FileError):  # on a full disk the first failure is the one to report
             output.write_report(items)
+            output.write_exports()
         raise
     output.write_report(items)
+    output.write_exports()
     return output
 
 

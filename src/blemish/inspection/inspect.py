@@ -10,7 +10,7 @@ from blemish.decision import Inspection
 from blemish.errors import UsageError
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
-from blemish.inspection.folder import inspect_folder
+from blemish.inspection.folder import Outputs, inspect_folder
 from blemish.observer import Observer
 
 
@@ -34,11 +34,12 @@ class InspectionResult(Protocol):
 
 def inspect(
     detector: Detector,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    outputs: Outputs | None = None,
     resume: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -47,6 +48,8 @@ def inspect(
 
     Parameters
     ----------
+    source: of images also several files and folders.
+    outputs: what is written beside records, maps and report, of images only.
     hide, reconstruction: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
     resume: go on with an inspection that was stopped.
     overwrite: replace what an earlier inspection wrote.
@@ -60,12 +63,12 @@ def inspect(
     FileError
         When ``source`` holds nothing to inspect or ``out`` cannot be written.
     """
-    options = {"hide": hide, "reconstruction": reconstruction}
     return _INSPECT[detector.file.subject](
         detector,
-        source,
+        [source] if isinstance(source, (str, Path)) else list(source),
         out,
-        options,
+        {"hide": hide, "reconstruction": reconstruction},
+        outputs,
         {"resume": resume, "overwrite": overwrite, "observer": observer},
     )
 
@@ -74,19 +77,33 @@ Options = Mapping[str, Any]
 
 
 def _images(
-    detector: Detector, source: str | Path, out: str | Path, of_scenes: Options, common: Options
+    detector: Detector,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    of_scenes: Options,
+    outputs: Outputs | None,
+    common: Options,
 ) -> InspectionResult:
     if any(of_scenes.values()):
         raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
-    return inspect_folder(detector, source, out, **common)
+    return inspect_folder(detector, sources, out, outputs=outputs, **common)
 
 
 def _scenes(
-    detector: Detector, source: str | Path, out: str | Path, of_scenes: Options, common: Options
+    detector: Detector,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    of_scenes: Options,
+    outputs: Outputs | None,
+    common: Options,
 ) -> InspectionResult:
+    if outputs is not None and outputs != Outputs():
+        raise UsageError("--overlays, --masks and --coco are for images; this model was fitted on scenes")
+    if len(sources) != 1:
+        raise UsageError("several folders of scenes are inspected one by one; name one")
     from blemish.inspection.scenes import inspect_scenes  # needs the extra [large], which images do without
 
-    return inspect_scenes(detector, source, out, **of_scenes, **common)
+    return inspect_scenes(detector, sources[0], out, **of_scenes, **common)
 
 
 _INSPECT: Mapping[Subject, Callable[..., InspectionResult]] = {"images": _images, "scenes": _scenes}

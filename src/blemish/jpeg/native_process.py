@@ -9,6 +9,7 @@ standard output, a block being a status byte, the length in 8 bytes, and the con
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
@@ -74,6 +75,12 @@ class NativeProcess:
             raise NativeCodeError(content.decode(errors="replace"))
         return content
 
+    def close(self) -> None:
+        """End the process, if it runs; the next data start another."""
+        with self._lock:
+            if self._child is not None and self._parent == os.getpid():
+                self._end(self._child)
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._parent != os.getpid():  # a forked copy must not share the pipes
             self._child = subprocess.Popen(
@@ -114,6 +121,7 @@ def _read(pipe: IO[bytes]) -> tuple[bytes, bytes] | None:
 
 
 _optimiser = NativeProcess()
+atexit.register(_optimiser.close)
 
 
 def optimise(data: bytes) -> bytes:

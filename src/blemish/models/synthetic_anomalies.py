@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from blemish.data.channels import select_channels
 from blemish.data.datasets import find_images
-from blemish.data.image import read_image, resize, select_channels
+from blemish.data.image import read_image, resize
 from blemish.errors import ImageError, RecipeError, UsageError
 from blemish.models.anomaly_fillings import (
     blurred,

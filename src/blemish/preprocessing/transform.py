@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize, select_channels
+from blemish.data.channels import select_channels
+from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
