@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from blemish.data.image import read_image
+from blemish.data.image import LoadedImage, read_image
 from blemish.decision import conformal_threshold, p_values, read_records
 from blemish.detectors.ensemble import Ensemble
 from blemish.errors import CalibrationError, ImageError, ModelError, UsageError
@@ -447,3 +447,19 @@ def test_other_weights_beside_a_checkpoint_are_those_of_an_interrupted_fit(model
     (model / "checkpoint").mkdir()
     with pytest.raises(ModelError, match="finish the interrupted fit with --resume"):
         load(model)
+
+
+def test_a_place_outside_the_image_does_not_decide(
+    posed: tuple[Detector, Path], draw_part: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = posed[0]
+    crop = detector.file.preprocessing.crop
+    assert crop is not None
+    part = draw_part(3)
+    cut = np.ascontiguousarray(part[part.shape[0] // 2 :])  # what is left of the bolt lies at the border
+    placed = detector.file.preprocessing.apply(LoadedImage(Path("cut.png"), cut[None]))
+    outside = placed.judged(np.ones((crop.height, crop.width), np.float32)) == 0
+    assert outside.any()
+    bright_outside = outside.astype(np.float32) * 100
+    monkeypatch.setattr(detector, "examine", lambda x: (bright_outside, None))
+    assert detector.measure(LoadedImage(Path("cut.png"), cut[None])).score == 0

@@ -8,7 +8,7 @@ import pytest
 
 from blemish.data.image import LoadedImage
 from blemish.errors import ImageError
-from blemish.preprocessing.pose import Crop
+from blemish.preprocessing.pose import Crop, Pose, crop
 from blemish.preprocessing.transform import Preprocessing
 
 
@@ -141,3 +141,43 @@ def test_colour_is_posed_as_grey_is(draw_part: Draw) -> None:
     assert done.pixels.shape == (3, 32, 80)
     np.testing.assert_allclose(done.pixels[0], posing().apply(shown(grey)).pixels[0], atol=0.06)
     assert posing(convert=True).apply(shown(colour)).pixels.shape == (1, 32, 80)
+
+
+# -- objects at the border -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (0, 30), (45, 0), (50, 40)])
+def test_places_of_a_crop_outside_the_image_are_not_judged(
+    draw_part: Callable[..., np.ndarray], rows: int, columns: int, scale: float
+) -> None:
+    size = Crop(height=64, width=96)
+    own = Preprocessing(channels=1, convert=False, kind="uint8", size=None, scale=scale, crop=size)
+    part = np.ascontiguousarray(draw_part(3, 103, 96)[rows:, columns:])
+    done = own.apply(LoadedImage(Path("part.png"), part[None]))
+    assert done.pose is not None
+    # The same crop of a larger image, which is 1 where the image is and 0 around it.
+    around = 300
+    larger = np.zeros((1, part.shape[0] + 2 * around, part.shape[1] + 2 * around))
+    larger[:, around:-around, around:-around] = 1
+    y, x = done.pose.centre
+    inside = crop(larger, Pose((y + around, x + around), done.pose.direction), size, scale)[0]
+    judged = done.judged(np.ones((64, 96), np.float32))
+    assert set(np.unique(judged)) <= {0.0, 1.0}
+    clear = np.abs(inside - 0.5) > 0.4
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(judged[clear] == 1, inside[clear] > 0.5)
+
+
+def test_whole_images_are_judged_everywhere() -> None:
+    own = Preprocessing(channels=5, convert=False, kind="uint8", size=None)
+    bright = np.ones((9, 12), np.float32)
+    assert own.apply(image(5)).judged(bright) is bright
+
+
+def test_values_outside_do_not_raise_those_inside(draw_part: Callable[..., np.ndarray]) -> None:
+    own = Preprocessing(channels=1, convert=False, kind="uint8", size=None, crop=Crop(height=128, width=160))
+    done = own.apply(LoadedImage(Path("part.png"), draw_part(3, 103, 96)[None]))
+    below = np.full((128, 160), -2.0, np.float32)
+    judged = done.judged(below)
+    assert judged.max() == judged.min() == -2

@@ -222,7 +222,7 @@ class Detector:
                 placed = self.file.preprocessing.apply(image)
                 anomaly, reconstruction = self.examine(placed.pixels)
                 return ScoredImage(
-                    score=self.score(anomaly),
+                    score=self.score(placed.judged(anomaly)),
                     map=np.maximum(placed.map_back(anomaly), 0),
                     reconstruction=(
                         None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)

@@ -215,6 +215,24 @@ def crop(pixels: NDArray[np.floating], pose: Pose, size: Crop, scale: float) -> 
     return np.asarray(pooled, dtype=np.float32)
 
 
+def inside_image(shape: tuple[int, int], pose: Pose, size: Crop, scale: float) -> NDArray[np.bool_]:
+    """Mask (size.height, size.width) of the places of a crop that lie inside an image of ``shape`` (H, W).
+
+    At the others :func:`crop` repeats the border; there is nothing to judge.
+
+    >>> mask = inside_image((4, 4), Pose((0.0, 1.5), (0.0, 1.0)), Crop(height=4, width=4), 1.0)
+    >>> mask.all(1).tolist()
+    [False, True, True, True]
+    """
+    down = (np.arange(size.height) - (size.height - 1) / 2) / scale
+    right = (np.arange(size.width) - (size.width - 1) / 2) / scale
+    dy, dx = pose.direction
+    y = pose.centre[0] + right[None] * dy + down[:, None] * dx
+    x = pose.centre[1] + right[None] * dx - down[:, None] * dy
+    is_inside = (y >= -0.5) & (y <= shape[0] - 0.5) & (x >= -0.5) & (x <= shape[1] - 0.5)
+    return np.asarray(is_inside, dtype=np.bool_)
+
+
 def uncrop(
     values: NDArray[np.floating],
     pose: Pose,

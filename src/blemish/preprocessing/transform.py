@@ -12,7 +12,7 @@ from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
-from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, uncrop
+from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, inside_image, uncrop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,19 @@ class PreprocessedImage(NamedTuple):
     def own(self) -> NDArray[np.float32]:
         """(C, H, W) floats in [0, 1] at the image's own size."""
         return self.image.floats()
+
+    def judged(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An anomaly map (h, w) with its least value, 0 at most, at places that lie outside the image.
+
+        A crop around an object at the border of its image reaches beyond it, where the border is repeated: what is not
+        in the image can be no anomaly, in calibration and in inspection.
+        """
+        if self.pose is None:
+            return anomaly_map
+        height, width = anomaly_map.shape
+        shape = (self.image.height, self.image.width)
+        inside = inside_image(shape, self.pose, Crop(height=height, width=width), self.scale)
+        return np.where(inside, anomaly_map, min(0.0, float(anomaly_map.min()))).astype(np.float32)
 
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """A map (h, w) at the image's own size (H, W); 0 outside the crop."""
