@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -70,7 +72,7 @@ class Differences:
 def read_state(folder: Path) -> dict[str, Content]:
     """Content of every file and folder below ``folder`` by its path, without times.
 
-    A log (``.jsonl``) is the count of its records, other JSON a document without ``VOLATILE`` keys, a page its text
+    A log (``.jsonl``), or a table (``.csv``), is the count of its records, other JSON a document without ``VOLATILE`` keys, a page its text
     without times; any other file is its SHA-256. Folders end in a slash.
     """
     state: dict[str, Content] = {}
@@ -174,6 +176,12 @@ def _log(text: str) -> Counter[Record]:
     return records
 
 
+def _rows(text: str) -> Counter[Record]:
+    """Records of a table in CSV."""
+    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    return Counter((_name_of(row), json.dumps(_timeless(row), sort_keys=True)) for row in rows)
+
+
 def _name_of(record: Any) -> str:
     if isinstance(record, dict):
         for keys in _NAMES:
@@ -191,6 +199,7 @@ def _timeless(value: Any) -> Any:
 
 
 _READERS: dict[str, Callable[[str], Content]] = {
+    ".csv": _rows,
     ".html": _page,
     ".json": _document,
     ".jsonl": _log,

@@ -219,7 +219,8 @@ def test_a_list_of_images_is_a_data_set_too(
 ) -> None:
     listed = tmp_path / "screw.csv"
     rows = [
-        f"{item.path},{item.label},{item.mask or ''},{item.split}" for item in read_labelled(dataset).items
+        f"{item.path},{item.label},{'|'.join(map(str, item.masks))},{item.split}"
+        for item in read_labelled(dataset).items
     ]
     listed.write_text("\n".join(["path,label,mask,split", *rows]))
     monkeypatch.setattr(radli2022, "draw", lambda *arguments: [])

@@ -11,8 +11,9 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
+from blemish.cli.listings import checks, recipes
 from blemish.cli.options import REJECTED, Good, Json, Out, Overlays, Overwrite, Rate, Resume, Set, Threshold
-from blemish.cli.session import end, integers, load_studies, print_json, print_recipes, say, working
+from blemish.cli.session import end, integers, load_studies, print_json, say, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
+app.command(epilog="Example: `blemish recipes --json`")(recipes)
+app.command(epilog="Example: `blemish checks`")(checks)
 
 
 def _show_version(asked: bool) -> None:
@@ -374,14 +377,6 @@ def compare(
     end(observer)
 
 
-@app.command(epilog="Example: `blemish recipes --json`")
-def recipes(as_json: Json = False) -> None:
-    """List the recipes, their papers, and the requirements of each."""
-    from blemish.recipes import load_recipe, recipe_names
-
-    print_recipes([load_recipe(name) for name in recipe_names()], as_json=as_json)
-
-
 @app.command(
     epilog="Examples: `blemish study bergmann2018 --quick` · "
     "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
@@ -424,24 +419,6 @@ def study(
         say(result.table)
         say("\n".join(f"Written: {path}" for path in result.files))
     end(observer)
-
-
-@app.command(epilog="Example: `blemish checks`")
-def checks(as_json: Json = False) -> None:
-    """List the packages, memory and GPU of this machine, and how to get those that are missing."""
-    from dataclasses import asdict
-
-    from blemish.checks import run_checks
-
-    found = run_checks()
-    if as_json:
-        print_json([{**asdict(check), "mend": check.remedy} for check in found])  # "mend": name until 0.1
-    else:
-        for check in found:
-            mark, remedy = ("ok", "") if check.ok else ("--", f"; {check.remedy}")
-            say(f"{mark}  {check.name:<22} {check.found}{remedy}")
-    if not all(check.ok for check in found):
-        raise typer.Exit(1)
 
 
 def _load(

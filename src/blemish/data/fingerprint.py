@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from blemish.data.appearance import Range, appearance, outliers, ranges
 from blemish.data.channels import check_channels
 from blemish.data.image import DEPTH_WORDS, ImageInfo, PixelKind, read_image
 from blemish.data.items import Item
@@ -45,6 +46,8 @@ class Fingerprint(BaseModel):
     width: Spread
     height: Spread
     sha256: str
+    appearance: dict[str, Range] = Field(default_factory=dict)
+    """Range of each figure of :func:`~blemish.data.appearance.appearance`; empty of scenes and in version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class _Checked:
     item: Item
     info: ImageInfo
     sha256: str
+    appearance: dict[str, float]
 
 
 def fingerprint(
@@ -59,6 +63,7 @@ def fingerprint(
     *,
     channels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    remark: Callable[[Item, str], None] | None = None,
 ) -> tuple[Fingerprint, list[Item], list[ImageError]]:
     """Read every image once: fingerprint and items of those that fit together, and the faults of the others.
 
@@ -71,6 +76,7 @@ def fingerprint(
     items: the images, with unique names.
     channels: the number of channels that the caller converts to.
     progress: called with (images done, images in all).
+    remark: called with each image that looks very different from most others, and in what.
 
     Raises
     ------
@@ -102,6 +108,10 @@ def fingerprint(
             usable.append(one)
         else:
             problems.append(problem)
+    if remark is not None:
+        by_name = {one.item.name: one for one in usable}
+        for name, words in outliers({name: one.appearance for name, one in by_name.items()}).items():
+            remark(by_name[name].item, words)
     found = Fingerprint(
         count=len(usable),
         channels=majority.channels,
@@ -109,6 +119,7 @@ def fingerprint(
         width=_spread([one.info.width for one in usable]),
         height=_spread([one.info.height for one in usable]),
         sha256=_digest(usable),
+        appearance=ranges([one.appearance for one in usable]),
     )
     return found, [one.item for one in usable], problems
 
@@ -128,7 +139,7 @@ def _check(item: Item, channels: int | None) -> _Checked | ImageError:
         except UsageError as error:
             return ImageError(item.path, str(error), "convert it or remove it")
     info = ImageInfo(channels or image.channels, image.kind, image.width, image.height)
-    return _Checked(item, info, sha256)
+    return _Checked(item, info, sha256, appearance(image))
 
 
 def file_sha256(path: Path) -> str:

@@ -33,6 +33,8 @@ class Inspection(BaseModel):
     time: str
     seconds: FiniteFloat
     label: str | None = None
+    other_kind: str | None = None
+    """By what the image is of another kind than the good ones, so that it is rejected whatever its score."""
     sha256: str | None = None
     """SHA-256 of the image file, or of the files of a scene; None in records of version 0.1 and earlier."""
 

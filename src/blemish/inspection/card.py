@@ -46,7 +46,20 @@ def _decision(file: ModelFile) -> str:
         f"## The decision\n\n{decision.guarantee}\n\n"
         f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
         f"Threshold of the image score ({file.recipe.score.name} of the anomaly map): {decision.threshold:.6g}. "
-        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}."
+        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}.{_other_kinds(file)}"
+    )
+
+
+def _other_kinds(file: ModelFile) -> str:
+    looks = file.fingerprint.appearance
+    if file.recipe.image.other_kinds == "accept" or not looks:
+        return ""
+    named = ", ".join(f"{name} {own.low:.3g} to {own.high:.3g}" for name, own in looks.items())
+    return (
+        "\n\nApart from the promise, images of another kind are rejected: more than the range of the good images "
+        f"beyond it ({named})"
+        + (", or without an object of their length" if file.preprocessing.objects else "")
+        + ". `--set image.other_kinds=accept` at the fit judges every image by its map alone."
     )
 
 

@@ -21,6 +21,8 @@ class ScoredImage(NamedTuple):
     """(H, W), at least 0."""
     reconstruction: NDArray[np.float32] | None
     """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
+    other_kind: str | None = None
+    """By what the image is of another kind than the good ones; None of one that is of their kind."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Detection:
     threshold: float
     p_value: float
     is_anomalous: bool
+    """Whether it is rejected: its score is above the threshold, or it is of another kind."""
     map: NDArray[np.float32]
     """Anomaly map (H, W), at least 0; larger is less like the good images."""
     pixel_threshold: float
@@ -47,6 +50,8 @@ class Detection:
     reconstruction: NDArray[np.float32] | None
     """(C, H, W); None of a model that reconstructs nothing."""
     seconds: float
+    other_kind: str | None = None
+    """By what the image is of another kind than the good ones; None of one that is of their kind."""
 
     @property
     def level(self) -> float:
@@ -78,6 +83,7 @@ class Detection:
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=self.seconds,
             label=label,
+            other_kind=self.other_kind,
             sha256=sha256,
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.appearance import SIZES, appearance, differences, without
 from blemish.data.frames import from_memory
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score, region_threshold
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from blemish.models import Autoencoder
+    from blemish.preprocessing.transform import PreprocessedImage
 
 
 class Detector:
@@ -184,15 +186,15 @@ class Detector:
         scored = self.measure(image)
         decision = self.decision
         threshold, pixel_threshold = decision.threshold, decision.pixel_threshold
-        is_anomalous = scored.score > threshold
-        level = region_threshold(scored.map, pixel_threshold, is_anomalous=is_anomalous)
+        is_above = scored.score > threshold
+        level = region_threshold(scored.map, pixel_threshold, is_anomalous=is_above)
         return Detection(
             name=name or str(image.path),
             size=image.size,
             score=scored.score,
             threshold=threshold,
             p_value=decision.p_value(scored.score),
-            is_anomalous=is_anomalous,
+            is_anomalous=is_above or scored.other_kind is not None,
             map=scored.map,
             pixel_threshold=pixel_threshold,
             region_threshold=level,
@@ -200,6 +202,7 @@ class Detector:
             image=image.floats(),
             reconstruction=scored.reconstruction,
             seconds=time.perf_counter() - begun,
+            other_kind=scored.other_kind,
         )
 
     def measure(self, image: LoadedImage) -> ScoredImage:
@@ -227,11 +230,22 @@ class Detector:
                     reconstruction=(
                         None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
                     ),
+                    other_kind=self._other_kind(image, placed),
                 )
         except UsageError as error:
             raise ImageError(
                 image.path, str(error), "inspect larger images, or fit with a smaller --set patch.size"
             ) from None
+
+    def _other_kind(self, image: LoadedImage, placed: PreprocessedImage) -> str | None:
+        """By what an image is of another kind than the good ones; None of one that is of their kind."""
+        file = self.file
+        if self.recipe.image.other_kinds == "accept":
+            return None
+        # Images that are each resized to one size may have any.
+        good = without(file.fingerprint.appearance, SIZES if file.preprocessing.size is not None else ())
+        found = [*differences(appearance(image), good), *file.preprocessing.unlike(placed)]
+        return "; ".join(found) or None
 
     def examine(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Anomaly map (h, w) and reconstruction (C, h, w), if there is one, of a preprocessed image (C, h, w).

@@ -22,6 +22,7 @@ _COLUMNS = (
     "path",
     "label",
     "rejected",
+    "other_kind",
     "score",
     "threshold",
     "p_value",
@@ -57,6 +58,7 @@ def write_csv(path: Path, records: Sequence[Inspection]) -> None:
                 _cell(record.path),
                 _cell(record.label or ""),
                 int(record.is_anomalous),
+                record.other_kind or "",
                 record.score,
                 record.threshold,
                 record.p_value,
@@ -155,5 +157,5 @@ def run_lengths(marked: NDArray[np.bool_]) -> list[int]:
 
 def _regions(record: Inspection, pixel_threshold: float, map_file: Path) -> NDArray[np.bool_]:
     values = read_map(map_file)
-    level = region_threshold(values, pixel_threshold, is_anomalous=record.is_anomalous)
+    level = region_threshold(values, pixel_threshold, is_anomalous=record.score > record.threshold)
     return region_mask(values, level)

@@ -209,7 +209,9 @@ class InspectionFolder:
     def in_words(self) -> str:
         """Summary in one line."""
         rejected = sum(record.is_anomalous is True for record in self.records)
-        return f"{rejected} of {len(self.records)} images rejected."
+        others = sum(record.other_kind is not None for record in self.records)
+        apart = f", {others} of them as of another kind than the good images" if others else ""
+        return f"{rejected} of {len(self.records)} images rejected{apart}."
 
     def remarks(self) -> list[str]:
         """Lines beside :meth:`in_words`: a drift, if there is one."""

@@ -64,6 +64,8 @@ class FoundObject(NamedTuple):
     """Whether it touches no border."""
     plain: bool
     """Whether the ground around it has hardly any edges."""
+    objects: int = 1
+    """Number of objects of at least a third of its area, this one included."""
 
 
 def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -80,6 +82,14 @@ def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[
     >>> bool(mask[32, 32]), bool(mask[4, 4])
     (True, False)
     """
+    labels, areas, edges = _objects(grey)
+    if not len(areas):
+        return np.zeros(grey.shape, dtype=np.bool_), edges
+    return np.asarray(labels == 1 + np.argmax(areas)), edges
+
+
+def _objects(grey: NDArray[np.floating]) -> tuple[NDArray[np.int_], NDArray[np.float64], NDArray[np.bool_]]:
+    """All objects with edges, numbered from 1 in an image (H, W), the area of each, and all edges."""
     unit = max(min(grey.shape) / SIDE, 0.25)
     gradient = ndimage.gaussian_gradient_magnitude(np.asarray(grey, dtype=np.float64), max(1.5 * unit, 0.7))
     edges = gradient > max(_otsu(gradient), FAINTEST)
@@ -89,10 +99,8 @@ def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[
     mask = ndimage.binary_fill_holes(closed[inner])
     mask = ndimage.binary_opening(mask, _disk(max(1, round(3 * unit))))
     labels, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros(grey.shape, dtype=np.bool_), edges
-    areas = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
-    return np.asarray(labels == 1 + np.argmax(areas)), edges
+    areas = ndimage.sum_labels(mask, labels, np.arange(1, count + 1)) if count else np.zeros(0)
+    return np.asarray(labels), np.asarray(areas, dtype=np.float64), edges
 
 
 def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
@@ -124,7 +132,8 @@ def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
     """:func:`find_pose` without anything kept."""
     scale = max(1.0, min(grey.shape) / SIDE)
     small = grey if scale == 1 else resize(grey[None], _rounded(grey.shape, scale))[0]
-    mask, edges = find_object(small)
+    labels, areas, edges = _objects(small)
+    mask = labels == 1 + np.argmax(areas) if len(areas) else np.zeros(small.shape, dtype=np.bool_)
     rows, columns = np.nonzero(mask)
     if len(rows) < 3:
         return None
@@ -146,6 +155,7 @@ def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
         share=float(mask.mean()),
         inside=not border.any(),
         plain=bool(edges[ground].mean() < 0.02) if ground.any() else False,
+        objects=int((areas >= areas.max() / 3).sum()),
     )
 
 

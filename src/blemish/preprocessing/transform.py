@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from blemish.data.appearance import Range, differences
 from blemish.data.channels import select_channels
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
-from blemish.preprocessing.pose import Crop, Pose, crop, find_pose, inside_image, uncrop
+from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class PreprocessedImage(NamedTuple):
     """Pose of the object, if the preprocessing brings objects into a common pose."""
     scale: float
     """The network's pixels per image pixel."""
+    found: FoundObject | None = None
+    """The object, where the preprocessing looks for one and there is one."""
 
     @property
     def own(self) -> NDArray[np.float32]:
@@ -67,6 +70,17 @@ class PreprocessedImage(NamedTuple):
         return resize(values, shape)
 
 
+class Objects(BaseModel):
+    """Objects of the good images, where the preprocessing brings them into one pose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    length: Range
+    """From end to end, in pixels at the network's scale."""
+    most: int = Field(ge=1)
+    """Number of objects in an image, at most."""
+
+
 class Preprocessing(BaseModel):
     """Channels, depth and size that a model was fitted on."""
 
@@ -84,6 +98,8 @@ class Preprocessing(BaseModel):
     """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
     """Size of the crop around the object in every image; None for whole images."""
+    objects: Objects | None = None
+    """Those of the good images; None without crop, and of models of version 0.1."""
     modalities: tuple[Modality, ...] = ()
     """Those of a model that was fitted on scenes; their channels together are ``channels``."""
 
@@ -123,9 +139,21 @@ class Preprocessing(BaseModel):
             found = find_pose(floats.mean(0))
             middle = ((image.height - 1) / 2, (image.width - 1) / 2)
             pose = found.pose if found else Pose(middle, (0.0, 1.0))
-            return PreprocessedImage(crop(floats, pose, self.crop, scale), image, pose, scale)
+            return PreprocessedImage(crop(floats, pose, self.crop, scale), image, pose, scale, found)
         resized = image.resized(self.scaled(image.height, image.width))
         return PreprocessedImage(resized, image, None, scale)
+
+    def unlike(self, placed: PreprocessedImage) -> list[str]:
+        """What about the object of an image is so unlike those of the good images that it is of another kind."""
+        if self.objects is None:
+            return []
+        if placed.found is None:
+            return ["no object is found"]
+        found = differences({"length": placed.found.length * placed.scale}, {"length": self.objects.length})
+        if placed.found.objects > self.objects.most:
+            usual = "one" if self.objects.most == 1 else f"at most {self.objects.most}"
+            found.append(f"{placed.found.objects} objects are found, in good images {usual}")
+        return found
 
     def scale_of(self, height: int, width: int) -> float:
         """The network's pixels per pixel of an image of ``height`` and ``width``."""

@@ -139,6 +139,10 @@ class ImageSettings(RecipeSettings):
         "never",
         description="bring an object on a plain ground into one pose; auto: where the images show one",
     )
+    other_kinds: Literal["reject", "accept"] = Field(
+        "reject",
+        description="images that look of another kind than the good ones: empty, dark, blurred, of another size",
+    )
     channels: int | None = Field(
         None, ge=1, le=MAX_CHANNELS, description="convert to so many channels; null keeps them"
     )

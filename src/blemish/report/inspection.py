@@ -297,6 +297,8 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
         (f"score {number(record.score)}", "plain"),
         (f"p = {number(record.p_value)}", "plain"),
     ]
+    if record.other_kind is not None:
+        badges.append(("of another kind", "bad"))
     if record.label is not None:
         badges.append((f"known: {record.label}", "plain"))
     try:
@@ -304,7 +306,10 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
             shown = _panels(panels(record), record, pixel_threshold)
     except BlemishError as error:
         return ImageRow(record.path, f"Cannot be shown: {error}", badges)
-    return ImageRow(record.path, _regions_in_words(record.regions), badges, shown)
+    caption = _regions_in_words(record.regions)
+    if record.other_kind is not None:
+        caption = f"Not of the kind of the good images: {record.other_kind}. {caption}"
+    return ImageRow(record.path, caption, badges, shown)
 
 
 def _regions_in_words(regions: Sequence[Region]) -> str:
@@ -326,7 +331,7 @@ def _panels(found: ImageViews, record: Inspection, pixel_threshold: float) -> li
     if found.reconstruction is not None:
         panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
     panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
-    level = region_threshold(found.map, pixel_threshold, is_anomalous=record.is_anomalous)
+    level = region_threshold(found.map, pixel_threshold, is_anomalous=record.score > record.threshold)
     drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
     panels.append(
         FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)

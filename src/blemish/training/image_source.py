@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from blemish.data.appearance import Range
 from blemish.data.fingerprint import Fingerprint, file_sha256
 from blemish.data.image import read_image
 from blemish.decision.decision import Unit
@@ -17,7 +18,7 @@ from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
 from blemish.observer import Observer
 from blemish.preprocessing.pose import find_pose, plan_crop
-from blemish.preprocessing.transform import Preprocessing
+from blemish.preprocessing.transform import Objects, Preprocessing
 from blemish.recipes import Recipe
 from blemish.report.numbers import counted
 from blemish.training.partition import (
@@ -119,7 +120,14 @@ class ImageSource:
         note = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
         observer.stage(note)
         self.notes = (*self.notes, note)
-        return preprocessing.model_copy(update={"crop": crop})
+        if crop is None:
+            return preprocessing
+        there = [(found, scale) for found, scale in zip(poses, scales, strict=True) if found is not None]
+        lengths = [found.length * scale for found, scale in there]
+        objects = Objects(
+            length=Range(low=min(lengths), high=max(lengths)), most=max(found.objects for found, _ in there)
+        )
+        return preprocessing.model_copy(update={"crop": crop, "objects": objects})
 
     def announce(self) -> str:
         return (

@@ -188,7 +188,12 @@ def _identity(
     recipe: NetworkRecipe, data: Fingerprint, split: Mapping[str, Sequence[object]]
 ) -> dict[str, object]:
     """Facts that a checkpoint must share with a run that resumes it."""
-    later = {"score": True, "threshold": True, "training": {"steps", "budget", "patience", "device"}}
+    later = {
+        "score": True,
+        "threshold": True,
+        "training": {"steps", "budget", "patience", "device"},
+        "image": {"other_kinds"},
+    }
     return {
         **dotted_settings(recipe, {**PROSE, **later}),
         "set of images": data.sha256,

@@ -62,7 +62,10 @@ def usable_images(
         if observer.should_stop():
             raise Stopped(f"stopped after reading {done} of {total} {many}, before training")
 
-    data, usable, problems = fingerprint(items, channels=channels, progress=count)
+    def remark(item: Item, words: str) -> None:
+        observer.stage(f"{item.path}: {words}; is it a good image of this kind? If not, leave it out")
+
+    data, usable, problems = fingerprint(items, channels=channels, progress=count, remark=remark)
     for problem in problems:
         observer.problem(problem)
     return data, {item.name: item for item in usable}
