@@ -241,3 +241,29 @@ def test_training_images_are_not_evaluated(
     evaluate(decided, dataset)
     assert len(opened) == 9
     assert not [path for path in opened if "train" in path.parts[-3:]]
+
+
+def test_images_that_the_model_has_seen_are_counted_first(
+    decided: Detector, dataset: Path, evaluated: tuple[Evaluation, Path], tmp_path: Path
+) -> None:
+    assert evaluated[0].seen == 0
+    assert evaluated[0].warning == ""
+    root = Path(shutil.copytree(dataset, tmp_path / "seen"))
+    for name in ("0.png", "1.png", "2.png"):
+        shutil.copy(root / "train" / "good" / name, root / "test" / "good" / f"again {name}")
+    found = evaluate(decided, root, out=tmp_path / "out")
+    assert found.seen == 3
+    first = found.in_words().splitlines()[0]
+    assert first.startswith("The model was fitted or calibrated on 3 of these 12 images")
+    assert first in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_another_word_for_good(
+    decided: Detector, dataset: Path, evaluated: tuple[Evaluation, Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(dataset, tmp_path / "words"))
+    for part in ("train", "test"):
+        (root / part / "good").rename(root / part / "kiste")
+    with pytest.raises(FileError, match=r"kiste \(4\).*none of which is known to say good"):
+        evaluate(decided, root)
+    assert evaluate(decided, root, good_label="Kiste").image == evaluated[0].image

@@ -695,3 +695,52 @@ def test_a_script_hears_of_rejects_by_the_exit_code(
     words = ["inspect", model, parts, "--fail-on-reject", "--out"]
     assert blemish(*words, tmp_path / "low", "--threshold", 0).code == 3
     assert blemish(*words, tmp_path / "high", "--threshold", 1e6).code == 0
+
+
+# -- images of another kind ----------------------------------------------------------------------------
+
+
+def test_an_image_of_another_kind_is_rejected_with_the_reason(
+    blemish: Callable[..., Any], model: Path, good: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(good, tmp_path / "parts"))
+    for name, level in (("white.png", 255), ("black.png", 0)):
+        Image.fromarray(np.full((40, 48), level, np.uint8)).save(folder / name)
+    ran = blemish("inspect", model, folder, "--out", tmp_path / "found", "--threshold", 1e6)
+    assert ran.code == 0
+    assert "2 of 26 images rejected, 2 of them as of another kind than the good images." in ran.out
+    records = {record.path: record for record in read_records(tmp_path / "found" / "inspections.jsonl")}
+    assert {name for name, record in records.items() if record.other_kind} == {"white.png", "black.png"}
+    for name in ("white.png", "black.png"):
+        assert records[name].is_anomalous
+        assert "mean brightness" in str(records[name].other_kind)
+        assert records[name].regions == ()
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert "Not of the kind of the good images: mean brightness 1, good images have" in page
+    text = (tmp_path / "found" / "inspections.csv").read_text(encoding="utf-8-sig")
+    assert sum("mean brightness" in line for line in text.splitlines()) == 2
+
+
+def test_images_of_another_kind_can_be_accepted(detector: Detector, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 48), 255, np.uint8)).save(tmp_path / "white.png")
+    assert detector.inspect(tmp_path / "white.png").other_kind is not None
+    image = detector.recipe.image.model_copy(update={"other_kinds": "accept"})
+    recipe = detector.recipe.model_copy(update={"image": image})
+    lenient = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
+    assert lenient.inspect(tmp_path / "white.png").other_kind is None
+    assert "of another kind are rejected" in detector.card()
+    assert "of another kind are rejected" not in lenient.card()
+
+
+def test_the_promise_is_kept_with_images_of_the_kind(detector: Detector, draw: Draw) -> None:
+    assert all(detector.inspect(draw(seed)).other_kind is None for seed in range(1000, 1040))
+
+
+def test_no_part_and_two_parts_are_of_another_kind(posed: tuple[Detector, Path], draw_part: Draw) -> None:
+    detector = posed[0]
+    one = draw_part(500, 103, 96)
+    assert detector.inspect(one).other_kind is None
+    ground = np.full_like(one, np.median(one[0]))
+    assert "no object is found" in str(detector.inspect(ground).other_kind)
+    two = np.concatenate([one, draw_part(501, 103, 96)])
+    assert "2 objects are found, in good images one" in str(detector.inspect(two).other_kind)

@@ -254,3 +254,22 @@ def test_an_overwriting_fit_that_is_stopped_is_unfinished_and_no_finished_model(
     again = fit(good, SMALL, settings=settings, false_reject_rate=RATE, out=model, resume=True)
     anew = fit(good, SMALL, settings=settings, false_reject_rate=RATE)
     assert again.file.weights_sha256 == anew.file.weights_sha256 != detector.file.weights_sha256
+
+
+def test_copies_neither_train_and_calibrate_nor_promise_more(
+    good: Path, tiny: list[str], tmp_path: Path, recorder: type
+) -> None:
+    folder = Path(shutil.copytree(good, tmp_path / "good"))
+    for path in sorted(folder.iterdir()):
+        shutil.copy(path, folder / f"copy of {path.name}")
+    recorded = recorder()
+    file = fit(folder, SMALL, settings=tiny, false_reject_rate=RATE, observer=recorded).file
+    parts = {
+        part: {str(name).removeprefix("copy of ") for name in names} for part, names in file.split.items()
+    }
+    assert all(len(names) * 2 == len(file.split[part]) for part, names in parts.items())
+    assert not parts["train"] & parts["calibration"]
+    words = "24 images of these are copies of others, byte by byte, and stay with them."
+    assert words in recorded.stages
+    assert words in file.training.notes or words in str(file.training)
+    assert f"of {len(parts['calibration'])} groups" in file.decision.guarantee

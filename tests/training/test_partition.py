@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from blemish.data.items import Item
 from blemish.errors import CalibrationError
 from blemish.recipes import load_recipe, override
 from blemish.training import partition
@@ -27,8 +28,6 @@ def test_too_few_images_are_refused_before_training(good: Path, tiny: list[str],
 
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 24])
 def test_the_rate_offered_by_the_refusal_is_accepted(good: Path, tmp_path: Path, count: int) -> None:
-    from blemish.data.items import Item
-
     usable = {str(index): Item(Path(str(index)), str(index)) for index in range(count)}
     recipe = override(load_recipe("ssim-ae"), ["threshold.false_reject_rate=0.001"])
     with pytest.raises(CalibrationError) as error:
@@ -55,3 +54,20 @@ def test_images_to_leave_out_are_held_out_in_addition() -> None:
         count = partition.images_to_hold_out(rule.model_copy(update={"trim": trim}))
         assert count - int(share * count + 1e-9) == 19
         assert count - 1 - int(share * (count - 1) + 1e-9) < 19
+
+
+def test_copies_stay_together() -> None:
+    def item(name: str, group: str | None = None) -> Item:
+        return Item(Path(name), name, group=group)
+
+    usable = {
+        one.name: one
+        for one in (item("a"), item("b"), item("c"), item("d", "x"), item("e", "y"), item("f", "y"))
+    }
+    sha256 = {"a": "1", "b": "2", "c": "1", "d": "3", "e": "3", "f": "4"}
+    found, copies = partition.with_copies_in_groups(usable, sha256)
+    assert copies == 2
+    keys = {name: one.group_key for name, one in found.items()}
+    assert keys["a"] == keys["c"] != keys["b"]
+    assert keys["d"] == keys["e"] == keys["f"]  # the copies join their groups
+    assert partition.with_copies_in_groups({"b": usable["b"]}, sha256) == ({"b": usable["b"]}, 0)

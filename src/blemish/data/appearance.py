@@ -65,7 +65,7 @@ def appearance(image: LoadedImage) -> dict[str, float]:
     grey = colours.mean(0)
     found = {
         "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
+        "contrast": float(grey.std(dtype=np.float64)),
         "sharpness": float(np.abs(np.diff(grey, axis=1)).mean()) if image.width > 1 else 0.0,
         "width": float(image.width),
         "height": float(image.height),
