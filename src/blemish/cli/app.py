@@ -12,8 +12,21 @@ import typer
 from blemish._version import __version__
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
-from blemish.cli.options import REJECTED, Good, Json, Out, Overlays, Overwrite, Rate, Resume, Set, Threshold
-from blemish.cli.session import end, integers, load_studies, print_json, say, working
+from blemish.cli.options import (
+    REJECTED,
+    Good,
+    Json,
+    Mask,
+    Out,
+    Overlays,
+    Overwrite,
+    Rate,
+    Resume,
+    Set,
+    Threshold,
+)
+from blemish.cli.research import compare, study
+from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
 
 app = typer.Typer(
@@ -26,6 +39,11 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
+app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")(compare)
+app.command(
+    epilog="Examples: `blemish study bergmann2018 --quick` · "
+    "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
+)(study)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 
@@ -114,6 +132,7 @@ def fit(
         ),
     ] = None,
     good: Good = None,
+    mask: Mask = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -139,6 +158,7 @@ def fit(
             continue_from=continue_from,
             defects=defects,
             good_label=good,
+            mask=mask,
             out=out,
             resume=resume,
             overwrite=overwrite,
@@ -178,6 +198,7 @@ def inspect(
     out: Out,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
+    mask: Mask = None,
     overlays: Annotated[
         Overlays, typer.Option("--overlays", help="Images of which overlays are written.")
     ] = Overlays.ALL,
@@ -212,6 +233,10 @@ def inspect(
         from blemish.inspection.inspect import inspect as run
 
         detector = _load(model, false_reject_rate, threshold)
+        if mask is not None:
+            from blemish.preprocessing.judged_area import read_area
+
+            detector = detector.with_judged_area(read_area(mask))
         found = run(
             detector,
             images,
@@ -343,81 +368,6 @@ def evaluate(
         say(evaluation.in_words())
         if out is not None:
             say(f"Report: {out / inspecting.REPORT_FILE}")
-    end(observer)
-
-
-@app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")
-def compare(
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout with train/good and test.")],
-    recipes: Annotated[str, typer.Option(help="Names or .yaml paths, separated by commas.")],
-    out: Out = Path("compared"),
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",
-    settings: Set = None,
-    good: Good = None,
-    as_json: Json = False,
-) -> None:
-    """Fit several recipes on the same split and compare their metrics; finished fits are kept."""
-    with working(quiet=as_json) as observer:
-        from blemish.evaluation import compare as comparing
-
-        comparison = comparing.compare(
-            dataset,
-            recipes=[name.strip() for name in recipes.split(",") if name.strip()],
-            seeds=integers("--seeds", seeds),
-            settings=settings or [],
-            good_label=good,
-            out=out,
-            observer=observer,
-        )
-    if as_json:
-        print_json(comparison.model_dump(mode="json"))
-    else:
-        say(comparison.in_words())
-        say(f"Report: {out / comparing.REPORT_FILE}")
-    end(observer)
-
-
-@app.command(
-    epilog="Examples: `blemish study bergmann2018 --quick` · "
-    "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
-)
-def study(
-    name: Annotated[
-        str, typer.Argument(help="A paper: bergmann2018, kumar2025, radli2022, xie2019 or liu2022.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="MVTec layout; of liu2022 and xie2019 a folder with train and test. Without it images are "
-            "generated.",
-        ),
-    ] = None,
-    out: Out = Path("studies/results"),
-    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of the full length.")] = False,
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds, separated by commas, instead of the study's own.")
-    ] = None,
-    settings: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Run a paper's protocol and write its figures and images; finished parts are kept."""
-    with working(quiet=as_json) as observer:
-        run_study = load_studies().run_study
-        result = run_study(
-            name,
-            out,
-            data=data,
-            quick=quick,
-            seeds=None if seeds is None else integers("--seeds", seeds),
-            settings=settings or [],
-            observer=observer,
-        )
-    if as_json:
-        print_json(result.figures)
-    else:
-        say(result.table)
-        say("\n".join(f"Written: {path}" for path in result.files))
     end(observer)
 
 

@@ -43,6 +43,14 @@ Good = Annotated[
         help="Label that says good, where it is none of the usual words (good, ok, normal, …).",
     ),
 ]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="Image or JSON of polygons that marks the region of interest in every image.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from blemish.models import Autoencoder
+    from blemish.preprocessing.judged_area import JudgedArea
     from blemish.preprocessing.transform import PreprocessedImage
 
 
@@ -155,6 +156,21 @@ class Detector:
         )
         recipe = self.recipe.model_copy(update={"threshold": rule})
         return self.with_file(self.file.model_copy(update={"recipe": recipe}))
+
+    def with_judged_area(self, area: JudgedArea) -> Detector:
+        """The same detector that judges only what lies in ``area``, and in its own area if it has one.
+
+        The threshold stays: the largest value in a part of a map is never above that of the whole, so the promise holds.
+
+        Raises
+        ------
+        UsageError
+            When the model was fitted on scenes.
+        """
+        self.file.check_subject("images", "a region of interest is one of single images", "leave it out")
+        own = self.file.preprocessing
+        preprocessing = own.model_copy(update={"area": area.within(own.area)})
+        return self.with_file(self.file.model_copy(update={"preprocessing": preprocessing}))
 
     def with_file(self, file: ModelFile) -> Detector:
         """The same anomaly model with other facts."""

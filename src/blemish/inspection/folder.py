@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -92,10 +93,11 @@ class InspectionFolder:
             {
                 **_settings(detector),
                 "overlays": None if self.outputs.overlays == "all" else self.outputs.overlays,
+                "mask": _area_sha256(detector),
             },
             resume=resume,
             overwrite=overwrite,
-            compared=("weights_sha256", "threshold", "level", "overlays"),
+            compared=("weights_sha256", "threshold", "level", "overlays", "mask"),
             written=self._written,
             emptied=IMAGE_FOLDERS,
         )
@@ -426,6 +428,12 @@ def _settings(detector: Detector) -> dict[str, Any]:
         "weights_sha256": file.weights_sha256,
         "fitted_by": f"blemish {file.blemish}",
     }
+
+
+def _area_sha256(detector: Detector) -> str | None:
+    """SHA-256 of the region of interest; None where all of an image is judged."""
+    area = detector.file.preprocessing.area
+    return None if area is None else hashlib.sha256(area.model_dump_json().encode()).hexdigest()
 
 
 def _place(kind: str, name: str) -> Path:

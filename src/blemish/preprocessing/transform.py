@@ -13,6 +13,7 @@ from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
+from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class PreprocessedImage(NamedTuple):
     """The network's pixels per image pixel."""
     found: FoundObject | None = None
     """The object, where the preprocessing looks for one and there is one."""
+    area: JudgedArea | None = None
+    """Region of interest, if there is one."""
 
     @property
     def own(self) -> NDArray[np.float32]:
@@ -39,21 +42,33 @@ class PreprocessedImage(NamedTuple):
         return self.image.floats()
 
     def judged(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An anomaly map (h, w) with its least value, 0 at most, at places that lie outside the image.
+        """An anomaly map (h, w) with its least value, 0 at most, outside the image and the judged area.
 
         A crop around an object at the border of its image reaches beyond it, where the border is repeated: what is not
         in the image can be no anomaly, in calibration and in inspection.
         """
-        if self.pose is None:
-            return anomaly_map
+        inside = np.ones(anomaly_map.shape, np.bool_)
         height, width = anomaly_map.shape
-        shape = (self.image.height, self.image.width)
-        inside = inside_image(shape, self.pose, Crop(height=height, width=width), self.scale)
+        shape, size = (self.image.height, self.image.width), Crop(height=height, width=width)
+        if self.pose is not None:
+            inside = inside_image(shape, self.pose, size, self.scale)
+        if self.area is not None:
+            marked = self.area.mask(*shape)[None].astype(np.float32)
+            placed = (
+                resize(marked, (height, width))
+                if self.pose is None
+                else crop(marked, self.pose, size, self.scale)
+            )
+            inside = inside & (placed[0] > 0.5)
+        if inside.all():
+            return anomaly_map
         return np.where(inside, anomaly_map, min(0.0, float(anomaly_map.min()))).astype(np.float32)
 
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """A map (h, w) at the image's own size (H, W); 0 outside the crop."""
+        """A map (h, w) at the image's own size (H, W); 0 outside the crop, and at most 0 outside the judged area."""
         back: NDArray[np.float32] = self._back(values[None], None)[0]
+        if self.area is not None:
+            back = np.where(self.area.mask(*back.shape), back, np.minimum(back, 0)).astype(np.float32)
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -98,6 +113,8 @@ class Preprocessing(BaseModel):
     """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
     """Size of the crop around the object in every image; None for whole images."""
+    area: JudgedArea | None = None
+    """Region of interest, the same in every image; None judges all of it."""
     objects: Objects | None = None
     """Those of the good images; None without crop, and of models of version 0.1."""
     modalities: tuple[Modality, ...] = ()
@@ -139,9 +156,11 @@ class Preprocessing(BaseModel):
             found = find_pose(floats.mean(0))
             middle = ((image.height - 1) / 2, (image.width - 1) / 2)
             pose = found.pose if found else Pose(middle, (0.0, 1.0))
-            return PreprocessedImage(crop(floats, pose, self.crop, scale), image, pose, scale, found)
+            return PreprocessedImage(
+                crop(floats, pose, self.crop, scale), image, pose, scale, found, self.area
+            )
         resized = image.resized(self.scaled(image.height, image.width))
-        return PreprocessedImage(resized, image, None, scale)
+        return PreprocessedImage(resized, image, None, scale, None, self.area)
 
     def unlike(self, placed: PreprocessedImage) -> list[str]:
         """What about the object of an image is so unlike those of the good images that it is of another kind."""

@@ -19,6 +19,7 @@ from blemish.inspection.detector import Detector
 from blemish.models import contact_sheet
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
+from blemish.preprocessing.judged_area import read_area
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
 from blemish.storage.run_lock import owned
@@ -47,6 +48,7 @@ def fit(
     continue_from: str | Path | None = None,
     defects: str | Path | None = None,
     good_label: str | None = None,
+    mask: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -79,6 +81,8 @@ def fit(
         of the ensemble count, by comparison with held-out good images; they neither train nor calibrate.
     good_label: the label of a list that says good, where it is none of the usual words
         (:mod:`blemish.data.labels`).
+    mask: image or polygons (:func:`blemish.preprocessing.judged_area.read_area`) that mark the region of interest, the
+        same in every image; what lies outside is never an anomaly.
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
@@ -102,6 +106,7 @@ def fit(
             continue_from=continue_from,
             defects=defects,
             good_label=good_label,
+            mask=mask,
             folder=folder,
             resume=resume,
             overwrite=overwrite,
@@ -117,6 +122,7 @@ def _fit(
     continue_from: str | Path | None,
     defects: str | Path | None,
     good_label: str | None,
+    mask: str | Path | None,
     folder: Path | None,
     resume: bool,
     overwrite: bool,
@@ -130,7 +136,7 @@ def _fit(
             f"{chosen.name}: confirmed defects choose among models combined by a soft maximum; fit the recipe blemish, "
             "or leave --defects out"
         )
-    open_source = choose_source(path, chosen, start, good_label)
+    open_source = choose_source(path, chosen, start, good_label, None if mask is None else read_area(mask))
     machine = choose_machine(chosen.training.device, chosen.training.precision)
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)

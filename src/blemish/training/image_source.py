@@ -17,6 +17,7 @@ from blemish.inspection.calibration import Scored, score_images, unit_of_images
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
 from blemish.observer import Observer
+from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.pose import find_pose, plan_crop
 from blemish.preprocessing.transform import Objects, Preprocessing
 from blemish.recipes import Recipe
@@ -44,6 +45,7 @@ class ImageSource:
     path: of the folder, or of the CSV list.
     start: model that the fit goes on from: its images keep their parts, its preprocessing is used.
     good: the label of a list that says good, where it is none of the usual words.
+    area: region of interest, the same in every image.
 
     Raises
     ------
@@ -56,7 +58,13 @@ class ImageSource:
     """
 
     def __init__(
-        self, path: Path, recipe: Recipe, observer: Observer, start: WarmStart | None, good: str | None = None
+        self,
+        path: Path,
+        recipe: Recipe,
+        observer: Observer,
+        start: WarmStart | None,
+        good: str | None = None,
+        area: JudgedArea | None = None,
     ) -> None:
         observer.stage(f"Reading the good images in {path}")
         scale = start.preprocessing.scale if start else None
@@ -85,6 +93,9 @@ class ImageSource:
         self.groups = {**(start.groups if start else {}), **now}
         self._parts = {part: [usable[name] for name in names] for part, names in parts.items()}
         self.preprocessing = start.preprocessing if start else self._choose_preprocessing(recipe, observer)
+        if area is not None:
+            own = self.preprocessing.area
+            self.preprocessing = self.preprocessing.model_copy(update={"area": area.within(own)})
         self._patches: dict[str, PreprocessedImages] = {}
         for part in ("train", "validation"):
             if self.patches(part).on_disk:

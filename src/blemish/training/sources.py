@@ -18,6 +18,7 @@ from blemish.inspection.calibration import Scored
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
 from blemish.observer import Observer
+from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
 from blemish.training.image_source import ImageSource
@@ -84,7 +85,11 @@ class FitSource(Protocol):
 
 
 def choose_source(
-    path: Path, recipe: Recipe, start: WarmStart | None, good: str | None = None
+    path: Path,
+    recipe: Recipe,
+    start: WarmStart | None,
+    good: str | None = None,
+    area: JudgedArea | None = None,
 ) -> Callable[[Observer], ImageSource | SceneSource]:
     """The function that reads the data in ``path``: as scenes or as single images.
 
@@ -96,6 +101,10 @@ def choose_source(
         When parts of a recipe for images do not fit; of scenes that is known when their modalities are.
     """
     if _are_scenes(path, recipe):
+        if area is not None:
+            raise UsageError(
+                f"{path}: holds scenes, and a region of interest is one of single images; leave --mask out"
+            )
         if start is not None:
             raise UsageError(
                 f"{path}: holds scenes, and going on from a model is for images; fit a new model"
@@ -103,7 +112,7 @@ def choose_source(
         return lambda observer: SceneSource(path, recipe, observer)
     if start is None:
         check_recipe(recipe)
-    return lambda observer: ImageSource(path, recipe, observer, start, good)
+    return lambda observer: ImageSource(path, recipe, observer, start, good, area)
 
 
 def images_sha256(images: str | Path, recipe: Recipe, good: str | None = None) -> str:
