@@ -52,7 +52,6 @@ SUFFIXES = frozenset(
         ".jpe",
         ".jfif",
         ".bmp",
-        ".dib",
         ".tif",
         ".tiff",
         ".webp",
@@ -68,6 +67,7 @@ SUFFIXES = frozenset(
 
 DEPTH_WORDS: dict[PixelKind, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point"}
 
+_ROWS = 512
 _FULL_SCALE = {"uint8": 255, "uint16": 65535}
 
 # Pillow mode -> (mode to convert to, channels, kind)
@@ -149,22 +149,13 @@ class LoadedImage:
         >>> LoadedImage(Path("a.png"), np.array([[[0, 51, 255]]], np.uint8)).floats().tolist()
         [[[0.0, 0.20000000298023224, 1.0]]]
         """
-        if self.kind == "float32":
-            return self.pixels
-        return self._floats(self.pixels)
+        return as_floats(self.pixels)
 
     def resized(self, size: tuple[int, int]) -> NDArray[np.float32]:
         """:meth:`floats` at ``size`` (height, width); channel by channel, so that memory holds one of full size."""
         if size == self.pixels.shape[1:]:
             return self.floats()
-        return np.concatenate([resize(self._floats(plane[np.newaxis]), size) for plane in self.pixels])
-
-    def _floats(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        if self.kind == "float32":
-            return pixels
-        full_scale = np.float32(_FULL_SCALE[self.kind])
-        floats: NDArray[np.float32] = np.divide(pixels, full_scale, dtype=np.float32)
-        return floats
+        return np.concatenate([resize(as_floats(plane[np.newaxis]), size) for plane in self.pixels])
 
 
 def read_image(
@@ -223,6 +214,29 @@ def png_text(path: str | Path) -> dict[str, str]:
         return {}
 
 
+def as_floats(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of any shape as floats in [0, 1]: the full range of a file's type becomes 0..1; floats as they are."""
+    if pixels.dtype.name not in _FULL_SCALE:
+        return pixels
+    full_scale = np.float32(_FULL_SCALE[pixels.dtype.name])
+    floats: NDArray[np.float32] = np.divide(pixels, full_scale, dtype=np.float32)
+    return floats
+
+
+def levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """8-bit levels of pixels of any shape: of a file's type at its full range, or floats in [0, 1], others clipped.
+
+    >>> levels(np.array([0, 257, 65535], np.uint16)).tolist(), levels(np.array([-1.0, 0.5, 2.0])).tolist()
+    ([0, 1, 255], [0, 128, 255])
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = np.clip(as_floats(pixels), 0, 1)
+    values *= 255
+    counts: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
+    return counts
+
+
 def resize(pixels: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize float pixels (C, H, W) to ``size`` (height, width), as float32.
 
@@ -236,7 +250,10 @@ def resize(pixels: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[
     resized = np.empty((pixels.shape[0], height, width), np.float32)
     for channel, plane in zip(resized, pixels, strict=True):
         image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
-        channel[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        for top in range(0, height, _ROWS):  # Pillow gives its pixels by two copies
+            bottom = min(top + _ROWS, height)
+            channel[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
     return resized
 
 

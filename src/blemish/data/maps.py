@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from blemish.data.image import png_text, read_image
+from blemish.data.image import levels, png_text, read_image
 from blemish.errors import FileError
 from blemish.storage.atomic import atomic_path
 
 MAP_COUNTS = 65535  # the largest count of a 16-bit map
+_ROWS = 256
 
 
 def write_map(
@@ -49,7 +50,10 @@ def write_map(
     text.add_text("blemish:scale", repr(scale))
     if measure is not None:
         text.add_text("blemish:measure", measure)
-    counts = np.rint(values.astype(np.float64) / scale).astype(np.uint16)
+    counts = np.empty(values.shape, np.uint16)
+    for start in range(0, len(values), _ROWS):  # a large map would be twice as large in float64
+        rows = slice(start, start + _ROWS)
+        counts[rows] = np.rint(values[rows].astype(np.float64) / scale)
     with atomic_path(path) as temporary:
         Image.fromarray(counts).save(temporary, format="PNG", pnginfo=text)
 
@@ -79,12 +83,16 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         raise FileError(
             path, f"has the scale {scale!r}, which is no number above 0", "inspect the image again"
         )
-    values: NDArray[np.float32] = (image.pixels[0] * value).astype(np.float32)
+    counts = image.pixels[0]
+    values = np.empty(counts.shape, np.float32)
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, start + _ROWS)
+        values[rows] = counts[rows] * value
     return values
 
 
-def write_image(path: str | Path, pixels: NDArray[np.floating[Any]]) -> None:
-    """Write float pixels (C, H, W) in [0, 1] as an 8-bit PNG; values outside are clipped.
+def write_image(path: str | Path, pixels: NDArray[np.floating[Any]] | NDArray[np.uint8]) -> None:
+    """Write pixels (C, H, W), of 8 bits or floats in [0, 1], as an 8-bit PNG; values outside are clipped.
 
     1, 2, 3 and 4 channels become grey, grey with alpha, RGB and RGBA; of any other number the mean is written
     as grey.
@@ -100,7 +108,7 @@ def write_image(path: str | Path, pixels: NDArray[np.floating[Any]]) -> None:
         raise ValueError(f"pixels must have the shape (C, H, W), not {pixels.shape}")
     if pixels.shape[0] not in (1, 2, 3, 4):
         pixels = pixels.mean(axis=0, keepdims=True)
-    counts = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    counts = levels(pixels)
     rows = (
         counts[0] if counts.shape[0] == 1 else np.ascontiguousarray(counts.transpose(1, 2, 0))
     )  # (H, W[, C])

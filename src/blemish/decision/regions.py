@@ -7,6 +7,8 @@ with the decision.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
@@ -44,10 +46,13 @@ def find_regions(anomaly_map: ArrayLike, pixel_threshold: float) -> tuple[Region
     (Region(x=1, y=0, width=2, height=2, area=2, peak=3.0, mean=2.5),)
     """
     values = _map(anomaly_map)
-    labels, _ = ndimage.label(values > pixel_threshold, structure=EIGHT_CONNECTED)
+    above = _above(values, pixel_threshold)
+    if not above.any():
+        return ()
+    labels, _ = ndimage.label(above, structure=EIGHT_CONNECTED)
     regions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = values[box][labels[box] == label]
+        inside = values[box][labels[box] == label].astype(np.float64)
         rows, columns = box
         regions.append(
             Region(
@@ -87,11 +92,18 @@ def region_mask(anomaly_map: ArrayLike, pixel_threshold: float) -> NDArray[np.bo
     >>> region_mask([[0, 0, 3], [2, 0, 0], [2, 0, 0]], pixel_threshold=1).astype(int).tolist()
     [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
-    return np.asarray(_map(anomaly_map) > pixel_threshold, dtype=np.bool_)
+    return _above(_map(anomaly_map), pixel_threshold)
 
 
-def _map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(anomaly_map, dtype=np.float64)
+def _above(values: NDArray[np.floating[Any]], pixel_threshold: float) -> NDArray[np.bool_]:
+    # Compared in float64, as scores are, whatever the type of the map.
+    return np.asarray(values > np.float64(pixel_threshold), dtype=np.bool_)
+
+
+def _map(anomaly_map: ArrayLike) -> NDArray[np.floating[Any]]:
+    values = np.asarray(anomaly_map)
+    if not np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
     if values.ndim != 2:
         raise ValueError(f"an anomaly map has shape (H, W), not {values.shape}")
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.image import LoadedImage
 from blemish.decision import Inspection, Region, region_mask
 
 
@@ -19,10 +21,15 @@ class ScoredImage(NamedTuple):
     score: float
     map: NDArray[np.float32]
     """(H, W), at least 0."""
-    reconstruction: NDArray[np.float32] | None
-    """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
+    planes: Callable[[], Iterator[NDArray[np.float32]]] | None
+    """Gives the planes (H, W) of the reconstruction in [0, 1]; None of a model that reconstructs nothing."""
     other_kind: str | None = None
     """By what the image is of another kind than the good ones; None of one that is of their kind."""
+
+    @property
+    def reconstruction(self) -> NDArray[np.float32] | None:
+        """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
+        return None if self.planes is None else np.stack(list(self.planes()))
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,23 @@ class Detection:
     """Map value above which a pixel belongs to a region: no pixel of an accepted image, at least the strongest place of
     a rejected one."""
     regions: tuple[Region, ...]
-    image: NDArray[np.float32]
-    """(C, H, W) as read, in [0, 1]."""
-    reconstruction: NDArray[np.float32] | None
-    """(C, H, W); None of a model that reconstructs nothing."""
+    loaded: LoadedImage
+    """The image as it was read."""
+    planes: Callable[[], Iterator[NDArray[np.float32]]] | None
+    """Gives the planes (H, W) of the reconstruction in [0, 1]; None of a model that reconstructs nothing."""
     seconds: float
     other_kind: str | None = None
     """By what the image is of another kind than the good ones; None of one that is of their kind."""
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """(C, H, W) as read, in [0, 1]."""
+        return self.loaded.floats()
+
+    @property
+    def reconstruction(self) -> NDArray[np.float32] | None:
+        """(C, H, W) in [0, 1]; None of a model that reconstructs nothing."""
+        return None if self.planes is None else np.stack(list(self.planes()))
 
     @property
     def level(self) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -215,8 +217,8 @@ class Detector:
             pixel_threshold=pixel_threshold,
             region_threshold=level,
             regions=find_regions(scored.map, level),
-            image=image.floats(),
-            reconstruction=scored.reconstruction,
+            loaded=image,
+            planes=scored.planes,
             seconds=time.perf_counter() - begun,
             other_kind=scored.other_kind,
         )
@@ -240,12 +242,11 @@ class Detector:
             with within_memory(image.path):
                 placed = self.file.preprocessing.apply(image)
                 anomaly, reconstruction = self.examine(placed.pixels)
+                anomaly_map = placed.map_back(anomaly)
                 return ScoredImage(
                     score=self.score(placed.judged(anomaly)),
-                    map=np.maximum(placed.map_back(anomaly), 0),
-                    reconstruction=(
-                        None if reconstruction is None else np.clip(placed.image_back(reconstruction), 0, 1)
-                    ),
+                    map=np.maximum(anomaly_map, 0, out=anomaly_map if anomaly_map.flags.writeable else None),
+                    planes=None if reconstruction is None else partial(_planes, placed, reconstruction),
                     other_kind=self._other_kind(image, placed),
                 )
         except UsageError as error:
@@ -296,6 +297,11 @@ class Detector:
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
         return model_card(self.file, has_sheet=has_sheet)
+
+
+def _planes(placed: PreprocessedImage, reconstruction: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for plane in placed.planes_back(reconstruction):
+        yield np.clip(plane, 0, 1, out=plane if plane.flags.writeable else None)
 
 
 # -- loading -------------------------------------------------------------------------------------------

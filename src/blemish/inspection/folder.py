@@ -14,7 +14,7 @@ import numpy as np
 
 from blemish.data.datasets import look_in_all
 from blemish.data.fingerprint import file_sha256
-from blemish.data.image import SUFFIXES, read_image
+from blemish.data.image import SUFFIXES, levels, read_image
 from blemish.data.items import Item
 from blemish.data.maps import read_map, write_image, write_map
 from blemish.data.masks import read_masks
@@ -190,11 +190,17 @@ class InspectionFolder:
             full_scale=FULL_SCALE_LEVELS * found.pixel_threshold or 1.0,
             measure=self.detector.measure_name,
         )
-        if found.reconstruction is not None:
-            write_image(self._place("reconstructions", found.name), found.reconstruction)
+        if found.planes is not None:
+            # Plane by plane: floats of a large image are many.
+            write_image(
+                self._place("reconstructions", found.name),
+                np.stack([levels(plane) for plane in found.planes()]),
+            )
         if self._has_overlay(found.is_anomalous):
-            drawn = overlay(found.image, found.map, found.region_threshold, found.regions)  # (H, W, 3)
-            write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0) / 255)
+            drawn = overlay(
+                found.loaded.pixels, found.map, found.region_threshold, found.regions
+            )  # (H, W, 3)
+            write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0))
         self._open_log().append(found.record(label, one.sha256))
 
     def drift(self) -> Drift:
@@ -255,8 +261,8 @@ class InspectionFolder:
                 mask = read_masks(item.masks, size=image.size)
             reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
-                image.floats(),
-                read_image(reconstruction).floats() if os.path.exists(reconstruction) else None,
+                image.pixels,
+                read_image(reconstruction).pixels if os.path.exists(reconstruction) else None,
                 read_map(self._place("maps", record.path)),
                 mask,
             )

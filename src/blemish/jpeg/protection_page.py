@@ -246,7 +246,7 @@ def _panels(file: Protected, detector: Detector) -> list[FigurePanel]:
 
 def _photo(label: str, image: LoadedImage) -> FigurePanel:
     # Kept without loss: a page that compressed it again would show its own artefacts.
-    return FigurePanel(label, displayable(image.floats()), "map")
+    return FigurePanel(label, displayable(image.pixels), "map")
 
 
 def _small(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -31,6 +31,10 @@ FAINTEST = 1e-3
 """Gradient, in units of the range, that is no edge: less than a step of one grey level of 255 gives."""
 
 
+_ROWS = 256
+"""Rows of an image that are computed at once."""
+
+
 class Pose(NamedTuple):
     """Position and direction of an object, in pixels of its image."""
 
@@ -254,16 +258,36 @@ def uncrop(
 
     ``outside``, which broadcasts to (K, H, W), is what stands where the crop does not reach.
     """
+    found = np.empty((len(values), *shape), np.float32)
+    beyond = np.broadcast_to(outside, found.shape) if np.ndim(outside) == 3 else outside
+    for start in range(0, shape[0], _ROWS):  # coordinates of all pixels of a large image would be very many
+        rows = slice(start, min(start + _ROWS, shape[0]))
+        found[:, rows] = _uncropped_rows(
+            values, pose, rows, shape[1], scale, beyond[:, rows] if np.ndim(beyond) == 3 else beyond
+        )
+    return found
+
+
+def _uncropped_rows(
+    values: NDArray[np.floating],
+    pose: Pose,
+    rows: slice,
+    columns: int,
+    scale: float,
+    outside: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Some rows (K, rows, columns) of :func:`uncrop`."""
     height, width = values.shape[1:]
     dy, dx = pose.direction
-    y, x = np.arange(shape[0])[:, None] - pose.centre[0], np.arange(shape[1])[None] - pose.centre[1]
+    y = np.arange(rows.start, rows.stop)[:, None] - pose.centre[0]
+    x = np.arange(columns)[None] - pose.centre[1]
     right, down = y * dy + x * dx, y * dx - x * dy
     row, column = down * scale + (height - 1) / 2, right * scale + (width - 1) / 2
     within = (row >= -0.5) & (row <= height - 0.5) & (column >= -0.5) & (column <= width - 0.5)
     back = np.stack(
         [ndimage.map_coordinates(plane, [row, column], order=1, mode="nearest") for plane in values]
     )
-    return np.asarray(np.where(within, back, outside), dtype=np.float32)
+    return np.where(within, back, outside)
 
 
 def _rounded(shape: tuple[int, ...], scale: float) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -73,7 +74,13 @@ class PreprocessedImage(NamedTuple):
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """An image (C, h, w) at the image's own size (C, H, W); outside the crop, the image itself."""
-        return self._back(values, self.image)
+        return np.stack(list(self.planes_back(values)))
+
+    def planes_back(self, values: NDArray[np.floating]) -> Iterator[NDArray[np.float32]]:
+        """The planes (H, W) of :meth:`image_back`, one by one, so that memory need not hold them all."""
+        for number, plane in enumerate(self.image.pixels):
+            own = LoadedImage(self.image.path, plane[np.newaxis])
+            yield self._back(values[number : number + 1], own)[0]
 
     def _back(self, values: NDArray[np.floating], outside: LoadedImage | None) -> NDArray[np.float32]:
         shape = (self.image.height, self.image.width)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from blemish.data.image import as_floats, levels
 from blemish.errors import UsageError
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,6 +36,7 @@ _CONTROL_POINTS = (
     (1.00, 0.98, 0.045, 106.0),
 )
 _STEPS = 255  # odd, so that one entry is mid-scale; at most 256, so that a heat map fits a palette PNG
+_ROWS = 256
 
 _GROUND_TRUTH = (52, 226, 190)  # outline of the ground-truth mask
 _LIGHT = (255, 255, 255)
@@ -122,21 +124,34 @@ def heat(anomaly_map: Floats, middle: float) -> Pixels:
 
 
 def displayable(image: Floats) -> Pixels:
-    """Convert an image (C, H, W) in [0, 1] to uint8 (H, W, 3); values outside are clipped.
+    """Convert an image (C, H, W), of 8 or 16 bits or floats in [0, 1], to uint8 (H, W, 3); values outside are clipped.
 
     One channel is shown as grey, two as grey without the alpha channel, three as RGB, four as RGB without the
     alpha channel, and any other number as the mean of the channels.
     """
-    values = np.clip(np.asarray(image, dtype=np.float32), 0.0, 1.0)
-    channels = values.shape[0]
-    if channels == 2:
-        values = values[:1]
-    elif channels in (3, 4):
-        values = values[:3]
-    else:
-        values = values.mean(axis=0, keepdims=True)
-    grey_or_rgb = np.broadcast_to(values, (3, *values.shape[1:])).transpose(1, 2, 0)  # (H, W, 3)
-    return np.rint(grey_or_rgb * 255).astype(np.uint8)
+    return fitted(image, image.shape[1:])
+
+
+def fitted(image: Floats | Pixels, size: tuple[int, ...]) -> Pixels:
+    """:func:`displayable` at ``size`` (height, width), as :func:`fit_image` resizes; plane by plane.
+
+    Floats of a large image, or several copies of it, are many.
+    """
+    channels = len(image)
+    planes = image[:1] if channels in (1, 2) else image[:3] if channels in (3, 4) else _mean(image)
+    drawn = np.empty((*size, 3), np.uint8)
+    for place in range(3):
+        if place < len(planes):
+            plane = fit_image(levels(planes[place]), size)
+        drawn[..., place] = plane
+    return drawn
+
+
+def _mean(image: Floats | Pixels) -> Floats:
+    """Mean (1, H, W) of all channels, in [0, 1]."""
+    values = np.clip(np.asarray(as_floats(image), dtype=np.float32), 0.0, 1.0)
+    mean: Floats = values.mean(axis=0, keepdims=True)
+    return mean
 
 
 def fit_map(anomaly_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDArray[Value]:
@@ -153,9 +168,11 @@ def fit_map(anomaly_map: npt.NDArray[Value], size: tuple[int, int]) -> npt.NDArr
     return anomaly_map
 
 
-def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize pixels (H, W, 3) to ``size`` (height, width): smooth when reduced, nearest neighbour when enlarged."""
+def fit_image(pixels: Pixels, size: tuple[int, ...]) -> Pixels:
+    """Resize pixels (H, W[, 3]) to ``size`` (height, width): smooth when reduced, nearest neighbour when enlarged."""
     height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
     smaller = height < pixels.shape[0] or width < pixels.shape[1]
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
@@ -185,18 +202,16 @@ def overlay(
     sharp in small images and visible in large ones.
     """
     height, width = image.shape[1:]
-    pixels = displayable(image)
     size = (height, width) if side is None else size_within((height, width), side)
+    pixels = fitted(image, size)
     if side is not None:
-        pixels = fit_image(pixels, size)
         anomaly_map = fit_map(anomaly_map, size)
         mask = None if mask is None else fit_map(mask, size)
 
-    above = anomaly_map > pixel_threshold
-    strength = 0.45 + 0.3 * (2 * _position(anomaly_map, pixel_threshold)[above, None] - 1)
-    blended = pixels.astype(np.float64)
-    blended[above] += strength * (heat(anomaly_map, pixel_threshold)[above] - blended[above])
-    drawn = Image.fromarray(np.rint(blended).astype(np.uint8))
+    for start in range(0, len(pixels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        _blend(pixels[rows], anomaly_map[rows], pixel_threshold)
+    drawn = Image.fromarray(pixels)
 
     line = max(1, round(max(size) / 320))
     if mask is not None:
@@ -205,6 +220,14 @@ def overlay(
         _paint(drawn, inner, _GROUND_TRUTH)
     _draw_boxes(drawn, regions, (size[1] / width, size[0] / height), line)
     return np.asarray(drawn)
+
+
+def _blend(pixels: Pixels, anomaly_map: Floats, pixel_threshold: float) -> None:
+    """Lay heat on pixels (H, W, 3), in place, where the map (H, W) is above the pixel threshold."""
+    above = anomaly_map > np.float64(pixel_threshold)
+    hot, under = anomaly_map[above], pixels[above].astype(np.float64)  # (n,), (n, 3)
+    strength = 0.45 + 0.3 * (2 * _position(hot, pixel_threshold)[:, None] - 1)
+    pixels[above] = np.rint(under + strength * (heat(hot, pixel_threshold) - under))
 
 
 def _grow(mask: Mask, pixels: int) -> Mask:

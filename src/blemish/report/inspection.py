@@ -17,7 +17,7 @@ from blemish.decision.records import Inspection
 from blemish.decision.regions import Region, region_threshold
 from blemish.errors import BlemishError, within_memory
 from blemish.report.charts import CurveChart, Histogram, Line, Series
-from blemish.report.colours import displayable, fit_map, heat, overlay, size_within
+from blemish.report.colours import fit_map, fitted, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import (
     FigurePanel,
@@ -59,7 +59,7 @@ class ModelSummary:
 class ImageViews:
     """Images of one inspection, all at the size of the image.
 
-    ``image`` and ``reconstruction`` are (C, H, W) in [0, 1]; ``map`` is the anomaly map, (H, W), at least 0; ``mask``
+    ``image`` and ``reconstruction`` are (C, H, W), of 8 or 16 bits or in [0, 1]; ``map`` is the anomaly map, (H, W), at least 0; ``mask``
     is the ground-truth mask, (H, W), if there is one.
     """
 
@@ -327,9 +327,9 @@ def _panels(found: ImageViews, record: Inspection, pixel_threshold: float) -> li
     # pixels and the lines around it would fade.
     size = size_within(found.map.shape, _SIDE)
     small = size if max(found.map.shape) > _SIDE else found.map.shape
-    panels = [FigurePanel("image", displayable(found.image))]
+    panels = [FigurePanel("image", fitted(found.image, small))]
     if found.reconstruction is not None:
-        panels.append(FigurePanel("reconstruction", displayable(found.reconstruction)))
+        panels.append(FigurePanel("reconstruction", fitted(found.reconstruction, small)))
     panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
     level = region_threshold(found.map, pixel_threshold, is_anomalous=record.score > record.threshold)
     drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
