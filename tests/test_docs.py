@@ -306,6 +306,11 @@ def result_rows() -> list[str]:
         f"| `{name}`, seconds | {startup['seconds'][name]['median']:.2f} |"
         for name in ("import blemish", "blemish --help")
     ]
+    memory = _json("benchmarks/results/memory.json")
+    rows += [
+        f"| {name} | {found['bytes_a_pixel']} | {found['gigabytes']} |"
+        for name, found in memory["inspection"].items()
+    ]
     return rows
 
 

@@ -231,9 +231,12 @@ def levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """
     if pixels.dtype == np.uint8:
         return pixels
-    values = np.clip(as_floats(pixels), 0, 1)
-    values *= 255
-    counts: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
+    counts = np.empty(pixels.shape, np.uint8)
+    flat, drawn = np.atleast_2d(pixels), np.atleast_2d(counts)
+    for top in range(0, flat.shape[-2], _ROWS):
+        rows = slice(top, top + _ROWS)
+        values = np.clip(as_floats(flat[..., rows, :]), 0, 1) * 255
+        drawn[..., rows, :] = np.rint(values)
     return counts
 
 

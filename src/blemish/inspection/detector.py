@@ -300,8 +300,12 @@ class Detector:
 
 
 def _planes(placed: PreprocessedImage, reconstruction: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for plane in placed.planes_back(reconstruction):
-        yield np.clip(plane, 0, 1, out=plane if plane.flags.writeable else None)
+    # No name holds a plane while the next one is made.
+    return map(_clipped, placed.planes_back(reconstruction))
+
+
+def _clipped(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.clip(plane, 0, 1, out=plane if plane.flags.writeable else None)
 
 
 # -- loading -------------------------------------------------------------------------------------------

@@ -191,10 +191,10 @@ class InspectionFolder:
             measure=self.detector.measure_name,
         )
         if found.planes is not None:
-            # Plane by plane: floats of a large image are many.
+            # Plane by plane, and no name for one: floats of a large image are many.
             write_image(
                 self._place("reconstructions", found.name),
-                np.stack([levels(plane) for plane in found.planes()]),
+                np.stack(list(map(levels, found.planes()))),
             )
         if self._has_overlay(found.is_anomalous):
             drawn = overlay(
