@@ -152,4 +152,4 @@ def test_former_names_work_for_one_release_and_say_what_replaced_them(detector: 
     with pytest.warns(FutureWarning, match=r"Detection\.level is now Detection\.pixel_threshold"):
         assert found.level == found.pixel_threshold
     with pytest.warns(FutureWarning, match=r"Detection\.picture is now Detection\.image"):
-        assert found.picture is found.image
+        assert (found.picture == found.image).all()

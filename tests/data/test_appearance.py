@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blemish.data.appearance import Range, appearance, differences, outliers, ranges, without
+from blemish.data.appearance import (
+    Range,
+    appearance,
+    differences,
+    outliers,
+    ranges,
+    stretch,
+    stretched,
+    without,
+)
 from blemish.data.image import LoadedImage
 
 
@@ -96,3 +105,27 @@ def test_figures_of_a_large_image_are_those_of_some_of_its_rows() -> None:
     assert appearance(loaded(tall))["brightness"] == pytest.approx(
         appearance(loaded(texture(1)))["brightness"], abs=0.01
     )
+
+
+# -- 10 and 12 bits in files of 16 ---------------------------------------------------------------------
+
+
+def test_images_of_a_narrow_range_are_stretched_for_people() -> None:
+    def of_12_bits(seed: int) -> LoadedImage:
+        return LoadedImage(Path("a.tif"), (16 * texture(seed).astype(np.uint16))[None])
+
+    good = ranges([appearance(of_12_bits(seed)) for seed in range(5)])
+    factor = stretch(good)
+    assert 15 < factor < 25
+    shown = stretched(of_12_bits(0).pixels, factor)
+    assert shown.dtype == np.uint16
+    assert 60000 < shown.max() <= 65535
+    assert stretch(ranges([appearance(loaded(texture(0)))])) == 1
+    same = texture(0)
+    assert stretched(same, 1) is same
+
+
+def test_a_largest_value_is_no_reason_to_reject(good: dict[str, Range]) -> None:
+    bright = texture(3)
+    bright[0, 0] = 255
+    assert differences(appearance(loaded(bright)), good) == []

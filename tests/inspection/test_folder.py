@@ -282,7 +282,10 @@ def test_resume_inspects_only_the_remaining_images(
         inspect_folder(detector, parts, out)
     recorded = recorder()
     inspect_folder(detector, parts, out, resume=True, observer=recorded)
-    assert recorded.stages == [f"Inspecting 3 images in {parts}, 2 already done"]
+    assert recorded.stages == [
+        "Comparing 2 inspected images with the files",
+        f"Inspecting 3 images in {parts}, 2 already done",
+    ]
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
     inspect_folder(detector, parts, tmp_path / "whole")
     resumed, whole = (

@@ -12,8 +12,8 @@ from PIL import Image
 
 from blemish.data.image import read_image
 from blemish.detectors.ensemble import Ensemble
-from blemish.errors import ModelError, Stopped, UsageError
-from blemish.inspection.detector import Detector
+from blemish.errors import ImageError, ModelError, RecipeError, Stopped, UsageError
+from blemish.inspection.detector import Detector, load
 from blemish.storage.model_folder import CHECKPOINT, MODEL_FILE
 from blemish.training.fit import fit
 
@@ -273,3 +273,44 @@ def test_copies_neither_train_and_calibrate_nor_promise_more(
     assert words in recorded.stages
     assert words in file.training.notes or words in str(file.training)
     assert f"of {len(parts['calibration'])} groups" in file.decision.guarantee
+
+
+# -- 12 bits in files of 16 ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(good: Path, tmp_path: Path) -> Path:
+    """The good images as 12 bits in files of 16."""
+    folder = tmp_path / "narrow"
+    folder.mkdir()
+    for path in good.iterdir():
+        Image.fromarray(16 * read_image(path).pixels[0].astype(np.uint16)).save(folder / path.name)
+    return folder
+
+
+def test_a_narrow_range_is_said_and_shown_brighter(
+    blemish: Callable[..., Any], narrow: Path, tiny_options: list[str], tmp_path: Path
+) -> None:
+    ran = blemish("fit", narrow, "--out", tmp_path / "model", *tiny_options)
+    assert "% of the range of 16-bit values, and are shown brighter; if they are of 12 bits" in ran.err
+    assert "--set image.range=4095" in ran.err
+    assert "image.range=4095" in (tmp_path / "model" / "card.md").read_text(encoding="utf-8")
+    blemish("inspect", tmp_path / "model", narrow, "--out", tmp_path / "found", "--threshold", 1e6)
+    assert read_image(tmp_path / "found" / "overlays" / "0.png").pixels.max() > 200
+    assert read_image(tmp_path / "found" / "reconstructions" / "0.png").pixels.mean() > 50
+
+
+def test_a_range_makes_12_bits_what_8_bits_are(
+    detector: Detector, good: Path, narrow: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    # 4080 is 16 times 255: full scale of the same images in 8 bits.
+    found = fit(
+        narrow, SMALL, settings=[*tiny, "image.range=4080"], false_reject_rate=RATE, out=tmp_path / "model"
+    )
+    np.testing.assert_allclose(found.file.calibration.scores, detector.file.calibration.scores, rtol=0.02)
+    assert load(tmp_path / "model").file.preprocessing.range == 4080
+    Image.fromarray(np.full((40, 48), 5000, np.uint16)).save(tmp_path / "above.png")
+    with pytest.raises(ImageError, match="holds values up to 5000, above the 4080 that mean 1"):
+        found.inspect(tmp_path / "above.png")
+    with pytest.raises(RecipeError, match=r"image\.range 4080 is for images of 16 bits, and these are 8-bit"):
+        fit(good, SMALL, settings=[*tiny, "image.range=4080"], false_reject_rate=RATE)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from blemish.data.image import LoadedImage
+from blemish.data.image import LoadedImage, as_floats
 
 MARGIN = 1.0
 """Times the range of the good images that is allowed beyond it, on either side."""
@@ -42,6 +43,10 @@ _FIGURES: dict[str, _Figure] = {
     "length": _Figure("object of {0:.0f} pixels", math.log(1.4), 1),
 }
 SIZES = ("width", "height")
+LARGEST = "largest"
+"""Figure that is kept, and no reason to reject: the largest value of an image, as a share of its type's range."""
+NARROW = 0.25
+"""Share of the range below which images are stretched for people, and the card names it."""
 
 
 class Range(BaseModel):
@@ -57,7 +62,7 @@ def appearance(image: LoadedImage) -> dict[str, float]:
     """Figures of an image; those of colour only with three or four channels.
 
     brightness: mean, in [0, 1]. contrast: standard deviation. sharpness: mean difference between neighbours in a row.
-    colour: mean of the largest minus the smallest channel. width, height: in pixels.
+    colour: mean of the largest minus the smallest channel. width, height: in pixels. largest: value, in [0, 1].
     """
     step = -(-image.height // _ROWS)
     rows = LoadedImage(image.path, image.pixels[:, ::step]).floats()  # (C, h, W)
@@ -69,6 +74,7 @@ def appearance(image: LoadedImage) -> dict[str, float]:
         "sharpness": float(np.abs(np.diff(grey, axis=1)).mean()) if image.width > 1 else 0.0,
         "width": float(image.width),
         "height": float(image.height),
+        LARGEST: float(as_floats(image.pixels.max(keepdims=True)).item()),
     }
     if len(colours) == 3:
         found["colour"] = float((colours.max(0) - colours.min(0)).mean())
@@ -129,6 +135,26 @@ def without(good: Mapping[str, Range], names: Iterable[str]) -> dict[str, Range]
     """The ranges but those of ``names``."""
     left_out = set(names)
     return {name: own for name, own in good.items() if name not in left_out}
+
+
+def stretch(good: Mapping[str, Range]) -> float:
+    """Factor by which images are brightened where people look at them; 1 unless good ones use little of their range.
+
+    >>> stretch({"largest": Range(low=0.05, high=0.0625)}), stretch({"largest": Range(low=0.05, high=0.9)}), stretch({})
+    (16.0, 1.0, 1.0)
+    """
+    own = good.get(LARGEST)
+    return 1.0 if own is None or not 0 < own.high < NARROW else 1 / own.high
+
+
+def stretched(pixels: NDArray[Any], factor: float) -> NDArray[Any]:
+    """Pixels of a file's type, or floats, times ``factor``, cut off at full scale; themselves for a factor of 1."""
+    if factor == 1:
+        return pixels
+    full_scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    values = np.minimum(np.multiply(pixels, np.float32(factor), dtype=np.float32), full_scale)
+    brighter: NDArray[Any] = values.astype(pixels.dtype)
+    return brighter
 
 
 def _scaled(figure: _Figure, value: float) -> float:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from blemish.data.appearance import stretch, stretched
 from blemish.data.datasets import look_in_all
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import SUFFIXES, levels, read_image
@@ -24,6 +25,7 @@ from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayErro
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector
 from blemish.inspection.exports import COCO_FILE, CSV_FILE, MASKS, write_coco, write_csv, write_masks
+from blemish.inspection.settings import area_sha256, inspection_settings, settings_in_words
 from blemish.observer import Observer
 from blemish.report import ImageViews, ModelSummary, Section, overlay, write_inspection_report
 from blemish.report.numbers import counted
@@ -91,9 +93,9 @@ class InspectionFolder:
         resumed = self._run(offer_resume).claim(
             # Runs of before there was a choice have all overlays, and no such setting.
             {
-                **_settings(detector),
+                **inspection_settings(detector),
                 "overlays": None if self.outputs.overlays == "all" else self.outputs.overlays,
-                "mask": _area_sha256(detector),
+                "mask": area_sha256(detector),
             },
             resume=resume,
             overwrite=overwrite,
@@ -137,6 +139,8 @@ class InspectionFolder:
         Records whose maps are gone, or whose image in ``items`` is another one by its SHA-256, are dropped.
         """
         by_name = {item.name: item for item in items}
+        if self.records:
+            observer.stage(f"Comparing {counted(len(self.records), 'inspected image')} with the files")
 
         def is_valid(record: Inspection) -> bool:
             if not all(self._place(kind, record.path).is_file() for kind in self._kinds(record.is_anomalous)):
@@ -192,14 +196,12 @@ class InspectionFolder:
         )
         if found.planes is not None:
             # Plane by plane, and no name for one: floats of a large image are many.
-            write_image(
-                self._place("reconstructions", found.name),
-                np.stack(list(map(levels, found.planes()))),
-            )
+            brighter = self._brightness if self.detector.file.preprocessing.range is None else 1.0
+            planes = map(levels, map(partial(stretched, factor=brighter), found.planes()))
+            write_image(self._place("reconstructions", found.name), np.stack(list(planes)))
         if self._has_overlay(found.is_anomalous):
-            drawn = overlay(
-                found.loaded.pixels, found.map, found.region_threshold, found.regions
-            )  # (H, W, 3)
+            shown = stretched(found.loaded.pixels, self._brightness)
+            drawn = overlay(shown, found.map, found.region_threshold, found.regions)  # (H, W, 3)
             write_image(self._place("overlays", found.name), np.moveaxis(drawn, -1, 0))
         self._open_log().append(found.record(label, one.sha256))
 
@@ -246,6 +248,11 @@ class InspectionFolder:
         if self.outputs.coco:
             write_coco(self.folder / COCO_FILE, self.records, level, lambda name: self._place("maps", name))
 
+    @property
+    def _brightness(self) -> float:
+        """Factor by which images are brightened where people look at them."""
+        return stretch(self.detector.file.fingerprint.appearance)
+
     def _place(self, kind: str, name: str) -> Path:
         return self.folder / _place(kind, name)
 
@@ -261,7 +268,7 @@ class InspectionFolder:
                 mask = read_masks(item.masks, size=image.size)
             reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
-                image.pixels,
+                stretched(image.pixels, self._brightness),
                 read_image(reconstruction).pixels if os.path.exists(reconstruction) else None,
                 read_map(self._place("maps", record.path)),
                 mask,
@@ -284,7 +291,7 @@ class InspectionFolder:
             calibration_scores=np.array(decision.calibration.scores),
             pixel_threshold=decision.pixel_threshold,
             guarantee=decision.guarantee,
-            settings=settings_in_words(_settings(detector)),
+            settings=settings_in_words(inspection_settings(detector)),
             problems=[str(problem) for problem in self.problems],
             sections=sections,
             drift=self.drift(),
@@ -401,45 +408,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of ``inspection.json`` as a report names them; the file keeps the keys of its first version."""
-    words = {"level": "pixel threshold"}
-    return {
-        words.get(key, key.replace("_", " ").replace("pictures", "images")): str(value)
-        for key, value in settings.items()
-    }
-
-
-def _settings(detector: Detector) -> dict[str, Any]:
-    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
-    recipe, file, decision = detector.recipe, detector.file, detector.decision
-    return {
-        "recipe": recipe.name,
-        "score": recipe.score.name,
-        "threshold_rule": decision.rule,
-        "false_reject_rate": decision.promised_rate,
-        "threshold": decision.threshold,
-        "level": decision.pixel_threshold,
-        "patch": recipe.patch.size,
-        "stride": recipe.patch.stride,
-        "resized_to": file.preprocessing.size,
-        "channels": file.preprocessing.channels,
-        "calibration_pictures": len(decision.calibration.scores),
-        "training_pictures": len(file.split["train"]),
-        "training_steps": file.training.steps,
-        "trained_on": file.training.machine_words,
-        "pictures_sha256": file.fingerprint.sha256,
-        "weights_sha256": file.weights_sha256,
-        "fitted_by": f"blemish {file.blemish}",
-    }
-
-
-def _area_sha256(detector: Detector) -> str | None:
-    """SHA-256 of the region of interest; None where all of an image is judged."""
-    area = detector.file.preprocessing.area
-    return None if area is None else hashlib.sha256(area.model_dump_json().encode()).hexdigest()
 
 
 def _place(kind: str, name: str) -> Path:

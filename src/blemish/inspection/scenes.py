@@ -30,12 +30,12 @@ from blemish.errors import (
     nearest,
 )
 from blemish.inspection.detector import Detector
-from blemish.inspection.folder import settings_in_words
 from blemish.inspection.reductions import maxima, means, sums
 from blemish.inspection.scene_decision import decide_scene
 from blemish.inspection.scene_page import FinishedScene, write_overviews, write_scene_report
 from blemish.inspection.scene_records import InspectedBlock, SceneRecord
 from blemish.inspection.scene_scorer import SceneBlock, SceneScorer, overview_reduction, scene_block_side
+from blemish.inspection.settings import settings_in_words
 from blemish.observer import Observer
 from blemish.report import ModelSummary
 from blemish.report.numbers import counted

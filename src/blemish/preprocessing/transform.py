@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from blemish.data.appearance import Range, differences
+from blemish.data.appearance import Range, differences, stretched
 from blemish.data.channels import select_channels
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
@@ -120,6 +120,8 @@ class Preprocessing(BaseModel):
     """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
     """Size of the crop around the object in every image; None for whole images."""
+    range: int | None = Field(None, ge=1, le=65535)
+    """Value that means 1 in images of 16 bits; None: that of the type."""
     area: JudgedArea | None = None
     """Region of interest, the same in every image; None judges all of it."""
     objects: Objects | None = None
@@ -156,6 +158,14 @@ class Preprocessing(BaseModel):
                 f"the model was fitted on {self.channels}",
                 f"convert it, or fit with --set image.channels={self.channels}",
             )
+        if self.range is not None:
+            if pixels.max() > self.range:
+                raise ImageError(
+                    image.path,
+                    f"holds values up to {pixels.max()}, above the {self.range} that mean 1",
+                    "correct it, or fit with a larger --set image.range",
+                )
+            pixels = stretched(pixels, 65535 / self.range)
         image = LoadedImage(image.path, pixels)
         scale = self.scale_of(image.height, image.width)
         if self.crop is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -34,27 +33,7 @@ from blemish.limits import (
 from blemish.preprocessing.tiling import smallest_side
 from blemish.recipes.compat import upgrade_key, upgrade_loudly
 from blemish.recipes.files import SHIPPED, read_yaml
-
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def seconds_in(text: str) -> float:
-    """A length of time in seconds.
-
-    Raises
-    ------
-    ValueError
-        For anything but a number above 0 and its unit.
-
-    Examples
-    --------
-    >>> seconds_in("90s"), seconds_in("5m"), seconds_in("1.5h")
-    (90.0, 300.0, 5400.0)
-    """
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*)([smh])", text.strip())
-    if not found or not float(found[1]):
-        raise ValueError("write seconds, minutes or hours, such as 90s, 5m or 1h")
-    return float(found[1]) * SECONDS[found[2]]
+from blemish.recipes.time_spans import seconds_in
 
 
 def _seconds(value: Any) -> Any:
@@ -138,6 +117,12 @@ class ImageSettings(RecipeSettings):
     pose: Literal["never", "auto"] = Field(
         "never",
         description="bring an object on a plain ground into one pose; auto: where the images show one",
+    )
+    range: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="value that means 1 in files of 16 bits with fewer, such as 4095; null: that of the type",
     )
     other_kinds: Literal["reject", "accept"] = Field(
         "reject",

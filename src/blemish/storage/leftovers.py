@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ _NAME = re.compile(
 _FORMER = re.compile(r"\.part-[0-9a-f]{16}(?:\..*)?|blemish-[0-9a-z_]{8}", re.S)
 """Names of version 0.1, which do not tell whose they are."""
 _DAY = 24 * 3600
+MOST_SEARCHED = 200_000
 
 
 def temporary_name(suffix: str = "") -> str:
@@ -72,14 +74,15 @@ def remove_leftovers(folder: str | Path, *, below: bool = False) -> None:
     Parameters
     ----------
     below: whether to search the folders below ``folder`` too, but for arrays (``*.zarr``), which hold many files and
-        no temporary ones.
+        no temporary ones. The search ends after :data:`MOST_SEARCHED` files: a folder may hold a whole disk.
     """
-    folders = [Path(folder)]
-    while folders:
+    folders, searched = deque([Path(folder)]), 0
+    while folders and searched < MOST_SEARCHED:
         try:
-            entries = list(os.scandir(folders.pop()))
+            entries = list(os.scandir(folders.popleft()))
         except OSError:
             continue
+        searched += len(entries)
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
             if _is_left_over(entry):

@@ -8,7 +8,7 @@ from pathlib import Path
 from blemish.decision import check_rate
 from blemish.errors import UsageError
 from blemish.recipes import Recipe, load_recipe, override
-from blemish.recipes.schema import seconds_in
+from blemish.recipes.time_spans import seconds_in
 from blemish.training.sources import describes_scenes
 from blemish.training.warm_start import WarmStart
 

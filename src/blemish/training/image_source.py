@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from blemish.data.appearance import Range
+from blemish.data.appearance import LARGEST, Range, stretch, stretched
 from blemish.data.fingerprint import Fingerprint, file_sha256
-from blemish.data.image import read_image
+from blemish.data.image import DEPTH_WORDS, LoadedImage, read_image
 from blemish.decision.decision import Unit
 from blemish.detectors.contracts import GoodImages
 from blemish.detectors.factory import least_side
-from blemish.errors import Stopped
+from blemish.errors import RecipeError, Stopped
 from blemish.inspection.calibration import Scored, score_images, unit_of_images
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
@@ -87,6 +87,7 @@ class ImageSource:
             known = {name: before[digest] for name, digest in sha256.items() if digest in before}
             parts = split_continued(path, usable, known, recipe)
             self.notes = (*self.notes, new_and_earlier(parts, known))
+        self._note_narrow_range(recipe, observer)
         self.split: Split = {**parts}
         self.seen = parts_by_sha256(parts, sha256, before)
         now = {sha256[name]: item.group for name, item in usable.items() if item.group is not None}
@@ -100,6 +101,21 @@ class ImageSource:
         for part in ("train", "validation"):
             if self.patches(part).on_disk:
                 self._preprocess_all(part, observer)
+
+    def _note_narrow_range(self, recipe: Recipe, observer: Observer) -> None:
+        """Say how little of the range of their type the images use, if that is so."""
+        factor = stretch(self.fingerprint.appearance)
+        if factor == 1 or recipe.image.range is not None:
+            return
+        depth = DEPTH_WORDS[self.fingerprint.kind]
+        largest = self.fingerprint.appearance[LARGEST].high
+        advice = ""
+        if self.fingerprint.kind == "uint16":
+            bits = math.ceil(math.log2(1 + largest * 65535))
+            advice = f"; if they are of {bits} bits, fit with --set image.range={2**bits - 1}"
+        note = f"The images use {100 * largest:.2g} % of the range of {depth} values, and are shown brighter{advice}."
+        self.notes = (*self.notes, note)
+        observer.stage(note)
 
     def _preprocess_all(self, part: str, observer: Observer) -> None:
         """Fill the disk cache once, before the clock of a budget runs: training and memory bank read it many times."""
@@ -124,6 +140,8 @@ class ImageSource:
             if observer.should_stop():
                 raise Stopped(f"stopped after looking at {done - 1} of {len(sample)} images, before training")
             loaded = read_image(item.path)
+            if image.range is not None:
+                loaded = LoadedImage(loaded.path, stretched(loaded.pixels, 65535 / image.range))
             poses.append(find_pose(loaded.floats().mean(0)))
             scales.append(preprocessing.scale_of(loaded.height, loaded.width))
             observer.count(done, len(sample))
@@ -170,11 +188,16 @@ class ImageSource:
 def _scaling(recipe: Recipe, data: Fingerprint) -> Preprocessing:
     """Preprocessing without pose: each image at its own scale, or all at the one of the median image."""
     image = recipe.image
+    if image.range is not None and data.kind != "uint16":
+        raise RecipeError(
+            f"image.range {image.range} is for images of 16 bits, and these are {DEPTH_WORDS[data.kind]}; leave it out"
+        )
     common = image.size is not None and image.scale == "common"
     return Preprocessing(
         channels=data.channels,
         convert=image.channels is not None,
         kind=data.kind,
+        range=image.range,
         size=None if common else image.size,
         scale=image.size / min(data.width.median, data.height.median) if common and image.size else None,
     )
