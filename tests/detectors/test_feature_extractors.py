@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -17,9 +19,11 @@ from blemish.detectors.feature_extractors import (
     LocalContrast,
     Structure,
     local_contrast,
+    local_means,
     structure,
 )
 from blemish.errors import UsageError
+from blemish.training.fit import fit
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -150,3 +154,41 @@ def test_local_contrast_has_room_from_two_patches_on() -> None:
     assert not LocalContrast().has_room(sizes - 1)
     assert not LocalContrast().has_room(torch.tensor([[35, 300], [128, 130], [128, 128]]))
     assert Structure().has_room(torch.tensor([[9, 9]]))
+
+
+# -- colour --------------------------------------------------------------------------------------------
+
+
+def test_local_means_are_those_of_the_patches() -> None:
+    x = torch.rand(2, 3, 24, 32)
+    found = local_means(x, 8, 4)
+    assert found.shape == (2, 7, 9, 3)
+    torch.testing.assert_close(found[1, 3, 4], x[1, :, 8:16, 12:20].mean((1, 2)))
+    torch.testing.assert_close(local_means(x + 0.25, 8, 4), found + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("features", "sees"), [("[{name: structure}]", False), ("[{name: structure}, {name: colour}]", True)]
+)
+def test_another_colour_of_a_whole_surface_is_seen_by_its_colour_alone(
+    tmp_path: Path, features: str, sees: bool
+) -> None:
+    def surface(seed: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(0, 6, (48, 64, 1)) + rng.normal(0, 2, (48, 64, 3))
+        return np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+
+    (tmp_path / "good").mkdir()
+    for seed in range(24):
+        Image.fromarray(surface(seed, (150, 110, 90))).save(tmp_path / "good" / f"{seed}.png")
+    recipe = tmp_path / "bank.yaml"
+    recipe.write_text(
+        "name: bank\ntitle: Bank\npaper: none\nexpect: a test\n"
+        f"image: {{size: 48, other_kinds: accept}}\nmemory: {{features: {features}}}\n"
+    )
+    detector = fit(tmp_path / "good", recipe, false_reject_rate=0.2)
+    other = [detector.inspect(surface(100 + seed, (90, 110, 150))).is_anomalous for seed in range(8)]
+    same = [detector.inspect(surface(200 + seed, (150, 110, 90))).is_anomalous for seed in range(8)]
+    assert np.mean(same) < 0.6
+    assert all(other) == sees
+    assert np.mean(other) > 0.9 if sees else np.mean(other) < 0.6

@@ -188,6 +188,54 @@ class LocalContrast(Structure):
         return bool(sizes.min() >= self.least_side and sizes.median(0).values.min() >= ROOM)
 
 
+@register_extractor("colour")
+class Colour(FeatureExtractor):
+    """Mean of each channel in patches: brightness and colour of areas, to which :class:`Structure` is blind.
+
+    Parameters
+    ----------
+    patch: side in pixels, even.
+    stride: from one patch to the next.
+    """
+
+    title = "colour"
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=2, le=512, multiple_of=2)] = 8,
+        stride: Annotated[int, Field(ge=1, le=512)] = 4,
+    ) -> None:
+        super().__init__()
+        self.patch, self.stride = patch, stride
+        self.least_side = patch // 2 + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return local_means(x, self.patch, self.stride)
+
+
+def local_means(x: Tensor, patch: int, stride: int) -> Tensor:
+    """Mean of each channel in patches of an image.
+
+    Parameters
+    ----------
+    x: (N, C, H, W); mirrored at its border.
+    patch: side in pixels, even.
+    stride: from one patch to the next.
+
+    Returns
+    -------
+    (N, h, w, C), h = ⌊H / stride⌋ + 1.
+
+    >>> import torch
+    >>> local_means(torch.rand(1, 3, 32, 48), 8, 4).shape
+    torch.Size([1, 9, 13, 3])
+    """
+    padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
+    means = F.avg_pool2d(padded, patch, stride)
+    return means.permute(0, 2, 3, 1)  # (N, C, h, w) -> (N, h, w, C)
+
+
 def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     """Structure of each patch of an image: without its mean, divided by its contrast.
 

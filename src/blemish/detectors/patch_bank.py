@@ -140,7 +140,7 @@ class PatchBank(nn.Module):
         each = math.ceil(SAMPLE / len(images))
         sample = torch.cat([self._drawn(view(number), each, generator) for number in order])
         self.mean = sample.mean(0)
-        _, vectors = torch.linalg.eigh(torch.cov((sample - self.mean).T))
+        _, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov((sample - self.mean).T)))
         self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
         if by_place:
             kept = [self._projected(self.extractor(view(number)))[0] for number in order[: self.images]]

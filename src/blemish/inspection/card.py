@@ -46,7 +46,21 @@ def _decision(file: ModelFile) -> str:
         f"## The decision\n\n{decision.guarantee}\n\n"
         f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
         f"Threshold of the image score ({file.recipe.score.name} of the anomaly map): {decision.threshold:.6g}. "
-        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}.{_other_kinds(file)}"
+        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}.{_other_kinds(file)}{_blind(file)}"
+    )
+
+
+def _blind(file: ModelFile) -> str:
+    """What the model cannot see, where nothing in it looks at brightness and colour as such."""
+    recipe = file.recipe
+    memory = recipe.memory
+    if recipe.encoder is not None or recipe.members or memory is None or recipe.filters:
+        return ""
+    if memory.name == "features" and any(part.name == "colour" for part in memory.features):
+        return ""
+    return (
+        "\n\nBlind to: an even change of brightness or colour of a whole area, which leaves its structure as it is. The "
+        "extractor `colour` in `memory.features` sees it."
     )
 
 
