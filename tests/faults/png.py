@@ -38,11 +38,11 @@ def png_bytes(
 
 def with_valid_checksums(data: bytes) -> bytes:
     """The PNG file ``data`` with the checksum that each chunk should have, as far as the chunks are whole."""
-    mended = bytearray(data)
+    valid = bytearray(data)
     for start, length in _chunks(data):
         end = start + 8 + length
-        mended[end : end + 4] = struct.pack(">I", zlib.crc32(data[start + 4 : end]))
-    return bytes(mended)
+        valid[end : end + 4] = struct.pack(">I", zlib.crc32(data[start + 4 : end]))
+    return bytes(valid)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:

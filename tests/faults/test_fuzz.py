@@ -76,13 +76,14 @@ def test_files_that_broke_an_earlier_version_are_refused_or_read(
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
-    "file", [file for file in base_files() if file.suffix == ".tif"], ids=lambda file: file.name
+    "file",
+    # A line of a fax that ends early is white from there on.
+    [file for file in base_files() if file.suffix == ".tif" and file.name != "pillow-group4.tif"],
+    ids=lambda file: file.name,
 )
 def test_a_tiff_with_fewer_parts_than_its_size_needs_is_refused(
     file: BaseFile, reader: str, tmp_path: Path
 ) -> None:
-    if file.name == "pillow-group4.tif":
-        pytest.skip("a line of a fax that ends early is white from there on")
     path = tmp_path / file.name
     path.write_bytes(file.data)
     with tifffile.TiffFile(path) as tiff:
@@ -281,11 +282,11 @@ def test_mutations_are_drawn_from_the_generator() -> None:
         assert sum(one != file.data for one in mutated) > 5
 
 
-def test_checksums_of_png_files_are_mended_in_three_quarters() -> None:
+def test_checksums_of_png_files_are_valid_in_three_quarters() -> None:
     files = [file.data for file in base_files() if file.data.startswith(SIGNATURE)]
     damaged = [mutate(data, Random(seed)) for data in files for seed in range(100)]
-    mended = sum(with_valid_checksums(data) == data for data in damaged)
-    assert 0.7 < mended / len(damaged) < 0.95  # more where no checksum was damaged
+    valid = sum(with_valid_checksums(data) == data for data in damaged)
+    assert 0.7 < valid / len(damaged) < 0.95  # more where no checksum was damaged
     assert all(with_valid_checksums(data) == data for data in files)
 
 

@@ -90,12 +90,12 @@ def test_what_lies_outside_is_no_anomaly(
     assert load(out).file.preprocessing.area == JudgedArea.of(left)
     plain = fit(good, "ssim-ae", settings=tiny, false_reject_rate=0.2)
     image = draw(5)
-    spoiled = image.copy()
-    spoiled[8:30, 34:46] = 255 - spoiled[8:30, 34:46]  # far from the area, so that no window reaches both
-    inside, outside = detector.inspect(image), detector.inspect(spoiled)
+    marred = image.copy()
+    marred[8:30, 34:46] = 255 - marred[8:30, 34:46]  # far from the area, so that no window reaches both
+    inside, outside = detector.inspect(image), detector.inspect(marred)
     assert outside.map[~left].max() == 0
-    assert plain.inspect(spoiled).map[~left].max() > plain.inspect(image).map[~left].max()
-    assert outside.score <= plain.inspect(spoiled).score
+    assert plain.inspect(marred).map[~left].max() > plain.inspect(image).map[~left].max()
+    assert outside.score <= plain.inspect(marred).score
     assert not outside.mask[~left].any()
     np.testing.assert_allclose(outside.map[:, :12], inside.map[:, :12], atol=0.2)
     # Calibration judges the same places: its scores are those of an inspection.

@@ -140,7 +140,10 @@ class PatchBank(nn.Module):
         each = math.ceil(SAMPLE / len(images))
         sample = torch.cat([self._drawn(view(number), each, generator) for number in order])
         self.mean = sample.mean(0)
-        _, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov((sample - self.mean).T)))
+        features = sample.shape[1]
+        # Of a single feature torch gives a number instead of a matrix.
+        covariance = torch.cov((sample - self.mean).T).reshape(features, features)
+        _, vectors = torch.linalg.eigh(covariance)
         self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
         if by_place:
             kept = [self._projected(self.extractor(view(number)))[0] for number in order[: self.images]]

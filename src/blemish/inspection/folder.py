@@ -206,8 +206,12 @@ class InspectionFolder:
         self._open_log().append(found.record(label, one.sha256))
 
     def drift(self) -> Drift:
-        """Drift between the images, without those known to be defective, and those of the calibration."""
-        scores = [record.score for record in self.records if record.label in ("good", None)]
+        """Drift between the images, without defective ones and those of another kind, and those of the calibration."""
+        scores = [
+            record.score
+            for record in self.records
+            if record.label in ("good", None) and record.other_kind is None
+        ]
         decision = self.detector.decision
         return find_drift(decision.calibration.scores, scores, decision.threshold)
 

@@ -282,7 +282,7 @@ def _exif_of_tiff(tags: Image.Exif) -> bytes | None:
             if found := tags.get_ifd(directory):
                 exif[directory] = found
         return exif.tobytes() if len(exif) else None
-    except Exception:
+    except Exception:  # as above
         return None
 
 
