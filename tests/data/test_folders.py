@@ -71,3 +71,8 @@ def test_folders_that_are_not_all_of_good_images_are_refused(
 )
 def test_other_folders_are_taken_as_they_are(tmp_path: Path, names: list[str]) -> None:
     refuse_mixed(touch(tmp_path, *names), find_images(tmp_path))
+
+
+def test_masks_are_images_where_all_files_are_wanted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a_mask.png")
+    assert [item.name for item in find_images(tmp_path, with_masks=True)] == ["a.png", "a_mask.png"]

@@ -16,7 +16,7 @@ from blemish.data.lists import read_list
 from blemish.errors import FileError
 
 
-def find_images(source: str | Path, good: str | None = None) -> list[Item]:
+def find_images(source: str | Path, good: str | None = None, *, with_masks: bool = False) -> list[Item]:
     """List the images that a file, a folder or a CSV list names, without opening them.
 
     A folder is searched with all folders below it, in natural order; hidden files, hidden folders, masks beside
@@ -26,6 +26,7 @@ def find_images(source: str | Path, good: str | None = None) -> list[Item]:
     Parameters
     ----------
     good: the label of a list that says good, where it is none of the usual words.
+    with_masks: whether masks that lie beside their images are images too.
 
     Raises
     ------
@@ -33,10 +34,10 @@ def find_images(source: str | Path, good: str | None = None) -> list[Item]:
         The source is missing or unreadable, holds no image, is the root of a data set in the
         MVTec layout (only a part of it can be meant), or is a CSV file with a faulty row, named by line.
     """
-    return look_for_images(source, good).items
+    return look_for_images(source, good, with_masks=with_masks).items
 
 
-def look_for_images(source: str | Path, good: str | None = None) -> FoundImages:
+def look_for_images(source: str | Path, good: str | None = None, *, with_masks: bool = False) -> FoundImages:
     """:func:`find_images`, with what was passed over."""
     source = Path(source)
     try:
@@ -45,7 +46,7 @@ def look_for_images(source: str | Path, good: str | None = None) -> FoundImages:
         raise FileError(source, f"cannot be read ({error.strerror})", "check the path") from error
     if is_folder:
         refuse_root(source, good)
-        return search(source)
+        return search(source, with_masks=with_masks)
     if source.suffix.lower() == ".csv":
         return FoundImages(read_list(source, good))
     if not source.exists():

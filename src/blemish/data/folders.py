@@ -88,8 +88,12 @@ class FoundImages:
         return lines
 
 
-def search(folder: Path) -> FoundImages:
+def search(folder: Path, *, with_masks: bool = False) -> FoundImages:
     """All images in ``folder`` and the folders below it; hidden files and folders are passed over.
+
+    Parameters
+    ----------
+    with_masks: whether masks that lie beside their images are images too.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def search(folder: Path) -> FoundImages:
             for name in files
             if not name.startswith(".") and (suffix := PurePath(name).suffix.lower()) in PASSED_OVER
         )
-    masks = _masks_beside(paths)
+    masks = set() if with_masks else _masks_beside(paths)
     items = [
         Item(path, path.relative_to(folder).as_posix())
         for path in sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))

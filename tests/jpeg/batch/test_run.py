@@ -18,6 +18,7 @@ from blemish.jpeg import Coefficients, Plane, blocks_dct, from_bytes, planes_of,
 from blemish.jpeg.batch import JOURNAL_FILE, BatchResult, BatchSettings, EncodedFile, encode_folder
 from blemish.jpeg.batch import run as batch_run
 from blemish.jpeg.batch import worker as batch_worker
+from blemish.jpeg.batch.plan import plan_jobs
 from blemish.jpeg.distortion import TUNES
 from blemish.observer import Observer
 from blemish.storage.records_log import RecordsLog
@@ -615,3 +616,10 @@ def test_the_encoder_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     done = encode_folder(folder, tmp_path / "out", settings=BatchSettings(tune=tune, quality=60))
     assert [file.action for file in done.files] == ["encoded"] * 3
     assert np.abs(decoded(tmp_path / "out" / "a.jpg").astype(int) - pixels()).mean() < 12
+
+
+def test_masks_beside_images_are_encoded_too(tmp_path: Path) -> None:
+    for name in ("a.png", "a_mask.png"):
+        Image.new("L", (16, 16), 99).save(tmp_path / name)
+    jobs = plan_jobs([tmp_path], tmp_path / "out", BatchSettings(), "")
+    assert [job.output for job in jobs] == ["a.jpg", "a_mask.jpg"]

@@ -55,7 +55,7 @@ def plan_jobs(
         raise UsageError("no images are named; give files or folders")
     jobs: list[EncodingJob] = []
     for source in sources:
-        items = find_images(source)
+        items = find_images(source, with_masks=True)
         if out is None:
             root = source if source.is_dir() else source.parent
             jobs += [EncodingJob(item, root, item.name, settings, True, fingerprint) for item in items]

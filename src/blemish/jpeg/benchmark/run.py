@@ -92,7 +92,7 @@ def evaluate(
     measures, without = measuring.measures(ssimulacra2=ssimulacra2, lpips=lpips)
     out = Path(out)
     with owned(out):
-        items = find_images(images)
+        items = find_images(images, with_masks=True)
         run = RunFolder(out)
         if overwrite:
             run.remove(RECORDS_FILE)
