@@ -58,7 +58,7 @@ PASSED_OVER = frozenset(
 )
 """Suffixes of images and of files with images that are not read."""
 
-_MASK_SUFFIX = re.compile(r"(?P<image>.+?)[ _\-.](?:mask|gt|ground[ _\-]?truth|label|seg)s?", re.I)
+_MASK_SUFFIX = re.compile(r"(?P<image>.+?)[ _\-.](?:mask|gt|ground[ _\-]?truth)s?", re.I)
 _LISTED = 6
 
 
