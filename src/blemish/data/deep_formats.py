@@ -1,4 +1,4 @@
-"""Values of more than 8 bits in formats of which Pillow would keep 8: PNG, PNM and JPEG 2000."""
+"""Headers of formats by their bytes, and values of more than 8 bits where Pillow would keep 8: PNG, PNM, JPEG 2000."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def decode_png(path: Path, channels: int) -> NDArray[np.uint16]:
 
     array: NDArray[np.uint16] = imagecodecs.png_decode(path.read_bytes())  # (H, W, C)
     return array.transpose(2, 0, 1)[:channels]
+
+
+def bmp_bytes(start: bytes) -> int:
+    """Bytes that the pixels of a BMP take, by its first bytes; 0 of a compressed one, or one of OS/2."""
+    if int.from_bytes(start[14:18], "little") < 40 or int.from_bytes(start[30:34], "little") not in (0, 3):
+        return 0
+    width, height = (
+        abs(int.from_bytes(start[place : place + 4], "little", signed=True)) for place in (18, 22)
+    )
+    row = -(-width * int.from_bytes(start[28:30], "little") // 32) * 4
+    return row * height
 
 
 def pnm_header(path: Path) -> tuple[int, int, int] | None:

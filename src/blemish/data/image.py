@@ -183,6 +183,9 @@ def read_image(
     with reading(path):
         header = _read_header(path, max_pixels, max_bytes)
         pixels = np.ascontiguousarray(upright(header.decode(), header.orientation))
+        info = header.info
+        if pixels.shape != (info.channels, info.height, info.width):
+            raise ValueError("its pixels are not what its header says")
         if header.info.kind == "float32":
             with np.errstate(over="ignore"):  # what overflows is refused as infinite
                 pixels = pixels.astype(np.float32, copy=False)
@@ -287,6 +290,8 @@ def _read_header(path: Path, max_pixels: int, max_bytes: int) -> _Header:
     refuse_large(path, info.width, info.height, header.size, max_pixels=max_pixels, max_bytes=max_bytes)
     if found == "JPEG":
         refuse_short_jpeg(path, path.read_bytes(), info.width, info.height)
+    if found == "BMP" and deep_formats.bmp_bytes(start) > path.stat().st_size:
+        raise EOFError(ENDS_EARLY)
     if found == "PNG":
         bits = deep_formats.png_bits_a_pixel(start) * info.width * info.height
         if bits > 8 * MAX_DEFLATE_RATIO * path.stat().st_size:

@@ -99,6 +99,7 @@ it holds in any format; MPEG, of which nothing is decoded."""
 
 TIFF_AXES = {"YX", "YXS", "SYX", "CYX"}
 TIFF_PLAIN = {0, 1, 2}  # photometric interpretations taken as they are: white is zero, black is zero, RGB
+_FAX = {2, 3, 4, 32771}  # compressions of CCITT
 JPEG_IN_TIFF = {6, 7, 34892, 33007}  # compressions
 TIFF_BY_PILLOW = {3, 5, 6, 8}  # and those to convert: palette, CMYK, YCbCr, Lab
 
@@ -114,7 +115,7 @@ _SILENCE = logging.NullHandler()
 
 
 def first_bytes(path: Path) -> bytes:
-    """Read the first 32 bytes of an image file.
+    """Read the first 64 bytes of an image file.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def first_bytes(path: Path) -> bytes:
             raise ImageError(path, "is a folder, not an image", "name an image file")
         _refuse_irregular(path)
         with path.open("rb") as file:
-            start = file.read(32)
+            start = file.read(64)
     except FileNotFoundError as error:
         raise ImageError(path, "does not exist", "check the path") from error
     except PermissionError as error:
@@ -307,6 +308,8 @@ def _check_page(page: TiffPage) -> None:
     sides = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel, *tiles)
     if not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError("sides that are no whole numbers above 0")
+    if page.compression in _FAX and page.bitspersample != 1:
+        raise ValueError("values of more than a bit in a coding of bits")
     offsets, counts = page.dataoffsets, page.databytecounts
     if not len(offsets) == len(counts) == math.prod(page.chunked):
         raise EOFError(ENDS_EARLY)
