@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.detection.drawing import axes
@@ -100,13 +99,13 @@ def _scores(detector: Detector, bench: Bench) -> dict[tuple[int, ...], Floats]:
     for item in bench.tests:
         x = detector.file.preprocessing.apply(read_image(item.path)).pixels
         values = [
-            torch.from_numpy(model.maps(x).anomaly) if number in counting else None
+            model.maps(x).anomaly if number in counting else None
             for number, model in enumerate(ensemble.models)
         ]
         for some in subsets:
             own = [weight * (number in some) for number, weight in enumerate(ensemble.weights)]
             shown = ensemble.soft_maximum(values, [weight / sum(own) for weight in own])
-            scores[some].append(score_of(detector, shown.numpy()))
+            scores[some].append(score_of(detector, shown))
     return {some: np.array(found) for some, found in scores.items()}
 
 

@@ -88,15 +88,13 @@ def _maps(detector: Detector, x: Floats) -> dict[str, Floats]:
     weights = ensemble.weights
     counting = [number for number, weight in enumerate(weights) if weight]
     values = [
-        torch.from_numpy(model.maps(x).anomaly) if number in counting else None
-        for number, model in enumerate(ensemble.models)
+        model.maps(x).anomaly if number in counting else None for number, model in enumerate(ensemble.models)
     ]
 
     def together(numbers: list[int]) -> Floats:
         own = [weight if number in numbers else 0.0 for number, weight in enumerate(weights)]
         own = [weight / sum(own) for weight in own]
-        found: Floats = ensemble.soft_maximum(values, own).numpy()
-        return found
+        return ensemble.soft_maximum(values, own)
 
     maps = {WHOLE: together(counting)}
     for number in counting:

@@ -17,7 +17,8 @@ from benchmarks.detection.trials import Bench
 from benchmarks.detection.whole_fits import by_name, fits, tested
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import image_score
-from blemish.detectors.ensemble import Ensemble, combined
+from blemish.detectors.combination import combined
+from blemish.detectors.ensemble import Ensemble
 from blemish.inspection.detector import Detector
 from blemish.similarity import ssim_map
 from blemish.similarity.msgms import msgms_map
@@ -102,9 +103,9 @@ def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32
     }
     is_weighted = ensemble is not None and ensemble.combination == "weighted-mean"
     if ensemble is not None and is_weighted and any(ensemble.weights[number] for number in ensemble.banks):
-        beyond = ensemble.normalised(0, torch.from_numpy(head))
+        beyond = ensemble.normalised(0, head)
         alone = combined([beyond], [True], ensemble.scales.tolist()[:1], [1.0])
-        found["head, as it counts beside the memory"] = alone.numpy()
+        found["head, as it counts beside the memory"] = alone
         found["memory"] = sum(bank.maps(x).anomaly for bank in ensemble.banks.values())
         found[WHOLE] = ensemble.maps(x).anomaly
     return found

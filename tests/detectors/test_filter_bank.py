@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from blemish.detectors.filter_bank import FilterBank, _responses
+from blemish.detectors.filter_bank import FilterBank
+from blemish.detectors.filter_deviation import responses_of
 from blemish.errors import UsageError
 
 
@@ -33,7 +34,7 @@ def test_a_dark_line_is_where_the_map_is_largest(bank: FilterBank) -> None:
 
 
 def test_mean_and_spread_are_those_of_each_place(bank: FilterBank) -> None:
-    responses = np.stack([_responses(surface(seed)) for seed in range(24)])  # (n, 2, k, h, w)
+    responses = np.stack([responses_of(surface(seed)) for seed in range(24)])  # (n, 2, k, h, w)
     mean = responses.mean(0)
     inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
     expected = ndimage.uniform_filter(mean, (1, 1, 3, 3), mode="nearest")
@@ -86,7 +87,7 @@ def test_what_it_cannot_take_is_refused(bank: FilterBank) -> None:
         bank.window((64, 30), slice(0, 64), slice(0, 30))
 
 
-def test_colour_is_among_the_responses() -> None:
+def test_colour_is_among_theresponses_of() -> None:
     """A place recoloured at the same brightness is far from the good images."""
     rng = np.random.default_rng(7)
     good = [np.repeat(surface(seed), 3, 0) + rng.normal(0, 0.005, (3, 1, 1)) for seed in range(20)]

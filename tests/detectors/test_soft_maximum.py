@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
 from blemish.decision.scores import image_score
+from blemish.detectors.combination import soft_maximum
 from blemish.detectors.contracts import AnomalyMaps, FitRecord, GoodImages
-from blemish.detectors.ensemble import Ensemble, soft_maximum
+from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import build_model
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import StructureMemoryBank
@@ -79,7 +79,7 @@ def bank() -> StructureMemoryBank:
 
 
 def test_one_member_at_its_scale_is_one_and_its_power_counts_doublings() -> None:
-    values = torch.tensor([0.0, 1.0, 4.0])
+    values = np.array([0.0, 1.0, 4.0], np.float32)
     found = soft_maximum([values], [1.0], [3.0], [1.0])
     expected = [np.log2(1 + ((v + 0.02) / 1.02) ** 3) for v in (0.0, 1.0, 4.0)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -88,16 +88,16 @@ def test_one_member_at_its_scale_is_one_and_its_power_counts_doublings() -> None
 
 def test_the_member_that_is_farthest_beyond_its_own_leads() -> None:
     """A member at ten times its scale is not outvoted by two that see nothing."""
-    blind, seeing = torch.tensor([1.0]), torch.tensor([10.0])
+    blind, seeing = np.array(1.0), np.array(10.0)
     alone = float(soft_maximum([seeing], [1.0], [4.0], [1.0]))
     among = float(soft_maximum([blind, seeing, blind], [1.0] * 3, [4.0] * 3, [1 / 3] * 3))
     assert alone - np.log2(3) <= among < alone
 
 
 def test_huge_values_stay_finite_and_a_member_without_weight_has_none() -> None:
-    huge = torch.tensor([1e30, 0.0])
-    assert torch.isfinite(soft_maximum([huge], [1e-6], [20.0], [1.0])).all()
-    both = soft_maximum([huge, torch.ones(2)], [1.0, 1.0], [2.0, 2.0], [0.0, 1.0])
+    huge = np.array([1e30, 0.0], np.float32)
+    assert np.isfinite(soft_maximum([huge], [1e-6], [20.0], [1.0])).all()
+    both = soft_maximum([huge, np.ones(2, np.float32)], [1.0, 1.0], [2.0, 2.0], [0.0, 1.0])
     np.testing.assert_allclose(both, 1.0)
 
 
@@ -191,7 +191,7 @@ def test_the_score_of_the_map_is_the_soft_maximum_of_the_scores() -> None:
     model.fit(Source(), Run())
     x = images(1, 5)[0]
     x[0, 10, 10] = 1.0
-    scores = [torch.tensor(score(one.maps(x).anomaly)) for one in model.models]
+    scores = [np.array(score(one.maps(x).anomaly), np.float32) for one in model.models]
     expected = soft_maximum(scores, model.scales.tolist(), model.powers.tolist(), model.weights)
     assert score(model.maps(x).anomaly) == pytest.approx(float(expected), rel=1e-5)
 

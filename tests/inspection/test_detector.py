@@ -106,7 +106,7 @@ def test_an_image_that_does_not_fit_into_memory_is_named(
     def out_of_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("blemish.detectors.reconstruction.Blender", out_of_memory)
+    monkeypatch.setattr("blemish.detectors.tiled.Blender", out_of_memory)
     with pytest.raises(ImageError, match=r"^frame 7: does not fit into memory; cut it"):
         detector.inspect(draw(5), name="frame 7")
 

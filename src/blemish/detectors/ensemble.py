@@ -1,26 +1,16 @@
-"""Ensemble of anomaly models: their maps on one scale, weighted and added.
-
-The map n of a member that is not normalised yet (a residual, a probability) is read in spreads of held-out good images,
-n = max(0, value - mean) / spread, and counts by log₂(1 + n / scale); the map m of one that is (a memory bank) counts by
-m / scale. Both are 1 at their scale, the score that most held-out good images stay below. Beyond it only doublings of n
-count: a network deviates by hundreds of scales, now and then on a good image that is merely lit in another way, where the
-distances of a memory bank reach two or three.
-
-The other combination, the soft maximum, is described in :mod:`~blemish.detectors.soft_maximum`.
-"""
+"""Ensemble of anomaly models that can be fitted; see :mod:`~blemish.detectors.combination` for what it computes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blemish.detectors.combination import CombinationRule, CombinedModel
 from blemish.detectors.contracts import (
-    AnomalyMaps,
     AnomalyModel,
     FitRecord,
     FittingRun,
@@ -28,18 +18,11 @@ from blemish.detectors.contracts import (
     TrainableModel,
     TrainingSource,
 )
-from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.map_normaliser import MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
 
-FADING = 0.02
-"""Share of its scale below which a map fades under the soft maximum."""
-LARGEST = 30.0
-"""Largest logarithm of a term of the soft maximum."""
-
 M = TypeVar("M")
-Combination = Literal["weighted-mean", "soft-maximum"]
 
 
 class EnsembleSelection(Protocol):
@@ -48,25 +31,24 @@ class EnsembleSelection(Protocol):
     def __call__(self, ensemble: Ensemble, source: TrainingSource, run: FittingRun) -> FitRecord: ...
 
 
-class Ensemble(nn.Module):
+class Ensemble(nn.Module, CombinedModel):
     """Anomaly model of several members, each with its normaliser, scale and weight.
 
-    Reconstruction and maps of single modalities are those of the first member that is no memory bank. Members of an
-    ensemble among the ``members`` take its place.
+    Members of an ensemble among the ``members`` take its place.
 
     Parameters
     ----------
     members: any anomaly models, in torch or not; at least one.
     names: of the members, for notes to the user.
     selection: called by :meth:`fit`.
-    combination: of the members' maps: ``weighted-mean`` (:func:`combined`) or ``soft-maximum`` (:meth:`soft_maximum`).
+    combination: of the members' maps: ``weighted-mean`` or ``soft-maximum``, as
+        :class:`~blemish.detectors.combination.CombinedModel` has them.
     score: rule of the detector, which a soft maximum combines the members by; a multiple of a map has that multiple of
         its score.
     """
 
     scales: Tensor
     powers: Tensor
-    is_normalised = True
 
     def __init__(
         self,
@@ -74,7 +56,7 @@ class Ensemble(nn.Module):
         *,
         names: Sequence[str] = (),
         selection: EnsembleSelection | None = None,
-        combination: Combination = "weighted-mean",
+        combination: CombinationRule = "weighted-mean",
         score: Callable[[Floats], float] | None = None,
     ) -> None:
         super().__init__()
@@ -126,79 +108,25 @@ class Ensemble(nn.Module):
             number: model for number, model in enumerate(self.models) if not isinstance(model, MemoryBank)
         }
 
-    # -- the anomaly model -------------------------------------------------------------------------
+    # -- the combination ---------------------------------------------------------------------------
 
     @property
-    def title(self) -> str:
-        return ", with ".join(dict.fromkeys(self.models[number].title for number in self._used))
+    def scale_values(self) -> list[float]:
+        return self.scales.tolist()
 
     @property
-    def takes_absent(self) -> bool:
-        return all(model.takes_absent for model in self.models)
-
-    @property
-    def _reconstructing(self) -> int:
-        """Number of the member whose reconstruction is shown; of banks alone, the one that counts most."""
-        return next(iter(self._networks), int(np.argmax(self.weights)))
-
-    @property
-    def _networks(self) -> list[int]:
-        """Numbers of the members that keep no good images, and need none to give a map."""
-        return [number for number, model in self.others.items() if not isinstance(model, FilterBank)]
-
-    @property
-    def _used(self) -> list[int]:
-        """Numbers of the members that count, and of the one whose reconstruction is shown."""
-        weights, shown = self.weights, self._reconstructing
-        return [number for number in range(len(weights)) if weights[number] or number == shown]
-
-    def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
-        """Window of all members where it is the same; else the whole image, because each member has its own tiles."""
-        windows = [self.models[number].window(size, rows, columns) for number in self._used]
-        if all(window == windows[0] for window in windows):
-            return windows[0]
-        return slice(0, size[0]), slice(0, size[1])
-
-    def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
-        shown: AnomalyMaps | None = None
-        values: list[Tensor | None] = [None] * len(self.models)
-        for number in self._used:
-            maps = self.models[number].maps(x, hidden=hidden)
-            shown = maps if number == self._reconstructing else shown
-            values[number] = self.normalised(number, torch.from_numpy(maps.anomaly).to(self.scales.device))
-        with torch.inference_mode():
-            if self.combination == "soft-maximum":
-                total = self.soft_maximum(values, self.weights)
-            else:
-                total = combined(values, self.is_compressed, self.scales.tolist(), self.weights)
-        assert shown is not None
-        return shown._replace(anomaly=total.cpu().numpy())
-
-    def soft_maximum(self, values: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
-        """Soft maximum of the members' maps (h, w), whose score is the soft maximum of their scores.
-
-        Powers are read from scores. A map has single pixels far above its score, which such powers would let decide
-        alone; so the map of the pixels is brought to the score that the members' scores give.
-        """
-        assert self.score is not None, "a soft maximum needs the score of the detector"
-        scales, powers = self.scales.tolist(), self.powers.tolist()
-        total = soft_maximum(values, scales, powers, weights)
-        scores = [
-            None if value is None or not weight else torch.tensor(self.score(value.cpu().numpy()))
-            for value, weight in zip(values, weights, strict=True)
-        ]
-        own = self.score(total.cpu().numpy())
-        return total * (float(soft_maximum(scores, scales, powers, weights)) / own) if own > 0 else total
+    def power_values(self) -> list[float]:
+        return self.powers.tolist()
 
     @property
     def is_compressed(self) -> list[bool]:
-        """For each member, true if the logarithm of its normalised map is added."""
         return [str(number) in self.normalisers for number in range(len(self.models))]
 
-    def normalised(self, number: int, values: Tensor) -> Tensor:
-        """Map (h, w) of member ``number`` in units of the spread of good images."""
+    def normalised(self, number: int, values: Floats) -> Floats:
         name = str(number)
-        return cast(Tensor, self.normalisers[name](values)) if name in self.normalisers else values
+        return (
+            cast(MapNormaliser, self.normalisers[name]).scale(values) if name in self.normalisers else values
+        )
 
     # -- fitting -----------------------------------------------------------------------------------
 
@@ -222,7 +150,7 @@ class Ensemble(nn.Module):
         """Reset normalisers and scales; equal weights of the members that keep no good images, or of all others."""
         for normaliser in self.normalisers.values():
             cast(MapNormaliser, normaliser).reset()
-        counting = self._networks or range(len(self.models))
+        counting = self.networks or range(len(self.models))
         self.set_weights(
             [1.0] * len(self.models),
             [1 / len(counting) if number in counting else 0.0 for number in range(len(self.models))],
@@ -240,56 +168,6 @@ class Ensemble(nn.Module):
             raise UsageError("an ensemble without a selection cannot be fitted")
         self.reset()
         return self.selection(self, source, run)
-
-
-def combined(
-    values: Sequence[Tensor | None],
-    is_compressed: Sequence[bool],
-    scales: Sequence[float],
-    weights: Sequence[float],
-) -> Tensor:
-    """Weighted sum of the members' normalised maps, (h, w) each, with their scale taken into account.
-
-    Parameters
-    ----------
-    values: None where a member has no weight.
-    is_compressed: whether a map counts by log₂(1 + n / scale), or else by m / scale.
-
-    >>> network, bank = torch.tensor([0.0, 3.0, 9.0]), torch.tensor([5.0, 5.0, 5.0])
-    >>> combined([network, bank], [True, False], [3.0, 5.0], [0.5, 0.5])
-    tensor([0.5000, 1.0000, 1.5000])
-    """
-    total: Tensor | None = None
-    for own, compressed, scale, weight in zip(values, is_compressed, scales, weights, strict=True):
-        if own is None or not weight:
-            continue
-        term = weight * torch.log2(1 + own / scale) if compressed else weight / scale * own
-        total = term if total is None else total + term
-    assert total is not None, "no member has any weight"
-    return total
-
-
-def soft_maximum(
-    values: Sequence[Tensor | None],
-    scales: Sequence[float],
-    powers: Sequence[float],
-    weights: Sequence[float],
-) -> Tensor:
-    """Map log₂(1 + Σ w u) of the members' maps, (h, w) each; None where a member has no weight.
-
-    >>> network, bank = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 3.0])
-    >>> soft_maximum([network, bank], [1.0, 3.0], [2.0, 2.0], [0.5, 0.5])
-    tensor([1.0000, 3.2120])
-    """
-    total: Tensor | None = None
-    for value, scale, power, weight in zip(values, scales, powers, weights, strict=True):
-        if value is None or not weight:
-            continue
-        logarithm = power * ((value.clamp(min=0) / scale + FADING) / (1 + FADING)).log()
-        term = weight * logarithm.clamp(max=LARGEST).exp()
-        total = term if total is None else total + term
-    assert total is not None, "no member has any weight"
-    return torch.log1p(total) / math.log(2)
 
 
 def for_inspection(model: M, device: str = "cpu") -> M:

@@ -15,11 +15,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from blemish.decision import average_precision, roc_auc, trimmed
 from blemish.decision.conformal import Trim
 from blemish.decision.metrics import auroc_standard_error
+from blemish.detectors.combination import combined
 from blemish.detectors.contracts import (
     EnsembleCandidate,
     FitRecord,
@@ -30,7 +30,7 @@ from blemish.detectors.contracts import (
     TrainableModel,
     TrainingSource,
 )
-from blemish.detectors.ensemble import Ensemble, combined, for_inspection
+from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.map_normaliser import FEWEST, MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
@@ -103,7 +103,7 @@ class _Case(NamedTuple):
     """(C, h, w)."""
     mask: NDArray[np.bool_]
     """(h, w), True at synthetic anomalies."""
-    normalised: dict[tuple[int, bool], Tensor]
+    normalised: dict[tuple[int, bool], Floats]
     """Normalised map (h, w) by number of the member and by whether places matter."""
 
 
@@ -214,8 +214,7 @@ class _Selection:
                 for image, some in groupby(zip(cases, maps, strict=True), lambda both: both[0].image):
                     normaliser = self._normaliser(number, mode, without=image)
                     for case, values in some:
-                        tensor = torch.from_numpy(values)
-                        case.normalised[number, mode] = normaliser(tensor) if normaliser else tensor
+                        case.normalised[number, mode] = normaliser.scale(values) if normaliser else values
 
     def _normaliser(self, number: int, by_place: bool, without: int) -> MapNormaliser | None:
         if not self.ensemble.is_compressed[number]:
@@ -230,7 +229,7 @@ class _Selection:
             for number, bank in self.banks.items():
                 self._fill(bank, good, self.good.groups, mode)
                 for case in self._watched(cases):
-                    case.normalised[number, mode] = torch.from_numpy(bank.anomaly_map(case.x))
+                    case.normalised[number, mode] = bank.anomaly_map(case.x)
 
     def _fill(self, bank: MemoryBank, good: TensorImages, groups: Sequence[Hashable], mode: bool) -> None:
         by_place = mode if mode in bank.placement_modes else bank.placement_modes[0]
@@ -247,7 +246,7 @@ class _Selection:
         scales = []
         for number in range(len(self.ensemble.models)):
             maps = [case.normalised[number, mode] for case in good if (number, mode) in case.normalised]
-            scores = [self.score(one.numpy()) for one in maps]
+            scores = [self.score(one) for one in maps]
             scales.append(max(float(np.quantile(scores, GOOD)), 1e-6) if scores else 1.0)
         return scales
 
@@ -282,9 +281,9 @@ class _Selection:
             )
             for case in cases
         ]
-        scores = np.array([self.score(one.numpy()) for one in maps])
+        scores = np.array([self.score(one) for one in maps])
         labels = np.array([case.mask.any() for case in cases])
-        pixels = np.concatenate([one.numpy().ravel()[::PIXELS] for one in maps])
+        pixels = np.concatenate([one.ravel()[::PIXELS] for one in maps])
         truth = np.concatenate([case.mask.ravel()[::PIXELS] for case in cases])
         share = self._share(weights)
         return EnsembleCandidate(

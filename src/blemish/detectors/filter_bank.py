@@ -1,8 +1,4 @@
-"""Filter bank: an anomaly model of classical filters, each in spreads of good images at its place.
-
-It is what a user could have for free, so it is a member of the default detector and not only a row of its tables: on
-stochastic surfaces with thin lines it finds more than memory bank and network do.
-"""
+"""Filter bank that can be fitted: mean and spread of classical filters on good images."""
 
 from __future__ import annotations
 
@@ -15,16 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.detectors.contracts import (
-    AnomalyMaps,
     FitRecord,
     FittingRun,
     Floats,
     ImageSequence,
     TrainingSource,
 )
-from blemish.detectors.filter_responses import CELL, LEAST_SIDE, Illumination, filter_responses
+from blemish.detectors.filter_deviation import FilterDeviation, responses_of
 from blemish.detectors.map_normaliser import resized_map
-from blemish.errors import Stopped, UsageError
+from blemish.errors import Stopped
 
 IMAGES = 300
 """Training images, at most, that mean and spread are measured on."""
@@ -34,19 +29,11 @@ FLATTENING = 0.5
 """Times the mean spread, added to that of each place, so that none counts without limit."""
 LEAST_SPREAD = 1e-3
 """Added to every spread, so that rounding does not count in images that are all alike."""
-ILLUMINATIONS: tuple[Illumination, ...] = ("log", "local")
 
 
-class FilterBank(nn.Module):
-    """Anomaly model: at each place the largest deviation of any filter from good images, in their spread.
+class FilterBank(nn.Module, FilterDeviation):
+    """Filter bank that can be fitted; see :class:`~blemish.detectors.filter_deviation.FilterDeviation`."""
 
-    The responses are :func:`~blemish.detectors.filter_responses.filter_responses`, once of the logarithm of
-    brightness and once of the image without slow changes of brightness; the map is the mean of both.
-    """
-
-    takes_absent = False
-    is_normalised = True
-    title = "deviation of classical filters"
     mean: Tensor
     spread: Tensor
 
@@ -64,27 +51,10 @@ class FilterBank(nn.Module):
         """True before :meth:`fit`."""
         return self.mean.numel() == 0
 
-    # -- the anomaly model -------------------------------------------------------------------------
-
-    def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
-        """The whole image, because responses are in units of its contrast."""
-        _check_size(*size)
-        return slice(0, size[0]), slice(0, size[1])
-
-    def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
-        _check_size(*x.shape[1:])
-        if np.isnan(x).any():
-            raise UsageError(
-                "the image has absent values (NaN), which filters cannot take; use fp-cae-add, fp-cae-concat or "
-                "fp-cae, or fill them"
-            )
-        if self.is_empty:
-            raise UsageError("the filters know no good images; fit them first")
-        responses = torch.from_numpy(_responses(x))  # (2, k, h, w)
-        size = (responses.shape[2], responses.shape[3])
-        mean, spread = (resized_map(part.cpu(), size) for part in (self.mean, self.spread))
-        deviation = ((responses - mean) / spread).abs().amax(1).mean(0)  # (h, w)
-        return AnomalyMaps(_at_pixels(deviation, x.shape[1:]), None)
+    @property
+    def reference(self) -> tuple[Floats, Floats]:
+        mean, spread = self.mean.cpu().numpy(), self.spread.cpu().numpy()
+        return mean, spread
 
     # -- fitting -----------------------------------------------------------------------------------
 
@@ -97,13 +67,13 @@ class FilterBank(nn.Module):
         for done, number in enumerate(chosen):
             if run.observer.should_stop():
                 raise Stopped(f"stopped after measuring filters on {done} of {len(chosen)} images")
-            responses.append(_responses(images[int(number)]))
+            responses.append(responses_of(images[int(number)]))
         self.fit_responses(responses)
         return FitRecord()
 
     def fit_images(self, images: ImageSequence) -> None:
         """Measure mean and spread on ``images`` (C, H, W), all of them."""
-        self.fit_responses([_responses(images[number]) for number in range(len(images))])
+        self.fit_responses([responses_of(images[number]) for number in range(len(images))])
 
     def fit_responses(self, responses: Sequence[Floats]) -> None:
         """Measure mean and spread of ``responses``, (2, k, h, w) of each image."""
@@ -135,26 +105,7 @@ class FilterBank(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_size(height: int, width: int) -> None:
-    if min(height, width) < LEAST_SIDE:
-        raise UsageError(
-            f"an image of {width} × {height} pixels is too small for the filters; it needs at least {LEAST_SIDE}"
-        )
-
-
-def _responses(x: Floats) -> Floats:
-    return np.stack([filter_responses(x, illumination) for illumination in ILLUMINATIONS])
-
-
 def _smoothed(values: Tensor, reach: int) -> Tensor:
     """Means over (2 reach + 1)² places of (n, k, h, w)."""
     side = 2 * reach + 1
     return F.avg_pool2d(F.pad(values, (reach,) * 4, mode="replicate"), side, 1)
-
-
-def _at_pixels(values: Tensor, shape: tuple[int, ...]) -> Floats:
-    """Values (h, w) of cells at each pixel of an image (H, W), whose last rows and columns no cell may cover."""
-    fine = F.interpolate(values[None, None], scale_factor=CELL, mode="bilinear", align_corners=False)
-    below, right = shape[0] - fine.shape[2], shape[1] - fine.shape[3]
-    padded: Floats = F.pad(fine, (0, right, 0, below), mode="replicate")[0, 0].numpy()
-    return padded

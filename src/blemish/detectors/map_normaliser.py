@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLATTENING = 2.0
-"""Times the mean spread, added to that of each place, so that none counts without limit."""
+from blemish.detectors.contracts import Floats
+from blemish.detectors.map_arrays import FLATTENING, LEAST_SPREAD, MapScale
+
 FEWEST = 16
 """Maps from which on each place has its own mean and spread."""
 
@@ -61,10 +62,16 @@ class MapNormaliser(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Spreads by which a map (..., h, w) of any size exceeds the mean, at least 0."""
-        spread = self.spread + FLATTENING * self.spread.mean() + 1e-6
+        spread = self.spread + FLATTENING * self.spread.mean() + LEAST_SPREAD
         size = (values.shape[-2], values.shape[-1])
         mean, spread = (resized_map(part[None, None], size)[0, 0] for part in (self.mean, spread))
         return ((values - mean) / spread).clamp(min=0)
+
+    @property
+    def scale(self) -> MapScale:
+        """The same mean and spread for maps as arrays."""
+        arrays: tuple[Floats, Floats] = (self.mean.cpu().numpy(), self.spread.cpu().numpy())
+        return MapScale(*arrays)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of places is not known before the file is read.

@@ -53,6 +53,7 @@ class MemoryBank(nn.Module):
     """
 
     takes_absent = False
+    keeps_good_images = True
     is_normalised = True
     """Whether the map is in units of the spread of good images already, so that an ensemble takes it as it is."""
 

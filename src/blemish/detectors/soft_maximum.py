@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from blemish.decision import trimmed
 from blemish.decision.conformal import Trim
+from blemish.detectors.combination import FADING, soft_maximum
 from blemish.detectors.confirmed_defects import choose_members
 from blemish.detectors.contracts import (
     AnomalyModel,
@@ -31,7 +32,7 @@ from blemish.detectors.contracts import (
     TrainableModel,
     TrainingSource,
 )
-from blemish.detectors.ensemble import FADING, Ensemble, for_inspection, soft_maximum
+from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
@@ -136,9 +137,10 @@ class SoftMaximumSelection:
             total = sum(shares[number] for number in some)
             weights = [shares[number] / total if number in some else 0.0 for number in range(len(scores))]
             values = [
-                torch.tensor(own) if weight else None for own, weight in zip(scores, weights, strict=True)
+                np.asarray(own, np.float32) if weight else None
+                for own, weight in zip(scores, weights, strict=True)
             ]
-            found: NDArray[np.float64] = soft_maximum(values, scales, powers, weights).double().numpy()
+            found: NDArray[np.float64] = soft_maximum(values, scales, powers, weights).astype(np.float64)
             return found
 
         choice = choose_members(

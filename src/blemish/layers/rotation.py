@@ -150,7 +150,7 @@ def loss_by_angle(x: Tensor, angles: Tensor) -> Tensor:
         reach = _RADIUS + 1
         # The part of the canvas inside the mask of an upright image, and the reach of the kernels around it.
         first = math.ceil((side - 1) / 2 - _half(side, _RIM)) - reach
-        canvas = onto_canvas(x, x.new_zeros(len(x)))[..., first : side - first, first : side - first]
+        canvas = onto_canvas(x, x.new_zeros(x.shape[0]))[..., first : side - first, first : side - first]
         gradients = _gradients(canvas)[..., reach:-reach, reach:-reach].flatten(2)  # (N, 2, pixels)
         directions = torch.stack([angles.cos(), angles.sin()], dim=1).float()  # (A, 2)
         return (directions @ gradients).abs().mean(dim=2)

@@ -156,7 +156,7 @@ class Rotation(Alignment):
     def angle(self, x: Tensor) -> Tensor:
         """Angle by which :meth:`forward` turns each image of ``x``: (N,), radians counter-clockwise."""
         if self.localisation is None:
-            return x.new_zeros(len(x), dtype=torch.float32)
+            return x.new_zeros(x.shape[0], dtype=torch.float32)
         view = self.view(x)
         with (
             torch.autocast(x.device.type, enabled=False),

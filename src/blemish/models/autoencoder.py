@@ -157,6 +157,10 @@ class Autoencoder(nn.Module):
                 chosen.append(part)
         if not chosen:
             return x
+        if torch.compiler.is_compiling():  # into a graph, which holds the draws of one image for all
+            for corruption in chosen:
+                x = corruption(x, generator)
+            return x
         # Each image alone, or its noise would depend on which others are inspected with it.
         images = []
         for one in x:

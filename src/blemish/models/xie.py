@@ -62,7 +62,8 @@ def _convolved(layer: nn.Module, x: Tensor, mask: Tensor | None) -> tuple[Tensor
 def _presence(x: Tensor) -> Tensor | None:
     """Mask of values of ``x`` (N, C, H, W) that are not NaN; None if all are present, which is the fast case."""
     absent = x.isnan()
-    return ~absent if absent.any() else None
+    # A graph cannot ask, so it always has the mask.
+    return ~absent if torch.compiler.is_compiling() or absent.any() else None
 
 
 class _Halving(nn.Module):

@@ -36,11 +36,23 @@ class SSIMParts(NamedTuple):
 def _map(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
     settings.window.check_fits(*x.shape[-2:])
     if settings.exponents == (1, 1, 1):
+        if torch.compiler.is_compiling():
+            return _traced_map(*as_working(x, y), settings)
         similarity: Tensor = SSIMMap.apply(*free_first(x, y), settings, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return similarity
     luminance, contrast, structure = _parts(*as_working(x, y), settings)
     alpha, beta, gamma = settings.exponents
     return _power(luminance, alpha) * _power(contrast, beta) * _power(structure, gamma)
+
+
+def _traced_map(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
+    """:class:`SSIMMap` in the same terms, as operations that a graph can hold."""
+    window, c1, c2, _ = settings
+    mu_x, mu_y, p, q = (window_mean(field, window) for field in (x, y, 2 * x * y, (x - y).square()))
+    difference = (mu_x - mu_y).square()
+    a1 = 2 * mu_x * mu_y + c1
+    a2 = p + (c1 + c2) - a1
+    return (a1 / (a1 + difference)) * (a2 / (a2 + q - difference))
 
 
 def _parts(x: Tensor, y: Tensor, settings: SSIMSettings) -> SSIMParts:

@@ -225,5 +225,15 @@ def window_mean(x: Tensor, window: Window) -> Tensor:
     """
     window.check()
     window.check_fits(*x.shape[-2:])
+    if torch.compiler.is_compiling():
+        return _traced_mean(x, window)
     mean: Tensor = _WindowMean.apply(x, window)  # type: ignore[no-untyped-call]
     return mean
+
+
+def _traced_mean(x: Tensor, window: Window) -> Tensor:
+    """``window_mean`` as two products with whole matrices, which a graph of any batch holds as two operations."""
+    rows, columns = (
+        _matrix_rows(window, length, 0, window.outputs(length)).to(x.dtype) for length in x.shape[-2:]
+    )
+    return rows @ x @ columns.T
