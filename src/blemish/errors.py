@@ -96,6 +96,10 @@ class CalibrationError(UsageError):
     """Too few good images for the false-reject rate that was asked for."""
 
 
+class ExportError(BlemishError):
+    """An exported model that does not agree with the one in torch."""
+
+
 class MissingExtraError(UsageError):
     """A feature whose optional packages are not installed; the message names the command that installs them."""
 

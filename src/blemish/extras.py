@@ -12,7 +12,6 @@ EXTRAS = {
     "train": (
         ("torch", "torch"),
         ("lightning", "lightning"),
-        ("safetensors", "safetensors"),
         ("matplotlib", "matplotlib"),
     ),
     "backbones": (("torchvision", "torchvision"),),
@@ -24,6 +23,8 @@ EXTRAS = {
         ("bjontegaard", "bjontegaard"),
     ),
     "large": (("zarr", "zarr"),),
+    "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
+    "openvino": (("openvino", "openvino"),),
 }
 """Packages of each extra, as (import name, distribution name)."""
 

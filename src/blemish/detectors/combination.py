@@ -68,7 +68,7 @@ class CombinedModel:
 
     @property
     def title(self) -> str:
-        return ", with ".join(dict.fromkeys(self.models[number].title for number in self._used))
+        return ", with ".join(dict.fromkeys(self.models[number].title for number in self.used))
 
     @property
     def takes_absent(self) -> bool:
@@ -85,14 +85,14 @@ class CombinedModel:
         return next(iter(self.networks), int(np.argmax(self.weights)))
 
     @property
-    def _used(self) -> list[int]:
+    def used(self) -> list[int]:
         """Numbers of the members that count, and of the one whose reconstruction is shown."""
         weights, shown = self.weights, self._reconstructing
         return [number for number in range(len(weights)) if weights[number] or number == shown]
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
         """Window of all members where it is the same; else the whole image, because each member has its own tiles."""
-        windows = [self.models[number].window(size, rows, columns) for number in self._used]
+        windows = [self.models[number].window(size, rows, columns) for number in self.used]
         if all(window == windows[0] for window in windows):
             return windows[0]
         return slice(0, size[0]), slice(0, size[1])
@@ -101,7 +101,7 @@ class CombinedModel:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
         shown: AnomalyMaps | None = None
         values: list[Floats | None] = [None] * len(self.models)
-        for number in self._used:
+        for number in self.used:
             maps = self.models[number].maps(x, hidden=hidden)
             shown = maps if number == self._reconstructing else shown
             values[number] = self.normalised(number, maps.anomaly)

@@ -249,8 +249,10 @@ class PatchBank(nn.Module):
                 columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
                 bank = images[rows, columns].reshape(-1, k).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
-                rows_of_block = block.reshape(-1, k)
-                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank).view(
+                # Features of one place are alike, and their common part would cost most of the precision.
+                centre = bank.mean(0)
+                rows_of_block = block.reshape(-1, k) - centre
+                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank - centre).view(
                     block.shape[:2]
                 )
         return nearest

@@ -19,12 +19,23 @@ from blemish.decision import Decision, find_regions, image_score, region_thresho
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
 from blemish.errors import ImageError, ModelError, UsageError, within_memory
+from blemish.extras import explain_missing
 from blemish.inspection.card import model_card
 from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile
+from blemish.inspection.export_guide import GUIDE_FILE, export_guide
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
-from blemish.storage.model_folder import DETECTOR, load_weights, read_document, write_model
+from blemish.runtime.model import ExportedModel, assembled
+from blemish.storage.model_folder import (
+    DETECTOR,
+    WEIGHTS_FILE,
+    load_weights,
+    read_document,
+    vouched,
+    weights_of,
+    write_model,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,6 +86,10 @@ class Detector:
         UsageError
             When the model has none.
         """
+        if self.file.export is not None:
+            raise UsageError(
+                "the model is exported, and this needs the one in torch; give the folder that blemish fit made"
+            )
         from blemish.detectors.factory import networks
 
         found = networks(self.model) if isinstance(self.model, TrainableModel) else {}
@@ -292,7 +307,12 @@ class Detector:
             When they cannot be written.
         """
         has_sheet = (Path(folder) / SHEET_FILE).is_file()
-        return write_model(folder, self.file, _module(self.model), self.card(has_sheet=has_sheet))
+        card = self.card(has_sheet=has_sheet)
+        if isinstance(self.model, ExportedModel):
+            guide = export_guide(self.file, self.model).encode()
+            files = {**self.model.graphs, GUIDE_FILE: guide}
+            return write_model(folder, self.file, self.model.weights, card, files)
+        return write_model(folder, self.file, weights_of(_module(self.model)), card)
 
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
@@ -325,8 +345,6 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         When the folder is no model, incomplete, edited, damaged, from a newer version of Blemish, or to be
         calibrated again.
     """
-    from blemish.extras import explain_missing
-
     folder = Path(folder)
     file = read_document(folder, DETECTOR, ModelFile)
     if calibrated and file.calibration is None:
@@ -335,6 +353,8 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
             f"was calibrated by Blemish {file.blemish} on scores of scenes that inspection no longer gives",
             f"run blemish calibrate {folder} {file.subject.upper()} --out NEW, which does not train",
         )
+    if file.export is not None:
+        return _load_exported(folder, file)
     with explain_missing():
         from blemish.detectors.ensemble import for_inspection
         from blemish.detectors.factory import build_model, upgrade_state_dict
@@ -347,6 +367,16 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         lambda weights: upgrade_state_dict(weights, file.recipe),
     )
     return Detector(for_inspection(model, device), file)
+
+
+def _load_exported(folder: Path, file: ModelFile) -> Detector:
+    record = file.export
+    assert record is not None
+    weights = vouched(folder / WEIGHTS_FILE, file.weights_sha256)
+    graphs = {name: vouched(folder / name, digest) for name, digest in record.graphs.items()}
+    rule = file.recipe.score
+    score = partial(image_score, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+    return Detector(assembled(record, weights, graphs, score, folder), file)
 
 
 def _module(model: AnomalyModel) -> nn.Module:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from blemish._version import __version__
 from blemish.data.fingerprint import Fingerprint
@@ -17,6 +17,7 @@ from blemish.errors import UsageError
 from blemish.inspection.upgrade import upgrade_v1
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
+from blemish.runtime.record import Export
 from blemish.storage.model_folder import DETECTOR, Document
 from blemish.storage.training_record import Training
 
@@ -71,6 +72,14 @@ class ModelFile(Document):
     """SHA-256 of those of them that a list gave a group, and that group."""
     lineage: tuple[Ancestor, ...] = ()
     """The models that this one goes on from, the first one first; ``recipe`` has the length of its training."""
+    export: Export | None = None
+    """Parts of a model that was exported to another runtime; None of one in torch."""
+
+    @model_serializer(mode="wrap")
+    def _without_export(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # A model in torch stays readable for versions that know no export.
+        data: dict[str, object] = serialise(self)
+        return {key: value for key, value in data.items() if key != "export" or value is not None}
 
     @classmethod
     def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,8 +105,19 @@ def weights_sha256(model: nn.Module) -> str:
 # -- writing -------------------------------------------------------------------------------------------
 
 
-def write_model(folder: str | Path, document: Document, model: nn.Module, card: str) -> Path:
-    """Write ``model.safetensors``, ``card.md`` and ``model.json``; the JSON last, so that it vouches.
+def write_model(
+    folder: str | Path,
+    document: Document,
+    weights: bytes,
+    card: str,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write ``model.safetensors``, ``card.md``, further ``files``, and ``model.json``; the JSON last, so that it vouches.
+
+    Parameters
+    ----------
+    weights: as :func:`weights_of` gives them.
+    files: content of each further file, by its name.
 
     Raises
     ------
@@ -118,11 +129,12 @@ def write_model(folder: str | Path, document: Document, model: nn.Module, card: 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(folder, f"cannot be made ({error.strerror})", "choose another --out") from None
-    weights = weights_of(model)
     content = {
         **document.model_dump(mode="json", exclude={"content_sha256"}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    for name, further in (files or {}).items():
+        write_bytes(folder / name, further)
     write_bytes(folder / WEIGHTS_FILE, weights)
     write_text(folder / CARD_FILE, card)
     write_json(folder / MODEL_FILE, {**content, "content_sha256": _content_sha256(content)})
@@ -244,20 +256,7 @@ def load_weights(
     from safetensors.torch import load
 
     path = folder / WEIGHTS_FILE
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read ({error.strerror})", "copy the whole model folder, or fit again"
-        ) from None
-    if hashlib.sha256(weights).hexdigest() != document.weights_sha256:
-        raise ModelError(
-            path,
-            f"is damaged, or not the one that {MODEL_FILE} was written for",
-            "finish the interrupted fit with --resume"
-            if (folder / CHECKPOINT).is_dir()
-            else "copy the whole model folder again, or fit again",
-        )
+    weights = vouched(path, document.weights_sha256)
     try:
         model = build()
         tensors = load(weights)
@@ -272,6 +271,31 @@ def load_weights(
             f"upgrade to the Blemish that made it ({document.blemish}; this is {__version__}), or fit again",
         ) from None
     return model
+
+
+def vouched(path: Path, sha256: str) -> bytes:
+    """Content of a file of a model folder, whose digest is ``sha256``.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, damaged or another one.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read ({error.strerror})", "copy the whole model folder, or fit again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError(
+            path,
+            f"is damaged, or not the one that {MODEL_FILE} was written for",
+            "finish the interrupted fit with --resume"
+            if (path.parent / CHECKPOINT).is_dir()
+            else "copy the whole model folder again, or fit again",
+        )
+    return content
 
 
 def _refuse_nan(path: Path, tensors: Mapping[str, Tensor]) -> None:

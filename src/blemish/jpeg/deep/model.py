@@ -15,7 +15,14 @@ from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.encoder import Encoded, encode_to_target, encoded
 from blemish.jpeg.transform import luma_of
-from blemish.storage.model_folder import JPEG_ENCODER, Document, load_weights, read_document, write_model
+from blemish.storage.model_folder import (
+    JPEG_ENCODER,
+    Document,
+    load_weights,
+    read_document,
+    weights_of,
+    write_model,
+)
 from blemish.storage.training_record import Training, upgrade_training_v1
 
 
@@ -123,7 +130,7 @@ class DeepEncoder:
         FileError
             When they cannot be written.
         """
-        return write_model(folder, self.file, self.model, self.card())
+        return write_model(folder, self.file, weights_of(self.model), self.card())
 
     def card(self) -> str:
         """The model in a page of Markdown, for people."""

@@ -1,0 +1,1 @@
+"""Exported models: anomaly models that ONNX Runtime or OpenVINO computes, without torch."""

@@ -1,0 +1,167 @@
+"""Memory bank as arrays and graphs: that of :mod:`blemish.detectors.patch_bank`, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from blemish.detectors.contracts import AnomalyMaps, Floats
+from blemish.detectors.map_arrays import MapScale, axis_matrix, places_matrix, resized_array, separable
+from blemish.errors import UsageError
+from blemish.runtime.features import Features
+from blemish.runtime.record import ExportedBank, ExportedMemory
+from blemish.runtime.sessions import Session
+
+QUERIES = 512
+"""Features that are compared at once where places do not matter."""
+BLOCK = 4
+"""Side in steps of the places that are compared at once where they do."""
+SEARCHED, SQUARES = "features", "squares"
+"""Names of the input and the output of a graph that searches a bank."""
+
+
+class ArrayBank:
+    """Distance of an image to features of good images, normalised by good images.
+
+    Parameters
+    ----------
+    record, extractor: of the bank.
+    arrays: ``mean`` (f,), ``basis`` (f, k), ``normaliser.mean`` and ``normaliser.spread``; and where places matter
+        ``bank`` (h, w, images, k) and ``size`` (2,), what every image is brought to.
+    search: squared distance of features to the nearest of the bank, where places do not matter.
+    """
+
+    def __init__(
+        self,
+        record: ExportedBank,
+        extractor: Features,
+        arrays: Mapping[str, np.ndarray],
+        search: Session | None,
+    ) -> None:
+        self.record, self.extractor, self.search = record, extractor, search
+        self.mean, self.basis = arrays["mean"], arrays["basis"]
+        self.scale = MapScale(arrays["normaliser.mean"], arrays["normaliser.spread"])
+        self.size: tuple[int, int] | None = None
+        if search is None:
+            height, width = arrays["size"].tolist()
+            self.size = (height, width)
+            self.bank = arrays["bank"]  # (h, w, images, k) in half precision
+            # Every other place decides which images are the nearest.
+            self.sparse = np.ascontiguousarray(self.bank[::2, ::2].astype(np.float32))
+
+    def check(self, height: int, width: int) -> None:
+        """Refuse an image that is too small.
+
+        Raises
+        ------
+        UsageError
+            Naming the size and the least one.
+        """
+        least, title = self.record.extractor.least_side, self.record.extractor.title
+        if min(height, width) < least:
+            raise UsageError(
+                f"an image of {width} × {height} pixels is too small for the features {title}; it needs at "
+                f"least {least}"
+            )
+
+    def __call__(self, x: Floats) -> Floats:
+        """Map (H, W) of an image (C, H, W), at least 0."""
+        self.check(x.shape[1], x.shape[2])
+        reduced = self.extractor.reduced(x)
+        view = reduced if self.size is None else resized_array(reduced, self.size)
+        features = self.extractor.projected(view, self.mean, self.basis)  # (h, w, k)
+        squares = self._anywhere(features) if self.search is not None else self._by_place(features)
+        distances = np.sqrt(np.maximum(squares / np.float32(2 * len(self.mean)), 0))
+        values = self.scale(distances)  # (h, w)
+        own = self.record.extractor
+        rows, columns = (
+            _at_pixels(places, own.stride, own.offset, side, reduced_side, final)
+            for places, side, reduced_side, final in zip(
+                values.shape, view.shape[1:], reduced.shape[1:], x.shape[1:], strict=True
+            )
+        )
+        return separable(values, rows, columns)
+
+    def _anywhere(self, features: Floats) -> Floats:
+        assert self.search is not None
+        queries = features.reshape(-1, features.shape[2])
+        # The last column multiplies the squared lengths of the bank's features.
+        scaled = np.concatenate([-2 * queries, np.ones((len(queries), 1), np.float32)], 1)
+        found = [
+            self.search({SEARCHED: scaled[start : start + QUERIES]})
+            for start in range(0, len(queries), QUERIES)
+        ]
+        squares = np.concatenate(found) + np.einsum("nk,nk->n", queries, queries)
+        return squares.reshape(features.shape[:2])
+
+    def _nearest_images(self, queries: Floats) -> np.ndarray:
+        """Numbers in the bank of the images nearest to ``queries`` (h, w, k), as the bank in torch finds them."""
+        distance = np.zeros(self.sparse.shape[2], np.float32)
+        for query, row in zip(queries[::2, ::2], self.sparse, strict=True):  # (w, k), (w, images, k)
+            difference = row - query[:, None]
+            distance += np.sqrt(np.einsum("wik,wik->wi", difference, difference)).sum(0)
+        count = min(self.record.nearest_images, len(distance))
+        return np.argpartition(distance, count - 1)[:count]
+
+    def _by_place(self, queries: Floats) -> Floats:
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w)."""
+        height, width, k = queries.shape
+        reach = self.record.reach
+        images = self.bank[:, :, self._nearest_images(queries)].astype(np.float32)
+        nearest = np.empty((height, width), np.float32)
+        for top in range(0, height, BLOCK):
+            rows = slice(max(0, top - reach), top + BLOCK + reach)
+            for left in range(0, width, BLOCK):
+                columns = slice(max(0, left - reach), left + BLOCK + reach)
+                near = images[rows, columns].reshape(-1, k)
+                # Features of one place are alike, and their common part would cost most of the precision.
+                centre = near.mean(0)
+                near = near - centre
+                block = queries[top : top + BLOCK, left : left + BLOCK]
+                own = block.reshape(-1, k) - centre
+                squares = np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)
+                least = squares.min(1) + np.einsum("nk,nk->n", own, own)
+                nearest[top : top + BLOCK, left : left + BLOCK] = least.reshape(block.shape[:2])
+        return nearest
+
+
+@lru_cache(maxsize=64)
+def _at_pixels(places: int, stride: int, offset: int, side: int, reduced: int, final: int) -> Floats:
+    """Matrix (final, places): places of a view of ``side`` pixels, resized to ``reduced``, then to ``final``."""
+    matrix = places_matrix(places, stride, offset, side)
+    for of, to in ((side, reduced), (reduced, final)):
+        if of != to:
+            matrix = axis_matrix(of, to) @ matrix
+    return matrix
+
+
+class ArrayMemory:
+    """Anomaly model of banks, whose maps are added."""
+
+    takes_absent = False
+    keeps_good_images = True
+    is_normalised = True
+
+    def __init__(self, record: ExportedMemory, banks: Sequence[ArrayBank]) -> None:
+        self.title = record.title
+        self.banks = banks
+
+    def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The whole image, because features are relative to it."""
+        for bank in self.banks:
+            bank.check(*size)
+        return slice(0, size[0]), slice(0, size[1])
+
+    def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
+        """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
+        if np.isnan(x).any():
+            raise UsageError(
+                "the image has absent values (NaN), which a memory bank cannot take; use fp-cae-add, "
+                "fp-cae-concat or fp-cae, or fill them"
+            )
+        total, *rest = (bank(x) for bank in self.banks)
+        for values in rest:
+            total = total + values
+        return AnomalyMaps(total, None)
