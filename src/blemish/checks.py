@@ -18,6 +18,7 @@ OPTIONAL = {
     "backbones": "recipes that need backbones",
     "jpeg": "the JPEG commands",
     "large": "scenes of several modalities",
+    "sklearn": "users of blemish.sklearn",
 }
 CORE = (
     "numpy",

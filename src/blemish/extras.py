@@ -24,6 +24,7 @@ EXTRAS = {
         ("bjontegaard", "bjontegaard"),
     ),
     "large": (("zarr", "zarr"),),
+    "sklearn": (("sklearn", "scikit-learn"),),
 }
 """Packages of each extra, as (import name, distribution name)."""
 
