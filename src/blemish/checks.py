@@ -15,9 +15,14 @@ from blemish.extras import EXTRAS, install_line, one_line, reinstall_line
 
 # Optional extras, and who needs them; `blemish recipes` lists the recipes that do.
 OPTIONAL = {
+    "train": "training and models in torch",
     "backbones": "recipes that need backbones",
+    "features": "memory banks of EfficientNet-Lite features",
     "jpeg": "the JPEG commands",
     "large": "scenes of several modalities",
+    "sklearn": "users of blemish.sklearn",
+    "export": "exports",
+    "openvino": "models that are exported for OpenVINO",
 }
 CORE = (
     "numpy",
@@ -30,6 +35,8 @@ CORE = (
     "rich",
     "jinja2",
     "pyyaml",
+    "onnxruntime",
+    "safetensors",
 )
 
 
@@ -56,19 +63,15 @@ def run_checks() -> list[Check]:
         Check("System", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_memory()}"),
     ]
     checks += [_package(name, f"type: pip install '{name}'") for name in CORE]
-    missing = False
     for extra, packages in EXTRAS.items():
         for module, distribution in packages:
             remedy = install_line(extra)
             if util.find_spec(module) is not None:
                 checks.append(_package(distribution, remedy))
-            elif extra in OPTIONAL:
+            else:
                 found = f"not installed; only {OPTIONAL[extra]} ask for it: {remedy}"
                 checks.append(Check(distribution, found, remedy=remedy))
-            else:
-                missing = True
-                checks.append(Check(distribution, "missing", False, remedy))
-    if not missing:
+    if all(util.find_spec(module) is not None for module, _ in EXTRAS["train"]):
         machine = _machine()
         checks += [*_weights(), machine] if machine.ok else [machine]
     return checks

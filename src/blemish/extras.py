@@ -25,6 +25,7 @@ EXTRAS = {
     "large": (("zarr", "zarr"),),
     "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
     "openvino": (("openvino", "openvino"),),
+    "sklearn": (("sklearn", "scikit-learn"),),
 }
 """Packages of each extra, as (import name, distribution name)."""
 

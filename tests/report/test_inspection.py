@@ -14,13 +14,13 @@ from blemish.decision.regions import Region
 from blemish.errors import ImageError
 from blemish.report.inspection import (
     HANDFUL,
-    ImageViews,
     ModelSummary,
     mistakes,
     most_suspicious_first,
     write_inspection_report,
 )
 from blemish.report.page import Prose, TableSection
+from blemish.report.views import ImageViews
 
 MODEL = ModelSummary("weave", "ssim-ae", "a paper", "1 − SSIM", "trained on 40 good images")
 

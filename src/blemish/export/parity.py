@@ -63,7 +63,7 @@ def generated_images(file: ModelFile) -> Iterator[LoadedImage]:
     for number in range(GENERATED):
         # A size that differs from the median one a little, where sizes did.
         height, width = (
-            int(round(spread.median)) if number % 2 == 0 else spread.max for spread in (own.height, own.width)
+            round(spread.median) if number % 2 == 0 else spread.max for spread in (own.height, own.width)
         )
         noise = rng.random((own.channels, height, width), np.float32)
         smooth = ndimage.gaussian_filter(noise, (0, 3, 3)) + 0.2 * noise

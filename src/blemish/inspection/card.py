@@ -1,8 +1,9 @@
-"""Model card: a fitted detector in a page of Markdown."""
+"""Model card: a fitted detector in a page of Markdown, in a card for notebooks, and in one line."""
 
 from __future__ import annotations
 
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns
+from blemish.report.numbers import counted
 
 
 def model_card(file: ModelFile, *, has_sheet: bool = False) -> str:
@@ -35,6 +36,34 @@ def model_card(file: ModelFile, *, has_sheet: bool = False) -> str:
         )
         + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
     )
+
+
+def model_in_one_line(file: ModelFile) -> str:
+    """Recipe, number of images or scenes, and threshold."""
+    decision = file.decision
+    threshold = "not calibrated" if decision is None else f"threshold {decision.threshold:.4g}"
+    return f"{file.recipe.name!r}, {counted(file.fingerprint.count, file.subject[:-1])}, {threshold}"
+
+
+def model_in_html(file: ModelFile) -> str:
+    """Short card in HTML: recipe, images, threshold and guarantee; every text is escaped."""
+    from blemish.report.notebook import facts_card
+
+    recipe, data, decision = file.recipe, file.fingerprint, file.decision
+    channels = f"{data.channels} channel{'s' * (data.channels != 1)}"
+    parts = "" if file.subject == "scenes" else f"; {_split(file)}"
+    pairs = [
+        ("recipe", f"{recipe.name}, {recipe.paper}"),
+        (file.subject, f"{data.count}, {channels}, {data.kind}{parts}"),
+    ]
+    if decision is None:
+        return facts_card(recipe.title, [*pairs, ("threshold", "not calibrated")])
+    calibrated = f"calibrated on {len(decision.calibration.scores)} {decision.calibration.unit.words}"
+    pairs += [
+        ("threshold", f"{decision.threshold:.6g}, {calibrated}"),
+        ("guarantee", decision.guarantee),
+    ]
+    return facts_card(recipe.title, pairs)
 
 
 def _decision(file: ModelFile) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.appearance import stretched
 from blemish.data.image import LoadedImage
 from blemish.decision import Inspection, Region, region_mask
 
@@ -59,6 +60,25 @@ class Detection:
     seconds: float
     other_kind: str | None = None
     """By what the image is of another kind than the good ones; None of one that is of their kind."""
+    brightness: float = 1.0
+    """Factor by which the image is brightened where people look at it, as reports do with values of 10 or 12 bits."""
+
+    def __repr__(self) -> str:
+        regions = f"{len(self.regions)} region{'s' * (len(self.regions) != 1)}"
+        return (
+            f"Detection({self.name!r}, {self.size[0]} × {self.size[1]} pixels, score {self.score:.4g}, "
+            f"threshold {self.threshold:.4g}, p = {self.p_value:.3g}, "
+            f"{'rejected' if self.is_anomalous else 'accepted'}"
+            f"{' as of another kind' if self.other_kind is not None else ''}, {regions})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Card for notebooks: the decision in words, the image, and its anomaly map over it."""
+        from blemish.report.notebook import detection_card
+        from blemish.report.views import ImageViews
+
+        shown = ImageViews(stretched(self.loaded.pixels, self.brightness), None, self.map)
+        return detection_card(self.record(), shown, self.pixel_threshold, self.region_threshold)
 
     @property
     def image(self) -> NDArray[np.float32]:

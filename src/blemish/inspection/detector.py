@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.data.appearance import SIZES, appearance, differences, without
+from blemish.data.appearance import SIZES, appearance, differences, stretch, without
 from blemish.data.frames import from_memory
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score, region_threshold
@@ -20,7 +20,7 @@ from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
 from blemish.errors import ImageError, ModelError, UsageError, within_memory
 from blemish.extras import explain_missing
-from blemish.inspection.card import model_card
+from blemish.inspection.card import model_card, model_in_html, model_in_one_line
 from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile
 from blemish.inspection.export_guide import GUIDE_FILE, export_guide
@@ -61,6 +61,13 @@ class Detector:
     def __init__(self, model: AnomalyModel, file: ModelFile) -> None:
         self.model = model
         self.file = file
+
+    def __repr__(self) -> str:
+        return f"Detector({model_in_one_line(self.file)})"
+
+    def _repr_html_(self) -> str:
+        """Card for notebooks: recipe, images, threshold and guarantee."""
+        return model_in_html(self.file)
 
     @property
     def recipe(self) -> Recipe:
@@ -236,6 +243,7 @@ class Detector:
             planes=scored.planes,
             seconds=time.perf_counter() - begun,
             other_kind=scored.other_kind,
+            brightness=stretch(self.file.fingerprint.appearance),
         )
 
     def measure(self, image: LoadedImage) -> ScoredImage:

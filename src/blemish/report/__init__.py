@@ -2,7 +2,7 @@
 
 from blemish.report.charts import CurveChart, Histogram, Line, Series
 from blemish.report.colours import HEAT, displayable, heat, overlay
-from blemish.report.inspection import ImageViews, ModelSummary, write_inspection_report
+from blemish.report.inspection import ModelSummary, write_inspection_report
 from blemish.report.page import (
     FigurePanel,
     Figures,
@@ -15,6 +15,7 @@ from blemish.report.page import (
     TableSection,
     write_page,
 )
+from blemish.report.views import ImageViews
 
 __all__ = [
     "HEAT",

@@ -213,13 +213,47 @@ def overlay(
         _blend(pixels[rows], anomaly_map[rows], pixel_threshold)
     drawn = Image.fromarray(pixels)
 
-    line = max(1, round(max(size) / 320))
+    line = _line(size)
     if mask is not None:
-        inner = _grow(mask, line) & ~mask
-        _paint(drawn, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
-        _paint(drawn, inner, _GROUND_TRUTH)
+        _outline(drawn, mask, _GROUND_TRUTH, line)
     _draw_boxes(drawn, regions, (size[1] / width, size[0] / height), line)
     return np.asarray(drawn)
+
+
+def glow(
+    image: Floats, anomaly_map: Floats, middle: float, level: float, regions: Sequence[Box] = (), *, side: int
+) -> Pixels:
+    """Draw the whole anomaly map over its image, on the scale of :func:`heat`, and outline what is above ``level``.
+
+    A numbered box around each of ``regions``, as in :func:`overlay`, leads the eye to those of a few pixels.
+
+    ``image`` is (C, H, W), of 8 or 16 bits or floats in [0, 1], ``anomaly_map`` is (H, W), ``middle`` the value at
+    mid-scale; returns uint8 (H, W, 3) with a longer side of ``side`` pixels. Raises ``UsageError`` if ``middle`` is
+    negative or not finite.
+    """
+    size = size_within((image.shape[1], image.shape[2]), side)
+    values = fit_map(anomaly_map, size)
+    hot = heat(values, middle)
+    # Where the map is low, most of what is seen is the image; the strongest places are nearly the colours of the scale.
+    strength = 0.4 + 0.4 * _position(values, middle)[..., None]
+    pixels = fitted(image, size)
+    drawn = Image.fromarray(np.rint(pixels + strength * (hot.astype(np.float64) - pixels)).astype(np.uint8))
+    line = _line(size)
+    _outline(drawn, values > np.float64(level), _LIGHT, line)
+    _draw_boxes(drawn, regions, (size[1] / image.shape[2], size[0] / image.shape[1]), line)
+    return np.asarray(drawn)
+
+
+def _line(size: tuple[int, int]) -> int:
+    """Width of lines in an image of ``size``."""
+    return max(1, round(max(size) / 320))
+
+
+def _outline(image: Image.Image, mask: Mask, colour: tuple[int, int, int], line: int) -> None:
+    """Draw a line around a mask, with a dark line around it that shows on bright ground."""
+    inner = _grow(mask, line) & ~mask
+    _paint(image, _grow(mask, 2 * line) & ~mask & ~inner, _DARK)
+    _paint(image, inner, colour)
 
 
 def _blend(pixels: Pixels, anomaly_map: Floats, pixel_threshold: float) -> None:

@@ -14,10 +14,8 @@ import numpy.typing as npt
 from blemish._version import __version__
 from blemish.decision.drift import Drift
 from blemish.decision.records import Inspection
-from blemish.decision.regions import Region, region_threshold
 from blemish.errors import BlemishError, within_memory
 from blemish.report.charts import CurveChart, Histogram, Line, Series
-from blemish.report.colours import fit_map, fitted, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import (
     FigurePanel,
@@ -32,6 +30,7 @@ from blemish.report.page import (
     Tone,
     write_page,
 )
+from blemish.report.views import ImageViews, image_panels, regions_in_words
 
 Scores: TypeAlias = Sequence[float] | npt.NDArray[np.floating]
 
@@ -53,20 +52,6 @@ class ModelSummary:
     paper: str
     measure: str
     trained: str
-
-
-@dataclass(frozen=True)
-class ImageViews:
-    """Images of one inspection, all at the size of the image.
-
-    ``image`` and ``reconstruction`` are (C, H, W), of 8 or 16 bits or in [0, 1]; ``map`` is the anomaly map, (H, W), at least 0; ``mask``
-    is the ground-truth mask, (H, W), if there is one.
-    """
-
-    image: npt.NDArray[np.floating]
-    reconstruction: npt.NDArray[np.floating] | None
-    map: npt.NDArray[np.floating]
-    mask: npt.NDArray[np.bool_] | None = None
 
 
 def most_suspicious_first(records: Sequence[Inspection]) -> list[Inspection]:
@@ -286,7 +271,7 @@ def _median(records: Sequence[Inspection]) -> Inspection | None:
 
 def _three(found: ImageViews, record: Inspection, pixel_threshold: float) -> list[FigurePanel]:
     """Image, anomaly map and overlay."""
-    every = _panels(ImageViews(found.image, None, found.map, found.mask), record, pixel_threshold)
+    every = image_panels(ImageViews(found.image, None, found.map, found.mask), record, pixel_threshold, _SIDE)
     names = ("image", "anomaly map", "overlay" if found.mask is None else "overlay, true defect outlined")
     return [FigurePanel(name, panel.image, panel.kind) for name, panel in zip(names, every, strict=True)]
 
@@ -303,40 +288,13 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
         badges.append((f"known: {record.label}", "plain"))
     try:
         with within_memory(Path(record.path)):
-            shown = _panels(panels(record), record, pixel_threshold)
+            shown = image_panels(panels(record), record, pixel_threshold, _SIDE)
     except BlemishError as error:
         return ImageRow(record.path, f"Cannot be shown: {error}", badges)
-    caption = _regions_in_words(record.regions)
+    caption = regions_in_words(record.regions)
     if record.other_kind is not None:
         caption = f"Not of the kind of the good images: {record.other_kind}. {caption}"
     return ImageRow(record.path, caption, badges, shown)
-
-
-def _regions_in_words(regions: Sequence[Region]) -> str:
-    if not regions:
-        return ""
-    first = regions[0]
-    return (
-        f"{counted(len(regions), 'region')}; the strongest is {first.width} × {first.height} pixels "
-        f"at ({first.x}, {first.y}), peak {number(first.peak)}"
-    )
-
-
-def _panels(found: ImageViews, record: Inspection, pixel_threshold: float) -> list[FigurePanel]:
-    # Heat and boxes are drawn at the size of the page: drawn larger and then reduced, a defect of a few
-    # pixels and the lines around it would fade.
-    size = size_within(found.map.shape, _SIDE)
-    small = size if max(found.map.shape) > _SIDE else found.map.shape
-    panels = [FigurePanel("image", fitted(found.image, small))]
-    if found.reconstruction is not None:
-        panels.append(FigurePanel("reconstruction", fitted(found.reconstruction, small)))
-    panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
-    level = region_threshold(found.map, pixel_threshold, is_anomalous=record.score > record.threshold)
-    drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=_SIDE)
-    panels.append(
-        FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)
-    )
-    return panels
 
 
 def _decisions(order: Sequence[Inspection]) -> TableSection:

@@ -212,14 +212,15 @@ def _table(table: TableSection) -> dict[str, Any]:
     return {"columns": table.columns, "numeric": numeric, "rows": rows, "note": table.note}
 
 
-def _heat_gradient() -> str:
+def heat_gradient() -> str:
     """Format the heat scale as the stops of a CSS gradient."""
     last = len(HEAT) - 1
     stops = [f"#{bytes(HEAT[i]).hex()} {100 * i / last:.1f}%" for i in range(0, last + 1, 2)]
     return ", ".join(stops)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this room; every text that they are given is escaped."""
     environment = Environment(
         loader=PackageLoader("blemish.report"),
         autoescape=True,
@@ -238,11 +239,15 @@ def render_page(*, title: str, subtitle: str = "", sections: Sequence[Section], 
     >>> "&lt;a&gt;.png" in page, "0.25" in page, "https:" in page
     (True, True, False)
     """
-    template = _environment().get_template("page.html")
+    template = environment().get_template("page.html")
     text = template.render(
-        title=title, subtitle=subtitle, views=_views(sections), footer=footer, heat_gradient=_heat_gradient()
+        title=title, subtitle=subtitle, views=_views(sections), footer=footer, heat_gradient=heat_gradient()
     )
-    # A file name that is not valid Unicode reaches Python with lone surrogates, which UTF-8 cannot hold.
+    return encodable(text)
+
+
+def encodable(text: str) -> str:
+    """``text`` that UTF-8 can hold: a file name that is not valid Unicode reaches Python with lone surrogates."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -93,7 +93,7 @@ class ArrayBank:
             self.search({SEARCHED: scaled[start : start + QUERIES]})
             for start in range(0, len(queries), QUERIES)
         ]
-        squares = np.concatenate(found) + np.einsum("nk,nk->n", queries, queries)
+        squares: Floats = np.concatenate(found) + np.einsum("nk,nk->n", queries, queries)
         return squares.reshape(features.shape[:2])
 
     def _nearest_images(self, queries: Floats) -> np.ndarray:

@@ -54,13 +54,13 @@ class StructureFeatures:
                 f"{patch} × {patch}; it needs more than {patch // 2}"
             )
         patches = _patches(view, patch, self.record.stride)  # (h, w, C, patch²)
-        height, width, channels = patches.shape[:3]
+        height, width = patches.shape[:2]
         patches = patches - patches.mean(3, keepdims=True)
         flat = patches.reshape(height * width, -1)  # (h · w, C · patch²)
         deviation = np.sqrt(np.einsum("nf,nf->n", flat, flat) / np.float32(flat.shape[1]))
         floor = np.float32(self.record.floor) * max(deviation.mean(), np.float32(1e-6))
         # The deviation divides the products, which are far fewer than the values.
-        found = (flat @ basis) / (deviation + floor)[:, None] - mean @ basis
+        found: Floats = (flat @ basis) / (deviation + floor)[:, None] - mean @ basis
         return found.reshape(height, width, -1)
 
 
