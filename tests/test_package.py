@@ -42,6 +42,7 @@ WITHOUT_TORCH = (
     "preprocessing",
     "decision",
     "recipes",
+    "runtime",
     "inspection",
     "evaluation",
     "report",

@@ -18,7 +18,7 @@ LONGEST = 450  # lines of a module
 ROOMS = (
     "_version", "errors", "limits", "extras", "observer", "interruption", "workers", "storage",
     "data", "preprocessing", "decision",
-    "layers", "similarity", "recipes", "models", "detectors",
+    "layers", "similarity", "recipes", "models", "detectors", "runtime",
     "report", "training", "inspection", "evaluation", "export", "serve",
     "sklearn", "jpeg", "demo", "checks", "cli", "panels", "__main__",
 )  # fmt: skip

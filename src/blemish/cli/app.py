@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blemish._version import __version__
+from blemish.cli.export import export
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
@@ -44,6 +45,9 @@ app.command(
     epilog="Examples: `blemish study bergmann2018 --quick` · "
     "`blemish study kumar2025 --data screw/ --seeds 0,1,2 --set training.steps=2000`"
 )(study)
+app.command(
+    epilog="Examples: `blemish export model good/ --out exported` · `blemish export model --to openvino --out exported`"
+)(export)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -11,11 +13,13 @@ from scipy import ndimage
 from blemish.data.datasets import find_images
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import LoadedImage, read_image
+from blemish.detectors.combination import CombinedModel
 from blemish.detectors.contracts import Floats
 from blemish.errors import ExportError, FileError, ImageError
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import ModelFile
 from blemish.observer import Observer
+from blemish.runtime.model import ExportedModel
 from blemish.runtime.record import Parity
 
 IMAGES = 16
@@ -74,9 +78,7 @@ def generated_images(file: ModelFile) -> Iterator[LoadedImage]:
         yield LoadedImage(Path(f"generated image {number + 1}"), pixels)
 
 
-def compared(
-    torch_model: Detector, exported: Detector, source: Path | None, observer: Observer | None = None
-) -> Parity:
+def compared(torch_model: Detector, exported: Detector, source: Path | None, observer: Observer) -> Parity:
     """Largest differences of ``exported`` from ``torch_model``.
 
     Parameters
@@ -90,49 +92,79 @@ def compared(
     FileError
         When ``source`` holds no image that the model takes.
     """
-    observer = observer or Observer()
     file = torch_model.file
-    is_generated = source is None or file.subject == "scenes"
+    images = None if file.subject == "scenes" else check_images(file, source)
     pairs = (
         _pairs_of_windows(torch_model, exported)
-        if file.subject == "scenes"
-        else _pairs_of_images(torch_model, exported, check_images(file, source))
+        if images is None
+        else _pairs_of_images(torch_model, exported, images)
     )
-    score = anomaly_map = 0.0
-    count = 0
     threshold = None if file.decision is None else file.decision.threshold
-    for name, (first, first_map), (second, second_map) in pairs:
-        count += 1
-        own_score = abs(first - second) / max(abs(first), LEAST)
-        own_map = float(np.nanmax(np.abs(first_map - second_map), initial=0.0))
-        own_map /= max(float(np.nanmax(np.abs(first_map), initial=0.0)), LEAST)
-        if np.isnan(first_map).tobytes() != np.isnan(second_map).tobytes():
-            raise ExportError(f"{name}: the exported model has no value elsewhere than the one in torch")
+    count = GENERATED if images is None else len(images)
+    score = anomaly_map = 0.0
+    for done, pair in enumerate(pairs):
+        own_score, own_map = pair.differences()
         score, anomaly_map = max(score, own_score), max(anomaly_map, own_map)
         if not own_score <= SCORE_TOLERANCE or not own_map <= MAP_TOLERANCE:
             raise ExportError(
-                f"{name}: the exported model gives the score {second:.6g} and torch {first:.6g}, maps differ by "
-                f"{own_map:.1e} of their largest value; nothing is written: report it, with the versions of torch and "
-                "the runtime"
+                f"{pair.name}: the exported model gives the score {pair.scores[1]:.6g} and torch {pair.scores[0]:.6g}, "
+                f"maps differ by {own_map:.1e} of their largest value; nothing is written: report it, with the versions of "
+                "torch and the runtime"
             )
-        # The threshold is the score of one of the calibration images, which is above or below it by rounding alone.
-        if threshold is None or abs(first - threshold) <= SCORE_TOLERANCE * abs(threshold):
-            continue
-        if (first > threshold) != (second > threshold):
+        if pair.is_whole and threshold is not None and pair.decides_otherwise(threshold):
             raise ExportError(
-                f"{name}: the exported model decides otherwise than torch ({second:.9g} and {first:.9g} at "
-                f"the threshold {threshold:.9g}); nothing is written"
+                f"{pair.name}: the exported model decides otherwise than torch ({pair.scores[1]:.9g} and "
+                f"{pair.scores[0]:.9g} at the threshold {threshold:.9g}); nothing is written"
             )
-    return Parity(images=count, generated=is_generated, score=score, map=anomaly_map)
+        observer.count(min(done + 1, count), count)
+    return Parity(images=count, generated=source is None or images is None, score=score, map=anomaly_map)
 
 
-_Pair = tuple[str, tuple[float, Floats], tuple[float, Floats]]
+class _Pair(NamedTuple):
+    """Scores and maps of one image, by torch and by the exported model."""
+
+    name: str
+    scores: tuple[float, float]
+    maps: tuple[Floats, Floats]
+    is_whole: bool
+    """Whether they are of the whole model, not of a member."""
+
+    def differences(self) -> tuple[float, float]:
+        """Of the score and of the map, relative; infinite where only one of them has a value."""
+        first, second = self.maps
+        largest = max(float(np.nanmax(np.abs(first), initial=0.0)), LEAST)
+        is_absent = np.isnan(first)
+        if not np.array_equal(is_absent, np.isnan(second)):
+            return math.inf, math.inf
+        difference = float(np.abs(first - second)[~is_absent].max(initial=0.0)) / largest
+        return abs(self.scores[0] - self.scores[1]) / max(abs(self.scores[0]), LEAST), difference
+
+    def decides_otherwise(self, threshold: float) -> bool:
+        """True if only one of the scores is above ``threshold``, and that not by rounding.
+
+        The threshold is the score of one of the calibration images, which is above or below it by rounding alone.
+        """
+        if abs(self.scores[0] - threshold) <= SCORE_TOLERANCE * abs(threshold):
+            return False
+        return (self.scores[0] > threshold) != (self.scores[1] > threshold)
 
 
 def _pairs_of_images(first: Detector, second: Detector, images: Sequence[LoadedImage]) -> Iterator[_Pair]:
     for image in images:
         one, other = first.measure(image), second.measure(image)
-        yield str(image.path), (one.score, one.map), (other.score, other.map)
+        yield _Pair(str(image.path), (one.score, other.score), (one.map, other.map), True)
+        x = first.file.preprocessing.apply(image).pixels
+        yield from _pairs_of_members(first, second, x, str(image.path))
+
+
+def _pairs_of_members(first: Detector, second: Detector, x: Floats, name: str) -> Iterator[_Pair]:
+    """Maps of each member of an ensemble: of an image that is unlike all good ones, one member may hide the others."""
+    own = second.model.model if isinstance(second.model, ExportedModel) else second.model
+    if not isinstance(first.model, CombinedModel) or not isinstance(own, CombinedModel):
+        return
+    for number, exported in zip(first.model.used, own.models, strict=True):
+        maps = first.model.models[number].maps(x).anomaly, exported.maps(x).anomaly
+        yield _Pair(f"{name}, {exported.title}", (first.score(maps[0]), first.score(maps[1])), maps, False)
 
 
 def _pairs_of_windows(first: Detector, second: Detector) -> Iterator[_Pair]:
@@ -149,6 +181,6 @@ def _pairs_of_windows(first: Detector, second: Detector) -> Iterator[_Pair]:
             if number > 1:
                 last = preprocessing.modalities[-1].channels
                 hidden = (slice(preprocessing.channels - last, preprocessing.channels),)
-        maps = [one.model.maps(x, hidden=hidden).anomaly for one in (first, second)]
-        scores = [first.score(np.nan_to_num(one)) for one in maps]
-        yield f"generated window {number + 1}", (scores[0], maps[0]), (scores[1], maps[1])
+        maps = first.model.maps(x, hidden=hidden).anomaly, second.model.maps(x, hidden=hidden).anomaly
+        scores = first.score(np.nan_to_num(maps[0])), first.score(np.nan_to_num(maps[1]))
+        yield _Pair(f"generated window {number + 1}", scores, maps, False)

@@ -10,7 +10,7 @@ import numpy as np
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.map_arrays import MapScale, axis_matrix, places_matrix, resized_array, separable
 from blemish.errors import UsageError
-from blemish.runtime.features import Features
+from blemish.runtime.features import FeatureArrays
 from blemish.runtime.record import ExportedBank, ExportedMemory
 from blemish.runtime.sessions import Session
 
@@ -36,7 +36,7 @@ class ArrayBank:
     def __init__(
         self,
         record: ExportedBank,
-        extractor: Features,
+        extractor: FeatureArrays,
         arrays: Mapping[str, np.ndarray],
         search: Session | None,
     ) -> None:

@@ -25,7 +25,7 @@ IMAGE, FEATURES = "image", "features"
 """Names of the input and the output of a graph of features."""
 
 
-class Features(Protocol):
+class FeatureArrays(Protocol):
     """Feature extractor of a bank."""
 
     record: ExportedExtractor
@@ -108,14 +108,14 @@ class GraphFeatures:
         return projected
 
 
-EXTRACTORS: dict[str, Callable[[ExportedExtractor], Features]] = {
+EXTRACTORS: dict[str, Callable[[ExportedExtractor], FeatureArrays]] = {
     "structure": StructureFeatures,
     "local-contrast": LocalContrastFeatures,
     "colour": ColourFeatures,
 }
 
 
-def extractor_of(record: ExportedExtractor, sessions: dict[str, Session], folder: object) -> Features:
+def extractor_of(record: ExportedExtractor, sessions: dict[str, Session], folder: object) -> FeatureArrays:
     """The feature extractor of ``record``.
 
     Raises

@@ -21,7 +21,7 @@ from blemish.storage.model_folder import refuse_finished_model
 from blemish.storage.run_lock import owned
 
 
-def export(
+def export_model(
     model: str | Path,
     out: str | Path,
     *,
