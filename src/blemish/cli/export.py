@@ -19,6 +19,14 @@ class Target(str, Enum):
     OPENVINO = "openvino"
 
 
+class Precisions(str, Enum):
+    """Precisions of exported graphs."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 def export(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the exported model.")],
@@ -30,6 +38,10 @@ def export(
         ),
     ] = None,
     to: Annotated[Target, typer.Option("--to", help="Runtime of the exported model.")] = Target.ONNX,
+    precision: Annotated[
+        Precisions,
+        typer.Option("--precision", help="Lower precision, with the decision calibrated anew on the images."),
+    ] = Precisions.FP32,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -38,16 +50,21 @@ def export(
         from blemish.export.export_model import export_model
 
         detector = export_model(
-            model, out, to=to.value, images=images, overwrite=overwrite, observer=observer
+            model,
+            out,
+            to=to.value,
+            precision=precision.value,
+            images=images,
+            overwrite=overwrite,
+            observer=observer,
         )
     record = detector.file.export
     assert record is not None
     assert record.parity is not None
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     if as_json:
-        print_json(
-            {"model": str(out), "bytes": size, **record.parity.model_dump(), "runtime": record.runtime}
-        )
+        shown = record.model_dump(mode="json", include={"runtime", "precision", "parity", "cost"})
+        print_json({"model": str(out), "bytes": size, **shown})
     else:
         what = "generated images" if record.parity.generated else "images of the calibration"
         say(
@@ -55,4 +72,6 @@ def export(
             f"Compared with torch on {record.parity.images} {what}: scores differ by {record.parity.score:.1e} at most, "
             f"relative, maps by {record.parity.map:.1e} of their largest value."
         )
+        if record.cost is not None:
+            say(record.cost.in_words(record.precision))
     end(observer)

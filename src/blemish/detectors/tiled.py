@@ -49,12 +49,13 @@ class TiledModel:
         otherwise.
         """
 
-    def _plan(self, size: tuple[int, int]) -> TilePlan:
+    def plan(self, size: tuple[int, int]) -> TilePlan:
+        """Tiles of an image of ``size`` (height, width)."""
         return TilePlan(size, (self.patch, self.patch), (self.stride, self.stride))
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.window`."""
-        return self._plan(size).around(rows, columns)
+        return self.plan(size).around(rows, columns)
 
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
@@ -65,7 +66,7 @@ class TiledModel:
         planes = 1 + len(x) + 2 * count
         if not np.isfinite(x[shown]).any():
             return _split(np.full((planes, *x.shape[1:]), np.nan, np.float32), len(x), count)
-        plan = self._plan((x.shape[1], x.shape[2]))
+        plan = self.plan((x.shape[1], x.shape[2]))
         blended = Blender(plan, planes)
         for where, tiles in plan.tiles(x, batch=self.tiles_at_once):
             blended.add(where, self._planes(tiles, hidden))

@@ -5,20 +5,36 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
+from blemish.data.image import read_image
 from blemish.errors import UsageError
 from blemish.export.graphs import OPSET
 from blemish.export.parity import compared
-from blemish.export.parts import Parts, parts_of
+from blemish.export.parts import parts_of
+from blemish.export.precision import MOST, check_enough, cost_of, half_graphs, int8_graphs
 from blemish.extras import explain_missing
+from blemish.inspection.calibration import calibrated_again, parts_in
 from blemish.inspection.detector import Detector, load
 from blemish.observer import Observer
 from blemish.runtime.model import ExportedModel, assembled, sha256
-from blemish.runtime.record import RUNTIME_WORDS, Export, ExportedMember, ExportedNetwork, RuntimeName
+from blemish.runtime.record import (
+    RUNTIME_WORDS,
+    Export,
+    ExportedMember,
+    ExportedNetwork,
+    Precision,
+    RuntimeName,
+)
 from blemish.storage.model_folder import refuse_finished_model
 from blemish.storage.run_lock import owned
+
+if TYPE_CHECKING:
+    import openvino
 
 
 def export_model(
@@ -26,6 +42,7 @@ def export_model(
     out: str | Path,
     *,
     to: RuntimeName = "onnx",
+    precision: Precision = "fp32",
     images: str | Path | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -37,6 +54,9 @@ def export_model(
     model: folder that :func:`blemish.fit` made.
     out: folder of the exported model, which is a model folder like any other; only training goes on from it no more.
     to: ``onnx`` for ONNX Runtime, ``openvino`` for OpenVINO.
+    precision: ``fp32``; ``fp16`` stores weights in half precision; ``int8`` computes the convolutions of networks in 8
+        bits, by ONNX Runtime. With a lower precision the decision is calibrated anew, on the images that it was
+        calibrated on, and the cost is measured on the held-out ones.
     images: good images that the model was fitted on, to compare on those of its calibration; without them it is
         compared on generated images.
     overwrite: replace a model that is already in ``out``.
@@ -46,22 +66,56 @@ def export_model(
     ExportError
         When the exported model does not agree with the one in torch; nothing is written then.
     UsageError
-        When a part of the model cannot be exported, or ``out`` holds a model.
+        When a part of the model cannot be exported, ``out`` holds a model, or a lower precision is asked for without
+        images or with too few of them.
     FileError, MissingExtraError
         In one line that names the file or package, and the remedy.
     """
     observer = observer or Observer()
     with owned(out):
-        folder = Path(out)
+        folder, source = Path(out), None if images is None else Path(images)
         if not overwrite:
             refuse_finished_model(folder)
+        if precision == "int8" and to != "onnx":
+            raise UsageError("int8 is for ONNX Runtime; export with --to onnx, or with --precision fp16")
         detector = load(model)
+        if precision != "fp32" and (source is None or detector.file.subject == "scenes"):
+            raise UsageError(
+                f"{precision} needs the good images that the model was fitted on, to calibrate its decision anew; "
+                "name their folder"
+                if source is None
+                else f"{precision} is for models of single images; export with fp32"
+            )
         exported = exported_detector(detector, to, folder, observer)
         observer.stage("Comparing the exported model with the one in torch")
-        parity = compared(detector, exported, None if images is None else Path(images), observer)
-        exported = _with_export(exported, parity=parity)
+        exported = _with_record(exported, parity=compared(detector, exported, source, observer))
+        if precision != "fp32":
+            assert source is not None
+            exported = _lowered(exported, precision, source, folder, observer)
         exported.save(folder)
     return exported
+
+
+def _lowered(
+    detector: Detector, precision: Precision, source: Path, folder: Path, observer: Observer
+) -> Detector:
+    """An exported detector in a lower precision, its decision calibrated anew on images in ``source``."""
+    model = detector.model
+    assert isinstance(model, ExportedModel)
+    held_out = parts_in(detector.file, source)["validation"].values()
+    images = [read_image(item.path) for item in list(held_out)[:MOST]]
+    check_enough(images)
+    observer.stage(f"Lowering the precision to {precision}")
+    if precision == "int8":
+        graphs = int8_graphs(detector, images)
+    elif model.export.runtime == "onnx":
+        graphs = half_graphs(model.graphs)
+    else:
+        graphs = half_openvino_graphs(model.graphs)
+    found = _with_graphs(detector, graphs, folder, precision=precision)
+    found = calibrated_again(found, source, observer)
+    observer.stage(f"Measuring the cost on {len(images)} held-out good images")
+    return _with_record(found, cost=cost_of(detector, found, images))
 
 
 def exported_detector(detector: Detector, to: RuntimeName, folder: Path, observer: Observer) -> Detector:
@@ -81,43 +135,57 @@ def exported_detector(detector: Detector, to: RuntimeName, folder: Path, observe
     parts = parts_of(detector.model, detector.file.preprocessing.channels)
     graphs = parts.graphs if to == "onnx" else openvino_graphs(parts.graphs)
     members = parts.members if to == "onnx" else tuple(map(_renamed, parts.members))
-    return assembled_detector(detector, parts, members, graphs, to, folder)
-
-
-def assembled_detector(
-    detector: Detector,
-    parts: Parts,
-    members: tuple[ExportedMember, ...],
-    graphs: Mapping[str, bytes],
-    to: RuntimeName,
-    folder: Path,
-) -> Detector:
-    """The detector of ``members`` and ``graphs``, with the facts and the decision of ``detector``."""
-    from safetensors.numpy import save
-
     record = Export(
         runtime=to,
         opset=OPSET,
         weights_sha256=detector.file.weights_sha256,
-        graphs={name: sha256(content) for name, content in graphs.items()},
+        graphs=_digests(graphs),
         members=members,
         names=parts.names,
         combination=getattr(detector.model, "combination", None),
     )
-    # The digest of this file stands for the model, so it depends on the graphs as well.
+    return _assembled(detector, record, parts.arrays, graphs, folder)
+
+
+def _with_graphs(
+    detector: Detector, graphs: Mapping[str, bytes], folder: Path, **changes: object
+) -> Detector:
+    """An exported detector with other graphs of the same names."""
+    model, file = detector.model, detector.file
+    assert isinstance(model, ExportedModel)
+    arrays = load_arrays(model.weights)
+    record = model.export.model_copy(update={"graphs": _digests(graphs), **changes})
+    return _assembled(detector.with_file(file), record, arrays, graphs, folder)
+
+
+def _assembled(
+    detector: Detector,
+    record: Export,
+    arrays: Mapping[str, np.ndarray],
+    graphs: Mapping[str, bytes],
+    folder: Path,
+) -> Detector:
+    """The detector of exported parts, with the facts and the decision of ``detector``."""
     # Of an array that is not contiguous it would keep the values in the order of the memory.
-    arrays = {name: np.ascontiguousarray(values) for name, values in parts.arrays.items()}
-    weights = save(arrays, metadata=dict(record.graphs))
+    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    # The digest of this file stands for the model, so it depends on the graphs as well.
+    weights = save_arrays(contiguous, metadata=dict(record.graphs))
     model = assembled(record, weights, graphs, detector.score, folder)
     file = detector.file.model_copy(update={"export": record, "weights_sha256": sha256(weights)})
     return Detector(model, file)
 
 
-def _with_export(detector: Detector, **changes: object) -> Detector:
+def _digests(graphs: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256(content) for name, content in graphs.items()}
+
+
+def _with_record(detector: Detector, **changes: object) -> Detector:
+    """``detector`` with changes of the record of its export."""
     file, model = detector.file, detector.model
-    assert file.export is not None
     assert isinstance(model, ExportedModel)
-    return detector.with_file(file.model_copy(update={"export": file.export.model_copy(update=changes)}))
+    record = model.export.model_copy(update=changes)
+    changed = ExportedModel(record, model.model, model.weights, model.graphs)
+    return Detector(changed, file.model_copy(update={"export": record}))
 
 
 def openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -133,14 +201,33 @@ def openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
 
     core = openvino.Core()
     made: dict[str, bytes] = {}
-    with tempfile.TemporaryDirectory(prefix="blemish-export-") as folder:
-        for name, content in graphs.items():
-            path = Path(folder) / name.replace(".onnx", ".xml")
-            read = core.read_model(model=content)
-            openvino.save_model(read, path, compress_to_fp16=False)
-            made[path.name] = path.read_bytes()
-            made[path.with_suffix(".bin").name] = path.with_suffix(".bin").read_bytes()
+    for name, content in graphs.items():
+        made |= _saved(core.read_model(model=content), name.removesuffix(".onnx"), is_half=False)
     return made
+
+
+def half_openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Graphs of OpenVINO with their weights stored in half precision."""
+    import openvino
+
+    core = openvino.Core()
+    made: dict[str, bytes] = {}
+    for name, content in graphs.items():
+        if name.endswith(".xml"):
+            stem = name.removesuffix(".xml")
+            read = core.read_model(model=content, weights=graphs[f"{stem}.bin"])
+            made |= _saved(read, stem, is_half=True)
+    return made
+
+
+def _saved(model: openvino.Model, stem: str, *, is_half: bool) -> dict[str, bytes]:
+    """The two files of a graph of OpenVINO, by name."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="blemish-export-") as folder:
+        path = Path(folder) / f"{stem}.xml"
+        openvino.save_model(model, path, compress_to_fp16=is_half)
+        return {one.name: one.read_bytes() for one in (path, path.with_suffix(".bin"))}
 
 
 def _renamed(member: ExportedMember) -> ExportedMember:

@@ -146,7 +146,7 @@ def search_graph(bank: Tensor) -> bytes:
 
 def _traced(module: nn.Module, inputs: dict[str, Tensor], output: str, shapes: tuple[Any, ...]) -> bytes:
     """ONNX graph of ``module``, whose ``inputs`` are of any size along the axes in ``shapes``."""
-    with explain_missing(), _quiet(), torch.no_grad():
+    with explain_missing(), quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -164,7 +164,7 @@ def _traced(module: nn.Module, inputs: dict[str, Tensor], output: str, shapes: t
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's own reports of its progress to itself."""
     with (
         warnings.catch_warnings(),

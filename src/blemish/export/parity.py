@@ -102,7 +102,8 @@ def compared(torch_model: Detector, exported: Detector, source: Path | None, obs
     threshold = None if file.decision is None else file.decision.threshold
     count = GENERATED if images is None else len(images)
     score = anomaly_map = 0.0
-    for done, pair in enumerate(pairs):
+    done = 0
+    for pair in pairs:
         own_score, own_map = pair.differences()
         score, anomaly_map = max(score, own_score), max(anomaly_map, own_map)
         if not own_score <= SCORE_TOLERANCE or not own_map <= MAP_TOLERANCE:
@@ -116,7 +117,9 @@ def compared(torch_model: Detector, exported: Detector, source: Path | None, obs
                 f"{pair.name}: the exported model decides otherwise than torch ({pair.scores[1]:.9g} and "
                 f"{pair.scores[0]:.9g} at the threshold {threshold:.9g}); nothing is written"
             )
-        observer.count(min(done + 1, count), count)
+        if pair.is_whole:
+            done += 1
+            observer.count(done, count)
     return Parity(images=count, generated=source is None or images is None, score=score, map=anomaly_map)
 
 
@@ -183,4 +186,4 @@ def _pairs_of_windows(first: Detector, second: Detector) -> Iterator[_Pair]:
                 hidden = (slice(preprocessing.channels - last, preprocessing.channels),)
         maps = first.model.maps(x, hidden=hidden).anomaly, second.model.maps(x, hidden=hidden).anomaly
         scores = first.score(np.nan_to_num(maps[0])), first.score(np.nan_to_num(maps[1]))
-        yield _Pair(f"generated window {number + 1}", scores, maps, False)
+        yield _Pair(f"generated window {number + 1}", scores, maps, True)

@@ -289,7 +289,7 @@ def _calibrate(
         rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
-    found = detector.with_file(_CALIBRATE[detector.file.subject](detector, source, observer))
+    found = calibrated_again(detector, source, observer)
     _ = found.threshold
     sheet = model / SHEET_FILE
     if sheet.is_file() and folder.absolute() != model.absolute():
@@ -298,14 +298,18 @@ def _calibrate(
     return found
 
 
+def calibrated_again(detector: Detector, source: Path, observer: Observer) -> Detector:
+    """``detector`` with its decision calibrated anew on the images or scenes in ``source``, as :func:`calibrate` does it."""
+    return detector.with_file(_CALIBRATE[detector.file.subject](detector, source, observer))
+
+
 def _calibrate_images(detector: Detector, source: Path, observer: Observer) -> ModelFile:
     file = detector.file
     if not file.seen:
         raise UsageError(
             f"the model was made by Blemish {file.blemish}, which did not note which images it saw; fit a new model"
         )
-    items = [item for item in find_images(source) if item.is_good is not False and item.split != "test"]
-    parts = _parts_of(file, items)
+    parts = parts_in(file, source)
     calibrating = parts["calibration"]
     if not calibrating:
         raise FileError(
@@ -337,6 +341,13 @@ def _calibrate_images(detector: Detector, source: Path, observer: Observer) -> M
         scored,
         training_scores,
         lambda stay: unit_of_images([usable[number] for number in stay]),
+    )
+
+
+def parts_in(file: ModelFile, source: Path) -> dict[str, dict[str, Item]]:
+    """Good images in ``source`` by SHA-256, of each part of the split: ``train``, ``validation``, ``calibration``."""
+    return _parts_of(
+        file, [item for item in find_images(source) if item.is_good is not False and item.split != "test"]
     )
 
 

@@ -90,6 +90,26 @@ class Parity(_Record):
     """Of the anomaly map, relative to its largest value."""
 
 
+class PrecisionCost(_Record):
+    """Cost of a lower precision, on held-out good images: before, in single precision, and after."""
+
+    images: int = Field(ge=1)
+    auroc: tuple[float, float]
+    """Image AUROC of synthetic anomalies in these images against the images."""
+    rejected: tuple[float, float]
+    """Share of the images that is rejected."""
+    threshold: tuple[float, float]
+
+    def in_words(self, precision: Precision) -> str:
+        """The cost as a sentence."""
+        (auroc, lower), (rejected, then) = self.auroc, self.rejected
+        return (
+            f"{precision} on {self.images} held-out good images: image AUROC of synthetic anomalies {auroc:.4f} before and "
+            f"{lower:.4f} after, good images rejected {100 * rejected:.1f} % and {100 * then:.1f} %, threshold "
+            f"{self.threshold[0]:.6g} and {self.threshold[1]:.6g}."
+        )
+
+
 class Export(_Record):
     """Export of an anomaly model."""
 
@@ -105,4 +125,6 @@ class Export(_Record):
     combination: CombinationRule | None = None
     """None for one member alone."""
     parity: Parity | None = None
-    """None where the decision was made anew on the exported model, so that there is nothing to agree with."""
+    """Of the graphs in single precision; None before they are compared."""
+    cost: PrecisionCost | None = None
+    """Of a lower precision; None of single precision."""
