@@ -430,3 +430,24 @@ def test_members_are_computed_from_the_guide(
     for image in (draw(100, 128, 141), draw(101, 128, 141, dot=True), draw(102, 137, 150)):
         pixels = colours(image).transpose(2, 0, 1)
         check(detector, folder, pixels, folder.combined(folder.maps(folder.preprocessed(pixels))))
+
+
+def test_channels_are_converted_as_the_guide_says(
+    good: Path, draw: Draw, tiny: list[str], tmp_path: Path
+) -> None:
+    fit(good, "l2-ae", settings=[*tiny, "image.channels=3"], false_reject_rate=0.2, out=tmp_path / "model")
+    export_model(tmp_path / "model", tmp_path / "exported")
+    detector, folder = blemish.load(tmp_path / "exported"), Folder(tmp_path / "exported")
+    assert folder.settings["convert_channels"] is True
+    assert "grey is repeated three times" in folder.text
+    grey = draw(100)[None]
+    x = folder.preprocessed(np.repeat(grey, 3, axis=0))
+    check(detector, folder, grey, folder.score(folder.network(x)))
+
+
+def test_a_guide_follows_the_threshold(fitted: tuple[Detector, Path], tmp_path: Path) -> None:
+    export_model(fitted[1], tmp_path / "exported")
+    blemish.load(tmp_path / "exported").with_threshold(0.125).save(tmp_path / "other")
+    folder = Folder(tmp_path / "other")
+    assert folder.threshold == folder.settings["threshold"] == 0.125
+    assert "set by hand" in folder.text

@@ -22,10 +22,15 @@ def export_guide(file: ModelFile, model: ExportedModel) -> str:
     parts = [
         f"# {file.recipe.title}, exported for {RUNTIME_WORDS[record.runtime]}\n",
         "With Blemish this folder is a model like any other: `blemish inspect FOLDER IMAGES --out FOUND`, without "
-        "torch. This page is for programs that use the graphs themselves. It has all steps from the pixels of an image "
-        f"to the decision; the numbers in it are in `{SETTINGS_FILE}` as well, one level of JSON. `{EXAMPLE}` in the "
-        "source of Blemish is a program in C++ that takes these steps for models of one network.\n",
+        "torch. This page is for programs that use the graphs themselves. It has the steps from the pixels of an image "
+        f"to the decision; the figures of preprocessing, tiles, score and threshold are in `{SETTINGS_FILE}` as well, one level "
+        f"of JSON. `{EXAMPLE}` in the source of Blemish is a program in C++ that takes these steps for models of one "
+        "network.\n",
         _agreement(record),
+        "OpenVINO lowers the precision on some processors unless `INFERENCE_PRECISION_HINT` is `f32`, and then the score is "
+        "another one.\n"
+        if record.runtime == "openvino"
+        else "",
         _conventions(),
         _preprocessing(file),
     ]
@@ -45,9 +50,15 @@ def _agreement(record: Export) -> str:
     if record.parity is None:
         return "The decision was calibrated on this model itself.\n"
     source = "generated images" if record.parity.generated else "images of the calibration"
-    return (
+    compared = (
         f"Compared with the model in torch on {record.parity.images} {source}: scores differ by {record.parity.score:.1e} "
-        f"at most, relative, and maps by {record.parity.map:.1e} of their largest value.\n"
+        f"at most, relative, and maps by {record.parity.map:.1e} of their largest value"
+    )
+    if record.cost is None:
+        return f"{compared}.\n"
+    return (
+        f"{compared}, before the precision was lowered. Inputs and outputs are 32-bit floats all the same, and the decision "
+        f"was calibrated on the graphs as they are. The cost of {record.cost.in_words(record.precision)}\n"
     )
 
 
@@ -65,6 +76,14 @@ def _conventions() -> str:
     )
 
 
+_ORDERS = {
+    1: "",
+    2: ", grey and alpha",
+    3: ", in the order red, green, blue",
+    4: ", in the order red, green, blue, alpha",
+}
+
+
 def _preprocessing(file: ModelFile) -> str:
     own = file.preprocessing
     if own.modalities:
@@ -77,7 +96,7 @@ def _preprocessing(file: ModelFile) -> str:
         )
     steps = [
         f"Take an image of {own.kind} with {own.channels} channel{'s' * (own.channels != 1)}"
-        + ("" if own.channels == 1 else ", three of them in the order red, green, blue")
+        + _ORDERS.get(own.channels, ", in the order of the file")
         + ", upright as its EXIF says."
         + (_conversion(own) if own.convert else " Others are refused, not converted.")
     ]
@@ -178,10 +197,11 @@ def _network(member: ExportedNetwork) -> str:
 def _combination(record: Export) -> str:
     if record.combination is None:
         return ""
+    # Under a soft maximum the scales are those of the maps as they are.
     networks = [
         f"`normalisers.{number}.mean` and `normalisers.{number}.spread`"
         for number, member in enumerate(record.members)
-        if isinstance(member, ExportedNetwork)
+        if isinstance(member, ExportedNetwork) and record.combination == "weighted-mean"
     ]
     text = (
         f"## Combination\n\nThe members are {', '.join(record.names)}, number 0 to {len(record.names) - 1}, each with a map "
@@ -192,7 +212,7 @@ def _combination(record: Export) -> str:
         text += (
             f"First the map of a network is read in spreads of good images: with the arrays {', '.join(networks)}, "
             "d = spread + 2 · (mean of spread) + 10⁻⁶ and m = max(0, (m − mean) / d), both resampled to the size of the "
-            "map. A network without these arrays keeps its map.\n\n"
+            "map.\n\n"
         )
     if record.combination == "soft-maximum":
         return text + (
