@@ -90,8 +90,6 @@ class Folder:
         assert found is not None, pattern
         return float(found[1])
 
-    # -- steps -----------------------------------------------------------------------------------------
-
     def preprocessed(self, pixels: NDArray[Any]) -> Floats:
         """Of an image (C, H, W)."""
         own = self.settings
@@ -319,8 +317,6 @@ class Folder:
 
         if own["score"] == "mean":
             return float(values.mean())
-        if own["score"] == "max":
-            return float(values.max())
         if own["score"] == "top-quantile":
             ordered = np.sort(values.ravel())
             return float(
