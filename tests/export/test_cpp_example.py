@@ -64,11 +64,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grey(fitted: tuple[Detector, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def grey(exported: tuple[Detector, Path]) -> Path:
     """Folder of a model of grey images in 8 bits, for ONNX Runtime."""
-    folder = tmp_path_factory.mktemp("grey") / "exported"
-    export_model(fitted[1], folder)
-    return folder
+    return exported[1]
 
 
 def run(program: Path, *words: Path) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score, region_threshold
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
-from blemish.errors import ImageError, ModelError, UsageError, within_memory
+from blemish.errors import ImageError, MissingExtraError, ModelError, UsageError, within_memory
 from blemish.extras import explain_missing
 from blemish.inspection.card import model_card, model_in_html, model_in_one_line
 from blemish.inspection.detection import Detection, ScoredImage
@@ -368,9 +368,14 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         )
     if file.export is not None:
         return _load_exported(folder, file)
-    with explain_missing():
-        from blemish.detectors.ensemble import for_inspection
-        from blemish.detectors.factory import build_model, upgrade_state_dict
+    try:
+        with explain_missing():
+            from blemish.detectors.ensemble import for_inspection
+            from blemish.detectors.factory import build_model, upgrade_state_dict
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"{folder}: {error}; or run blemish export where torch is installed"
+        ) from None
 
     preprocessing = file.preprocessing
     model = load_weights(
