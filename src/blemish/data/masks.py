@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,14 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> NDArray[np.bool_]:
     ImageError
         As ``read_image``, or the mask has another size than its image.
     """
-    path = Path(path)
+    return marked_by(*mask_planes(Path(path), size=size))
+
+
+def mask_planes(path: Path, *, size: tuple[int, int]) -> tuple[NDArray[Any], int]:
+    """The channels (C, H, W) of a mask that mark, and the least value in one of them by which they do.
+
+    Errors as of :func:`read_mask`.
+    """
     mask = read_image(path)
     if mask.size != size:
         turned = mask.size == size[::-1]
@@ -51,7 +59,12 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> NDArray[np.bool_]:
     least = 1
     if image_format(first_bytes(path)) == "JPEG":
         least = max(1, int(pixels.max()) // 2)
-    marked: NDArray[np.bool_] = np.any(pixels > least - 1, axis=0)  # (C, H, W) -> (H, W)
+    return pixels, least
+
+
+def marked_by(planes: NDArray[Any], least: int) -> NDArray[np.bool_]:
+    """Places (H, W) where a channel of a mask (C, H, W) is at least ``least``; above 0 where that is 1."""
+    marked: NDArray[np.bool_] = np.any(planes > least - 1, axis=0)
     return marked
 
 

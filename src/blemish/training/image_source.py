@@ -96,11 +96,21 @@ class ImageSource:
         self.preprocessing = start.preprocessing if start else self._choose_preprocessing(recipe, observer)
         if area is not None:
             own = self.preprocessing.area
-            self.preprocessing = self.preprocessing.model_copy(update={"area": area.within(own)})
+            self.preprocessing = self.preprocessing.model_copy(update={"area": area.within(own).for_a_fit()})
+            self._check_classes()
         self._patches: dict[str, PreprocessedImages] = {}
         for part in ("train", "validation"):
             if self.patches(part).on_disk:
                 self._preprocess_all(part, observer)
+
+    def _check_classes(self) -> None:
+        """Refuse classes of regions that are too small in the median image."""
+        area = self.preprocessing.area
+        if area is None or not area.classes:
+            return
+        own = round(self.fingerprint.height.median), round(self.fingerprint.width.median)
+        scale = self.preprocessing.scale_of(*own)
+        area.check_classes((max(1, round(own[0] * scale)), max(1, round(own[1] * scale))), own)
 
     def _note_narrow_range(self, recipe: Recipe, observer: Observer) -> None:
         """Say how little of the range of their type the images use, if that is so."""
