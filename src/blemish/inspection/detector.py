@@ -24,7 +24,7 @@ from blemish.decision.classes import (
 )
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
-from blemish.errors import ImageError, ModelError, UsageError, within_memory
+from blemish.errors import ImageError, ModelError, TooSmallError, UsageError, within_memory
 from blemish.extras import explain_missing
 from blemish.inspection.card import model_card, model_in_html, model_in_one_line
 from blemish.inspection.detection import Detection, ScoredImage
@@ -207,6 +207,7 @@ class Detector:
             When the model was fitted on scenes, has not the classes of ``area``, or nothing is left to judge.
         """
         self.file.check_subject("images", "a region of interest is one of single images", "leave it out")
+        area.check_orientation(self.file.fingerprint)
         own = self.file.preprocessing
         if own.area is None or not own.area.classes:
             area = area.for_a_fit()
@@ -305,10 +306,14 @@ class Detector:
                     planes=None if reconstruction is None else partial(_planes, placed, reconstruction),
                     other_kind=self._other_kind(image, placed),
                 )
+        except TooSmallError as error:
+            size = image.height, image.width
+            own = self.file.preprocessing
+            larger = f"--set image.size={error.least}" if own.scale is None else "--set image.scale=each"
+            raise error.of_image(image.path, size, own.scale_of(*size), larger) from None
         except UsageError as error:
-            raise ImageError(
-                image.path, str(error), "inspect larger images, or fit with a smaller --set patch.size"
-            ) from None
+            problem, _, remedy = str(error).partition("; ")
+            raise ImageError(image.path, problem, remedy or "leave it out") from None
 
     def _other_kind(self, image: LoadedImage, placed: PreprocessedImage) -> str | None:
         """By what an image is of another kind than the good ones; None of one that is of their kind."""

@@ -6,6 +6,7 @@ usual score, so that one threshold, on the largest of the scores, is a threshold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from blemish.data.fingerprint import Fingerprint
 from blemish.data.image import resize
 from blemish.errors import UsageError
 from blemish.limits import MAX_IMAGE_SIDE, MAX_PIXELS
@@ -32,6 +34,8 @@ MOST_RUNS = 500_000
 """Runs of a mask, at most; one of more is no drawn area."""
 MOST_CLASSES = 16
 """Classes of regions, at most."""
+OBLONG, ALIKE = 0.1, 0.02
+"""Logarithms of proportions of sides: from which on an area is clearly oblong, and up to which two are the same."""
 LEAST_PIXELS = 9
 """Pixels of a class at the scale of the model, at least."""
 
@@ -178,6 +182,23 @@ class JudgedArea(BaseModel):
     def for_a_fit(self) -> JudgedArea:
         """The area as a model judges it: one class alone is none."""
         return self if len(self.classes) > 1 else self.model_copy(update={"classes": ()})
+
+    def check_orientation(self, data: Fingerprint) -> None:
+        """Refuse an area that lies across the images of a fit, as EXIF turns images.
+
+        Raises
+        ------
+        UsageError
+            When its longer side is the shorter one of all images, in the same proportion.
+        """
+        width, height = data.width.median, data.height.median
+        own, other = math.log(self.width / self.height), math.log(width / height)
+        one_way = data.width.min > data.height.max or data.height.min > data.width.max
+        if one_way and abs(own) > OBLONG and abs(own + other) < ALIKE:
+            raise UsageError(
+                f"--mask: is {self.width} × {self.height} pixels, across the images of {width:.0f} × {height:.0f}, which are "
+                "upright by their EXIF orientation; turn the mask as EXIF turns them"
+            )
 
     def check_classes(self, size: tuple[int, int], own: tuple[int, int]) -> None:
         """Refuse a class that is too small to be scored.

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from blemish.data.appearance import Range, differences, stretched
-from blemish.data.channels import select_channels
+from blemish.data.channels import other_channels, select_channels
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
@@ -185,7 +185,7 @@ class Preprocessing(BaseModel):
                 image.path,
                 f"has {image.channels} channel{'s' * (image.channels != 1)}, "
                 f"the model was fitted on {self.channels}",
-                f"convert it, or fit with --set image.channels={self.channels}",
+                other_channels(image.channels, self.channels),
             )
         if self.range is not None:
             if pixels.max() > self.range:
@@ -214,7 +214,9 @@ class Preprocessing(BaseModel):
             return []
         if placed.found is None:
             return ["no object is found"]
-        found = differences({"length": placed.found.length * placed.scale}, {"length": self.objects.length})
+        length, scale = self.objects.length, placed.scale
+        good = Range(low=length.low / scale, high=length.high / scale)  # in pixels of this image's file
+        found = differences({"length": placed.found.length}, {"length": good})
         if placed.found.objects > self.objects.most:
             usual = "one" if self.objects.most == 1 else f"at most {self.objects.most}"
             found.append(f"{placed.found.objects} objects are found, in good images {usual}")
