@@ -39,7 +39,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.detectors.map_normaliser import resized_map
-from blemish.errors import UsageError
+from blemish.detectors.wide_structure import CHANNELS, projected_structure, structure_at
+from blemish.errors import TooSmallError
 from blemish.similarity.windows import Window, window_mean
 
 CONTRAST = Window(size=25, sigma=4.0)
@@ -84,6 +85,19 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of :meth:`reduced` images (N, C', H', W'): (N, h, w, k), finite, each image by itself."""
 
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+        """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
+        projected: Tensor = (self(x) - mean) @ basis
+        return projected
+
+    def drawn(self, x: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+        """Features of some places of one reduced image (1, C', H', W'): (n, f).
+
+        ``draw`` gives the numbers (n,) of the places from how many there are.
+        """
+        features: Tensor = self(x).flatten(0, 2)
+        return features[draw(len(features))]
+
     def check(self, height: int, width: int) -> None:
         """Refuse an image that is too small.
 
@@ -93,10 +107,7 @@ class FeatureExtractor(nn.Module):
             Naming the size and :attr:`least_side`.
         """
         if min(height, width) < self.least_side:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small for the features {self.title}; it needs at "
-                f"least {self.least_side}"
-            )
+            raise TooSmallError((height, width), self.least_side, f"for the features {self.title}")
 
     def has_room(self, sizes: Tensor) -> bool:
         """True if a bank beside others is worth having on images of ``sizes`` (N, 2), height and width each."""
@@ -147,10 +158,21 @@ class Structure(FeatureExtractor):
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
-            raise UsageError(_too_small(height, width, self.patch))
+            raise _too_small(height, width, self.patch)
 
     def forward(self, x: Tensor) -> Tensor:
         return structure(x, self.patch, self.stride, self.floor)
+
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+        if x.shape[1] <= CHANNELS:
+            return super().projected(x, mean, basis)
+        return projected_structure(x, self.patch, self.stride, self.floor, mean, basis)
+
+    def drawn(self, x: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+        if x.shape[1] <= CHANNELS:
+            return super().drawn(x, draw)
+        places = draw((x.shape[2] // self.stride + 1) * (x.shape[3] // self.stride + 1))
+        return structure_at(x, self.patch, self.stride, self.floor, places)
 
 
 @register_extractor("local-contrast")
@@ -179,10 +201,7 @@ class LocalContrast(Structure):
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small to be compared in local contrast; it "
-                f"needs at least {self.least_side}"
-            )
+            raise TooSmallError((height, width), self.least_side, "to be compared in local contrast")
 
     def has_room(self, sizes: Tensor) -> bool:
         return bool(sizes.min() >= self.least_side and sizes.median(0).values.min() >= ROOM)
@@ -262,7 +281,7 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     """
     n, channels, height, width = x.shape
     if min(height, width) <= patch // 2:
-        raise UsageError(_too_small(height, width, patch))
+        raise _too_small(height, width, patch)
     padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
     patches = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
     patches = patches.view(n, channels, patch * patch, -1)
@@ -273,10 +292,9 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
 
 
-def _too_small(height: int, width: int, patch: int) -> str:
-    return (
-        f"an image of {width} × {height} pixels is too small for a memory bank of patches of {patch} × {patch}; it "
-        f"needs more than {patch // 2}"
+def _too_small(height: int, width: int, patch: int) -> TooSmallError:
+    return TooSmallError(
+        (height, width), patch // 2 + 1, f"for a memory bank of patches of {patch} × {patch}"
     )
 
 

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from blemish.detectors.feature_extractors import FeatureExtractor
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
+from blemish.detectors.principal_components import principal_components
 
 SAMPLE = 40_000
-"""Features that the principal components are computed from."""
+"""Features that the principal components are computed from, at most."""
+SAMPLE_VALUES = SAMPLE * 2048
+"""Values of these features together, at most; those of images of up to 8 channels in patches of 16 × 16 have no more."""
 QUERIES = 512
 """Features that are compared at once where places do not matter."""
 FEATURES = 1024
@@ -137,16 +140,13 @@ class PatchBank(nn.Module):
             return resized_map(image, self._shape) if by_place else image
 
         order = torch.randperm(len(images), generator=generator).tolist()
-        each = math.ceil(SAMPLE / len(images))
-        sample = torch.cat([self._drawn(view(number), each, generator) for number in order])
+        sample = self._sample(view, order, generator)
         self.mean = sample.mean(0)
-        features = sample.shape[1]
-        # Of a single feature torch gives a number instead of a matrix.
-        covariance = torch.cov((sample - self.mean).T).reshape(features, features)
-        _, vectors = torch.linalg.eigh(covariance)
-        self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
+        sample -= self.mean
+        self.basis = principal_components(sample, self.dimensions, generator)  # (features, k)
+        del sample
         if by_place:
-            kept = [self._projected(self.extractor(view(number)))[0] for number in order[: self.images]]
+            kept = [self._features(view(number))[0] for number in order[: self.images]]
             self.bank = torch.stack(kept, 2).half()  # (h, w, images, k)
             rows = torch.split(torch.arange(len(kept)), 1)
         else:
@@ -201,7 +201,7 @@ class PatchBank(nn.Module):
 
     def _distances(self, view: Tensor, without: int | None) -> Tensor:
         left_out = self.group_rows.get(without) if without is not None else None
-        features = self._projected(self.extractor(view))  # (N, h, w, k)
+        features = self._features(view)  # (N, h, w, k)
         if self.by_place:
             squares = torch.stack([self._by_place(one, left_out) for one in features])
         else:
@@ -216,12 +216,25 @@ class PatchBank(nn.Module):
     def _reduced(self, x: Tensor) -> Tensor:
         return self.extractor.reduced(x)
 
+    def _features(self, view: Tensor) -> Tensor:
+        return self.extractor.projected(view, self.mean, self.basis)
+
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
 
+    def _sample(
+        self, view: Callable[[int], Tensor], order: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """Features that the principal components are computed from: (n, f), fewer of features of many values."""
+        each = math.ceil(SAMPLE / len(order))
+        first = self._drawn(view(order[0]), each, generator)
+        each = min(each, math.ceil(SAMPLE_VALUES / first.shape[1] / len(order)))
+        return torch.cat(
+            [first[:each], *(self._drawn(view(number), each, generator) for number in order[1:])]
+        )
+
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        features: Tensor = self.extractor(view).flatten(0, 2)
-        return features[torch.randperm(len(features), generator=generator)[:count]]
+        return self.extractor.drawn(view, lambda places: torch.randperm(places, generator=generator)[:count])
 
     def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
         """Numbers in the bank of the images nearest to ``queries`` (h, w, k), by their mean over every other place: (n,).

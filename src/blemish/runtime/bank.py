@@ -9,7 +9,7 @@ import numpy as np
 
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.map_arrays import MapScale, axis_matrix, places_matrix, resized_array, separable
-from blemish.errors import UsageError
+from blemish.errors import TooSmallError, UsageError
 from blemish.runtime.features import FeatureArrays
 from blemish.runtime.record import ExportedBank, ExportedMemory
 from blemish.runtime.sessions import Session
@@ -61,10 +61,7 @@ class ArrayBank:
         """
         least, title = self.record.extractor.least_side, self.record.extractor.title
         if min(height, width) < least:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small for the features {title}; it needs at "
-                f"least {least}"
-            )
+            raise TooSmallError((height, width), least, f"for the features {title}")
 
     def __call__(self, x: Floats) -> Floats:
         """Map (H, W) of an image (C, H, W), at least 0."""

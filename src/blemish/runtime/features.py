@@ -11,12 +11,14 @@ from scipy import ndimage
 
 from blemish.detectors.contracts import Floats
 from blemish.detectors.map_arrays import axis_matrix, separable
-from blemish.errors import ModelError, UsageError
+from blemish.errors import ModelError, TooSmallError
 from blemish.runtime.record import ExportedExtractor
 from blemish.runtime.sessions import Session
 
 CONTRAST_SIZE, CONTRAST_SIGMA = 25, 4.0
 """Window of local contrast: side and standard deviation in pixels."""
+CHANNELS = 8
+"""Channels whose patches are in memory together."""
 REDUCTION = 4
 """Pixels of an image to one of its local contrast."""
 QUIET = 0.3
@@ -49,18 +51,21 @@ class StructureFeatures:
     def projected(self, view: Floats, mean: Floats, basis: Floats) -> Floats:
         patch = self.record.patch
         if min(view.shape[1:]) <= patch // 2:
-            raise UsageError(
-                f"an image of {view.shape[2]} × {view.shape[1]} pixels is too small for a memory bank of patches of "
-                f"{patch} × {patch}; it needs more than {patch // 2}"
-            )
-        patches = _patches(view, patch, self.record.stride)  # (h, w, C, patch²)
-        height, width = patches.shape[:2]
-        patches = patches - patches.mean(3, keepdims=True)
-        flat = patches.reshape(height * width, -1)  # (h · w, C · patch²)
-        deviation = np.sqrt(np.einsum("nf,nf->n", flat, flat) / np.float32(flat.shape[1]))
+            size = view.shape[1], view.shape[2]
+            raise TooSmallError(size, patch // 2 + 1, f"for a memory bank of patches of {patch} × {patch}")
+        squares = products = np.float32(0)
+        for first in range(0, len(view), CHANNELS):
+            patches = _patches(view[first : first + CHANNELS], patch, self.record.stride)  # (h, w, c, patch²)
+            height, width = patches.shape[:2]
+            patches = patches - patches.mean(3, keepdims=True)
+            flat = patches.reshape(height * width, -1)  # (h · w, c · patch²)
+            begin = first * patch * patch
+            squares = squares + np.einsum("nf,nf->n", flat, flat)
+            products = products + flat @ basis[begin : begin + flat.shape[1]]
+        deviation = np.sqrt(squares / np.float32(len(basis)))
         floor = np.float32(self.record.floor) * max(deviation.mean(), np.float32(1e-6))
         # The deviation divides the products, which are far fewer than the values.
-        found: Floats = (flat @ basis) / (deviation + floor)[:, None] - mean @ basis
+        found: Floats = products / (deviation + floor)[:, None] - mean @ basis
         return found.reshape(height, width, -1)
 
 
