@@ -22,6 +22,7 @@ from blemish.detectors.contracts import Floats
 from blemish.detectors.ensemble import Ensemble
 from blemish.inspection.detector import Detector
 from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
+from blemish.preprocessing.absent import absent_outside
 from studies.protocol import fitted, spread
 
 HELP = "each member of the ensemble, alone and left out"
@@ -71,7 +72,7 @@ def _scored(detector: Detector, image: LoadedImage) -> dict[str, tuple[float, ND
     placed = detector.file.preprocessing.apply(image)
     return {
         name: (score_of(detector, shown), placed.map_back(shown))
-        for name, shown in _maps(detector, placed.pixels).items()
+        for name, shown in _maps(detector, placed.model_input).items()
     }
 
 
@@ -116,12 +117,13 @@ def _on_synthetic_anomalies(detector: Detector, bench: Bench) -> dict[str, float
     scores: dict[str, list[float]] = {}
     labels: list[bool] = []
     for item in chosen:
-        x = torch.from_numpy(detector.file.preprocessing.apply(read_image(item.path)).pixels)[None]
+        placed = detector.file.preprocessing.apply(read_image(item.path))
+        x = torch.from_numpy(placed.pixels)[None]
         copies = x.expand(ALTERED, -1, -1, -1)
         altered = anomalies.synthesise(copies, 0.0, generator)
         visible = anomaly_mask(altered, copies).flatten(1).any(1)
         for image, is_altered in [(x[0], False), *((one, True) for one in altered[visible])]:
             labels.append(is_altered)
-            for name, shown in _maps(detector, image.numpy()).items():
+            for name, shown in _maps(detector, absent_outside(image.numpy(), placed.inside)).items():
                 scores.setdefault(name, []).append(score_of(detector, shown))
     return {name: roc_auc(labels, values) for name, values in scores.items()}

@@ -34,6 +34,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -72,8 +73,11 @@ class FeatureExtractor(nn.Module):
     """Features as a report names them, such as ``structure``; the registered name where a class sets none."""
     ignores_light: bool = False
     """Whether a · x + b, a > 0, has the features of x."""
+    takes_inside: bool = False
+    """Whether :meth:`reduced` and :meth:`forward` take a mask ``inside`` (N, H, W) of the places inside the image as
+    well, to keep the others out of statistics of the whole image; pixels outside repeat the border of the image."""
 
-    def reduced(self, x: Tensor) -> Tensor:
+    def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         """Image that the features are taken of: (N, C, H, W) to (N, C', ⌊H / reduction⌋, ⌊W / reduction⌋).
 
         A memory bank that compares places brings this image to one size.
@@ -133,6 +137,7 @@ class Structure(FeatureExtractor):
 
     title = "structure"
     ignores_light = True
+    takes_inside = True
 
     def __init__(
         self,
@@ -149,8 +154,8 @@ class Structure(FeatureExtractor):
         if min(height, width) < self.least_side:
             raise UsageError(_too_small(height, width, self.patch))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return structure(x, self.patch, self.stride, self.floor)
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return structure(x, self.patch, self.stride, self.floor, inside)
 
 
 @register_extractor("local-contrast")
@@ -174,8 +179,8 @@ class LocalContrast(Structure):
         super().__init__(patch=patch, stride=stride, floor=floor)
         self.least_side = max(CONTRAST.size, REDUCTION * (patch // 2 + 1))
 
-    def reduced(self, x: Tensor) -> Tensor:
-        return local_contrast(x)
+    def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return local_contrast(x, inside)
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
@@ -236,7 +241,7 @@ def local_means(x: Tensor, patch: int, stride: int) -> Tensor:
     return means.permute(0, 2, 3, 1)  # (N, C, h, w) -> (N, h, w, C)
 
 
-def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
+def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor | None = None) -> Tensor:
     """Structure of each patch of an image: without its mean, divided by its contrast.
 
     Parameters
@@ -246,6 +251,8 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     stride: from one patch to the next.
     floor: contrast below which a patch counts as flat, in units of the mean contrast of the image's patches. It
         makes the result the same for a · x + b, a > 0.
+    inside: (N, H, W), True at the pixels inside the image; only patches around these count in the mean contrast. None
+        where all are.
 
     Returns
     -------
@@ -268,7 +275,13 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     patches = patches.view(n, channels, patch * patch, -1)
     patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
     deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
-    mean = deviation.mean(2, keepdim=True).clamp(min=1e-6)
+    if inside is not None:
+        rows, columns = (
+            torch.arange(side // stride + 1, device=x.device).mul(stride).clamp(max=side - 1)
+            for side in (height, width)
+        )
+        inside = inside[:, rows][:, :, columns].reshape(n, 1, -1)
+    mean = _mean_inside(deviation, (2,), inside).clamp(min=1e-6)
     patches = patches / (deviation + floor * mean)
     return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
 
@@ -280,7 +293,14 @@ def _too_small(height: int, width: int, patch: int) -> str:
     )
 
 
-def local_contrast(x: Tensor) -> Tensor:
+def _mean_inside(x: Tensor, axes: tuple[int, ...], inside: Tensor | None) -> Tensor:
+    """Mean of ``x`` over ``axes``, which are kept, where ``inside``; of all of it where that is None."""
+    if inside is None:
+        return x.mean(axes, keepdim=True)
+    return (x * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp(min=1)
+
+
+def local_contrast(x: Tensor, inside: Tensor | None = None) -> Tensor:
     """Logarithm of the local contrast of images, at a quarter of their size.
 
     log(σ_x + 0.3 mean(σ_x)) with σ_x the standard deviation in a Gaussian window of 4 pixels (Wang et al. 2004,
@@ -289,6 +309,7 @@ def local_contrast(x: Tensor) -> Tensor:
     Parameters
     ----------
     x: (N, C, H, W); each side at least 25.
+    inside: (N, H, W), True at the pixels inside the image, whose mean is taken; None where all are.
 
     Returns
     -------
@@ -298,8 +319,9 @@ def local_contrast(x: Tensor) -> Tensor:
     >>> local_contrast(torch.rand(1, 3, 130, 160)).shape
     torch.Size([1, 3, 32, 40])
     """
-    x = x - x.mean((2, 3), keepdim=True)
+    inside = None if inside is None else inside[:, None]
+    x = x - _mean_inside(x, (2, 3), inside)
     mu_x = window_mean(x, CONTRAST)
     sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
-    logarithm = (sigma_x + QUIET * sigma_x.mean((2, 3), keepdim=True) + 1e-6).log()
+    logarithm = (sigma_x + QUIET * _mean_inside(sigma_x, (2, 3), inside) + 1e-6).log()
     return resized_map(logarithm, (x.shape[2] // REDUCTION, x.shape[3] // REDUCTION))

@@ -24,6 +24,7 @@ from blemish.detectors.contracts import (
 from blemish.detectors.feature_extractors import FeatureExtractor, LocalContrast, Structure
 from blemish.detectors.patch_bank import PatchBank, TensorSequence, image_sizes
 from blemish.errors import UsageError
+from blemish.preprocessing.absent import filled, inside_places
 
 
 class TensorImages:
@@ -108,14 +109,14 @@ class MemoryBank(nn.Module):
         return AnomalyMaps(self.anomaly_map(x), None)
 
     def anomaly_map(self, x: Floats, without: int | None = None) -> Floats:
-        """Map (h, w) of ``x`` (C, h, w); ``without`` as :meth:`PatchBank.forward` takes it.
+        """Map (h, w) of ``x`` (C, h, w), 0 outside the image; ``without`` as :meth:`PatchBank.forward` takes it.
 
         Raises
         ------
         UsageError
-            When ``x`` is too small or has absent values (NaN), or the bank is empty.
+            When ``x`` is too small, has values that are absent (NaN) in some channels only, or the bank is empty.
         """
-        if np.isnan(x).any():
+        if np.isnan(filled(x, inside_places(x))).any():
             raise UsageError(
                 "the image has absent values (NaN), which a memory bank cannot take; use fp-cae-add, "
                 "fp-cae-concat or fp-cae, or fill them"

@@ -3,6 +3,9 @@
 Nothing is trained by gradients: features are projected to their principal components and kept. Good images differ
 from each other more in some places than in others; how much is estimated from the images of the bank, each compared
 with all the others, and the map is normalised by it.
+
+Places outside the image (NaN in every channel) are absent: their features are not drawn, and where places matter a bank
+holds :data:`ABSENT` in their stead, which the search leaves out.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.detectors.feature_extractors import FeatureExtractor
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
+from blemish.preprocessing.absent import filled, inside_places, mask_at, resized_mask
 
 SAMPLE = 40_000
 """Features that the principal components are computed from."""
@@ -28,6 +33,10 @@ NORMALISING = 64
 """Images of the bank that the normaliser is fitted on."""
 BLOCK = 4
 """Side in steps of the places that are compared at once where they do."""
+ABSENT = -65504.0
+"""Value of a bank at a place outside the image: the least of half precision, which no feature comes near.
+
+It is a number, because weights that hold none are refused as damaged."""
 
 
 class TensorSequence(Protocol):
@@ -110,7 +119,7 @@ class PatchBank(nn.Module):
         by_place: bool,
         groups: Sequence[Hashable] | None = None,
     ) -> None:
-        """Keep the features of ``images``, (C, H, W) each in [0, 1], in place of earlier ones.
+        """Keep the features of ``images``, (C, H, W) each in [0, 1] or NaN, in place of earlier ones.
 
         Parameters
         ----------
@@ -134,7 +143,7 @@ class PatchBank(nn.Module):
 
         def view(number: int) -> Tensor:
             image = images[number][None].to(self.bank.device)
-            return resized_map(image, self._shape) if by_place else image
+            return self._resized(image) if by_place else image
 
         order = torch.randperm(len(images), generator=generator).tolist()
         each = math.ceil(SAMPLE / len(images))
@@ -146,8 +155,8 @@ class PatchBank(nn.Module):
         _, vectors = torch.linalg.eigh(covariance)
         self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
         if by_place:
-            kept = [self._projected(self.extractor(view(number)))[0] for number in order[: self.images]]
-            self.bank = torch.stack(kept, 2).half()  # (h, w, images, k)
+            kept = [self._features(view(number))[0] for number in order[: self.images]]
+            self.bank = torch.stack(kept, 2).nan_to_num(ABSENT).half()  # (h, w, images, k)
             rows = torch.split(torch.arange(len(kept)), 1)
         else:
             each = math.ceil(self.capacity / len(images))
@@ -169,7 +178,7 @@ class PatchBank(nn.Module):
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """Distance of each pixel to the bank, beyond that of good images: (N, C, H, W) to (N, 1, H, W), at least 0.
 
-        The unit is the standard deviation of good images at that place, or over all places.
+        It is 0 outside the image. The unit is the standard deviation of good images at that place, or over all places.
 
         Parameters
         ----------
@@ -183,16 +192,21 @@ class PatchBank(nn.Module):
         """
         self.extractor.check(x.shape[2], x.shape[3])
         reduced = self._reduced(x)
-        view = resized_map(reduced, self._shape) if self.by_place else reduced
-        values = self.normaliser(self._distances(view, without))  # (N, h, w)
+        view = self._resized(reduced) if self.by_place else reduced
+        # What is absent must not fade into its neighbours.
+        values, _ = _without_absent(self.normaliser(self._distances(view, without))[:, None])
         fine = _upsampled(
-            values[:, None], self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
+            values, self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
         )
         fine = resized_map(fine, (reduced.shape[2], reduced.shape[3]))
-        return resized_map(fine, (x.shape[2], x.shape[3]))
+        fine = resized_map(fine, (x.shape[2], x.shape[3]))
+        _, inside = _without_absent(x)
+        return fine if inside is None else fine * inside[:, None]
 
     def distances(self, x: Tensor, without: int | None = None) -> Tensor:
-        """Distance of each feature of ``x`` (N, C, H, W) to the nearest of the bank: (N, h, w), at least 0.
+        """Distance of each feature of ``x`` (N, C, H, W) to the nearest of the bank: (N, h, w), at least 0 or NaN.
+
+        It is NaN where the image does not reach, and where no image of the bank does.
 
         Under the extractor ``structure``, two patches without any similarity of structure lie 1 apart. Where places
         matter, the reduced image has the size of the bank.
@@ -201,7 +215,7 @@ class PatchBank(nn.Module):
 
     def _distances(self, view: Tensor, without: int | None) -> Tensor:
         left_out = self.group_rows.get(without) if without is not None else None
-        features = self._projected(self.extractor(view))  # (N, h, w, k)
+        features = self._features(view)  # (N, h, w, k)
         if self.by_place:
             squares = torch.stack([self._by_place(one, left_out) for one in features])
         else:
@@ -214,13 +228,40 @@ class PatchBank(nn.Module):
         return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
 
     def _reduced(self, x: Tensor) -> Tensor:
-        return self.extractor.reduced(x)
+        known, inside = _without_absent(x)
+        if inside is None:
+            return self.extractor.reduced(x)
+        more = (inside,) if self.extractor.takes_inside else ()
+        return _absent_outside(self.extractor.reduced(known, *more), inside)
+
+    def _resized(self, reduced: Tensor) -> Tensor:
+        """A reduced image at the size of the bank."""
+        known, inside = _without_absent(reduced)
+        resized = resized_map(known, self._shape)
+        return resized if inside is None else _absent_outside(resized, inside)
+
+    def _extracted(self, view: Tensor) -> Tensor:
+        """Features (N, h, w, f) of a view, NaN at places outside the image."""
+        known, inside = _without_absent(view)
+        if inside is None:
+            features: Tensor = self.extractor(view)
+            return features
+        own = self.extractor
+        features = own(known, inside) if own.takes_inside else own(known)
+        size = (features.shape[1], features.shape[2])
+        places = [mask_at(one, own.stride, own.offset, size) for one in inside.cpu().numpy()]
+        is_absent = ~torch.from_numpy(np.stack(places)).to(view.device)
+        return features.masked_fill(is_absent[..., None], math.nan)
+
+    def _features(self, view: Tensor) -> Tensor:
+        return self._projected(self._extracted(view))
 
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
 
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        features: Tensor = self.extractor(view).flatten(0, 2)
+        features = self._extracted(view).flatten(0, 2)
+        features = features[~features[:, 0].isnan()]
         return features[torch.randperm(len(features), generator=generator)[:count]]
 
     def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
@@ -228,26 +269,36 @@ class PatchBank(nn.Module):
 
         As Cohen and Hoshen 2020 do it (Sub-Image Anomaly Detection with Deep Pyramid Correspondences, section 3.2).
         """
-        rows = []
+        rows, counts = [], []
         for query, row in zip(queries[::2, ::2], self.bank[::2, ::2], strict=True):  # (w, k), (w, images, k)
-            squares = (row.float() - query[:, None]).square().sum(2)
-            rows.append(squares.sqrt().sum(0))
-        distance = torch.stack(rows).sum(0)
+            own = (_present(row) - query[:, None]).square().sum(2).sqrt()
+            rows.append(own.nansum(0))
+            counts.append((~own.isnan()).sum(0))
+        # A mean, because images that the border cuts have fewer places to compare.
+        distance = torch.stack(rows).sum(0) / torch.stack(counts).sum(0)
+        distance = distance.nan_to_num(math.inf)
         if left_out is not None:
             distance[left_out] = math.inf
         others = len(distance) - (0 if left_out is None else len(left_out))
         return distance.topk(min(self.nearest_images, others), largest=False).indices
 
     def _by_place(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
-        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w)."""
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w).
+
+        NaN where a query is absent, or all of the bank around it.
+        """
         height, width, k = queries.shape
         images = self.bank[:, :, self._nearest_images(queries, left_out)]
-        nearest = torch.empty(height, width, device=queries.device)
+        nearest = torch.full((height, width), math.nan, device=queries.device)
         for top in range(0, height, BLOCK):
             rows = slice(max(0, top - self.reach), top + BLOCK + self.reach)
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
-                bank = images[rows, columns].reshape(-1, k).float()
+                bank = images[rows, columns].reshape(-1, k)
+                is_absent = bank[:, 0] == ABSENT
+                if is_absent.all():
+                    continue
+                bank = (bank[~is_absent] if is_absent.any() else bank).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 # Features of one place are alike, and their common part would cost most of the precision.
                 centre = bank.mean(0)
@@ -279,6 +330,32 @@ def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, 
     if len(members) == 1:
         return rows
     return {number: torch.cat(members[groups[number]]) for number in rows}
+
+
+def _without_absent(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Images (N, C, H, W) with the nearest pixels inside in place of what is NaN, and where they reach (N, H, W)."""
+    if not x.isnan().any():
+        return x, None
+    images = list(x.cpu().numpy())
+    masks = [inside_places(image) for image in images]
+    known = np.stack([filled(image, mask) for image, mask in zip(images, masks, strict=True)])
+    inside = [
+        np.ones(image.shape[1:], np.bool_) if mask is None else mask
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    return torch.from_numpy(known).to(x.device), torch.from_numpy(np.stack(inside)).to(x.device)
+
+
+def _absent_outside(x: Tensor, inside: Tensor) -> Tensor:
+    """Images (N, C, h, w) with NaN outside ``inside`` (N, H, W)."""
+    size = (x.shape[2], x.shape[3])
+    masks = np.stack([resized_mask(one, size) for one in inside.cpu().numpy()])
+    return x.masked_fill(~torch.from_numpy(masks).to(x.device)[:, None], math.nan)
+
+
+def _present(bank: Tensor) -> Tensor:
+    """Features (..., k) of a bank in single precision, NaN where they are absent."""
+    return bank.float().masked_fill(bank[..., :1] == ABSENT, math.nan)
 
 
 def _squares(queries: Tensor, bank: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from blemish.export.graphs import quiet
 from blemish.extras import explain_missing
 from blemish.inspection.detector import Detector
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
+from blemish.preprocessing.absent import absent_outside
 from blemish.runtime.model import TILES, ExportedModel
 from blemish.runtime.record import ExportedNetwork, PrecisionCost
 
@@ -116,13 +117,14 @@ def cost_of(before: Detector, after: Detector, images: Sequence[LoadedImage]) ->
     labels: list[bool] = []
     scores: tuple[list[float], list[float]] = ([], [])
     for image in images:
-        x = before.file.preprocessing.apply(image).pixels
+        placed = before.file.preprocessing.apply(image)
+        x = placed.pixels
         copies = torch.from_numpy(x)[None].expand(ALTERED, -1, -1, -1)
         altered = anomalies.synthesise(copies, 0.0, generator).numpy()
         for number, one in enumerate([x, *altered]):
             labels.append(number > 0)
             for own, detector in zip(scores, (before, after), strict=True):
-                own.append(detector.score(detector.examine(one)[0]))
+                own.append(detector.score(detector.examine(absent_outside(one, placed.inside))[0]))
     good = ~np.array(labels)
     auroc = tuple(roc_auc(labels, own) for own in scores)
     rejected = tuple(

@@ -264,7 +264,7 @@ class Detector:
         try:
             with within_memory(image.path):
                 placed = self.file.preprocessing.apply(image)
-                anomaly, reconstruction = self.examine(placed.pixels)
+                anomaly, reconstruction = self.examine(placed.model_input)
                 anomaly_map = placed.map_back(anomaly)
                 return ScoredImage(
                     score=self.score(placed.judged(anomaly)),

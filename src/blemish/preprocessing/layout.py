@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.data.image import resize
+from blemish.preprocessing.absent import filled, inside_places
 
 Floats = NDArray[np.float32]
 
@@ -52,7 +53,7 @@ class Layout:
 
 
 def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
-    """Layout of ``images``, (C, H, W) each, after preprocessing.
+    """Layout of ``images``, (C, H, W) each, after preprocessing; NaN at places outside the image.
 
     Parameters
     ----------
@@ -78,6 +79,7 @@ def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
 
 def _pattern(image: Floats) -> NDArray[np.float64]:
     """Detail of an image without slow changes, as a vector (32²,) of length 1; 0 of a flat image."""
+    image = filled(image, inside_places(image))
     small = resize(image.mean(0, keepdims=True, dtype=np.float32), (SIDE, SIDE))[0].astype(np.float64)
     # A slope is taken out first, because the mirrored border would bend it.
     slope = np.linspace(-1, 1, SIDE)

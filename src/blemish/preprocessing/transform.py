@@ -14,6 +14,7 @@ from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
+from blemish.preprocessing.absent import absent_outside
 from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
 
@@ -25,7 +26,7 @@ class PreprocessedImage(NamedTuple):
     """A preprocessed image, and the inverse transform of maps and images."""
 
     pixels: NDArray[np.float32]
-    """(C, h, w) floats in [0, 1] at the network's scale."""
+    """(C, h, w) floats in [0, 1] at the network's scale; outside the image its border is repeated."""
     image: LoadedImage
     """The image at its own size (C, H, W), with the network's channels."""
     pose: Pose | None
@@ -42,17 +43,32 @@ class PreprocessedImage(NamedTuple):
         """(C, H, W) floats in [0, 1] at the image's own size."""
         return self.image.floats()
 
+    @property
+    def inside(self) -> NDArray[np.bool_] | None:
+        """Mask (h, w) of the places inside the image; None where all are.
+
+        A crop around an object at the border of its image reaches beyond it.
+        """
+        if self.pose is None:
+            return None
+        height, width = self.pixels.shape[1:]
+        size = Crop(height=height, width=width)
+        mask = inside_image((self.image.height, self.image.width), self.pose, size, self.scale)
+        return None if mask.all() else mask
+
+    @property
+    def model_input(self) -> NDArray[np.float32]:
+        """What an anomaly model is given: :attr:`pixels` with NaN at the places outside the image."""
+        return absent_outside(self.pixels, self.inside)
+
     def judged(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """An anomaly map (h, w) with its least value, 0 at most, outside the image and the judged area.
 
-        A crop around an object at the border of its image reaches beyond it, where the border is repeated: what is not
-        in the image can be no anomaly, in calibration and in inspection.
+        What is not in the image can be no anomaly, in calibration and in inspection.
         """
-        inside = np.ones(anomaly_map.shape, np.bool_)
         height, width = anomaly_map.shape
         shape, size = (self.image.height, self.image.width), Crop(height=height, width=width)
-        if self.pose is not None:
-            inside = inside_image(shape, self.pose, size, self.scale)
+        inside = np.ones(anomaly_map.shape, np.bool_) if self.inside is None else self.inside
         if self.area is not None:
             marked = self.area.mask(*shape)[None].astype(np.float32)
             placed = (
