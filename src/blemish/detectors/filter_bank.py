@@ -83,7 +83,9 @@ class FilterBank(nn.Module, FilterDeviation):
         """
         if len(responses) < FEWEST:
             joined = np.concatenate([one.reshape(*one.shape[:2], -1) for one in responses], 2)
-            joined = joined[..., ~np.isnan(joined[0, 0])]
+            is_inside = ~np.isnan(joined[0, 0])
+            # Another layout in memory would change the order of the sums.
+            joined = joined if is_inside.all() else joined[..., is_inside]
             self.mean = torch.from_numpy(joined.mean(2)[..., None, None])
             self.spread = torch.from_numpy(joined.std(2)[..., None, None] + LEAST_SPREAD)
             return
@@ -93,12 +95,13 @@ class FilterBank(nn.Module, FilterDeviation):
         for one in responses:
             # Centred on the first image, because single precision would lose a small variance beside a large mean.
             values = resized_map(torch.from_numpy(one), (height, width)) - first
-            is_inside = ~values.isnan()
+            reaches = ~values.isnan()
             values = values.nan_to_num()
-            total, square, count = total + values, square + values * values, count + is_inside
+            total, square, count = total + values, square + values * values, count + reaches
         reached = (count[0, 0] > 0).numpy()
-        mean = total / count.clamp(min=1)
-        variance = (square / count.clamp(min=1) - mean * mean).clamp(min=0)
+        number = len(responses) if (count == len(responses)).all() else count.clamp(min=1)
+        mean = total / number
+        variance = (square / number - mean * mean).clamp(min=0)
         mean = mean + first
         if not reached.all():
             mean, variance = (torch.from_numpy(filled(part.numpy(), reached)) for part in (mean, variance))
