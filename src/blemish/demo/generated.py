@@ -143,11 +143,12 @@ def write_dataset(
     per_blemish: int = 8,
     seed: int = 0,
     size: int = 256,
+    strength: float = 1.0,
 ) -> Path:
     """Write a data set of one family in the MVTec layout and return its folder ``root/family``.
 
     ``train/good/000.png`` …, ``test/good``, ``test/<kind>`` and, of defects, ``ground_truth/<kind>/000_mask.png`` (0 or
-    255); ``per_blemish`` images of each kind of defect and of each other kind; the same arguments give the same bytes. No two images of a data set share a scene.
+    255); ``per_blemish`` images of each kind of defect and of each other kind; ``strength`` as in :func:`make_sample`; the same arguments give the same bytes. No two images of a data set share a scene.
 
     Raises
     ------
@@ -162,7 +163,9 @@ def write_dataset(
     plan += [("test", kind, i) for kind in kinds for i in range(per_blemish)]
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise FileError(folder, "is there already", "name a new folder or remove this one")
-    samples = _drawn(family, [kind for _, kind, _ in plan], seed=seed * 1_000_003, size=size)
+    samples = _drawn(
+        family, [kind for _, kind, _ in plan], seed=seed * 1_000_003, size=size, strength=strength
+    )
     for (split, kind, i), sample in zip(plan, samples, strict=True):
         _write_png(folder / split / kind / f"{i:03d}.png", sample.image)
         if kind in DEFECTS[family]:
@@ -348,11 +351,11 @@ _SCENES: dict[str, Callable[[np.random.Generator, int], Drawing]] = {
 }
 
 
-def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int) -> Iterator[Sample]:
+def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int, strength: float) -> Iterator[Sample]:
     """A sample of each of ``kinds``, with the seeds from ``seed`` on, drawn by all cores a few ahead."""
 
     def draw(number: int) -> Sample:
-        return make_sample(family, kinds[number], seed=seed + number, size=size)
+        return make_sample(family, kinds[number], seed=seed + number, size=size, strength=strength)
 
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
