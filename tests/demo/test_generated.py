@@ -244,6 +244,18 @@ def test_dataset_layout_and_bytes(tmp_path: Path) -> None:
         assert (image.mode, image.size) == ("L", (64, 64))
 
 
+def test_a_data_set_of_fainter_defects_has_the_same_good_images(tmp_path: Path) -> None:
+    plain, faint = (
+        write_dataset(
+            tmp_path / str(s), "checkerboard", good=1, test_good=1, per_blemish=1, size=64, strength=s
+        )
+        for s in (1.0, 0.5)
+    )
+    for name in ("train/good/000.png", "test/good/000.png"):
+        assert (plain / name).read_bytes() == (faint / name).read_bytes()
+    assert (plain / "test/dot/000.png").read_bytes() != (faint / "test/dot/000.png").read_bytes()
+
+
 def test_dataset_is_not_written_over(tmp_path: Path) -> None:
     write_dataset(tmp_path, "checkerboard", good=1, test_good=0, per_blemish=0, size=64)
     with pytest.raises(FileError, match=r"checkerboard: is there already"):

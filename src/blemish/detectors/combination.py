@@ -72,6 +72,14 @@ class CombinedModel:
         return ", with ".join(dict.fromkeys(self.models[number].title for number in self.used))
 
     @property
+    def sees_areas(self) -> bool:
+        """True if a member that counts compares brightness and colour of areas as such."""
+        return any(
+            weight > 0 and getattr(model, "sees_areas", False)
+            for model, weight in zip(self.models, self.weights, strict=True)
+        )
+
+    @property
     def takes_absent(self) -> bool:
         return all(model.takes_absent for model in self.models)
 

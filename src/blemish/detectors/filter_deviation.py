@@ -30,6 +30,7 @@ class FilterDeviation:
     takes_absent = False
     is_normalised = True
     keeps_good_images = True
+    sees_areas = True
     title = "deviation of classical filters"
 
     @property

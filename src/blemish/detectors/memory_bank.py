@@ -21,10 +21,13 @@ from blemish.detectors.contracts import (
     ImageSequence,
     TrainingSource,
 )
-from blemish.detectors.feature_extractors import FeatureExtractor, LocalContrast, Structure
+from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
 from blemish.detectors.patch_bank import PatchBank, TensorSequence, image_sizes
 from blemish.errors import UsageError
 from blemish.preprocessing.absent import filled, inside_places
+
+COLOURS = 10_000
+"""Colours that are kept where places do not matter; they have few dimensions."""
 
 
 class TensorImages:
@@ -55,6 +58,8 @@ class MemoryBank(nn.Module):
 
     takes_absent = False
     keeps_good_images = True
+    needs_colour = False
+    """Whether it has anything to compare only where the images have colour."""
     is_normalised = True
     """Whether the map is in units of the spread of good images already, so that an ensemble takes it as it is."""
 
@@ -92,6 +97,11 @@ class MemoryBank(nn.Module):
     def title(self) -> str:
         names = [bank.extractor.title for bank in self._banks if not bank.is_empty or self.is_empty]
         return f"distance to the good images in {' and '.join(names)}"
+
+    @property
+    def sees_areas(self) -> bool:
+        """True if brightness and colour of areas are compared as such."""
+        return any(isinstance(bank.extractor, Colour) and not bank.is_empty for bank in self._banks)
 
     @property
     def ignores_light(self) -> bool:
@@ -232,3 +242,12 @@ class StructureMemoryBank(MemoryBank):
             by_place=by_place,
             share=share,
         )
+
+
+class ColourMemoryBank(MemoryBank):
+    """Memory bank of the colour of areas in good images, to which structure is blind."""
+
+    needs_colour = True
+
+    def __init__(self) -> None:
+        super().__init__([Colour()], capacity=COLOURS)

@@ -324,7 +324,8 @@ class Detector:
 
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
-        return model_card(self.file, has_sheet=has_sheet)
+        sees_areas = bool(getattr(self.model, "sees_areas", False))
+        return model_card(self.file, has_sheet=has_sheet, sees_areas=sees_areas)
 
 
 def _planes(placed: PreprocessedImage, reconstruction: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -19,6 +19,10 @@ SIDE = 32
 """Pixels a side at which images are compared."""
 SLOW = 4.0
 """Standard deviation in these pixels of the Gaussian that slow changes of brightness are taken out with."""
+PLACE = 8
+"""Pixels a side of the places that channels are compared in."""
+COLOURFUL = 0.04
+"""Difference between the channels, in units of the data range, from which on images have colour."""
 ALIGNED = 0.3
 """Median correlation with the mean of the other images from which places correspond."""
 
@@ -50,6 +54,29 @@ class Layout:
             f"A texture, or objects without a common place ({shown}): what looks unlike every place of the good images "
             "can be found; a part that is missing or displaced but looks normal cannot."
         )
+
+
+def have_colour(images: Iterable[Floats]) -> bool:
+    """True if the channels of ``images`` (C, h, w), preprocessed, differ by more than noise and a faint cast.
+
+    Channels are compared in means of 8 × 8 pixels: by how much they differ in the most colourful hundredth of an image,
+    in the median image. A grey image that is stored in three channels has none.
+
+    >>> grey = np.random.default_rng(0).random((1, 64, 64), np.float32)
+    >>> have_colour([np.repeat(grey, 3, 0)]), have_colour([np.concatenate([grey, grey, 1 - grey])])
+    (False, True)
+    """
+    found = [_colourfulness(image) for image in images]
+    return bool(found) and float(np.median(found)) >= COLOURFUL
+
+
+def _colourfulness(image: Floats) -> float:
+    if len(image) < 2:
+        return 0.0
+    image = filled(image, inside_places(image))
+    size = (max(1, image.shape[1] // PLACE), max(1, image.shape[2] // PLACE))
+    means = resize(image, size)
+    return float(np.quantile(means.max(0) - means.min(0), 0.99))
 
 
 def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:

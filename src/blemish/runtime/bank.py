@@ -174,6 +174,7 @@ class ArrayMemory:
 
     def __init__(self, record: ExportedMemory, banks: Sequence[ArrayBank]) -> None:
         self.title = record.title
+        self.sees_areas = any(own.extractor.name == "colour" for own in record.banks)
         self.banks = banks
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
