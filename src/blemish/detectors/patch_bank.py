@@ -262,12 +262,13 @@ class PatchBank(nn.Module):
                 columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
                 bank = images[rows, columns].reshape(-1, k).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
-                # Features of one place are alike, and their common part would cost most of the precision.
+                # Features of one place are alike, and their common part would cost most of the precision; so would a
+                # square that is the sum of larger ones.
                 centre = bank.mean(0)
-                rows_of_block = block.reshape(-1, k) - centre
-                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank - centre).view(
-                    block.shape[:2]
-                )
+                near, own = bank - centre, block.reshape(-1, k) - centre
+                found = near[torch.addmm(near.square().sum(1), own, near.T, alpha=-2).argmin(1)]
+                squares = (own - found).square().sum(1)
+                nearest[top : top + BLOCK, left : left + BLOCK] = squares.view(block.shape[:2])
         return nearest
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -24,12 +25,20 @@ from blemish.decision.classes import (
 )
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
-from blemish.errors import ImageError, ModelError, TooSmallError, UsageError, within_memory
+from blemish.errors import (
+    ImageError,
+    MissingExtraError,
+    ModelError,
+    TooSmallError,
+    UsageError,
+    within_memory,
+)
 from blemish.extras import explain_missing
 from blemish.inspection.card import model_card, model_in_html, model_in_one_line
 from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile
 from blemish.inspection.export_guide import GUIDE_FILE, export_guide
+from blemish.inspection.export_settings import SETTINGS_FILE, export_settings
 from blemish.inspection.judge import judge
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
@@ -347,6 +356,8 @@ class Detector:
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches.
 
+        An exported model has its graphs beside them, and for other programs ``README.md`` and ``settings.json``.
+
         Raises
         ------
         FileError
@@ -356,7 +367,8 @@ class Detector:
         card = self.card(has_sheet=has_sheet)
         if isinstance(self.model, ExportedModel):
             guide = export_guide(self.file, self.model).encode()
-            files = {**self.model.graphs, GUIDE_FILE: guide}
+            settings = json.dumps(export_settings(self.file, self.model.export), indent=2) + "\n"
+            files = {**self.model.graphs, GUIDE_FILE: guide, SETTINGS_FILE: settings.encode()}
             return write_model(folder, self.file, self.model.weights, card, files)
         return write_model(folder, self.file, weights_of(_module(self.model)), card)
 
@@ -401,9 +413,14 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         )
     if file.export is not None:
         return _load_exported(folder, file)
-    with explain_missing():
-        from blemish.detectors.ensemble import for_inspection
-        from blemish.detectors.factory import build_model, upgrade_state_dict
+    try:
+        with explain_missing():
+            from blemish.detectors.ensemble import for_inspection
+            from blemish.detectors.factory import build_model, upgrade_state_dict
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"{folder}: {error}; or run blemish export where torch is installed"
+        ) from None
 
     preprocessing = file.preprocessing
     model = load_weights(

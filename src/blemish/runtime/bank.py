@@ -113,14 +113,16 @@ class ArrayBank:
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - reach), left + BLOCK + reach)
                 near = images[rows, columns].reshape(-1, k)
-                # Features of one place are alike, and their common part would cost most of the precision.
+                # Features of one place are alike, and their common part would cost most of the precision; so would a
+                # square that is the sum of larger ones.
                 centre = near.mean(0)
                 near = near - centre
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 own = block.reshape(-1, k) - centre
-                squares = np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)
-                least = squares.min(1) + np.einsum("nk,nk->n", own, own)
-                nearest[top : top + BLOCK, left : left + BLOCK] = least.reshape(block.shape[:2])
+                found = near[(np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)).argmin(1)]
+                difference = own - found
+                squares = np.einsum("nk,nk->n", difference, difference)
+                nearest[top : top + BLOCK, left : left + BLOCK] = squares.reshape(block.shape[:2])
         return nearest
 
 
