@@ -156,3 +156,12 @@ def test_visa_in_lower_case(tmp_path: Path) -> None:
     found = read_labelled(tmp_path)
     assert counts(found) == {("test", "good"): 1, ("test", "anomaly"): 1}
     assert masks(found) == {"0.JPG": ["0.png"]}
+
+
+def test_folders_by_unknown_labels_are_listed_with_the_option_that_names_one(tmp_path: Path) -> None:
+    touch(tmp_path, "Gutteil/0.png", "Ausschuss/1.png")
+    with pytest.raises(
+        FileError, match=r"known to say good: Ausschuss, Gutteil; name that folder with --good"
+    ):
+        read_labelled(tmp_path)
+    assert counts(read_labelled(tmp_path, "gutteil")) == {("test", "good"): 1, ("test", "Ausschuss"): 1}

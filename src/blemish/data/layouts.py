@@ -24,6 +24,8 @@ from blemish.data.lists import read_list
 from blemish.errors import FileError, ImageError
 
 Split = Literal["train", "test"]
+_LISTED = 6
+"""Folders that an error names, at most."""
 _LAYOUT = "lay it out as test/good, test/<type>, ground_truth/<type>, or list it in CSV"
 
 
@@ -68,7 +70,11 @@ def read_labelled(source: str | Path, good: str | None = None) -> Labelled:
         if not any(item.split == "test" for item in found.items) and not found.problems:
             if (test := subfolder(source, "test")).is_dir():
                 raise FileError(test, f"holds no folder with images ({suffixes()})", "check the layout")
-            raise FileError(source, "has no test folder", _LAYOUT)
+            named = [path.name for path in subfolders(source) if images_in(path)]
+            if len(named) < 2:
+                raise FileError(source, "has no test folder", _LAYOUT)
+            problem = f"has no test folder, and none of its folders is known to say good: {', '.join(named[:_LISTED])}"
+            raise FileError(source, problem, f"name that folder with --good, or {_LAYOUT}")
     _refuse_unknown_labels(source, found, good)
     return found
 
