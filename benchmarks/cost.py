@@ -95,7 +95,7 @@ def inspections(work: Path) -> list[dict[str, Any]]:
                 seconds.setdefault((name, "whole"), []).append(time.perf_counter() - begun)
                 ensemble = detector.model
                 assert isinstance(ensemble, Ensemble)
-                x = detector.file.preprocessing.apply(image).pixels
+                x = detector.file.preprocessing.apply(image).model_input
                 for member, model in zip(ensemble.names, ensemble.models, strict=True):
                     begun = time.perf_counter()
                     model.maps(x)

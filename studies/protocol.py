@@ -108,14 +108,22 @@ def generated(
     per_blemish: int,
     size: int,
     observer: Observer,
+    strength: float = 1.0,
 ) -> Path:
     """Folder of a generated data set, drawn into ``work`` unless it is there: whole, or not at all."""
-    folder = work / f"images-{good}-{test_good}-{per_blemish}-{size}" / family
+    other = "" if strength == 1 else f"-strength-{strength:g}"
+    folder = work / f"images-{good}-{test_good}-{per_blemish}-{size}{other}" / family
     if not folder.exists():
         observer.stage(f"Drawing the images of {family}")
         with atomic_folder(folder) as temporary:
             write_dataset(
-                temporary.parent, family, good=good, test_good=test_good, per_blemish=per_blemish, size=size
+                temporary.parent,
+                family,
+                good=good,
+                test_good=test_good,
+                per_blemish=per_blemish,
+                size=size,
+                strength=strength,
             )
     return folder
 

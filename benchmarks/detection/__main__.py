@@ -71,7 +71,7 @@ QUESTIONS: dict[str, ModuleType] = {
 def main() -> None:
     options = parsed(sys.argv[1:])
     line = command(options, sys.argv[1:])
-    datasets = [drawn(dataset, options.work) for dataset in options.datasets]
+    datasets = [drawn(dataset, options.work, options.strength) for dataset in options.datasets]
     benches = [Bench(options, dataset) for dataset in datasets]
     options.stem = stem_of(options)
     question = QUESTIONS[options.question]
@@ -97,12 +97,19 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def drawn(dataset: Path, work: Path) -> Path:
+def drawn(dataset: Path, work: Path, strength: float) -> Path:
     """``dataset``, or the folder of a generated one where it only names a family."""
     if dataset.exists() or str(dataset) not in FAMILIES:
         return dataset
     return generated(
-        work, str(dataset), good=120, test_good=40, per_blemish=12, size=256, observer=Observer()
+        work,
+        str(dataset),
+        good=120,
+        test_good=40,
+        per_blemish=12,
+        size=256,
+        observer=Observer(),
+        strength=strength,
     )
 
 
@@ -122,7 +129,8 @@ def command(options: argparse.Namespace, given: Sequence[str]) -> str:
 def stem_of(options: argparse.Namespace) -> str:
     """Name of the results, without an ending."""
     names = [dataset.resolve().stem for dataset in options.datasets]
-    return "-".join(["detection", options.question, *names, *filter(None, [options.budget])])
+    strength = f"strength-{options.strength:g}" if options.strength != 1 else None
+    return "-".join(["detection", options.question, *names, *filter(None, [strength, options.budget])])
 
 
 def write(

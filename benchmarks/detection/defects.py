@@ -97,7 +97,7 @@ def _scores(detector: Detector, bench: Bench) -> dict[tuple[int, ...], Floats]:
     subsets = [some for size in range(1, len(counting) + 1) for some in combinations(counting, size)]
     scores: dict[tuple[int, ...], list[float]] = {some: [] for some in subsets}
     for item in bench.tests:
-        x = detector.file.preprocessing.apply(read_image(item.path)).pixels
+        x = detector.file.preprocessing.apply(read_image(item.path)).model_input
         values = [
             model.maps(x).anomaly if number in counting else None
             for number, model in enumerate(ensemble.models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import time
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.detection.drawing import grouped
 from benchmarks.detection.options import whole_dataset
 from benchmarks.detection.trials import Bench
-from benchmarks.detection.whole_fits import by_name, fits, tested
+from benchmarks.detection.trivial import brightness_scores, colour_scores, twin_scores
+from benchmarks.detection.whole_fits import auroc_of_kinds, by_name, fits, table_of_kinds, tested
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import image_score, roc_auc
 from blemish.detectors.contracts import Floats
 from blemish.detectors.ensemble import Ensemble
 from blemish.inspection.detector import Detector
 from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
-from studies.protocol import fitted, spread
+from blemish.preprocessing.absent import absent_outside
+from studies.protocol import fitted, spread, table
 
 HELP = "each member of the ensemble, alone and left out"
 WHOLE = "all, as fitted"
@@ -30,6 +34,8 @@ HELD_OUT = 24
 """Calibration images, at most, that synthetic anomalies are painted into."""
 ALTERED = 4
 """Copies of each."""
+TIMED = 20
+"""Test images that the time of a map is measured on."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +50,7 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """
     work, runs = fits(bench, options)
     rows: list[dict[str, Any]] = []
-    ranks = []
+    ranks, costs = [], []
     for run in runs:
         detector = fitted(work, run.recipe, run.seed)
         begun = time.perf_counter()
@@ -55,6 +61,7 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         if len(alone) > 2:
             pairs = [(row["image_auroc"], synthetic[row["name"]]) for row in alone]
             ranks.append(float(stats.spearmanr(*zip(*pairs, strict=True)).statistic))
+        costs += [{**cost, "seed": run.seed} for cost in _costs(detector, bench)]
         bench.seconds += run.training_seconds + time.perf_counter() - begun
     found = by_name(rows, "members", WHOLE)
     words = ", ".join(
@@ -64,14 +71,84 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     found["markdown"] += f"\nImage AUROC on synthetic anomalies: {words}.\n"
     if ranks:
         found["markdown"] += f"\nSpearman's rank correlation over the members alone: {spread(ranks, 2)}.\n"
-    return {"budget": options.budget, "rows": rows, "rank_correlation": ranks, **found}
+    trivial = _trivial(bench)
+    found["markdown"] += "\nImage AUROC of each kind of defect:\n\n" + table_of_kinds(
+        [*rows, *trivial], "members"
+    )
+    lines = [
+        [name, *(spread([row[key] for row in some], 2) for key in COSTS)]
+        for name, some in grouped(costs, "name")
+    ]
+    found["markdown"] += f"\nSeconds, on {cpu_name()}:\n\n" + table(
+        ("member", *COSTS.values()), lines, left=1
+    )
+    return {
+        "budget": options.budget,
+        "rows": rows,
+        "trivial": trivial,
+        "costs": costs,
+        "cpu": cpu_name(),
+        "rank_correlation": ranks,
+        **found,
+    }
+
+
+COSTS = {"fill_seconds": "to fill it, of one fit", "map_seconds": "for the map of an image"}
+
+
+def _costs(detector: Detector, bench: Bench) -> list[dict[str, Any]]:
+    """Seconds of each memory bank that counts: to fill it anew, and for the map of a test image."""
+    ensemble = detector.model
+    assert isinstance(ensemble, Ensemble)
+    apply = detector.file.preprocessing.apply
+    good = [torch.from_numpy(apply(read_image(item.path)).model_input) for item in bench.train]
+    shown = [apply(read_image(item.path)).model_input for item in bench.tests[:TIMED]]
+    found = []
+    for number, bank in ensemble.banks.items():
+        if not bank.is_empty:
+            begun = time.perf_counter()
+            for x in shown:
+                bank.maps(x)
+            mapped = time.perf_counter()
+            bank.fit_images(good, torch.Generator().manual_seed(0), by_place=bank.by_place)
+            filled = time.perf_counter() - mapped
+            each = (mapped - begun) / len(shown)
+            found.append({"name": ensemble.names[number], "fill_seconds": filled, "map_seconds": each})
+    return found
+
+
+def _trivial(bench: Bench) -> list[dict[str, Any]]:
+    """Rows of statistics that need no model."""
+    labels = [str(item.label) for item in bench.tests]
+    defective = [not item.is_good for item in bench.tests]
+    rows = []
+    for name, scores_of in (
+        ("mean grey level", brightness_scores),
+        ("mean colour", colour_scores),
+        ("similarity to one training image", twin_scores),
+    ):
+        scores = scores_of(bench.train, bench.tests).tolist()
+        kinds = auroc_of_kinds(labels, scores)
+        rows.append({"name": f"trivial: {name}", "image_auroc": roc_auc(defective, scores), "kinds": kinds})
+    return rows
+
+
+def cpu_name() -> str:
+    """Name of the processor where the system tells, and the threads that torch uses."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = f"{named[0]}, {len(named)} cores" if named else platform.processor() or "an unknown processor"
+    return f"{name}, {torch.get_num_threads()} used"
 
 
 def _scored(detector: Detector, image: LoadedImage) -> dict[str, tuple[float, NDArray[np.float32]]]:
     placed = detector.file.preprocessing.apply(image)
     return {
         name: (score_of(detector, shown), placed.map_back(shown))
-        for name, shown in _maps(detector, placed.pixels).items()
+        for name, shown in _maps(detector, placed.model_input).items()
     }
 
 
@@ -116,12 +193,13 @@ def _on_synthetic_anomalies(detector: Detector, bench: Bench) -> dict[str, float
     scores: dict[str, list[float]] = {}
     labels: list[bool] = []
     for item in chosen:
-        x = torch.from_numpy(detector.file.preprocessing.apply(read_image(item.path)).pixels)[None]
+        placed = detector.file.preprocessing.apply(read_image(item.path))
+        x = torch.from_numpy(placed.pixels)[None]
         copies = x.expand(ALTERED, -1, -1, -1)
         altered = anomalies.synthesise(copies, 0.0, generator)
         visible = anomaly_mask(altered, copies).flatten(1).any(1)
         for image, is_altered in [(x[0], False), *((one, True) for one in altered[visible])]:
             labels.append(is_altered)
-            for name, shown in _maps(detector, image.numpy()).items():
+            for name, shown in _maps(detector, absent_outside(image.numpy(), placed.inside)).items():
                 scores.setdefault(name, []).append(score_of(detector, shown))
     return {name: roc_auc(labels, values) for name, values in scores.items()}

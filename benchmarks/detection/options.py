@@ -22,7 +22,7 @@ def shared() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], help="setting of every fit")
     parser.add_argument("--work", type=Path, default=Path("runs/detection"), help="keeps fits")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.set_defaults(recipe="blemish", fast=False, budget=None, keep=False)
+    parser.set_defaults(recipe="blemish", fast=False, budget=None, keep=False, strength=1.0)
     return parser
 
 
@@ -43,3 +43,6 @@ def whole_dataset(parser: argparse.ArgumentParser) -> None:
         help="folder in the MVTec layout, or a generated family",
     )
     parser.add_argument("--budget", help="of every training, such as 2m, instead of the recipe's length")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="contrast of the defects of a generated family"
+    )

@@ -86,7 +86,7 @@ def alone_and_added(
 
 def maps(detector: Detector, image: LoadedImage) -> dict[str, NDArray[np.float32]]:
     """Every anomaly map (h, w) that the network and the memory bank of ``detector`` give of an image."""
-    x = detector.file.preprocessing.apply(image).pixels
+    x = detector.file.preprocessing.apply(image).model_input
     ensemble = detector.model if isinstance(detector.model, Ensemble) else None
     network = detector.model if ensemble is None else ensemble.models[0]
     head, reconstruction, *_ = network.maps(x)

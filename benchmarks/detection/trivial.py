@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.data.image import LoadedImage, image_info, read_image, resize
+from blemish.data.items import Item
 from blemish.data.layouts import read_labelled
 from blemish.decision import roc_auc
 
@@ -36,6 +38,30 @@ def twin_auroc(dataset: Path) -> float:
     trained = np.array([item.split == "train" for item in labelled])
     similarity = (patterns[~trained] @ patterns[trained].T).max(1)
     return roc_auc([not item.is_good for item in labelled if item.split != "train"], -similarity)
+
+
+def colour_scores(train: Sequence[Item], tests: Sequence[Item]) -> Floats:
+    """Distance of the mean colour of each of ``tests`` to that of the nearest training image."""
+    known, seen = (
+        np.array([read_image(item.path).floats().mean((1, 2)) for item in items], np.float64)
+        for items in (train, tests)
+    )
+    return np.asarray(np.linalg.norm(seen[:, None] - known[None], axis=2).min(1))
+
+
+def brightness_scores(train: Sequence[Item], tests: Sequence[Item]) -> Floats:
+    """Difference of the mean grey level of each of ``tests`` from that of the training images."""
+    known, seen = (
+        np.array([read_image(item.path).floats().mean() for item in items], np.float64)
+        for items in (train, tests)
+    )
+    return np.abs(seen - known.mean())
+
+
+def twin_scores(train: Sequence[Item], tests: Sequence[Item]) -> Floats:
+    """How unlike each of ``tests`` is to the most similar training image, as :func:`twin_auroc` compares them."""
+    known, seen = (np.stack([pattern(read_image(item.path)) for item in items]) for items in (train, tests))
+    return -(seen @ known.T).max(1)
 
 
 def pattern(image: LoadedImage) -> Floats:

@@ -24,7 +24,8 @@ from studies.protocol import comparison, spread, table
 def fits(bench: Bench, options: argparse.Namespace) -> tuple[Path, tuple[Run, ...]]:
     """Folder and runs of the fits of ``options.recipe`` on the whole of ``bench``, which the table uses too."""
     settings = [*options.set, *([f"training.budget={options.budget}"] if options.budget else [])]
-    work = options.work / "table" / bench.dataset.resolve().stem
+    other = "" if options.strength == 1 else f"-strength-{options.strength:g}"
+    work = options.work / "table" / f"{bench.dataset.resolve().stem}{other}"
     return work, comparison(work, bench.dataset, [options.recipe], options.seeds, settings, Observer()).runs
 
 
@@ -41,13 +42,39 @@ def tested(
             scores.setdefault(name, []).append(value)
             if item.is_good or (mask is not None and mask.any()):
                 pixels.setdefault(name, PixelMetrics(resamples=0)).update(shown, mask)
+    labels = [str(item.label) for item in bench.tests]
     defective = [not item.is_good for item in bench.tests]
     rows = []
     for name, values in scores.items():
         result = pixels[name].result()
         figures = (roc_auc(defective, values), result.auroc, result.aupro_30)
-        rows.append({"name": name, **dict(zip(FIGURES, figures, strict=True))})
+        kinds = auroc_of_kinds(labels, values)
+        rows.append({"name": name, **dict(zip(FIGURES, figures, strict=True)), "kinds": kinds})
     return rows
+
+
+def auroc_of_kinds(labels: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    """Image AUROC of each kind of defect against the images that are labelled ``good``."""
+    values, kinds = np.array(scores), np.array(labels)
+    good = values[kinds == "good"]
+    return {
+        kind: roc_auc(
+            np.repeat([False, True], [len(good), int((kinds == kind).sum())]),
+            np.concatenate([good, values[kinds == kind]]),
+        )
+        for kind in dict.fromkeys(labels)
+        if kind != "good"
+    }
+
+
+def table_of_kinds(rows: Sequence[dict[str, Any]], title: str) -> str:
+    """Image AUROC of each kind of defect, a line for each name."""
+    names = grouped(rows, "name")
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["kinds"]))
+    lines = [
+        [name, *(spread([row["kinds"].get(kind) for row in some]) for kind in kinds)] for name, some in names
+    ]
+    return table((title, *kinds), lines, left=1)
 
 
 def by_name(rows: Sequence[dict[str, Any]], title: str, highlighted: str) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from blemish.data.image import LoadedImage
 from blemish.demo.generated import (
     DEFECTS,
     FAMILIES,
+    OTHER_KINDS,
     Sample,
     checkerboard,
     make_sample,
@@ -23,11 +25,12 @@ from blemish.demo.generated import (
 )
 from blemish.demo.generated_parts import BELT
 from blemish.errors import FileError, UsageError
-from blemish.preprocessing.pose import find_pose
+from blemish.preprocessing.pose import Crop, find_pose
+from blemish.preprocessing.transform import Preprocessing
 
 EVERY_DEFECT = [(family, kind) for family in FAMILIES for kind in DEFECTS[family]]
 EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_DEFECT
-CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1, "surface": 1}
+CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1, "surface": 1, "figures": 3}
 
 
 @pytest.mark.parametrize("size", [64, 97])
@@ -55,6 +58,8 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
     assert np.bincount(missed.ravel())[1:].max(initial=0) < 4
     assert (change[bad.mask] >= 3).mean() > 0.7
     # Faint and small: never more than 1 % of the image, and nothing else touched.
+    if kind.startswith("recoloured"):
+        return
     assert 0.0004 <= bad.mask.mean() <= 0.01
     assert (change > 0).mean() < 0.06
 
@@ -62,7 +67,9 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
 @pytest.mark.parametrize(("family", "kind"), EVERY_DEFECT)
 def test_strength_raises_the_contrast(family: str, kind: str) -> None:
     good = make_sample(family, "good", seed=8, size=128).image.astype(int)
-    unit = 1 / BELT.contrast if family == "rod" else 1.0  # what covers is opaque from about 0.6 on
+    unit = {"rod": 1 / BELT.contrast, "figures": 0.5}.get(
+        family, 1.0
+    )  # what covers is opaque from about 0.6 on
     faint, plain = (
         np.abs(make_sample(family, kind, seed=8, size=128, strength=s * unit).image - good).sum()
         for s in (0.8, 1.6)
@@ -83,6 +90,80 @@ def test_rods_lie_at_any_angle_and_each_is_found_whole() -> None:
     np.testing.assert_allclose(lengths, np.median(lengths), rtol=0.02)
     directions = np.array([one.pose.direction for one in found if one])
     assert np.hypot(*directions.mean(axis=0)) < 0.6
+
+
+def figure(kind: str, seed: int, size: int = 128) -> NDArray[np.float64]:
+    return make_sample("figures", kind, seed=seed, size=size).image / 255
+
+
+def test_figures_lie_at_any_angle_and_the_border_cuts_few_of_them() -> None:
+    found = [find_pose(figure("good", seed).mean(0)) for seed in range(120)]
+    assert all(found)
+    inside = np.array([one.inside for one in found if one])
+    assert 0.95 <= inside.mean() < 1  # with more at the border whole images would be compared
+    lengths = np.array([one.length for one in found if one])
+    np.testing.assert_allclose(lengths, np.median(lengths), rtol=0.03)
+    directions = np.array([one.pose.direction for one in found if one])
+    assert np.hypot(*directions.mean(axis=0)) < 0.3
+
+
+def test_the_crop_around_some_figures_reaches_beyond_the_image() -> None:
+    own = Preprocessing(channels=3, convert=False, kind="uint8", size=None, crop=Crop(height=48, width=80))
+    samples = [make_sample("figures", "good", seed=seed, size=128) for seed in range(24)]
+    placed = [own.apply(LoadedImage(Path("figure.png"), sample.image)) for sample in samples]
+    assert 0.05 < np.mean([one.inside is not None for one in placed]) < 0.5
+
+
+def test_figures_are_of_flat_paint() -> None:
+    """Inside a part neighbouring pixels differ by noise alone."""
+    image = figure("good", 3, 256)
+    steps = np.abs(np.diff(ndimage.gaussian_filter(image, (0, 1.5, 1.5)), axis=2)).max(0)
+    colour = image.max(0) - image.min(0)
+    on_figure = ndimage.binary_erosion(ndimage.gaussian_filter(colour, 1.5)[:, 1:] > 0.25, iterations=3)
+    assert on_figure.mean() > 0.02
+    assert np.median(steps[on_figure]) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["recoloured_whole", "recoloured_part"])
+def test_what_is_recoloured_keeps_its_brightness_and_its_outline(kind: str) -> None:
+    for seed in range(4):
+        good, bad = figure("good", seed), figure(kind, seed)
+        mask = make_sample("figures", kind, seed=seed, size=128).mask
+        inside = ndimage.binary_erosion(mask, iterations=2)
+        assert np.abs(bad - good)[:, inside].max(0).mean() > 0.08
+        assert abs(float((bad - good)[:, inside].mean())) < 0.02
+        assert not mask[[0, -1]].any()
+
+
+def test_a_recoloured_part_is_a_smaller_area_than_a_recoloured_figure() -> None:
+    whole, part = (
+        np.mean([make_sample("figures", kind, seed=seed, size=128).mask.mean() for seed in range(6)])
+        for kind in ("recoloured_whole", "recoloured_part")
+    )
+    assert part < whole / 2
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS["figures"])
+def test_other_kinds_have_no_mask_and_are_of_another_kind(kind: str) -> None:
+    for seed in range(3):
+        sample = make_sample("figures", kind, seed=seed, size=128)
+        assert not sample.mask.any()
+        grey = sample.image.mean(0) / 255
+        found = find_pose(grey)
+        if kind == "empty":
+            assert found is None or abs(found.length - 66) > 20
+        elif kind == "lamp_off":
+            assert grey.max() < 0.15
+        else:
+            assert found is not None
+            assert found.objects == 2
+
+
+def test_other_kinds_are_written_without_masks(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, "figures", good=1, test_good=1, per_blemish=1, size=64)
+    kinds = {path.name for path in (folder / "test").iterdir()}
+    assert kinds == {"good", *DEFECTS["figures"], *OTHER_KINDS["figures"]}
+    assert {path.name for path in (folder / "ground_truth").iterdir()} == set(DEFECTS["figures"])
 
 
 def test_checkerboard_fields() -> None:
@@ -161,6 +242,18 @@ def test_dataset_layout_and_bytes(tmp_path: Path) -> None:
         assert set(np.unique(np.asarray(mask))) == {0, 255}
     with Image.open(first / "test/dot/000.png") as image:
         assert (image.mode, image.size) == ("L", (64, 64))
+
+
+def test_a_data_set_of_fainter_defects_has_the_same_good_images(tmp_path: Path) -> None:
+    plain, faint = (
+        write_dataset(
+            tmp_path / str(s), "checkerboard", good=1, test_good=1, per_blemish=1, size=64, strength=s
+        )
+        for s in (1.0, 0.5)
+    )
+    for name in ("train/good/000.png", "test/good/000.png"):
+        assert (plain / name).read_bytes() == (faint / name).read_bytes()
+    assert (plain / "test/dot/000.png").read_bytes() != (faint / "test/dot/000.png").read_bytes()
 
 
 def test_dataset_is_not_written_over(tmp_path: Path) -> None:

@@ -242,15 +242,13 @@ def test_an_image_that_is_too_small_is_refused_in_a_line(fitted: Fitted) -> None
     assert "\n" not in str(error.value)
 
 
-def test_absent_values_are_refused_in_a_line_unless_it_takes_them(fitted: Fitted, x: np.ndarray) -> None:
-    absent = x.copy()
-    absent[:, 5, 6] = np.nan
-    if fitted.model.takes_absent:
-        fitted.model.maps(absent)
-    else:
-        with pytest.raises(UsageError, match="absent values") as error:
-            fitted.model.maps(absent)
-        assert "\n" not in str(error.value)
+def test_a_place_outside_the_image_is_no_anomaly(fitted: Fitted, x: np.ndarray) -> None:
+    cut = x.copy()
+    cut[:, :, 90:] = np.nan
+    values = fitted.model.maps(cut).anomaly
+    assert np.isfinite(values).all()
+    assert not values[:, 90:].any()
+    assert values[:, :90].any()
 
 
 def test_weights_go_into_an_unfitted_model_and_back(fitted: Fitted, x: np.ndarray) -> None:

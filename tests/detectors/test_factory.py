@@ -64,6 +64,17 @@ def test_each_kind_of_recipe_has_its_model() -> None:
     ]
 
 
+def test_images_of_several_channels_have_a_bank_of_colour_in_a_soft_maximum() -> None:
+    def names(channels: int, *settings: str) -> list[str]:
+        model = build_model(override(load_recipe("blemish"), list(settings)), channels)
+        assert isinstance(model, Ensemble)
+        return model.names
+
+    assert names(3) == ["network", "memory bank", "filter bank", "colour bank"]
+    assert names(1) == names(3, "colour=false") == ["network", "memory bank", "filter bank"]
+    assert names(3, "combination=weighted-mean", "filters=false") == ["network", "memory bank"]
+
+
 def test_features_are_listed_by_name_with_their_settings() -> None:
     features = [{"name": "structure", "patch": 8}, {"name": "local-contrast", "stride": 2}]
     model = build_model(mine(memory={"features": features, "dimensions": 5}), 1)

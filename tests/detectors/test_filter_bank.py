@@ -79,8 +79,8 @@ def test_images_of_one_grey_level_are_alike_and_a_defect_on_them_is_found() -> N
 
 
 def test_what_it_cannot_take_is_refused(bank: FilterBank) -> None:
-    x = surface(6)
-    x[0, 3, 4] = np.nan
+    x = np.repeat(surface(6), 2, 0)
+    x[0, 3, 4] = np.nan  # a place that is absent in one channel only
     with pytest.raises(UsageError, match="absent values"):
         bank.maps(x)
     with pytest.raises(UsageError, match="30 × 64 pixels is too small"):

@@ -302,8 +302,8 @@ def test_a_reset_leaves_the_bank_as_it_was_made(by_place: bool) -> None:
 
 
 def test_absent_values_are_refused_in_a_line() -> None:
-    memory, x = filled(images(3), by_place=False), images(1)[0].numpy()
-    x[0, 3, 4] = np.nan
+    memory, x = filled(images(3, channels=2), by_place=False), images(1, channels=2)[0].numpy()
+    x[0, 3, 4] = np.nan  # in one channel only; in all it is a place outside the image
     with pytest.raises(UsageError, match=r"absent values .* which a memory bank cannot take") as error:
         memory.maps(x)
     assert "\n" not in str(error.value)

@@ -16,9 +16,13 @@ from safetensors.torch import load_file, save_file
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import conformal_threshold, p_values, read_records
 from blemish.detectors.ensemble import Ensemble
+from blemish.detectors.patch_bank import ABSENT, PatchBank
 from blemish.errors import CalibrationError, ImageError, ModelError, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.folder import inspect_folder
+from blemish.observer import Observer
+from blemish.preprocessing.absent import mask_at
+from blemish.preprocessing.pose import crop
 from blemish.recipes import Part
 
 
@@ -447,6 +451,61 @@ def test_other_weights_beside_a_checkpoint_are_those_of_an_interrupted_fit(model
     (model / "checkpoint").mkdir()
     with pytest.raises(ModelError, match="finish the interrupted fit with --resume"):
         load(model)
+
+
+def test_a_score_does_not_depend_on_pixels_invented_outside_the_image(
+    posed: tuple[Detector, Path], draw_part: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = draw_part(3)
+    image = LoadedImage(Path("cut.png"), np.ascontiguousarray(part[part.shape[0] // 2 :])[None])
+    before = posed[0].measure(image)
+    placed = posed[0].file.preprocessing.apply(image)
+    assert placed.inside is not None
+    outside = ~placed.inside
+
+    def invented(*options: Any) -> np.ndarray:
+        pixels = crop(*options)
+        pixels[:, outside] = np.random.default_rng(0).random(int(outside.sum()), np.float32)
+        return pixels
+
+    monkeypatch.setattr("blemish.preprocessing.transform.crop", invented)
+    assert (posed[0].file.preprocessing.apply(image).pixels != placed.pixels).any()
+    after = posed[0].measure(image)
+    assert after.score == before.score
+    np.testing.assert_array_equal(after.map, before.map)
+
+
+def test_an_export_scores_an_image_at_the_border_alike(
+    posed: tuple[Detector, Path], draw_part: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    from blemish.export.export_model import exported_detector
+
+    exported = exported_detector(posed[0], "onnx", tmp_path / "exported", Observer())
+    part = draw_part(3)
+    for cut in (part, part[part.shape[0] // 2 :], part[:, part.shape[1] // 3 :]):
+        image = LoadedImage(Path("cut.png"), np.ascontiguousarray(cut)[None])
+        own, other = posed[0].measure(image), exported.measure(image)
+        assert other.score == pytest.approx(own.score, rel=1e-4)
+        np.testing.assert_allclose(other.map, own.map, atol=1e-3 * own.map.max())
+
+
+def test_a_bank_of_posed_images_holds_no_place_outside(posed: tuple[Detector, Path], bolts: Path) -> None:
+    """Most of these crops reach beyond their small images."""
+    detector = posed[0]
+    kept = [*detector.file.split["train"], *detector.file.split["validation"]]
+    placed = [detector.file.preprocessing.apply(read_image(bolts / str(name))) for name in kept]
+    cut = [one.inside for one in placed if one.inside is not None]
+    assert cut
+    assert isinstance(detector.model, Ensemble)
+    (memory,) = detector.model.banks.values()
+    bank = memory.banks[0]
+    assert isinstance(bank, PatchBank)
+    assert bank.by_place
+    stride = bank.extractor.stride
+    height, width = bank.bank.shape[:2]
+    outside = sum(int((~mask_at(one, stride, 0, (height, width))).sum()) for one in cut)
+    assert int((bank.bank[..., 0] == ABSENT).sum()) == outside > 0
 
 
 def test_a_place_outside_the_image_does_not_decide(

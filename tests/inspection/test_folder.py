@@ -26,8 +26,10 @@ from blemish.data.image import read_image
 from blemish.data.maps import read_map
 from blemish.decision import Calibration, read_records
 from blemish.errors import FileError, Stopped, UsageError
+from blemish.inspection.card import model_card
 from blemish.inspection.detector import Detector
 from blemish.inspection.folder import Outputs, inspect_folder
+from blemish.recipes import load_recipe
 from blemish.storage.run_folder import RunFolder
 from blemish.storage.run_lock import owned
 
@@ -722,6 +724,20 @@ def test_an_image_of_another_kind_is_rejected_with_the_reason(
     assert "Not of the kind of the good images: mean brightness 1, good images have" in page
     text = (tmp_path / "found" / "inspections.csv").read_text(encoding="utf-8-sig")
     assert sum("mean brightness" in line for line in text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("sees_areas", "encoder", "is_said"), [(False, True, True), (True, True, False), (False, False, True)]
+)
+def test_the_card_says_to_what_a_memory_bank_is_blind(
+    detector: Detector, sees_areas: bool, encoder: bool, is_said: bool
+) -> None:
+    changes = {"threshold": detector.recipe.threshold, **({} if encoder else {"encoder": None})}
+    recipe = load_recipe("blemish").model_copy(update=changes)
+    card = model_card(detector.file.model_copy(update={"recipe": recipe}), sees_areas=sees_areas)
+    assert ("Blind to: an even change of brightness or colour" in card) is is_said
+    assert ("what its network has learned" in card) is (is_said and encoder)
+    assert "Blind to" not in model_card(detector.file)  # an autoencoder reconstructs colours
 
 
 def test_images_of_another_kind_can_be_accepted(detector: Detector, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from blemish.preprocessing.layout import image_layout
+from blemish.preprocessing.layout import have_colour, image_layout
 
 
 def part(rng: np.random.Generator) -> np.ndarray:
@@ -52,3 +52,34 @@ def test_a_pose_that_was_found_is_believed() -> None:
 def test_flat_images_and_a_single_one_have_no_places(images: list[np.ndarray]) -> None:
     assert image_layout(images).kind == "unaligned"
     assert image_layout(images).correlation == 0
+
+
+def grey(seed: int) -> np.ndarray:
+    """A grey image in three channels, each with its own noise of a sensor."""
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.standard_normal((64, 80)), 4)
+    values = 0.5 + 0.2 * smooth / smooth.std()
+    return (values + 0.03 * rng.standard_normal((3, 64, 80))).clip(0, 1).astype(np.float32)
+
+
+def test_noise_and_a_faint_cast_are_no_colour() -> None:
+    cast = np.array([1.0, 0.99, 0.97], np.float32)[:, None, None]
+    assert not have_colour([grey(seed) for seed in range(5)])
+    assert not have_colour([grey(seed) * cast for seed in range(5)])
+    assert not have_colour([grey(seed)[:1] for seed in range(5)])
+
+
+def test_a_small_coloured_part_on_grey_is_colour() -> None:
+    images = [grey(seed) for seed in range(5)]
+    for image in images:
+        image[0, 24:40, 24:40] += 0.2
+    assert have_colour(images)
+    # A single image among many is none of the set.
+    assert not have_colour([images[0], *(grey(seed) for seed in range(5, 10))])
+
+
+def test_places_outside_the_image_have_no_colour() -> None:
+    images = [grey(seed) for seed in range(5)]
+    for image in images:
+        image[:, :, 60:] = np.nan
+    assert not have_colour(images)

@@ -169,6 +169,17 @@ def test_places_of_a_crop_outside_the_image_are_not_judged(
     np.testing.assert_array_equal(judged[clear] == 1, inside[clear] > 0.5)
 
 
+def test_a_model_is_given_no_invented_pixel(draw_part: Callable[..., np.ndarray]) -> None:
+    own = Preprocessing(channels=1, convert=False, kind="uint8", size=None, crop=Crop(height=64, width=96))
+    part = np.ascontiguousarray(draw_part(3, 103, 96)[50:])
+    done = own.apply(LoadedImage(Path("part.png"), part[None]))
+    outside = done.judged(np.ones((64, 96), np.float32)) == 0
+    assert 0 < outside.mean() < 0.9
+    np.testing.assert_array_equal(np.isnan(done.model_input), outside[None])
+    np.testing.assert_array_equal(done.model_input[0][~outside], done.pixels[0][~outside])
+    assert np.isfinite(done.pixels).all()  # for networks, which need a value everywhere
+
+
 def test_whole_images_are_judged_everywhere() -> None:
     own = Preprocessing(channels=5, convert=False, kind="uint8", size=None)
     bright = np.ones((9, 12), np.float32)

@@ -52,6 +52,28 @@ def test_patches_are_cut_from_the_images(tmp_path: Path, preparation: Preprocess
     assert seen == {(number, top, left) for number in range(2) for top in range(2) for left in range(5)}
 
 
+def test_patches_hold_as_few_places_outside_the_image_as_they_can(
+    tmp_path: Path, preparation: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "0.png", np.full((1, 20, 30), 0.5))
+    images = PreprocessedImages([Item(tmp_path / "0.png", "0.png")], preparation)
+    cut = np.full((1, 20, 30), 0.5, np.float32)
+    cut[0, :, 12:] = np.nan
+    cut[0, :, 0] = 0.25
+    monkeypatch.setattr(images, "_preprocessed", lambda index: cut)
+    drawn = draw(images, patch=8, stop=100)
+    lefts = {bool((patch == 0.25).any()) for patch in drawn}
+    assert lefts == {True, False}  # several positions, all of them inside
+    assert {float(patch.max()) for patch in drawn} == {0.5}
+    cut[0, :, :12] = np.linspace(0, 1, 12)
+    assert {float(patch[0, 0, 0]) for patch in draw(images, patch=8, stop=100)} == set(cut[0, 0, :5].tolist())
+    # Of 16 columns 12 are inside at best, and the last of them is repeated.
+    for patch in draw(images, patch=16, stop=20):
+        assert torch.isfinite(patch).all()
+        torch.testing.assert_close(patch[0, :, :12], torch.from_numpy(cut[0, :16, :12]))
+        assert (patch[0, :, 12:] == 1).all()
+
+
 def test_images_are_the_same_in_memory_on_disk_and_read_anew(
     items: list[Item], preparation: Preprocessing
 ) -> None:

@@ -73,7 +73,8 @@ def demo(
     family: Annotated[
         str,
         typer.Option(
-            help="rod (machined parts in any pose), weave, checkerboard, part, or painting (scenes of five modalities)."
+            help="rod (machined parts in any pose), figures (painted ones), surface, weave, checkerboard, part, or painting "
+            "(scenes of five modalities)."
         ),
     ] = "rod",
     seed: Annotated[int, typer.Option(help="Seed of the images and of the training.")] = 0,

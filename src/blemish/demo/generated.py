@@ -21,6 +21,8 @@ from PIL import Image
 from scipy import ndimage
 
 from blemish.demo.drawing import Array, Drawing, Flaw, blot, dot, drift, grid, ramp, shrink, stroke, turn
+from blemish.demo.generated_figures import OTHER_KINDS as OTHER_FIGURES
+from blemish.demo.generated_figures import figures
 from blemish.demo.generated_parts import BELT, BENCH, rod_end
 from blemish.demo.generated_surfaces import surface
 from blemish.errors import FileError, UsageError, nearest
@@ -30,6 +32,7 @@ __all__ = [
     "DEFECTS",
     "FAMILIES",
     "NOTICEABLE",
+    "OTHER_KINDS",
     "Sample",
     "checkerboard",
     "make_sample",
@@ -37,7 +40,7 @@ __all__ = [
     "write_dataset",
 ]
 
-FAMILIES = ("weave", "checkerboard", "part", "rod", "surface")
+FAMILIES = ("weave", "checkerboard", "part", "rod", "surface", "figures")
 
 DEFECTS: dict[str, tuple[str, ...]] = {
     "weave": ("broken_yarn", "thick_yarn", "loose_thread", "stain", "snag", "shift"),
@@ -45,13 +48,18 @@ DEFECTS: dict[str, tuple[str, ...]] = {
     "part": ("scratch", "dent", "chip", "filled_hole", "stain", "particle", "thread_pitch"),
     "rod": ("scratch", "dent", "chip", "filled_hole", "stain", "particle"),
     "surface": ("crack", "scratch", "pit", "stain"),
+    "figures": ("broken", "recoloured_whole", "recoloured_part", "scratch", "stain"),
 }
+
+OTHER_KINDS: dict[str, tuple[str, ...]] = {"figures": OTHER_FIGURES}
+"""Images of another kind than good ones, without a mask: families that have none are not named."""
 
 NOTICEABLE = 4 / 255
 """A pixel counts as defective from this change on, in any channel, noise apart."""
 
 # Defects outside these shares of the image are drawn again.
 _SMALLEST, _LARGEST = 0.0004, 0.01
+_LARGEST_OF = {"recoloured_whole": 0.2, "recoloured_part": 0.08}
 _SMALLEST_SIDE = 64
 
 
@@ -60,7 +68,8 @@ class Sample:
     """A generated image, the mask of its defect, and the kind of defect.
 
     ``image`` is uint8 (C, H, W), one channel for ``checkerboard``, ``rod`` and ``surface`` and three for the others;
-    ``mask`` is bool (H, W), True where defective; ``kind`` is ``"good"`` or one of the family's ``DEFECTS``.
+    ``mask`` is bool (H, W), True where defective; ``kind`` is ``"good"``, one of the family's ``DEFECTS``, or one of its
+    ``OTHER_KINDS``, whose mask is empty.
     """
 
     image: NDArray[np.uint8]
@@ -74,10 +83,10 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     Parameters
     ----------
     family: one of ``FAMILIES``.
-    kind: ``"good"`` (the mask is empty) or one of ``DEFECTS[family]``.
+    kind: ``"good"`` (the mask is empty), one of ``DEFECTS[family]``, or one of ``OTHER_KINDS`` of the family.
     seed: the scene, at least 0: the same seed shows the same object, with or without a defect.
     size: side of the square image in pixels, at least 64.
-    strength: contrast of the defect, above 0; 1 is faint and 3 plain to see, of ``rod`` 1 is plain to see.
+    strength: contrast of the defect, above 0; 1 is faint and 3 plain to see, of ``rod`` and ``figures`` 1 is plain to see.
 
     Raises
     ------
@@ -94,7 +103,8 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     """
     if family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
-    kinds = ("good", *DEFECTS[family])
+    others = OTHER_KINDS.get(family, ())
+    kinds = ("good", *DEFECTS[family], *others)
     if kind not in kinds:
         raise UsageError(f"{family} has no kind {kind!r}; {nearest(kind, kinds)}")
     if seed < 0 or size < _SMALLEST_SIDE or not strength > 0:
@@ -107,15 +117,16 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     clean = draw(Flaw("good", np.random.default_rng(0), 1.0))
     sensor = np.random.default_rng([seed, number, 1])
     noise = sensor.uniform(0.008, 0.014) * sensor.standard_normal(clean.shape, np.float32)
-    if kind == "good":
-        return Sample(_quantised(clean + noise), np.zeros((size, size), dtype=bool), kind)
+    if kind == "good" or kind in others:
+        image = clean if kind == "good" else draw(Flaw(kind, np.random.default_rng(0), 1.0))
+        return Sample(_quantised(image + noise), np.zeros((size, size), dtype=bool), kind)
     # The part grows with the image; yarns, fields and what is wrong with them keep their size in pixels.
-    area = (size if family in ("part", "rod") else 256) ** 2
+    area = (size if family in ("part", "rod", "figures") else 256) ** 2
     for attempt in range(40):
         rng = np.random.default_rng([seed, number, 2, kinds.index(kind), attempt])
         flawed = draw(Flaw(kind, rng, strength))
         mask = _changed(clean, flawed)
-        if _SMALLEST * area <= mask.sum() <= _LARGEST * area:
+        if _SMALLEST * area <= mask.sum() <= _LARGEST_OF.get(kind, _LARGEST) * area:
             return Sample(_quantised(flawed + noise), mask, kind)
     raise UsageError(
         f"{family} {kind} of strength {strength} cannot be drawn at seed {seed}, size {size}; "
@@ -132,11 +143,12 @@ def write_dataset(
     per_blemish: int = 8,
     seed: int = 0,
     size: int = 256,
+    strength: float = 1.0,
 ) -> Path:
     """Write a data set of one family in the MVTec layout and return its folder ``root/family``.
 
-    ``train/good/000.png`` …, ``test/good``, ``test/<kind>`` and ``ground_truth/<kind>/000_mask.png`` (0 or
-    255); the same arguments give the same bytes. No two images of a data set share a scene.
+    ``train/good/000.png`` …, ``test/good``, ``test/<kind>`` and, of defects, ``ground_truth/<kind>/000_mask.png`` (0 or
+    255); ``per_blemish`` images of each kind of defect and of each other kind; ``strength`` as in :func:`make_sample`; the same arguments give the same bytes. No two images of a data set share a scene.
 
     Raises
     ------
@@ -147,13 +159,16 @@ def write_dataset(
         raise UsageError(f"unknown family {family!r}; {nearest(family, FAMILIES)}")
     folder = Path(root) / family
     plan = [("train", "good", i) for i in range(good)] + [("test", "good", i) for i in range(test_good)]
-    plan += [("test", kind, i) for kind in DEFECTS[family] for i in range(per_blemish)]
+    kinds = (*DEFECTS[family], *OTHER_KINDS.get(family, ()))
+    plan += [("test", kind, i) for kind in kinds for i in range(per_blemish)]
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise FileError(folder, "is there already", "name a new folder or remove this one")
-    samples = _drawn(family, [kind for _, kind, _ in plan], seed=seed * 1_000_003, size=size)
+    samples = _drawn(
+        family, [kind for _, kind, _ in plan], seed=seed * 1_000_003, size=size, strength=strength
+    )
     for (split, kind, i), sample in zip(plan, samples, strict=True):
         _write_png(folder / split / kind / f"{i:03d}.png", sample.image)
-        if kind != "good":
+        if kind in DEFECTS[family]:
             mask = sample.mask[None].astype(np.uint8) * np.uint8(255)
             _write_png(folder / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
     return folder
@@ -332,14 +347,15 @@ _SCENES: dict[str, Callable[[np.random.Generator, int], Drawing]] = {
     "part": partial(rod_end, station=BENCH),
     "rod": partial(rod_end, station=BELT),
     "surface": surface,
+    "figures": figures,
 }
 
 
-def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int) -> Iterator[Sample]:
+def _drawn(family: str, kinds: Sequence[str], *, seed: int, size: int, strength: float) -> Iterator[Sample]:
     """A sample of each of ``kinds``, with the seeds from ``seed`` on, drawn by all cores a few ahead."""
 
     def draw(number: int) -> Sample:
-        return make_sample(family, kinds[number], seed=seed + number, size=size)
+        return make_sample(family, kinds[number], seed=seed + number, size=size, strength=strength)
 
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.detectors.contracts import AnomalyMaps, AnomalyModel, Floats
+from blemish.preprocessing.absent import inside_places, zero_outside
 
 FADING = 0.02
 """Share of its scale below which a map fades under the soft maximum."""
@@ -71,6 +72,14 @@ class CombinedModel:
         return ", with ".join(dict.fromkeys(self.models[number].title for number in self.used))
 
     @property
+    def sees_areas(self) -> bool:
+        """True if a member that counts compares brightness and colour of areas as such."""
+        return any(
+            weight > 0 and getattr(model, "sees_areas", False)
+            for model, weight in zip(self.models, self.weights, strict=True)
+        )
+
+    @property
     def takes_absent(self) -> bool:
         return all(model.takes_absent for model in self.models)
 
@@ -110,7 +119,8 @@ class CombinedModel:
         else:
             total = combined(values, self.is_compressed, self.scale_values, self.weights)
         assert shown is not None
-        return shown._replace(anomaly=total)
+        # The soft maximum of nothing at all is a little above 0.
+        return shown._replace(anomaly=zero_outside(total, inside_places(x)))
 
     def soft_maximum(self, values: Sequence[Floats | None], weights: Sequence[float]) -> Floats:
         """Soft maximum of the members' maps (h, w), whose score is the soft maximum of their scores.

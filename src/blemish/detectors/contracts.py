@@ -57,6 +57,9 @@ class AnomalyModel(Protocol):
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
         """Anomaly maps of ``x`` (C, h, w) in [0, 1], NaN where absent.
 
+        Of an image, places that are absent in every channel lie outside it. Any model takes them: they are no anomaly
+        (0), and what it computes elsewhere depends on no invented value there.
+
         Parameters
         ----------
         hidden: channels that the model is not shown, of a model that :attr:`takes_absent`; its ``cross`` maps
@@ -86,7 +89,7 @@ class ImageReader(Protocol):
 
 
 class ImageSequence(Protocol):
-    """Preprocessed images (C, h, w) by number."""
+    """Preprocessed images (C, h, w) by number; NaN at places outside the image."""
 
     def __len__(self) -> int: ...
 

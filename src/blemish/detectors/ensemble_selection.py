@@ -36,6 +36,7 @@ from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
 from blemish.models.synthetic_anomalies import SyntheticAnomalies, anomaly_mask
 from blemish.observer import Observer
+from blemish.preprocessing.absent import absent_outside, filled, inside_places
 
 STEPS = 4
 """Weights of up to four members are multiples of one over this."""
@@ -209,7 +210,10 @@ class _Selection:
             maps = [model.maps(case.x).anomaly for case in self._watched(cases)]
             good = maps[:: 1 + ALTERED]
             good += [model.maps(self.held_out.images[index]).anomaly for index in self._watched(more)]
-            self.raw[number] = good
+            self.raw[number] = [
+                absent_outside(one, inside_places(self.held_out.images[index]))
+                for index, one in enumerate(good)
+            ]
             for mode in {False, *self.modes}:
                 for image, some in groupby(zip(cases, maps, strict=True), lambda both: both[0].image):
                     normaliser = self._normaliser(number, mode, without=image)
@@ -393,13 +397,15 @@ def _cases(anomalies: SyntheticAnomalies, held_out: ImageSequence, seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for index in range(min(len(held_out), HELD_OUT)):
-        x = torch.from_numpy(held_out[index])[None]
+        inside = inside_places(held_out[index])
+        x = torch.from_numpy(filled(held_out[index], inside))[None]
         cases.append(_Case(index, held_out[index], np.zeros(x.shape[2:], dtype=np.bool_), {}))
         copies = x.expand(ALTERED, -1, -1, -1)
         altered = anomalies.synthesise(copies, 0.0, generator)
         masks = anomaly_mask(altered, copies)[:, 0] > 0.5
         cases += [
-            _Case(index, one.numpy(), mask.numpy(), {}) for one, mask in zip(altered, masks, strict=True)
+            _Case(index, absent_outside(one.numpy(), inside), mask.numpy(), {})
+            for one, mask in zip(altered, masks, strict=True)
         ]
     return cases
 

@@ -15,7 +15,7 @@ from blemish.detectors.ensemble_selection import SyntheticAnomalySelection
 from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS, FeatureExtractor, Structure
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.filter_responses import LEAST_SIDE
-from blemish.detectors.memory_bank import MemoryBank, StructureMemoryBank
+from blemish.detectors.memory_bank import ColourMemoryBank, MemoryBank, StructureMemoryBank
 from blemish.detectors.pretrained_extractors import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.detectors.soft_maximum import SoftMaximumSelection
@@ -103,7 +103,7 @@ def training_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 def needs_whole_images(recipe: Recipe) -> bool:
     """True if the model of ``recipe`` is fitted on whole images, and so not on scenes."""
-    return recipe.memory is not None or recipe.filters or bool(recipe.members)
+    return recipe.memory is not None or recipe.filters or recipe.colour or bool(recipe.members)
 
 
 def is_for_modalities(recipe: Recipe) -> bool:
@@ -118,7 +118,7 @@ def is_for_modalities(recipe: Recipe) -> bool:
 
 def has_memory_bank(recipe: Recipe) -> bool:
     """True if the model of ``recipe`` stores its training images, so that their scores are not comparable."""
-    return any(one.memory is not None for _, one in _leaves(recipe, ""))
+    return any(one.memory is not None or one.colour for _, one in _leaves(recipe, ""))
 
 
 def least_side(recipe: Recipe) -> int:
@@ -206,6 +206,9 @@ def _members(
         if one.filters:
             models.append(FilterBank())
             names.append(f"{label}filter bank")
+        if one.colour and channels > 1 and recipe.combination == "soft-maximum":
+            models.append(ColourMemoryBank())
+            names.append(f"{label}colour bank")
     return models, names
 
 

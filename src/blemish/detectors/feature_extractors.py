@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from blemish.detectors.inside import inside_at, mean_inside
 from blemish.detectors.map_normaliser import resized_map
 from blemish.detectors.wide_structure import CHANNELS, projected_structure, structure_at
 from blemish.errors import TooSmallError
@@ -73,8 +74,11 @@ class FeatureExtractor(nn.Module):
     """Features as a report names them, such as ``structure``; the registered name where a class sets none."""
     ignores_light: bool = False
     """Whether a · x + b, a > 0, has the features of x."""
+    takes_inside: bool = False
+    """Whether :meth:`reduced` and :meth:`forward` take a mask ``inside`` (N, H, W) of the places inside the image as
+    well, to keep the others out of statistics of the whole image; pixels outside repeat the border of the image."""
 
-    def reduced(self, x: Tensor) -> Tensor:
+    def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         """Image that the features are taken of: (N, C, H, W) to (N, C', ⌊H / reduction⌋, ⌊W / reduction⌋).
 
         A memory bank that compares places brings this image to one size.
@@ -85,18 +89,22 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of :meth:`reduced` images (N, C', H', W'): (N, h, w, k), finite, each image by itself."""
 
-    def projected(self, x: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
         """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
-        projected: Tensor = (self(x) - mean) @ basis
+        projected: Tensor = (self._features(x, inside) - mean) @ basis
         return projected
 
-    def drawn(self, x: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+    def drawn(self, x: Tensor, draw: Callable[[int, int], Tensor], inside: Tensor | None = None) -> Tensor:
         """Features of some places of one reduced image (1, C', H', W'): (n, f).
 
-        ``draw`` gives the numbers (n,) of the places from how many there are.
+        ``draw`` gives the numbers (n,) of the places from their rows and columns.
         """
-        features: Tensor = self(x).flatten(0, 2)
-        return features[draw(len(features))]
+        features = self._features(x, inside)
+        return features.flatten(0, 2)[draw(features.shape[1], features.shape[2])]
+
+    def _features(self, x: Tensor, inside: Tensor | None) -> Tensor:
+        features: Tensor = self(x, inside) if inside is not None and self.takes_inside else self(x)
+        return features
 
     def check(self, height: int, width: int) -> None:
         """Refuse an image that is too small.
@@ -144,6 +152,7 @@ class Structure(FeatureExtractor):
 
     title = "structure"
     ignores_light = True
+    takes_inside = True
 
     def __init__(
         self,
@@ -160,19 +169,19 @@ class Structure(FeatureExtractor):
         if min(height, width) < self.least_side:
             raise _too_small(height, width, self.patch)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return structure(x, self.patch, self.stride, self.floor)
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return structure(x, self.patch, self.stride, self.floor, inside)
 
-    def projected(self, x: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
         if x.shape[1] <= CHANNELS:
-            return super().projected(x, mean, basis)
-        return projected_structure(x, self.patch, self.stride, self.floor, mean, basis)
+            return super().projected(x, mean, basis, inside)
+        return projected_structure(x, self.patch, self.stride, self.floor, mean, basis, inside)
 
-    def drawn(self, x: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+    def drawn(self, x: Tensor, draw: Callable[[int, int], Tensor], inside: Tensor | None = None) -> Tensor:
         if x.shape[1] <= CHANNELS:
-            return super().drawn(x, draw)
-        places = draw((x.shape[2] // self.stride + 1) * (x.shape[3] // self.stride + 1))
-        return structure_at(x, self.patch, self.stride, self.floor, places)
+            return super().drawn(x, draw, inside)
+        places = draw(x.shape[2] // self.stride + 1, x.shape[3] // self.stride + 1)
+        return structure_at(x, self.patch, self.stride, self.floor, places, inside)
 
 
 @register_extractor("local-contrast")
@@ -196,8 +205,8 @@ class LocalContrast(Structure):
         super().__init__(patch=patch, stride=stride, floor=floor)
         self.least_side = max(CONTRAST.size, REDUCTION * (patch // 2 + 1))
 
-    def reduced(self, x: Tensor) -> Tensor:
-        return local_contrast(x)
+    def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return local_contrast(x, inside)
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
@@ -255,7 +264,7 @@ def local_means(x: Tensor, patch: int, stride: int) -> Tensor:
     return means.permute(0, 2, 3, 1)  # (N, C, h, w) -> (N, h, w, C)
 
 
-def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
+def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor | None = None) -> Tensor:
     """Structure of each patch of an image: without its mean, divided by its contrast.
 
     Parameters
@@ -265,6 +274,8 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     stride: from one patch to the next.
     floor: contrast below which a patch counts as flat, in units of the mean contrast of the image's patches. It
         makes the result the same for a · x + b, a > 0.
+    inside: (N, H, W), True at the pixels inside the image; only patches around these count in the mean contrast. None
+        where all are.
 
     Returns
     -------
@@ -287,9 +298,12 @@ def structure(x: Tensor, patch: int, stride: int, floor: float) -> Tensor:
     patches = patches.view(n, channels, patch * patch, -1)
     patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
     deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
-    mean = deviation.mean(2, keepdim=True).clamp(min=1e-6)
+    size = (height // stride + 1, width // stride + 1)
+    if inside is not None:
+        inside = inside_at(inside, stride, 0, size).view(n, 1, -1)
+    mean = mean_inside(deviation, (2,), inside).clamp(min=1e-6)
     patches = patches / (deviation + floor * mean)
-    return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
+    return patches.transpose(1, 2).reshape(n, *size, -1)
 
 
 def _too_small(height: int, width: int, patch: int) -> TooSmallError:
@@ -298,7 +312,7 @@ def _too_small(height: int, width: int, patch: int) -> TooSmallError:
     )
 
 
-def local_contrast(x: Tensor) -> Tensor:
+def local_contrast(x: Tensor, inside: Tensor | None = None) -> Tensor:
     """Logarithm of the local contrast of images, at a quarter of their size.
 
     log(σ_x + 0.3 mean(σ_x)) with σ_x the standard deviation in a Gaussian window of 4 pixels (Wang et al. 2004,
@@ -307,6 +321,7 @@ def local_contrast(x: Tensor) -> Tensor:
     Parameters
     ----------
     x: (N, C, H, W); each side at least 25.
+    inside: (N, H, W), True at the pixels inside the image, whose mean is taken; None where all are.
 
     Returns
     -------
@@ -316,8 +331,9 @@ def local_contrast(x: Tensor) -> Tensor:
     >>> local_contrast(torch.rand(1, 3, 130, 160)).shape
     torch.Size([1, 3, 32, 40])
     """
-    x = x - x.mean((2, 3), keepdim=True)
+    inside = None if inside is None else inside[:, None]
+    x = x - mean_inside(x, (2, 3), inside)
     mu_x = window_mean(x, CONTRAST)
     sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
-    logarithm = (sigma_x + QUIET * sigma_x.mean((2, 3), keepdim=True) + 1e-6).log()
+    logarithm = (sigma_x + QUIET * mean_inside(sigma_x, (2, 3), inside) + 1e-6).log()
     return resized_map(logarithm, (x.shape[2] // REDUCTION, x.shape[3] // REDUCTION))

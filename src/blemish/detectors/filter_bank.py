@@ -20,6 +20,7 @@ from blemish.detectors.contracts import (
 from blemish.detectors.filter_deviation import FilterDeviation, responses_of
 from blemish.detectors.map_normaliser import resized_map
 from blemish.errors import Stopped
+from blemish.preprocessing.absent import filled
 
 IMAGES = 300
 """Training images, at most, that mean and spread are measured on."""
@@ -76,23 +77,36 @@ class FilterBank(nn.Module, FilterDeviation):
         self.fit_responses([responses_of(images[number]) for number in range(len(images))])
 
     def fit_responses(self, responses: Sequence[Floats]) -> None:
-        """Measure mean and spread of ``responses``, (2, k, h, w) of each image."""
+        """Measure mean and spread of ``responses``, (2, k, h, w) of each image, NaN in cells outside it.
+
+        Where no image reaches, those of the nearest place that one reaches are taken.
+        """
         if len(responses) < FEWEST:
             joined = np.concatenate([one.reshape(*one.shape[:2], -1) for one in responses], 2)
+            is_inside = ~np.isnan(joined[0, 0])
+            # Another layout in memory would change the order of the sums.
+            joined = joined if is_inside.all() else joined[..., is_inside]
             self.mean = torch.from_numpy(joined.mean(2)[..., None, None])
             self.spread = torch.from_numpy(joined.std(2)[..., None, None] + LEAST_SPREAD)
             return
         height, width = np.median([one.shape[2:] for one in responses], 0).astype(int).tolist()
-        total = square = torch.zeros(1)
-        first = resized_map(torch.from_numpy(responses[0]), (height, width))
+        total = square = count = torch.zeros(1)
+        first = resized_map(torch.from_numpy(responses[0]), (height, width)).nan_to_num()
         for one in responses:
             # Centred on the first image, because single precision would lose a small variance beside a large mean.
             values = resized_map(torch.from_numpy(one), (height, width)) - first
-            total, square = total + values, square + values * values
-        mean = total / len(responses)
-        variance = (square / len(responses) - mean * mean).clamp(min=0)
+            reaches = ~values.isnan()
+            values = values.nan_to_num()
+            total, square, count = total + values, square + values * values, count + reaches
+        reached = (count[0, 0] > 0).numpy()
+        number = len(responses) if (count == len(responses)).all() else count.clamp(min=1)
+        mean = total / number
+        variance = (square / number - mean * mean).clamp(min=0)
+        mean = mean + first
+        if not reached.all():
+            mean, variance = (torch.from_numpy(filled(part.numpy(), reached)) for part in (mean, variance))
         # Neighbouring places estimate a place better than so few images do.
-        self.mean = _smoothed(mean + first, 1)
+        self.mean = _smoothed(mean, 1)
         spread = _smoothed(variance, 2).sqrt()
         self.spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + LEAST_SPREAD
 

@@ -15,6 +15,7 @@ from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.filter_responses import CELL, LEAST_SIDE, Illumination, filter_responses
 from blemish.detectors.map_arrays import axis_matrix, resized_array, separable
 from blemish.errors import TooSmallError, UsageError
+from blemish.preprocessing.absent import absent_outside, filled, inside_places, mask_at, zero_outside
 
 ILLUMINATIONS: tuple[Illumination, ...] = ("log", "local")
 
@@ -29,6 +30,7 @@ class FilterDeviation:
     takes_absent = False
     is_normalised = True
     keeps_good_images = True
+    sees_areas = True
     title = "deviation of classical filters"
 
     @property
@@ -49,7 +51,8 @@ class FilterDeviation:
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
         _check_size(*x.shape[1:])
-        if np.isnan(x).any():
+        inside = inside_places(x)
+        if np.isnan(filled(x, inside)).any():
             raise UsageError(
                 "the image has absent values (NaN), which filters cannot take; use fp-cae-add, fp-cae-concat or "
                 "fp-cae, or fill them"
@@ -61,12 +64,19 @@ class FilterDeviation:
             resized_array(part, (responses.shape[2], responses.shape[3])) for part in self.reference
         )
         deviation: Floats = np.abs((responses - mean) / spread).max(1).mean(0)  # (h, w)
-        return AnomalyMaps(_at_pixels(deviation, x.shape[1:]), None)
+        deviation = filled(deviation, inside_places(deviation))
+        return AnomalyMaps(zero_outside(_at_pixels(deviation, x.shape[1:]), inside), None)
 
 
 def responses_of(x: Floats) -> Floats:
-    """Responses of an image (C, H, W) under each illumination: (2, k, h, w)."""
-    return np.stack([filter_responses(x, illumination) for illumination in ILLUMINATIONS])
+    """Responses of an image (C, H, W) under each illumination: (2, k, h, w); NaN in cells outside the image."""
+    inside = inside_places(x)
+    x = filled(x, inside)
+    responses = np.stack([filter_responses(x, illumination, inside) for illumination in ILLUMINATIONS])
+    if inside is None:
+        return responses
+    size = (responses.shape[2], responses.shape[3])
+    return absent_outside(responses, mask_at(inside, CELL, CELL // 2, size))
 
 
 def _check_size(height: int, width: int) -> None:

@@ -43,10 +43,13 @@ QUIETEST = 1e-3
 """Contrast below which differences of its logarithm fade."""
 
 
-def filter_responses(x: Floats, illumination: Illumination) -> Floats:
+def filter_responses(
+    x: Floats, illumination: Illumination, inside: NDArray[np.bool_] | None = None
+) -> Floats:
     """Responses of all filters to an image (C, H, W) in [0, 1]: (k, ⌊H / 8⌋ · 2, ⌊W / 8⌋ · 2).
 
-    k is 31 for one channel, and 31 + C for C channels.
+    k is 31 for one channel, and 31 + C for C channels. Where some places lie outside the image, ``inside`` (H, W) marks
+    the others, and the contrast of the whole image is theirs.
 
     Raises
     ------
@@ -58,8 +61,9 @@ def filter_responses(x: Floats, illumination: Illumination) -> Floats:
     """
     if min(x.shape[1:]) < LEAST_SIDE:
         raise ValueError(f"filters need at least {LEAST_SIDE} pixels a side, not {x.shape[2]} × {x.shape[1]}")
-    x = x[:, : x.shape[1] // 8 * 8, : x.shape[2] // 8 * 8]
-    grey = _even(x.mean(0, dtype=np.float32), illumination)
+    whole = (slice(x.shape[1] // 8 * 8), slice(x.shape[2] // 8 * 8))
+    x = x[:, whole[0], whole[1]]
+    grey = _even(x.mean(0, dtype=np.float32), illumination, None if inside is None else inside[whole])
     octaves = [grey]
     for _ in range(OCTAVES - 1):
         octaves.append(_reduced(octaves[-1], 2, "mean"))
@@ -78,11 +82,12 @@ def filter_responses(x: Floats, illumination: Illumination) -> Floats:
     return np.stack(responses)
 
 
-def _even(grey: Floats, illumination: Illumination) -> Floats:
+def _even(grey: Floats, illumination: Illumination, inside: NDArray[np.bool_] | None) -> Floats:
     if illumination == "log":
         return np.asarray(np.log(grey + np.float32(DARKEST)))
     detail = grey - _gaussian(grey, SLOW)
-    contrast = np.sqrt(np.mean(detail * detail, dtype=np.float64)) + 0.005
+    counted = detail if inside is None or not inside.any() else detail[inside]
+    contrast = np.sqrt(np.mean(counted * counted, dtype=np.float64)) + 0.005
     return np.asarray(detail / np.float32(contrast))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from blemish.detectors.contracts import Floats
 from blemish.detectors.map_arrays import FLATTENING, LEAST_SPREAD, MapScale
+from blemish.preprocessing.absent import filled
 
 FEWEST = 16
 """Maps from which on each place has its own mean and spread."""
@@ -40,6 +41,9 @@ class MapNormaliser(nn.Module):
     def fit(self, maps: Sequence[Tensor], *, by_place: bool, coarser: int = 1) -> None:
         """Take mean and spread of ``maps``, (h, w) each, in place of earlier ones; without any map it is reset.
 
+        Places of a map with NaN lie outside its image and do not count; a place that lies outside in all of them has the
+        mean and spread of the nearest other one.
+
         Parameters
         ----------
         by_place: whether each place has its own, on the median size of the maps; with fewer than 16 maps, mean and
@@ -52,11 +56,11 @@ class MapNormaliser(nn.Module):
             height, width = torch.tensor([one.shape for one in maps]).median(0).values.tolist()
             size = (max(1, height // coarser), max(1, width // coarser))
             values = torch.cat([resized_map(one[None, None], size) for one in maps])[:, 0]  # (n, h, w)
-            spread, mean = torch.std_mean(values, 0, correction=0)
+            spread, mean = _std_mean(values)
             # Neighbouring places estimate a place better than so few images do.
             self.mean, self.spread = _smoothed(mean), _smoothed(spread)
         elif maps:
-            values = torch.cat([one.flatten() for one in maps])
+            values = torch.cat([one[~one.isnan()] for one in maps])
             spread, mean = torch.std_mean(values, correction=0)
             self.mean, self.spread = mean.view(1, 1), spread.view(1, 1)
 
@@ -87,6 +91,20 @@ def resized_map(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _std_mean(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean of maps (n, h, w) at each place, (h, w) each, without what is NaN."""
+    is_inside = ~values.isnan()
+    if is_inside.all():
+        spread, mean = torch.std_mean(values, 0, correction=0)
+        return spread, mean
+    count = is_inside.sum(0)
+    mean = values.nansum(0) / count.clamp(min=1)
+    spread = ((values - mean).square().nansum(0) / count.clamp(min=1)).sqrt()
+    both = torch.stack([spread, mean])
+    spread, mean = torch.from_numpy(filled(both.cpu().numpy(), (count > 0).cpu().numpy())).to(values.device)
+    return spread, mean
 
 
 def _smoothed(values: Tensor) -> Tensor:

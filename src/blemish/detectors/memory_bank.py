@@ -21,9 +21,13 @@ from blemish.detectors.contracts import (
     ImageSequence,
     TrainingSource,
 )
-from blemish.detectors.feature_extractors import FeatureExtractor, LocalContrast, Structure
+from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
 from blemish.detectors.patch_bank import PatchBank, TensorSequence, image_sizes
 from blemish.errors import UsageError
+from blemish.preprocessing.absent import filled, inside_places
+
+COLOURS = 10_000
+"""Colours that are kept where places do not matter; they have few dimensions."""
 
 
 class TensorImages:
@@ -54,6 +58,8 @@ class MemoryBank(nn.Module):
 
     takes_absent = False
     keeps_good_images = True
+    needs_colour = False
+    """Whether it has anything to compare only where the images have colour."""
     is_normalised = True
     """Whether the map is in units of the spread of good images already, so that an ensemble takes it as it is."""
 
@@ -93,6 +99,11 @@ class MemoryBank(nn.Module):
         return f"distance to the good images in {' and '.join(names)}"
 
     @property
+    def sees_areas(self) -> bool:
+        """True if brightness and colour of areas are compared as such."""
+        return any(isinstance(bank.extractor, Colour) and not bank.is_empty for bank in self._banks)
+
+    @property
     def ignores_light(self) -> bool:
         """True if a · x + b, a > 0, has the map of x."""
         return all(bank.extractor.ignores_light for bank in self._banks)
@@ -108,14 +119,14 @@ class MemoryBank(nn.Module):
         return AnomalyMaps(self.anomaly_map(x), None)
 
     def anomaly_map(self, x: Floats, without: int | None = None) -> Floats:
-        """Map (h, w) of ``x`` (C, h, w); ``without`` as :meth:`PatchBank.forward` takes it.
+        """Map (h, w) of ``x`` (C, h, w), 0 outside the image; ``without`` as :meth:`PatchBank.forward` takes it.
 
         Raises
         ------
         UsageError
-            When ``x`` is too small or has absent values (NaN), or the bank is empty.
+            When ``x`` is too small, has values that are absent (NaN) in some channels only, or the bank is empty.
         """
-        if np.isnan(x).any():
+        if np.isnan(filled(x, inside_places(x))).any():
             raise UsageError(
                 "the image has absent values (NaN), which a memory bank cannot take; use fp-cae-add, "
                 "fp-cae-concat or fp-cae, or fill them"
@@ -231,3 +242,12 @@ class StructureMemoryBank(MemoryBank):
             by_place=by_place,
             share=share,
         )
+
+
+class ColourMemoryBank(MemoryBank):
+    """Memory bank of the colour of areas in good images, to which structure is blind."""
+
+    needs_colour = True
+
+    def __init__(self) -> None:
+        super().__init__([Colour()], capacity=COLOURS)

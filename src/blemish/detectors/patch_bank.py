@@ -3,6 +3,9 @@
 Nothing is trained by gradients: features are projected to their principal components and kept. Good images differ
 from each other more in some places than in others; how much is estimated from the images of the bank, each compared
 with all the others, and the map is normalised by it.
+
+Places outside the image (NaN in every channel) are absent: their features are not drawn, and where places matter a bank
+holds :data:`ABSENT` in their stead, which the search leaves out.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.detectors.feature_extractors import FeatureExtractor
+from blemish.detectors.inside import absent_outside, inside_at, without_absent
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
 from blemish.detectors.principal_components import principal_components
 
@@ -31,6 +35,10 @@ NORMALISING = 64
 """Images of the bank that the normaliser is fitted on."""
 BLOCK = 4
 """Side in steps of the places that are compared at once where they do."""
+ABSENT = -65504.0
+"""Value of a bank at a place outside the image: the least of half precision, which no feature comes near.
+
+It is a number, because weights that hold none are refused as damaged."""
 
 
 class TensorSequence(Protocol):
@@ -113,7 +121,7 @@ class PatchBank(nn.Module):
         by_place: bool,
         groups: Sequence[Hashable] | None = None,
     ) -> None:
-        """Keep the features of ``images``, (C, H, W) each in [0, 1], in place of earlier ones.
+        """Keep the features of ``images``, (C, H, W) each in [0, 1] or NaN, in place of earlier ones.
 
         Parameters
         ----------
@@ -137,7 +145,7 @@ class PatchBank(nn.Module):
 
         def view(number: int) -> Tensor:
             image = images[number][None].to(self.bank.device)
-            return resized_map(image, self._shape) if by_place else image
+            return self._resized(image) if by_place else image
 
         order = torch.randperm(len(images), generator=generator).tolist()
         sample = self._sample(view, order, generator)
@@ -147,7 +155,7 @@ class PatchBank(nn.Module):
         del sample
         if by_place:
             kept = [self._features(view(number))[0] for number in order[: self.images]]
-            self.bank = torch.stack(kept, 2).half()  # (h, w, images, k)
+            self.bank = torch.stack(kept, 2).nan_to_num(ABSENT).half()  # (h, w, images, k)
             rows = torch.split(torch.arange(len(kept)), 1)
         else:
             each = math.ceil(self.capacity / len(images))
@@ -169,7 +177,7 @@ class PatchBank(nn.Module):
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """Distance of each pixel to the bank, beyond that of good images: (N, C, H, W) to (N, 1, H, W), at least 0.
 
-        The unit is the standard deviation of good images at that place, or over all places.
+        It is 0 outside the image. The unit is the standard deviation of good images at that place, or over all places.
 
         Parameters
         ----------
@@ -183,16 +191,21 @@ class PatchBank(nn.Module):
         """
         self.extractor.check(x.shape[2], x.shape[3])
         reduced = self._reduced(x)
-        view = resized_map(reduced, self._shape) if self.by_place else reduced
-        values = self.normaliser(self._distances(view, without))  # (N, h, w)
+        view = self._resized(reduced) if self.by_place else reduced
+        # What is absent must not fade into its neighbours.
+        values, _ = without_absent(self.normaliser(self._distances(view, without))[:, None])
         fine = _upsampled(
-            values[:, None], self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
+            values, self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
         )
         fine = resized_map(fine, (reduced.shape[2], reduced.shape[3]))
-        return resized_map(fine, (x.shape[2], x.shape[3]))
+        fine = resized_map(fine, (x.shape[2], x.shape[3]))
+        _, inside = without_absent(x)
+        return fine if inside is None else fine * inside[:, None]
 
     def distances(self, x: Tensor, without: int | None = None) -> Tensor:
-        """Distance of each feature of ``x`` (N, C, H, W) to the nearest of the bank: (N, h, w), at least 0.
+        """Distance of each feature of ``x`` (N, C, H, W) to the nearest of the bank: (N, h, w), at least 0 or NaN.
+
+        It is NaN where the image does not reach, and where no image of the bank does.
 
         Under the extractor ``structure``, two patches without any similarity of structure lie 1 apart. Where places
         matter, the reduced image has the size of the bank.
@@ -214,10 +227,27 @@ class PatchBank(nn.Module):
         return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
 
     def _reduced(self, x: Tensor) -> Tensor:
-        return self.extractor.reduced(x)
+        known, inside = without_absent(x)
+        if inside is None:
+            return self.extractor.reduced(x)
+        more = (inside,) if self.extractor.takes_inside else ()
+        return absent_outside(self.extractor.reduced(known, *more), inside)
+
+    def _resized(self, reduced: Tensor) -> Tensor:
+        """A reduced image at the size of the bank."""
+        known, inside = without_absent(reduced)
+        resized = resized_map(known, self._shape)
+        return resized if inside is None else absent_outside(resized, inside)
 
     def _features(self, view: Tensor) -> Tensor:
-        return self.extractor.projected(view, self.mean, self.basis)
+        """Projected features (N, h, w, k) of a view, NaN at places outside the image."""
+        known, inside = without_absent(view)
+        projected = self.extractor.projected(known, self.mean, self.basis, inside)
+        if inside is None:
+            return projected
+        size = (projected.shape[1], projected.shape[2])
+        places = inside_at(inside, self.extractor.stride, self.extractor.offset, size)
+        return projected.masked_fill(~places[..., None], math.nan)
 
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
@@ -234,33 +264,54 @@ class PatchBank(nn.Module):
         )
 
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        return self.extractor.drawn(view, lambda places: torch.randperm(places, generator=generator)[:count])
+        known, inside = without_absent(view)
+
+        def draw(rows: int, columns: int) -> Tensor:
+            if inside is None:
+                return torch.randperm(rows * columns, generator=generator)[:count]
+            own = self.extractor
+            places = (
+                inside_at(inside, own.stride, own.offset, (rows, columns)).flatten().nonzero()[:, 0].cpu()
+            )
+            return places[torch.randperm(len(places), generator=generator)[:count]]
+
+        return self.extractor.drawn(known, draw, inside)
 
     def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
         """Numbers in the bank of the images nearest to ``queries`` (h, w, k), by their mean over every other place: (n,).
 
         As Cohen and Hoshen 2020 do it (Sub-Image Anomaly Detection with Deep Pyramid Correspondences, section 3.2).
         """
-        rows = []
+        rows, counts = [], []
         for query, row in zip(queries[::2, ::2], self.bank[::2, ::2], strict=True):  # (w, k), (w, images, k)
-            squares = (row.float() - query[:, None]).square().sum(2)
-            rows.append(squares.sqrt().sum(0))
-        distance = torch.stack(rows).sum(0)
+            own = (_present(row) - query[:, None]).square().sum(2).sqrt()
+            rows.append(own.nansum(0))
+            counts.append((~own.isnan()).sum(0))
+        # A mean, because images that the border cuts have fewer places to compare.
+        distance = torch.stack(rows).sum(0) / torch.stack(counts).sum(0)
+        distance = distance.nan_to_num(math.inf)
         if left_out is not None:
             distance[left_out] = math.inf
         others = len(distance) - (0 if left_out is None else len(left_out))
         return distance.topk(min(self.nearest_images, others), largest=False).indices
 
     def _by_place(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
-        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w)."""
+        """Squared distance of each of ``queries`` (h, w, k) to the nearest of the bank near its place: (h, w).
+
+        NaN where a query is absent, or all of the bank around it.
+        """
         height, width, k = queries.shape
         images = self.bank[:, :, self._nearest_images(queries, left_out)]
-        nearest = torch.empty(height, width, device=queries.device)
+        nearest = torch.full((height, width), math.nan, device=queries.device)
         for top in range(0, height, BLOCK):
             rows = slice(max(0, top - self.reach), top + BLOCK + self.reach)
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
-                bank = images[rows, columns].reshape(-1, k).float()
+                bank = images[rows, columns].reshape(-1, k)
+                is_absent = bank[:, 0] == ABSENT
+                if is_absent.all():
+                    continue
+                bank = (bank[~is_absent] if is_absent.any() else bank).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 # Features of one place are alike, and their common part would cost most of the precision; so would a
                 # square that is the sum of larger ones.
@@ -293,6 +344,11 @@ def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, 
     if len(members) == 1:
         return rows
     return {number: torch.cat(members[groups[number]]) for number in rows}
+
+
+def _present(bank: Tensor) -> Tensor:
+    """Features (..., k) of a bank in single precision, NaN where they are absent."""
+    return bank.float().masked_fill(bank[..., :1] == ABSENT, math.nan)
 
 
 def _squares(queries: Tensor, bank: Tensor) -> Tensor:

@@ -36,12 +36,14 @@ from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.memory_bank import MemoryBank, TensorImages
 from blemish.errors import Stopped
-from blemish.preprocessing.layout import Layout, image_layout
+from blemish.preprocessing.layout import Layout, have_colour, image_layout
 
 HELD_OUT = 48
 """Held-out images that the members are read on, at most."""
 FEWEST = 32
 """Good images that the members are read on, at least, where there are so many."""
+COLOUR_COUNTS = "The object has colour: an even change of colour or brightness of an area can be found, beside changes of structure."
+COLOUR_IS_ABSENT = "The channels of the images are alike, so colour is not compared."
 LAYOUT_IMAGES = 64
 """Training images that the layout is read from, at most."""
 SHARPNESS = 2.0
@@ -63,7 +65,8 @@ class SoftMaximumSelection:
     """Fit of an ensemble by soft maximum: banks and filters first, then the networks, then scales and powers.
 
     Whether places matter to the memory banks follows from the layout of the images. Filters do not count where an
-    object is in one pose: its own edges are what they answer to.
+    object is in one pose: its own edges are what they answer to. There a bank of colour counts in their stead, if the
+    object has colour; on a texture, where filters count, it lost more than it found.
 
     Parameters
     ----------
@@ -79,15 +82,23 @@ class SoftMaximumSelection:
         step = -(-len(good.images) // LAYOUT_IMAGES)
         chosen = range(0, len(good.images), step)
         layout = image_layout((good.images[number] for number in chosen), is_posed=good.is_posed)
-        left_out = self._fill(ensemble, source, run, layout)
+        takes_colour = any(bank.needs_colour for bank in ensemble.banks.values())
+        is_posed = layout.kind == "posed object"
+        has_colour = takes_colour and is_posed and have_colour(good.images[number] for number in chosen)
         counts = [
-            not (layout.kind == "posed object" and isinstance(model, FilterBank)) for model in ensemble.models
+            has_colour
+            if getattr(model, "needs_colour", False)
+            else not (is_posed and isinstance(model, FilterBank))
+            for model in ensemble.models
         ]
         counts = counts if any(counts) else [True] * len(counts)
+        left_out = self._fill(ensemble, source, run, layout, counts)
         for number, model in ensemble.others.items():
             if isinstance(model, FilterBank) and counts[number]:
                 model.fit(source, run)
         notes = [layout.in_words]
+        if takes_colour and is_posed:
+            notes.append(COLOUR_COUNTS if has_colour else COLOUR_IS_ABSENT)
         for model in ensemble.others.values():
             if isinstance(model, TrainableModel) and not isinstance(model, FilterBank):
                 notes += model.fit(source, run).notes
@@ -156,10 +167,15 @@ class SoftMaximumSelection:
         )
 
     def _fill(
-        self, ensemble: Ensemble, source: TrainingSource, run: FittingRun, layout: Layout
+        self,
+        ensemble: Ensemble,
+        source: TrainingSource,
+        run: FittingRun,
+        layout: Layout,
+        counts: Sequence[bool],
     ) -> tuple[int, ...]:
-        """Fill the memory banks; numbers of the training images that they leave out."""
-        banks = list(ensemble.banks.values())
+        """Fill the memory banks that count; numbers of the training images that they leave out."""
+        banks = [bank for number, bank in ensemble.banks.items() if counts[number]]
         if not banks:
             return ()
         good, held_out = source.whole("train"), source.whole("validation")
@@ -213,9 +229,11 @@ class SoftMaximumSelection:
             _go_on(run, done, len(chosen))
             x = images[number]
             for place, model in enumerate(ensemble.models):
+                if not counts[place]:
+                    continue
                 if isinstance(model, MemoryBank):
                     scores[place].append(self.score(model.anomaly_map(x, in_banks)))
-                elif counts[place]:
+                else:
                     scores[place].append(self.score(model.maps(x).anomaly))
         return scores
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from blemish.detectors.contracts import AnomalyMaps, Floats
+from blemish.preprocessing.absent import filled, inside_places, zero_outside
 from blemish.preprocessing.tiling import Blender, TilePlan
 
 TILES_AT_ONCE = 16
@@ -59,6 +60,8 @@ class TiledModel:
 
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
+        inside = None if self.takes_absent else inside_places(x)
+        x = filled(x, inside)
         shown = np.ones(len(x), np.bool_)
         for channels in hidden:
             shown[channels] = False
@@ -75,7 +78,7 @@ class TiledModel:
             # Where the network saw nothing there is nothing to compare, and 0 would stand for a perfect match.
             anomaly = np.where(np.isfinite(x[shown]).any(0), maps.anomaly, np.float32(np.nan))
             maps = maps._replace(anomaly=anomaly)
-        return maps
+        return maps._replace(anomaly=zero_outside(maps.anomaly, inside))
 
     def _planes(self, x: Floats, hidden: Sequence[slice]) -> Floats:
         """Tiles (n, C, P, P) to anomaly, reconstruction, own and cross residuals: (n, 1 + C + 2 M, P, P)."""

@@ -13,24 +13,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blemish.detectors.inside import inside_at, mean_inside
+
 CHANNELS = 8
 """Channels that are taken together; images of no more of them are taken as a whole."""
 
 
 def projected_structure(
-    x: Tensor, patch: int, stride: int, floor: float, mean: Tensor, basis: Tensor
+    x: Tensor,
+    patch: int,
+    stride: int,
+    floor: float,
+    mean: Tensor,
+    basis: Tensor,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """Structure of each patch of ``x`` (N, C, H, W) without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
     squares = products = torch.zeros(1, device=x.device)
     for rows, patches in _centred(x, patch, stride):  # (N, g · patch², h · w)
         squares = squares + patches.square().sum(1)
         products = products + patches.transpose(1, 2) @ basis[rows]  # (N, h · w, k)
-    contrast = _contrast(squares, len(basis), floor)
-    height, width = x.shape[2] // stride + 1, x.shape[3] // stride + 1
-    return (products / contrast[..., None] - mean @ basis).view(len(x), height, width, -1)
+    size = (x.shape[2] // stride + 1, x.shape[3] // stride + 1)
+    contrast = _contrast(squares, len(basis), floor, _places(inside, stride, size))
+    return (products / contrast[..., None] - mean @ basis).view(len(x), *size, -1)
 
 
-def structure_at(x: Tensor, patch: int, stride: int, floor: float, places: Tensor) -> Tensor:
+def structure_at(
+    x: Tensor, patch: int, stride: int, floor: float, places: Tensor, inside: Tensor | None = None
+) -> Tensor:
     """Structure of some patches of one image ``x`` (1, C, H, W), by their numbers (n,): (n, C · patch²)."""
     squares = torch.zeros(1, device=x.device)
     parts = []
@@ -38,7 +48,9 @@ def structure_at(x: Tensor, patch: int, stride: int, floor: float, places: Tenso
         squares = squares + patches.square().sum(1)
         parts.append(patches[0][:, places].T)
     features = torch.cat(parts, 1)
-    return features / _contrast(squares, features.shape[1], floor)[0, places, None]
+    size = (x.shape[2] // stride + 1, x.shape[3] // stride + 1)
+    contrast = _contrast(squares, features.shape[1], floor, _places(inside, stride, size))
+    return features / contrast[0, places, None]
 
 
 def _centred(x: Tensor, patch: int, stride: int) -> Iterator[tuple[slice, Tensor]]:
@@ -53,7 +65,12 @@ def _centred(x: Tensor, patch: int, stride: int) -> Iterator[tuple[slice, Tensor
         )
 
 
-def _contrast(squares: Tensor, features: int, floor: float) -> Tensor:
+def _places(inside: Tensor | None, stride: int, size: tuple[int, int]) -> Tensor | None:
+    """``inside`` (N, H, W) at the patches: (N, h · w)."""
+    return None if inside is None else inside_at(inside, stride, 0, size).flatten(1)
+
+
+def _contrast(squares: Tensor, features: int, floor: float, inside: Tensor | None) -> Tensor:
     """What divides each patch, by its sum of squares (N, h · w)."""
     deviation = (squares / features).sqrt()
-    return deviation + floor * deviation.mean(1, keepdim=True).clamp(min=1e-6)
+    return deviation + floor * mean_inside(deviation, (1,), inside).clamp(min=1e-6)

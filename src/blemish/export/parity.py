@@ -156,7 +156,7 @@ def _pairs_of_images(first: Detector, second: Detector, images: Sequence[LoadedI
     for image in images:
         one, other = first.measure(image), second.measure(image)
         yield _Pair(str(image.path), (one.score, other.score), (one.map, other.map), True)
-        x = first.file.preprocessing.apply(image).pixels
+        x = first.file.preprocessing.apply(image).model_input
         yield from _pairs_of_members(first, second, x, str(image.path))
 
 

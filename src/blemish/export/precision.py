@@ -20,6 +20,7 @@ from blemish.extras import explain_missing
 from blemish.inspection.detector import Detector
 from blemish.inspection.judge import judge
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
+from blemish.preprocessing.absent import absent_outside
 from blemish.runtime.model import TILES, ExportedModel
 from blemish.runtime.record import ExportedNetwork, PrecisionCost
 
@@ -124,7 +125,8 @@ def cost_of(before: Detector, after: Detector, images: Sequence[LoadedImage]) ->
         for number, one in enumerate([x, *altered]):
             labels.append(number > 0)
             for own, detector in zip(scores, (before, after), strict=True):
-                own.append(judge(detector.score, placed, detector.examine(one)[0])[0])
+                anomaly, _ = detector.examine(absent_outside(one, placed.inside))
+                own.append(judge(detector.score, placed, anomaly)[0])
     good = ~np.array(labels)
     auroc = tuple(roc_auc(labels, own) for own in scores)
     rejected = tuple(

@@ -7,8 +7,14 @@ from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns
 from blemish.report.numbers import counted
 
 
-def model_card(file: ModelFile, *, has_sheet: bool = False) -> str:
-    """The page; ``has_sheet`` where the contact sheet of synthetic anomalies lies beside it."""
+def model_card(file: ModelFile, *, has_sheet: bool = False, sees_areas: bool = False) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    has_sheet: whether the contact sheet of synthetic anomalies lies beside it.
+    sees_areas: whether a part of the model that counts compares brightness and colour of areas as such.
+    """
     recipe, training = file.recipe, file.training
     curve = "\n".join(
         f"| {look.step} | {look.training:.5f} | {look.validation:.5f} |" for look in training.history
@@ -17,7 +23,7 @@ def model_card(file: ModelFile, *, has_sheet: bool = False) -> str:
         f"# {recipe.title}\n\n"
         f"Recipe `{recipe.name}`, {recipe.paper}. Fitted by Blemish {file.blemish}.\n\n"
         f"{recipe.expect}\n\n"
-        f"{_decision(file)}\n\n"
+        f"{_decision(file)}{'' if sees_areas else _blind(file)}\n\n"
         f"{_data(file)}\n\n"
         f"## Training\n\nBest of {training.steps} steps at step {training.best_step}, "
         f"{training.seconds:.0f} s on {training.machine_words}"
@@ -77,7 +83,7 @@ def _decision(file: ModelFile) -> str:
         f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
         f"Threshold of the image score ({file.recipe.score.name} of the anomaly map): {decision.threshold:.6g}. "
         f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}."
-        f"{_classes(file, decision.threshold)}{_other_kinds(file)}{_blind(file)}"
+        f"{_classes(file, decision.threshold)}{_other_kinds(file)}"
     )
 
 
@@ -98,16 +104,15 @@ def _classes(file: ModelFile, threshold: float) -> str:
 
 
 def _blind(file: ModelFile) -> str:
-    """What the model cannot see, where nothing in it looks at brightness and colour as such."""
+    """What a model with a memory bank cannot see where no part of it looks at brightness and colour as such."""
     recipe = file.recipe
-    memory = recipe.memory
-    if recipe.encoder is not None or recipe.members or memory is None or recipe.filters:
+    if recipe.memory is None and not any(member.memory for member in recipe.members):
         return ""
-    if memory.name == "features" and any(part.name == "colour" for part in memory.features):
-        return ""
+    network = ", but for what its network has learned of it" if recipe.encoder is not None else ""
+    remedy = "`memory.features=[{name: structure}, {name: colour}]`"
     return (
-        "\n\nBlind to: an even change of brightness or colour of a whole area, which leaves its structure as it is. The "
-        "extractor `colour` in `memory.features` sees it."
+        f"\n\nBlind to: an even change of brightness or colour of a whole area, which leaves its structure as it is{network}. "
+        f"A memory bank with the extractor `colour` sees it: fit with {remedy}."
     )
 
 

@@ -304,7 +304,7 @@ class Detector:
         try:
             with within_memory(image.path):
                 placed = self.file.preprocessing.apply(image)
-                anomaly, reconstruction = self.examine(placed.pixels)
+                anomaly, reconstruction = self.examine(placed.model_input)
                 anomaly_map = placed.map_back(anomaly)
                 shown = np.maximum(anomaly_map, 0, out=anomaly_map if anomaly_map.flags.writeable else None)
                 score, classes = judge(self.score, placed, anomaly, shown)
@@ -374,7 +374,8 @@ class Detector:
 
     def card(self, *, has_sheet: bool = False) -> str:
         """The model in a page of Markdown; ``has_sheet`` where ``blemishes.png`` lies beside it."""
-        return model_card(self.file, has_sheet=has_sheet)
+        sees_areas = bool(getattr(self.model, "sees_areas", False))
+        return model_card(self.file, has_sheet=has_sheet, sees_areas=sees_areas)
 
 
 def _planes(placed: PreprocessedImage, reconstruction: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.data.image import resize
+from blemish.preprocessing.absent import filled, inside_places
 
 Floats = NDArray[np.float32]
 
@@ -18,6 +19,10 @@ SIDE = 32
 """Pixels a side at which images are compared."""
 SLOW = 4.0
 """Standard deviation in these pixels of the Gaussian that slow changes of brightness are taken out with."""
+PLACE = 8
+"""Pixels a side of the places that channels are compared in."""
+COLOURFUL = 0.04
+"""Difference between the channels, in units of the data range, from which on images have colour."""
 ALIGNED = 0.3
 """Median correlation with the mean of the other images from which places correspond."""
 
@@ -51,8 +56,31 @@ class Layout:
         )
 
 
+def have_colour(images: Iterable[Floats]) -> bool:
+    """True if the channels of ``images`` (C, h, w), preprocessed, differ by more than noise and a faint cast.
+
+    Channels are compared in means of 8 × 8 pixels: by how much they differ in the most colourful hundredth of an image,
+    in the median image. A grey image that is stored in three channels has none.
+
+    >>> grey = np.random.default_rng(0).random((1, 64, 64), np.float32)
+    >>> have_colour([np.repeat(grey, 3, 0)]), have_colour([np.concatenate([grey, grey, 1 - grey])])
+    (False, True)
+    """
+    found = [_colourfulness(image) for image in images]
+    return bool(found) and float(np.median(found)) >= COLOURFUL
+
+
+def _colourfulness(image: Floats) -> float:
+    if len(image) < 2:
+        return 0.0
+    image = filled(image, inside_places(image))
+    size = (max(1, image.shape[1] // PLACE), max(1, image.shape[2] // PLACE))
+    means = resize(image, size)
+    return float(np.quantile(means.max(0) - means.min(0), 0.99))
+
+
 def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
-    """Layout of ``images``, (C, H, W) each, after preprocessing.
+    """Layout of ``images``, (C, H, W) each, after preprocessing; NaN at places outside the image.
 
     Parameters
     ----------
@@ -78,6 +106,7 @@ def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
 
 def _pattern(image: Floats) -> NDArray[np.float64]:
     """Detail of an image without slow changes, as a vector (32²,) of length 1; 0 of a flat image."""
+    image = filled(image, inside_places(image))
     small = resize(image.mean(0, keepdims=True, dtype=np.float32), (SIDE, SIDE))[0].astype(np.float64)
     # A slope is taken out first, because the mirrored border would bend it.
     slope = np.linspace(-1, 1, SIDE)

@@ -232,7 +232,7 @@ def crop(pixels: NDArray[np.floating], pose: Pose, size: Crop, scale: float) -> 
 def inside_image(shape: tuple[int, int], pose: Pose, size: Crop, scale: float) -> NDArray[np.bool_]:
     """Mask (size.height, size.width) of the places of a crop that lie inside an image of ``shape`` (H, W).
 
-    At the others :func:`crop` repeats the border; there is nothing to judge.
+    At the others :func:`crop` repeats the border; there is nothing to judge, and nothing to remember.
 
     >>> mask = inside_image((4, 4), Pose((0.0, 1.5), (0.0, 1.0)), Crop(height=4, width=4), 1.0)
     >>> mask.all(1).tolist()

@@ -14,6 +14,7 @@ from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
+from blemish.preprocessing.absent import absent_outside
 from blemish.preprocessing.judged_area import JudgedArea, RegionClass, largest_of
 from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
 
@@ -25,7 +26,7 @@ class PreprocessedImage(NamedTuple):
     """A preprocessed image, and the inverse transform of maps and images."""
 
     pixels: NDArray[np.float32]
-    """(C, h, w) floats in [0, 1] at the network's scale."""
+    """(C, h, w) floats in [0, 1] at the network's scale; outside the image its border is repeated."""
     image: LoadedImage
     """The image at its own size (C, H, W), with the network's channels."""
     pose: Pose | None
@@ -42,35 +43,49 @@ class PreprocessedImage(NamedTuple):
         """(C, H, W) floats in [0, 1] at the image's own size."""
         return self.image.floats()
 
+    @property
+    def inside(self) -> NDArray[np.bool_] | None:
+        """Mask (h, w) of the places inside the image; None where all are.
+
+        A crop around an object at the border of its image reaches beyond it.
+        """
+        if self.pose is None:
+            return None
+        height, width = self.pixels.shape[1:]
+        size = Crop(height=height, width=width)
+        mask = inside_image((self.image.height, self.image.width), self.pose, size, self.scale)
+        return None if mask.all() else mask
+
+    @property
+    def model_input(self) -> NDArray[np.float32]:
+        """What an anomaly model is given: :attr:`pixels` with NaN at the places outside the image."""
+        return absent_outside(self.pixels, self.inside)
+
     def judged(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         """An anomaly map (h, w) with its least value, 0 at most, outside the image and the judged area.
 
-        A crop around an object at the border of its image reaches beyond it, where the border is repeated: what is not
-        in the image can be no anomaly, in calibration and in inspection.
+        What is not in the image can be no anomaly, in calibration and in inspection.
         """
-        return _judged(anomaly_map, self._inside(anomaly_map.shape))
+        return _judged(anomaly_map, self._judged_places(anomaly_map.shape))
 
     def judged_classes(
         self, anomaly_map: NDArray[np.float32]
     ) -> Iterator[tuple[RegionClass, NDArray[np.float32]]]:
         """Each class of regions, and an anomaly map (h, w) as of :meth:`judged` where only it is judged."""
         assert self.area is not None
-        inside = self._inside(anomaly_map.shape)
+        judged = self._judged_places(anomaly_map.shape)
         marked = self.area.labels(self.image.height, self.image.width)
         labels = largest_of(
             self._placed(marked == number, anomaly_map.shape)
             for number in range(1, 1 + len(self.area.classes))
         )
         for number, one in enumerate(self.area.classes, start=1):
-            yield one, _judged(anomaly_map, inside & (labels == number))
+            yield one, _judged(anomaly_map, judged & (labels == number))
 
-    def _inside(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    def _judged_places(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
         """Places (h, w) of the network that lie in the image and in the judged area."""
-        height, width = size
-        inside = np.ones(size, np.bool_)
+        inside = np.ones(size, np.bool_) if self.inside is None else self.inside
         shape = (self.image.height, self.image.width)
-        if self.pose is not None:
-            inside = inside_image(shape, self.pose, Crop(height=height, width=width), self.scale)
         if self.area is not None:
             inside = inside & (self._placed(self.area.mask(*shape), size) > 0.5)
         return inside

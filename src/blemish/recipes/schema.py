@@ -247,6 +247,10 @@ class Recipe(RecipeSettings):
     residual: Part | None = None
     memory: MemoryPart | None = None
     filters: bool = Field(False, description="whether a bank of classical filters is a member")
+    colour: bool = Field(
+        False,
+        description="whether a memory bank of colour is a member of a soft maximum, where an object in one pose has colour",
+    )
     combination: Literal["weighted-mean", "soft-maximum"] = Field(
         "weighted-mean",
         description="of several models: weights selected on synthetic anomalies, or a soft maximum with fixed ones",
@@ -297,7 +301,7 @@ class Recipe(RecipeSettings):
         }
         given = [key for key, value in {**needed, **optional}.items() if value]
         if self.members:
-            given += [key for key in ("memory", "filters") if getattr(self, key)]
+            given += [key for key in ("memory", "filters", "colour") if getattr(self, key)]
             if given:
                 raise ValueError(f"'{given[0]}' has no use beside members; write it in a member's recipe")
             for member in self.members:

@@ -10,6 +10,7 @@ import numpy as np
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.map_arrays import MapScale, axis_matrix, places_matrix, resized_array, separable
 from blemish.errors import TooSmallError, UsageError
+from blemish.preprocessing.absent import Mask, filled, inside_places, mask_at, resized_mask, zero_outside
 from blemish.runtime.features import FeatureArrays
 from blemish.runtime.record import ExportedBank, ExportedMemory
 from blemish.runtime.sessions import Session
@@ -20,6 +21,8 @@ BLOCK = 4
 """Side in steps of the places that are compared at once where they do."""
 SEARCHED, SQUARES = "features", "squares"
 """Names of the input and the output of a graph that searches a bank."""
+ABSENT = -65504.0
+"""Value of a bank at a place outside the image, as :mod:`~blemish.detectors.patch_bank` sets it."""
 
 
 class ArrayBank:
@@ -49,7 +52,9 @@ class ArrayBank:
             self.size = (height, width)
             self.bank = arrays["bank"]  # (h, w, images, k) in half precision
             # Every other place decides which images are the nearest.
-            self.sparse = np.ascontiguousarray(self.bank[::2, ::2].astype(np.float32))
+            sparse = self.bank[::2, ::2].astype(np.float32)
+            sparse[sparse[..., 0] == ABSENT] = np.nan
+            self.sparse = np.ascontiguousarray(sparse)
 
     def check(self, height: int, width: int) -> None:
         """Refuse an image that is too small.
@@ -64,14 +69,22 @@ class ArrayBank:
             raise TooSmallError((height, width), least, f"for the features {title}")
 
     def __call__(self, x: Floats) -> Floats:
-        """Map (H, W) of an image (C, H, W), at least 0."""
+        """Map (H, W) of an image (C, H, W), NaN at places outside it: at least 0, and 0 there."""
         self.check(x.shape[1], x.shape[2])
-        reduced = self.extractor.reduced(x)
-        view = reduced if self.size is None else resized_array(reduced, self.size)
-        features = self.extractor.projected(view, self.mean, self.basis)  # (h, w, k)
+        whole = inside_places(x)
+        reduced, inside = _filled_again(self.extractor.reduced(filled(x, whole), whole), whole)
+        view = reduced
+        if self.size is not None:
+            view, inside = _filled_again(resized_array(reduced, self.size), inside)
+        features = self.extractor.projected(view, inside, self.mean, self.basis)  # (h, w, k)
+        if inside is not None:
+            size = (features.shape[0], features.shape[1])
+            own = self.record.extractor
+            features[~mask_at(inside, own.stride, own.offset, size)] = np.nan
         squares = self._anywhere(features) if self.search is not None else self._by_place(features)
         distances = np.sqrt(np.maximum(squares / np.float32(2 * len(self.mean)), 0))
         values = self.scale(distances)  # (h, w)
+        values = filled(values, inside_places(values))  # what is absent must not fade into its neighbours
         own = self.record.extractor
         rows, columns = (
             _at_pixels(places, own.stride, own.offset, side, reduced_side, final)
@@ -79,7 +92,7 @@ class ArrayBank:
                 values.shape, view.shape[1:], reduced.shape[1:], x.shape[1:], strict=True
             )
         )
-        return separable(values, rows, columns)
+        return zero_outside(separable(values, rows, columns), whole)
 
     def _anywhere(self, features: Floats) -> Floats:
         assert self.search is not None
@@ -96,9 +109,13 @@ class ArrayBank:
     def _nearest_images(self, queries: Floats) -> np.ndarray:
         """Numbers in the bank of the images nearest to ``queries`` (h, w, k), as the bank in torch finds them."""
         distance = np.zeros(self.sparse.shape[2], np.float32)
+        places = np.zeros(self.sparse.shape[2], np.float32)
         for query, row in zip(queries[::2, ::2], self.sparse, strict=True):  # (w, k), (w, images, k)
             difference = row - query[:, None]
-            distance += np.sqrt(np.einsum("wik,wik->wi", difference, difference)).sum(0)
+            own = np.sqrt(np.einsum("wik,wik->wi", difference, difference))
+            distance += np.nansum(own, 0)
+            places += (~np.isnan(own)).sum(0)
+        distance = np.divide(distance, places, out=np.full_like(distance, np.inf), where=places > 0)
         count = min(self.record.nearest_images, len(distance))
         return np.argpartition(distance, count - 1)[:count]
 
@@ -107,12 +124,15 @@ class ArrayBank:
         height, width, k = queries.shape
         reach = self.record.reach
         images = self.bank[:, :, self._nearest_images(queries)].astype(np.float32)
-        nearest = np.empty((height, width), np.float32)
+        nearest = np.full((height, width), np.nan, np.float32)
         for top in range(0, height, BLOCK):
             rows = slice(max(0, top - reach), top + BLOCK + reach)
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - reach), left + BLOCK + reach)
                 near = images[rows, columns].reshape(-1, k)
+                near = near[near[:, 0] != ABSENT]
+                if not len(near):
+                    continue
                 # Features of one place are alike, and their common part would cost most of the precision; so would a
                 # square that is the sum of larger ones.
                 centre = near.mean(0)
@@ -124,6 +144,14 @@ class ArrayBank:
                 squares = np.einsum("nk,nk->n", difference, difference)
                 nearest[top : top + BLOCK, left : left + BLOCK] = squares.reshape(block.shape[:2])
         return nearest
+
+
+def _filled_again(x: Floats, inside: Mask | None) -> tuple[Floats, Mask | None]:
+    """An image (C, h, w) made of a filled one, filled again from where ``inside`` (H, W) is at its own size; and that."""
+    if inside is None:
+        return x, None
+    own = resized_mask(inside, (x.shape[1], x.shape[2]))
+    return filled(x, own), own
 
 
 @lru_cache(maxsize=64)
@@ -145,6 +173,7 @@ class ArrayMemory:
 
     def __init__(self, record: ExportedMemory, banks: Sequence[ArrayBank]) -> None:
         self.title = record.title
+        self.sees_areas = any(own.extractor.name == "colour" for own in record.banks)
         self.banks = banks
 
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -155,7 +184,7 @@ class ArrayMemory:
 
     def maps(self, x: Floats, *, hidden: Sequence[slice] = ()) -> AnomalyMaps:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
-        if np.isnan(x).any():
+        if np.isnan(filled(x, inside_places(x))).any():
             raise UsageError(
                 "the image has absent values (NaN), which a memory bank cannot take; use fp-cae-add, "
                 "fp-cae-concat or fp-cae, or fill them"

@@ -12,6 +12,7 @@ from scipy import ndimage
 from blemish.detectors.contracts import Floats
 from blemish.detectors.map_arrays import axis_matrix, separable
 from blemish.errors import ModelError, TooSmallError
+from blemish.preprocessing.absent import Mask, mask_at
 from blemish.runtime.record import ExportedExtractor
 from blemish.runtime.sessions import Session
 
@@ -32,10 +33,14 @@ class FeatureArrays(Protocol):
 
     record: ExportedExtractor
 
-    def reduced(self, x: Floats) -> Floats:
-        """Image (C', h, w) that the features are taken of."""
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+        """Image (C', h, w) that the features are taken of.
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats) -> Floats:
+        ``inside`` (H, W) marks the places inside the image, where some are not; others are left out of statistics of the
+        whole image.
+        """
+
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (h, w, k)."""
 
 
@@ -45,10 +50,10 @@ class StructureFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         patch = self.record.patch
         if min(view.shape[1:]) <= patch // 2:
             size = view.shape[1], view.shape[2]
@@ -63,7 +68,11 @@ class StructureFeatures:
             squares = squares + np.einsum("nf,nf->n", flat, flat)
             products = products + flat @ basis[begin : begin + flat.shape[1]]
         deviation = np.sqrt(squares / np.float32(len(basis)))
-        floor = np.float32(self.record.floor) * max(deviation.mean(), np.float32(1e-6))
+        counted = deviation
+        if inside is not None:
+            counted = deviation[mask_at(inside, self.record.stride, 0, (height, width)).ravel()]
+        mean_deviation = counted.mean() if len(counted) else np.float32(0)
+        floor = np.float32(self.record.floor) * max(mean_deviation, np.float32(1e-6))
         # The deviation divides the products, which are far fewer than the values.
         found: Floats = products / (deviation + floor)[:, None] - mean @ basis
         return found.reshape(height, width, -1)
@@ -72,11 +81,11 @@ class StructureFeatures:
 class LocalContrastFeatures(StructureFeatures):
     """Structure of local contrast; see :func:`blemish.detectors.feature_extractors.local_contrast`."""
 
-    def reduced(self, x: Floats) -> Floats:
-        x = x - x.mean((1, 2), keepdims=True)
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+        x = x - _mean_inside(x, inside)
         mu_x = _window_mean(x)
         sigma_x = np.sqrt(np.maximum(_window_mean(x * x) - mu_x * mu_x, 0))
-        quiet = np.float32(QUIET) * sigma_x.mean((1, 2), keepdims=True)
+        quiet = np.float32(QUIET) * _mean_inside(sigma_x, inside)
         logarithm = np.log(sigma_x + quiet + np.float32(1e-6))
         rows, columns = (axis_matrix(side, side // REDUCTION) for side in x.shape[1:])
         return separable(logarithm, rows, columns)
@@ -88,10 +97,10 @@ class ColourFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         means = _patches(view, self.record.patch, self.record.stride).mean(3)  # (h, w, C)
         found: Floats = (means - mean) @ basis
         return found
@@ -104,10 +113,10 @@ class GraphFeatures:
         self.record = record
         self.session = session
 
-    def reduced(self, x: Floats) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         found = self.session({IMAGE: view[np.newaxis]})[0]  # (h, w, f)
         projected: Floats = (found - mean) @ basis
         return projected
@@ -144,6 +153,13 @@ def _patches(x: Floats, patch: int, stride: int) -> Floats:
     windows: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(padded, (patch, patch), (1, 2))
     some = windows[:, ::stride, ::stride].transpose(1, 2, 0, 3, 4)  # (h, w, C, patch, patch)
     return some.reshape(*some.shape[:3], -1)
+
+
+def _mean_inside(x: Floats, inside: Mask | None) -> Floats:
+    """Mean of each channel of (C, H, W) over the pixels inside: (C, 1, 1)."""
+    if inside is None or not inside.any():
+        return np.asarray(x.mean((1, 2), keepdims=True))
+    return np.asarray(x[:, inside].mean(1)[:, None, None])
 
 
 def _window_mean(x: Floats) -> Floats:

@@ -137,6 +137,11 @@ class ExportedModel:
         return self.model.title
 
     @property
+    def sees_areas(self) -> bool:
+        """True if a part compares brightness and colour of areas as such."""
+        return bool(getattr(self.model, "sees_areas", False))
+
+    @property
     def takes_absent(self) -> bool:
         return self.model.takes_absent
 

@@ -54,7 +54,7 @@ def read_defects(path: Path, source: FitSource, observer: Observer) -> Defective
                 raise FileError(item.path, "is among the good images, too", "take it out of one of them")
             if sha256 not in seen:
                 seen.add(sha256)
-                images.append(source.preprocessing.apply(read_image(item.path)).pixels)
+                images.append(source.preprocessing.apply(read_image(item.path)).model_input)
                 groups.append(item.group or item.label or item.path.parent.name)
         except ImageError as error:
             observer.problem(error)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from blemish.data.image import image_info, read_image
 from blemish.data.items import Item
 from blemish.errors import BlemishError, within_memory
+from blemish.preprocessing.absent import filled, inside_places
 from blemish.preprocessing.tiling import TilePlan
 from blemish.preprocessing.transform import Preprocessing
 from blemish.training.disk_cache import CacheSlot, DiskCache, free_disk_bytes
@@ -90,7 +91,7 @@ class PreprocessedImages:
         return len(self._items)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        """(C, h, w) floats in [0, 1]."""
+        """(C, h, w) floats in [0, 1]; NaN at the places outside the image."""
         kept = self._kept.get(index)
         if isinstance(kept, np.ndarray):
             return kept
@@ -121,7 +122,7 @@ class PreprocessedImages:
     def _preprocessed(self, index: int) -> NDArray[np.float32]:
         path = self._items[index].path
         with within_memory(path):
-            return self._preprocessing.apply(read_image(path)).pixels
+            return self._preprocessing.apply(read_image(path)).model_input
 
     def _keep(self, index: int, pixels: NDArray[np.float32]) -> None:
         if self._in_memory:
@@ -142,11 +143,32 @@ class PreprocessedImages:
         return others
 
     def draw(self, rng: np.random.Generator, patch: int) -> NDArray[np.float32]:
-        """A patch (C, P, P) of an image drawn uniformly, at a position drawn uniformly."""
+        """A patch (C, P, P) of an image drawn uniformly, at a position drawn uniformly.
+
+        Of an image with places outside it the position is drawn among those with the fewest of them in the patch, so
+        that the loss counts no invented pixel where that can be avoided.
+        """
         pixels = self[int(rng.integers(len(self)))]
-        pixels = TilePlan(pixels.shape[1:], (patch, patch), (patch, patch)).pad(pixels)
-        top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
+        inside = inside_places(pixels)
+        plan = TilePlan(pixels.shape[1:], (patch, patch), (patch, patch))
+        pixels = plan.pad(filled(pixels, inside))
+        if inside is None:
+            top, left = (int(rng.integers(side - patch + 1)) for side in pixels.shape[1:])
+        else:
+            absent = _counts(plan.pad(~inside[np.newaxis])[0], patch)
+            rows, columns = np.nonzero(absent == absent.min())
+            chosen = int(rng.integers(len(rows)))
+            top, left = int(rows[chosen]), int(columns[chosen])
         return pixels[:, top : top + patch, left : left + patch].copy()
+
+
+def _counts(mask: NDArray[np.bool_], patch: int) -> NDArray[np.int64]:
+    """Number of marked pixels in the patch at each position of a mask (h, w): (h - P + 1, w - P + 1)."""
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    counts: NDArray[np.int64] = (
+        sums[patch:, patch:] - sums[:-patch, patch:] - sums[patch:, :-patch] + sums[:-patch, :-patch]
+    )
+    return counts
 
 
 class RandomPatches(Dataset["Tensor | BlemishError"]):
