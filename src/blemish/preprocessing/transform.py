@@ -106,8 +106,11 @@ class PreprocessedImage(NamedTuple):
         back: NDArray[np.float32] = self._back(values[None], None)[0]
         if self.area is not None:
             back = np.where(self.area.mask(*back.shape), back, np.minimum(back, 0)).astype(np.float32)
-            if self.area.classes:
-                back /= np.array([1, *self.area.scales], np.float32)[self.area.labels(*back.shape)]
+            for number, scale in enumerate(
+                self.area.scales, start=1
+            ):  # class by class, as large images are many pixels
+                labels = self.area.labels(*back.shape)
+                np.divide(back, np.float32(scale), out=back, where=labels == number)
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
