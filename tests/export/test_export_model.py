@@ -141,7 +141,7 @@ def test_a_folder_is_inspected_evaluated_and_calibrated(
 ) -> None:
     found = []
     for name, folder in (("torch", fitted[1]), ("onnx", exported[1])):
-        inspect_folder(folder, dataset / "test", tmp_path / name)
+        inspect_folder(load(folder), dataset / "test", tmp_path / name)
         lines = (tmp_path / name / "inspections.jsonl").read_text().splitlines()
         found.append({line["path"]: line for line in map(json.loads, lines)})
     assert found[0].keys() == found[1].keys()

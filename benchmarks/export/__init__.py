@@ -1,0 +1,1 @@
+"""Benchmarks of exported models; ``python -m benchmarks.export`` lists them."""
