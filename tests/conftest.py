@@ -249,6 +249,28 @@ def posed(bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detect
         return fit(bolts, settings=QUICK, false_reject_rate=RATE, out=folder), folder
 
 
+@pytest.fixture(scope="session")
+def exported(
+    fitted: tuple[Detector, Path], good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detector, Path]:
+    """:func:`fitted` exported for ONNX Runtime: the detector, and its folder; not to be changed."""
+    from blemish.export.export_model import export_model
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    return export_model(fitted[1], folder, images=good), folder
+
+
+@pytest.fixture(scope="session")
+def exported_posed(
+    posed: tuple[Detector, Path], bolts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detector, Path]:
+    """:func:`posed` exported for ONNX Runtime: the detector, and its folder; not to be changed."""
+    from blemish.export.export_model import export_model
+
+    folder = tmp_path_factory.mktemp("exported-posed") / "model"
+    return export_model(posed[1], folder, images=bolts), folder
+
+
 @pytest.fixture(scope="module")
 def few_resamples() -> Iterator[None]:
     """Evaluations with few bootstrap replicates, which are tested with the metrics and take most of the time."""

@@ -7,6 +7,7 @@ line and nothing else; a traceback from Blemish is always a defect of Blemish.
 from __future__ import annotations
 
 import difflib
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,38 @@ class UsageError(BlemishError):
     """A command, setting or combination that cannot work, whatever the files hold."""
 
     exit_code = 2
+
+
+class TooSmallError(UsageError):
+    """A preprocessed image that is too small for a model; sizes are in pixels at the scale of the model.
+
+    Parameters
+    ----------
+    size: (height, width) of the image.
+    least: shortest side that the model takes.
+    what: of the model the image is too small for, such as "for the filters".
+    """
+
+    def __init__(self, size: tuple[int, int], least: int, what: str) -> None:
+        super().__init__(
+            f"an image of {size[1]} × {size[0]} pixels is too small {what}; it needs at least {least} × {least}"
+        )
+        self.size, self.least, self.what = size, least, what
+
+    def __reduce__(self) -> tuple[type[TooSmallError], tuple[tuple[int, int], int, str]]:
+        return type(self), (self.size, self.least, self.what)
+
+    def of_image(self, path: Path, size: tuple[int, int], scale: float, larger: str) -> ImageError:
+        """The error of the image file of ``size`` (height, width), in its own pixels; ``larger`` is the setting that helps."""
+        least = math.ceil(self.least / scale)
+        at_scale = (
+            "" if scale == 1 else f" ({self.size[1]} × {self.size[0]} at the model's scale of {scale:.3g})"
+        )
+        return ImageError(
+            path,
+            f"is {size[1]} × {size[0]} pixels{at_scale}, too small {self.what}",
+            f"give images of at least {least} × {least} pixels, or fit with {larger}",
+        )
 
 
 class FileError(BlemishError):

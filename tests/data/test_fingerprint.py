@@ -60,7 +60,7 @@ def test_other_channels_than_most_are_named(tmp_path: Path) -> None:
     assert (found.count, found.channels, len(usable)) == (3, 1, 3)
     assert [str(problem) for problem in problems] == [
         f"{tmp_path / 'colour.png'}: has 3 channels where the others have 1; "
-        "convert it or fit with --set image.channels=1"
+        "convert it, or fit with --set image.channels=1"
     ]
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
+from blemish.decision import image_score
 from blemish.detectors.contracts import AnomalyModel, FitRecord, GoodImages, TrainableModel
 from blemish.detectors.ensemble import for_inspection
 from blemish.detectors.factory import build_model, networks, training_recipes
 from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS
 from blemish.detectors.memory_bank import MemoryBank
 from blemish.errors import UsageError
+from blemish.export.export_model import for_runtime
+from blemish.export.graphs import OPSET
+from blemish.export.parts import Parts, parts_of
 from blemish.observer import Observer
 from blemish.recipes import Recipe, load_recipe, override, parse_recipe
+from blemish.runtime.model import assembled, sha256
+from blemish.runtime.record import Export, RuntimeName
 
 SMALL = ["patch.size=32", "patch.stride=16"]
 UNET = [*SMALL, "image.size=null", "encoder.widths=[4, 8]", "memory.patch=8", "memory.capacity=500"]
@@ -106,6 +115,15 @@ class Fitted:
         self.run = Run()
         self.record = self.model.fit(Source(), self.run)
         for_inspection(self.model)
+        self.combination = getattr(self.model, "combination", None)
+        rule = recipe.score
+        self.score = partial(image_score, kind=rule.name, quantile=rule.quantile, sigma=rule.sigma)
+        self._parts: Parts | None = None
+
+    def parts(self) -> Parts:
+        """The parts of the model, traced once."""
+        self._parts = self._parts or parts_of(self.model, 1)
+        return self._parts
 
 
 @pytest.fixture(scope="module", params=sorted(RECIPES))
@@ -137,6 +155,36 @@ def test_a_map_has_the_size_of_its_image_and_is_at_least_zero(fitted: Fitted, x:
         if maps.reconstruction is not None:
             assert maps.reconstruction.shape == own.shape
     assert (maps.reconstruction is None) == (not networks(fitted.model))
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_its_exported_parts_give_the_same_map(
+    fitted: Fitted, x: np.ndarray, runtime: RuntimeName, tmp_path: Path
+) -> None:
+    parts = for_runtime(fitted.parts(), runtime)
+    export = Export(
+        runtime=runtime,
+        opset=OPSET,
+        weights_sha256="0",
+        graphs={name: sha256(content) for name, content in parts.graphs.items()},
+        members=parts.members,
+        names=parts.names,
+        combination=fitted.combination,
+    )
+    arrays = {name: np.ascontiguousarray(values) for name, values in parts.arrays.items()}
+    exported = assembled(export, save(arrays), parts.graphs, fitted.score, tmp_path)
+    assert isinstance(exported, AnomalyModel)
+    assert exported.takes_absent == fitted.model.takes_absent
+    assert exported.window((132, 136), slice(0, 40), slice(20, 90)) == fitted.model.window(
+        (132, 136), slice(0, 40), slice(20, 90)
+    )
+    for own in (x, x[:, :100, :61]):
+        one, other = fitted.model.maps(own), exported.maps(own)
+        np.testing.assert_allclose(other.anomaly, one.anomaly, rtol=0, atol=1e-3 * one.anomaly.max())
+        if one.reconstruction is None:
+            assert other.reconstruction is None
+        else:
+            np.testing.assert_allclose(other.reconstruction, one.reconstruction, atol=1e-4)
 
 
 def test_the_same_image_has_the_same_map_and_is_left_as_it_is(fitted: Fitted, x: np.ndarray) -> None:

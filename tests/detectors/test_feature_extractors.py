@@ -77,7 +77,7 @@ def test_flat_patches_count_the_less_the_flatter_they_are() -> None:
 
 @pytest.mark.parametrize("size", [(4, 40), (40, 3)])
 def test_an_image_too_small_to_be_mirrored_is_refused_in_a_line(size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match=f"{size[1]} × {size[0]} pixels is too small .* more than 4$"):
+    with pytest.raises(UsageError, match=f"{size[1]} × {size[0]} pixels is too small .* at least 5 × 5$"):
         structure(torch.rand(1, 1, *size), 8, 4, 1.0)
 
 

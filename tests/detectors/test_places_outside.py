@@ -106,8 +106,8 @@ def test_the_moments_of_an_extractor_are_those_of_the_inside(make: Any) -> None:
     bank = filled_bank(extractor, textures(3), by_place=False)
     whole = textures(1, seed=5)[0]
     whole[:, :, EDGE:] *= 8  # so that moments of the right part would show
-    own = bank._extracted(bank._reduced(cut(whole)[None]))[0]
-    alone = bank._extracted(bank._reduced(whole[None, :, :, :EDGE]))[0]
+    own = bank._features(bank._reduced(cut(whole)[None]))[0]
+    alone = bank._features(bank._reduced(whole[None, :, :, :EDGE]))[0]
     columns = EDGE // 3 // (extractor.stride * extractor.reduction)
     assert columns >= 2
     torch.testing.assert_close(own[:, :columns], alone[:, :columns], atol=0.06, rtol=0.05)
@@ -149,10 +149,11 @@ def test_a_filter_bank_measures_the_inside() -> None:
 
 
 @extractors
+@pytest.mark.parametrize("channels", [2, 10])
 @pytest.mark.parametrize("by_place", [False, True])
-def test_an_exported_bank_gives_the_same_map(make: Any, by_place: bool) -> None:
+def test_an_exported_bank_gives_the_same_map(make: Any, by_place: bool, channels: int) -> None:
     extractor = make()
-    good = [*textures(17), *(cut(image) for image in textures(3, seed=4))]
+    good = [*textures(17, channels=channels), *(cut(image) for image in textures(3, 4, channels))]
     bank = filled_bank(
         extractor, good, by_place=by_place, capacity=2000, dimensions=8, nearest_images=6, reach=1
     )
@@ -173,7 +174,7 @@ def test_an_exported_bank_gives_the_same_map(make: Any, by_place: bool) -> None:
     arrays = {name: value.numpy() for name, value in bank.state_dict().items()}
     search = None if by_place else open_session("onnx", search_graph(bank.bank), None, path="search.onnx")
     exported = ArrayBank(record, EXTRACTORS[name](record.extractor), arrays, search)
-    for x in (cut(textures(1, seed=5)[0]), textures(1, seed=6)[0]):
+    for x in (cut(textures(1, 5, channels)[0]), textures(1, 6, channels)[0]):
         own = bank(x[None])[0, 0].numpy()
         assert own.max() > 0
         np.testing.assert_allclose(exported(x.numpy()), own, atol=2e-3 * own.max())

@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from blemish.data.image import LoadedImage
 from blemish.decision import read_records
 from blemish.errors import FileError, UsageError
 from blemish.inspection.detector import Detector, load
-from blemish.preprocessing.judged_area import JudgedArea, read_area
+from blemish.preprocessing.area_files import read_area
+from blemish.preprocessing.judged_area import JudgedArea
 from blemish.training.fit import fit
 
 H, W = 40, 48
@@ -154,3 +156,25 @@ def test_scenes_have_no_area(
     painting(tmp_path / "scenes" / "virgin", 0)
     with pytest.raises(UsageError, match="a region of interest is one of single images"):
         fit(tmp_path / "scenes", "fp-cae-add", settings=tiny, mask=mask)
+
+
+def test_classes_of_an_object_in_a_pose_lie_in_its_image(
+    posed: tuple[Detector, Path], draw_part: Callable[..., Any]
+) -> None:
+    part = draw_part(600, 103, 96)
+    labels = np.ones(part.shape, np.uint8)
+    labels[50:] = 2
+    file = posed[0].file
+    area = JudgedArea.of_classes(labels, ("upper", "lower"), (0.5, 2.0))
+    classes = posed[0].with_file(
+        file.model_copy(update={"preprocessing": file.preprocessing.model_copy(update={"area": area})})
+    )
+    plain, found = posed[0].measure(LoadedImage(Path("a"), part[None])), classes.inspect(part)
+    np.testing.assert_allclose(found.map, plain.map / np.where(labels == 1, 0.5, 2).astype(np.float32))
+    upper, lower = (
+        posed[0].with_judged_area(JudgedArea.of(labels == number)).inspect(part) for number in (1, 2)
+    )
+    assert {own.name: own.score for own in found.classes} == pytest.approx(
+        {"upper": upper.score, "lower": lower.score}, rel=1e-6
+    )
+    assert found.score == max(found.classes[0].score / (0.5 if found.classes[0].name == "upper" else 2.0), 0)

@@ -59,7 +59,7 @@ def written(folder: Path, kind: ModelKind) -> Document:
     document = schema(
         kind=kind.name, format=kind.format, blemish="0.1", versions={}, weights_sha256="", **own
     )
-    assert write_model(folder, document, network(), "# A card\n") == folder
+    assert write_model(folder, document, weights_of(network()), "# A card\n") == folder
     return document
 
 

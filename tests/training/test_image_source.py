@@ -46,7 +46,7 @@ def test_the_crop_is_announced_and_on_the_card(
     assert crop is not None
     sentence = (
         "Looking at one object on a plain ground, each turned into one pose, "
-        f"in {crop.width} × {crop.height} pixels."
+        f"in {crop.width} × {crop.height} pixels at a scale of 1."
     )
     card = (folder / "card.md").read_text(encoding="utf-8")
     assert sentence in card

@@ -176,6 +176,7 @@ def fit(
                 "model": str(out),
                 "threshold": detector.threshold,
                 "level": detector.pixel_threshold,
+                **({"class_thresholds": classes} if (classes := detector.class_thresholds) else {}),
                 "guarantee": detector.guarantee,
                 "training": training.model_dump(mode="json", exclude={"history"}),
             }
@@ -239,7 +240,7 @@ def inspect(
 
         detector = _load(model, false_reject_rate, threshold)
         if mask is not None:
-            from blemish.preprocessing.judged_area import read_area
+            from blemish.preprocessing.area_files import read_area
 
             detector = detector.with_judged_area(read_area(mask))
         found = run(
@@ -302,6 +303,7 @@ def calibrate(
                 "model": str(out),
                 "threshold": detector.threshold,
                 "level": detector.pixel_threshold,
+                **({"class_thresholds": classes} if (classes := detector.class_thresholds) else {}),
                 "guarantee": detector.guarantee,
                 "calibration_scores": len(scored.scores),
             }

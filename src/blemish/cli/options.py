@@ -48,7 +48,7 @@ Mask = Annotated[
     typer.Option(
         "--mask",
         metavar="FILE",
-        help="Image or JSON of polygons that marks the region of interest in every image.",
+        help="Image or JSON of polygons that marks the region of interest, or classes of regions, in every image.",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]

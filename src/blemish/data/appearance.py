@@ -100,17 +100,34 @@ def differences(figures: Mapping[str, float], good: Mapping[str, Range]) -> list
     >>> differences({"brightness": 0.99}, good)
     ['mean brightness 0.99, good images have 0.4 to 0.5']
     """
-    found = []
+    found, limits = [], accepted(good)
     for name, value in figures.items():
         if name not in good or name not in _FIGURES:
             continue
         figure, own = _FIGURES[name], good[name]
-        low, high, at = (_scaled(figure, each) for each in (own.low, own.high, value))
-        beyond = MARGIN * max(high - low, figure.least)
-        if low - beyond <= at <= high + beyond:
+        if limits[name].low <= value <= limits[name].high:
             continue
         ends = f"{own.low:.3g} to {own.high:.3g}" if own.low < own.high else f"{own.low:.3g}"
         found.append(f"{figure.words.format(value)}, good images have {ends}")
+    return found
+
+
+def accepted(good: Mapping[str, Range]) -> dict[str, Range]:
+    """Range of each figure within which an image is of the kind of the good ones; :func:`differences` names no other.
+
+    >>> accepted({"brightness": Range(low=0.25, high=0.5)})
+    {'brightness': Range(low=0.0, high=0.75)}
+    """
+    found = {}
+    for name, own in good.items():
+        if name in _FIGURES:
+            figure = _FIGURES[name]
+            low, high = _scaled(figure, own.low), _scaled(figure, own.high)
+            beyond = MARGIN * max(high - low, figure.least)
+            least, most = _unscaled(figure, low - beyond), _unscaled(figure, high + beyond)
+            # Below the floor of a logarithm all values are one.
+            is_open = figure.floor is not None and least <= figure.floor
+            found[name] = Range(low=0.0 if is_open else least, high=most)
     return found
 
 

@@ -18,6 +18,21 @@ def check_channels(have: int, want: int) -> None:
         raise UsageError(f"an image of {have} channels cannot be turned into one of {want}")
 
 
+def other_channels(have: int, want: int) -> str:
+    """Remedy for an image of ``have`` channels among images of ``want``.
+
+    >>> other_channels(4, 3), other_channels(40, 3)
+    ('convert it, or fit with --set image.channels=3', 'leave it out, or save the 3 channels of the others')
+    >>> other_channels(3, 4)
+    'convert it, or fit with --set image.channels=3, which the others can be turned into'
+    """
+    if (have, want) in _CHANNEL_CHANGES:
+        return f"convert it, or fit with --set image.channels={want}"
+    if (want, have) in _CHANNEL_CHANGES:
+        return f"convert it, or fit with --set image.channels={have}, which the others can be turned into"
+    return f"leave it out, or save the {want} channel{'s' * (want != 1)} of the others"
+
+
 def select_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
     """Bring pixels (C, H, W) to a number of channels; the type of the pixels stays.
 

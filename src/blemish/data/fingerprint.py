@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from blemish.data.appearance import Range, appearance, outliers, ranges
-from blemish.data.channels import check_channels
+from blemish.data.channels import check_channels, other_channels
 from blemish.data.image import DEPTH_WORDS, ImageInfo, PixelKind, read_image
 from blemish.data.items import Item
 from blemish.errors import BlemishError, ImageError, UsageError, within_memory
@@ -191,7 +191,7 @@ def _mismatch(one: _Checked, majority: ImageInfo) -> ImageError | None:
     if one.info.channels != majority.channels:
         plural = "s" if one.info.channels > 1 else ""
         problem = f"has {one.info.channels} channel{plural} where the others have {majority.channels}"
-        remedy = f"convert it or fit with --set image.channels={majority.channels}"
+        remedy = other_channels(one.info.channels, majority.channels)
         return ImageError(one.item.path, problem, remedy)
     if one.info.kind != majority.kind:
         problem = f"is {DEPTH_WORDS[one.info.kind]} where the others are {DEPTH_WORDS[majority.kind]}"

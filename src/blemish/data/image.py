@@ -208,6 +208,13 @@ def image_info(
         return _read_header(path, max_pixels, max_bytes).info
 
 
+def orientation_of(path: str | Path) -> int:
+    """Orientation that the file of an image gives in EXIF or TIFF, 1 to 8; errors as of :func:`image_info`."""
+    path = Path(path)
+    with reading(path):
+        return _read_header(path, MAX_PIXELS, MAX_IMAGE_BYTES).orientation
+
+
 def png_text(path: str | Path) -> dict[str, str]:
     """The text of a PNG file, by keyword; empty for any other file."""
     try:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from blemish.decision.regions import Region
+from blemish.decision.classes import ClassScore, rejecting_peak
+from blemish.decision.regions import Region, region_threshold
 from blemish.storage.records_log import read_log
 
 
@@ -35,8 +37,19 @@ class Inspection(BaseModel):
     label: str | None = None
     other_kind: str | None = None
     """By what the image is of another kind than the good ones, so that it is rejected whatever its score."""
+    classes: tuple[ClassScore, ...] = ()
+    """Classes of regions with their scores and thresholds, the one that is furthest above its own first."""
     sha256: str | None = None
     """SHA-256 of the image file, or of the files of a scene; None in records of version 0.1 and earlier."""
+
+    def region_threshold(self, anomaly_map: ArrayLike, pixel_threshold: float) -> float:
+        """Value of the anomaly map (H, W) of this image above which pixels form its regions."""
+        return region_threshold(
+            anomaly_map,
+            pixel_threshold,
+            is_anomalous=self.score > self.threshold,
+            peak=rejecting_peak(self.classes),
+        )
 
 
 def read_records(path: str | Path) -> list[Inspection]:

@@ -7,6 +7,7 @@ with the decision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ class Region(BaseModel):
     area: int
     peak: float
     mean: float
+    region_class: str | None = None
+    """Class of regions at its strongest pixel; None of a model without classes."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return ((key, value) for key, value in super().__repr_args__() if key != "region_class" or value)
 
 
 def find_regions(anomaly_map: ArrayLike, pixel_threshold: float) -> tuple[Region, ...]:
@@ -68,11 +74,14 @@ def find_regions(anomaly_map: ArrayLike, pixel_threshold: float) -> tuple[Region
     return tuple(sorted(regions, key=lambda region: (-region.peak, -region.area, region.y, region.x)))
 
 
-def region_threshold(anomaly_map: ArrayLike, pixel_threshold: float, *, is_anomalous: bool) -> float:
+def region_threshold(
+    anomaly_map: ArrayLike, pixel_threshold: float, *, is_anomalous: bool, peak: float | None = None
+) -> float:
     """Map value above which pixels form the regions of a decision, so that both say the same.
 
     An accepted image shows no region, a rejected one at least its strongest place: pixel threshold and threshold are
-    calibrated on other figures of the maps, and need not agree on every image.
+    calibrated on other figures of the maps, and need not agree on every image. ``peak`` is the largest value where a
+    rejected image is to show a region, in place of that of the whole map: in the class of regions that rejects it.
 
     >>> anomaly_map = [[0, 0, 4], [0, 2, 0]]
     >>> region_threshold(anomaly_map, 3, is_anomalous=True), region_threshold(anomaly_map, 3, is_anomalous=False)
@@ -83,7 +92,7 @@ def region_threshold(anomaly_map: ArrayLike, pixel_threshold: float, *, is_anoma
     largest = float(_map(anomaly_map).max())
     if not is_anomalous:
         return max(float(pixel_threshold), largest)
-    return min(float(pixel_threshold), _STRONGEST * largest)
+    return min(float(pixel_threshold), _STRONGEST * (peak if peak is not None and peak > 0 else largest))
 
 
 def region_mask(anomaly_map: ArrayLike, pixel_threshold: float) -> NDArray[np.bool_]:

@@ -34,13 +34,19 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.detectors.map_normaliser import resized_map
-from blemish.errors import UsageError
+from blemish.detectors.wide_structure import (
+    CHANNELS,
+    mean_inside,
+    places_inside,
+    projected_structure,
+    structure_at,
+)
+from blemish.errors import TooSmallError
 from blemish.similarity.windows import Window, window_mean
 
 CONTRAST = Window(size=25, sigma=4.0)
@@ -74,7 +80,7 @@ class FeatureExtractor(nn.Module):
     ignores_light: bool = False
     """Whether a · x + b, a > 0, has the features of x."""
     takes_inside: bool = False
-    """Whether :meth:`reduced` and :meth:`forward` take a mask ``inside`` (N, H, W) of the places inside the image as
+    """Whether :meth:`reduced`, :meth:`forward`, :meth:`projected` and :meth:`drawn` take a mask ``inside`` (N, H, W) of the places inside the image as
     well, to keep the others out of statistics of the whole image; pixels outside repeat the border of the image."""
 
     def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -88,6 +94,19 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of :meth:`reduced` images (N, C', H', W'): (N, h, w, k), finite, each image by itself."""
 
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
+        projected: Tensor = ((self(x) if inside is None else self(x, inside)) - mean) @ basis
+        return projected
+
+    def drawn(self, x: Tensor, draw: Callable[[int], Tensor], inside: Tensor | None = None) -> Tensor:
+        """Features of some places of one reduced image (1, C', H', W'): (n, f).
+
+        ``draw`` gives the numbers (n,) of the places from how many there are.
+        """
+        features: Tensor = (self(x) if inside is None else self(x, inside)).flatten(0, 2)
+        return features[draw(len(features))]
+
     def check(self, height: int, width: int) -> None:
         """Refuse an image that is too small.
 
@@ -97,10 +116,7 @@ class FeatureExtractor(nn.Module):
             Naming the size and :attr:`least_side`.
         """
         if min(height, width) < self.least_side:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small for the features {self.title}; it needs at "
-                f"least {self.least_side}"
-            )
+            raise TooSmallError((height, width), self.least_side, f"for the features {self.title}")
 
     def has_room(self, sizes: Tensor) -> bool:
         """True if a bank beside others is worth having on images of ``sizes`` (N, 2), height and width each."""
@@ -152,10 +168,21 @@ class Structure(FeatureExtractor):
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
-            raise UsageError(_too_small(height, width, self.patch))
+            raise _too_small(height, width, self.patch)
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         return structure(x, self.patch, self.stride, self.floor, inside)
+
+    def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
+        if x.shape[1] <= CHANNELS:
+            return super().projected(x, mean, basis, inside)
+        return projected_structure(x, self.patch, self.stride, self.floor, mean, basis, inside)
+
+    def drawn(self, x: Tensor, draw: Callable[[int], Tensor], inside: Tensor | None = None) -> Tensor:
+        if x.shape[1] <= CHANNELS:
+            return super().drawn(x, draw, inside)
+        places = draw((x.shape[2] // self.stride + 1) * (x.shape[3] // self.stride + 1))
+        return structure_at(x, self.patch, self.stride, self.floor, places, inside)
 
 
 @register_extractor("local-contrast")
@@ -184,10 +211,7 @@ class LocalContrast(Structure):
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small to be compared in local contrast; it "
-                f"needs at least {self.least_side}"
-            )
+            raise TooSmallError((height, width), self.least_side, "to be compared in local contrast")
 
     def has_room(self, sizes: Tensor) -> bool:
         return bool(sizes.min() >= self.least_side and sizes.median(0).values.min() >= ROOM)
@@ -269,35 +293,22 @@ def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor |
     """
     n, channels, height, width = x.shape
     if min(height, width) <= patch // 2:
-        raise UsageError(_too_small(height, width, patch))
+        raise _too_small(height, width, patch)
     padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
     patches = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
     patches = patches.view(n, channels, patch * patch, -1)
     patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
     deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
-    if inside is not None:
-        rows, columns = (
-            torch.arange(side // stride + 1, device=x.device).mul(stride).clamp(max=side - 1)
-            for side in (height, width)
-        )
-        inside = inside[:, rows][:, :, columns].reshape(n, 1, -1)
-    mean = _mean_inside(deviation, (2,), inside).clamp(min=1e-6)
+    counted = None if inside is None else places_inside(inside, stride)[:, None]
+    mean = mean_inside(deviation, (2,), counted).clamp(min=1e-6)
     patches = patches / (deviation + floor * mean)
     return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
 
 
-def _too_small(height: int, width: int, patch: int) -> str:
-    return (
-        f"an image of {width} × {height} pixels is too small for a memory bank of patches of {patch} × {patch}; it "
-        f"needs more than {patch // 2}"
+def _too_small(height: int, width: int, patch: int) -> TooSmallError:
+    return TooSmallError(
+        (height, width), patch // 2 + 1, f"for a memory bank of patches of {patch} × {patch}"
     )
-
-
-def _mean_inside(x: Tensor, axes: tuple[int, ...], inside: Tensor | None) -> Tensor:
-    """Mean of ``x`` over ``axes``, which are kept, where ``inside``; of all of it where that is None."""
-    if inside is None:
-        return x.mean(axes, keepdim=True)
-    return (x * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp(min=1)
 
 
 def local_contrast(x: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -320,8 +331,8 @@ def local_contrast(x: Tensor, inside: Tensor | None = None) -> Tensor:
     torch.Size([1, 3, 32, 40])
     """
     inside = None if inside is None else inside[:, None]
-    x = x - _mean_inside(x, (2, 3), inside)
+    x = x - mean_inside(x, (2, 3), inside)
     mu_x = window_mean(x, CONTRAST)
     sigma_x = (window_mean(x * x, CONTRAST) - mu_x * mu_x).clamp(min=0).sqrt()
-    logarithm = (sigma_x + QUIET * _mean_inside(sigma_x, (2, 3), inside) + 1e-6).log()
+    logarithm = (sigma_x + QUIET * mean_inside(sigma_x, (2, 3), inside) + 1e-6).log()
     return resized_map(logarithm, (x.shape[2] // REDUCTION, x.shape[3] // REDUCTION))

@@ -14,7 +14,7 @@ import numpy as np
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.filter_responses import CELL, LEAST_SIDE, Illumination, filter_responses
 from blemish.detectors.map_arrays import axis_matrix, resized_array, separable
-from blemish.errors import UsageError
+from blemish.errors import TooSmallError, UsageError
 from blemish.preprocessing.absent import absent_outside, filled, inside_places, mask_at, zero_outside
 
 ILLUMINATIONS: tuple[Illumination, ...] = ("log", "local")
@@ -81,9 +81,7 @@ def responses_of(x: Floats) -> Floats:
 
 def _check_size(height: int, width: int) -> None:
     if min(height, width) < LEAST_SIDE:
-        raise UsageError(
-            f"an image of {width} × {height} pixels is too small for the filters; it needs at least {LEAST_SIDE}"
-        )
+        raise TooSmallError((height, width), LEAST_SIDE, "for the filters")
 
 
 def _at_pixels(values: Floats, shape: tuple[int, ...]) -> Floats:

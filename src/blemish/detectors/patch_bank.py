@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from blemish.detectors.feature_extractors import FeatureExtractor
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
+from blemish.detectors.principal_components import principal_components
+from blemish.detectors.wide_structure import places_inside
 from blemish.preprocessing.absent import filled, inside_places, mask_at, resized_mask
 
 SAMPLE = 40_000
-"""Features that the principal components are computed from."""
+"""Features that the principal components are computed from, at most."""
+SAMPLE_VALUES = SAMPLE * 2048
+"""Values of these features together, at most; those of images of up to 8 channels in patches of 16 × 16 have no more."""
 QUERIES = 512
 """Features that are compared at once where places do not matter."""
 FEATURES = 1024
@@ -146,14 +150,11 @@ class PatchBank(nn.Module):
             return self._resized(image) if by_place else image
 
         order = torch.randperm(len(images), generator=generator).tolist()
-        each = math.ceil(SAMPLE / len(images))
-        sample = torch.cat([self._drawn(view(number), each, generator) for number in order])
+        sample = self._sample(view, order, generator)
         self.mean = sample.mean(0)
-        features = sample.shape[1]
-        # Of a single feature torch gives a number instead of a matrix.
-        covariance = torch.cov((sample - self.mean).T).reshape(features, features)
-        _, vectors = torch.linalg.eigh(covariance)
-        self.basis = vectors.flip(1)[:, : self.dimensions].contiguous()  # (features, k)
+        sample -= self.mean
+        self.basis = principal_components(sample, self.dimensions, generator)  # (features, k)
+        del sample
         if by_place:
             kept = [self._features(view(number))[0] for number in order[: self.images]]
             self.bank = torch.stack(kept, 2).nan_to_num(ABSENT).half()  # (h, w, images, k)
@@ -240,28 +241,48 @@ class PatchBank(nn.Module):
         resized = resized_map(known, self._shape)
         return resized if inside is None else _absent_outside(resized, inside)
 
-    def _extracted(self, view: Tensor) -> Tensor:
-        """Features (N, h, w, f) of a view, NaN at places outside the image."""
-        known, inside = _without_absent(view)
-        if inside is None:
-            features: Tensor = self.extractor(view)
-            return features
-        own = self.extractor
-        features = own(known, inside) if own.takes_inside else own(known)
-        size = (features.shape[1], features.shape[2])
-        places = [mask_at(one, own.stride, own.offset, size) for one in inside.cpu().numpy()]
-        is_absent = ~torch.from_numpy(np.stack(places)).to(view.device)
-        return features.masked_fill(is_absent[..., None], math.nan)
-
     def _features(self, view: Tensor) -> Tensor:
-        return self._projected(self._extracted(view))
+        """Projected features (N, h, w, k) of a view, NaN at places outside the image."""
+        known, inside = _without_absent(view)
+        own = self.extractor
+        if inside is None:
+            return own.projected(view, self.mean, self.basis)
+        more = (inside,) if own.takes_inside else ()
+        features = own.projected(known, self.mean, self.basis, *more)
+        return features.masked_fill(~self._places(inside, features)[..., None], math.nan)
+
+    def _places(self, inside: Tensor, features: Tensor) -> Tensor:
+        """Mask (N, h, w) of the places of ``features`` (N, h, w, f) that lie ``inside`` (N, H, W)."""
+        own, size = self.extractor, (features.shape[1], features.shape[2])
+        masks = [mask_at(one, own.stride, own.offset, size) for one in inside.cpu().numpy()]
+        return torch.from_numpy(np.stack(masks)).to(features.device)
 
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
 
+    def _sample(
+        self, view: Callable[[int], Tensor], order: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """Features that the principal components are computed from: (n, f), fewer of features of many values."""
+        each = math.ceil(SAMPLE / len(order))
+        first = self._drawn(view(order[0]), each, generator)
+        each = min(each, math.ceil(SAMPLE_VALUES / first.shape[1] / len(order)))
+        return torch.cat(
+            [first[:each], *(self._drawn(view(number), each, generator) for number in order[1:])]
+        )
+
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        features = self._extracted(view).flatten(0, 2)
-        features = features[~features[:, 0].isnan()]
+        known, inside = _without_absent(view)
+        own = self.extractor
+        if inside is None:
+            return own.drawn(view, lambda places: torch.randperm(places, generator=generator)[:count])
+        if own.takes_inside:
+            numbers = places_inside(inside, own.stride)[0].nonzero()[:, 0]
+            return own.drawn(
+                known, lambda _: numbers[torch.randperm(len(numbers), generator=generator)[:count]], inside
+            )
+        features: Tensor = own(known)
+        features = features[self._places(inside, features)]
         return features[torch.randperm(len(features), generator=generator)[:count]]
 
     def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
@@ -300,12 +321,13 @@ class PatchBank(nn.Module):
                     continue
                 bank = (bank[~is_absent] if is_absent.any() else bank).float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
-                # Features of one place are alike, and their common part would cost most of the precision.
+                # Features of one place are alike, and their common part would cost most of the precision; so would a
+                # square that is the sum of larger ones.
                 centre = bank.mean(0)
-                rows_of_block = block.reshape(-1, k) - centre
-                nearest[top : top + BLOCK, left : left + BLOCK] = _squares(rows_of_block, bank - centre).view(
-                    block.shape[:2]
-                )
+                near, own = bank - centre, block.reshape(-1, k) - centre
+                found = near[torch.addmm(near.square().sum(1), own, near.T, alpha=-2).argmin(1)]
+                squares = (own - found).square().sum(1)
+                nearest[top : top + BLOCK, left : left + BLOCK] = squares.view(block.shape[:2])
         return nearest
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

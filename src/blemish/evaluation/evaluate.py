@@ -246,7 +246,7 @@ def _evaluate(
             pixels.update(found.map)
         else:
             try:
-                mask = read_masks(item.masks, size=found.size)
+                mask = read_masks(item.masks, size=found.size, image=item.path)
                 doubted = doubt(item.masks, mask)
             except ImageError as problem:
                 doubted, mask = problem.without_frames(), None

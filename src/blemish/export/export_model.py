@@ -15,7 +15,7 @@ from blemish.data.image import read_image
 from blemish.errors import UsageError
 from blemish.export.graphs import OPSET
 from blemish.export.parity import compared
-from blemish.export.parts import parts_of
+from blemish.export.parts import Parts, parts_of
 from blemish.export.precision import MOST, check_enough, cost_of, half_graphs, int8_graphs
 from blemish.extras import explain_missing
 from blemish.inspection.calibration import calibrated_again, parts_in
@@ -132,19 +132,17 @@ def exported_detector(detector: Detector, to: RuntimeName, folder: Path, observe
             "blemish fit made"
         )
     observer.stage(f"Writing the graphs of the model for {RUNTIME_WORDS[to]}")
-    parts = parts_of(detector.model, detector.file.preprocessing.channels)
-    graphs = parts.graphs if to == "onnx" else openvino_graphs(parts.graphs)
-    members = parts.members if to == "onnx" else tuple(map(_renamed, parts.members))
+    parts = for_runtime(parts_of(detector.model, detector.file.preprocessing.channels), to)
     record = Export(
         runtime=to,
         opset=OPSET,
         weights_sha256=detector.file.weights_sha256,
-        graphs=_digests(graphs),
-        members=members,
+        graphs=_digests(parts.graphs),
+        members=parts.members,
         names=parts.names,
         combination=getattr(detector.model, "combination", None),
     )
-    return _assembled(detector, record, parts.arrays, graphs, folder)
+    return _assembled(detector, record, parts.arrays, parts.graphs, folder)
 
 
 def _with_graphs(
@@ -188,7 +186,20 @@ def _with_record(detector: Detector, **changes: object) -> Detector:
     return Detector(changed, file.model_copy(update={"export": record}))
 
 
-def openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
+def for_runtime(parts: Parts, to: RuntimeName) -> Parts:
+    """``parts`` with their graphs in the format of a runtime.
+
+    Raises
+    ------
+    MissingExtraError
+        When OpenVINO is asked for and not installed.
+    """
+    if to == "onnx":
+        return parts
+    return parts._replace(members=tuple(map(_renamed, parts.members)), graphs=_openvino_graphs(parts.graphs))
+
+
+def _openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
     """Each ONNX graph as that of OpenVINO: its XML and its weights, in single precision.
 
     Raises

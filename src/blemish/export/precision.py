@@ -18,6 +18,7 @@ from blemish.errors import UsageError
 from blemish.export.graphs import quiet
 from blemish.extras import explain_missing
 from blemish.inspection.detector import Detector
+from blemish.inspection.judge import judge
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.preprocessing.absent import absent_outside
 from blemish.runtime.model import TILES, ExportedModel
@@ -124,7 +125,8 @@ def cost_of(before: Detector, after: Detector, images: Sequence[LoadedImage]) ->
         for number, one in enumerate([x, *altered]):
             labels.append(number > 0)
             for own, detector in zip(scores, (before, after), strict=True):
-                own.append(detector.score(detector.examine(absent_outside(one, placed.inside))[0]))
+                shown = detector.examine(absent_outside(one, placed.inside))[0]
+                own.append(judge(detector.score, placed, shown)[0])
     good = ~np.array(labels)
     auroc = tuple(roc_auc(labels, own) for own in scores)
     rejected = tuple(

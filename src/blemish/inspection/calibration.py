@@ -30,6 +30,7 @@ from blemish.decision import (
     needed,
     trimmed,
 )
+from blemish.decision.classes import usual_scores
 from blemish.decision.decision import Unit
 from blemish.errors import CalibrationError, FileError, ImageError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
@@ -55,6 +56,8 @@ class Scored(NamedTuple):
     map_maxima: tuple[float, ...]
     missing: tuple[int, ...] = ()
     """Numbers of the images that could no longer be read, and have no score."""
+    classes: tuple[tuple[float, ...], ...] = ()
+    """Scores of the classes of regions of each image; empty of a model without."""
 
 
 def score_images(
@@ -74,24 +77,35 @@ def score_images(
     scores: list[float] = []
     maxima: list[float] = []
     missing: list[int] = []
+    classes: list[tuple[float, ...]] = []
     for number, item in enumerate(items):
         if observer.should_stop():
             raise Stopped(f"stopped while {doing}")
         try:
-            score, maximum = _score_image(detector, item)
+            found = detector.measure(read_image(item.path))
         except ImageError as problem:
             observer.problem(problem)
             missing.append(number)
         else:
-            scores.append(score)
-            maxima.append(maximum)
+            scores.append(found.score)
+            maxima.append(float(found.map.max()))
+            classes.append(tuple(one.score for one in found.classes))
         observer.count(number + 1, len(items))
-    return Scored(tuple(scores), tuple(maxima), tuple(missing))
+    return Scored(tuple(scores), tuple(maxima), tuple(missing), tuple(classes) if any(classes) else ())
 
 
 def _score_image(detector: Detector, item: Item) -> tuple[float, float]:
     found = detector.measure(read_image(item.path))
     return found.score, float(found.map.max())
+
+
+def with_usual_scores(file: ModelFile, scored: Scored) -> ModelFile:
+    """``file`` with the usual scores of its classes of regions, by good images that do not calibrate."""
+    area = file.preprocessing.area
+    if area is None or not scored.classes:
+        return file
+    preprocessing = file.preprocessing.model_copy(update={"area": area.scaled(usual_scores(scored.classes))})
+    return file.model_copy(update={"preprocessing": preprocessing})
 
 
 def choose_squares(

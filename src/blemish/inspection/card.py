@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blemish.decision.classes import class_threshold
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns
 from blemish.report.numbers import counted
 
@@ -81,7 +82,24 @@ def _decision(file: ModelFile) -> str:
         f"## The decision\n\n{decision.guarantee}\n\n"
         f"Calibrated on {len(calibration.scores)} {calibration.unit.words}. "
         f"Threshold of the image score ({file.recipe.score.name} of the anomaly map): {decision.threshold:.6g}. "
-        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}.{_other_kinds(file)}"
+        f"Pixel threshold of regions on the anomaly map: {decision.pixel_threshold:.6g}."
+        f"{_classes(file, decision.threshold)}{_other_kinds(file)}"
+    )
+
+
+def _classes(file: ModelFile, threshold: float) -> str:
+    """Threshold of each class of regions, where there are such."""
+    area = file.preprocessing.area
+    if area is None or not area.classes:
+        return ""
+    rows = "".join(
+        f"\n| {one.name} | {one.scale:.6g} | {class_threshold(threshold, one.scale):.6g} |"
+        for one in area.classes
+    )
+    return (
+        "\n\nThe image's score is the largest of the scores of its classes of regions, each in units of the usual score "
+        "of the class, that of 9 in 10 of the images held out for early stopping. The promise is of the whole image."
+        f"\n\n| class | usual score | threshold |\n|---|---:|---:|{rows}"
     )
 
 

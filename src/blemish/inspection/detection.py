@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from blemish.data.appearance import stretched
 from blemish.data.image import LoadedImage
 from blemish.decision import Inspection, Region, region_mask
+from blemish.decision.classes import ClassScore, MeasuredClass
 
 
 class ScoredImage(NamedTuple):
@@ -26,6 +27,8 @@ class ScoredImage(NamedTuple):
     """Gives the planes (H, W) of the reconstruction in [0, 1]; None of a model that reconstructs nothing."""
     other_kind: str | None = None
     """By what the image is of another kind than the good ones; None of one that is of their kind."""
+    classes: tuple[MeasuredClass, ...] = ()
+    """Classes of regions, in the order of the model; none of a model without."""
 
     @property
     def reconstruction(self) -> NDArray[np.float32] | None:
@@ -60,6 +63,9 @@ class Detection:
     seconds: float
     other_kind: str | None = None
     """By what the image is of another kind than the good ones; None of one that is of their kind."""
+    classes: tuple[ClassScore, ...] = ()
+    """Score and threshold of each class of regions, the one that is furthest above its threshold first; none of a model
+    without classes. The image's score is the largest of theirs in units of their usual scores, and so is the map."""
     brightness: float = 1.0
     """Factor by which the image is brightened where people look at it, as reports do with values of 10 or 12 bits."""
 
@@ -69,7 +75,8 @@ class Detection:
             f"Detection({self.name!r}, {self.size[0]} × {self.size[1]} pixels, score {self.score:.4g}, "
             f"threshold {self.threshold:.4g}, p = {self.p_value:.3g}, "
             f"{'rejected' if self.is_anomalous else 'accepted'}"
-            f"{' as of another kind' if self.other_kind is not None else ''}, {regions})"
+            f"{' as of another kind' if self.other_kind is not None else ''}"
+            f"{f' by class {self.classes[0].name!r}' if self.classes and self.classes[0].is_above else ''}, {regions})"
         )
 
     def _repr_html_(self) -> str:
@@ -121,6 +128,7 @@ class Detection:
             seconds=self.seconds,
             label=label,
             other_kind=self.other_kind,
+            classes=self.classes,
             sha256=sha256,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,14 +17,29 @@ from blemish.data.appearance import SIZES, appearance, differences, stretch, wit
 from blemish.data.frames import from_memory
 from blemish.data.image import LoadedImage, read_image
 from blemish.decision import Decision, find_regions, image_score, region_threshold
+from blemish.decision.classes import (
+    class_scores,
+    class_threshold,
+    rejecting_peak,
+    with_classes,
+)
 from blemish.detectors.contracts import AnomalyModel, TrainableModel
 from blemish.detectors.scoring import ArrayReader, score_blocks, whole
-from blemish.errors import ImageError, ModelError, UsageError, within_memory
+from blemish.errors import (
+    ImageError,
+    MissingExtraError,
+    ModelError,
+    TooSmallError,
+    UsageError,
+    within_memory,
+)
 from blemish.extras import explain_missing
 from blemish.inspection.card import model_card, model_in_html, model_in_one_line
 from blemish.inspection.detection import Detection, ScoredImage
 from blemish.inspection.document import SHEET_FILE, ModelFile
 from blemish.inspection.export_guide import GUIDE_FILE, export_guide
+from blemish.inspection.export_settings import SETTINGS_FILE, export_settings
+from blemish.inspection.judge import judge
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
 from blemish.runtime.model import ExportedModel, assembled
@@ -134,6 +150,13 @@ class Detector:
         return self.decision.pixel_threshold
 
     @property
+    def class_thresholds(self) -> dict[str, float]:
+        """Threshold of the score of each class of regions; empty without classes."""
+        area, threshold = self.file.preprocessing.area, self.threshold
+        classes = () if area is None else area.classes
+        return {one.name: class_threshold(threshold, one.scale) for one in classes}
+
+    @property
     def level(self) -> float:
         """The former name of :attr:`pixel_threshold`."""
         warnings.warn(
@@ -185,14 +208,23 @@ class Detector:
         """The same detector that judges only what lies in ``area``, and in its own area if it has one.
 
         The threshold stays: the largest value in a part of a map is never above that of the whole, so the promise holds.
+        Places keep the classes of the model; where ``area`` has classes, they count only in the same class.
 
         Raises
         ------
         UsageError
-            When the model was fitted on scenes.
+            When the model was fitted on scenes, has not the classes of ``area``, or nothing is left to judge.
         """
         self.file.check_subject("images", "a region of interest is one of single images", "leave it out")
+        area.check_orientation(self.file.fingerprint)
         own = self.file.preprocessing
+        if own.area is None or not own.area.classes:
+            area = area.for_a_fit()
+            if area.classes:
+                raise UsageError(
+                    f"--mask: has the classes {', '.join(area.names)}, and the model was fitted without classes of "
+                    "regions; fit it with this mask, or mark one area"
+                )
         preprocessing = own.model_copy(update={"area": area.within(own.area)})
         return self.with_file(self.file.model_copy(update={"preprocessing": preprocessing}))
 
@@ -227,7 +259,14 @@ class Detector:
         decision = self.decision
         threshold, pixel_threshold = decision.threshold, decision.pixel_threshold
         is_above = scored.score > threshold
-        level = region_threshold(scored.map, pixel_threshold, is_anomalous=is_above)
+        classes = class_scores(scored.classes, threshold)
+        level = region_threshold(
+            scored.map, pixel_threshold, is_anomalous=is_above, peak=rejecting_peak(classes)
+        )
+        regions = find_regions(scored.map, level)
+        area = self.file.preprocessing.area
+        if classes and area is not None:
+            regions = with_classes(regions, scored.map, area.labels(*scored.map.shape), area.names)
         return Detection(
             name=name or str(image.path),
             size=image.size,
@@ -238,11 +277,12 @@ class Detector:
             map=scored.map,
             pixel_threshold=pixel_threshold,
             region_threshold=level,
-            regions=find_regions(scored.map, level),
+            regions=regions,
             loaded=image,
             planes=scored.planes,
             seconds=time.perf_counter() - begun,
             other_kind=scored.other_kind,
+            classes=classes,
             brightness=stretch(self.file.fingerprint.appearance),
         )
 
@@ -266,16 +306,23 @@ class Detector:
                 placed = self.file.preprocessing.apply(image)
                 anomaly, reconstruction = self.examine(placed.model_input)
                 anomaly_map = placed.map_back(anomaly)
+                shown = np.maximum(anomaly_map, 0, out=anomaly_map if anomaly_map.flags.writeable else None)
+                score, classes = judge(self.score, placed, anomaly, shown)
                 return ScoredImage(
-                    score=self.score(placed.judged(anomaly)),
-                    map=np.maximum(anomaly_map, 0, out=anomaly_map if anomaly_map.flags.writeable else None),
+                    score=score,
+                    map=shown,
+                    classes=classes,
                     planes=None if reconstruction is None else partial(_planes, placed, reconstruction),
                     other_kind=self._other_kind(image, placed),
                 )
+        except TooSmallError as error:
+            size = image.height, image.width
+            own = self.file.preprocessing
+            larger = f"--set image.size={error.least}" if own.scale is None else "--set image.scale=each"
+            raise error.of_image(image.path, size, own.scale_of(*size), larger) from None
         except UsageError as error:
-            raise ImageError(
-                image.path, str(error), "inspect larger images, or fit with a smaller --set patch.size"
-            ) from None
+            problem, _, remedy = str(error).partition("; ")
+            raise ImageError(image.path, problem, remedy or "leave it out") from None
 
     def _other_kind(self, image: LoadedImage, placed: PreprocessedImage) -> str | None:
         """By what an image is of another kind than the good ones; None of one that is of their kind."""
@@ -309,6 +356,8 @@ class Detector:
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors``, ``model.json`` and ``card.md``; the JSON last, so that it vouches.
 
+        An exported model has its graphs beside them, and for other programs ``README.md`` and ``settings.json``.
+
         Raises
         ------
         FileError
@@ -318,7 +367,8 @@ class Detector:
         card = self.card(has_sheet=has_sheet)
         if isinstance(self.model, ExportedModel):
             guide = export_guide(self.file, self.model).encode()
-            files = {**self.model.graphs, GUIDE_FILE: guide}
+            settings = json.dumps(export_settings(self.file, self.model.export), indent=2) + "\n"
+            files = {**self.model.graphs, GUIDE_FILE: guide, SETTINGS_FILE: settings.encode()}
             return write_model(folder, self.file, self.model.weights, card, files)
         return write_model(folder, self.file, weights_of(_module(self.model)), card)
 
@@ -364,9 +414,14 @@ def load(folder: str | Path, *, device: str = "cpu", calibrated: bool = True) ->
         )
     if file.export is not None:
         return _load_exported(folder, file)
-    with explain_missing():
-        from blemish.detectors.ensemble import for_inspection
-        from blemish.detectors.factory import build_model, upgrade_state_dict
+    try:
+        with explain_missing():
+            from blemish.detectors.ensemble import for_inspection
+            from blemish.detectors.factory import build_model, upgrade_state_dict
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"{folder}: {error}; or run blemish export where torch is installed"
+        ) from None
 
     preprocessing = file.preprocessing
     model = load_weights(

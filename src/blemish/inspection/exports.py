@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.data.maps import read_map, write_image
-from blemish.decision import Inspection, region_mask, region_threshold
+from blemish.decision import Inspection, region_mask
 from blemish.decision.regions import EIGHT_CONNECTED
 from blemish.storage.atomic import write_json, write_text
 
@@ -34,12 +34,17 @@ _COLUMNS = (
     "seconds",
     "time",
     "sha256",
+    "class",
+    "class_score",
+    "class_threshold",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(path: Path, records: Sequence[Inspection]) -> None:
     """Write a row for each record, with the box of its strongest region, for spreadsheets.
+
+    Of classes of regions, that which is furthest above its threshold is named.
 
     A name that a spreadsheet would take for a formula begins with an apostrophe there.
 
@@ -53,6 +58,7 @@ def write_csv(path: Path, records: Sequence[Inspection]) -> None:
     writer.writerow(_COLUMNS)
     for record in records:
         box = record.regions[0] if record.regions else None
+        first = record.classes[0] if record.classes else None
         writer.writerow(
             [
                 _cell(record.path),
@@ -67,6 +73,7 @@ def write_csv(path: Path, records: Sequence[Inspection]) -> None:
                 record.seconds,
                 record.time,
                 record.sha256 or "",
+                *((_cell(first.name), first.score, first.threshold) if first else ("",) * 3),
             ]
         )
     write_text(path, "\ufeff" + text.getvalue())  # by which Excel knows that it is UTF-8
@@ -103,7 +110,8 @@ def write_coco(
 ) -> None:
     """Write the regions as annotations of one category, ``anomaly``, in the format of COCO.
 
-    Segmentations are uncompressed run lengths, column by column; ``score`` is the largest map value of a region.
+    Segmentations are uncompressed run lengths, column by column; ``score`` is the largest map value of a region, and
+    ``class`` its class of regions, if there are such.
 
     Raises
     ------
@@ -121,18 +129,22 @@ def write_coco(
             _regions(record, pixel_threshold, map_of(record.path)), structure=EIGHT_CONNECTED
         )
         values = read_map(map_of(record.path))
+        classes = {(one.x, one.y, one.width, one.height): one.region_class for one in record.regions}
         for label, (rows, columns) in enumerate(ndimage.find_objects(labels, count), start=1):
             marked = labels == label
+            box = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+            of_class = classes.get(box)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": 1,
-                    "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
+                    "bbox": list(box),
                     "area": int(marked.sum()),
                     "segmentation": {"size": [height, width], "counts": run_lengths(marked)},
                     "iscrowd": 0,
                     "score": float(values[marked].max()),
+                    **({} if of_class is None else {"class": of_class}),
                 }
             )
     write_json(
@@ -157,5 +169,4 @@ def run_lengths(marked: NDArray[np.bool_]) -> list[int]:
 
 def _regions(record: Inspection, pixel_threshold: float, map_file: Path) -> NDArray[np.bool_]:
     values = read_map(map_file)
-    level = region_threshold(values, pixel_threshold, is_anomalous=record.score > record.threshold)
-    return region_mask(values, level)
+    return region_mask(values, record.region_threshold(values, pixel_threshold))

@@ -211,10 +211,18 @@ def _file(
 ) -> TiledFile[BlockRecord]:
     source, least = opened.source, smallest_side(detector.recipe.patch.size)
     if min(source.height, source.width) < least:
+        scale = source.height / opened.size[0]
+        own = math.ceil(least / scale)
         raise ImageError(
             opened.path,
-            f"is {source.width} × {source.height} pixels, too small for patches of {detector.recipe.patch.size}",
-            f"give images of {least} × {least} at least, or fit with a smaller --set patch.size",
+            f"is {opened.size[1]} × {opened.size[0]} pixels"
+            + (
+                ""
+                if scale == 1
+                else f" ({source.width} × {source.height} at the model's scale of {scale:.3g})"
+            )
+            + f", too small for patches of {detector.recipe.patch.size}",
+            f"give images of {own} × {own} at least, or fit with a smaller --set patch.size",
         )
     rows, columns = grid.axis(source.height), grid.axis(source.width)
     attributes = {

@@ -269,7 +269,7 @@ class InspectionFolder:
             image = read_image(item.path)
             mask = None
             with suppress(ImageError):  # evaluation has reported it; the image is still shown
-                mask = read_masks(item.masks, size=image.size)
+                mask = read_masks(item.masks, size=image.size, image=item.path)
             reconstruction = self._place("reconstructions", record.path)
             return ImageViews(
                 stretched(image.pixels, self._brightness),

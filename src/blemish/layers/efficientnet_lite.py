@@ -7,7 +7,6 @@ keys of the state dict are those of that package.
 
 from __future__ import annotations
 
-import math
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +108,7 @@ def _same(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """``layer`` with TensorFlow's padding: the output has ⌈side / stride⌉ places, the odd pixel comes last."""
     pads: list[int] = []
     for side, kernel, stride in zip(x.shape[:1:-1], layer.kernel_size[::-1], layer.stride[::-1], strict=True):
-        missing = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
+        missing = kernel - stride + -side % stride
         pads += [missing // 2, missing - missing // 2]
     result: Tensor = layer(F.pad(x, pads))
     return result

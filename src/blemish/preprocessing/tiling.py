@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.errors import UsageError
+from blemish.errors import TooSmallError
 
 
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:
@@ -73,11 +73,8 @@ class TilePlan:
 
     def __post_init__(self) -> None:
         if any(side < smallest_side(tile) for side, tile in zip(self.size, self.tile, strict=True)):
-            need = " × ".join(str(smallest_side(tile)) for tile in reversed(self.tile))
-            raise UsageError(
-                f"an image of {self.size[1]} × {self.size[0]} pixels is too small for tiles of"
-                f" {self.tile[1]} × {self.tile[0]}; it needs at least {need}"
-            )
+            least = max(smallest_side(tile) for tile in self.tile)
+            raise TooSmallError(self.size, least, f"for tiles of {self.tile[1]} × {self.tile[0]}")
         _ = self.starts
 
     @property

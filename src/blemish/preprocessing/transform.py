@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from blemish.data.appearance import Range, differences, stretched
-from blemish.data.channels import select_channels
+from blemish.data.channels import other_channels, select_channels
 from blemish.data.image import DEPTH_WORDS, LoadedImage, PixelKind, resize
 from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
 from blemish.preprocessing.absent import absent_outside
-from blemish.preprocessing.judged_area import JudgedArea
+from blemish.preprocessing.judged_area import JudgedArea, RegionClass, largest_of
 from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
 
 if TYPE_CHECKING:
@@ -66,26 +66,51 @@ class PreprocessedImage(NamedTuple):
 
         What is not in the image can be no anomaly, in calibration and in inspection.
         """
-        height, width = anomaly_map.shape
-        shape, size = (self.image.height, self.image.width), Crop(height=height, width=width)
-        inside = np.ones(anomaly_map.shape, np.bool_) if self.inside is None else self.inside
+        return _judged(anomaly_map, self._inside(anomaly_map.shape))
+
+    def judged_classes(
+        self, anomaly_map: NDArray[np.float32]
+    ) -> Iterator[tuple[RegionClass, NDArray[np.float32]]]:
+        """Each class of regions, and an anomaly map (h, w) as of :meth:`judged` where only it is judged."""
+        assert self.area is not None
+        inside = self._inside(anomaly_map.shape)
+        marked = self.area.labels(self.image.height, self.image.width)
+        labels = largest_of(
+            self._placed(marked == number, anomaly_map.shape)
+            for number in range(1, 1 + len(self.area.classes))
+        )
+        for number, one in enumerate(self.area.classes, start=1):
+            yield one, _judged(anomaly_map, inside & (labels == number))
+
+    def _inside(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Places (h, w) of the network that lie in the image and in the judged area."""
+        height, width = size
+        inside = np.ones(size, np.bool_)
+        shape = (self.image.height, self.image.width)
+        if self.pose is not None:
+            inside = inside_image(shape, self.pose, Crop(height=height, width=width), self.scale)
         if self.area is not None:
-            marked = self.area.mask(*shape)[None].astype(np.float32)
-            placed = (
-                resize(marked, (height, width))
-                if self.pose is None
-                else crop(marked, self.pose, size, self.scale)
-            )
-            inside = inside & (placed[0] > 0.5)
-        if inside.all():
-            return anomaly_map
-        return np.where(inside, anomaly_map, min(0.0, float(anomaly_map.min()))).astype(np.float32)
+            inside = inside & (self._placed(self.area.mask(*shape), size) > 0.5)
+        return inside
+
+    def _placed(self, marked: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.float32]:
+        """A mask (H, W) of the image as the network sees it, (h, w)."""
+        height, width = size
+        plane = marked[None].astype(np.float32)
+        if self.pose is None:
+            return np.asarray(resize(plane, (height, width))[0])
+        return np.asarray(crop(plane, self.pose, Crop(height=height, width=width), self.scale)[0])
 
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """A map (h, w) at the image's own size (H, W); 0 outside the crop, and at most 0 outside the judged area."""
+        """A map (h, w) at the image's own size (H, W); 0 outside the crop, and at most 0 outside the judged area.
+
+        In a class of regions it is in units of the usual score of the class.
+        """
         back: NDArray[np.float32] = self._back(values[None], None)[0]
         if self.area is not None:
             back = np.where(self.area.mask(*back.shape), back, np.minimum(back, 0)).astype(np.float32)
+            if self.area.classes:
+                back /= np.array([1, *self.area.scales], np.float32)[self.area.labels(*back.shape)]
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -106,6 +131,12 @@ class PreprocessedImage(NamedTuple):
         if values.shape[1:] == shape:
             return values.astype(np.float32, copy=False)
         return resize(values, shape)
+
+
+def _judged(anomaly_map: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    if inside.all():
+        return anomaly_map
+    return np.where(inside, anomaly_map, min(0.0, float(anomaly_map.min()))).astype(np.float32)
 
 
 class Objects(BaseModel):
@@ -172,7 +203,7 @@ class Preprocessing(BaseModel):
                 image.path,
                 f"has {image.channels} channel{'s' * (image.channels != 1)}, "
                 f"the model was fitted on {self.channels}",
-                f"convert it, or fit with --set image.channels={self.channels}",
+                other_channels(image.channels, self.channels),
             )
         if self.range is not None:
             if pixels.max() > self.range:
@@ -201,7 +232,9 @@ class Preprocessing(BaseModel):
             return []
         if placed.found is None:
             return ["no object is found"]
-        found = differences({"length": placed.found.length * placed.scale}, {"length": self.objects.length})
+        length, scale = self.objects.length, placed.scale
+        good = Range(low=length.low / scale, high=length.high / scale)  # in pixels of this image's file
+        found = differences({"length": placed.found.length}, {"length": good})
         if placed.found.objects > self.objects.most:
             usual = "one" if self.objects.most == 1 else f"at most {self.objects.most}"
             found.append(f"{placed.found.objects} objects are found, in good images {usual}")

@@ -282,6 +282,13 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
         (f"score {number(record.score)}", "plain"),
         (f"p = {number(record.p_value)}", "plain"),
     ]
+    badges += [
+        (
+            f"{one.name}: score {number(one.score)}, threshold {number(one.threshold)}",
+            "bad" if one.is_above else "plain",
+        )
+        for one in record.classes
+    ]
     if record.other_kind is not None:
         badges.append(("of another kind", "bad"))
     if record.label is not None:
@@ -300,13 +307,24 @@ def _row(record: Inspection, panels: Callable[[Inspection], ImageViews], pixel_t
 def _decisions(order: Sequence[Inspection]) -> TableSection:
     columns = ["image", "decision", "score", "threshold", "p-value", "regions", "peak", "seconds"]
     labelled = any(r.label is not None for r in order)
+    classes = any(r.classes for r in order)
     rows: list[list[str | float | None]] = []
     for r in order:
         peak = max((region.peak for region in r.regions), default=None)
         decision = "rejected" if r.is_anomalous else "accepted"
         row: list[str | float | None] = [r.path, decision, r.score, r.threshold, r.p_value]
-        rows.append([*row, len(r.regions), peak, r.seconds] + ([r.label] if labelled else []))
+        row += [len(r.regions), peak, r.seconds]
+        if classes:
+            row += (
+                [r.classes[0].name, r.classes[0].score, r.classes[0].threshold] if r.classes else [None] * 3
+            )
+        rows.append(row + ([r.label] if labelled else []))
     note = "Every image, most suspicious first. Click a column to sort."
+    if classes:
+        columns += ["class", "its score", "its threshold"]
+        note += (
+            " The class is that which is furthest above its threshold; scores are in units of its usual one."
+        )
     return TableSection("Decisions", columns + (["known label"] if labelled else []), rows, note)
 
 

@@ -33,6 +33,13 @@ def detection_card(record: Inspection, found: ImageViews, pixel_threshold: float
         (f"threshold {number(record.threshold, _DIGITS)}", "plain"),
         (f"p-value {number(record.p_value)}", "plain"),
     ]
+    badges += [
+        (
+            f"{one.name}: score {number(one.score, _DIGITS)}, threshold {number(one.threshold, _DIGITS)}",
+            "bad" if one.is_above else "plain",
+        )
+        for one in record.classes
+    ]
     panels: list[dict[str, str | int]] = []
     for panel in two_panels(found, record.regions, pixel_threshold, level, SIDE):
         uri, width, height = data_uri(panel, SIDE)
@@ -62,6 +69,9 @@ def decision_in_words(record: Inspection) -> str:
             f"Rejected: not of the kind of the good images ({record.other_kind}). "
             f"Its score is {above} the threshold."
         )
+    if record.is_anomalous and record.classes:
+        named = " and ".join(f"'{one.name}'" for one in record.classes if one.is_above)
+        return f"Rejected: the score of class {named} is above its threshold."
     return f"{'Rejected' if record.is_anomalous else 'Accepted'}: its score is {above} the threshold."
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish.decision.records import Inspection
-from blemish.decision.regions import Region, region_threshold
+from blemish.decision.regions import Region
 from blemish.report.colours import fit_map, fitted, glow, heat, overlay, size_within
 from blemish.report.numbers import counted, number
 from blemish.report.page import FigurePanel
@@ -37,6 +37,7 @@ def regions_in_words(regions: Sequence[Region]) -> str:
     return (
         f"{counted(len(regions), 'region')}; the strongest is {first.width} × {first.height} pixels "
         f"at ({first.x}, {first.y}), peak {number(first.peak)}"
+        + (f", in class {first.region_class}" if first.region_class else "")
     )
 
 
@@ -52,7 +53,7 @@ def image_panels(
     if found.reconstruction is not None:
         panels.append(FigurePanel("reconstruction", fitted(found.reconstruction, small)))
     panels.append(FigurePanel("heat map", heat(fit_map(found.map, small), pixel_threshold), "map"))
-    level = region_threshold(found.map, pixel_threshold, is_anomalous=record.score > record.threshold)
+    level = record.region_threshold(found.map, pixel_threshold)
     drawn = overlay(found.image, found.map, level, record.regions, mask=found.mask, side=side)
     panels.append(
         FigurePanel("regions" if found.mask is None else "regions, ground-truth mask outlined", drawn)

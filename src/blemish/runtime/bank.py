@@ -9,7 +9,7 @@ import numpy as np
 
 from blemish.detectors.contracts import AnomalyMaps, Floats
 from blemish.detectors.map_arrays import MapScale, axis_matrix, places_matrix, resized_array, separable
-from blemish.errors import UsageError
+from blemish.errors import TooSmallError, UsageError
 from blemish.preprocessing.absent import Mask, filled, inside_places, mask_at, resized_mask, zero_outside
 from blemish.runtime.features import FeatureArrays
 from blemish.runtime.record import ExportedBank, ExportedMemory
@@ -66,10 +66,7 @@ class ArrayBank:
         """
         least, title = self.record.extractor.least_side, self.record.extractor.title
         if min(height, width) < least:
-            raise UsageError(
-                f"an image of {width} × {height} pixels is too small for the features {title}; it needs at "
-                f"least {least}"
-            )
+            raise TooSmallError((height, width), least, f"for the features {title}")
 
     def __call__(self, x: Floats) -> Floats:
         """Map (H, W) of an image (C, H, W), NaN at places outside it: at least 0, and 0 there."""
@@ -79,7 +76,7 @@ class ArrayBank:
         view = reduced
         if self.size is not None:
             view, inside = _filled_again(resized_array(reduced, self.size), inside)
-        features = self.extractor.projected(view, inside, self.mean, self.basis)  # (h, w, k)
+        features = self.extractor.projected(view, self.mean, self.basis, inside)  # (h, w, k)
         if inside is not None:
             size = (features.shape[0], features.shape[1])
             own = self.record.extractor
@@ -136,14 +133,16 @@ class ArrayBank:
                 near = near[near[:, 0] != ABSENT]
                 if not len(near):
                     continue
-                # Features of one place are alike, and their common part would cost most of the precision.
+                # Features of one place are alike, and their common part would cost most of the precision; so would a
+                # square that is the sum of larger ones.
                 centre = near.mean(0)
                 near = near - centre
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 own = block.reshape(-1, k) - centre
-                squares = np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)
-                least = squares.min(1) + np.einsum("nk,nk->n", own, own)
-                nearest[top : top + BLOCK, left : left + BLOCK] = least.reshape(block.shape[:2])
+                found = near[(np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)).argmin(1)]
+                difference = own - found
+                squares = np.einsum("nk,nk->n", difference, difference)
+                nearest[top : top + BLOCK, left : left + BLOCK] = squares.reshape(block.shape[:2])
         return nearest
 
 

@@ -11,13 +11,15 @@ from scipy import ndimage
 
 from blemish.detectors.contracts import Floats
 from blemish.detectors.map_arrays import axis_matrix, separable
-from blemish.errors import ModelError, UsageError
+from blemish.errors import ModelError, TooSmallError
 from blemish.preprocessing.absent import Mask, mask_at
 from blemish.runtime.record import ExportedExtractor
 from blemish.runtime.sessions import Session
 
 CONTRAST_SIZE, CONTRAST_SIGMA = 25, 4.0
 """Window of local contrast: side and standard deviation in pixels."""
+CHANNELS = 8
+"""Channels whose patches are in memory together."""
 REDUCTION = 4
 """Pixels of an image to one of its local contrast."""
 QUIET = 0.3
@@ -31,14 +33,14 @@ class FeatureArrays(Protocol):
 
     record: ExportedExtractor
 
-    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
         """Image (C', h, w) that the features are taken of.
 
         ``inside`` (H, W) marks the places inside the image, where some are not; others are left out of statistics of the
         whole image.
         """
 
-    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
         """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (h, w, k)."""
 
 
@@ -48,35 +50,38 @@ class StructureFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
         return x
 
-    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
         patch = self.record.patch
         if min(view.shape[1:]) <= patch // 2:
-            raise UsageError(
-                f"an image of {view.shape[2]} × {view.shape[1]} pixels is too small for a memory bank of patches of "
-                f"{patch} × {patch}; it needs more than {patch // 2}"
-            )
-        patches = _patches(view, patch, self.record.stride)  # (h, w, C, patch²)
-        height, width = patches.shape[:2]
-        patches = patches - patches.mean(3, keepdims=True)
-        flat = patches.reshape(height * width, -1)  # (h · w, C · patch²)
-        deviation = np.sqrt(np.einsum("nf,nf->n", flat, flat) / np.float32(flat.shape[1]))
+            size = view.shape[1], view.shape[2]
+            raise TooSmallError(size, patch // 2 + 1, f"for a memory bank of patches of {patch} × {patch}")
+        squares = products = np.float32(0)
+        for first in range(0, len(view), CHANNELS):
+            patches = _patches(view[first : first + CHANNELS], patch, self.record.stride)  # (h, w, c, patch²)
+            height, width = patches.shape[:2]
+            patches = patches - patches.mean(3, keepdims=True)
+            flat = patches.reshape(height * width, -1)  # (h · w, c · patch²)
+            begin = first * patch * patch
+            squares = squares + np.einsum("nf,nf->n", flat, flat)
+            products = products + flat @ basis[begin : begin + flat.shape[1]]
+        deviation = np.sqrt(squares / np.float32(len(basis)))
         counted = deviation
         if inside is not None:
             counted = deviation[mask_at(inside, self.record.stride, 0, (height, width)).ravel()]
         mean_deviation = counted.mean() if len(counted) else np.float32(0)
         floor = np.float32(self.record.floor) * max(mean_deviation, np.float32(1e-6))
         # The deviation divides the products, which are far fewer than the values.
-        found: Floats = (flat @ basis) / (deviation + floor)[:, None] - mean @ basis
+        found: Floats = products / (deviation + floor)[:, None] - mean @ basis
         return found.reshape(height, width, -1)
 
 
 class LocalContrastFeatures(StructureFeatures):
     """Structure of local contrast; see :func:`blemish.detectors.feature_extractors.local_contrast`."""
 
-    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
         x = x - _mean_inside(x, inside)
         mu_x = _window_mean(x)
         sigma_x = np.sqrt(np.maximum(_window_mean(x * x) - mu_x * mu_x, 0))
@@ -92,10 +97,10 @@ class ColourFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
         return x
 
-    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
         means = _patches(view, self.record.patch, self.record.stride).mean(3)  # (h, w, C)
         found: Floats = (means - mean) @ basis
         return found
@@ -108,10 +113,10 @@ class GraphFeatures:
         self.record = record
         self.session = session
 
-    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
         return x
 
-    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
+    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
         found = self.session({IMAGE: view[np.newaxis]})[0]  # (h, w, f)
         projected: Floats = (found - mean) @ basis
         return projected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blemish.detectors.ensemble import for_inspection
 from blemish.errors import CalibrationError
-from blemish.inspection.calibration import calibrated
+from blemish.inspection.calibration import calibrated, with_usual_scores
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import ModelFile
 from blemish.training.fit_run import FitRun
@@ -28,6 +28,11 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
     """
     source, observer = run.source, run.observer
     detector = Detector(for_inspection(run.model), file)
+    area = file.preprocessing.area
+    if area is not None and area.classes:
+        observer.stage(f"Measuring the usual scores of {len(area.classes)} classes of regions")
+        file = with_usual_scores(file, source.scores(detector, "validation", observer))
+        detector = detector.with_file(file)
     observer.stage(f"Calibrating the decision on {source.describe('calibration')}")
     scored = source.scores(detector, "calibration", observer)
     training_scores: tuple[float, ...] = ()

@@ -19,7 +19,7 @@ from blemish.inspection.detector import Detector
 from blemish.models import contact_sheet
 from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.observer import Observer
-from blemish.preprocessing.judged_area import read_area
+from blemish.preprocessing.area_files import read_area
 from blemish.recipes import Recipe
 from blemish.storage.model_folder import weights_sha256
 from blemish.storage.run_lock import owned
@@ -81,7 +81,7 @@ def fit(
         of the ensemble count, by comparison with held-out good images; they neither train nor calibrate.
     good_label: the label of a list that says good, where it is none of the usual words
         (:mod:`blemish.data.labels`).
-    mask: image or polygons (:func:`blemish.preprocessing.judged_area.read_area`) that mark the region of interest, the
+    mask: image or polygons (:func:`blemish.preprocessing.area_files.read_area`) that mark the region of interest, the
         same in every image; what lies outside is never an anomaly.
     out: folder for the model and, while training, the checkpoint; without it nothing is written.
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.

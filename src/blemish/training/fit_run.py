@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blemish._version import __version__
 from blemish.decision import trimmed
+from blemish.decision.classes import whole_scores
 from blemish.detectors.contracts import DefectiveImages, FitRecord
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.factory import training_recipes
@@ -183,6 +184,6 @@ class FitRun:
                 raise Stopped(
                     "stopped while leaving out the worst; the half-trained network is in the checkpoint"
                 ) from None
-            return trimmed(scored.scores, trim)
+            return trimmed(whole_scores(scored.classes) if scored.classes else scored.scores, trim)
 
         return Trimming(worst, self.source.patches("train").without)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,12 +96,23 @@ class ImageSource:
         self._parts = {part: [usable[name] for name in names] for part, names in parts.items()}
         self.preprocessing = start.preprocessing if start else self._choose_preprocessing(recipe, observer)
         if area is not None:
+            area.check_orientation(self.fingerprint)
             own = self.preprocessing.area
-            self.preprocessing = self.preprocessing.model_copy(update={"area": area.within(own)})
+            self.preprocessing = self.preprocessing.model_copy(update={"area": area.within(own).for_a_fit()})
+            self._check_classes()
         self._patches: dict[str, PreprocessedImages] = {}
         for part in ("train", "validation"):
             if self.patches(part).on_disk:
                 self._preprocess_all(part, observer)
+
+    def _check_classes(self) -> None:
+        """Refuse classes of regions that are too small in the median image."""
+        area = self.preprocessing.area
+        if area is None or not area.classes:
+            return
+        own = round(self.fingerprint.height.median), round(self.fingerprint.width.median)
+        scale = self.preprocessing.scale_of(*own)
+        area.check_classes((max(1, round(own[0] * scale)), max(1, round(own[1] * scale))), own)
 
     def _note_narrow_range(self, recipe: Recipe, observer: Observer) -> None:
         """Say how little of the range of their type the images use, if that is so."""
@@ -146,7 +158,15 @@ class ImageSource:
             scales.append(preprocessing.scale_of(loaded.height, loaded.width))
             observer.count(done, len(sample))
         crop, reason = plan_crop(poses, scales, least=least_side(recipe))
-        note = f"Looking at {reason}" + (f", in {crop.width} × {crop.height} pixels" if crop else "") + "."
+        note = (
+            f"Looking at {reason}"
+            + (
+                f", in {crop.width} × {crop.height} pixels at a scale of {statistics.median(scales):.3g}"
+                if crop
+                else ""
+            )
+            + "."
+        )
         observer.stage(note)
         self.notes = (*self.notes, note)
         if crop is None:

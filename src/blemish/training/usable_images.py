@@ -14,7 +14,7 @@ from blemish.data.folders import refuse_mixed
 from blemish.data.image import image_info
 from blemish.data.items import Item
 from blemish.detectors.factory import least_side
-from blemish.errors import FileError, ImageError, Stopped
+from blemish.errors import FileError, ImageError, RecipeError, Stopped
 from blemish.observer import Observer
 from blemish.preprocessing.tiling import smallest_side
 from blemish.recipes import Recipe
@@ -79,7 +79,9 @@ def _refuse_small(item: Item, patch: int, remedy: Callable[[int], str], observer
     shorter = min(info.height, info.width)
     if shorter >= smallest_side(patch):
         return False
-    problem = f"is {info.width} × {info.height} pixels, less than half a {patch}-pixel patch"
+    problem = (
+        f"is {info.width} × {info.height} pixels, and has to have {smallest_side(patch)} a side at least"
+    )
     observer.problem(ImageError(item.path, problem, remedy(shorter)))
     return True
 
@@ -94,7 +96,14 @@ def read_images(
     scale: common scale of the model of a warm start, where it has one.
     good: the label of a list that says good, where it is none of the usual words.
     """
-    patch, image = recipe.patch.size if recipe.encoder else 2 * least_side(recipe), recipe.image
+    least, image = least_side(recipe), recipe.image
+    if image.size is not None and image.size < least:
+        raise RecipeError(
+            f"image.size {image.size} is less than the {least} pixels a side that the models of {recipe.name} need; use at "
+            f"least {least}"
+        )
+    by_patch = recipe.encoder is not None and least == smallest_side(recipe.patch.size)
+    patch = recipe.patch.size if by_patch else 2 * least
     side: int | None = patch if image.size is None else None
     if image.size is not None and image.scale == "common":
         scale = scale or _common_scale(good_images(images, good), image.size, patch)
@@ -102,10 +111,13 @@ def read_images(
 
     def remedy(shorter: int) -> str:
         if image.size is not None:
-            return "leave it out, or fit with --set image.scale=each"
+            return (
+                f"at the model's scale of {scale or 1:.3g}, by which the median image gets the shorter side of {image.size}, "
+                "it is too small: leave it out, or fit with --set image.scale=each"
+            )
         side = shorter // 16 * 16
-        smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side else ""
-        return f"leave it out, or fit with {smaller}--set image.size={patch}"
+        smaller = f"--set patch.size={side} --set patch.stride={side // 2} or " if side and by_patch else ""
+        return f"leave it out, or fit with {smaller}--set image.size={patch if by_patch else least}"
 
     return usable_images(
         images,
