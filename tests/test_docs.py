@@ -319,8 +319,11 @@ def result_rows() -> list[str]:
     ]
     memory = _json("benchmarks/results/memory.json")
     rows += [
-        f"| {name} | {found['bytes_a_pixel']} | {found['gigabytes']} |"
-        for name, found in memory["inspection"].items()
+        f"| `{recipe}`{comma}{kind}, {name} | {found['bytes_a_pixel']} | {found['gigabytes']} |"
+        for recipe, comma, kind, own in (
+            (*model.partition(","), own) for model, own in memory["inspection"].items()
+        )
+        for name, found in own.items()
     ]
     return rows
 

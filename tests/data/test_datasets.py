@@ -209,7 +209,7 @@ def test_names_from_a_list_stay_within_a_folder(tmp_path: Path) -> None:
         ("path,label\n", "lists no image"),
         ("path,label\na.png,good\nb.png\n", "line 3 has 1 cells where the header has 2"),
         ("path,label\n,good\n", "line 2 has no path"),
-        ("path,split\na.png,\nb.png,valid\n", "line 3 has the split 'valid'"),
+        ("path,split\na.png,\nb.png,dev\n", "line 3 has the split 'dev'"),
         ("path\na.png\nb.png\n./a.png\n", "line 4 lists a.png again, after line 2"),
         ('path\n"a.png\n', "no valid CSV"),
     ],

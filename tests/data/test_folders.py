@@ -74,3 +74,30 @@ def test_other_folders_are_taken_as_they_are(tmp_path: Path, names: list[str]) -
 def test_masks_are_images_where_all_files_are_wanted(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a_mask.png")
     assert [item.name for item in find_images(tmp_path, with_masks=True)] == ["a.png", "a_mask.png"]
+
+
+def test_labels_beside_all_images_are_masks_and_one_beside_some_is_a_view(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "kos/Part0.jpg",
+        "kos/Part0_label.bmp",
+        "kos/Part1.jpg",
+        "kos/Part1_label.bmp",
+    )
+    touch(tmp_path, "views/a.png", "views/b.png", "views/b_label.png")
+    found = look_for_images(tmp_path)
+    assert [item.name for item in found.items] == [
+        "kos/Part0.jpg",
+        "kos/Part1.jpg",
+        "views/a.png",
+        "views/b.png",
+        "views/b_label.png",
+    ]
+    touch(tmp_path / "others", "a.png", "a_seg.png", "b.jpg", "b_label.png", "a_label.png")
+    assert [item.name for item in look_for_images(tmp_path / "others").items] == ["a.png", "b.jpg"]
+
+
+def test_a_folder_of_labels_is_one_of_masks(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "Label/1_label.png")
+    with pytest.raises(FileError, match="not all of good images"):
+        refuse_mixed(tmp_path, find_images(tmp_path))

@@ -80,3 +80,28 @@ def test_exif_turns_an_image_of_pillow_as_it_turns_its_file(tmp_path: Path) -> N
         found = from_memory(image, NAME, channels=3)
     np.testing.assert_array_equal(found.pixels, read_image(tmp_path / "a.png").pixels)
     assert found.pixels.shape == (3, 40, 30)
+
+
+def test_arrays_of_another_byte_order_and_tensors() -> None:
+    import torch
+
+    deep = RGB.astype(np.uint16) * 257
+    for frame in (deep.astype(">u2"), deep.astype("<u2")):
+        np.testing.assert_array_equal(from_memory(frame, NAME, channels=3).pixels, deep.transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        from_memory(torch.from_numpy(RGB), NAME, channels=3).pixels, RGB.transpose(2, 0, 1)
+    )
+
+
+def test_deep_images_of_pillow() -> None:
+    deep = RGB[..., 0].astype(np.uint16) * 257
+    swapped = Image.frombytes("I;16B", (40, 30), deep.astype(">u2").tobytes())
+    np.testing.assert_array_equal(from_memory(swapped, NAME, channels=1).pixels[0], deep)
+    floats = Image.fromarray((RGB[..., 0] / 255).astype(np.float32))
+    np.testing.assert_allclose(from_memory(floats, NAME, channels=1).pixels[0], RGB[..., 0] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("source", [RGB.tolist(), None, b"abc", {}, np.zeros((0, 4), np.uint8)])
+def test_what_is_no_image_is_refused_in_a_line(source: Any) -> None:
+    with pytest.raises(ImageError, match=r"^frame: is (no image, but of the type|an array of shape)"):
+        from_memory(source, NAME, channels=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from blemish.data.datasets import find_images
 from blemish.data.items import Labelled
 from blemish.data.layouts import read_labelled
 from blemish.errors import FileError
@@ -133,3 +134,34 @@ def test_a_list_of_visa(tmp_path: Path) -> None:
     (folder / "2.csv").write_text("\n".join([*rows, "cashew,train,normal,cashew/0.JPG,"]))
     with pytest.raises(FileError, match=r"several objects: candle \(2\), cashew \(1\)"):
         read_labelled(folder / "2.csv")
+
+
+def test_folders_of_a_layout_in_any_case(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "Train/Good/0.png",
+        "Test/Good/1.png",
+        "Test/Scratch/2.png",
+        "Ground_Truth/Scratch/2_mask.png",
+    )
+    found = read_labelled(tmp_path)
+    assert counts(found) == {("train", "good"): 1, ("test", "good"): 1, ("test", "Scratch"): 1}
+    assert masks(found) == {"2.png": ["2_mask.png"]}
+    with pytest.raises(FileError, match=r"name one part: .*Train/Good or .*Test$"):
+        find_images(tmp_path)
+
+
+def test_visa_in_lower_case(tmp_path: Path) -> None:
+    touch(tmp_path, "data/images/normal/0.JPG", "data/images/anomaly/0.JPG", "data/masks/anomaly/0.png")
+    found = read_labelled(tmp_path)
+    assert counts(found) == {("test", "good"): 1, ("test", "anomaly"): 1}
+    assert masks(found) == {"0.JPG": ["0.png"]}
+
+
+def test_folders_by_unknown_labels_are_listed_with_the_option_that_names_one(tmp_path: Path) -> None:
+    touch(tmp_path, "Gutteil/0.png", "Ausschuss/1.png")
+    with pytest.raises(
+        FileError, match=r"known to say good: Ausschuss, Gutteil; name that folder with --good"
+    ):
+        read_labelled(tmp_path)
+    assert counts(read_labelled(tmp_path, "gutteil")) == {("test", "good"): 1, ("test", "Ausschuss"): 1}

@@ -62,3 +62,30 @@ def test_a_nul_byte_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_bytes(b"path\na.png\nb\0.png\n")
     with pytest.raises(FileError, match="line 3 holds a NUL byte"):
         read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sep=;\r\npath;label\r\na.png;OK\r\nb.png;x\r\n", [("a.png", "good", None), ("b.png", "x", None)]),
+        ('"SEP=,"\npath,label\na.png,OK\n', [("a.png", "good", None)]),
+        ("path,label\na.png,0.0\nb.png,1.0\n", [("a.png", "good", None), ("b.png", "defective", None)]),
+        (
+            "path,label,split\na.png,ok,val\nb.png,ok,Validation\n",
+            [("a.png", "good", "train"), ("b.png", "good", "train")],
+        ),
+        ("File Name,Label \na.png,pass\n", [("a.png", "good", None)]),
+        ("filepath,is_defect\na.png,0\nb.png,1\n", [("a.png", "good", None), ("b.png", "defective", None)]),
+        ('path, label\na.png, ok\nb.png, "x, y"\n', [("a.png", "good", None), ("b.png", "x, y", None)]),
+        ("path,label,group\na.png,ok,nan\nb.png,NaN,nan\n", [("a.png", "good", None), ("b.png", None, None)]),
+    ],
+    ids=["sep", "quoted sep", "floats", "validation", "spaced heading", "is_defect", "spaces", "nan"],
+)
+def test_lists_of_spreadsheets_and_pandas(
+    text: str, expected: list[tuple[str, str | None, str | None]], tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode())
+    found = read_list(path)
+    assert [(item.name, item.label, item.split) for item in found] == expected
+    assert all(item.group is None for item in found)

@@ -64,10 +64,10 @@ def test_channels_taken_by_and_by_give_the_structure_of_all(size: tuple[int, int
     torch.testing.assert_close(extractor.projected(x, mean, basis), expected, atol=1e-3, rtol=1e-4)
     places = torch.tensor([5, 0, 17])
     torch.testing.assert_close(
-        extractor.drawn(x, lambda count: places), whole.flatten(0, 2)[places], atol=1e-5, rtol=1e-4
+        extractor.drawn(x, lambda rows, columns: places), whole.flatten(0, 2)[places], atol=1e-5, rtol=1e-4
     )
     record = ExportedExtractor(
         name="structure", patch=8, floor=extractor.floor, stride=4, least_side=5, title=""
     )
-    exported = StructureFeatures(record).projected(x[0].numpy(), mean.numpy(), basis.numpy())
+    exported = StructureFeatures(record).projected(x[0].numpy(), None, mean.numpy(), basis.numpy())
     np.testing.assert_allclose(exported, expected[0].numpy(), atol=1e-3, rtol=1e-3)

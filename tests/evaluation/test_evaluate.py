@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import metrics
 
 from blemish.data.image import read_image
@@ -267,3 +268,25 @@ def test_another_word_for_good(
     with pytest.raises(FileError, match=r"kiste \(4\).*none of which is known to say good"):
         evaluate(decided, root)
     assert evaluate(decided, root, good_label="Kiste").image == evaluated[0].image
+
+
+def test_a_mask_on_an_image_that_is_labelled_good_is_named(
+    decided: Detector, dataset: Path, tmp_path: Path, recorder: Callable[..., Any]
+) -> None:
+    good = next(iter(sorted((dataset / "test" / "good").iterdir())))
+    bad = next(iter(sorted((dataset / "test" / "dot").iterdir())))
+    mask = next(iter(sorted((dataset / "ground_truth" / "dot").iterdir())))
+    empty = tmp_path / "empty.png"
+    Image.new("L", read_image(good).size).save(empty)
+    rows = [f"{good},ok,{mask}", f"{bad},dot,{mask}"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,mask", *rows]) + "\n")
+    observer = recorder()
+    found = evaluate(decided, tmp_path / "list.csv", observer=observer)
+    (problem,) = observer.problems
+    assert f"marks a defect on {good.name}, which is labelled good" in str(problem)
+    assert found.image["all"].good == 1
+    # A good image may have a mask that marks nothing, as some data sets give it.
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,mask", f"{good},ok,{empty}", rows[1]]) + "\n")
+    observer = recorder()
+    evaluate(decided, tmp_path / "list.csv", observer=observer)
+    assert observer.problems == []

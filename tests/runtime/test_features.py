@@ -44,9 +44,9 @@ def test_features_are_those_of_torch(case: str, channels: int, size: tuple[int, 
     mean = features.mean((0, 1))
     basis = np.linalg.qr(rng.normal(size=(len(mean), min(8, len(mean)))))[0].astype(np.float32)
     own = extractor_of(record_of(extractor, case.split()[0]), {}, "model")
-    view = own.reduced(x)
+    view = own.reduced(x, None)
     np.testing.assert_allclose(view, reduced[0], rtol=1e-4, atol=1e-5)
-    found = own.projected(view, mean, basis)
+    found = own.projected(view, None, mean, basis)
     np.testing.assert_allclose(found, (features - mean) @ basis, rtol=1e-4, atol=1e-4)
 
 
@@ -54,7 +54,9 @@ def test_an_even_image_has_features_without_division_by_zero() -> None:
     extractor = CASES["structure"]
     own = extractor_of(record_of(extractor, "structure"), {}, "model")
     count = extractor.patch**2
-    found = own.projected(np.full((1, 40, 40), 0.5, np.float32), np.zeros(count, np.float32), np.eye(count))
+    found = own.projected(
+        np.full((1, 40, 40), 0.5, np.float32), None, np.zeros(count, np.float32), np.eye(count)
+    )
     np.testing.assert_allclose(found, 0, atol=1e-3)
 
 
@@ -65,7 +67,7 @@ def test_an_image_that_is_too_small_is_refused_as_in_torch() -> None:
         extractor(torch.from_numpy(x)[None])
     own = extractor_of(record_of(extractor, "structure"), {}, "model")
     with pytest.raises(UsageError) as caught:
-        own.projected(x, np.zeros(64, np.float32), np.zeros((64, 2), np.float32))
+        own.projected(x, None, np.zeros(64, np.float32), np.zeros((64, 2), np.float32))
     assert str(caught.value) == str(expected.value)
 
 

@@ -40,11 +40,25 @@ PASSED_OVER = frozenset(
         ".psd",
         ".xcf",
         ".svg",
+        ".jxl",
+        ".jxr",
+        ".tga",
+        ".dds",
+        ".pcx",
+        ".fits",
+        ".eps",
+        ".vsi",
+        ".scn",
+        ".nrrd",
+        ".mha",
         ".pdf",
         ".mp4",
         ".avi",
         ".mov",
         ".mkv",
+        ".webm",
+        ".wmv",
+        ".m4v",
         ".zip",
         ".tar",
         ".gz",
@@ -58,7 +72,11 @@ PASSED_OVER = frozenset(
 )
 """Suffixes of images and of files with images that are not read."""
 
-_MASK_SUFFIX = re.compile(r"(?P<image>.+?)[ _\-.](?:mask|gt|ground[ _\-]?truth)s?", re.I)
+_MASK_SUFFIX = re.compile(
+    r"(?P<image>.+?)[ _\-.](?:(?:mask|gt|ground[ _\-]?truth|seg|segmentation|annotation)|(?P<other>label))s?",
+    re.I,
+)
+"""A word for mask after the name of an image; ``label`` may be another view, so that it counts where all images have one."""
 _LISTED = 6
 
 
@@ -157,11 +175,21 @@ def _masks_beside(paths: Sequence[Path]) -> set[Path]:
     stems: dict[Path, set[str]] = {}
     for path in paths:
         stems.setdefault(path.parent, set()).add(path.stem.casefold())
-    return {
-        path
-        for path in paths
-        if (found := _MASK_SUFFIX.fullmatch(path.stem)) and found["image"].casefold() in stems[path.parent]
-    }
+    masks: set[Path] = set()
+    others: dict[Path, dict[Path, str]] = {}
+    for path in paths:
+        found = _MASK_SUFFIX.fullmatch(path.stem)
+        if found is None or found["image"].casefold() not in stems[path.parent]:
+            continue
+        if found["other"]:
+            others.setdefault(path.parent, {})[path] = found["image"].casefold()
+        else:
+            masks.add(path)
+    for folder, own in others.items():
+        marking = {path.stem.casefold() for path in (*own, *masks) if path.parent == folder}
+        if stems[folder] - marking == set(own.values()):
+            masks.update(own)
+    return masks
 
 
 def suffixes() -> str:
@@ -188,6 +216,15 @@ def listed(folder: Path) -> list[Path]:
         error.filename = str(folder)
         raise_unreadable(error)
         raise
+
+
+def subfolder(folder: Path, *names: str) -> Path:
+    """The folder of one of ``names`` in ``folder``, or else of such a name in other case; the first name without one."""
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    wanted = {name.casefold() for name in names}
+    return next((path for path in subfolders(folder) if path.name.casefold() in wanted), folder / names[0])
 
 
 def subfolders(folder: Path) -> list[Path]:

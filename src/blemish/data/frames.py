@@ -13,6 +13,8 @@ from blemish.data.image import LoadedImage, pixels_of
 from blemish.data.opening import exif_orientation, upright
 from blemish.errors import ImageError
 
+_DEEP = {"I;16B", "I;16L", "F"}
+"""Modes of Pillow that are arrays of 16 bits or floats."""
 _USUAL = {1, 2, 3, 4}
 """Numbers of channels of images: grey, RGB, and either with alpha."""
 
@@ -31,12 +33,19 @@ def from_memory(source: NDArray[Any] | Image.Image, name: Path, *, channels: int
     Raises
     ------
     ImageError
-        For another shape or type, values outside 0..1, or an array of which either axis may be that of the channels.
+        For anything else, another shape or type, values outside 0..1, or an array of which either axis may be that of the channels.
     """
     if isinstance(source, Image.Image):
+        if source.mode in _DEEP:
+            return from_memory(np.asarray(source), name, channels=channels)
         pixels, _ = pixels_of(name, source)
         return LoadedImage(name, np.ascontiguousarray(upright(pixels, exif_orientation(source))))
-    pixels = _channels_first(source, name, channels)
+    if not hasattr(source, "__array__"):
+        problem = f"is no image, but of the type {type(source).__name__}"
+        raise ImageError(name, problem, "give an array, an image of Pillow, or the path of a file")
+    array = np.asarray(source)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # as files of other machines have it
+    pixels = _channels_first(array, name, channels)
     if np.issubdtype(pixels.dtype, np.floating):
         pixels = pixels.astype(np.float32)
         if not ((pixels >= 0) & (pixels <= 1)).all():
@@ -47,7 +56,7 @@ def from_memory(source: NDArray[Any] | Image.Image, name: Path, *, channels: int
 
 
 def _channels_first(array: NDArray[Any], name: Path, channels: int) -> NDArray[Any]:
-    if array.ndim == 2:
+    if array.ndim == 2 and array.size:
         return array[None]  # (H, W) -> (1, H, W)
     if array.ndim != 3 or 0 in array.shape:
         raise ImageError(name, f"is an array of shape {array.shape}", "give (H, W), (C, H, W) or (H, W, C)")

@@ -74,12 +74,30 @@ BAD_WORDS = frozenset(
     ]
 )
 MASK_WORDS = frozenset(
-    ["mask", "masks", "groundtruth", "gt", "annotation", "annotations", "segmentation", "segmentations"]
+    [
+        "mask",
+        "masks",
+        "groundtruth",
+        "gt",
+        "annotation",
+        "annotations",
+        "segmentation",
+        "segmentations",
+        "label",
+        "labels",
+    ]
 )
 SPLIT_WORDS = frozenset(
     ["train", "training", "test", "testing", "validation", "val", "valid", "testpublic", "testprivate"]
 )
-_NUMBERS = {"0": GOOD, "1": "defective", "false": GOOD, "true": "defective"}
+_NUMBERS = {
+    "0": GOOD,
+    "1": "defective",
+    "0.0": GOOD,
+    "1.0": "defective",
+    "false": GOOD,
+    "true": "defective",
+}
 """Labels that mean this where a list or folder has no others: whether there is a defect."""
 
 

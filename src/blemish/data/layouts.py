@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from blemish.data.folders import images_in, is_image_name, listed, subfolders, suffixes
+from blemish.data.folders import images_in, is_image_name, listed, subfolder, subfolders, suffixes
 from blemish.data.items import Item, Labelled
 from blemish.data.labels import (
     GOOD,
@@ -24,6 +24,8 @@ from blemish.data.lists import read_list
 from blemish.errors import FileError, ImageError
 
 Split = Literal["train", "test"]
+_LISTED = 6
+"""Folders that an error names, at most."""
 _LAYOUT = "lay it out as test/good, test/<type>, ground_truth/<type>, or list it in CSV"
 
 
@@ -66,11 +68,13 @@ def read_labelled(source: str | Path, good: str | None = None) -> Labelled:
     else:
         found = next((layout(source, good) for fits, layout in _LAYOUTS if fits(source, good)), Labelled([]))
         if not any(item.split == "test" for item in found.items) and not found.problems:
-            if (source / "test").is_dir():
-                raise FileError(
-                    source / "test", f"holds no folder with images ({suffixes()})", "check the layout"
-                )
-            raise FileError(source, "has no test folder", _LAYOUT)
+            if (test := subfolder(source, "test")).is_dir():
+                raise FileError(test, f"holds no folder with images ({suffixes()})", "check the layout")
+            named = [path.name for path in subfolders(source) if images_in(path)]
+            if len(named) < 2:
+                raise FileError(source, "has no test folder", _LAYOUT)
+            problem = f"has no test folder, and none of its folders is known to say good: {', '.join(named[:_LISTED])}"
+            raise FileError(source, problem, f"name that folder with --good, or {_LAYOUT}")
     _refuse_unknown_labels(source, found, good)
     return found
 
@@ -141,17 +145,14 @@ def _add_type(
             found.problems.extend(ImageError(path, "is a mask without an image", remedy) for path in paths)
 
 
-def _first(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
 def _masks_in(root: Path) -> Path | None:
     return next((path for path in subfolders(root) if plain_word(path.name) in MASK_WORDS), None)
 
 
 def is_mvtec(root: Path, good: str | None = None) -> bool:
     """True if ``root`` is a data set in the layout of MVTec AD, with training and test images."""
-    return (root / "test").is_dir() and any(label == GOOD for _, label in _types(root / "train", good))
+    test, train = subfolder(root, "test"), subfolder(root, "train")
+    return test.is_dir() and any(label == GOOD for _, label in _types(train, good))
 
 
 def good_folder(root: Path, good: str | None = None) -> Path:
@@ -162,7 +163,7 @@ def good_folder(root: Path, good: str | None = None) -> Path:
     FileError
         There is none.
     """
-    for path, label in _types(root / "train", good):
+    for path, label in _types(subfolder(root, "train"), good):
         if label == GOOD:
             return path
     raise FileError(
@@ -172,24 +173,24 @@ def good_folder(root: Path, good: str | None = None) -> Path:
 
 def _mvtec(root: Path, good: str | None) -> Labelled:
     found = Labelled([])
-    _add(found, root, root / "train", "train", good, None)
-    _add(found, root, root / "test", "test", good, _masks_in(root))
+    _add(found, root, subfolder(root, "train"), "train", good, None)
+    _add(found, root, subfolder(root, "test"), "test", good, _masks_in(root))
     return found
 
 
 def _mvtec_2(root: Path, good: str | None) -> Labelled:
     found = Labelled([])
     for part in ("train", "validation"):
-        _add(found, root, root / part, "train", good, None)
-    test = root / "test_public"
+        _add(found, root, subfolder(root, part), "train", good, None)
+    test = subfolder(root, "test_public")
     _add(found, root, test, "test", good, _masks_in(test))
     return found
 
 
 def _visa(root: Path, good: str | None) -> Labelled:
     found = Labelled([])
-    data = root / "Data"
-    _add(found, root, data / "Images", "test", good, _first(data, ["Masks"]))
+    data = subfolder(root, "Data")
+    _add(found, root, subfolder(data, "Images"), "test", good, _masks_in(data))
     return found
 
 
@@ -205,9 +206,9 @@ def _has_labels(root: Path, good: str | None) -> bool:
 
 
 _LAYOUTS: list[tuple[Callable[[Path, str | None], bool], Callable[[Path, str | None], Labelled]]] = [
-    (lambda root, good: (root / "test").is_dir(), _mvtec),
-    (lambda root, good: (root / "test_public").is_dir(), _mvtec_2),
-    (lambda root, good: (root / "Data" / "Images").is_dir(), _visa),
+    (lambda root, good: subfolder(root, "test").is_dir(), _mvtec),
+    (lambda root, good: subfolder(root, "test_public").is_dir(), _mvtec_2),
+    (lambda root, good: subfolder(subfolder(root, "Data"), "Images").is_dir(), _visa),
     (_has_labels, _by_label),
 ]
 
@@ -242,5 +243,5 @@ def refuse_root(source: Path, good: str | None = None) -> None:
         raise FileError(
             source,
             "is a data set with train and test folders",
-            f"name one part: {good_folder(source, good)} or {source / 'test'}",
+            f"name one part: {good_folder(source, good)} or {subfolder(source, 'test')}",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,18 +13,18 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from blemish.data.items import Item
-from blemish.data.labels import counted_labels, normal_labels
+from blemish.data.labels import counted_labels, normal_labels, plain_word
 from blemish.errors import FileError
 
 _COLUMNS = {
-    "path": ("path", "image", "file", "filename", "file_name", "image_path"),
-    "label": ("label", "class", "target", "verdict"),
-    "mask": ("mask", "mask_path", "ground_truth", "gt"),
+    "path": ("path", "image", "file", "filename", "imagepath", "filepath", "imagefile", "imagename", "img"),
+    "label": ("label", "class", "target", "verdict", "isdefect", "isdefective", "isanomaly", "isanomalous"),
+    "mask": ("mask", "maskpath", "groundtruth", "gt"),
     "split": ("split", "set", "subset"),
     "group": ("group",),
     "object": ("object", "category"),
 }
-"""Each column, and the names that its heading may have."""
+"""Each column, and the names that its heading may have, by :func:`~blemish.data.labels.plain_word`."""
 _DELIMITERS = ",;\t|"
 _SPLITS: dict[str, Literal["train", "test"] | None] = {
     "": None,
@@ -31,7 +32,12 @@ _SPLITS: dict[str, Literal["train", "test"] | None] = {
     "training": "train",
     "test": "test",
     "testing": "test",
+    "val": "train",
+    "valid": "train",
+    "validation": "train",
 }
+_SEPARATOR = re.compile(rf"sep=([{_DELIMITERS}])", re.I)
+"""First line by which a spreadsheet says what separates the columns."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -89,9 +95,14 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
         line = text[: text.index("\0")].count("\n") + 1
         raise FileError(source, f"line {line} holds a NUL byte", "correct the line")
     first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
-    delimiter = max(_DELIMITERS, key=first.count)
+    separator = _SEPARATOR.fullmatch(first.strip('"'))
+    delimiter = separator[1] if separator else max(_DELIMITERS, key=first.count)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
+        )
+        if separator:
+            next(reader)
         header = _header(source, next((row for row in reader if any(cell.strip() for cell in row)), []))
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -99,14 +110,20 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if len(row) != len(header):
                 problem = f"line {reader.line_num} has {len(row)} cells where the header has {len(header)}"
                 raise FileError(source, problem, "correct the line")
-            yield reader.line_num, dict(zip(header, (cell.strip() for cell in row), strict=True))
+            yield reader.line_num, dict(zip(header, map(_cell, row), strict=True))
     except csv.Error as error:
         raise FileError(source, f"is no valid CSV ({error})", "correct the line") from error
 
 
+def _cell(text: str) -> str:
+    """The text of a cell, empty where pandas writes that there is none."""
+    text = text.strip()
+    return "" if text in {"nan", "NaN"} else text
+
+
 def _header(source: Path, cells: list[str]) -> list[str]:
     """The names of the columns, those of other headings under the name that is meant."""
-    given = [cell.strip().lower() for cell in cells]
+    given = [plain_word(cell) for cell in cells]
     known = {heading: column for column, headings in _COLUMNS.items() for heading in headings}
     named = [known.get(cell, cell) for cell in given]
     # A heading by its own name goes before one that only means the same.
@@ -133,7 +150,7 @@ def _item(source: Path, line: int, row: dict[str, str], meaning: dict[str, str])
     split = row.get("split", "").lower()
     if split not in _SPLITS:
         problem = f"line {line} has the split {row['split']!r}"
-        raise FileError(source, problem, "write train, test or nothing")
+        raise FileError(source, problem, "write train, validation, test or nothing")
     label = meaning[row["label"]] if row.get("label") else None
     masks = row.get("mask", "").replace(";", "|").split("|")
     return Item(

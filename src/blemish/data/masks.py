@@ -107,6 +107,29 @@ def read_masks(
     return marked
 
 
+def checked_masks(
+    paths: Sequence[Path], *, size: tuple[int, int], image: Path, is_good: bool
+) -> tuple[NDArray[np.bool_] | None, ImageError | None]:
+    """The masks of an image together (H, W), and what cannot be right about them; None of either where there is none.
+
+    A good image has no mask, and one that marks something contradicts its label.
+    """
+    try:
+        marked = read_masks(paths, size=size, image=image)
+    except ImageError as problem:
+        return None, problem.without_frames()
+    if not is_good:
+        return marked, doubt(paths, marked)
+    if marked is None or not marked.any():
+        return None, None
+    contradiction = ImageError(
+        paths[0],
+        f"marks a defect on {image.name}, which is labelled good",
+        "correct the label, or leave the mask out",
+    )
+    return None, contradiction
+
+
 def doubt(paths: Sequence[Path], marked: NDArray[np.bool_] | None) -> ImageError | None:
     """What is odd about the masks of a defective image: that they mark nothing, or most of it; None otherwise."""
     if marked is None:

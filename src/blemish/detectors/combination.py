@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ LARGEST = 30.0
 """Largest logarithm of a term of the soft maximum."""
 
 CombinationRule = Literal["weighted-mean", "soft-maximum"]
+
+T = TypeVar("T")
 
 
 class CombinedModel:
@@ -99,6 +101,10 @@ class CombinedModel:
         weights, shown = self.weights, self._reconstructing
         return [number for number in range(len(weights)) if weights[number] or number == shown]
 
+    def each(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """``function`` of each of ``items``, which do not depend on each other; one after another here."""
+        return list(map(function, items))
+
     def window(self, size: tuple[int, int], rows: slice, columns: slice) -> tuple[slice, slice]:
         """Window of all members where it is the same; else the whole image, because each member has its own tiles."""
         windows = [self.models[number].window(size, rows, columns) for number in self.used]
@@ -110,8 +116,8 @@ class CombinedModel:
         """As :meth:`~blemish.detectors.contracts.AnomalyModel.maps`."""
         shown: AnomalyMaps | None = None
         values: list[Floats | None] = [None] * len(self.models)
-        for number in self.used:
-            maps = self.models[number].maps(x, hidden=hidden)
+        found = self.each(lambda number: self.models[number].maps(x, hidden=hidden), self.used)
+        for number, maps in zip(self.used, found, strict=True):
             shown = maps if number == self._reconstructing else shown
             values[number] = self.normalised(number, maps.anomaly)
         if self.combination == "soft-maximum":
@@ -131,13 +137,17 @@ class CombinedModel:
         assert self.score is not None, "a soft maximum needs the score of the detector"
         scales, powers = self.scale_values, self.power_values
         total = soft_maximum(values, scales, powers, weights)
-        scores = [
-            None if value is None or not weight else np.array(self.score(value), np.float32)
-            for value, weight in zip(values, weights, strict=True)
+        counting = [
+            number
+            for number, (value, weight) in enumerate(zip(values, weights, strict=True))
+            if value is not None and weight
         ]
-        own = self.score(total)
+        own, *found = self.each(self.score, [total, *(values[number] for number in counting)])
         if own <= 0:
             return total
+        scores: list[NDArray[np.floating] | None] = [None] * len(values)
+        for number, score in zip(counting, found, strict=True):
+            scores[number] = np.array(score, np.float32)
         return total * np.float32(float(soft_maximum(scores, scales, powers, weights)) / own)
 
 

@@ -38,14 +38,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from blemish.detectors.inside import inside_at, mean_inside
 from blemish.detectors.map_normaliser import resized_map
-from blemish.detectors.wide_structure import (
-    CHANNELS,
-    mean_inside,
-    places_inside,
-    projected_structure,
-    structure_at,
-)
+from blemish.detectors.wide_structure import CHANNELS, projected_structure, structure_at
 from blemish.errors import TooSmallError
 from blemish.similarity.windows import Window, window_mean
 
@@ -80,7 +75,7 @@ class FeatureExtractor(nn.Module):
     ignores_light: bool = False
     """Whether a · x + b, a > 0, has the features of x."""
     takes_inside: bool = False
-    """Whether :meth:`reduced`, :meth:`forward`, :meth:`projected` and :meth:`drawn` take a mask ``inside`` (N, H, W) of the places inside the image as
+    """Whether :meth:`reduced` and :meth:`forward` take a mask ``inside`` (N, H, W) of the places inside the image as
     well, to keep the others out of statistics of the whole image; pixels outside repeat the border of the image."""
 
     def reduced(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -96,16 +91,20 @@ class FeatureExtractor(nn.Module):
 
     def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
         """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
-        projected: Tensor = ((self(x) if inside is None else self(x, inside)) - mean) @ basis
+        projected: Tensor = (self._features(x, inside) - mean) @ basis
         return projected
 
-    def drawn(self, x: Tensor, draw: Callable[[int], Tensor], inside: Tensor | None = None) -> Tensor:
+    def drawn(self, x: Tensor, draw: Callable[[int, int], Tensor], inside: Tensor | None = None) -> Tensor:
         """Features of some places of one reduced image (1, C', H', W'): (n, f).
 
-        ``draw`` gives the numbers (n,) of the places from how many there are.
+        ``draw`` gives the numbers (n,) of the places from their rows and columns.
         """
-        features: Tensor = (self(x) if inside is None else self(x, inside)).flatten(0, 2)
-        return features[draw(len(features))]
+        features = self._features(x, inside)
+        return features.flatten(0, 2)[draw(features.shape[1], features.shape[2])]
+
+    def _features(self, x: Tensor, inside: Tensor | None) -> Tensor:
+        features: Tensor = self(x, inside) if inside is not None and self.takes_inside else self(x)
+        return features
 
     def check(self, height: int, width: int) -> None:
         """Refuse an image that is too small.
@@ -178,10 +177,10 @@ class Structure(FeatureExtractor):
             return super().projected(x, mean, basis, inside)
         return projected_structure(x, self.patch, self.stride, self.floor, mean, basis, inside)
 
-    def drawn(self, x: Tensor, draw: Callable[[int], Tensor], inside: Tensor | None = None) -> Tensor:
+    def drawn(self, x: Tensor, draw: Callable[[int, int], Tensor], inside: Tensor | None = None) -> Tensor:
         if x.shape[1] <= CHANNELS:
             return super().drawn(x, draw, inside)
-        places = draw((x.shape[2] // self.stride + 1) * (x.shape[3] // self.stride + 1))
+        places = draw(x.shape[2] // self.stride + 1, x.shape[3] // self.stride + 1)
         return structure_at(x, self.patch, self.stride, self.floor, places, inside)
 
 
@@ -299,10 +298,12 @@ def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor |
     patches = patches.view(n, channels, patch * patch, -1)
     patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
     deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
-    counted = None if inside is None else places_inside(inside, stride)[:, None]
-    mean = mean_inside(deviation, (2,), counted).clamp(min=1e-6)
+    size = (height // stride + 1, width // stride + 1)
+    if inside is not None:
+        inside = inside_at(inside, stride, 0, size).view(n, 1, -1)
+    mean = mean_inside(deviation, (2,), inside).clamp(min=1e-6)
     patches = patches / (deviation + floor * mean)
-    return patches.transpose(1, 2).reshape(n, height // stride + 1, width // stride + 1, -1)
+    return patches.transpose(1, 2).reshape(n, *size, -1)
 
 
 def _too_small(height: int, width: int, patch: int) -> TooSmallError:

@@ -14,16 +14,14 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.detectors.feature_extractors import FeatureExtractor
+from blemish.detectors.inside import absent_outside, inside_at, without_absent
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
 from blemish.detectors.principal_components import principal_components
-from blemish.detectors.wide_structure import places_inside
-from blemish.preprocessing.absent import filled, inside_places, mask_at, resized_mask
 
 SAMPLE = 40_000
 """Features that the principal components are computed from, at most."""
@@ -195,13 +193,13 @@ class PatchBank(nn.Module):
         reduced = self._reduced(x)
         view = self._resized(reduced) if self.by_place else reduced
         # What is absent must not fade into its neighbours.
-        values, _ = _without_absent(self.normaliser(self._distances(view, without))[:, None])
+        values, _ = without_absent(self.normaliser(self._distances(view, without))[:, None])
         fine = _upsampled(
             values, self.extractor.stride, self.extractor.offset, (view.shape[2], view.shape[3])
         )
         fine = resized_map(fine, (reduced.shape[2], reduced.shape[3]))
         fine = resized_map(fine, (x.shape[2], x.shape[3]))
-        _, inside = _without_absent(x)
+        _, inside = without_absent(x)
         return fine if inside is None else fine * inside[:, None]
 
     def distances(self, x: Tensor, without: int | None = None) -> Tensor:
@@ -229,33 +227,27 @@ class PatchBank(nn.Module):
         return (squares / (2 * len(self.mean))).clamp(min=0).sqrt()
 
     def _reduced(self, x: Tensor) -> Tensor:
-        known, inside = _without_absent(x)
+        known, inside = without_absent(x)
         if inside is None:
             return self.extractor.reduced(x)
         more = (inside,) if self.extractor.takes_inside else ()
-        return _absent_outside(self.extractor.reduced(known, *more), inside)
+        return absent_outside(self.extractor.reduced(known, *more), inside)
 
     def _resized(self, reduced: Tensor) -> Tensor:
         """A reduced image at the size of the bank."""
-        known, inside = _without_absent(reduced)
+        known, inside = without_absent(reduced)
         resized = resized_map(known, self._shape)
-        return resized if inside is None else _absent_outside(resized, inside)
+        return resized if inside is None else absent_outside(resized, inside)
 
     def _features(self, view: Tensor) -> Tensor:
         """Projected features (N, h, w, k) of a view, NaN at places outside the image."""
-        known, inside = _without_absent(view)
-        own = self.extractor
+        known, inside = without_absent(view)
+        projected = self.extractor.projected(known, self.mean, self.basis, inside)
         if inside is None:
-            return own.projected(view, self.mean, self.basis)
-        more = (inside,) if own.takes_inside else ()
-        features = own.projected(known, self.mean, self.basis, *more)
-        return features.masked_fill(~self._places(inside, features)[..., None], math.nan)
-
-    def _places(self, inside: Tensor, features: Tensor) -> Tensor:
-        """Mask (N, h, w) of the places of ``features`` (N, h, w, f) that lie ``inside`` (N, H, W)."""
-        own, size = self.extractor, (features.shape[1], features.shape[2])
-        masks = [mask_at(one, own.stride, own.offset, size) for one in inside.cpu().numpy()]
-        return torch.from_numpy(np.stack(masks)).to(features.device)
+            return projected
+        size = (projected.shape[1], projected.shape[2])
+        places = inside_at(inside, self.extractor.stride, self.extractor.offset, size)
+        return projected.masked_fill(~places[..., None], math.nan)
 
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
@@ -272,18 +264,18 @@ class PatchBank(nn.Module):
         )
 
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        known, inside = _without_absent(view)
-        own = self.extractor
-        if inside is None:
-            return own.drawn(view, lambda places: torch.randperm(places, generator=generator)[:count])
-        if own.takes_inside:
-            numbers = places_inside(inside, own.stride)[0].nonzero()[:, 0]
-            return own.drawn(
-                known, lambda _: numbers[torch.randperm(len(numbers), generator=generator)[:count]], inside
+        known, inside = without_absent(view)
+
+        def draw(rows: int, columns: int) -> Tensor:
+            if inside is None:
+                return torch.randperm(rows * columns, generator=generator)[:count]
+            own = self.extractor
+            places = (
+                inside_at(inside, own.stride, own.offset, (rows, columns)).flatten().nonzero()[:, 0].cpu()
             )
-        features: Tensor = own(known)
-        features = features[self._places(inside, features)]
-        return features[torch.randperm(len(features), generator=generator)[:count]]
+            return places[torch.randperm(len(places), generator=generator)[:count]]
+
+        return self.extractor.drawn(known, draw, inside)
 
     def _nearest_images(self, queries: Tensor, left_out: Tensor | None) -> Tensor:
         """Numbers in the bank of the images nearest to ``queries`` (h, w, k), by their mean over every other place: (n,).
@@ -352,27 +344,6 @@ def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, 
     if len(members) == 1:
         return rows
     return {number: torch.cat(members[groups[number]]) for number in rows}
-
-
-def _without_absent(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Images (N, C, H, W) with the nearest pixels inside in place of what is NaN, and where they reach (N, H, W)."""
-    if not x.isnan().any():
-        return x, None
-    images = list(x.cpu().numpy())
-    masks = [inside_places(image) for image in images]
-    known = np.stack([filled(image, mask) for image, mask in zip(images, masks, strict=True)])
-    inside = [
-        np.ones(image.shape[1:], np.bool_) if mask is None else mask
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    return torch.from_numpy(known).to(x.device), torch.from_numpy(np.stack(inside)).to(x.device)
-
-
-def _absent_outside(x: Tensor, inside: Tensor) -> Tensor:
-    """Images (N, C, h, w) with NaN outside ``inside`` (N, H, W)."""
-    size = (x.shape[2], x.shape[3])
-    masks = np.stack([resized_mask(one, size) for one in inside.cpu().numpy()])
-    return x.masked_fill(~torch.from_numpy(masks).to(x.device)[:, None], math.nan)
 
 
 def _present(bank: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blemish.detectors.inside import inside_at, mean_inside
+
 CHANNELS = 8
 """Channels that are taken together; images of no more of them are taken as a whole."""
 
@@ -26,18 +28,14 @@ def projected_structure(
     basis: Tensor,
     inside: Tensor | None = None,
 ) -> Tensor:
-    """Structure of each patch of ``x`` (N, C, H, W) without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k).
-
-    ``inside`` (N, H, W) marks the pixels inside the images, where some are not.
-    """
+    """Structure of each patch of ``x`` (N, C, H, W) without ``mean`` (f,), on ``basis`` (f, k): (N, h, w, k)."""
     squares = products = torch.zeros(1, device=x.device)
     for rows, patches in _centred(x, patch, stride):  # (N, g · patch², h · w)
         squares = squares + patches.square().sum(1)
         products = products + patches.transpose(1, 2) @ basis[rows]  # (N, h · w, k)
-    counted = None if inside is None else places_inside(inside, stride)
-    contrast = _contrast(squares, len(basis), floor, counted)
-    height, width = x.shape[2] // stride + 1, x.shape[3] // stride + 1
-    return (products / contrast[..., None] - mean @ basis).view(len(x), height, width, -1)
+    size = (x.shape[2] // stride + 1, x.shape[3] // stride + 1)
+    contrast = _contrast(squares, len(basis), floor, _places(inside, stride, size))
+    return (products / contrast[..., None] - mean @ basis).view(len(x), *size, -1)
 
 
 def structure_at(
@@ -50,24 +48,9 @@ def structure_at(
         squares = squares + patches.square().sum(1)
         parts.append(patches[0][:, places].T)
     features = torch.cat(parts, 1)
-    counted = None if inside is None else places_inside(inside, stride)
-    return features / _contrast(squares, features.shape[1], floor, counted)[0, places, None]
-
-
-def places_inside(inside: Tensor, stride: int) -> Tensor:
-    """Mask (N, H, W) of pixels at the middles of patches: (N, h · w), h = ⌊H / stride⌋ + 1."""
-    rows, columns = (
-        torch.arange(side // stride + 1, device=inside.device).mul(stride).clamp(max=side - 1)
-        for side in inside.shape[1:]
-    )
-    return inside[:, rows][:, :, columns].flatten(1)
-
-
-def mean_inside(x: Tensor, axes: tuple[int, ...], inside: Tensor | None) -> Tensor:
-    """Mean of ``x`` over ``axes``, which are kept, where ``inside``; of all of it where that is None."""
-    if inside is None:
-        return x.mean(axes, keepdim=True)
-    return (x * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp(min=1)
+    size = (x.shape[2] // stride + 1, x.shape[3] // stride + 1)
+    contrast = _contrast(squares, features.shape[1], floor, _places(inside, stride, size))
+    return features / contrast[0, places, None]
 
 
 def _centred(x: Tensor, patch: int, stride: int) -> Iterator[tuple[slice, Tensor]]:
@@ -80,6 +63,11 @@ def _centred(x: Tensor, patch: int, stride: int) -> Iterator[tuple[slice, Tensor
             slice(begin, begin + some.shape[1] * patch * patch),
             (patches - patches.mean(2, keepdim=True)).flatten(1, 2),
         )
+
+
+def _places(inside: Tensor | None, stride: int, size: tuple[int, int]) -> Tensor | None:
+    """``inside`` (N, H, W) at the patches: (N, h · w)."""
+    return None if inside is None else inside_at(inside, stride, 0, size).flatten(1)
 
 
 def _contrast(squares: Tensor, features: int, floor: float, inside: Tensor | None) -> Tensor:

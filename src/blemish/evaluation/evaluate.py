@@ -19,7 +19,7 @@ from blemish.data.fingerprint import Fingerprint, file_sha256
 from blemish.data.items import Item
 from blemish.data.labels import GOOD, counted_labels
 from blemish.data.layouts import read_labelled
-from blemish.data.masks import doubt, read_masks
+from blemish.data.masks import checked_masks
 from blemish.decision import (
     PIXEL_FIGURES,
     PixelMetrics,
@@ -242,21 +242,17 @@ def _evaluate(
         labels.append(label)
         scores.append(found.score)
         seconds.append(found.seconds)
-        if label == "good":
+        is_good = label == GOOD
+        mask, doubted = checked_masks(item.masks, size=found.size, image=item.path, is_good=is_good)
+        if doubted is not None:
+            observer.problem(doubted)
+            problems.append(doubted)
+        if is_good:
             pixels.update(found.map)
+        elif mask is None or not mask.any():
+            without_mask += 1
         else:
-            try:
-                mask = read_masks(item.masks, size=found.size, image=item.path)
-                doubted = doubt(item.masks, mask)
-            except ImageError as problem:
-                doubted, mask = problem.without_frames(), None
-            if doubted is not None:
-                observer.problem(doubted)
-                problems.append(doubted)
-            if mask is None or not mask.any():
-                without_mask += 1
-            else:
-                pixels.update(found.map, mask, group=label)
+            pixels.update(found.map, mask, group=label)
         if folder is not None:
             folder.add(one, observer, label)
     if not labels:

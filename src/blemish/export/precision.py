@@ -125,8 +125,8 @@ def cost_of(before: Detector, after: Detector, images: Sequence[LoadedImage]) ->
         for number, one in enumerate([x, *altered]):
             labels.append(number > 0)
             for own, detector in zip(scores, (before, after), strict=True):
-                shown = detector.examine(absent_outside(one, placed.inside))[0]
-                own.append(judge(detector.score, placed, shown)[0])
+                anomaly, _ = detector.examine(absent_outside(one, placed.inside))
+                own.append(judge(detector.score, placed, anomaly)[0])
     good = ~np.array(labels)
     auroc = tuple(roc_auc(labels, own) for own in scores)
     rejected = tuple(

@@ -66,29 +66,26 @@ class PreprocessedImage(NamedTuple):
 
         What is not in the image can be no anomaly, in calibration and in inspection.
         """
-        return _judged(anomaly_map, self._inside(anomaly_map.shape))
+        return _judged(anomaly_map, self._judged_places(anomaly_map.shape))
 
     def judged_classes(
         self, anomaly_map: NDArray[np.float32]
     ) -> Iterator[tuple[RegionClass, NDArray[np.float32]]]:
         """Each class of regions, and an anomaly map (h, w) as of :meth:`judged` where only it is judged."""
         assert self.area is not None
-        inside = self._inside(anomaly_map.shape)
+        judged = self._judged_places(anomaly_map.shape)
         marked = self.area.labels(self.image.height, self.image.width)
         labels = largest_of(
             self._placed(marked == number, anomaly_map.shape)
             for number in range(1, 1 + len(self.area.classes))
         )
         for number, one in enumerate(self.area.classes, start=1):
-            yield one, _judged(anomaly_map, inside & (labels == number))
+            yield one, _judged(anomaly_map, judged & (labels == number))
 
-    def _inside(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    def _judged_places(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
         """Places (h, w) of the network that lie in the image and in the judged area."""
-        height, width = size
-        inside = np.ones(size, np.bool_)
+        inside = np.ones(size, np.bool_) if self.inside is None else self.inside
         shape = (self.image.height, self.image.width)
-        if self.pose is not None:
-            inside = inside_image(shape, self.pose, Crop(height=height, width=width), self.scale)
         if self.area is not None:
             inside = inside & (self._placed(self.area.mask(*shape), size) > 0.5)
         return inside
@@ -109,8 +106,11 @@ class PreprocessedImage(NamedTuple):
         back: NDArray[np.float32] = self._back(values[None], None)[0]
         if self.area is not None:
             back = np.where(self.area.mask(*back.shape), back, np.minimum(back, 0)).astype(np.float32)
-            if self.area.classes:
-                back /= np.array([1, *self.area.scales], np.float32)[self.area.labels(*back.shape)]
+            for number, scale in enumerate(
+                self.area.scales, start=1
+            ):  # class by class, as large images are many pixels
+                labels = self.area.labels(*back.shape)
+                np.divide(back, np.float32(scale), out=back, where=labels == number)
         return back
 
     def image_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:

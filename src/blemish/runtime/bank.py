@@ -76,7 +76,7 @@ class ArrayBank:
         view = reduced
         if self.size is not None:
             view, inside = _filled_again(resized_array(reduced, self.size), inside)
-        features = self.extractor.projected(view, self.mean, self.basis, inside)  # (h, w, k)
+        features = self.extractor.projected(view, inside, self.mean, self.basis)  # (h, w, k)
         if inside is not None:
             size = (features.shape[0], features.shape[1])
             own = self.record.extractor

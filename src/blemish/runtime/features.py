@@ -33,14 +33,14 @@ class FeatureArrays(Protocol):
 
     record: ExportedExtractor
 
-    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         """Image (C', h, w) that the features are taken of.
 
         ``inside`` (H, W) marks the places inside the image, where some are not; others are left out of statistics of the
         whole image.
         """
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         """Features of :meth:`reduced` images without ``mean`` (f,), on ``basis`` (f, k): (h, w, k)."""
 
 
@@ -50,10 +50,10 @@ class StructureFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         patch = self.record.patch
         if min(view.shape[1:]) <= patch // 2:
             size = view.shape[1], view.shape[2]
@@ -81,7 +81,7 @@ class StructureFeatures:
 class LocalContrastFeatures(StructureFeatures):
     """Structure of local contrast; see :func:`blemish.detectors.feature_extractors.local_contrast`."""
 
-    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         x = x - _mean_inside(x, inside)
         mu_x = _window_mean(x)
         sigma_x = np.sqrt(np.maximum(_window_mean(x * x) - mu_x * mu_x, 0))
@@ -97,10 +97,10 @@ class ColourFeatures:
     def __init__(self, record: ExportedExtractor) -> None:
         self.record = record
 
-    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         means = _patches(view, self.record.patch, self.record.stride).mean(3)  # (h, w, C)
         found: Floats = (means - mean) @ basis
         return found
@@ -113,10 +113,10 @@ class GraphFeatures:
         self.record = record
         self.session = session
 
-    def reduced(self, x: Floats, inside: Mask | None = None) -> Floats:
+    def reduced(self, x: Floats, inside: Mask | None) -> Floats:
         return x
 
-    def projected(self, view: Floats, mean: Floats, basis: Floats, inside: Mask | None = None) -> Floats:
+    def projected(self, view: Floats, inside: Mask | None, mean: Floats, basis: Floats) -> Floats:
         found = self.session({IMAGE: view[np.newaxis]})[0]  # (h, w, f)
         projected: Floats = (found - mean) @ basis
         return projected

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from blemish.detectors.combination import CombinationRule, CombinedModel
+from blemish.detectors.combination import CombinationRule, CombinedModel, T
 from blemish.detectors.contracts import AnomalyModel, Floats
 from blemish.detectors.filter_deviation import FilterDeviation
 from blemish.detectors.map_arrays import MapScale
@@ -24,7 +26,7 @@ from blemish.runtime.record import (
     ExportedMemory,
     ExportedNetwork,
 )
-from blemish.runtime.sessions import Session, open_session
+from blemish.runtime.sessions import Session, open_session, threads
 
 TILES, SHOWN, PLANES = "tiles", "shown", "planes"
 """Names of the inputs and of the output of a network's graph."""
@@ -109,6 +111,15 @@ class RuntimeEnsemble(CombinedModel):
     @property
     def is_compressed(self) -> list[bool]:
         return [number in self._normalisers for number in range(len(self.models))]
+
+    def each(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """As :meth:`CombinedModel.each`, at the same time: members compute outside Python, and none on all cores well."""
+        count = min(threads(), len(items))
+        if count < 2:
+            return super().each(function, items)
+        # A pool of its own for each image costs 0.1 ms, and leaves no threads behind in a process that may fork.
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(function, items))
 
     def normalised(self, number: int, values: Floats) -> Floats:
         return self._normalisers[number](values) if number in self._normalisers else values

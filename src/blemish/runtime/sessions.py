@@ -51,9 +51,12 @@ def open_session(runtime: RuntimeName, graph: bytes, weights: bytes | None = Non
             ) from None
 
 
-def _threads() -> int | None:
+def threads() -> int:
+    """Threads that a model may take: as :data:`THREADS_VARIABLE` says, or one for each core of this process."""
     value = os.environ.get(THREADS_VARIABLE, "")
-    return int(value) if value.isdecimal() and int(value) > 0 else None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(runtime: RuntimeName) -> str:
@@ -67,9 +70,7 @@ def _onnx(graph: bytes, weights: bytes | None, path: Path) -> Session:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
-    threads = _threads()
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads()
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     outputs = [one.name for one in session.get_outputs()]
     _check_outputs(outputs, path)
@@ -90,9 +91,7 @@ def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
     core = openvino.Core()
     # By default the precision depends on the processor, and so would the score.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    threads = _threads()
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
+    settings["INFERENCE_NUM_THREADS"] = threads()
     read = core.read_model(model=graph, weights=weights or b"")
     _check_outputs([one.any_name for one in read.outputs], path)
     compiled = core.compile_model(read, "CPU", settings)

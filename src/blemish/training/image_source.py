@@ -74,8 +74,13 @@ class ImageSource:
         usable, copies = with_copies_in_groups(usable, sha256)
         self.notes: tuple[str, ...] = ()
         if copies:
+            are, stay, them = (
+                ("is a copy of another", "stays", "it")
+                if copies == 1
+                else ("are copies of others", "stay", "them")
+            )
             self.notes = (
-                f"{counted(copies, 'image')} of these are copies of others, byte by byte, and stay with them.",
+                f"{counted(copies, 'image')} of these {are}, byte by byte, and {stay} with {them}.",
             )
             observer.stage(self.notes[0])
         before: dict[str, str] = {}
