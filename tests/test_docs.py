@@ -297,6 +297,17 @@ def result_rows() -> list[str]:
         random = max(method["image_auroc"] for method in found["random_weights"].values())
         trivial = max(found["trivial_statistics"].values())
         rows.append(f"| {family} | {random:.2f} | {trivial:.2f} |")
+    for name, words in COLOUR.items():
+        members = _detection(f"members-{name}")
+        kinds = [
+            {row["seed"]: row["kinds"] for row in members if row["name"] == own}
+            for own in ("without colour bank", "all, as fitted")
+        ]
+        for kind in kinds[0][0]:
+            if kind in ("empty", "lamp_off", "two"):
+                continue
+            values = (f"{fmean(one[kind] for one in by_seed.values()):.3f}" for by_seed in kinds)
+            rows.append(f"| {words} | {kind} | {' | '.join(values)} |")
     training, startup = (_json(f"benchmarks/results/{name}.json") for name in ("training", "startup"))
     rows += [
         f"| {name} | {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) |"
@@ -315,6 +326,14 @@ def result_rows() -> list[str]:
         for name, found in own.items()
     ]
     return rows
+
+
+COLOUR = {
+    "figures-strength-0_3-2m": "figures, strength 0.3",
+    "figures-2m": "figures",
+    "weave-2m": "weave",
+}
+"""Tables of a bank of colour among the members, in words."""
 
 
 def result_phrases() -> Iterator[str]:
@@ -361,6 +380,15 @@ def result_phrases() -> Iterator[str]:
             yield f"{real[2]:.3f} beside {_named(rows, 'all, as fitted')['image_auroc']:.3f}"
         else:
             yield f"together {_named(rows, 'all, as fitted')['image_auroc']:.3f}"
+    faint = _json("benchmarks/results/detection-members-figures-strength-0_3-2m.json")
+    bank = fmean(row["kinds"]["stain"] for row in faint["rows"] if row["name"] == "colour bank alone")
+    yield f"The bank alone sees {bank:.3f} of the faint stains"
+    seconds = {
+        name: fmean(row["fill_seconds"] for row in faint["costs"] if row["name"] == name)
+        for name in ("colour bank", "memory bank")
+    }
+    yield f"{seconds['colour bank']:.1f} s of a fit on 120 images of figures"
+    yield f"memory bank of structure takes {seconds['memory bank']:.1f} s"
     few = [
         fmean(row["auroc"] for row in _detection("few-mvtec_screw") if row["good"] == good)
         for good in (5, 20, 80)

@@ -129,7 +129,7 @@ def command(options: argparse.Namespace, given: Sequence[str]) -> str:
 def stem_of(options: argparse.Namespace) -> str:
     """Name of the results, without an ending."""
     names = [dataset.resolve().stem for dataset in options.datasets]
-    strength = f"strength-{options.strength:g}" if options.strength != 1 else None
+    strength = f"strength-{options.strength:g}".replace(".", "_") if options.strength != 1 else None
     return "-".join(["detection", options.question, *names, *filter(None, [strength, options.budget])])
 
 

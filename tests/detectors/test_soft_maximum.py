@@ -214,8 +214,8 @@ def test_filters_alone_count_in_any_layout() -> None:
 class InChannels(Source):
     """The images of :class:`Source` in three channels: each as it is, or the last one inverted."""
 
-    def __init__(self, *, is_coloured: bool, is_posed: bool = True) -> None:
-        super().__init__(is_board=True, is_posed=is_posed)
+    def __init__(self, *, is_coloured: bool) -> None:
+        super().__init__(is_board=True)
         self.parts = {
             part: good._replace(images=[in_channels(x, is_coloured=is_coloured) for x in good.images])
             for part, good in self.parts.items()
@@ -226,12 +226,12 @@ def in_channels(x: np.ndarray, *, is_coloured: bool) -> np.ndarray:
     return np.concatenate([x, x, 1 - x if is_coloured else x])
 
 
-def test_a_bank_of_colour_counts_where_an_object_in_one_pose_has_colour() -> None:
+def test_a_bank_of_colour_counts_where_the_images_have_colour() -> None:
     model = ensemble(bank(), ColourMemoryBank())
     record = model.fit(InChannels(is_coloured=True), Run())
     assert model.weights == [0.5, 0.5]
     assert model.sees_areas
-    assert any("The object has colour" in note for note in record.notes)
+    assert any("The images have colour" in note for note in record.notes)
     x = in_channels(images(1, 5, is_board=True)[0], is_coloured=True)
     turned = x.copy()
     turned[:, 16:40, 16:40] = np.roll(x, 1, 0)[:, 16:40, 16:40]
@@ -249,11 +249,3 @@ def test_grey_images_in_three_channels_have_the_scores_that_they_have_without_a_
     assert any("colour is not compared" in note for note in record.notes)
     x = in_channels(images(1, 5, is_board=True)[0], is_coloured=False)
     np.testing.assert_array_equal(with_colour.maps(x).anomaly, without.maps(x).anomaly)
-
-
-def test_without_a_pose_the_filters_look_at_colour_and_no_bank_of_its_own_does() -> None:
-    model = ensemble(bank(), FilterBank(), ColourMemoryBank())
-    record = model.fit(InChannels(is_coloured=True, is_posed=False), Run())
-    assert model.weights == [0.5, 0.5, 0.0]
-    assert model.sees_areas
-    assert not any("colour" in note for note in record.notes)

@@ -42,8 +42,8 @@ HELD_OUT = 48
 """Held-out images that the members are read on, at most."""
 FEWEST = 32
 """Good images that the members are read on, at least, where there are so many."""
-COLOUR_COUNTS = "The object has colour: an even change of colour or brightness of an area can be found, beside changes of structure."
-COLOUR_IS_ABSENT = "The channels of the images are alike, so colour is not compared."
+COLOUR_COUNTS = "The images have colour: an even change of colour or brightness of an area can be found, beside changes of structure."
+COLOUR_IS_ABSENT = "The channels of the images hardly differ, so colour is not compared."
 LAYOUT_IMAGES = 64
 """Training images that the layout is read from, at most."""
 SHARPNESS = 2.0
@@ -65,8 +65,7 @@ class SoftMaximumSelection:
     """Fit of an ensemble by soft maximum: banks and filters first, then the networks, then scales and powers.
 
     Whether places matter to the memory banks follows from the layout of the images. Filters do not count where an
-    object is in one pose: its own edges are what they answer to. There a bank of colour counts in their stead, if the
-    object has colour; on a texture, where filters count, it lost more than it found.
+    object is in one pose: its own edges are what they answer to. A bank of colour counts where the images have colour.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ class SoftMaximumSelection:
         layout = image_layout((good.images[number] for number in chosen), is_posed=good.is_posed)
         takes_colour = any(bank.needs_colour for bank in ensemble.banks.values())
         is_posed = layout.kind == "posed object"
-        has_colour = takes_colour and is_posed and have_colour(good.images[number] for number in chosen)
+        has_colour = takes_colour and have_colour(good.images[number] for number in chosen)
         counts = [
             has_colour
             if getattr(model, "needs_colour", False)
@@ -97,7 +96,7 @@ class SoftMaximumSelection:
             if isinstance(model, FilterBank) and counts[number]:
                 model.fit(source, run)
         notes = [layout.in_words]
-        if takes_colour and is_posed:
+        if takes_colour:
             notes.append(COLOUR_COUNTS if has_colour else COLOUR_IS_ABSENT)
         for model in ensemble.others.values():
             if isinstance(model, TrainableModel) and not isinstance(model, FilterBank):

@@ -109,10 +109,15 @@ def _blind(file: ModelFile) -> str:
     if recipe.memory is None and not any(member.memory for member in recipe.members):
         return ""
     network = ", but for what its network has learned of it" if recipe.encoder is not None else ""
-    remedy = "`memory.features=[{name: structure}, {name: colour}]`"
+    takes_option = (
+        recipe.combination == "soft-maximum" and file.preprocessing.channels > 1 and not recipe.colour
+    )
+    remedy = (
+        "`--set colour=true` at the fit" if takes_option else "the extractor `colour` in `memory.features`"
+    )
     return (
         f"\n\nBlind to: an even change of brightness or colour of a whole area, which leaves its structure as it is{network}. "
-        f"A memory bank with the extractor `colour` sees it: fit with {remedy}."
+        f"A memory bank of colour sees it: {remedy}."
     )
 
 

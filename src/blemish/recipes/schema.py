@@ -249,7 +249,7 @@ class Recipe(RecipeSettings):
     filters: bool = Field(False, description="whether a bank of classical filters is a member")
     colour: bool = Field(
         False,
-        description="whether a memory bank of colour is a member of a soft maximum, where an object in one pose has colour",
+        description="whether a memory bank of colour is a member of a soft maximum, where the images have colour",
     )
     combination: Literal["weighted-mean", "soft-maximum"] = Field(
         "weighted-mean",
