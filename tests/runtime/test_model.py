@@ -161,6 +161,28 @@ def test_openvino_that_is_not_installed(fitted: tuple[Detector, Path], tmp_path:
         load(tmp_path)
 
 
+def test_a_graph_for_openvino_cannot_name_files_of_this_machine(tmp_path: Path) -> None:
+    """ONNX, which OpenVINO reads as well, can: the weights of a graph may lie in any file."""
+    from blemish.runtime.sessions import open_session
+
+    path = tmp_path / "secret.bin"
+    path.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value=str(path))
+    value = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, [4])
+    planes = helper.make_tensor_value_info("planes", TensorProto.FLOAT, [4])
+    made = helper.make_graph(
+        [helper.make_node("Add", ["tiles", "w"], ["planes"])], "other", [value], [planes], [outside]
+    )
+    content = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    ).SerializeToString()
+    with pytest.raises(ModelError, match="is no graph of OpenVINO"):
+        open_session("openvino", content, b"", path=tmp_path / "network-0.xml")
+    with pytest.raises(ModelError, match="cannot be read by ONNX Runtime"):
+        open_session("onnx", content, path=tmp_path / "network-0.onnx")
+
+
 def test_without_torch_a_model_in_torch_names_the_export(
     fitted: tuple[Detector, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

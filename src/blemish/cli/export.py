@@ -45,7 +45,7 @@ def export(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a model, so that it is inspected with without torch; what does not agree with torch is not written."""
+    """Export a model to a runtime without torch, if it gives the same scores there."""
     with working(quiet=as_json) as observer:
         from blemish.export.export_model import export_model
 

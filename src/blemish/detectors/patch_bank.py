@@ -315,8 +315,9 @@ class PatchBank(nn.Module):
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 # Features of one place are alike, and their common part would cost most of the precision; so would a
                 # square that is the sum of larger ones.
-                centre = bank.mean(0)
-                near, own = bank - centre, block.reshape(-1, k) - centre
+                own = block.reshape(-1, k)
+                centre = bank[: len(own)].mean(0)
+                near, own = bank - centre, own - centre
                 found = near[torch.addmm(near.square().sum(1), own, near.T, alpha=-2).argmin(1)]
                 squares = (own - found).square().sum(1)
                 nearest[top : top + BLOCK, left : left + BLOCK] = squares.view(block.shape[:2])

@@ -51,6 +51,7 @@ class ArrayBank:
             height, width = arrays["size"].tolist()
             self.size = (height, width)
             self.bank = arrays["bank"]  # (h, w, images, k) in half precision
+            self.has_absent = bool((self.bank[..., 0] == ABSENT).any())
             # Every other place decides which images are the nearest.
             sparse = self.bank[::2, ::2].astype(np.float32)
             sparse[sparse[..., 0] == ABSENT] = np.nan
@@ -130,15 +131,16 @@ class ArrayBank:
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - reach), left + BLOCK + reach)
                 near = images[rows, columns].reshape(-1, k)
-                near = near[near[:, 0] != ABSENT]
-                if not len(near):
-                    continue
+                if self.has_absent:
+                    near = near[near[:, 0] != ABSENT]
+                    if not len(near):
+                        continue
+                block = queries[top : top + BLOCK, left : left + BLOCK]
+                own = block.reshape(-1, k)
                 # Features of one place are alike, and their common part would cost most of the precision; so would a
                 # square that is the sum of larger ones.
-                centre = near.mean(0)
-                near = near - centre
-                block = queries[top : top + BLOCK, left : left + BLOCK]
-                own = block.reshape(-1, k) - centre
+                centre = near[: len(own)].mean(0)
+                near, own = near - centre, own - centre
                 found = near[(np.einsum("nk,nk->n", near, near) - 2 * (own @ near.T)).argmin(1)]
                 difference = own - found
                 squares = np.einsum("nk,nk->n", difference, difference)

@@ -71,6 +71,8 @@ def _onnx(graph: bytes, weights: bytes | None, path: Path) -> Session:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
     options.intra_op_num_threads = threads()
+    # Threads that wait in a loop take the cores from members that compute at the same time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     outputs = [one.name for one in session.get_outputs()]
     _check_outputs(outputs, path)
@@ -88,6 +90,9 @@ def _onnx(graph: bytes, weights: bytes | None, path: Path) -> Session:
 def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
     import openvino
 
+    # OpenVINO also reads ONNX, where a graph may name files of this machine as its weights.
+    if not graph.lstrip().startswith(b"<"):
+        raise ModelError(path, "is no graph of OpenVINO", "copy the whole folder again, or export again")
     core = openvino.Core()
     # By default the precision depends on the processor, and so would the score.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
