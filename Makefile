@@ -1,4 +1,5 @@
-# Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all,
+# Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all but
+# repetitions, which `make slow` runs, `make light` inspects without torch from the built wheel,
 # `make docs` builds the documentation site into build/docs; a warning fails it, and it needs no network.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +7,7 @@ INSTALLED := .venv/installed
 # The pins are those of Python 3.11 and newer; 3.10 takes the newest versions that still support it.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: demo test docs format clean
+.PHONY: demo test slow light docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/blemish demo --out demo
@@ -16,6 +17,12 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10
+
+slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m slow
+
+light: $(INSTALLED)
+	$(BIN)/python -m tests.light
 
 docs: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -q -W --keep-going -b html -d build/doctrees docs build/docs

@@ -62,7 +62,30 @@ class Fitted(NamedTuple):
     """One that a memory bank does not contain."""
 
 
-@pytest.fixture(scope="module", params=recipe_names())
+TRACED = (
+    "blemish",
+    "dae-resnet50-ssim",
+    "dae-ssim",
+    "dae-vgg16-mse",
+    "filter-bank",
+    "fm-ae",
+    "fp-cae",
+    "ssim-ae",
+    "stacked-ae",
+    "stn-ae-joint",
+    "vae",
+)
+"""Recipes that have all kinds of networks and residuals between them. The others are traced in `make slow`."""
+by_recipe = pytest.mark.parametrize("fitted", recipe_names(), indirect=True, scope="module")
+by_exported_recipe = pytest.mark.parametrize(
+    "fitted",
+    [pytest.param(name, marks=[] if name in TRACED else pytest.mark.slow) for name in recipe_names()],
+    indirect=True,
+    scope="module",
+)
+
+
+@pytest.fixture(scope="module")
 def fitted(request: pytest.FixtureRequest, good: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     root = tmp_path_factory.mktemp(request.param)
     images = root / "good"
@@ -81,6 +104,7 @@ def parts(fitted: Fitted) -> Parts:
     return parts_of(fitted.detector.model, 1)
 
 
+@by_recipe
 def test_it_fits_inspects_and_is_loaded_from_disk(fitted: Fitted) -> None:
     found = fitted.detector.inspect(fitted.image)
     assert np.isfinite(found.score)
@@ -97,6 +121,7 @@ def test_it_fits_inspects_and_is_loaded_from_disk(fitted: Fitted) -> None:
         assert found.threshold == np.mean(scores)
 
 
+@by_exported_recipe
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_gives_the_same_answer_in_every_runtime(
     fitted: Fitted, parts: Parts, runtime: RuntimeName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

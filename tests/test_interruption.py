@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -13,7 +12,7 @@ def request(number: signal.Signals, times: int) -> bool:
     with interruptible() as asked:
         assert not asked()
         for _ in range(times):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread, whatever others there are
         return asked()
 
 

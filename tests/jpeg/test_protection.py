@@ -373,7 +373,7 @@ def test_images_that_do_not_fit_the_detector_are_a_line_each_and_the_others_go_o
     colour, small = sorted(observer.problems)
     assert "colour.png: has 3 channels, the model was fitted on 1; convert it" in colour
     assert "small.png: " in small
-    assert "inspect larger images" in small
+    assert "give images of at least 16 × 16 pixels" in small
     assert not any("\n" in problem for problem in observer.problems)
 
 

@@ -6,6 +6,8 @@ import builtins
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +153,15 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hide
 
 
-def test_openvino_that_is_not_installed(fitted: tuple[Detector, Path], tmp_path: Path, without: Any) -> None:
+def test_openvino_that_is_not_installed(
+    fitted: tuple[Detector, Path], tmp_path: Path, without: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from blemish.export.export_model import exported_detector
     from blemish.observer import Observer
+    from blemish.runtime import sessions
 
     exported_detector(fitted[0], "openvino", tmp_path, Observer()).save(tmp_path)
+    monkeypatch.setattr(sessions, "openvino_core", sessions.openvino_core.__wrapped__)
     without("openvino")
     with pytest.raises(MissingExtraError, match=r"openvino is not installed; .*\[openvino\]"):
         load(tmp_path)
@@ -183,11 +189,32 @@ def test_a_graph_for_openvino_cannot_name_files_of_this_machine(tmp_path: Path) 
         open_session("onnx", content, path=tmp_path / "network-0.onnx")
 
 
+def test_ctrl_c_is_a_request_after_models_of_openvino_came_and_went(
+    fitted: tuple[Detector, Path], tmp_path: Path
+) -> None:
+    """In a process of its own, which each core of OpenVINO could leave without a stack for its signal handlers."""
+    from blemish.export.export_model import exported_detector
+    from blemish.observer import Observer
+
+    exported_detector(fitted[0], "openvino", tmp_path, Observer()).save(tmp_path)
+    code = (
+        "import gc, signal, sys, blemish\n"
+        "from blemish.interruption import interruptible\n"
+        "first = blemish.load(sys.argv[1])\n"
+        "second = blemish.load(sys.argv[1])\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "with interruptible() as asked:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    print(asked())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
+
+
 def test_without_torch_a_model_in_torch_names_the_export(
     fitted: tuple[Detector, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     for name in [name for name in sys.modules if name.startswith("blemish.detectors.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)

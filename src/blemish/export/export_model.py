@@ -30,6 +30,7 @@ from blemish.runtime.record import (
     Precision,
     RuntimeName,
 )
+from blemish.runtime.sessions import openvino_core
 from blemish.storage.model_folder import refuse_finished_model
 from blemish.storage.run_lock import owned
 
@@ -208,9 +209,7 @@ def _openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
         When OpenVINO is not installed.
     """
     with explain_missing():
-        import openvino
-
-    core = openvino.Core()
+        core = openvino_core()
     made: dict[str, bytes] = {}
     for name, content in graphs.items():
         made |= _saved(core.read_model(model=content), name.removesuffix(".onnx"), is_half=False)
@@ -219,9 +218,7 @@ def _openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def half_openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
     """Graphs of OpenVINO with their weights stored in half precision."""
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     made: dict[str, bytes] = {}
     for name, content in graphs.items():
         if name.endswith(".xml"):

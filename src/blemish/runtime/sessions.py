@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,10 @@ def _onnx(graph: bytes, weights: bytes | None, path: Path) -> Session:
 
 
 def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
-    import openvino
-
     # OpenVINO also reads ONNX, where a graph may name files of this machine as its weights.
     if not graph.lstrip().startswith(b"<"):
         raise ModelError(path, "is no graph of OpenVINO", "copy the whole folder again, or export again")
-    core = openvino.Core()
+    core = openvino_core()
     # By default the precision depends on the processor, and so would the score.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     settings["INFERENCE_NUM_THREADS"] = threads()
@@ -109,6 +108,18 @@ def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
         return np.array(found, np.float32)
 
     return run
+
+
+@lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """The one core of OpenVINO in this process.
+
+    Each core gives the process a stack for signal handlers, and puts back the former one when it ends. Of two that end in
+    another order than they began, the stack that stays is gone, and the next Ctrl-C ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _check_outputs(names: list[str], path: Path) -> None:
