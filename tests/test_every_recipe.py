@@ -124,10 +124,9 @@ def test_it_fits_inspects_and_is_loaded_from_disk(fitted: Fitted) -> None:
 @by_exported_recipe
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_gives_the_same_answer_in_every_runtime(
-    fitted: Fitted, parts: Parts, runtime: RuntimeName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, parts: Parts, runtime: RuntimeName, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("blemish.export.export_model.parts_of", lambda model, channels: parts)
-    exported = exported_detector(fitted.detector, runtime, tmp_path, Observer())
+    exported = exported_detector(fitted.detector, runtime, tmp_path, Observer(), parts)
     exported.save(tmp_path)
     exported = load(tmp_path)
     for path in (fitted.image, min(fitted.images.iterdir())):

@@ -5,7 +5,7 @@
     python -m benchmarks.export precision
     python -m benchmarks.export peers
 
-Run from the checkout. Each question writes JSON into ``benchmarks/results``. Times are of whole calls in turns, so ratios
+Run from the checkout. Each question writes JSON and Markdown into ``benchmarks/results``. Times are of whole calls in turns, so ratios
 within one run hold and single figures are of that machine.
 """
 
@@ -25,9 +25,10 @@ from benchmarks.export.parity import parity
 from benchmarks.export.peers import peers
 from benchmarks.export.precision import precision
 from benchmarks.export.speed import folders, recipes, stages, whole
+from benchmarks.export.tables import markdown
 from blemish.inspection.document import versions
 from blemish.runtime.sessions import threads
-from blemish.storage.atomic import write_json
+from blemish.storage.atomic import write_json, write_text
 from blemish.training.device import choose_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,6 +62,7 @@ def main() -> None:
                 print(row, flush=True)
                 document[name].append(row)
             write_json(options.out / f"export-{options.question}.json", document)
+    write_text(options.out / f"export-{options.question}.md", markdown(options.question, document))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.export.models import fitted, grey, images_in
-from benchmarks.export.speed import STEPS, interleaved
+from benchmarks.export.speed import interleaved
 from blemish.export.export_model import export_model
 from blemish.inspection.detector import load
 from blemish.layers import (
@@ -76,9 +76,9 @@ def peers(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     functions: dict[str, Callable[[], Any]] = {}
     for recipe in ("ssim-ae", "blemish", "blemish-small"):
         folder = work / "peers" / "models" / recipe
-        fitted(recipe, data / "train" / "good", folder / "torch", STEPS)
+        fitted(recipe, data / "train" / "good", folder / "torch")
         for runtime in ("onnx", "openvino"):
-            export_model(folder / "torch", folder / runtime, to=runtime, images=data / "train" / "good")
+            export_model(folder / "torch", folder / runtime, to=runtime)
             detector = load(folder / runtime)
             functions[f"{recipe}, {runtime}"] = lambda own=detector: own.inspect(paths[0])
         detector = load(folder / "torch")

@@ -23,7 +23,8 @@ from blemish.runtime.model import ExportedModel
 from blemish.runtime.record import RuntimeName
 
 RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "openvino")
-STEPS = "training.steps=60"
+SETS = {"texture": ("surface", grey), "object in one pose": ("rod", posed)}
+"""Images, with the name of their family and how they are drawn."""
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -40,13 +41,13 @@ def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[st
 
 def whole(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Milliseconds of an image, from file to decision, of the default on surfaces and on posed rods."""
-    for name, write in (("texture", grey), ("object in one pose", posed)):
+    for name, (_, write) in SETS.items():
         data = write(work / name)
         good, paths = data / "train" / "good", images_in(data)
-        fitted("blemish", good, work / name / "torch", STEPS)
+        fitted("blemish", good, work / name / "torch")
         detectors = {"torch": load(work / name / "torch")}
         for runtime in RUNTIMES:
-            export_model(work / name / "torch", work / name / runtime, to=runtime, images=good)
+            export_model(work / name / "torch", work / name / runtime, to=runtime)
             detectors[runtime] = load(work / name / runtime)
         functions = {
             variant: lambda detector=detector, path=paths[0]: detector.inspect(path)
@@ -66,10 +67,10 @@ def folders(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Milliseconds of an image in ``blemish inspect``, records, maps and report included."""
     data = grey(work / "folders")
     good = data / "train" / "good"
-    fitted("blemish", good, work / "folders" / "torch", STEPS)
+    fitted("blemish", good, work / "folders" / "torch")
     models = {"torch": work / "folders" / "torch"}
     for runtime in RUNTIMES:
-        export_model(models["torch"], work / "folders" / runtime, to=runtime, images=good)
+        export_model(models["torch"], work / "folders" / runtime, to=runtime)
         models[runtime] = work / "folders" / runtime
     count = len(images_in(data))
     functions = {
@@ -81,8 +82,8 @@ def folders(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     seconds = interleaved(functions, rounds)
     for name, own in seconds.items():
         yield {
+            "folder": f"{count} images",
             "runtime": name,
-            "images": count,
             "milliseconds": round(1000 * own / count, 1),
             "times_as_quick_as_torch": round(seconds["torch"] / own, 2),
         }
@@ -90,8 +91,8 @@ def folders(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
 
 def stages(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Milliseconds of each stage of an inspection by the default, on the models of :func:`whole`."""
-    for name in ("texture", "object in one pose"):
-        path = images_in(work / name)[0]
+    for name, (family, _) in SETS.items():
+        path = images_in(work / name / family)[0]
         for variant in ("torch", "onnx"):
             detector = load(work / name / variant)
             seconds = interleaved(_stages(detector, path), rounds)
@@ -136,7 +137,7 @@ def recipes(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
         fitted(recipe, good, folder / "torch")
         detectors = {"torch": load(folder / "torch")}
         for runtime in RUNTIMES:
-            export_model(folder / "torch", folder / runtime, to=runtime, images=good)
+            export_model(folder / "torch", folder / runtime, to=runtime)
             detectors[runtime] = load(folder / runtime)
         functions = {
             name: lambda detector=detector: detector.inspect(paths[0]) for name, detector in detectors.items()

@@ -98,15 +98,13 @@ def test_scenes(
     painting: Callable[..., Path],
     make_detector: Callable[..., Detector],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (painting(tmp_path / "scenes" / "one", 0) / "xray.tif").unlink()
     detector = make_detector(tmp_path / "scenes", recipe)
     parts = parts_of(detector.model, 4)
-    monkeypatch.setattr(module, "parts_of", lambda model, channels: parts)
     x = np.random.default_rng(0).random((4, 50, 61), np.float32)
     for runtime in ("onnx", "openvino"):
-        exported = exported_detector(detector, runtime, tmp_path / "out", Observer())
+        exported = exported_detector(detector, runtime, tmp_path / "out", Observer(), parts)
         assert compared(detector, exported, None, Observer()).score < SCORE
         same_maps_of_modalities(detector, exported, x)
 

@@ -62,6 +62,7 @@ def main() -> None:
     print(text)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
+        options.out.with_suffix(".md").write_text(_markdown(result), encoding="utf-8")
 
 
 def _exported_model(away: Path) -> dict[str, dict[str, Any]]:
@@ -167,6 +168,18 @@ def _sizes(python: Path) -> dict[str, Any]:
         "megabytes": round(sum(sizes.values()) / 1e6),
         "largest": {name: round(size / 1e6) for name, size in largest},
     }
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    """The figures as a table."""
+    size, start = result["environment"], result["cold_start"]["first decision"]
+    largest = ", ".join(f"{name} {value}" for name, value in size["largest"].items())
+    return (
+        f"`{result['command']}`, on {result['processor']}:\n\n| figure | value |\n|---|---|\n"
+        f"| environment of `pip install blemish` | {size['megabytes']} MB, of these {largest} |\n"
+        f"| cold start to the first decision, a process that imports, loads and inspects | {start['median']:.2f} s, "
+        f"median of {start['runs']} (least {start['min']:.2f}) |\n"
+    )
 
 
 def _bytes(path: Path) -> int:

@@ -119,8 +119,14 @@ def _lowered(
     return _with_record(found, cost=cost_of(detector, found, images))
 
 
-def exported_detector(detector: Detector, to: RuntimeName, folder: Path, observer: Observer) -> Detector:
+def exported_detector(
+    detector: Detector, to: RuntimeName, folder: Path, observer: Observer, parts: Parts | None = None
+) -> Detector:
     """``detector`` with its anomaly model in another runtime; nothing is compared or written yet.
+
+    Parameters
+    ----------
+    parts: of the model, as :func:`~blemish.export.parts.parts_of` gives them, where they are at hand.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def exported_detector(detector: Detector, to: RuntimeName, folder: Path, observe
             "blemish fit made"
         )
     observer.stage(f"Writing the graphs of the model for {RUNTIME_WORDS[to]}")
-    parts = for_runtime(parts_of(detector.model, detector.file.preprocessing.channels), to)
+    parts = for_runtime(parts or parts_of(detector.model, detector.file.preprocessing.channels), to)
     record = Export(
         runtime=to,
         opset=OPSET,

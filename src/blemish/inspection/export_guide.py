@@ -136,6 +136,12 @@ def _preprocessing(file: ModelFile) -> str:
             "row by row, those outside first. Resampled as the image, it is where it exceeds ½. Elsewhere the map of the "
             "image is set to its least value, 0 at most, before its score is taken."
         )
+        if own.area.classes:
+            scales = ", ".join(f"{one.name} {one.scale:.9g}" for one in own.area.classes)
+            steps.append(
+                "The area has classes of regions. The score of each is that of the map with its least value everywhere else, "
+                f"divided by the usual score of the class ({scales}); the score of the image is the largest of these."
+            )
     listed = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
     return f"## Preprocessing\n\n{listed}\n"
 
@@ -188,7 +194,7 @@ def _network(member: ExportedNetwork) -> str:
         f"others after it; it needs {smallest_side(side)} at least.\n"
         f"2. Tiles start at 0, {member.stride}, {2 * member.stride} … along each axis of L pixels, as long as the start is "
         f"below L − {side}, and the last one at L − {side}.\n"
-        f"3. Pixel i of a tile weighs sin²(π (i + ½) / {side}) along each axis, the product of both. The map is the sum of "
+        f"3. Pixel i of a tile has the weight sin²(π (i + ½) / {side}) along each axis, the product of both. The map is the sum of "
         "weight times value over all tiles of a pixel, divided by the sum of their weights, in double precision.\n"
         "4. What was mirrored is cut off.\n"
     )
