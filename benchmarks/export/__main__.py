@@ -2,6 +2,7 @@
 
     python -m benchmarks.export parity
     python -m benchmarks.export speed
+    python -m benchmarks.export recipes
     python -m benchmarks.export precision
     python -m benchmarks.export peers
 
@@ -35,7 +36,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 Rows = Callable[[Path, int], Iterator[dict[str, Any]]]
 QUESTIONS: dict[str, dict[str, Rows]] = {
     "parity": {"rows": lambda work, _: parity(work)},
-    "speed": {"whole": whole, "stages": stages, "folders": folders, "recipes": recipes},
+    "speed": {"whole": whole, "stages": stages, "folders": folders},
+    "recipes": {"rows": recipes},
     "precision": {"rows": precision},
     "peers": {"rows": peers},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from benchmarks.export.models import fitted, grey, images_in, posed
 from blemish.data.appearance import appearance
 from blemish.data.image import read_image
 from blemish.detectors.combination import CombinedModel
-from blemish.export.export_model import export_model
+from blemish.export.export_model import export_model, exported_detector
+from blemish.export.parts import parts_of
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.folder import inspect_folder
 from blemish.observer import Observer
@@ -130,17 +132,18 @@ def _stages(detector: Detector, path: Path) -> dict[str, Callable[[], Any]]:
 def recipes(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Milliseconds of an image of 256 × 256 pixels by every recipe, in torch and in each runtime."""
     data = grey(work / "recipes")
-    good, paths = data / "train" / "good", images_in(data)
+    good, path = data / "train" / "good", images_in(data)[0]
     for recipe in recipe_names():
         torch.manual_seed(0)
-        folder = work / "recipes" / "models" / recipe
-        fitted(recipe, good, folder / "torch")
-        detectors = {"torch": load(folder / "torch")}
+        folder = work / "models" / recipe
+        detectors = {"torch": fitted(recipe, good, folder / "torch")}
+        parts = parts_of(detectors["torch"].model, detectors["torch"].file.preprocessing.channels)
         for runtime in RUNTIMES:
-            export_model(folder / "torch", folder / runtime, to=runtime)
-            detectors[runtime] = load(folder / runtime)
+            detectors[runtime] = exported_detector(
+                detectors["torch"], runtime, folder / runtime, Observer(), parts
+            )
         functions = {
-            name: lambda detector=detector: detector.inspect(paths[0]) for name, detector in detectors.items()
+            name: lambda detector=detector: detector.inspect(path) for name, detector in detectors.items()
         }
         seconds = interleaved(functions, rounds)
         for name, own in seconds.items():
@@ -150,3 +153,4 @@ def recipes(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
                 "milliseconds": round(1000 * own, 1),
                 "times_as_quick_as_torch": round(seconds["torch"] / own, 2),
             }
+        shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,36 @@ def test_a_graph_for_openvino_cannot_name_files_of_this_machine(tmp_path: Path) 
         open_session("openvino", content, b"", path=tmp_path / "network-0.xml")
     with pytest.raises(ModelError, match="cannot be read by ONNX Runtime"):
         open_session("onnx", content, path=tmp_path / "network-0.onnx")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_detector_may_be_used_by_several_threads(
+    runtime: Any, posed: tuple[Detector, Path], bolts: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, with a limit: two first calls of OpenVINO at once would wait for each other for ever."""
+    from blemish.export.export_model import exported_detector
+    from blemish.observer import Observer
+
+    exported_detector(posed[0], runtime, tmp_path, Observer()).save(tmp_path)
+    code = (
+        "import sys, blemish\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from pathlib import Path\n"
+        "detector = blemish.load(sys.argv[1])\n"
+        "images = sorted(Path(sys.argv[2]).iterdir())[:6] * 2\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    found = list(pool.map(lambda path: detector.inspect(path).score, images))\n"
+        "print(found == [detector.inspect(path).score for path in images])\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, bolts],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
 
 
 def test_ctrl_c_is_a_request_after_models_of_openvino_came_and_went(

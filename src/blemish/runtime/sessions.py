@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from blemish.runtime.record import RUNTIME_WORDS, RuntimeName
 Session = Callable[[Mapping[str, Floats]], Floats]
 """Arrays by the names of a graph's inputs to its only output."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Of OpenVINO's calls, each of which takes all its threads."""
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 """Environment variable of the number of threads, as of torch and numpy."""
 
@@ -101,11 +104,12 @@ def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
     compiled = core.compile_model(read, "CPU", settings)
 
     def run(inputs: Mapping[str, Floats]) -> Floats:
-        try:
-            found = compiled(dict(inputs))[0]
-        except Exception as error:  # a bare RuntimeError
-            raise _failed(path, error) from None
-        return np.array(found, np.float32)
+        # Its Python interface is not made for several threads: two first calls at once wait for each other for ever.
+        with _ONE_AT_A_TIME:
+            try:
+                return np.array(compiled(dict(inputs))[0], np.float32)
+            except Exception as error:  # a bare RuntimeError
+                raise _failed(path, error) from None
 
     return run
 
