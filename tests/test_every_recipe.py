@@ -64,11 +64,9 @@ class Fitted(NamedTuple):
 
 TRACED = (
     "blemish",
-    "dae-resnet50-ssim",
     "dae-ssim",
     "dae-vgg16-mse",
     "filter-bank",
-    "fm-ae",
     "fp-cae",
     "ssim-ae",
     "stacked-ae",

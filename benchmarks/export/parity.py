@@ -27,16 +27,15 @@ KINDS = {
     "posed objects": posed,
 }
 RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "openvino")
-MOST_ALIGNED = 4
-"""Channels that a recipe with an alignment takes, at most."""
+OF_EVERY_KIND = ("blemish", "blemish-small", "filter-bank", "ssim-ae", "fp-cae")
+"""Recipes that are compared on other images than grey ones as well."""
 
 
 def takes(recipe: str, kind: str) -> bool:
-    """Whether ``recipe`` is for images of ``kind``."""
-    own = load_recipe(recipe)
-    if kind == "posed objects":
-        return own.image.pose == "auto"
-    return own.alignment is None or not kind.startswith("eleven")
+    """Whether ``recipe`` is compared on images of ``kind``."""
+    if kind == "posed objects" and load_recipe(recipe).image.pose != "auto":
+        return False
+    return recipe in OF_EVERY_KIND or kind.startswith("grey")
 
 
 def parity(work: Path) -> Iterator[dict[str, Any]]:

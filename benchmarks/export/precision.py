@@ -17,10 +17,10 @@ from blemish.export.export_model import export_model
 from blemish.inspection.detector import load
 from blemish.training.fit import fit
 
-RECIPES = ("blemish", "blemish-small", "ssim-ae")
+RECIPES = ("blemish-small", "ssim-ae", "blemish")
 VARIANTS = (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "fp16"))
-BUDGET = "90s"
-GOOD, TEST_GOOD, PER_DEFECT = 120, 60, 10
+BUDGET = "40s"
+GOOD, TEST_GOOD, PER_DEFECT = 120, 40, 5
 
 
 def precision(work: Path, rounds: int) -> Iterator[dict[str, Any]]:

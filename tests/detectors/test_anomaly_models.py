@@ -126,6 +126,10 @@ class Fitted:
         return self._parts
 
 
+SLOW = {"memory bank of efficientnet-lite", "three members"}
+"""Recipes whose networks take long to trace; in `make slow`."""
+
+
 @pytest.fixture(scope="module", params=sorted(RECIPES))
 def fitted(request: pytest.FixtureRequest) -> Fitted:
     return Fitted(RECIPES[request.param]())
@@ -157,7 +161,17 @@ def test_a_map_has_the_size_of_its_image_and_is_at_least_zero(fitted: Fitted, x:
     assert (maps.reconstruction is None) == (not networks(fitted.model))
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+by_runtime = pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+quick_or_slow = pytest.mark.parametrize(
+    "fitted",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(RECIPES)],
+    indirect=True,
+    scope="module",
+)
+
+
+@quick_or_slow
+@by_runtime
 def test_its_exported_parts_give_the_same_map(
     fitted: Fitted, x: np.ndarray, runtime: RuntimeName, tmp_path: Path
 ) -> None:

@@ -408,8 +408,8 @@ def test_images_of_16_bits_with_fewer_used(
     "settings",
     [
         ["memory.by_place=false"],
-        ["memory.by_place=true", "memory.nearest_images=5"],
-        ["filters=false", "combination=weighted-mean", COLOUR],
+        pytest.param(["memory.by_place=true", "memory.nearest_images=5"], marks=pytest.mark.slow),
+        pytest.param(["filters=false", "combination=weighted-mean", COLOUR], marks=pytest.mark.slow),
     ],
     ids=["anywhere", "by place", "weighted mean"],
 )

@@ -30,6 +30,7 @@ from blemish.training.fit import fit
 Draw = Callable[..., NDArray[np.uint8]]
 Save = Callable[[Path, NDArray[np.generic]], Path]
 SCORE, MAP = 1e-4, 1e-3
+slow = pytest.mark.slow
 
 
 def agree(one: Detector, other: Detector, path: Path) -> None:
@@ -56,7 +57,9 @@ def test_posed_objects(
         agree(posed[0], exported_posed[0], save(tmp_path / f"{number}.png", image))
 
 
-@pytest.mark.parametrize("shape", [(11, 61, 77), (3, 57, 91), (64, 75)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(11, 61, 77), *(pytest.param(one, marks=slow) for one in ((3, 57, 91), (64, 75)))], ids=str
+)
 def test_images_in_16_bits_of_any_channels(shape: tuple[int, ...], quick: list[str], tmp_path: Path) -> None:
     """Of the default recipe, which compares features anywhere here, and odd sides."""
 
@@ -91,7 +94,7 @@ def test_images_in_16_bits_of_any_channels(shape: tuple[int, ...], quick: list[s
 
 
 @pytest.mark.parametrize(
-    "recipe", ["stacked-ae", "fp-cae", pytest.param("fp-cae-add", marks=pytest.mark.slow)]
+    "recipe", ["stacked-ae", *(pytest.param(name, marks=slow) for name in ("fp-cae", "fp-cae-add"))]
 )
 def test_scenes(
     recipe: str,
@@ -266,7 +269,7 @@ def test_images_of_another_kind_are_nothing_to_compare_on(
 # -- lower precision -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=slow), "int8"])
 def test_a_lower_precision_is_calibrated_again_and_its_cost_is_known(
     precision: Any, fitted: tuple[Detector, Path], good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
