@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.export.models import images_in
 from benchmarks.export.speed import interleaved
-from blemish.data.datasets import find_images
 from blemish.data.image import read_image
 from blemish.decision import roc_auc
 from blemish.demo.generated import write_dataset
@@ -17,7 +16,7 @@ from blemish.export.export_model import export_model
 from blemish.inspection.detector import load
 from blemish.training.fit import fit
 
-RECIPES = ("blemish-small", "ssim-ae", "blemish")
+RECIPES = ("ssim-ae", "blemish-small", "blemish")
 VARIANTS = (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "fp16"))
 BUDGET = "40s"
 GOOD, TEST_GOOD, PER_DEFECT = 120, 40, 5
@@ -27,7 +26,8 @@ def precision(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """A row for each recipe, runtime and precision, on generated surfaces that no decision was calibrated on."""
     data = write_dataset(work / "surface", "surface", good=GOOD, test_good=TEST_GOOD, per_blemish=PER_DEFECT)
     good = data / "train" / "good"
-    items = find_images(data / "test")
+    paths = images_in(data)
+    labels = [path.parent.name != "good" for path in paths]
     for recipe in RECIPES:
         folder = work / recipe
         fit(good, recipe, budget=BUDGET, out=folder / "torch")
@@ -36,7 +36,6 @@ def precision(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
             out = folder / f"{runtime}-{name}"
             export_model(folder / "torch", out, to=runtime, precision=name, images=good)
             detectors[runtime, name] = load(out)
-        paths = images_in(data)
         seconds = interleaved(
             {
                 "/".join(key): lambda detector=detector, path=paths[0]: detector.inspect(path)
@@ -45,8 +44,7 @@ def precision(work: Path, rounds: int) -> Iterator[dict[str, Any]]:
             rounds,
         )
         for (runtime, name), detector in detectors.items():
-            scores = [detector.measure(read_image(item.path)).score for item in items]
-            labels = [item.is_good is False for item in items]
+            scores = [detector.measure(read_image(path)).score for path in paths]
             rejected = [
                 score > detector.threshold for score, bad in zip(scores, labels, strict=True) if not bad
             ]
