@@ -63,7 +63,7 @@ def main() -> None:
             for row in rows(Path(folder), options.rounds):
                 print(row, flush=True)
                 document[name].append(row)
-            write_json(options.out / f"export-{options.question}.json", document)
+                write_json(options.out / f"export-{options.question}.json", document)
     write_text(options.out / f"export-{options.question}.md", markdown(options.question, document))
 
 
