@@ -133,6 +133,14 @@ class ExportError(BlemishError):
     """An exported model that does not agree with the one in torch."""
 
 
+class ServeError(BlemishError):
+    """A server, source or sink that cannot work as it is set up."""
+
+
+class DeliveryError(BlemishError):
+    """A decision that did not arrive at a sink; it is kept and tried again."""
+
+
 class MissingExtraError(UsageError):
     """A feature whose optional packages are not installed; the message names the command that installs them."""
 

@@ -26,6 +26,24 @@ EXTRAS = {
     "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
     "openvino": (("openvino", "openvino"),),
     "sklearn": (("sklearn", "scikit-learn"),),
+    "serve": (
+        ("fastapi", "fastapi"),
+        ("uvicorn", "uvicorn"),
+        ("multipart", "python-multipart"),
+        ("python_multipart", "python-multipart"),
+        ("pydantic_settings", "pydantic-settings"),
+        ("sqlalchemy", "sqlalchemy"),
+        ("prometheus_client", "prometheus-client"),
+        ("httpx", "httpx"),
+    ),
+    "line": (
+        ("watchdog", "watchdog"),
+        ("av", "av"),
+        ("paho", "paho-mqtt"),
+        ("asyncua", "asyncua"),
+    ),
+    "postgresql": (("psycopg", "psycopg[binary]"),),
+    "parquet": (("pyarrow", "pyarrow"),),
 }
 """Packages of each extra, as (import name, distribution name)."""
 
