@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from blemish.inspection.detector import Detector
-from blemish.layers.rotation import gradient_loss, loss_by_angle, onto_canvas
+from blemish.layers.rotation import loss_at_angle, loss_by_angle, onto_canvas
 from studies.protocol import Example, Request, Shown, draw_curves, draw_examples, save
 from studies.radli2022_cloth import Floats
 from studies.radli2022_columns import COLUMNS
@@ -70,7 +70,7 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
         found = {name: aligner_of(detector).angle(x) for name, detector in turning.items()}
         view = aligner.view(x)
         curves = loss_by_angle(view, angles)
-        reached = {name: gradient_loss(view, angle) for name, angle in found.items()}
+        reached = {name: loss_at_angle(view, angle) for name, angle in found.items()}
     for row, (title, batch) in enumerate(images.items()):
         for column, image in enumerate(batch):
             axis = figure.add_subplot(grid[row, column])

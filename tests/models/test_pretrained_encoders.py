@@ -111,3 +111,22 @@ def test_one_small_image_is_refused_for_training_with_batch_normalisation() -> N
     assert encoder.train()(images(3, 64)[:1]).shape == (1, 2048, 2, 2)
     encoder.network.eval()
     assert encoder(one).shape == (1, 2048, 1, 1)
+
+
+def test_running_statistics_are_those_of_the_first_batches_at_once() -> None:
+    """Their start at 0 and 1 would make another network of the one that is inspected with, for a hundred steps."""
+    encoder = ResNet50Encoder(channels=1, patch=32, weights="none").train()
+    norm = encoder.network.get_submodule("layer4.2.bn3")
+    assert isinstance(norm, nn.BatchNorm2d)
+    seen: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    with torch.no_grad():
+        for seed in range(3):
+            encoder(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(seed)))
+    assert norm.running_mean is not None
+    expected = torch.stack([h.mean((0, 2, 3)) for h in seen]).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-6)
+    encoder.network.get_submodule("bn1").num_batches_tracked += 10  # type: ignore[operator]
+    with torch.no_grad():
+        encoder(images(1))
+    assert norm.momentum == 0.1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import torch
@@ -225,8 +226,12 @@ class Autoencoder(nn.Module):
         for name, term in self.loss_terms.items():
             _refuse_absent(batch, f"loss '{name}'", term)
         batch = self.augment(batch)
-        prepared = self.prepare(batch, for_loss=True)
-        output = self.reconstruct(prepared)
+        with ExitStack() as watching:
+            for term in self.loss_terms.values():
+                if isinstance(term, Term):
+                    watching.enter_context(term.watching(self))
+            prepared = self.prepare(batch, for_loss=True)
+            output = self.reconstruct(prepared)
         terms: dict[str, Tensor] = {}
         for name, term in self.loss_terms.items():
             if isinstance(term, Measure):

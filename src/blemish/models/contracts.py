@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -186,6 +187,10 @@ class Term(nn.Module):
     """Whether the target may have absent values (NaN)."""
     for_modalities: bool = False
     """Whether it is made for scenes of several modalities, whose folders a recipe then reads as scenes."""
+
+    def watching(self, model: Autoencoder) -> AbstractContextManager[None]:
+        """Context of the pass that :meth:`forward` is given, for terms that need what ``model`` computes within."""
+        return nullcontext()
 
     @abstractmethod
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:

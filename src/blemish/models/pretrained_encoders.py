@@ -17,6 +17,8 @@ from blemish.models.contracts import ImageEncoder
 from blemish.models.registry import ENCODERS, register
 
 STRIDE = 32
+MOMENTUM = 0.1
+"""Weight of each batch in the running statistics of batch normalisation, after the first ones."""
 
 
 class PretrainedEncoder(ImageEncoder):
@@ -67,13 +69,36 @@ class PretrainedEncoder(ImageEncoder):
             nn.init.constant_(self.colours.weight, 1 / channels)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self._settles = True
+        for norm in self._norms():
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self._settles:
+            self._settle_statistics()
         if self.colours is not None:
             x = self.colours(x)  # (N, C, H, W) -> (N, 3, H, W)
         # one channel is broadcast to (N, 3, H, W) here
         x = (x - self.mean) / self.std
         return cast(Tensor, self.network(x))
+
+    def _settle_statistics(self) -> None:
+        """Make the running statistics of the first batches their mean, and later ones a mean that forgets.
+
+        With a constant momentum, (1 - momentum)^n of the values of the start, 0 and 1 or those of ImageNet, is left
+        after n batches. Where the variances are small, as deep in ResNet50, the network in evaluation would differ from
+        that in training for a hundred batches.
+        """
+        norms = self._norms()
+        seen = int(norms[0].num_batches_tracked or 0) if norms else 0
+        momentum = max(MOMENTUM, 1 / (seen + 1))
+        for norm in norms:
+            norm.momentum = momentum
+        self._settles = bool(norms) and momentum > MOMENTUM
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @register(ENCODERS, "vgg16")
