@@ -35,9 +35,16 @@ class Corruption(nn.Module):
 class Augmentation(nn.Module):
     """Transforms a good image into another good one, which replaces it in training."""
 
+    varies_held_out: bool = False
+    """Whether held-out images are transformed too, at every look in the same way."""
+
+    def side(self, patch: int) -> int:
+        """Side of the images that it cuts patches of side ``patch`` from."""
+        return patch
+
     @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
+        """(N, C, H, W) to the same shape, or to patches cut from the middle; draws from ``generator``, or from torch's global one."""
 
 
 class Aligned(NamedTuple):
