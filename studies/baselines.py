@@ -55,7 +55,10 @@ def baseline_rows(
         observer=observer,
     )
     return [
-        {**row.model_dump(mode="json", exclude={"pixel"}), "pixel": row.pixel.model_dump(mode="json", exclude={"groups"})}
+        {
+            **row.model_dump(mode="json", exclude={"pixel"}),
+            "pixel": row.pixel.model_dump(mode="json", exclude={"groups"}),
+        }
         for row in found
     ]
 
@@ -64,7 +67,7 @@ def kept_baselines(work: Path, data: Path, recipe: Recipe, observer: Observer) -
     """:func:`baseline_rows`, kept in ``work``: they are computed again where images, size or score differ."""
     path = work / "baselines.json"
     good, tests = good_images(data), [item for item in read_labelled(data).items if item.split != "train"]
-    facts = [items_sha256(tests), images_sha256(good, recipe)]
+    facts: list[Any] = [items_sha256(tests), images_sha256(good, recipe)]
     facts += [recipe.model_dump(mode="json", include={"image", "score"})]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     try:

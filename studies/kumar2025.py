@@ -149,17 +149,31 @@ SCALES = (0.07, 0.45, 0.48)
 
 
 def extensions() -> tuple[Extension, ...]:
-    perceptual = "perceptual, weight: 0.1" if find_weights("vgg16") else "perceptual, network: gabor, weight: 0.1"
-    words = "perceptual loss" if find_weights("vgg16") else "perceptual loss by a Gabor bank, for want of weights"
+    perceptual = (
+        "perceptual, weight: 0.1" if find_weights("vgg16") else "perceptual, network: gabor, weight: 0.1"
+    )
+    words = (
+        "perceptual loss" if find_weights("vgg16") else "perceptual loss by a Gabor bank, for want of weights"
+    )
     return (
         Extension("attention", "dae-ssim", "dae-ssim", ("bottleneck=[{name: attention}]",)),
         Extension(
-            "adversarial loss", "dae-mse", "dae-mse", ("loss=[{name: mse}, {name: adversarial, weight: 0.01}]",)
+            "adversarial loss",
+            "dae-mse",
+            "dae-mse",
+            ("loss=[{name: mse}, {name: adversarial, weight: 0.01}]",),
         ),
         Extension(words, "dae-mse", "dae-mse", (f"loss=[{{name: mse}}, {{name: {perceptual}}}]",)),
-        Extension("MS-SSIM loss", "dae-ssim", "dae-ssim", (f"loss=[{{name: ms-ssim, weights: {list(SCALES)}}}]",)),
+        Extension(
+            "MS-SSIM loss", "dae-ssim", "dae-ssim", (f"loss=[{{name: ms-ssim, weights: {list(SCALES)}}}]",)
+        ),
         *(
-            Extension(f"{recipe}, encoder from {start}", recipe, f"{kind}-{measure}", (f"encoder.weights={weights}",))
+            Extension(
+                f"{recipe}, encoder from {start}",
+                recipe,
+                f"{kind}-{measure}",
+                (f"encoder.weights={weights}",),
+            )
             for kind in ("dae", "cae")
             for measure in ("mse", "ssim")
             for recipe in (f"{kind}-efficientnet-{measure}",)
@@ -215,11 +229,11 @@ def run(
             runs += comparison(part.work, part.data, recipes, chosen, common, observer, allowance).runs
         in_category = {"category": part.name}
         found += [in_category | record(one) for one in runs]
-        for row in _vary(part, own, runs, length.varied, common, observer, allowance):
-            varied.append(in_category | row)
+        changed = _vary(part, own, runs, length.varied, common, observer, allowance)
+        varied += [in_category | row for row in changed]
         if length.extended:
-            for row in _extend(part, length, seeds or length.seeds, common, observer, allowance):
-                extended.append(in_category | row)
+            more = _extend(part, length, seeds or length.seeds, common, observer, allowance)
+            extended += [in_category | row for row in more]
         recipe = override(load_recipe(RECIPES[0]), [*own[RECIPES[0]], *common])
         baselines += [in_category | row for row in kept_baselines(part.work, part.data, recipe, observer)]
         brightness[part.name] = brightness_auroc(part.data)
@@ -313,7 +327,8 @@ def _vary(
                 other = comparison(
                     part.work / setting, part.data, changed, (plain.seed,), settings, observer, allowance
                 )
-                by_value |= {value: one for one in other.runs}
+                if other.runs:
+                    by_value[value] = other.runs[0]
             found += [
                 {
                     "varied": variation.title,

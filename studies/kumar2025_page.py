@@ -42,7 +42,9 @@ def page(request: Request, figures: Mapping[str, Any]) -> str:
     if recipes:
         text += f"Trained on {'; '.join(machines)}. {beside_paper(request, recipes, TRAINING)}\n\n"
     networks = {
-        _network(recipe) for recipe, start in figures["encoders"].items() if start == "scratch" and _network(recipe)
+        _network(recipe)
+        for recipe, start in figures["encoders"].items()
+        if start == "scratch" and _network(recipe)
     }
     if networks:
         text += (
@@ -100,13 +102,17 @@ def _category(figures: Mapping[str, Any], rows: Rows, published: str | None, cat
     text += rises_in_words([(row["recipe"], row) for row in rows])
     baselines = _own(figures.get("baselines", []), category)
     if baselines:
-        residuals = {recipe: recipe.rsplit("-", 1)[1] for recipe in dict.fromkeys(row["recipe"] for row in rows)}
+        residuals = {
+            recipe: recipe.rsplit("-", 1)[1] for recipe in dict.fromkeys(row["recipe"] for row in rows)
+        }
         text += f"{WARNING} {not_above(rows, baselines, residuals)}"
     return (
         text
         + _rows(rows, figures["encoders"], published, baselines)
         + _sensitivity(_own(figures["sensitivity"], category), "##" if category is None else "###")
-        + _extensions(_own(figures.get("extensions", []), category), rows, "##" if category is None else "###")
+        + _extensions(
+            _own(figures.get("extensions", []), category), rows, "##" if category is None else "###"
+        )
     )
 
 
@@ -136,7 +142,10 @@ def _rows(
     for one in baselines:
         # No threshold, so only the figures that need none.
         line = [f"{one['name']}, {one['residual']}", *["–"] * 4, *["–"] * (len(FIGURES) - 1)]
-        line += [spread([one["image_auroc"]], 2), *(spread([one["pixel"][key]], 2) for key in PIXELS.values())]
+        line += [
+            spread([one["image_auroc"]], 2),
+            *(spread([one["pixel"][key]], 2) for key in PIXELS.values()),
+        ]
         lines.append([*line, *["–"] * (len(columns) - len(line))])
     note = f"\nPaper: {category}, Tables 1 (dae) and 2 (cae).\n" if category else ""
     return table(columns, lines, left=2) + note

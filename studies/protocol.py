@@ -25,9 +25,9 @@ from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.evaluation.compare import Comparison, Run, compare
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import versions
+from blemish.inspection.folder import EVALUATION_FILE
 from blemish.models import Autoencoder
 from blemish.observer import Observer
-from blemish.inspection.folder import EVALUATION_FILE
 from blemish.recipes import Recipe, load_recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
 from blemish.storage.training_record import TrainingLook
@@ -220,7 +220,7 @@ def comparison(
             is_finished=(work / f"{name}-{seed}" / "found" / EVALUATION_FILE).is_file(),
         )
     ]
-    if len(chosen) == len(own) * len(seeds):
+    if chosen and len(chosen) == len(own) * len(seeds):
         return _compared(data, own, work, seeds, settings, observer)
     parts = [_compared(data, {name: own[name]}, work, (seed,), settings, observer) for name, seed in chosen]
     runs = sorted(
@@ -293,7 +293,16 @@ def document(request: Request, *, paper: str, seeds: Sequence[int], **rest: Any)
 
 def commit() -> str | None:
     """Commit of this checkout, with ``-dirty`` where files differ from it; None outside of one."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+    words = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--exclude=*",
+        "--dirty",
+    ]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
@@ -319,7 +328,7 @@ def ends_above_first_look(row: Mapping[str, Any]) -> bool:
     if found:
         return bool(found["last"] > found["first"])
     training = row["settings"]["training"]
-    return row["best_step"] <= training["validate_every"] < row["steps"]
+    return bool(row["best_step"] <= training["validate_every"] < row["steps"])
 
 
 def rises_in_words(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -330,7 +339,9 @@ def rises_in_words(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             counts[name] = counts.get(name, 0) + 1
     if not counts:
         return ""
-    named = ", ".join(f"{name} ({count} of {sum(name == one for one, _ in rows)} fits)" for name, count in counts.items())
+    named = ", ".join(
+        f"{name} ({count} of {sum(name == one for one, _ in rows)} fits)" for name, count in counts.items()
+    )
     return (
         f"The held-out loss ended above its first look in the training of {named}: longer training made it worse, and "
         "the figures are of the weights of its best look.\n\n"
@@ -438,7 +449,11 @@ def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTr
         *["shorter"] * any(recipe.training.steps < (paper.steps or 0) for recipe in recipes),
         *["on smaller images"] * any(recipe.patch.size < paper.side for recipe in recipes),
         *([f"with a {', '.join(rate)} learning rate"] if rate else []),
-        *(["repeated less often"] if len({recipe.training.seed for recipe in recipes}) < (paper.repeats or 0) else []),
+        *(
+            ["repeated less often"]
+            if len({recipe.training.seed for recipe in recipes}) < (paper.repeats or 0)
+            else []
+        ),
     ]
     return f"{text}{unlike_paper(request, differing)}"
 

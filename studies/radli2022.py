@@ -23,7 +23,7 @@ from blemish.inspection.detector import Detector
 from blemish.layers.affine import AffineRange
 from blemish.observer import Observer
 from studies.protocol import Allowance, Request, document, finish
-from studies.radli2022_cloth import CLOTH_DEFECTS, draw_cloth
+from studies.radli2022_cloth import CLOTH_DEFECTS, Floats, draw_cloth
 from studies.radli2022_columns import (
     ALL_COLUMNS,
     COLUMNS,
@@ -41,7 +41,6 @@ from studies.radli2022_columns import (
 )
 from studies.radli2022_figures import draw
 from studies.radli2022_measures import (
-    Floats,
     Patches,
     Tests,
     bad_items,
@@ -206,7 +205,7 @@ class _ClothTests:
     """Generated cloths, the same ones for every column."""
 
     def __init__(self, count: int, side: int) -> None:
-        self._tests = _cloth_tests(count, side)
+        self._tests = cloth_tests(count, side)
         self._side = side
         self.facts = {"good_from": "further good cloths", "transformed": False}
 
@@ -214,7 +213,7 @@ class _ClothTests:
         return self._tests
 
     def training(self, detector: Detector) -> Floats:
-        return np.stack([draw_cloth(seed, self._side).image[None] for seed in range(MEAN_OF)])
+        return cloth_training(self._side)
 
 
 # -- the cloth -----------------------------------------------------------------------------------------
@@ -230,7 +229,13 @@ def _write_cloths(work: Path, count: int, size: int, observer: Observer) -> Path
     return folder
 
 
-def _cloth_tests(count: int, size: int) -> Tests:
+def cloth_training(size: int) -> Floats:
+    """Good cloths (N, 1, size, size), those that networks are fitted on."""
+    return np.stack([draw_cloth(seed, size).image[None] for seed in range(MEAN_OF)])
+
+
+def cloth_tests(count: int, size: int) -> Tests:
+    """Good and bad cloths that no training has seen, with the true angles."""
     good = [draw_cloth(10**6 + index, size) for index in range(count)]
     bad = [
         draw_cloth(2 * 10**6 + index, size, defect=CLOTH_DEFECTS[index % len(CLOTH_DEFECTS)])

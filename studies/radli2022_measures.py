@@ -52,7 +52,7 @@ class Tests(NamedTuple):
     @property
     def has_defect(self) -> NDArray[np.bool_]:
         """(B,) whether a bad patch holds a pixel of a defect."""
-        return self.masks.any(axis=(1, 2))
+        return np.asarray(self.masks.any(axis=(1, 2)))
 
     def facts(self) -> dict[str, Any]:
         """Numbers of patches and share of defect pixels, as the results keep them."""
@@ -79,7 +79,9 @@ def bad_items(data: Path, defect: str | None) -> list[Item]:
         if item.split != "train" and not item.is_good and item.masks and defect in (None, item.label)
     ]
     if not found:
-        which = "no bad test images with masks" if defect is None else f"no test images of '{defect}' with masks"
+        which = (
+            "no bad test images with masks" if defect is None else f"no test images of '{defect}' with masks"
+        )
         raise FileError(data, f"has {which}", "give a data set with some")
     return found
 
@@ -176,7 +178,9 @@ def measure_reconstructions(tests: Tests, reconstruct: Callable[[Floats], Floats
         "mse": float(np.mean((255 * (tests.good - good)) ** 2)),
         "ssim": float(similarity.mean()),
         "areas": {name: _areas(values, tests.masks, everything) for name, values in maps.items()},
-        "areas_defective": {name: _areas(values, tests.masks, tests.has_defect) for name, values in maps.items()},
+        "areas_defective": {
+            name: _areas(values, tests.masks, tests.has_defect) for name, values in maps.items()
+        },
     }
 
 
@@ -209,9 +213,13 @@ def measure_baselines(tests: Tests, training: Floats) -> list[dict[str, Any]]:
         MEAN_ALIGNED: aligned,
     }
     return [
-        {"name": name, **measure_reconstructions(tests, lambda many, way=way: np.stack([way(x) for x in many]))}
+        {"name": name, **measure_reconstructions(tests, partial(_one_by_one, way))}
         for name, way in ways.items()
     ]
+
+
+def _one_by_one(way: Callable[[Floats], Floats], images: Floats) -> Floats:
+    return np.stack([way(x) for x in images])
 
 
 class SteepestRotation(Rotation):

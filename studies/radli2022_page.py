@@ -177,7 +177,9 @@ def _part(request: Request, figures: Mapping[str, Any], part: str) -> list[str]:
     published = PUBLISHED[category] if category else None
     blocks += [
         rises_in_words([(ALL_COLUMNS[row["column"]].title, row) for row in own]).rstrip("\n"),
-        table(["", *(ALL_COLUMNS[column].title for column in columns)], _lines(rows, part, columns, published)),
+        table(
+            ["", *(ALL_COLUMNS[column].title for column in columns)], _lines(rows, part, columns, published)
+        ),
     ]
     claim = claim_counts(rows, part)
     for column, better in claim["better_than_plain"].items():

@@ -67,7 +67,13 @@ def test_pixel_figures_are_those_of_scikit_learn(
             y = way(x)
             maps["mse"].append(((x - y)[0] ** 2).ravel())
             similarity = structural_similarity(
-                x[0], y[0], data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+                x[0],
+                y[0],
+                data_range=1,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                full=True,
             )[1]
             maps["ssim"].append((1 - similarity).clip(0).ravel())
             mask = read_masks(item.masks, size=image.size)

@@ -204,7 +204,9 @@ def test_the_gradient_by_the_angle_is_the_slope_of_the_loss(texture: str) -> Non
         step = 1e-3
         secants = (loss_at_angle(many, angles + step) - loss_at_angle(many, angles - step)) / (2 * step)
     assert torch.corrcoef(torch.stack([slopes, secants]))[0, 1] > 0.999
-    torch.testing.assert_close(slopes.float(), secants.float(), rtol=0.05, atol=0.02 * float(secants.abs().max()))
+    torch.testing.assert_close(
+        slopes.float(), secants.float(), rtol=0.05, atol=0.02 * float(secants.abs().max())
+    )
 
 
 def rubble() -> Tensor:

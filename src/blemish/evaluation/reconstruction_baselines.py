@@ -112,9 +112,7 @@ def residual_maps(x: Floats, y: Floats) -> dict[str, Floats]:
     measures = {"mse": MSE(data_range=1.0)} | (
         {"ssim": SSIM(data_range=1.0)} if min(x.shape[1:]) >= WINDOW else {}
     )
-    return {
-        name: measure.distance_map(a, b)[0, 0].clamp(min=0).numpy() for name, measure in measures.items()
-    }
+    return {name: measure.distance_map(a, b)[0, 0].clamp(min=0).numpy() for name, measure in measures.items()}
 
 
 def reconstruction_baselines(
