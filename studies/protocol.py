@@ -292,22 +292,19 @@ def document(request: Request, *, paper: str, seeds: Sequence[int], **rest: Any)
 
 
 def commit() -> str | None:
-    """Commit of this checkout, with ``-dirty`` where files differ from it; None outside of one."""
-    words = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--exclude=*",
-        "--dirty",
-    ]
+    """Commit of this checkout, with ``-dirty`` where code differs from it; None outside of one."""
+    here = ["git", "-C", str(Path(__file__).parents[1])]
+    code = ["--", "src", "studies", ":!studies/results"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        found = [
+            subprocess.run(
+                [*here, *words], capture_output=True, text=True, check=True, timeout=60
+            ).stdout.strip()
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", *code])
+        ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return found[0] + ("-dirty" if found[1] else "")
 
 
 def held_out(history: Sequence[TrainingLook]) -> dict[str, float]:

@@ -127,7 +127,11 @@ def page(request: Request, figures: Mapping[str, Any]) -> str:
     is_transformed = any(facts.get("transformed") for facts in figures.get("tests", {}).values())
     blocks = [
         "# Rádli & Czúni 2022: orientation normalised before the autoencoder\n",
-        *([missing_in_words(figures["missing"], figures["planned"])] if figures.get("missing") else []),
+        *(
+            [missing_in_words(figures["missing"], figures["planned"]).rstrip() + "\n"]
+            if figures.get("missing")
+            else []
+        ),
         f"Mean over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         + (" (smallest to largest). " if len(seeds) > 1 else ". ")
         + "MSE is of 0 to 255, over held-out good patches, as is SSIM; ROC, PRC and IoU are areas under the "
@@ -176,7 +180,11 @@ def _part(request: Request, figures: Mapping[str, Any], part: str) -> list[str]:
         )
     published = PUBLISHED[category] if category else None
     blocks += [
-        rises_in_words([(ALL_COLUMNS[row["column"]].title, row) for row in own]).rstrip("\n"),
+        *(
+            [rises.rstrip() + "\n"]
+            if (rises := rises_in_words([(ALL_COLUMNS[row["column"]].title, row) for row in own]))
+            else []
+        ),
         table(
             ["", *(ALL_COLUMNS[column].title for column in columns)], _lines(rows, part, columns, published)
         ),
@@ -189,7 +197,7 @@ def _part(request: Request, figures: Mapping[str, Any], part: str) -> list[str]:
     if claim["seeds"] > 1:
         blocks += _separated_in_words(rows, part)
     blocks += _baselines(figures, part) + _ranking(rows, part, category)
-    return [block for block in blocks if block is not None]
+    return blocks
 
 
 def _separated_in_words(rows: Rows, part: str) -> list[str]:

@@ -123,7 +123,9 @@ def _radli(figures: Mapping[str, Any], data: Path | None, observer: Observer) ->
             training = cloth_training(length["cloth_size"])
             source = "further good cloths"
         facts[part] = {**tests.facts(), "good_from": source, "transformed": False}
-        baselines += [{"part": part, **one} for one in measure_baselines(tests, np.ascontiguousarray(training))]
+        baselines += [
+            {"part": part, **one} for one in measure_baselines(tests, np.ascontiguousarray(training))
+        ]
     rows = figures["rows"]
     ranking = {part: radli2022_page.ranking(rows, part) for part in facts}
     return {"tests": facts, "baselines": baselines, "ranking": ranking}
