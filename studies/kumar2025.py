@@ -37,6 +37,7 @@ from studies.protocol import (
     finish,
     fitted,
     generated,
+    grey_levels,
     histories,
     read_example,
     record,
@@ -221,6 +222,7 @@ def run(
     extended: list[dict[str, Any]] = []
     baselines: list[dict[str, Any]] = []
     brightness: dict[str, float] = {}
+    levels: dict[str, dict[str, float]] = {}
     drawn: list[Path] = []
     for part in parts:
         runs: list[Run] = []
@@ -237,6 +239,7 @@ def run(
         recipe = override(load_recipe(RECIPES[0]), [*own[RECIPES[0]], *common])
         baselines += [in_category | row for row in kept_baselines(part.work, part.data, recipe, observer)]
         brightness[part.name] = brightness_auroc(part.data)
+        levels[part.name] = grey_levels(part.data)
         drawn += _draw(request, part, runs, "" if len(parts) == 1 else f"-{part.name}")
     figures = document(
         request,
@@ -249,6 +252,7 @@ def run(
         extensions=extended,
         baselines=baselines,
         brightness_auroc=brightness if len(parts) > 1 else brightness[parts[0].name],
+        grey_levels=levels if len(parts) > 1 else levels[parts[0].name],
         planned=allowance.planned,
         missing=allowance.missing,
         published={

@@ -541,6 +541,15 @@ def brightness_auroc(data: Path) -> float:
     return max(auroc, 1 - auroc)
 
 
+def grey_levels(data: Path) -> dict[str, float]:
+    """Mean grey level of the training images, the good and the defective test images of ``data``."""
+    found: dict[str, list[float]] = {"train": [], "good": [], "defective": []}
+    for item in read_labelled(data).items:
+        kind = "train" if item.split == "train" else "good" if item.is_good else "defective"
+        found[kind].append(float(read_image(item.path).floats().mean()))
+    return {kind: fmean(values) for kind, values in found.items() if values}
+
+
 def histories(runs: Sequence[Run]) -> dict[str, list[Sequence[TrainingLook]]]:
     """Training histories by recipe, one a seed, as :func:`draw_curves` takes them."""
     found: dict[str, list[Sequence[TrainingLook]]] = {}

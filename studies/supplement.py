@@ -30,7 +30,7 @@ from blemish.storage.atomic import write_json, write_text
 from studies import bergmann2018_page, kumar2025_page, radli2022_page
 from studies.baselines import baseline_rows, preprocessing_of
 from studies.bergmann2018 import FAMILY
-from studies.protocol import Request, commit, generated, recipe_of_record
+from studies.protocol import Request, commit, generated, grey_levels, recipe_of_record
 from studies.radli2022 import MEAN_OF, UNTRANSFORMED, cloth_tests, cloth_training
 from studies.radli2022_columns import DEFECTS
 from studies.radli2022_measures import Patches, Tests, bad_items, measure_baselines
@@ -73,7 +73,7 @@ def supplement(path: Path, figures: dict[str, Any], data: Path | None, observer:
     if name == "kumar2025":
         assert data is not None
         recipe = recipe_of_record(figures["rows"][0], figures["rows"][0]["recipe"])
-        added = {"baselines": baseline_rows(data, recipe, observer)}
+        added = {"baselines": baseline_rows(data, recipe, observer), "grey_levels": grey_levels(data)}
     elif name == "bergmann2018":
         added = _bergmann(figures, data, observer)
     else:
