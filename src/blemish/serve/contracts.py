@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,12 +31,15 @@ class Frame:
     image: content of an image file, or an array (H, W) or (H, W, 3) of uint8 or uint16 in RGB order, as cameras give it.
     name: what people call it; never a path to open.
     source: name of the source on the line, or ``api``.
+    request: number of the request or the frame, unique; the history stores it once. A source that may give an image
+        twice, as after a kill, gives it the same number both times.
     """
 
     image: bytes | NDArray[np.uint8] | NDArray[np.uint16]
     name: str
     source: str = "api"
     taken: datetime = field(default_factory=utc_now)
+    request: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def sha256(self) -> str:
         """SHA-256 of the file's content; of an array, of its shape, type and values."""
