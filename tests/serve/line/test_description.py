@@ -10,15 +10,9 @@ import yaml
 
 import blemish
 from blemish.errors import ServeError
-from blemish.serve.line.description import (
-    EachTrigger,
-    FolderSettings,
-    IntervalTrigger,
-    LineDescription,
-    parse_line,
-    read_line,
-)
+from blemish.serve.line.description import LineDescription, parse_line, read_line
 from blemish.serve.line.secrets import resolved, without_password
+from blemish.serve.line.source_settings import EachTrigger, FolderSettings, IntervalTrigger
 
 EXAMPLE = Path(blemish.__file__).parents[2] / "examples" / "line.yaml"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blemish.errors import ServeError
 from blemish.extras import explain_missing
-from blemish.serve.line.description import Broker
+from blemish.serve.line.settings import Broker
 from blemish.serve.line.secrets import resolved
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import CsvSettings
+from blemish.serve.line.sink_settings import CsvSettings
 from blemish.serve.line.sinks.csv_file import COLUMNS, CsvSink
 
 MakeDecision = Callable[..., StoredDecision]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import FolderSinkSettings
+from blemish.serve.line.sink_settings import FolderSinkSettings
 from blemish.serve.line.sinks.folder import FolderSink, file_stem
 
 MakeDecision = Callable[..., StoredDecision]

@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from blemish.errors import DeliveryError, ServeError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import MqttSettings
+from blemish.serve.line.sink_settings import MqttSettings
 from blemish.serve.line.sinks.mqtt import MqttSink
 from tests.services import Mosquitto
 

@@ -15,7 +15,7 @@ import pytest
 
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import OpcUaClientSettings, OpcUaServerSettings
+from blemish.serve.line.sink_settings import OpcUaClientSettings, OpcUaServerSettings
 from blemish.serve.line.sinks.opcua_client import OpcUaClientSink, value_for
 from blemish.serve.line.sinks.opcua_server import OpcUaServerSink
 from tests.services import free_port

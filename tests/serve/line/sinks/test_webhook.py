@@ -14,7 +14,7 @@ import pytest
 
 from blemish.errors import DeliveryError, ServeError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import WebhookSettings
+from blemish.serve.line.sink_settings import WebhookSettings
 from blemish.serve.line.sinks.webhook import ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, TryLater, WebhookSink
 
 MakeDecision = Callable[..., StoredDecision]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from blemish.errors import BlemishError
 from blemish.serve.contracts import Frame
-from blemish.serve.line.description import FolderSettings
+from blemish.serve.line.source_settings import FolderSettings
 from blemish.serve.line.sources.folder import UNREADABLE, FolderSource
 
 

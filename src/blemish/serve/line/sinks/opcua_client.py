@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blemish.errors import DeliveryError, ServeError
 from blemish.extras import explain_missing
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.description import OpcUaClientSettings
+from blemish.serve.line.sink_settings import OpcUaClientSettings
 from blemish.serve.line.loop_thread import LoopThread
 from blemish.serve.line.secrets import resolved, without_password
 

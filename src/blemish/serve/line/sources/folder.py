@@ -18,7 +18,7 @@ from blemish.errors import BlemishError
 from blemish.extras import explain_missing
 from blemish.limits import MAX_IMAGE_BYTES
 from blemish.serve.contracts import Frame
-from blemish.serve.line.description import FolderSettings
+from blemish.serve.line.source_settings import FolderSettings
 from blemish.serve.line.done_log import DoneImage, DoneLog
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ STILL_OPEN = 5.0
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _FileState:
     """State of a file at one look."""
 
     size: int
@@ -67,7 +67,7 @@ class FolderSource:
         self._move_to = move_to
         self._log = DoneLog(log)
         self._refused: dict[str, tuple[int, int]] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _FileState] = {}
         self._given: dict[str, DoneImage] = {}
         self._written: set[str] = set()
         """Paths that are being written: changed, and not closed since."""
@@ -160,11 +160,11 @@ class FolderSource:
             return [], None
         self._start_watching()
         now = time.monotonic()
-        found: dict[str, _Seen] = {}
+        found: dict[str, _FileState] = {}
         for name, size, changed in self._files():
             before = self._seen.get(name)
             same = before is not None and (before.size, before.changed) == (size, changed)
-            found[name] = before if same and before is not None else _Seen(size, changed, now)
+            found[name] = before if same and before is not None else _FileState(size, changed, now)
         if found and not self._is_tidy:  # an empty folder may be a share that is not connected yet
             self._log.keep(found)
             self._is_tidy = True
@@ -182,7 +182,7 @@ class FolderSource:
         ready = [name for _, name, _ in sorted(waiting, key=lambda one: one[:2]) if left[name] <= 0]
         return ready, min((wait for wait in left.values() if wait > 0), default=None)
 
-    def _settle(self, name: str, seen: _Seen) -> float:
+    def _settle(self, name: str, seen: _FileState) -> float:
         """Seconds that a file must stay as it is."""
         if str(self.folder / name) in self._written:
             return max(self._settings.settle, STILL_OPEN)
