@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 
 from blemish.errors import BlemishError, FileError, ServeError, UsageError, nearest
 from blemish.inspection.detector import Detector, load
+from blemish.serve.model_versions import ModelVersion, ModelVersions
 from blemish.storage.atomic import write_json
 
 THRESHOLD_FILE = "threshold.json"
@@ -58,44 +59,44 @@ class ThresholdChoice(BaseModel):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as it was loaded from its folder, and as it decides."""
+    """A version of a model as it was loaded, and as it decides."""
 
-    folder: Path
-    stamp: Stamp
+    version: ModelVersion
     stored: Detector
     detector: Detector
     note: str | None = None
-    """Of what was chosen while serving and does not fit this model."""
+    """Of what was chosen while serving and does not fit this version."""
 
 
 class ServedModel:
     """One model on the line.
 
     :attr:`detector` is read once for each image; a change replaces it as a whole, so that no image is judged by parts of
-    two models.
+    two models. The folder is copied as a version before it is served, so that it may change at any time.
 
     Parameters
     ----------
-    name: of the model on the line.
     folder: exported or fitted model of images.
-    home: folder for what is chosen while serving; made when something is.
+    home: folder of the versions and of what is chosen while serving; its name is that of the model.
 
     Raises
     ------
     ModelError
-        When the folder is no model, is damaged or edited.
-    ServeError
-        When it is a model of scenes.
+        When the folder is no model of images, is damaged or edited.
+    FileError
+        When ``home`` cannot be written or read.
     """
 
-    def __init__(self, name: str, folder: Path, home: Path) -> None:
-        self.name, self.home = name, home
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.given, self.home = folder, home
+        self.versions = ModelVersions(home)
+        self.name = self.versions.name
         self._failure: str | None = None
         self._lock = threading.RLock()
         self._adjustments: dict[str, Adjustment] = {}
         self._choice = self._read_choice()
-        self._tried: Stamp | None = None
-        self._loaded = self._load(folder)
+        self._stamp = _stamp(folder)
+        self._loaded = self._load(self.versions.adopt(folder))
 
     @property
     def detector(self) -> Detector:
@@ -104,17 +105,17 @@ class ServedModel:
 
     @property
     def stored(self) -> Detector:
-        """The detector as its folder holds it, without what was chosen while serving."""
+        """The detector as its version holds it, without what was chosen while serving."""
         return self._loaded.stored
 
     @property
-    def folder(self) -> Path:
-        """Folder that the detector was loaded from."""
-        return self._loaded.folder
+    def version(self) -> ModelVersion:
+        """The version that decides now."""
+        return self._loaded.version
 
     @property
     def choice(self) -> ThresholdChoice | None:
-        """Threshold that was chosen while serving; None is that of the folder."""
+        """Threshold that was chosen while serving; None is that of the version."""
         return self._choice
 
     @property
@@ -124,36 +125,53 @@ class ServedModel:
 
     # -- changes ----------------------------------------------------------------------------------------
 
-    def switch(self, folder: Path) -> None:
-        """Serve the model in ``folder`` from now on, after it is loaded whole.
+    def promote(self, number: int) -> ModelVersion:
+        """Serve another version from now on, after a restart too.
 
         Raises
         ------
-        ModelError, ServeError
-            As the constructor; the former model stays then.
+        ServeError
+            When there is none of this number.
+        ModelError
+            When it is damaged; the former version stays then.
+        FileError
+            When the choice cannot be written down; then it is not in use either.
         """
         with self._lock:
-            self._loaded = self._load(folder)
-            self._failure = self._tried = None
+            loaded = self._load(self.versions.version(number))
+            self.versions.promote(number)
+            self._loaded = loaded
+            return loaded.version
+
+    def roll_back(self) -> ModelVersion:
+        """Serve the version that ran before; errors as of :meth:`promote`."""
+        with self._lock:
+            previous = self.versions.previous()
+            loaded = None if previous is None else self._load(previous)
+            version = self.versions.roll_back()
+            self._loaded = loaded if loaded is not None else self._load(version)
+            return version
 
     def reload(self) -> bool:
-        """Take over new content of the folder, if there is any that vouches for itself; True if it did.
+        """Take over new content of the folder, or a version that another program promoted; True if it did.
 
-        Content that is damaged or still being copied leaves the former model in place; :attr:`problem` has the line.
+        Content that is damaged or still being copied leaves the former version in place; :attr:`problem` has the line.
         """
         with self._lock:
-            folder, stamp = self.folder, _stamp(self.folder)
-            if stamp == self._loaded.stamp:
-                self._failure = self._tried = None
-                return False
-            if stamp == self._tried:
-                return False
+            stamp = _stamp(self.given)
             try:
-                self._loaded = self._load(folder)
+                if stamp != self._stamp and stamp:
+                    self._stamp = stamp  # tried once, until it changes again
+                    self._failure = None
+                    self.versions.adopt(self.given)
+                running = self.versions.running()
+                if running is None or running == self.version:
+                    return False
+                self._loaded = self._load(running)
             except BlemishError as error:
-                self._tried, self._failure = stamp, str(error)
+                self._failure = str(error)
                 return False
-            self._failure = self._tried = None
+            self._failure = None
             return True
 
     def choose(self, choice: ThresholdChoice | None) -> Detector:
@@ -209,21 +227,15 @@ class ServedModel:
             detector = adjustment(detector)
         return detector if self._choice is None else self._choice.applied(detector)
 
-    def _load(self, folder: Path) -> Loaded:
-        stamp = _stamp(folder)
-        stored = load(folder)
-        if stored.file.subject != "images":
-            raise ServeError(
-                f"{folder}: is a model of scenes, and the server inspects single images; give a model that was fitted on "
-                "images, and inspect scenes by blemish inspect"
-            )
+    def _load(self, version: ModelVersion) -> Loaded:
+        stored = load(self.versions.folder_of(version.number))
         try:
-            return Loaded(folder, stamp, stored, self._adjusted(stored))
+            return Loaded(version, stored, self._adjusted(stored))
         except UsageError as error:
             # A new version may have too few calibration images for the rate, or another size than the mask. What it
             # promises by itself is safe; to stop the line is not.
-            note = f"what was chosen for {self.name} does not fit {folder} and is not in use: {error}"
-            return Loaded(folder, stamp, stored, stored, note)
+            note = f"what was chosen for {self.name} does not fit version {version.number} and is not in use: {error}"
+            return Loaded(version, stored, stored, note)
 
     # -- on disk ----------------------------------------------------------------------------------------
 
@@ -266,7 +278,7 @@ class ServedModels(Mapping[str, ServedModel]):
     Parameters
     ----------
     folders: of the models, by name.
-    home: folder of the server.
+    home: folder of their versions, ``models/`` of the server.
 
     Raises
     ------
@@ -277,7 +289,7 @@ class ServedModels(Mapping[str, ServedModel]):
     def __init__(self, folders: Mapping[str, Path], home: Path) -> None:
         if not folders:
             raise ServeError("there is no model to serve; name one or more folders that blemish export made")
-        self._models = {name: ServedModel(name, folder, home / name) for name, folder in folders.items()}
+        self._models = {name: ServedModel(folder, home / name) for name, folder in folders.items()}
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
 

@@ -17,7 +17,8 @@ from pydantic_settings import (
 )
 
 from blemish.errors import ServeError, nearest
-from blemish.limits import MAX_PIXELS, plain_name
+from blemish.limits import MAX_PIXELS
+from blemish.serve.model_versions import check_model_name
 
 KEY_CHARACTERS = 16
 """Least length of a key; shorter ones can be guessed."""
@@ -104,7 +105,10 @@ class ServeSettings(BaseSettings):
     @classmethod
     def _plain_names(cls, models: dict[str, Path]) -> dict[str, Path]:
         for name in models:
-            plain_name(name)
+            try:
+                check_model_name(name)
+            except ServeError as error:
+                raise ValueError(str(error)) from None
         return models
 
     @property
@@ -227,8 +231,8 @@ def models_of(arguments: Sequence[str]) -> dict[str, Path]:
         if not equals:
             name = path.resolve().name
         try:
-            plain_name(name)
-        except ValueError as error:
+            check_model_name(name)
+        except ServeError as error:
             raise ServeError(f"{argument}: {error}; write NAME=FOLDER") from None
         if name in found:
             raise ServeError(f"{argument}: another model is called {name}; write NAME=FOLDER")

@@ -18,7 +18,7 @@ from blemish.serve.api.problems import Refusal, answer_to, answers, problem_of, 
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.contracts import Frame, StoredDecision
 from blemish.serve.server import Server
-from blemish.serve.service import Outcome
+from blemish.serve.service import Outcome, TooLateError
 
 REQUEST_NUMBER = re.compile(r"[\x21-\x7e]{1,100}")
 
@@ -121,7 +121,7 @@ async def _outcomes(
             together.cancel()
             for one in waiting:
                 one.cancel()  # of one that is done, nothing happens
-    late = Refusal(504, f"the inspection took more than {seconds:g} s", "send it again when there is less to do")
+    late = TooLateError(f"the inspection took more than {seconds:g} s; send it again when there is less to do")
     found: list[Outcome | BaseException] = []
     for future in futures:
         if isinstance(future, BlemishError):
@@ -140,10 +140,6 @@ async def _hung_up(request: Request) -> None:
 
 
 def _result(upload: Upload, found: Outcome | BaseException) -> InspectionResult:
-    if isinstance(found, Refusal):
-        return InspectionResult(
-            name=upload.name, error=str(found.detail), remedy=found.remedy, status=found.status_code
-        )
     if isinstance(found, BaseException):
         problem = problem_of(found)
         return InspectionResult(
