@@ -19,11 +19,15 @@ def serve(
     ] = None,
     home: Annotated[
         Path | None,
-        typer.Option(help="Folder of history, kept images, versions of models and log. [default: blemish-line]"),
+        typer.Option(
+            help="Folder of history, kept images, versions of models and log. [default: blemish-line]"
+        ),
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on; any but this machine's own needs a key. [default: 127.0.0.1]"),
+        typer.Option(
+            help="Address to listen on; any but this machine's own needs a key. [default: 127.0.0.1]"
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes one that is free. [default: 8000]")] = None,
     key_file: Annotated[
@@ -70,7 +74,9 @@ def serve(
             with open_server(found) as server:
 
                 def started(addresses: list[str]) -> None:
-                    LOGGER.info("started", extra={"fields": {"addresses": addresses, "models": list(server.models)}})
+                    LOGGER.info(
+                        "started", extra={"fields": {"addresses": addresses, "models": list(server.models)}}
+                    )
                     say(f"Serving {', '.join(server.models)} at {' and '.join(addresses)}; stop with Ctrl-C")
 
                 run(server, started)

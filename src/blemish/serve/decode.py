@@ -76,5 +76,7 @@ def _renamed(error: ImageError, path: Path, name: Path, max_pixels: int) -> Imag
 def _check_pixels(name: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooManyPixelsError(
-            name, f"has {width} × {height} pixels, more than the {max_pixels} allowed", "cut it into smaller images"
+            name,
+            f"has {width} × {height} pixels, more than the {max_pixels} allowed",
+            "cut it into smaller images",
         )

@@ -36,8 +36,7 @@ class PatientProtocol(H11Protocol):
     def __init__(self, *given: Any, limits: RequestLimits, **named: Any) -> None:
         super().__init__(*given, **named)
         self._limits = limits
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._end_timer: asyncio.TimerHandle | None = None
+        self._header_timer, self._end_timer = _Timer(self.loop), _Timer(self.loop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -47,8 +46,8 @@ class PatientProtocol(H11Protocol):
         self._watch_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._header_timer = _cancelled(self._header_timer)
-        self._end_timer = _cancelled(self._end_timer)
+        self._header_timer.cancel()
+        self._end_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,7 +69,7 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._end_timer = _cancelled(self._end_timer)
+        self._end_timer.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -81,17 +80,16 @@ class PatientProtocol(H11Protocol):
 
     def _watch_header(self) -> None:
         if self.conn.their_state is not h11.IDLE:
-            self._header_timer = _cancelled(self._header_timer)
-        elif self._header_timer is None and not self.transport.is_closing():
-            self._header_timer = self.loop.call_later(self._limits.header_seconds, self._header_is_late)
+            self._header_timer.cancel()
+        elif not self._header_timer.is_set and not self.transport.is_closing():
+            self._header_timer.set(self._limits.header_seconds, self._header_is_late)
 
     def _header_is_late(self) -> None:
         if self.conn.their_state is h11.IDLE:
             self._refuse(408, f"the header took more than {self._limits.header_seconds:g} s")
 
     def _end_within(self, seconds: float) -> None:
-        self._end_timer = _cancelled(self._end_timer)
-        self._end_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._end_timer.set(seconds, self.transport.abort)
 
     def _refuse(self, status: int, error: str, header: bytes = b"") -> None:
         """Answer without a request, and close."""
@@ -107,9 +105,25 @@ class PatientProtocol(H11Protocol):
         self._end_within(self._limits.body_seconds)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _Timer:
+    """One call in the future, which another one takes the place of."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._handle is not None
+
+    def set(self, seconds: float, call: Callable[[], object]) -> None:
+        self.cancel()
+        self._handle = self._loop.call_later(seconds, call)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
 
 
 class GracefulServer(uvicorn.Server):

@@ -40,7 +40,9 @@ class ConsoleLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
-        line = f"{time} {record.levelname.lower()}: {record.getMessage()}" + (f" ({fields})" if fields else "")
+        line = f"{time} {record.levelname.lower()}: {record.getMessage()}" + (
+            f" ({fields})" if fields else ""
+        )
         if record.exc_info:
             return f"{printable(line)}\n{self.formatException(record.exc_info)}"
         return printable(line)
@@ -60,7 +62,11 @@ def open_log(home: Path, settings: LogSettings) -> list[logging.Handler]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = RotatingFileHandler(
-            path, maxBytes=settings.max_bytes, backupCount=settings.files, encoding="utf-8", errors="backslashreplace"
+            path,
+            maxBytes=settings.max_bytes,
+            backupCount=settings.files,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
     except OSError as error:
         raise ServeError(
@@ -73,7 +79,9 @@ def open_log(home: Path, settings: LogSettings) -> list[logging.Handler]:
         console.setFormatter(ConsoleLines())
         console.setLevel(logging.WARNING)
         handlers.append(console)
-    logging.raiseExceptions = False  # or each line that does not fit on the disk would be a traceback on the console
+    logging.raiseExceptions = (
+        False  # or each line that does not fit on the disk would be a traceback on the console
+    )
     for name in (LOGGER.name, "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.setLevel(settings.level)

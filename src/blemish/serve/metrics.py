@@ -48,7 +48,9 @@ class Metrics:
             "blemish_commit_decisions", "Decisions that were stored in one transaction.",
             buckets=GROUPS, registry=self.registry,
         )  # fmt: skip
-        self.queued = Gauge("blemish_queue_images", "Images that wait for a decision.", registry=self.registry)
+        self.queued = Gauge(
+            "blemish_queue_images", "Images that wait for a decision.", registry=self.registry
+        )
         self.held = Gauge(
             "blemish_held_bytes", "Bytes of requests that are in memory.", registry=self.registry
         )

@@ -217,7 +217,9 @@ class Service:
         frame, limit = job.frame, self.limits.request_seconds
         begun = time.monotonic()
         if frame.source == "api" and begun - job.begun > limit:
-            raise TooLateError(f"waited more than {limit:g} s in the queue; send it again when there is less to do")
+            raise TooLateError(
+                f"waited more than {limit:g} s in the queue; send it again when there is less to do"
+            )
         detector = job.model.detector
         image = decode(
             frame, channels=detector.file.preprocessing.channels, max_pixels=self.limits.pixels, spool=spool
@@ -277,17 +279,16 @@ class Service:
             return
         self.metrics.commits.observe(len(group))
         for one, decision in zip(group, stored, strict=True):
-            try:
-                self._give(one, decision)
-            except Exception as error:
-                self._fail(one.job, error)
+            self._give(one, decision)
 
     def _give(self, one: _Inspected, decision: StoredDecision) -> None:
         if (decision.image_sha256, decision.model) != (one.decision.image_sha256, one.decision.model):
-            raise RequestConflictError(
+            error = RequestConflictError(
                 f"the request number {decision.request} belongs to another image, decision {decision.id}; give each image "
                 "a number of its own"
             )
+            self._fail(one.job, error)
+            return
         self.recent.add(decision, one.job.frame, one.detection)
         one.job.future.set_result(Outcome(decision, one.detection))
         kind = "rejected" if decision.is_anomalous else "accepted"
@@ -299,7 +300,11 @@ class Service:
             self.live.publish("drift", {"model": decision.model, **self.drift.state(decision.model)})
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        fields = {"model": job.model.name, "source": job.frame.source, "name": job.frame.name[:NAME_CHARACTERS]}
+        fields = {
+            "model": job.model.name,
+            "source": job.frame.source,
+            "name": job.frame.name[:NAME_CHARACTERS],
+        }
         if isinstance(error, BlemishError):
             kind = type(error).__name__
             level = "info" if isinstance(error, ImageError) else "error"
@@ -352,5 +357,7 @@ class Service:
             except queue.Empty:
                 return dropped
             if job is not None and job.future.set_running_or_notify_cancel():
-                job.future.set_exception(StoppingError("the server stopped before this image's turn; send it again"))
+                job.future.set_exception(
+                    StoppingError("the server stopped before this image's turn; send it again")
+                )
                 dropped += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,6 +23,14 @@ from blemish.serve.model_versions import check_model_name
 KEY_CHARACTERS = 16
 """Least length of a key; shorter ones can be guessed."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def _model_name(name: str) -> str:
+    try:
+        return check_model_name(name)
+    except ServeError as error:
+        raise ValueError(str(error)) from None
+
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -78,7 +86,7 @@ class ServeSettings(BaseSettings):
         env_prefix="BLEMISH_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    models: dict[str, Path] = Field(default_factory=dict)
+    models: dict[Annotated[str, AfterValidator(_model_name)], Path] = Field(default_factory=dict)
     """Folders of exported or fitted models, by their names on the line."""
     home: Path = Path("blemish-line")
     """Folder of the history, kept images, versions of models and the log."""
@@ -100,16 +108,6 @@ class ServeSettings(BaseSettings):
     """Time between two looks at the folders of models, whose new content is then taken over."""
     limits: RequestLimits = RequestLimits()
     log: LogSettings = LogSettings()
-
-    @field_validator("models")
-    @classmethod
-    def _plain_names(cls, models: dict[str, Path]) -> dict[str, Path]:
-        for name in models:
-            try:
-                check_model_name(name)
-            except ServeError as error:
-                raise ValueError(str(error)) from None
-        return models
 
     @property
     def is_loopback(self) -> bool:

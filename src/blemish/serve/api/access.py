@@ -62,8 +62,8 @@ class Access:
         """
         assert self._key is not None
         now = time.monotonic()
-        failures = self._failures.get(client, ())
-        if len(failures) == FAILURES and now - failures[0] < FAILURE_SECONDS:
+        failures = self._failures.get(client)
+        if failures and len(failures) == FAILURES and now - failures[0] < FAILURE_SECONDS:
             raise Refusal(
                 429,
                 "too many wrong keys from this address",

@@ -103,7 +103,9 @@ class _Body:
         if self._bytes > self._limits.body_bytes:
             raise _too_large(self._limits)
         if self._held.now > self._held.most:
-            raise Refusal(503, "the requests at work hold all the memory that is set aside", "try again", _LATER)
+            raise Refusal(
+                503, "the requests at work hold all the memory that is set aside", "try again", _LATER
+            )
 
     def release(self) -> None:
         self._held.now -= self._bytes

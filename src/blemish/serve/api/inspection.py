@@ -34,7 +34,7 @@ class Links(BaseModel):
     overlay: str
 
 
-class InspectionResult(BaseModel):
+class ImageResult(BaseModel):
     """Decision on one image, or why there is none."""
 
     name: str
@@ -47,16 +47,16 @@ class InspectionResult(BaseModel):
     """Status that the image alone would have had."""
 
 
-class InspectionResults(BaseModel):
+class ImageResults(BaseModel):
     """Results in the order of the images."""
 
-    results: list[InspectionResult]
+    results: list[ImageResult]
 
 
 @router.post(
     "/api/inspect",
     openapi_extra=BODY,
-    response_model=InspectionResults,
+    response_model=ImageResults,
     responses=answers(400, 401, 404, 408, 409, 413, 415, 422, 503, 504, 507),
 )
 async def inspect(
@@ -88,12 +88,7 @@ async def inspect(
         Frame(one.content, one.name, request=number if len(uploads) == 1 else f"{number}/{place}")
         for place, one in enumerate(uploads)
     ]
-    futures: list[Future[Outcome] | BlemishError] = []
-    for frame in frames:
-        try:
-            futures.append(server.service.submit(frame, model))
-        except BlemishError as error:
-            futures.append(error)
+    futures = [_submitted(server, frame, model) for frame in frames]
     found = await _outcomes(request, futures, server.settings.limits.request_seconds)
     results = [_result(upload, one) for upload, one in zip(uploads, found, strict=True)]
     failed = [one for one in found if isinstance(one, BaseException)]
@@ -104,6 +99,13 @@ async def inspect(
         headers = {"Retry-After": whole.headers["Retry-After"]} if "Retry-After" in whole.headers else None
         return _json(results, whole.status_code, headers)
     return _json(results, 200)
+
+
+def _submitted(server: Server, frame: Frame, model: str | None) -> Future[Outcome] | BlemishError:
+    try:
+        return server.service.submit(frame, model)
+    except BlemishError as error:
+        return error
 
 
 async def _outcomes(
@@ -121,7 +123,9 @@ async def _outcomes(
             together.cancel()
             for one in waiting:
                 one.cancel()  # of one that is done, nothing happens
-    late = TooLateError(f"the inspection took more than {seconds:g} s; send it again when there is less to do")
+    late = TooLateError(
+        f"the inspection took more than {seconds:g} s; send it again when there is less to do"
+    )
     found: list[Outcome | BaseException] = []
     for future in futures:
         if isinstance(future, BlemishError):
@@ -139,14 +143,14 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _result(upload: Upload, found: Outcome | BaseException) -> InspectionResult:
+def _result(upload: Upload, found: Outcome | BaseException) -> ImageResult:
     if isinstance(found, BaseException):
         problem = problem_of(found)
-        return InspectionResult(
+        return ImageResult(
             name=upload.name, error=problem.error, remedy=problem.remedy, status=status_of(found)
         )
     decision = found.decision
-    return InspectionResult(name=upload.name, id=decision.id, record=decision, links=links_of(decision.id))
+    return ImageResult(name=upload.name, id=decision.id, record=decision, links=links_of(decision.id))
 
 
 def links_of(number: int) -> Links:
@@ -156,7 +160,11 @@ def links_of(number: int) -> Links:
 
 
 def _json(
-    results: list[InspectionResult], status: int, headers: dict[str, str] | None = None
+    results: list[ImageResult], status: int, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    content: dict[str, Any] = {"results": [one.model_dump(mode="json", exclude_none=True) for one in results]}
-    return JSONResponse(content, status, headers)
+    # A result has either a decision or an error; the record itself is whole, with what it has not as null.
+    content: list[dict[str, Any]] = []
+    for one in results:
+        shown = {name for name, value in one if value is not None}
+        content.append(one.model_dump(mode="json", include=shown))
+    return JSONResponse({"results": content}, status, headers)

@@ -68,7 +68,9 @@ async def read_uploads(request: Request, limits: RequestLimits, name: str | None
         return await _files(request, limits)
     if kind == b"application/x-www-form-urlencoded":
         raise Refusal(
-            415, "the form cannot hold files", "send it as multipart/form-data, or the image itself as the body"
+            415,
+            "the form cannot hold files",
+            "send it as multipart/form-data, or the image itself as the body",
         )
     content = await request.body()
     if not content:
@@ -124,5 +126,3 @@ def plain_text(name: str) -> str:
     """
     found = _NAME.search(unquote(name))
     return printable(found[0] if found else "")[:NAME_CHARACTERS].strip()
-
-
