@@ -80,7 +80,11 @@ class NewDecision(_Row):
     seconds: FiniteFloat
     """Latency from the receipt of the image to its decision."""
     kept: bool = False
-    """Whether the image and its anomaly map are kept."""
+    """Whether the image and its anomaly map are kept; of a decision in the history, whether they still are."""
+    kept_bytes: int = Field(default=0, ge=0)
+    """Size of the kept files; the retention by size adds them up."""
+    until_delivered: bool = False
+    """Whether they are kept for sinks alone, so that they may go once all have taken the decision."""
 
 
 class StoredDecision(NewDecision):
