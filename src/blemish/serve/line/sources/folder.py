@@ -101,6 +101,9 @@ class FolderSource:
             else:
                 yield None
 
+    def fire(self) -> None:
+        """Nothing to do: files come by themselves."""
+
     def done(self, frame: Frame) -> None:
         """Move, delete or note the file of ``frame``, unless it has changed since.
 
