@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from blemish.errors import ServeError
 from blemish.extras import explain_missing
-from blemish.serve.line.settings import Broker
 from blemish.serve.line.secrets import resolved
+from blemish.serve.line.settings import Broker
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import CsvSettings
 from blemish.serve.line.messages import outcome
+from blemish.serve.line.sink_settings import CsvSettings
 from blemish.serve.line.sinks.folder import local_day
 
 COLUMNS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 from blemish.data.opening import image_format
 from blemish.errors import DeliveryError, FileError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import FolderSinkSettings
 from blemish.serve.line.messages import decision_json
+from blemish.serve.line.sink_settings import FolderSinkSettings
 from blemish.storage.atomic import write_bytes, write_text
 
 _SUFFIXES = {

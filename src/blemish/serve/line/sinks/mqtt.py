@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import MqttSettings
 from blemish.serve.line.messages import decision_json, outcome
 from blemish.serve.line.mqtt_client import Connection, make_client
+from blemish.serve.line.sink_settings import MqttSettings
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessageInfo

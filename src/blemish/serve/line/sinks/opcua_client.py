@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from blemish.errors import DeliveryError, ServeError
 from blemish.extras import explain_missing
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import OpcUaClientSettings
 from blemish.serve.line.loop_thread import LoopThread
 from blemish.serve.line.secrets import resolved, without_password
+from blemish.serve.line.sink_settings import OpcUaClientSettings
 
 if TYPE_CHECKING:
     from asyncua import Client, Node

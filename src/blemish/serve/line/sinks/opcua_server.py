@@ -13,9 +13,9 @@ from blemish._version import __version__
 from blemish.errors import DeliveryError
 from blemish.extras import explain_missing
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import OpcUaServerSettings
 from blemish.serve.line.loop_thread import LoopThread
 from blemish.serve.line.secrets import resolved
+from blemish.serve.line.sink_settings import OpcUaServerSettings
 
 if TYPE_CHECKING:
     from asyncua import Node, Server

@@ -11,9 +11,9 @@ import httpx
 from blemish._version import __version__
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.line.sink_settings import WebhookSettings
 from blemish.serve.line.messages import decision_json, delivery_key
 from blemish.serve.line.secrets import resolved, without_password
+from blemish.serve.line.sink_settings import WebhookSettings
 
 ID_HEADER, KEY_HEADER, SIGNATURE_HEADER = "X-Blemish-Decision", "Idempotency-Key", "X-Blemish-Signature"
 LONGEST_PAUSE = 3600.0

@@ -18,8 +18,8 @@ from blemish.errors import BlemishError
 from blemish.extras import explain_missing
 from blemish.limits import MAX_IMAGE_BYTES
 from blemish.serve.contracts import Frame
-from blemish.serve.line.source_settings import FolderSettings
 from blemish.serve.line.done_log import DoneImage, DoneLog
+from blemish.serve.line.source_settings import FolderSettings
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
