@@ -173,6 +173,9 @@ class Sink(Protocol):
     needs_images: bool
     """Whether it takes the image and the overlay too."""
 
+    def open(self) -> None:
+        """Begin to connect, where that takes time; a fault is raised by the first delivery."""
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Hand over one decision, with the kept image file and a PNG overlay where there are such.
 

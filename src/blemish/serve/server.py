@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from blemish.serve.contracts import NewDecision, StoredDecision
-from blemish.serve.history import History, Wish
+from blemish.serve.history import History
+from blemish.serve.line.line import Line
+from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
@@ -30,12 +32,14 @@ class Server:
     service: Service
     live: Live
     metrics: Metrics
-    sinks: dict[str, Wish] = field(default_factory=dict)
-    """Sinks that new decisions are owed to, each with the decisions that it wants; the line fills it in."""
+    line: Line
+    """Sources and sinks."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
-        return self.history.add(decisions, self.sinks)
+        stored = self.history.add(decisions, sinks_by_source(self.line))
+        self.line.wake()
+        return stored
 
 
 @contextmanager
@@ -68,7 +72,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             live=live,
             metrics=metrics,
         )
-        server = Server(settings, key, models, history, service, live, metrics)
+        line = open_line(settings.line, settings.home, service, history, live, service.recent.files)
+        server = Server(settings, key, models, history, service, live, metrics, line)
         resources.enter_context(service)
 
         def changed(model: ServedModel) -> None:
@@ -84,4 +89,6 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         models.watch(settings.reload_seconds, changed)
         resources.callback(models.close)
         resources.callback(live.close)
+        resources.callback(line.stop)
+        line.start()
         yield server

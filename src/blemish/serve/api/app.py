@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from blemish._version import __version__
-from blemish.serve.api import access, decisions, health, inspection, live_events, models
+from blemish.serve.api import access, decisions, health, inspection, line_routes, live_events, models
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
@@ -17,6 +17,7 @@ ROUTERS = (
     inspection.router,
     decisions.router,
     models.router,
+    line_routes.router,
     live_events.router,
     access.router,
     health.router,

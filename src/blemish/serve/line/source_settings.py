@@ -152,7 +152,9 @@ class SnapshotSettings(_SourcePart):
     @model_validator(mode="after")
     def _waits(self) -> SnapshotSettings:
         if isinstance(self.trigger, EachTrigger):
-            raise ValueError("has no trigger to ask the camera by; add one: {type: interval, every: 2s}, http or mqtt")
+            raise ValueError(
+                "has no trigger to ask the camera by; add one: {type: interval, every: 2s}, http or mqtt"
+            )
         return self
 
 
@@ -171,7 +173,9 @@ class GenicamSettings(_SourcePart):
         {}, description="of the camera by their standard names, set in order"
     )
     software_trigger: bool = Field(False, description="run TriggerSoftware for each trigger of the line")
-    silence: Seconds = Field(5.0, description="without a frame, after which a free-running camera is opened again")
+    silence: Seconds = Field(
+        5.0, description="without a frame, after which a free-running camera is opened again"
+    )
     waiting: Waiting = 1
 
 

@@ -92,7 +92,9 @@ class MjpegCamera:
                     if not camera.is_silent:
                         content = jpeg(number % 16)
                         number += 1
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+                        head = (
+                            f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+                        )
                         try:
                             self.wfile.write(head.encode() + content + b"\r\n")
                         except OSError:
@@ -108,7 +110,9 @@ class MjpegCamera:
 
         self._server = Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         return self
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,22 @@ def test_two_cameras_of_one_producer_run_side_by_side_and_again() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"serial": "77"}, r"is not there \(serial numbers that are there: 0, 1, 2\); check its cable and 'serial'"),
+        (
+            {"serial": "77"},
+            r"is not there \(serial numbers that are there: 0, 1, 2\); check its cable and 'serial'",
+        ),
         ({}, r"is not named \(serial numbers that are there: 0, 1, 2\)"),
         ({"serial": "1", "features": {"Widht": 3}}, "does not take the feature Widht: 3"),
-        ({"serial": "1", "features": {"PixelFormat": "Mono99"}}, "does not take the feature PixelFormat: 'Mono99'"),
+        (
+            {"serial": "1", "features": {"PixelFormat": "Mono99"}},
+            "does not take the feature PixelFormat: 'Mono99'",
+        ),
     ],
 )
 def test_faults_are_said_and_tried_again(settings: dict[str, Any], words: str) -> None:
     given = source(**settings)
     assert take(given.frames(), 1, 1.0) == []
     given.close()
-    import re
-
     assert re.search(words, given.state()["message"]), given.state()
 
 
@@ -97,7 +102,10 @@ def test_pixel_formats_become_grey_or_rgb() -> None:
     assert pixels_of(values, "BGRa8", (3, 1)).tolist() == values.reshape(3, 1, 4)[..., 2::-1].tolist()
 
 
-@pytest.mark.parametrize(("kind", "place"), [("BayerRG8", (0, 0)), ("BayerBG8", (1, 1)), ("BayerGR8", (0, 1)), ("BayerGB8", (1, 0))])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("BayerRG8", (0, 0)), ("BayerBG8", (1, 1)), ("BayerGR8", (0, 1)), ("BayerGB8", (1, 0))],
+)
 def test_a_mosaic_whose_red_pixels_are_bright_is_red(kind: str, place: tuple[int, int]) -> None:
     mosaic = np.zeros((16, 16), np.uint8)
     mosaic[place[0] :: 2, place[1] :: 2] = 200

@@ -25,10 +25,14 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[MjpegCamera]:
 def source(camera: MjpegCamera, **settings: Any) -> SnapshotSource:
     url = f"{camera.url}/image.jpg"
     trigger = HttpTrigger(type="http")
-    return SnapshotSource(SnapshotSettings(name="s", type="snapshot", url=url, trigger=trigger, **settings), "sources[0]")
+    return SnapshotSource(
+        SnapshotSettings(name="s", type="snapshot", url=url, trigger=trigger, **settings), "sources[0]"
+    )
 
 
-def test_each_image_is_asked_for_when_it_is_wanted(camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_asked_for_when_it_is_wanted(
+    camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BLEMISH_LINE_TOKEN", "abc")
     given = source(camera, token="${BLEMISH_LINE_TOKEN}")
     frames = given.frames()

@@ -46,7 +46,9 @@ def test_motion_jpeg_is_passed_on_as_the_files_that_came(camera: MjpegCamera) ->
     given.close()
     known = {jpeg(number) for number in range(16)}
     assert all(frame.image in known for frame in found)
-    assert all(Image.open(BytesIO(frame.image)).size == (64, 48) for frame in found if isinstance(frame.image, bytes))
+    assert all(
+        Image.open(BytesIO(frame.image)).size == (64, 48) for frame in found if isinstance(frame.image, bytes)
+    )
     assert all(begun <= frame.taken <= utc_now() for frame in found)
     assert len({frame.request for frame in found}) == len({frame.name for frame in found}) == 3
     assert {frame.source for frame in found} == {"belt"}
@@ -119,7 +121,9 @@ def test_a_camera_that_says_nothing_is_opened_again(camera: MjpegCamera) -> None
     given.close()
 
 
-def test_a_camera_that_is_not_there_yet_is_waited_for_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_is_not_there_yet_is_waited_for_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BLEMISH_LINE_PASSWORD", "hunter2")
     camera = MjpegCamera()
     camera.asks_for_password = True

@@ -78,10 +78,16 @@ def test_a_video_that_repeats_gives_new_numbers_each_time(video: Path) -> None:
         ("empty.mp4", b"", "is no video"),
         ("text.mp4", b"no video at all" * 100, "is no video"),
         ("list.mp4", b"ffconcat version 1.0\nfile shift.mp4\n", "is no video"),
-        ("list.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nshift.mp4\n#EXT-X-ENDLIST\n", "is no video"),
+        (
+            "list.m3u8",
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nshift.mp4\n#EXT-X-ENDLIST\n",
+            "is no video",
+        ),
     ],
 )
-def test_files_that_are_no_video_are_one_line(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+def test_files_that_are_no_video_are_one_line(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
     write_video(tmp_path / "shift.mp4")
     if content is not None:
         (tmp_path / name).write_bytes(content)

@@ -58,6 +58,8 @@ class FolderSource:
     log: file that notes which images are done, where they stay in the folder.
     """
 
+    is_live = False
+
     def __init__(
         self, settings: FolderSettings, folder: Path, log: Path, move_to: Path | None = None
     ) -> None:

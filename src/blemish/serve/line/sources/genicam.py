@@ -79,7 +79,7 @@ class _Camera:
             raise self._lost("is not open, and was not triggered")
         try:
             acquirer.remote_device.node_map.TriggerSoftware.execute()
-        except (*_errors(), AttributeError) as error:
+        except _errors(AttributeError) as error:
             raise self._lost(f"cannot be triggered by software ({_line(error)})") from None
 
     def _found(self, harvester: Harvester) -> ImageAcquirer:
@@ -91,19 +91,26 @@ class _Camera:
             known = ", ".join(_serials(harvester, None)) or "none"
             if len(found) != 1:
                 what = "is not there" if serial else "is not named" if found else "is not there"
-                raise self._lost(f"{what} (serial numbers that are there: {known})", "; check its cable and 'serial'")
+                raise self._lost(
+                    f"{what} (serial numbers that are there: {known})", "; check its cable and 'serial'"
+                )
             try:
                 return harvester.create({"serial_number": found[0]})
-            except (*_errors(), ValueError) as error:
-                raise self._lost(f"cannot be opened ({_line(error)})", "; close other programs that use it") from None
+            except _errors(ValueError) as error:
+                raise self._lost(
+                    f"cannot be opened ({_line(error)})", "; close other programs that use it"
+                ) from None
 
     def _set_features(self, acquirer: ImageAcquirer) -> None:
         nodes = acquirer.remote_device.node_map
-        for name, value in self._settings.features.items():
-            try:
+        name, value = "", None
+        try:
+            for name, value in self._settings.features.items():
                 getattr(nodes, name).value = value
-            except (*_errors(), AttributeError, TypeError, ValueError) as error:
-                raise self._lost(f"does not take the feature {name}: {value!r} ({_line(error)})", "; correct 'features'") from None
+        except _errors(AttributeError, TypeError, ValueError) as error:
+            raise self._lost(
+                f"does not take the feature {name}: {value!r} ({_line(error)})", "; correct 'features'"
+            ) from None
 
     def _shots(self, acquirer: ImageAcquirer) -> Iterator[Shot | None]:
         last = time.monotonic()
@@ -173,11 +180,21 @@ def pixels_of(data: NDArray[Any], kind: str, size: tuple[int, int]) -> NDArray[n
     raise ValueError(f"has the pixel format {kind}, which is not read")
 
 
-_CHANNELS = {"RGB8": [0, 1, 2], "BGR8": [2, 1, 0], "RGBa8": [0, 1, 2], "BGRa8": [2, 1, 0], "RGB8Packed": [0, 1, 2]}
+_CHANNELS = {
+    "RGB8": [0, 1, 2],
+    "BGR8": [2, 1, 0],
+    "RGBa8": [0, 1, 2],
+    "BGRa8": [2, 1, 0],
+    "RGB8Packed": [0, 1, 2],
+}
 _MOSAICS = {"RG": "rggb", "BG": "bggr", "GB": "gbrg", "GR": "grbg"}
 _BY_FFMPEG = {
     **{f"Bayer{ours}8": (f"bayer_{theirs}8", 1) for ours, theirs in _MOSAICS.items()},
-    **{f"Bayer{ours}{bits}": (f"bayer_{theirs}16le", 1) for ours, theirs in _MOSAICS.items() for bits in (10, 12, 16)},
+    **{
+        f"Bayer{ours}{bits}": (f"bayer_{theirs}16le", 1)
+        for ours, theirs in _MOSAICS.items()
+        for bits in (10, 12, 16)
+    },
     "YUV422_8": ("yuyv422", 2),
     "YCbCr422_8": ("yuyv422", 2),
     "YUV422_8_UYVY": ("uyvy422", 2),
@@ -230,7 +247,9 @@ def _harvester() -> Harvester:
         harvester.update()
     except _errors() as error:
         harvester.reset()
-        raise CameraLostError(f"the GenTL producers {files} cannot be used ({_line(error)}); install them again") from None
+        raise CameraLostError(
+            f"the GenTL producers {files} cannot be used ({_line(error)}); install them again"
+        ) from None
     return harvester
 
 
@@ -239,11 +258,11 @@ def _serials(harvester: Harvester, wanted: str | None) -> list[str]:
     return found if wanted is None else [serial for serial in found if serial == wanted]
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """Classes of the errors of GenApi, GenTL and harvesters."""
+def _errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Classes of the errors of GenApi, GenTL and harvesters, and ``others``."""
     from genicam import genapi, gentl
 
-    return genapi.GenericException, gentl.GenericException, OSError, RuntimeError
+    return genapi.GenericException, gentl.GenericException, OSError, RuntimeError, *others
 
 
 @contextmanager
@@ -251,7 +270,7 @@ def _quietly() -> Iterator[None]:
     """Whatever a camera that is lost answers to its end."""
     try:
         yield
-    except (*_errors(), AttributeError, TypeError):
+    except _errors(AttributeError, TypeError):
         return
 
 

@@ -60,7 +60,10 @@ class CameraSource:
 
     def frames(self) -> Iterator[Frame | None]:
         """Frames that were not given yet, the newest ``waiting`` of them; None after a quarter of a second without one."""
-        self._start()
+        self._start()  # at once, so that the camera is ready for the first trigger
+        return self._newest()
+
+    def _newest(self) -> Iterator[Frame | None]:
         while not self._closed.is_set():
             with self._news:
                 if not self._shots:
@@ -76,7 +79,9 @@ class CameraSource:
                 self._message = str(error)
                 yield None
                 continue
-            yield Frame(pixels, f"{self.name}-{taken:%Y%m%d-%H%M%S}-{taken.microsecond // 1000:03d}", self.name, taken)
+            yield Frame(
+                pixels, f"{self.name}-{taken:%Y%m%d-%H%M%S}-{taken.microsecond // 1000:03d}", self.name, taken
+            )
 
     def fire(self) -> None:
         """Expose a frame, of a camera that does so on demand; a fault shows in :meth:`state`."""

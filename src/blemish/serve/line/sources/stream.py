@@ -36,7 +36,12 @@ def stream_source(settings: StreamSettings, key: str) -> CameraSource:
     with explain_missing():
         import av  # noqa: F401
     url = resolved(settings.url, f"{key}.url")
-    options = {"protocol_whitelist": NETWORK, "fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
+    options = {
+        "protocol_whitelist": NETWORK,
+        "fflags": "nobuffer",
+        "flags": "low_delay",
+        "analyzeduration": "1000000",
+    }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = settings.transport
     opened = partial(_open, url, None, options, settings.colour, settings.silence, without_password(url))
@@ -83,8 +88,8 @@ def _open(
             if not container.streams.video:
                 raise CameraLostError(f"{shown}: has no images; check the address of the stream")
             stream = container.streams.video[0]
-            # Each part of a Motion JPEG stream is an image file, which is passed on as it came.
-            is_files = container.format.name == "mpjpeg"
+            # Each part of a Motion JPEG stream is an image file, which is passed on as it came, but for colours that are not wanted.
+            is_files = container.format.name == "mpjpeg" and colour == "rgb"
 
             def shots() -> Iterator[Shot]:
                 for packet in container.demux(stream):
@@ -112,6 +117,6 @@ def _same(content: bytes) -> Pixels:
 
 def _pixels(frame: object, colour: str, shown: str) -> Pixels:
     try:
-        return pixels_of(frame, colour)  # type: ignore[arg-type]
+        return pixels_of(frame, colour)
     except ValueError as error:
         raise CameraLostError(f"{shown}: has frames of a kind that cannot be converted ({error})") from None

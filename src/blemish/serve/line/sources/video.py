@@ -66,7 +66,11 @@ class VideoSource:
                 state = self.path.stat()
             except OSError as error:
                 raise self._fault(f"cannot be read ({error.strerror}); check the path") from None
-            last = -1 if self._settings.repeat else self._log.last_frame(self.path.name, state.st_size, state.st_mtime_ns)
+            last = (
+                -1
+                if self._settings.repeat
+                else self._log.last_frame(self.path.name, state.st_size, state.st_mtime_ns)
+            )
             count = 0
             try:
                 with closing(av.open(str(self.path), options=dict(LOCAL))) as container:
@@ -82,7 +86,11 @@ class VideoSource:
                         )
                         request = f"{self.name}/{image.name}/{image.size}/{image.changed}/{number}"
                         if self._settings.repeat:
-                            made = Frame(pixels_of(frame, self._settings.colour), f"{image.name}-{number:06d}", self.name)
+                            made = Frame(
+                                pixels_of(frame, self._settings.colour),
+                                f"{image.name}-{number:06d}",
+                                self.name,
+                            )
                         else:
                             made = Frame(
                                 pixels_of(frame, self._settings.colour),
@@ -94,7 +102,9 @@ class VideoSource:
                         yield made
             except (av.error.FFmpegError, ValueError) as error:
                 reason = " ".join(str(error).split())
-                raise self._fault(f"is no video that can be read to its end ({reason}); convert it to MP4") from None
+                raise self._fault(
+                    f"is no video that can be read to its end ({reason}); convert it to MP4"
+                ) from None
             if not count:
                 raise self._fault("has no frames; record it again")
             repeat += 1
