@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class Encoder:
         target_bpp: float | None = None,
         target_ssim: float | None = None,
         tune: Tune = "balanced",
-        sampling: Sampling = "4:2:0",
+        sampling: Sampling | Literal["auto"] = "4:2:0",
         segments: bytes = b"",
         importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
@@ -92,7 +93,7 @@ class Encoder:
         target_bpp: bits per pixel of the whole file, segments included, met within 1 %.
         target_ssim: SSIM of luma after decoding, met within 1 % of 1 - SSIM.
         tune: the measure that is to be best at a given size.
-        sampling: of chroma; grey images have none.
+        sampling: of chroma; grey images have none. "auto" takes 4:4:4 where it costs less than what 4:2:0 loses.
         segments: APPn and COM markers to be put into the file.
         importance: (ceil(H / 8), ceil(W / 8)), above 0: weight of the errors in each block, 1 by default.
 
@@ -107,7 +108,7 @@ class Encoder:
             pixels of another type or shape, or an importance of another shape.
         """
         _check(tune, sampling)
-        image = prepare(pixels, sampling)
+        image = prepare(pixels, "4:2:0" if sampling == "auto" else sampling)
         if importance is not None:
             check_importance(importance, image)
 
@@ -179,7 +180,7 @@ def encode_to_target(
 def _check(tune: str, sampling: str) -> None:
     if tune not in TUNES:
         raise UsageError(f"tune '{tune}' is unknown; {nearest(tune, TUNES)}")
-    if sampling not in ("4:4:4", "4:2:0"):
+    if sampling not in ("4:4:4", "4:2:0", "auto"):
         raise UsageError(f"sampling '{sampling}' is unknown; there are 4:4:4 and 4:2:0")
 
 

@@ -133,6 +133,9 @@ def main(
         Path, typer.Option(help="The ladder's file; tunes that are not learned anew stay in it.")
     ] = SHIPPED,
     tune: Annotated[list[str] | None, typer.Option(help="Learn this tune only; may be repeated.")] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Learn from so many of the photographs, evenly spaced; by default all.")
+    ] = None,
 ) -> None:
     """Learn the quantisation tables of every quality, about two minutes a tune for 18 photographs."""
     try:
@@ -143,6 +146,8 @@ def main(
         files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".png", ".tif", ".tiff"))
         if not files:
             raise UsageError(f"{photos} holds no PNG or TIFF photographs; name a folder that does")
+        if most is not None and most < len(files):
+            files = [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
         sources = [read_source(path).pixels for path in files]
         images = [prepare(crop(pixels), "4:2:0") for pixels in sources if pixels.ndim == 3]
         if not images:

@@ -2,7 +2,8 @@
 
 Chroma is chosen first. What it loses is known when luma is chosen, and luma makes up for the part of it that
 R, G and B share: the least squared error of RGB needs the luma error -(g_Y,Cb e_Cb + g_Y,Cr e_Cr) / g_Y,Y,
-g the products of the colour transform (``tuning.COLOUR``). Not so for ``ssimulacra2``: its luma, like JPEG's,
+g the products of the colour transform (``distortion.COLOUR``). Then chroma is chosen once more and makes up for what
+luma loses, as far as halved chroma can, and luma again. SSIMULACRA2 does not ask for that: its luma, like JPEG's,
 hardly holds any chroma.
 """
 
@@ -17,27 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError
+from blemish.jpeg.chroma import HalvedPlane, halved_for_upsampling
 from blemish.jpeg.coefficients import MAX_COEFFICIENT, MAX_SIDE, Coefficients, Plane, Sampling, block_counts
 from blemish.jpeg.distortion import (
     COLOUR,
-    SSIMULACRA2_LUMA,
     Floats,
     Sensitivity,
     Tune,
-    chroma_response,
     ms_ssim_sensitivity,
     pooled,
     pyramid,
-    ssimulacra2_chroma,
     upsample,
 )
 from blemish.jpeg.entropy import UNZIGZAG, ZIGZAG, Blocks, Scan, plane_statistics, scans, symbol_costs
 from blemish.jpeg.tables import Tables, file_table
 from blemish.jpeg.transform import BASIS, RGB_TO_YCC, check_pixels, multiplied, planes_of, tiles
 from blemish.jpeg.trellis import quantise_blocks
+from blemish.jpeg.tuning import TUNINGS, Tuning, fixed_chroma
 
-SQUARED_SHARE: dict[Tune, float] = {"ms-ssim": 0.0, "balanced": 0.5, "ssimulacra2": 0.3}
-"""The share of squared error; the rest is MS-SSIM's."""
+TO_CHROMA = np.linalg.solve(COLOUR[1:, 1:], COLOUR[1:, 0])
+"""(2,): errors of Cb and Cr that make up for an error of luma of -1, as far as chroma can."""
 
 PASSES = 2
 """Rounds of statistics, code lengths and trellis; a third changes rates by less than 0.1 %."""
@@ -75,6 +75,11 @@ class CoefficientImage:
     sampling: Sampling
     components: tuple[Component, ...]
 
+    @property
+    def factor(self) -> int:
+        """How many times as long as chroma's the sides of luma are."""
+        return 2 if self.sampling == "4:2:0" else 1
+
     @cached_property
     def pyramid(self) -> list[Floats]:
         return pyramid(self.luma)
@@ -109,11 +114,19 @@ def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
     blocks = block_counts(width, height, planes, sampling)
     dcts = [np.empty((rows * columns, 64), np.float32) for rows, columns in blocks]
     luma = np.empty((height, width), np.float32)
+    halves = [HalvedPlane(height, width) for _ in shapes[1:]] if factor == 2 else []
     for strip in _strips(height, width):
-        parts = planes_of(pixels[strip], sampling)
+        parts = planes_of(pixels[strip], "4:4:4")
         luma[strip] = parts[0]
-        for part, dct, (_, columns), size in zip(parts, dcts, blocks, (1, factor, factor), strict=False):
-            _transform(part, dct[strip.start // (8 * size) * columns :])
+        _transform(parts[0], dcts[0][strip.start // 8 * blocks[0][1] :])
+        if halves:
+            for half, part in zip(halves, parts[1:], strict=True):
+                half.add(part, strip.start)
+        else:
+            for part, dct in zip(parts[1:], dcts[1:], strict=True):
+                _transform(part, dct[strip.start // 8 * blocks[0][1] :])
+    for half, dct in zip(halves, dcts[1:], strict=False):  # there are none at 4:4:4
+        _transform_plane(half.plane(), dct, blocks[1][1])
     components = map(Component, shapes, dcts, blocks, scans(blocks, sampling))
     return CoefficientImage(pixels, luma, sampling, tuple(components))
 
@@ -128,6 +141,12 @@ def _transform(strip: Floats, dct: Floats) -> None:
     """The coefficients of whole rows of blocks, written to the first rows of ``dct``, (N, 64) in zigzag order."""
     blocks = tiles(strip).reshape(-1, 64)
     multiplied(blocks, _TO_DCT, out=dct[: len(blocks)])
+
+
+def _transform_plane(plane: Floats, dct: Floats, columns: int) -> None:
+    """The coefficients of a whole plane of ``columns`` blocks a row, strip by strip."""
+    for strip in _strips(*plane.shape):
+        _transform(plane[strip], dct[strip.start // 8 * columns :])
 
 
 def _pieces(blocks: int) -> Iterator[slice]:
@@ -193,26 +212,34 @@ def select(
 ) -> tuple[Chosen, ...]:
     """The levels of each plane that cost least, luma first.
 
-    ``importance``, (rows, columns) of luma's blocks, multiplies the prices of all errors in a block.
-    Images with a side of less than 11 pixels, into which no window of MS-SSIM fits, are tuned for PSNR.
+    Chroma and luma are chosen in turn, each with what the other loses in view. ``importance``, (rows, columns) of
+    luma's blocks, multiplies the prices of all errors in a block. Images with a side of less than 11 pixels, into which
+    no window of MS-SSIM fits, are tuned for PSNR.
     """
     luma, *chroma = image.components
+    tuning = TUNINGS[tune if image.pyramid else "psnr"]
     levels = _rounded(luma.dct, tables.luma)
-    if not image.pyramid:
-        tune = "psnr"
-    sensitivity = _sensitivity(image, levels, tables.luma, tune)
-    prices = _prices(luma, levels, tables.luma, sensitivity, tune)
-    target = luma.dct
+    sensitivity = _sensitivity(image, levels, tables.luma, tuning)
+    prices = _prices(luma, levels, tables.luma, sensitivity, tuning)
+    of_chroma = [_rounded(plane.dct, tables.chroma) for plane in chroma]
     chosen: list[Chosen] = []
-    if chroma:
-        chosen = _select_chroma(image, tables, tune, prices, sensitivity, importance)
-        if tune != "ssimulacra2":
-            target = luma.dct + _compensation(image, chosen, tables.chroma)
+    weights = np.empty(0, np.float32)
     for number in range(PASSES):
-        weights = np.empty(0, np.float32)  # those of the pass before make room
+        del weights  # those of the pass before make room
         if number:
-            sensitivity = _sensitivity(image, levels, tables.luma, tune)
-        weights = _weights(luma, prices, sensitivity, importance, response=np.ones(64, np.float32))
+            sensitivity = _sensitivity(image, levels, tables.luma, tuning)
+        if chroma:
+            error = _luma_error(image, levels, tables.luma) if number else None
+            chosen = []  # as above
+            chosen = _select_chroma(image, tables, prices, sensitivity, importance, of_chroma, error)
+            of_chroma = [plane.levels for plane in chosen]
+            target = _compensation(image, chosen, tables.chroma)
+            weights = prices.of_luma(luma, sensitivity, target)
+            target += luma.dct
+        else:
+            target = luma.dct
+            weights = prices.of_luma(luma, sensitivity, None)
+        _multiply(weights, importance)
         [levels] = _trellis([target], [weights], [levels], tables.luma, tables.lam, [luma.scan])
     return (Chosen(target, weights, levels), *chosen)
 
@@ -220,59 +247,116 @@ def select(
 def _select_chroma(
     image: CoefficientImage,
     tables: Tables,
-    tune: Tune,
-    prices: tuple[float, float],
+    prices: Prices,
     sensitivity: Sensitivity | None,
     importance: Floats | None,
+    start: list[Blocks],
+    error: Floats | None,
 ) -> list[Chosen]:
+    """One pass over both planes of chroma; ``error``, (N, 64), is what luma loses, at the size of chroma."""
     planes = image.components[1:]
-    response = chroma_response(image.sampling)
-    if tune == "ssimulacra2":
-        response, sensitivity = ssimulacra2_chroma(image.sampling), None  # luma does not mask chroma
-    factor = 2 if image.sampling == "4:2:0" else 1
-    common = _weights(planes[0], prices, sensitivity, importance, response=response, factor=factor)
-    weights = [common * np.float32(COLOUR[index, index]) for index in (1, 2)]
-    targets = [plane.dct for plane in planes]
+    targets, weights = [], []
+    for index, plane in enumerate(planes):
+        shift = None if error is None else error * np.float32(-TO_CHROMA[index])
+        weights.append(prices.of_chroma(index, plane, image.sampling, sensitivity, shift))
+        _multiply(weights[-1], importance, factor=image.factor)
+        if shift is not None:
+            shift += plane.dct
+        targets.append(plane.dct if shift is None else shift)
     orders = [plane.scan for plane in planes]
-    levels = [_rounded(target, tables.chroma) for target in targets]
-    for _ in range(PASSES):
-        levels = _trellis(targets, weights, levels, tables.chroma, tables.lam, orders)
+    levels = _trellis(targets, weights, start, tables.chroma, tables.lam, orders)
     return [Chosen(*each) for each in zip(targets, weights, levels, strict=True)]
 
 
-def _weights(
-    component: Component,
-    prices: tuple[float, float],
-    sensitivity: Sensitivity | None,
-    importance: Floats | None,
-    *,
-    response: Floats,
-    factor: int = 1,
-) -> Floats:
-    """(N, 64): the price of a squared error in each coefficient of a plane whose sides are 1 / ``factor`` of luma's.
-
-    ``response``: (64,), what the price of squared error is multiplied by.
-    """
-    squared = np.float32(prices[0]) * response
-    if sensitivity is None:
-        weights = np.tile(squared, (len(component.dct), 1))
-    else:
-        weights = sensitivity.weights(factor)
-        weights *= np.float32(prices[1])
-        weights += squared
+def _multiply(weights: Floats, importance: Floats | None, factor: int = 1) -> None:
     if importance is not None:
         weights *= pooled(importance[..., None], factor).reshape(-1, 1)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Factors of the prices of an error in one image, by measure.
+
+    squared and structural stand as the relative changes of squared error and of 1 - MS-SSIM.
+    """
+
+    tuning: Tuning
+    squared: float
+    structural: float
+
+    def of_luma(self, luma: Component, sensitivity: Sensitivity | None, shift: Floats | None) -> Floats:
+        """(N, 64): the price of a squared error in each coefficient of luma.
+
+        ``shift``, (N, 64), where luma would go to make up for chroma, is multiplied by the share of the price that
+        asks for it: SSIMULACRA2's luma hardly holds any chroma.
+        """
+        tuning = self.tuning
+        shared = np.full(64, self.squared * tuning.squared, np.float32)
+        if sensitivity is None:
+            return np.tile(shared, (len(luma.dct), 1))
+        by_block, responses = sensitivity.by_block()
+        scales = np.array([*tuning.luma_scales[: len(responses) - 1], tuning.luma_scales[-1]], np.float32)
+        return _priced(
+            by_block,
+            shared,
+            np.float32(self.structural * tuning.ms_ssim) * responses,
+            np.zeros(64, np.float32),
+            np.float32(self.structural * tuning.ssimulacra2) * scales[:, None] * responses,
+            shift,
+        )
+
+    def of_chroma(
+        self,
+        index: int,
+        plane: Component,
+        sampling: Sampling,
+        sensitivity: Sensitivity | None,
+        shift: Floats | None,
+    ) -> Floats:
+        """The same of Cb (0) or Cr (1)."""
+        squared, *own = fixed_chroma(self.tuning, sampling)
+        factor = 2 if sampling == "4:2:0" else 1
+        scale = np.float32(COLOUR[index + 1, index + 1])
+        by_block, responses = np.zeros((len(plane.dct), 0), np.float32), np.zeros((0, 64), np.float32)
+        if sensitivity is not None and self.tuning.chroma_ms_ssim:
+            by_block, responses = sensitivity.by_block(factor)
+        return _priced(
+            by_block,
+            scale * np.float32(self.squared) * squared,
+            scale * np.float32(self.structural * self.tuning.chroma_ms_ssim) * responses,
+            scale * np.float32(self.squared) * own[index],
+            np.zeros_like(responses),
+            shift,
+        )
+
+
+def _priced(
+    by_block: Floats,
+    shared: Floats,
+    shared_responses: Floats,
+    own: Floats,
+    own_responses: Floats,
+    shift: Floats | None,
+) -> Floats:
+    """(N, 64) of ``shared`` and ``own`` prices; ``shift`` is multiplied by the share of the first."""
+    weights = multiplied(by_block, shared_responses + own_responses)
+    weights += shared + own
+    if shift is None or not (own.any() or own_responses.any()):
+        return weights
+    for piece in _pieces(len(weights)):
+        part = by_block[piece] @ shared_responses
+        part += shared
+        shift[piece] *= part / weights[piece]
     return weights
 
 
 def _sensitivity(
-    image: CoefficientImage, levels: Blocks, table: NDArray[np.float64], tune: Tune
+    image: CoefficientImage, levels: Blocks, table: NDArray[np.float64], tuning: Tuning
 ) -> Sensitivity | None:
-    if tune == "psnr":
+    if not (tuning.ms_ssim or tuning.ssimulacra2):
         return None
     decoded = decoded_plane(levels, table, image.components[0])
-    sensitivity = ms_ssim_sensitivity(image.pyramid, pyramid(decoded))
-    return sensitivity.rescaled(SSIMULACRA2_LUMA) if tune == "ssimulacra2" else sensitivity
+    return ms_ssim_sensitivity(image.pyramid, pyramid(decoded))
 
 
 def _prices(
@@ -280,28 +364,36 @@ def _prices(
     levels: Blocks,
     table: NDArray[np.float64],
     sensitivity: Sensitivity | None,
-    tune: Tune,
-) -> tuple[float, float]:
-    """Factors of the prices of squared error and of MS-SSIM.
+    tuning: Tuning,
+) -> Prices:
+    """Prices of an image, brought to a geometric mean of 1 over luma's AC coefficients that are not zero.
 
-    Where both count, they stand as the relative changes of squared error and of 1 - MS-SSIM. The prices of
-    different images are brought to a geometric mean of 1 over luma's AC coefficients that are not zero: λ
-    then fits the tables of its quality for every image.
+    λ then fits the tables of its quality for every image.
     """
     if sensitivity is None:
-        return (1.0, 0.0)
-    squared, structural = SQUARED_SHARE[tune], 1.0
-    if squared:
-        energy = _squared_error(luma.dct, levels, table)
-        structural = (1 - squared) * energy / max(sensitivity.loss, 1e-6)
-    weights = sensitivity.weights()
+        return Prices(tuning, 1.0, 0.0)
+    structural = 1.0
+    if tuning.squared:
+        structural = _squared_error(luma.dct, levels, table) / max(sensitivity.loss, 1e-6)
+    weights = Prices(tuning, 1.0, structural).of_luma(luma, sensitivity, None)
     total, count = 0.0, 0
     for piece in _pieces(len(levels)):
         some = weights[piece, 1:][levels[piece, 1:] != 0]
-        total += float(np.log(squared + structural * some).sum(dtype=np.float64))
+        total += float(np.log(some).sum(dtype=np.float64))
         count += some.size
     mean = math.exp(total / max(count, 1))
-    return squared / mean, structural / mean
+    return Prices(tuning, 1 / mean, structural / mean)
+
+
+def _luma_error(image: CoefficientImage, levels: Blocks, table: NDArray[np.float64]) -> Floats:
+    """(N, 64): what luma loses, decoded less original, as coefficients at the size of chroma."""
+    error = decoded_plane(levels, table, image.components[0])
+    error -= image.luma
+    if image.sampling == "4:2:0":
+        error = halved_for_upsampling(error)
+    dct = np.empty_like(image.components[1].dct)
+    _transform_plane(error, dct, image.components[1].blocks[1])
+    return dct
 
 
 def _squared_error(dct: Floats, levels: Blocks, table: NDArray[np.float64]) -> float:
