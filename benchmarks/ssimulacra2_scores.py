@@ -54,7 +54,9 @@ def _xyb(linear: Floats, matrix: Floats, bias: float) -> Floats:
         for x in range(width):
             r, g, blue = linear[0, y, x], linear[1, y, x], linear[2, y, x]
             long = max(matrix[0, 0] * r + matrix[0, 1] * g + matrix[0, 2] * blue + b, np.float32(0)) ** third
-            middle = max(matrix[1, 0] * r + matrix[1, 1] * g + matrix[1, 2] * blue + b, np.float32(0)) ** third
+            middle = (
+                max(matrix[1, 0] * r + matrix[1, 1] * g + matrix[1, 2] * blue + b, np.float32(0)) ** third
+            )
             short = max(matrix[2, 0] * r + matrix[2, 1] * g + matrix[2, 2] * blue + b, np.float32(0)) ** third
             long -= root
             middle -= root

@@ -43,7 +43,17 @@ def test_strips_give_the_same_plane() -> None:
     parts = HalvedPlane(37, 22)
     for top in range(0, 37, 5):
         parts.add(plane[top : top + 5], top)
-    np.testing.assert_array_equal(parts.plane(), halved_for_upsampling(plane))
+    np.testing.assert_array_equal(parts.plane()[0], halved_for_upsampling(plane))
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size[1] > 4])
+def test_the_loss_is_the_squared_error_of_the_upsampled_plane(size: tuple[int, int]) -> None:
+    plane = np.random.default_rng(4).normal(0, 40, size).astype(np.float32)
+    halves = HalvedPlane(*size)
+    halves.add(plane, 0)
+    small, lost = halves.plane()
+    expected = float(((upsample(small, *size) - plane) ** 2).sum())
+    assert lost == pytest.approx(expected, rel=1e-4, abs=0.1)
 
 
 @pytest.mark.parametrize("size", [(40, 48), (41, 51), (40, 3)])

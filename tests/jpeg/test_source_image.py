@@ -276,7 +276,10 @@ def test_16_bits_with_alpha_are_composed_over_white_and_keep_their_metadata(tmp_
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(deep))
     assert read_source(tmp_path / "a.png").pixels.tolist() == [[[100] * 3, [255] * 3]]
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "b.png", dpi=(300, 300))
-    assert as_jpeg(np.zeros((8, 8, 3), np.uint8), read_source(tmp_path / "b.png").segments).info["dpi"] == (300, 300)
+    assert as_jpeg(np.zeros((8, 8, 3), np.uint8), read_source(tmp_path / "b.png").segments).info["dpi"] == (
+        300,
+        300,
+    )
 
 
 def test_cmyk_becomes_srgb_with_a_notice(tmp_path: Path) -> None:

@@ -22,23 +22,30 @@ NARROWEST_FANCY = 3
 """Columns of a halved plane below which libjpeg repeats samples instead (``jdsample.c``, ``do_fancy``)."""
 
 
+def _gram(length: int, triangle: bool) -> tuple[NDArray[np.float64], float]:
+    """UᵀU for ``length`` full-size samples: its diagonal, and the number beside it."""
+    count = -(-length // 2)
+    if not triangle:
+        diagonal = np.full(count, 2.0)
+        diagonal[-1] -= length % 2
+        return diagonal, 0.0
+    diagonal = np.full(count, 2 * (NEAR**2 + FAR**2))
+    border = (NEAR + FAR) ** 2 - NEAR**2 - FAR**2  # where a sample stands in for its missing neighbour
+    diagonal[0] += border
+    if length == 1:
+        diagonal[0] = (NEAR + FAR) ** 2
+    elif length % 2:
+        diagonal[-1] -= NEAR**2 + FAR**2
+    else:
+        diagonal[-1] += border
+    return diagonal, 2 * NEAR * FAR
+
+
 @lru_cache(maxsize=16)
 def _factors(length: int, triangle: bool) -> tuple[Floats, Floats]:
     """The elimination of UᵀU for ``length`` full-size samples: reciprocal pivots, and what is taken off going back."""
-    count = -(-length // 2)
-    if triangle:
-        diagonal, beside = np.full(count, 2 * (NEAR**2 + FAR**2)), 2 * NEAR * FAR
-        # at a border a sample stands in for its missing neighbour
-        diagonal[0] += (NEAR + FAR) ** 2 - NEAR**2 - FAR**2
-        if length % 2 == 0:
-            diagonal[-1] += (NEAR + FAR) ** 2 - NEAR**2 - FAR**2
-        else:
-            diagonal[-1] -= NEAR**2 + FAR**2
-            if count == 1:
-                diagonal[0] = (NEAR + FAR) ** 2
-    else:
-        diagonal, beside = np.full(count, 2.0), 0.0
-        diagonal[-1] -= length % 2
+    diagonal, beside = _gram(length, triangle)
+    count = len(diagonal)
     pivots, back = np.empty(count), np.zeros(count)
     for i in range(count):
         pivots[i] = 1 / (diagonal[i] - (beside * back[i - 1] if i else 0.0))
@@ -55,15 +62,20 @@ def _add_rows(
     back: Floats,
     tall: bool,
     sums: Floats,
-) -> None:
-    """Solve each row along its width, and add it to the sums (Uᵀ of the columns)."""
+) -> float:
+    """Solve each row along its width, and add it to the sums (Uᵀ of the columns); returns the energy of the rows."""
     near, far = np.float32(0.75), np.float32(0.25)
     one = np.float32(1)
     beside = np.float32(0.375) if triangle else np.float32(0)
     width, count, height = rows.shape[1], sums.shape[1], sums.shape[0]
     solved = np.empty(count, np.float32)
+    energy = 0.0
     for y in range(rows.shape[0]):
         row = rows[y]
+        of_row = np.float32(0)
+        for x in range(width):
+            of_row += row[x] * row[x]
+        energy += of_row
         for i in range(count):
             even = row[2 * i]
             odd = row[2 * i + 1] if 2 * i + 1 < width else np.float32(0)
@@ -91,6 +103,7 @@ def _add_rows(
         else:
             for i in range(count):
                 sums[here, i] += solved[i]
+    return energy
 
 
 @compiled
@@ -113,18 +126,37 @@ class HalvedPlane:
         self._height, self._width = height, width
         self._triangle = -(-width // 2) >= NARROWEST_FANCY
         self._sums = np.zeros((-(-height // 2), -(-width // 2)), np.float32)
+        self._energy = 0.0
 
     def add(self, rows: NDArray[np.float32], top: int) -> None:
         """Add full-size rows, (n, width), the first of which is the ``top``-th; in order, each once."""
         pivots, back = _factors(self._width, self._triangle)
         rows = np.ascontiguousarray(rows, np.float32)
-        _add_rows(rows, top, self._triangle, pivots, back, self._triangle, self._sums)
+        self._energy += _add_rows(rows, top, self._triangle, pivots, back, self._triangle, self._sums)
 
-    def plane(self) -> Floats:
-        """The halved plane, once all rows are there; to be called once."""
+    def plane(self) -> tuple[Floats, float]:
+        """The halved plane, once all rows are there, and what it has lost; to be called once.
+
+        Returns
+        -------
+        (ceil(height / 2), ceil(width / 2)), and |U x - y|², the squared error of its upsampling over all pixels.
+        """
         pivots, back = _factors(self._height, self._triangle)
         _solve_columns(self._sums, 2 * NEAR * FAR if self._triangle else 0.0, pivots, back)
-        return self._sums
+        # the error is orthogonal to what upsampling can reach, so that |U x - y|² = |y|² - |U x|²
+        return self._sums, max(self._energy - self._upsampled_energy(), 0.0)
+
+    def _upsampled_energy(self) -> float:
+        """|U x|² = xᵀ (UᵀU ⊗ UᵀU) x."""
+        plane = self._sums
+        for length in (self._height, self._width):
+            diagonal, beside = _gram(length, self._triangle)
+            product = plane * diagonal[:, None].astype(np.float32)
+            if beside:
+                product[1:] += np.float32(beside) * plane[:-1]
+                product[:-1] += np.float32(beside) * plane[1:]
+            plane = product.T
+        return float(np.einsum("ij,ij->", self._sums, plane, dtype=np.float64))
 
 
 def halved_for_upsampling(plane: Floats) -> Floats:
@@ -138,4 +170,4 @@ def halved_for_upsampling(plane: Floats) -> Floats:
     """
     halved = HalvedPlane(*plane.shape)
     halved.add(plane, 0)
-    return halved.plane()
+    return halved.plane()[0]

@@ -33,7 +33,9 @@ def in_8_bits(data: bytes) -> Image.Image | None:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels not in _MODES:
         return None
-    return Image.fromarray(np.ascontiguousarray(levels(pixels if channels > 1 else pixels.reshape(pixels.shape[:2]))))
+    return Image.fromarray(
+        np.ascontiguousarray(levels(pixels if channels > 1 else pixels.reshape(pixels.shape[:2])))
+    )
 
 
 def _deep_pixels(data: bytes) -> NDArray[Any] | None:
@@ -49,7 +51,8 @@ def _deep_pixels(data: bytes) -> NDArray[Any] | None:
             series = full_size_series(tiff)
             page = series[0].keyframe
             if len(series) == 1 and series[0].axes in ("YX", "YXS") and int(page.photometric) in (1, 2):
-                return series[0].asarray()
+                deep: NDArray[Any] = series[0].asarray()
+                return deep
     return None
 
 

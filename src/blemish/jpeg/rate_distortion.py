@@ -9,7 +9,6 @@ hardly holds any chroma.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,10 +30,11 @@ from blemish.jpeg.distortion import (
     upsample,
 )
 from blemish.jpeg.entropy import UNZIGZAG, ZIGZAG, Blocks, Scan, plane_statistics, scans, symbol_costs
+from blemish.jpeg.prices import Prices, image_prices, pieces
 from blemish.jpeg.tables import Tables, file_table
 from blemish.jpeg.transform import BASIS, RGB_TO_YCC, check_pixels, multiplied, planes_of, tiles
 from blemish.jpeg.trellis import quantise_blocks
-from blemish.jpeg.tuning import TUNINGS, Tuning, fixed_chroma
+from blemish.jpeg.tuning import TUNINGS, Tuning
 
 TO_CHROMA = np.linalg.solve(COLOUR[1:, 1:], COLOUR[1:, 0])
 """(2,): errors of Cb and Cr that make up for an error of luma of -1, as far as chroma can."""
@@ -46,8 +46,6 @@ PASSES = 2
 _PIXELS_AT_ONCE = 1 << 16
 """Planes of floats are made in strips of about this size, which stay in the processor's cache."""
 
-_BLOCKS_AT_ONCE = _PIXELS_AT_ONCE // 64
-
 # Products with the 64 numbers of a block: pixels, row by row, to and from coefficients in zigzag order.
 _TO_DCT: Floats = np.ascontiguousarray(BASIS.T[:, ZIGZAG])
 _FROM_DCT: Floats = BASIS[ZIGZAG]
@@ -55,12 +53,16 @@ _FROM_DCT: Floats = BASIS[ZIGZAG]
 
 @dataclass(frozen=True)
 class Component:
-    """One plane before quantisation, of (h, w) pixels: its coefficients, (N, 64) in zigzag order."""
+    """One plane before quantisation, of (h, w) pixels: its coefficients, (N, 64) in zigzag order.
+
+    lost: squared error of the full-size plane that halving has brought.
+    """
 
     shape: tuple[int, int]
     dct: Floats
     blocks: tuple[int, int]
     scan: Scan
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,26 @@ class CoefficientImage:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One plane after quantisation: target coefficients, weights and levels, (N, 64) each."""
+    """One plane after quantisation: target coefficients, weights and levels, (N, 64) each.
+
+    lost: the price of what halving has lost.
+    """
 
     target: Floats
     weights: Floats
     levels: Blocks
+    lost: float = 0.0
+
+    def distortion(self, table: NDArray[np.float64]) -> float:
+        """The price of all errors."""
+        q = table.astype(np.float32)
+        total = self.lost
+        for piece in pieces(len(self.levels)):
+            error = self.target[piece] - self.levels[piece] * q
+            error *= error
+            error *= self.weights[piece]
+            total += float(error.sum(dtype=np.float64))
+        return total
 
 
 def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
@@ -125,9 +142,11 @@ def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
         else:
             for part, dct in zip(parts[1:], dcts[1:], strict=True):
                 _transform(part, dct[strip.start // 8 * blocks[0][1] :])
-    for half, dct in zip(halves, dcts[1:], strict=False):  # there are none at 4:4:4
-        _transform_plane(half.plane(), dct, blocks[1][1])
-    components = map(Component, shapes, dcts, blocks, scans(blocks, sampling))
+    lost = [0.0] * planes
+    for index, half in enumerate(halves, 1):
+        plane, lost[index] = half.plane()
+        _transform_plane(plane, dcts[index], blocks[1][1])
+    components = map(Component, shapes, dcts, blocks, scans(blocks, sampling), lost)
     return CoefficientImage(pixels, luma, sampling, tuple(components))
 
 
@@ -149,10 +168,6 @@ def _transform_plane(plane: Floats, dct: Floats, columns: int) -> None:
         _transform(plane[strip], dct[strip.start // 8 * columns :])
 
 
-def _pieces(blocks: int) -> Iterator[slice]:
-    return (slice(first, first + _BLOCKS_AT_ONCE) for first in range(0, blocks, _BLOCKS_AT_ONCE))
-
-
 def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Component) -> Floats:
     """(N, 64) levels in zigzag order -> the plane's pixels (h, w), neither rounded nor clipped."""
     height, width = component.shape
@@ -171,7 +186,7 @@ def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Compone
 def _rounded(target: Floats, table: NDArray[np.float64]) -> Blocks:
     levels = np.empty(target.shape, np.int16)
     reciprocal = (1 / table).astype(np.float32)
-    for piece in _pieces(len(target)):
+    for piece in pieces(len(target)):
         scaled = target[piece] * reciprocal
         scaled += np.copysign(np.float32(0.5), scaled)
         levels[piece] = np.clip(scaled, -MAX_COEFFICIENT, MAX_COEFFICIENT)  # truncates towards 0
@@ -220,7 +235,7 @@ def select(
     tuning = TUNINGS[tune if image.pyramid else "psnr"]
     levels = _rounded(luma.dct, tables.luma)
     sensitivity = _sensitivity(image, levels, tables.luma, tuning)
-    prices = _prices(luma, levels, tables.luma, sensitivity, tuning)
+    prices = image_prices(luma.dct, levels, tables.luma, sensitivity, tuning)
     of_chroma = [_rounded(plane.dct, tables.chroma) for plane in chroma]
     chosen: list[Chosen] = []
     weights = np.empty(0, np.float32)
@@ -229,16 +244,18 @@ def select(
         if number:
             sensitivity = _sensitivity(image, levels, tables.luma, tuning)
         if chroma:
-            error = _luma_error(image, levels, tables.luma) if number else None
+            error = _luma_error(image, levels, tables.luma) if number and tuning.compensation else None
             chosen = []  # as above
             chosen = _select_chroma(image, tables, prices, sensitivity, importance, of_chroma, error)
             of_chroma = [plane.levels for plane in chosen]
+        if chroma and tuning.compensation:
             target = _compensation(image, chosen, tables.chroma)
-            weights = prices.of_luma(luma, sensitivity, target)
+            weights = prices.of_luma(len(levels), sensitivity, target)
+            target *= np.float32(tuning.compensation)
             target += luma.dct
         else:
             target = luma.dct
-            weights = prices.of_luma(luma, sensitivity, None)
+            weights = prices.of_luma(len(levels), sensitivity, None)
         _multiply(weights, importance)
         [levels] = _trellis([target], [weights], [levels], tables.luma, tables.lam, [luma.scan])
     return (Chosen(target, weights, levels), *chosen)
@@ -258,96 +275,21 @@ def _select_chroma(
     targets, weights = [], []
     for index, plane in enumerate(planes):
         shift = None if error is None else error * np.float32(-TO_CHROMA[index])
-        weights.append(prices.of_chroma(index, plane, image.sampling, sensitivity, shift))
+        weights.append(prices.of_chroma(index, len(plane.dct), image.sampling, sensitivity, shift))
         _multiply(weights[-1], importance, factor=image.factor)
         if shift is not None:
+            shift *= np.float32(prices.tuning.compensation)
             shift += plane.dct
         targets.append(plane.dct if shift is None else shift)
     orders = [plane.scan for plane in planes]
     levels = _trellis(targets, weights, start, tables.chroma, tables.lam, orders)
-    return [Chosen(*each) for each in zip(targets, weights, levels, strict=True)]
+    lost = [prices.of_lost(index, sensitivity) * plane.lost for index, plane in enumerate(planes)]
+    return [Chosen(*each) for each in zip(targets, weights, levels, lost, strict=True)]
 
 
 def _multiply(weights: Floats, importance: Floats | None, factor: int = 1) -> None:
     if importance is not None:
         weights *= pooled(importance[..., None], factor).reshape(-1, 1)
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Factors of the prices of an error in one image, by measure.
-
-    squared and structural stand as the relative changes of squared error and of 1 - MS-SSIM.
-    """
-
-    tuning: Tuning
-    squared: float
-    structural: float
-
-    def of_luma(self, luma: Component, sensitivity: Sensitivity | None, shift: Floats | None) -> Floats:
-        """(N, 64): the price of a squared error in each coefficient of luma.
-
-        ``shift``, (N, 64), where luma would go to make up for chroma, is multiplied by the share of the price that
-        asks for it: SSIMULACRA2's luma hardly holds any chroma.
-        """
-        tuning = self.tuning
-        shared = np.full(64, self.squared * tuning.squared, np.float32)
-        if sensitivity is None:
-            return np.tile(shared, (len(luma.dct), 1))
-        by_block, responses = sensitivity.by_block()
-        scales = np.array([*tuning.luma_scales[: len(responses) - 1], tuning.luma_scales[-1]], np.float32)
-        return _priced(
-            by_block,
-            shared,
-            np.float32(self.structural * tuning.ms_ssim) * responses,
-            np.zeros(64, np.float32),
-            np.float32(self.structural * tuning.ssimulacra2) * scales[:, None] * responses,
-            shift,
-        )
-
-    def of_chroma(
-        self,
-        index: int,
-        plane: Component,
-        sampling: Sampling,
-        sensitivity: Sensitivity | None,
-        shift: Floats | None,
-    ) -> Floats:
-        """The same of Cb (0) or Cr (1)."""
-        squared, *own = fixed_chroma(self.tuning, sampling)
-        factor = 2 if sampling == "4:2:0" else 1
-        scale = np.float32(COLOUR[index + 1, index + 1])
-        by_block, responses = np.zeros((len(plane.dct), 0), np.float32), np.zeros((0, 64), np.float32)
-        if sensitivity is not None and self.tuning.chroma_ms_ssim:
-            by_block, responses = sensitivity.by_block(factor)
-        return _priced(
-            by_block,
-            scale * np.float32(self.squared) * squared,
-            scale * np.float32(self.structural * self.tuning.chroma_ms_ssim) * responses,
-            scale * np.float32(self.squared) * own[index],
-            np.zeros_like(responses),
-            shift,
-        )
-
-
-def _priced(
-    by_block: Floats,
-    shared: Floats,
-    shared_responses: Floats,
-    own: Floats,
-    own_responses: Floats,
-    shift: Floats | None,
-) -> Floats:
-    """(N, 64) of ``shared`` and ``own`` prices; ``shift`` is multiplied by the share of the first."""
-    weights = multiplied(by_block, shared_responses + own_responses)
-    weights += shared + own
-    if shift is None or not (own.any() or own_responses.any()):
-        return weights
-    for piece in _pieces(len(weights)):
-        part = by_block[piece] @ shared_responses
-        part += shared
-        shift[piece] *= part / weights[piece]
-    return weights
 
 
 def _sensitivity(
@@ -359,32 +301,6 @@ def _sensitivity(
     return ms_ssim_sensitivity(image.pyramid, pyramid(decoded))
 
 
-def _prices(
-    luma: Component,
-    levels: Blocks,
-    table: NDArray[np.float64],
-    sensitivity: Sensitivity | None,
-    tuning: Tuning,
-) -> Prices:
-    """Prices of an image, brought to a geometric mean of 1 over luma's AC coefficients that are not zero.
-
-    λ then fits the tables of its quality for every image.
-    """
-    if sensitivity is None:
-        return Prices(tuning, 1.0, 0.0)
-    structural = 1.0
-    if tuning.squared:
-        structural = _squared_error(luma.dct, levels, table) / max(sensitivity.loss, 1e-6)
-    weights = Prices(tuning, 1.0, structural).of_luma(luma, sensitivity, None)
-    total, count = 0.0, 0
-    for piece in _pieces(len(levels)):
-        some = weights[piece, 1:][levels[piece, 1:] != 0]
-        total += float(np.log(some).sum(dtype=np.float64))
-        count += some.size
-    mean = math.exp(total / max(count, 1))
-    return Prices(tuning, 1 / mean, structural / mean)
-
-
 def _luma_error(image: CoefficientImage, levels: Blocks, table: NDArray[np.float64]) -> Floats:
     """(N, 64): what luma loses, decoded less original, as coefficients at the size of chroma."""
     error = decoded_plane(levels, table, image.components[0])
@@ -394,17 +310,6 @@ def _luma_error(image: CoefficientImage, levels: Blocks, table: NDArray[np.float
     dct = np.empty_like(image.components[1].dct)
     _transform_plane(error, dct, image.components[1].blocks[1])
     return dct
-
-
-def _squared_error(dct: Floats, levels: Blocks, table: NDArray[np.float64]) -> float:
-    """Squared error of all coefficients together."""
-    steps = table.astype(np.float32)
-    total = 0.0
-    for piece in _pieces(len(levels)):
-        error = dct[piece] - levels[piece] * steps
-        error *= error
-        total += float(error.sum(dtype=np.float64))
-    return total
 
 
 def _compensation(image: CoefficientImage, chosen: list[Chosen], table: NDArray[np.float64]) -> Floats:

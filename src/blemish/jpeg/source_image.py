@@ -189,9 +189,7 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
-def _source(
-    path: Path, data: bytes, image: Image.Image, keep_metadata: bool, *, deep: bool
-) -> SourceImage:
+def _source(path: Path, data: bytes, image: Image.Image, keep_metadata: bool, *, deep: bool) -> SourceImage:
     notices = []
     flat = image
     if deep:
@@ -202,7 +200,11 @@ def _source(
         notices.append(f"{path}: holds 16 bits a channel; rounded to 8, the most that a JPEG holds")
     elif image.mode == "CMYK":
         flat, by_profile = cmyk_as_rgb(image)
-        how = "by its colour profile" if by_profile else "without a colour profile, so colours may look different"
+        how = (
+            "by its colour profile"
+            if by_profile
+            else "without a colour profile, so colours may look different"
+        )
         notices.append(f"{path}: is CMYK; converted to sRGB {how}")
     grey = flat.mode in _GREY
     found = _metadata(image, grey=grey) if keep_metadata else {}

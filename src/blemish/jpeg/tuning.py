@@ -22,7 +22,8 @@ class Tuning:
     squared: of squared error. ms_ssim: of MS-SSIM; at 1 like squared error at 1, relative to what the image has lost of
     each. ssimulacra2: of SSIMULACRA2's luma. luma_scales: factors of MS-SSIM's price at each scale, from the finest, of
     which SSIMULACRA2's luma is made. chroma_squared, chroma_ms_ssim: of errors of chroma. chroma_scales: prices of the
-    squared error of Cb and of Cr at each scale in SSIMULACRA2, that of luma at full size being 1.
+    squared error of Cb and of Cr at each scale in SSIMULACRA2, that of luma at full size being 1. compensation: 0 to 1,
+    how far luma and chroma make up for what the other loses of R, G and B.
     """
 
     squared: float = 0.0
@@ -32,6 +33,7 @@ class Tuning:
     chroma_squared: float = 0.0
     chroma_ms_ssim: float = 0.0
     chroma_scales: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,) * 5, (0.0,) * 5)
+    compensation: float = 1.0
 
 
 SSIMULACRA2_LUMA = (0.9, 0.1, 1.6, 5.0, 0.05)
@@ -61,7 +63,11 @@ TUNINGS: dict[Tune, Tuning] = {
         chroma_scales=_times(0.8),
     ),
     "ssimulacra2": Tuning(
-        squared=0.17, ssimulacra2=0.7, luma_scales=SSIMULACRA2_LUMA, chroma_scales=SSIMULACRA2_CHROMA
+        squared=0.17,
+        ssimulacra2=0.7,
+        luma_scales=SSIMULACRA2_LUMA,
+        chroma_scales=SSIMULACRA2_CHROMA,
+        compensation=0.0,
     ),
 }
 

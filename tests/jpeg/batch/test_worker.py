@@ -131,7 +131,9 @@ def test_segments_that_nothing_here_reads_travel(tmp_path: Path, settings: dict[
     data = (tmp_path / "kept" / "a.jpg").read_bytes()
     assert data.count(IPTC) == data.count(C2PA) == 1
     assert (file.metadata_kept, file.metadata_left_out) == (len(IPTC) + len(C2PA), 0)
-    assert any("C2PA manifest is kept, and vouches for the former file alone" in line for line in file.notices)
+    assert any(
+        "C2PA manifest is kept, and vouches for the former file alone" in line for line in file.notices
+    )
     dropped = encode(path, tmp_path / "dropped", keep_metadata=False, **settings)
     data = (tmp_path / "dropped" / "a.jpg").read_bytes()
     assert IPTC not in data
@@ -208,7 +210,13 @@ def test_a_folder_is_searched_for_all_kinds_and_others_are_counted(tmp_path: Pat
     folder = tmp_path / "in"
     folder.mkdir()
     image = Image.fromarray(photograph(40, 48))
-    for name, kind in (("a.jfif", "JPEG"), ("b.jpe", "JPEG"), ("d.ppm", "PPM"), ("e.tga", "TGA"), ("f.bmp", "BMP")):
+    for name, kind in (
+        ("a.jfif", "JPEG"),
+        ("b.jpe", "JPEG"),
+        ("d.ppm", "PPM"),
+        ("e.tga", "TGA"),
+        ("f.bmp", "BMP"),
+    ):
         image.save(folder / name, kind)
     frames = [Image.fromarray(photograph(40, 48, seed)) for seed in range(2)]
     frames[0].save(folder / "c.gif", save_all=True, append_images=frames[1:])
@@ -226,7 +234,9 @@ def test_an_image_that_lies_where_its_output_would_has_the_right_reason(tmp_path
     from blemish.errors import UsageError
 
     path = jpeg(tmp_path / "a.jpg")
-    with pytest.raises(UsageError, match=r"a\.jpg: lies where its output would; give another --out, or --in-place"):
+    with pytest.raises(
+        UsageError, match=r"a\.jpg: lies where its output would; give another --out, or --in-place"
+    ):
         encode_folder(path, tmp_path)
     Image.fromarray(photograph()).save(tmp_path / "b.png")
     encode_folder(tmp_path / "b.png", tmp_path)  # whose output lies beside it

@@ -91,7 +91,9 @@ def plan_jobs(
         raise FileError(sources[0], "holds no image beside the output", "name a folder with images")
     for job in jobs:
         if _real(job.path) == _real(job.item.path):
-            raise UsageError(f"{job.item.path}: lies where its output would; give another --out, or --in-place")
+            raise UsageError(
+                f"{job.item.path}: lies where its output would; give another --out, or --in-place"
+            )
     return jobs, lines
 
 

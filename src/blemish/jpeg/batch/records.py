@@ -83,12 +83,17 @@ class BatchResult:
             )
         return words
 
-
     def _metadata_in_words(self) -> str:
         held, left = (
-            sum(sizes)
-            for sizes in zip(*((file.metadata_kept, file.metadata_left_out) for file in self.files), strict=True)
-        ) if self.files else (0, 0)
+            (
+                sum(sizes)
+                for sizes in zip(
+                    *((file.metadata_kept, file.metadata_left_out) for file in self.files), strict=True
+                )
+            )
+            if self.files
+            else (0, 0)
+        )
         behind = [file.after_end_left_out for file in self.files if file.after_end_left_out]
         parts = []
         if held:

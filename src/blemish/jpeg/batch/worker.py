@@ -79,7 +79,9 @@ def _encode(job: EncodingJob) -> EncodedJob:
     if not settings.lossless:
         if settings.protect is not None:
             region = RegionOfInterest(load_detector(settings.protect), source, settings.strength)
-        encoded = _encoded(source, settings, region, _sampling(before, settings) if is_jpeg else settings.sampling)
+        encoded = _encoded(
+            source, settings, region, _sampling(before, settings) if is_jpeg else settings.sampling
+        )
         action, data = "encoded", encoded.data
         _verify(path, data, encoded.coefficients)
         recoded = _recoded_if_possible(path, before, settings) if is_jpeg else None
@@ -150,7 +152,9 @@ def _kept(
         if is_jpeg:
             raise ImageError(path, "would grow without its metadata", "use --keep-metadata")
         if len(data) > len(before):
-            notices.append(f"{path}: grows from {len(before)} to {len(data)} bytes; as it is, it holds its metadata")
+            notices.append(
+                f"{path}: grows from {len(before)} to {len(data)} bytes; as it is, it holds its metadata"
+            )
         return action, data
     larger = "the new file would not be smaller" if is_jpeg else f"a JPEG would have {len(data)} bytes"
     notices.append(f"{path}: kept as it is, for {larger}")
@@ -208,7 +212,9 @@ def _encoded(
             sampling=sampling or "auto",
             segments=source.segments,
         )
-    return _encoder().encode(source.pixels, **targets, tune=tune, sampling=sampling or "auto", segments=source.segments)
+    return _encoder().encode(
+        source.pixels, **targets, tune=tune, sampling=sampling or "auto", segments=source.segments
+    )
 
 
 def _plain(source: SourceImage, settings: BatchSettings, encoded: Encoded) -> Encoded:
