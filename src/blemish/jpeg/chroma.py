@@ -75,7 +75,7 @@ def _add_rows(
         of_row = np.float32(0)
         for x in range(width):
             of_row += row[x] * row[x]
-        energy += of_row
+        energy += float(of_row)
         for i in range(count):
             even = row[2 * i]
             odd = row[2 * i + 1] if 2 * i + 1 < width else np.float32(0)

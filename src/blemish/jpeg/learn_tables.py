@@ -175,7 +175,9 @@ def main(
         if most is not None and most < len(files):
             files = [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
         sources = [read_source(path).pixels for path in files]
-        coloured = {path: crop(pixels) for path, pixels in zip(files, sources, strict=True) if pixels.ndim == 3}
+        coloured = {
+            path: crop(pixels) for path, pixels in zip(files, sources, strict=True) if pixels.ndim == 3
+        }
         if not coloured:
             raise UsageError(f"{photos} holds grey photographs only; add some in colour")
         images = [prepare(pixels, "4:2:0") for pixels in without_lattice(coloured)]

@@ -80,7 +80,6 @@ class Prices:
             shift,
         )
 
-
     def of_lost(self, index: int, sensitivity: Sensitivity | None) -> float:
         """The price of a squared error of Cb (0) or Cr (1) that only full size could hold, of which luma makes up a part."""
         squared, *own = fixed_chroma(self.tuning, "4:4:4")
@@ -88,9 +87,11 @@ class Prices:
         shared = self.squared * float(squared[-1])
         if sensitivity is not None and self.tuning.chroma_ms_ssim:
             by_block, responses = sensitivity.by_block()
-            shared += self.structural * self.tuning.chroma_ms_ssim * float(by_block.mean(0) @ responses[:, -1])
+            shared += (
+                self.structural * self.tuning.chroma_ms_ssim * float(by_block.mean(0) @ responses[:, -1])
+            )
         scale = float(COLOUR[index + 1, index + 1])
-        return shared * (scale - made_up) + self.squared * float(own[index][-1]) * scale
+        return shared * (scale - float(made_up)) + self.squared * float(own[index][-1]) * scale
 
 
 def _priced(
