@@ -19,6 +19,7 @@ from blemish.serve.history.rows import (
     HOUR,
     Stream,
     decision_row,
+    image_key,
     stored_decision,
     stream_of,
     verdict_of,
@@ -258,7 +259,12 @@ class History:
         connection.execute(insert(decisions), rows)
         _add_to_hours(connection, rows)
         kept = [
-            {"decision": number, "bytes": decision.kept_bytes, "until_delivered": decision.until_delivered}
+            {
+                "decision": number,
+                "key": image_key(decision),
+                "bytes": decision.kept_bytes,
+                "until_delivered": decision.until_delivered,
+            }
             for number, decision in numbered.items()
             if decision.kept
         ]
@@ -300,7 +306,8 @@ class History:
         for some in in_chunks(numbers):
             of_verdicts = select(verdicts).where(verdicts.c.decision.in_(some)).order_by(verdicts.c.id)
             newest = {row["decision"]: row for row in connection.execute(of_verdicts).mappings()}
-            of_images = select(kept_images).where(kept_images.c.decision.in_(some))
+            columns = kept_images.c.decision, kept_images.c.bytes, kept_images.c.until_delivered
+            of_images = select(*columns).where(kept_images.c.decision.in_(some))
             kept = {
                 number: (size, until_delivered)
                 for number, size, until_delivered in connection.execute(of_images)
