@@ -68,8 +68,12 @@ class Database:
         return bool(self.url.get_backend_name() == "sqlite")
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection that sees one moment of the history, also while others write.
+    def reading(self, *, of_one_moment: bool = False) -> Iterator[Connection]:
+        """Give a connection to read by, also while others write.
+
+        Parameters
+        ----------
+        of_one_moment: whether all queries see the same; in SQLite they do in any case.
 
         Raises
         ------
@@ -77,6 +81,8 @@ class Database:
             When the database cannot be read.
         """
         with self._in_words(), self.engine.connect() as connection:
+            if of_one_moment and not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     def write(self, work: Callable[[Connection], _T]) -> _T:

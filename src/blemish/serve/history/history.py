@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,20 @@ class History:
             numbers = views.newest(self._select(connection, wanted), before, limit)
             found = self._load(connection, numbers)
         return [found[number] for number in numbers if number in found]
+
+    def all(self, wanted: HistoryFilter = EVERYTHING, *, at_once: int = 500) -> Iterator[StoredDecision]:
+        """Every decision of a filter that is there when this begins, the oldest first; ``at_once`` are in memory."""
+        with self.database.reading() as connection:
+            last = self._select(connection, wanted).last
+        after = -1
+        while True:
+            with self.database.reading() as connection:
+                numbers = views.oldest(self._select(connection, wanted), after, at_once)
+                found = self._load(connection, [number for number in numbers if number <= last])
+            yield from (found[number] for number in numbers if number in found)
+            if len(numbers) < at_once or numbers[-1] >= last:
+                return
+            after = numbers[-1]
 
     def count(self, wanted: HistoryFilter = EVERYTHING, *, at_most: int | None = None) -> int:
         """How many decisions there are.
