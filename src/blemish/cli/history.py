@@ -21,10 +21,15 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+MOST_DAYS = 36_500
+"""A hundred years; and gigabytes."""
+
 Home = Annotated[Path, typer.Option("--home", help="Home folder of the server.")]
 Where = Annotated[
     str | None,
-    typer.Option("--history", metavar="URL", help="URL of PostgreSQL, where the history is not in the home folder."),
+    typer.Option(
+        "--history", metavar="URL", help="URL of PostgreSQL, where the history is not in the home folder."
+    ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Decisions of this model alone.")]
 Source = Annotated[str | None, typer.Option("--source", help="Decisions on images of this source alone.")]
@@ -118,11 +123,15 @@ def prune(
     ] = None,
     image_gigabytes: Annotated[
         float | None,
-        typer.Option("--image-gigabytes", help="Remove the oldest images until the others take no more than this."),
+        typer.Option(
+            "--image-gigabytes", help="Remove the oldest images until the others take no more than this."
+        ),
     ] = None,
     judged_image_days: Annotated[
         float | None,
-        typer.Option("--judged-image-days", help="Days of images with a verdict; they are kept without end otherwise."),
+        typer.Option(
+            "--judged-image-days", help="Days of images with a verdict; they are kept without end otherwise."
+        ),
     ] = None,
     decision_days: Annotated[
         float | None, typer.Option("--decision-days", help="Remove decisions that are older than these days.")
@@ -135,20 +144,26 @@ def prune(
     """Remove old images and decisions, the oldest first; what a sink is still owed stays."""
     given = {
         "image_days": image_days,
-        "image_bytes": None if image_gigabytes is None else round(image_gigabytes * 1e9),
+        "image_gigabytes": image_gigabytes,
         "judged_image_days": judged_image_days,
         "decision_days": decision_days,
     }
     if all(value is None for value in given.values()):
         raise UsageError("prune removes nothing without a rule; give --image-days or --image-gigabytes")
     for name, value in given.items():
-        if value is not None and not value >= 0:
-            raise UsageError(f"--{name.replace('_', '-')}: write a number above 0")
+        if value is not None and not (0 if name == "image_gigabytes" else 1e-6) <= value <= MOST_DAYS:
+            raise UsageError(f"--{name.replace('_', '-')}: write a number above 0, up to {MOST_DAYS}")
     with working(quiet=as_json):
         from blemish.serve.history import IMAGES, History, KeptImages, RetentionRule
         from blemish.serve.history import prune as run
 
-        rule = RetentionRule.model_validate({**given, "keep_judged": not judged_too})
+        rule = RetentionRule(
+            image_days=image_days,
+            image_bytes=None if image_gigabytes is None else round(image_gigabytes * 1e9),
+            judged_image_days=judged_image_days,
+            decision_days=decision_days,
+            keep_judged=not judged_too,
+        )
         with History.open(history or home, exclusive=False) as opened:
             removed = run(opened, KeptImages(home / IMAGES), rule)
     if as_json:
@@ -158,7 +173,11 @@ def prune(
 
 
 def _filter(
-    model: str | None, source: str | None, since: datetime | None, until: datetime | None, rejected: bool | None
+    model: str | None,
+    source: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    rejected: bool | None,
 ) -> HistoryFilter:
     from blemish.serve.history import HistoryFilter
 

@@ -203,7 +203,7 @@ def _url(where: str | Path) -> URL:
     if isinstance(where, str) and "://" in where:
         try:
             url = make_url(where)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise UsageError(
                 "the URL of the history is none; write postgresql://USER@HOST/DATABASE"
             ) from None

@@ -32,14 +32,14 @@ class RetentionRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_days: float | None = Field(default=None, gt=0)
+    image_days: float | None = Field(default=None, gt=0, le=36_500)
     """Days after which images and maps are removed."""
     image_bytes: int | None = Field(default=None, ge=0)
     """Size of all kept images and maps; above it the oldest are removed."""
-    judged_image_days: float | None = Field(default=None, gt=0)
+    judged_image_days: float | None = Field(default=None, gt=0, le=36_500)
     """The days of images with a verdict, in place of :attr:`image_days`; above :attr:`image_bytes` they are removed
     last."""
-    decision_days: float | None = Field(default=None, gt=0)
+    decision_days: float | None = Field(default=None, gt=0, le=36_500)
     """Days after which the decisions themselves are removed, with their verdicts."""
     keep_judged: bool = True
     """Whether decisions with a verdict stay, whatever their age."""
