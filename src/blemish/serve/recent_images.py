@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,14 +50,6 @@ class RecentImages:
             self._images[decision.id] = added
             while self._images and (len(self._images) > self._count or self._bytes > self._size):
                 self._bytes -= self._images.popitem(last=False)[1].bytes
-
-    def files(self, decision: StoredDecision) -> tuple[bytes | None, bytes | None]:
-        """Image file of a decision, PNG of an array, and None for its overlay; None once it is gone."""
-        found = self.get(decision.id)
-        if found is None:
-            return None, None
-        image = found.frame.image
-        return image if isinstance(image, bytes) else bytes(imagecodecs.png_encode(image)), None
 
     def get(self, number: int) -> RecentImage | None:
         """The image of the decision ``number``; None once it is gone."""

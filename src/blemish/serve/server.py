@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from blemish.serve.contracts import NewDecision, StoredDecision
-from blemish.serve.history import History
-from blemish.serve.line.line import Line
+from blemish.inspection.detection import Detection
+from blemish.serve.contracts import Frame, NewDecision, StoredDecision
+from blemish.serve.history import IMAGES, History, KeptImages
+from blemish.serve.line.delivered_images import DeliveredImages
+from blemish.serve.line.line import ProductionLine
 from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
@@ -32,7 +34,8 @@ class Server:
     service: Service
     live: Live
     metrics: Metrics
-    line: Line
+    kept: KeptImages
+    line: ProductionLine
     """Sources and sinks."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
@@ -63,17 +66,23 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         def store(decisions: Sequence[NewDecision]) -> list[StoredDecision]:
             return server.store(decisions)
 
+        kept = KeptImages(settings.home / IMAGES, settings.keep)
+
+        def keep(frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
+            return kept.keep(frame, detection.map, decision, server.line.image_wishes(decision.source))
+
         service = Service(
             models,
             store,
-            lambda frame, detection, decision: decision,
+            keep,
             limits=settings.limits,
             workers=settings.workers,
             live=live,
             metrics=metrics,
         )
-        line = open_line(settings.line, settings.home, service, history, live, service.recent.files)
-        server = Server(settings, key, models, history, service, live, metrics, line)
+        delivered = DeliveredImages(kept, service.recent, max_pixels=settings.limits.pixels)
+        line = open_line(settings.line, settings.home, service, history, live, delivered.files)
+        server = Server(settings, key, models, history, service, live, metrics, kept, line)
         resources.enter_context(service)
 
         def changed(model: ServedModel) -> None:

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from blemish.errors import ServeError, nearest
 from blemish.limits import MAX_PIXELS
+from blemish.serve.history.kept_images import KeepRule
 from blemish.serve.model_versions import check_model_name
 
 KEY_CHARACTERS = 16
@@ -106,6 +107,8 @@ class ServeSettings(BaseSettings):
     """Images that are inspected at one time; None is one for each core."""
     reload_seconds: Seconds = 2.0
     """Time between two looks at the folders of models, whose new content is then taken over."""
+    keep: KeepRule = KeepRule()
+    """Images that are kept with their maps; those that a sink delivers are kept until it has."""
     limits: RequestLimits = RequestLimits()
     log: LogSettings = LogSettings()
 

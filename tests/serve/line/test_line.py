@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
 from blemish.errors import ServeError
 from tests.conftest import Draw
@@ -80,6 +81,9 @@ def test_a_folder_of_parts_becomes_decisions_a_table_and_a_folder_of_rejects(
         name: one.score for name, one in found.items()
     }
     number = found["4.png"].id
+    with Image.open(tmp_path / "rejects" / f"{number:08d}-4-overlay.png") as overlay:
+        assert overlay.size == (48, 40)
+        assert overlay.mode == "RGB"
     assert (tmp_path / "rejects" / f"{number:08d}-4.png").read_bytes() == images(504, dot=True), (
         "the file as it came"
     )
@@ -223,6 +227,26 @@ def test_what_a_removed_sink_owes_is_shown_and_can_be_forgotten(
         assert served.client.delete("/api/line/outbox/hook").json() == {"removed": 1}
         assert served.client.get("/api/line").json()["outbox"] == []
         assert served.client.delete("/api/line/outbox/hook").status_code == 404
+
+
+def test_an_image_that_no_rule_keeps_is_kept_until_it_is_delivered(
+    serve: Serve, tmp_path: Path, images: Callable[..., bytes]
+) -> None:
+    home, rule = tmp_path / "home", {"all": False, "rejects": False}
+    (tmp_path / "rejects").write_text("a file in the way of the folder")
+    file = write_line(tmp_path, sinks=[REJECTS])
+    with serve(line=file, home=home, keep=rule) as served:
+        served.post(images(1))
+        served.post(images(504, dot=True))
+        until(lambda: served.client.get("/api/line").json()["outbox"])
+        accepted, rejected = sorted(served.server.history.page(), key=lambda one: one.id)
+        assert (accepted.kept, rejected.kept) == (False, True)
+    (tmp_path / "rejects").unlink()
+    with serve(line=file, home=home, keep=rule):
+        until(lambda: list((tmp_path / "rejects").glob("*.json")))
+    (image,) = [path for path in (tmp_path / "rejects").glob("*.png") if "overlay" not in path.name]
+    assert image.read_bytes() == images(504, dot=True)
+    assert len(list((tmp_path / "rejects").glob("*-overlay.png"))) == 1
 
 
 def test_a_video_is_decided_frame_by_frame_and_ends(serve: Serve, tmp_path: Path) -> None:

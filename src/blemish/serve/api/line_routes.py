@@ -56,7 +56,7 @@ class LineState(BaseModel):
     """As in ``line.yaml``; secrets are references to environment variables."""
 
 
-class Chosen(BaseModel):
+class ChosenSources(BaseModel):
     """Some of the sources."""
 
     model_config = ConfigDict(extra="forbid")
@@ -95,7 +95,7 @@ def put_line(request: Request, description: Annotated[dict[str, Any], Body()]) -
 
 
 @router.post("/api/line/pause", responses=answers(403, 404, 422))
-def pause(request: Request, chosen: Annotated[Chosen | None, Body()] = None) -> LineState:
+def pause(request: Request, chosen: Annotated[ChosenSources | None, Body()] = None) -> LineState:
     """Pause sources: cameras stay open, models stay loaded, files wait, sinks go on."""
     server = _server(request)
     try:
@@ -106,7 +106,7 @@ def pause(request: Request, chosen: Annotated[Chosen | None, Body()] = None) -> 
 
 
 @router.post("/api/line/resume", responses=answers(403, 404, 422))
-def resume(request: Request, chosen: Annotated[Chosen | None, Body()] = None) -> LineState:
+def resume(request: Request, chosen: Annotated[ChosenSources | None, Body()] = None) -> LineState:
     """Let sources go on: files with those that wait, cameras with what is there now."""
     server = _server(request)
     try:

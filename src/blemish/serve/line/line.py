@@ -43,7 +43,7 @@ WATCH = 1.0
 Publish = Callable[[dict[str, Any]], None]
 
 
-class Line:
+class ProductionLine:
     """Sources and sinks at work.
 
     Parameters
@@ -180,6 +180,11 @@ class Line:
     def sinks_of(self, source: str) -> Mapping[str, Wants]:
         """Sinks that are owed decisions on images of ``source``, each with which of them it wants."""
         return self.description.sinks_of(source)
+
+    def image_wishes(self, source: str) -> set[Wants]:
+        """Which decisions on images of ``source`` are delivered with their image."""
+        needing = {name for name, worker in list(self._sinks.items()) if worker.sink.needs_images}
+        return {wants for name, wants in self.sinks_of(source).items() if name in needing}
 
     def wake(self) -> None:
         """Say that decisions were stored, so that deliveries begin at once."""

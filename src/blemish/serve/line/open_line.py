@@ -9,7 +9,7 @@ from pathlib import Path
 from blemish.errors import ServeError
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.history import History
-from blemish.serve.line.line import LINE_FILE, Line
+from blemish.serve.line.line import LINE_FILE, ProductionLine
 from blemish.serve.line.sink_settings import Wants
 from blemish.serve.live import Live
 from blemish.serve.service import Outcome, Service
@@ -29,7 +29,7 @@ def open_line(
     history: History,
     live: Live,
     files: Files,
-) -> Line:
+) -> ProductionLine:
     """A line that is not started yet.
 
     Parameters
@@ -48,7 +48,7 @@ def open_line(
     def submit(frame: Frame, model: str | None) -> Future[Outcome]:
         return service.submit(frame, model, wait=WAIT)
 
-    return Line(
+    return ProductionLine(
         (file or home / LINE_FILE).absolute(),
         home / LOGS,
         submit,
@@ -59,6 +59,6 @@ def open_line(
     )
 
 
-def sinks_by_source(line: Line) -> Callable[[NewDecision], Mapping[str, Wants]]:
+def sinks_by_source(line: ProductionLine) -> Callable[[NewDecision], Mapping[str, Wants]]:
     """Sinks that are owed a decision, by its source."""
     return lambda decision: line.sinks_of(decision.source)
