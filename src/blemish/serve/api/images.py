@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
@@ -28,10 +28,10 @@ LARGEST = 2**53
 router = APIRouter(tags=["history"], responses=answers(401, 404, 422))
 
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
-_ANY_IMAGE = {
+_ANY_IMAGE: dict[int | str, dict[str, Any]] = {
     200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}, "description": "The file as it came."}
 }
-_PNG = {200: {"content": {"image/png": {}}, "description": "PNG."}}
+_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG."}}
 
 
 @router.get("/api/decisions/{number}/image", response_class=Response, responses=_ANY_IMAGE)
