@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from blemish.data.appearance import stretch
+from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
-from blemish.serve.history import IMAGES, History, KeptImages
-from blemish.serve.line.delivered_images import DeliveredImages
+from blemish.serve.decision_images import DecisionImages
+from blemish.serve.history import IMAGES, History, KeptImages, prune
 from blemish.serve.line.line import ProductionLine
 from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
@@ -35,6 +38,7 @@ class Server:
     live: Live
     metrics: Metrics
     kept: KeptImages
+    images: DecisionImages
     line: ProductionLine
     """Sources and sinks."""
 
@@ -43,6 +47,24 @@ class Server:
         stored = self.history.add(decisions, sinks_by_source(self.line))
         self.line.wake()
         return stored
+
+    def keep(self, frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
+        """Keep the image and its map where the rule says so, or a sink needs them."""
+        former = self.kept.problem
+        kept = self.kept.keep(frame, detection.map, decision, self.line.image_wishes(decision.source))
+        if self.kept.problem is not None and str(self.kept.problem) != str(former):
+            LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
+        return kept
+
+    def clean_up(self) -> None:
+        """Remove old images and decisions by the rule of the settings; the log says what, or why not."""
+        try:
+            removed = prune(self.history, self.kept, self.settings.retention)
+        except Exception as error:  # the server goes on, and the next clean-up tries again
+            LOGGER.error("the clean-up failed: %s", error, exc_info=not isinstance(error, BlemishError))
+            return
+        if removed.images or removed.decisions:
+            LOGGER.info("clean-up", extra={"fields": removed._asdict()})
 
 
 @contextmanager
@@ -61,28 +83,28 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         history = resources.enter_context(History.open(settings.history or settings.home))
         models = ServedModels(settings.models, settings.home / MODELS)
         live, metrics = Live(), Metrics()
-        server: Server
-
-        def store(decisions: Sequence[NewDecision]) -> list[StoredDecision]:
-            return server.store(decisions)
-
         kept = KeptImages(settings.home / IMAGES, settings.keep)
-
-        def keep(frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
-            return kept.keep(frame, detection.map, decision, server.line.image_wishes(decision.source))
+        server: Server
 
         service = Service(
             models,
-            store,
-            keep,
+            lambda decisions: server.store(decisions),
+            lambda frame, detection, decision: server.keep(frame, detection, decision),
             limits=settings.limits,
             workers=settings.workers,
             live=live,
             metrics=metrics,
         )
-        delivered = DeliveredImages(kept, service.recent, max_pixels=settings.limits.pixels)
-        line = open_line(settings.line, settings.home, service, history, live, delivered.files)
-        server = Server(settings, key, models, history, service, live, metrics, kept, line)
+
+        def brightness(model: str) -> float:
+            found = models.get(model)
+            return 1.0 if found is None else stretch(found.detector.file.fingerprint.appearance)
+
+        images = DecisionImages(
+            service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
+        )
+        line = open_line(settings.line, settings.home, service, history, live, images.files)
+        server = Server(settings, key, models, history, service, live, metrics, kept, images, line)
         resources.enter_context(service)
 
         def changed(model: ServedModel) -> None:
@@ -97,7 +119,28 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
 
         models.watch(settings.reload_seconds, changed)
         resources.callback(models.close)
+        resources.enter_context(_every(settings.clean_up_seconds, server.clean_up))
         resources.callback(live.close)
         resources.callback(line.stop)
         line.start()
         yield server
+
+
+@contextmanager
+def _every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Do ``work`` in a thread, at once and every so many seconds, as long as the block lasts."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while True:
+            work()
+            if ended.wait(seconds):
+                return
+
+    thread = threading.Thread(target=loop, name="clean-up")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

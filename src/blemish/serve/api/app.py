@@ -5,7 +5,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from blemish._version import __version__
-from blemish.serve.api import access, decisions, health, inspection, line_routes, live_events, models
+from blemish.serve.api import (
+    access,
+    decisions,
+    export,
+    health,
+    images,
+    inspection,
+    line_routes,
+    live_events,
+    models,
+)
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
@@ -16,6 +26,8 @@ from blemish.serve.server import Server
 ROUTERS = (
     inspection.router,
     decisions.router,
+    images.router,
+    export.router,
     models.router,
     line_routes.router,
     live_events.router,
