@@ -11,6 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.export import export
+from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
+app.add_typer(history)
 app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")(compare)
 app.command(
     epilog="Examples: `blemish study bergmann2018 --quick` · "
@@ -84,7 +86,7 @@ def demo(
     family: Annotated[
         str,
         typer.Option(
-            help="rod (machined parts in any pose), figures (painted ones), surface, weave, checkerboard, part, or painting "
+            help="rod (machined parts in any pose), figures (painted ones), mouldings (in one paint), surface, weave, checkerboard, part, or painting "
             "(scenes of five modalities)."
         ),
     ] = "rod",
