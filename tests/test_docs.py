@@ -317,7 +317,7 @@ def result_rows() -> list[str]:
             {row["seed"]: row["kinds"] for row in members if row["name"] == own}
             for own in ("without colour bank", "all, as fitted")
         ]
-        for kind in kinds[0][0]:
+        for kind in next(iter(kinds[0].values())):
             if kind in ("empty", "lamp_off", "two"):
                 continue
             values = (f"{fmean(one[kind] for one in by_seed.values()):.3f}" for by_seed in kinds)
@@ -343,6 +343,7 @@ def result_rows() -> list[str]:
 
 
 COLOUR = {
+    "mouldings-strength-0_3-2m": "mouldings, strength 0.3",
     "figures-strength-0_3-2m": "figures, strength 0.3",
     "figures-2m": "figures",
     "weave-2m": "weave",
@@ -397,6 +398,9 @@ def result_phrases() -> Iterator[str]:
     faint = _json("benchmarks/results/detection-members-figures-strength-0_3-2m.json")
     bank = fmean(row["kinds"]["stain"] for row in faint["rows"] if row["name"] == "colour bank alone")
     yield f"The bank alone sees {bank:.3f} of the faint stains"
+    plain = _json("benchmarks/results/detection-members-mouldings-strength-0_3-2m.json")["trivial"]
+    colour = _named(plain, "trivial: mean colour")["kinds"]
+    yield f"sees {colour['darkened']:.3f} of the darkened and {colour['recoloured_whole']:.3f} of the recoloured"
     seconds = {
         name: fmean(row["fill_seconds"] for row in faint["costs"] if row["name"] == name)
         for name in ("colour bank", "memory bank")
@@ -672,7 +676,9 @@ def test_every_comparison_on_the_page_of_studies_is_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in sorted((ROOT / "studies/results").glob("*.json")) if study_of(path)], ids=lambda one: one.stem
+    "path",
+    [path for path in sorted((ROOT / "studies/results").glob("*.json")) if study_of(path)],
+    ids=lambda one: one.stem,
 )
 def test_the_page_of_a_study_is_made_from_its_figures(path: Path) -> None:
     assert page_of(path, json.loads(path.read_text(encoding="utf-8"))) == path.with_suffix(".md").read_text(

@@ -35,6 +35,7 @@ EXTRAS = {
         ("sqlalchemy", "sqlalchemy"),
         ("prometheus_client", "prometheus-client"),
         ("httpx", "httpx"),
+        ("fastapi_offline", "fastapi-offline"),
     ),
     "line": (
         ("watchdog", "watchdog"),
@@ -42,6 +43,7 @@ EXTRAS = {
         ("paho", "paho-mqtt"),
         ("asyncua", "asyncua"),
     ),
+    "genicam": (("harvesters", "harvesters"), ("genicam", "genicam")),
     "postgresql": (("psycopg", "psycopg[binary]"),),
     "parquet": (("pyarrow", "pyarrow"),),
 }

@@ -11,6 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.export import export
+from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
@@ -27,6 +28,8 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
+from blemish.cli.scenes import register
+from blemish.cli.serve import serve
 from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
 
@@ -40,6 +43,7 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
+app.add_typer(history)
 app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")(compare)
 app.command(
     epilog="Examples: `blemish study bergmann2018 --quick` · "
@@ -48,6 +52,15 @@ app.command(
 app.command(
     epilog="Examples: `blemish export model good/ --out exported` · `blemish export model --to openvino --out exported`"
 )(export)
+app.command(
+    epilog="Examples: `blemish serve exported` · "
+    "`blemish serve left=exported/left right=exported/right --home line --port 8080` · "
+    "`blemish serve exported --host 0.0.0.0 --key-file key.txt`"
+)(serve)
+app.command(
+    epilog="Examples: `blemish register paintings/` · "
+    "`blemish register paintings/eve --grid visible --motion translation --dry-run`"
+)(register)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 
@@ -73,7 +86,7 @@ def demo(
     family: Annotated[
         str,
         typer.Option(
-            help="rod (machined parts in any pose), figures (painted ones), surface, weave, checkerboard, part, or painting "
+            help="rod (machined parts in any pose), figures (painted ones), mouldings (in one paint), surface, weave, checkerboard, part, or painting "
             "(scenes of five modalities)."
         ),
     ] = "rod",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,12 +31,15 @@ class Frame:
     image: content of an image file, or an array (H, W) or (H, W, 3) of uint8 or uint16 in RGB order, as cameras give it.
     name: what people call it; never a path to open.
     source: name of the source on the line, or ``api``.
+    request: number of the request or the frame, unique; the history stores it once. A source that may give an image
+        twice, as after a kill, gives it the same number both times.
     """
 
     image: bytes | NDArray[np.uint8] | NDArray[np.uint16]
     name: str
     source: str = "api"
     taken: datetime = field(default_factory=utc_now)
+    request: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def sha256(self) -> str:
         """SHA-256 of the file's content; of an array, of its shape, type and values."""
@@ -76,7 +80,11 @@ class NewDecision(_Row):
     seconds: FiniteFloat
     """Latency from the receipt of the image to its decision."""
     kept: bool = False
-    """Whether the image and its anomaly map are kept."""
+    """Whether the image and its anomaly map are kept; of a decision in the history, whether they still are."""
+    kept_bytes: int = Field(default=0, ge=0)
+    """Size of the kept files; the retention by size adds them up."""
+    until_delivered: bool = False
+    """Whether they are kept for sinks alone, so that they may go once all have taken the decision."""
 
 
 class StoredDecision(NewDecision):
@@ -130,6 +138,8 @@ class Source(Protocol):
     """Gives frames until it is closed; a source that loses its camera waits for it and says so in ``state``."""
 
     name: str
+    is_live: bool
+    """Whether its frames show what is there now, so that after a trigger only those count that are taken after it."""
 
     def frames(self) -> Iterator[Frame | None]:
         """Frames as they come; None where nothing came for a while, so that the caller may stop or pause.
@@ -137,11 +147,17 @@ class Source(Protocol):
         Raises
         ------
         ServeError
-            When it can never give one, as of a folder that does not exist.
+            When it can never give one, as of a file that is no video.
         """
+
+    def fire(self) -> None:
+        """A trigger has come; a camera that exposes on demand does so now, and others do nothing."""
 
     def done(self, frame: Frame) -> None:
         """The decision on ``frame`` is stored; a folder may move or mark its file now."""
+
+    def refused(self, frame: Frame, reason: str) -> None:
+        """No decision can be made on ``frame``, as of a file that is no image; do not give it again."""
 
     def state(self) -> dict[str, Any]:
         """For the page: ``{"is_ready": bool, "message": str, …}``."""
@@ -154,6 +170,11 @@ class Sink(Protocol):
     """Takes decisions away: at least once, in order, each with its number."""
 
     name: str
+    needs_images: bool
+    """Whether it takes the image and the overlay too."""
+
+    def open(self) -> None:
+        """Begin to connect, where that takes time; a fault is raised by the first delivery."""
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Hand over one decision, with the kept image file and a PNG overlay where there are such.
