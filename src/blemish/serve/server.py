@@ -13,6 +13,7 @@ from blemish.inspection.detection import Detection
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
+from blemish.serve.judged_area import ServedMasks
 from blemish.serve.line.line import ProductionLine
 from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
@@ -22,7 +23,7 @@ from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
 
-MODELS = "models"
+MODELS, GOOD = "models", "good"
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Server:
     images: DecisionImages
     line: ProductionLine
     """Sources and sinks."""
+    masks: ServedMasks
+    """Judged areas of the models."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
@@ -103,8 +106,13 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         images = DecisionImages(
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
+        masks = ServedMasks(
+            models,
+            lambda name: settings.home / GOOD / name,
+            lambda name: live.publish("model", {"model": name, "threshold": models[name].detector.threshold}),
+        )
         line = open_line(settings.line, settings.home, service, history, live, images.files)
-        server = Server(settings, key, models, history, service, live, metrics, kept, images, line)
+        server = Server(settings, key, models, history, service, live, metrics, kept, images, line, masks)
         resources.enter_context(service)
 
         def changed(model: ServedModel) -> None:
@@ -123,6 +131,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(live.close)
         resources.callback(line.stop)
         line.start()
+        resources.callback(masks.close)
+        masks.start()
         yield server
 
 

@@ -14,6 +14,7 @@ from blemish.serve.api import (
     inspection,
     line_routes,
     live_events,
+    mask_routes,
     models,
 )
 from blemish.serve.api.access import Access, AccessControl
@@ -30,6 +31,7 @@ ROUTERS = (
     export.router,
     models.router,
     line_routes.router,
+    mask_routes.router,
     live_events.router,
     access.router,
     health.router,
