@@ -13,12 +13,12 @@ from blemish.inspection.detection import Detection
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
-from blemish.serve.judged_area import ServedMasks
 from blemish.serve.line.line import ProductionLine
 from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
+from blemish.serve.served_mask import ServedMasks
 from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings

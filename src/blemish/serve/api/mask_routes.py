@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from blemish.data.opening import image_format
 from blemish.errors import BlemishError, FileError
 from blemish.serve.api.problems import Refusal, answers
-from blemish.serve.judged_area import AreaDrawing, MaskState, ServedMask, area_of_image, drawing_of
+from blemish.serve.area_drawing import AreaDrawing, area_of_image, drawing_of
+from blemish.serve.served_mask import MaskState, ServedMask
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["models"], responses=answers(401, 404))
