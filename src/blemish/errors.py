@@ -137,6 +137,14 @@ class ServeError(BlemishError):
     """A server, source or sink that cannot work as it is set up."""
 
 
+class HistoryError(ServeError):
+    """A history that cannot be opened, read or written; nothing that was stored before is lost by it."""
+
+
+class DecisionNotFoundError(ServeError, LookupError):
+    """A number that no decision of the history has, or no longer has."""
+
+
 class DeliveryError(BlemishError):
     """A decision that did not arrive at a sink; it is kept and tried again."""
 

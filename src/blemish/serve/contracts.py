@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,12 +31,15 @@ class Frame:
     image: content of an image file, or an array (H, W) or (H, W, 3) of uint8 or uint16 in RGB order, as cameras give it.
     name: what people call it; never a path to open.
     source: name of the source on the line, or ``api``.
+    request: number of the request or the frame, unique; the history stores it once. A source that may give an image
+        twice, as after a kill, gives it the same number both times.
     """
 
     image: bytes | NDArray[np.uint8] | NDArray[np.uint16]
     name: str
     source: str = "api"
     taken: datetime = field(default_factory=utc_now)
+    request: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def sha256(self) -> str:
         """SHA-256 of the file's content; of an array, of its shape, type and values."""
@@ -76,7 +80,11 @@ class NewDecision(_Row):
     seconds: FiniteFloat
     """Latency from the receipt of the image to its decision."""
     kept: bool = False
-    """Whether the image and its anomaly map are kept."""
+    """Whether the image and its anomaly map are kept; of a decision in the history, whether they still are."""
+    kept_bytes: int = Field(default=0, ge=0)
+    """Size of the kept files; the retention by size adds them up."""
+    until_delivered: bool = False
+    """Whether they are kept for sinks alone, so that they may go once all have taken the decision."""
 
 
 class StoredDecision(NewDecision):

@@ -51,12 +51,12 @@ def owned(folder: str | Path | None) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(
-            f"{folder}: is in use by {_holder(path)}; wait for its end, or choose another --out"
+            f"{folder}: is in use by {holder(path)}; wait for its end, or choose another --out"
         ) from None
     except OSError as error:
         raise write_error(folder, error) from None
     try:
-        _sign(path)
+        sign(path)
         remove_leftovers(folder, below=True)
         yield
     finally:
@@ -68,7 +68,7 @@ def owned(folder: str | Path | None) -> Iterator[None]:
                 above.rmdir()
 
 
-def _sign(path: Path) -> None:
+def sign(path: Path) -> None:
     """Write into the lock file who holds it."""
     words = {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]]),
@@ -80,7 +80,8 @@ def _sign(path: Path) -> None:
         path.write_text(json.dumps(words), encoding="utf-8")
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
+    """Who holds the lock file, by what :func:`sign` wrote into it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return (

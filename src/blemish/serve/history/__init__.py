@@ -1,0 +1,8 @@
+"""History of decisions: stored durably, searched quickly, exported, backed up, and cleared of old images by rule."""
+
+from blemish.serve.history.history import History
+from blemish.serve.history.outbox import OutboxState, Wish
+from blemish.serve.history.selection import HistoryFilter
+from blemish.serve.history.views import ScorePoint, WhatIf
+
+__all__ = ["History", "HistoryFilter", "OutboxState", "ScorePoint", "WhatIf", "Wish"]

@@ -1,0 +1,235 @@
+"""Views of the history: the newest decisions, counts, scores for a chart, and what another threshold would have decided."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    column,
+    func,
+    select,
+    union_all,
+    values,
+)
+
+from blemish.serve.contracts import StoredDecision
+from blemish.serve.history.rows import HOUR, from_microseconds, to_microseconds
+from blemish.serve.history.selection import FEW, Selection, StreamPart, judged
+from blemish.serve.history.tables import decisions, hours
+
+_MOST_PARTS = 100
+"""Parts whose newest decisions are found one by one; SQLite joins no more than 500 queries."""
+_AT_ONCE = 500
+"""Numbers that one query names."""
+_T = TypeVar("_T")
+
+
+class ScorePoint(NamedTuple):
+    """One decision on the score chart."""
+
+    id: int
+    time: datetime
+    score: float
+    threshold: float
+    is_anomalous: bool
+
+
+class WhatIf(NamedTuple):
+    """Decisions of the past by another threshold; images of another kind stay rejected whatever it is."""
+
+    threshold: float
+    decisions: int
+    """Decisions in all."""
+    rejected: int
+    """Rejected as it was."""
+    newly_rejected: int
+    """Accepted as it was, rejected by this threshold."""
+    newly_accepted: int
+    changed: tuple[StoredDecision, ...]
+    """The newest that change, the newest first."""
+
+
+def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
+    """Numbers of the newest decisions below ``before``, the newest first."""
+    last = selection.last if before is None else min(selection.last, before - 1)
+    if last < selection.first or limit < 1:
+        return []
+    restricts = not selection.is_of_all_streams or selection.wanted.is_anomalous is not None
+    if not restricts or selection.is_rare or len(selection.parts) > _MOST_PARTS:
+        query = _newest_first(selection.of_all(), last, limit)
+    else:
+        found = [
+            _newest_first([*part.conditions(), *selection.of_rows()], last, limit).subquery()
+            for part in selection.parts
+        ]
+        together = union_all(*(select(part.c.id) for part in found)).subquery()
+        query = select(together.c.id).order_by(together.c.id.desc()).limit(limit)
+    return list(selection.connection.execute(query).scalars())
+
+
+def _newest_first(conditions: Iterable[ColumnElement[bool]], last: int, limit: int) -> Select[Any]:
+    query = select(decisions.c.id).where(*conditions, decisions.c.id <= last)
+    return query.order_by(decisions.c.id.desc()).limit(limit)
+
+
+def count(selection: Selection, all_verdicts: Selection, at_most: int | None = None) -> int:
+    """How many decisions there are, counted no further than ``at_most``.
+
+    Parameters
+    ----------
+    all_verdicts: the selection without its condition on verdicts.
+    """
+    if not selection.parts:
+        return 0
+    if selection.is_plain:
+        found = _count_by_hours(selection)
+        return found if at_most is None else min(found, at_most)
+    if selection.wanted.verdict == "none" and all_verdicts.is_plain:
+        # Verdicts are few beside decisions: those without one are all but those with one.
+        found = _count_by_hours(all_verdicts) - _count(
+            selection.connection, [*all_verdicts.of_all(), decisions.c.id.in_(judged())]
+        )
+        return found if at_most is None else min(found, at_most)
+    if at_most is not None:
+        some = select(decisions.c.id).where(*selection.of_all()).limit(at_most).subquery()
+        return selection.connection.execute(select(func.count()).select_from(some)).scalar() or 0
+    return _count(selection.connection, selection.of_all())
+
+
+def _count(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:
+    query = select(func.count()).select_from(decisions).where(*conditions)
+    return connection.execute(query).scalar() or 0
+
+
+def _count_by_hours(selection: Selection) -> int:
+    """Count of a plain filter: whole hours by their sums, the rows of the first and the last hour one by one."""
+    wanted = selection.wanted
+    found = sum(part.many for part in selection.parts)
+    edges = {
+        to_microseconds(time) // HOUR
+        for time in (wanted.since, wanted.until)
+        if time is not None and to_microseconds(time) % HOUR
+    }
+    for edge in edges:
+        of_edge = and_(
+            hours.c.hour == edge,
+            hours.c.stream.in_({part.stream for part in selection.parts}),
+            hours.c.is_anomalous.in_({part.is_anomalous for part in selection.parts}),
+        )
+        sums = select(func.sum(hours.c["count"]), func.min(hours.c.first_id), func.max(hours.c.last_id))
+        within, first, last = selection.connection.execute(sums.where(of_edge)).one()
+        if within:
+            inside = _count(
+                selection.connection,
+                [
+                    *selection.of_all(),
+                    decisions.c.id.between(first, last),
+                    decisions.c.time.between(edge * HOUR, (edge + 1) * HOUR - 1),
+                ],
+            )
+            found += inside - int(within)
+    return found
+
+
+def scores(selection: Selection, points: int) -> list[ScorePoint]:
+    """At most ``points`` decisions for a chart, evenly thinned in the order of storage, the oldest first.
+
+    Rejected ones are thinned by themselves and take up to half of the points, so that few among many stay visible.
+    """
+    if selection.is_rare:
+        chosen = _thinned_numbers(newest(selection, None, FEW)[::-1], points)
+    else:
+        chosen = _thinned_parts(selection, points)
+    found = []
+    columns = [decisions.c[name] for name in ("id", "time", "score", "threshold", "is_anomalous")]
+    for some in in_chunks(chosen):
+        rows = selection.connection.execute(select(*columns).where(decisions.c.id.in_(some)))
+        found += [
+            ScorePoint(number, from_microseconds(time), score, threshold, bool(bad))
+            for number, time, score, threshold, bad in rows
+        ]
+    return sorted(found)
+
+
+def _thinned_parts(selection: Selection, points: int) -> list[int]:
+    rejected = [part for part in selection.parts if part.is_anomalous]
+    accepted = [part for part in selection.parts if not part.is_anomalous]
+    every_rejected = sum(part.many for part in rejected)
+    every_accepted = sum(part.many for part in accepted)
+    room = min(every_rejected, max(points // 2, points - every_accepted))
+    chosen = []
+    for parts, many, share in ((rejected, every_rejected, room), (accepted, every_accepted, points - room)):
+        for part in parts:
+            chosen += _thinned_part(selection, part, max(1, share * part.many // many))
+    return chosen
+
+
+def _thinned_part(selection: Selection, part: StreamPart, points: int) -> list[int]:
+    """The first decision of a part in each of equal ranges of numbers."""
+    conditions = [*part.conditions(), *selection.of_rows()]
+    if part.many <= points:
+        return list(selection.connection.execute(select(decisions.c.id).where(*conditions)).scalars())
+    width = part.last - part.first + 1
+    found: list[int] = []
+    begins = [part.first + width * place // points for place in range(points + 1)]
+    for some in in_chunks(list(itertools.pairwise(begins))):
+        ranges = values(column("low", BigInteger), column("high", BigInteger), name="ranges").data(some).cte()
+        first = (
+            select(decisions.c.id)
+            .where(*conditions, decisions.c.id >= ranges.c.low, decisions.c.id < ranges.c.high)
+            .order_by(decisions.c.id)
+            .limit(1)
+            .correlate(ranges)
+            .scalar_subquery()
+        )
+        numbers = selection.connection.execute(select(first).select_from(ranges)).scalars()
+        found += [number for number in numbers if number is not None]
+    return found
+
+
+def _thinned_numbers(numbers: Sequence[int], points: int) -> list[int]:
+    if len(numbers) <= points:
+        return list(numbers)
+    return [numbers[len(numbers) * place // points] for place in range(points)]
+
+
+def changed(selection: Selection, threshold: float, limit: int) -> tuple[int, int, list[int]]:
+    """Counts of newly rejected and newly accepted decisions by a threshold, and the newest numbers of both."""
+    counts, numbers = [0, 0], list[int]()
+    for kind in {part.is_anomalous for part in selection.parts}:
+        conditions = [*_changes(kind, threshold, decisions.c.score), *selection.of_score_index()]
+        found = select(func.count()).select_from(decisions).where(*conditions)
+        if selection.is_plain:
+            found = found.with_hint(decisions, "INDEXED BY decisions_by_score", "sqlite")
+        counts[kind] = selection.connection.execute(found).scalar() or 0
+        if counts[kind] > FEW:
+            # They lie dense, so going back finds them soon; a sum is no column, and keeps SQLite from sorting all.
+            change = _changes(kind, threshold, decisions.c.score + 0.0)
+            query = _newest_first([*change, *selection.of_all()], selection.last, limit)
+        else:
+            # By the index of scores, then sorted: going back from the newest could pass all decisions.
+            query = (
+                select(decisions.c.id).where(*conditions).order_by((decisions.c.id + 0).desc()).limit(limit)
+            )
+        numbers += selection.connection.execute(query).scalars()
+    return counts[0], counts[1], sorted(numbers, reverse=True)[:limit]
+
+
+def _changes(kind: int, threshold: float, score: ColumnElement[float]) -> list[ColumnElement[bool]]:
+    """Conditions under which a decision of a kind, accepted (0) or rejected (1), is another by a threshold."""
+    if kind == 0:
+        return [decisions.c.is_anomalous == 0, score > threshold]
+    return [decisions.c.is_anomalous == 1, score <= threshold, decisions.c.other_kind.is_(None)]
+
+
+def in_chunks(numbers: Sequence[_T]) -> Iterable[Sequence[_T]]:
+    """Parts that one query may name."""
+    return (numbers[begin : begin + _AT_ONCE] for begin in range(0, len(numbers), _AT_ONCE))
