@@ -46,6 +46,7 @@ WITHOUT_TORCH = (
     "inspection",
     "evaluation",
     "report",
+    "serve",
     "jpeg",
     "cli",
 )

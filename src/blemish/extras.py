@@ -35,6 +35,7 @@ EXTRAS = {
         ("sqlalchemy", "sqlalchemy"),
         ("prometheus_client", "prometheus-client"),
         ("httpx", "httpx"),
+        ("fastapi_offline", "fastapi-offline"),
     ),
     "line": (
         ("watchdog", "watchdog"),

@@ -27,6 +27,7 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
+from blemish.cli.serve import serve
 from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
 
@@ -48,6 +49,11 @@ app.command(
 app.command(
     epilog="Examples: `blemish export model good/ --out exported` · `blemish export model --to openvino --out exported`"
 )(export)
+app.command(
+    epilog="Examples: `blemish serve exported` · "
+    "`blemish serve left=exported/left right=exported/right --home line --port 8080` · "
+    "`blemish serve exported --host 0.0.0.0 --key-file key.txt`"
+)(serve)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 

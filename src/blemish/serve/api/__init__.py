@@ -1,0 +1,1 @@
+"""HTTP interface of the server: routes, limits, access, and errors as answers."""
