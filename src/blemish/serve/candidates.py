@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from blemish.data.image import LoadedImage
 from blemish.errors import BlemishError, ServeError
 from blemish.inspection.detector import Detector, load
 from blemish.serve.comparison import ComparisonResult, compare
 from blemish.serve.contracts import StoredDecision
+from blemish.serve.decision_images import DecisionImages
 from blemish.serve.fits import Fits, FitState
 from blemish.serve.good_images import GoodImages
 from blemish.serve.history import History, HistoryFilter
@@ -48,8 +48,7 @@ class Candidates:
 
     Parameters
     ----------
-    content_of: image file of a decision; None where it is not kept.
-    image_of: the same, decoded for a model of so many channels.
+    images: of decisions, which are collected and compared on.
     changed: called with a fit whenever its state or its progress is new.
     max_pixels: of a good image.
     """
@@ -58,14 +57,13 @@ class Candidates:
         self,
         home: Path,
         history: History,
-        content_of: Callable[[StoredDecision], bytes | None],
-        image_of: Callable[[StoredDecision, int], LoadedImage | None],
+        images: DecisionImages,
         *,
         changed: Callable[[FitState], None] = lambda fit: None,
         max_pixels: int,
     ) -> None:
-        self.home, self.history, self.content_of = home, history, content_of
-        self._image_of, self._max_pixels = image_of, max_pixels
+        self.home, self.history, self.images = home, history, images
+        self._max_pixels = max_pixels
         self.fits = Fits(home / FITS, self.good_of, self.versions_of, changed)
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -85,7 +83,9 @@ class Candidates:
         before, searched = None, 0
         while searched < MOST_SEARCHED:
             page = self.history.page(HistoryFilter(model=model), before, _PAGE)
-            yield from (decision for decision in page if decision.kept)
+            yield from (
+                decision for decision in page if decision.kept or self.images.find(decision) is not None
+            )
             if len(page) < _PAGE:
                 return
             before, searched = page[-1].id, searched + len(page)
@@ -140,7 +140,7 @@ class Candidates:
                 running,
                 candidate,
                 decisions,
-                lambda decision: self._image_of(decision, channels),
+                lambda decision: self.images.loaded(decision, channels),
                 progress=progress,
                 should_stop=self._closing.is_set,
             )

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from blemish.serve.candidates import Candidates
 from blemish.serve.contracts import NewDecision, StoredDecision
+from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import History, Wish
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
@@ -30,6 +32,8 @@ class Server:
     service: Service
     live: Live
     metrics: Metrics
+    images: DecisionImages
+    candidates: Candidates
     sinks: dict[str, Wish] = field(default_factory=dict)
     """Sinks that new decisions are owed to, each with the decisions that it wants; the line fills it in."""
 
@@ -68,8 +72,17 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             live=live,
             metrics=metrics,
         )
-        server = Server(settings, key, models, history, service, live, metrics)
+        images = DecisionImages(service.recent, max_pixels=settings.limits.pixels)
+        candidates = Candidates(
+            settings.home,
+            history,
+            images,
+            changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
+            max_pixels=settings.limits.pixels,
+        )
+        server = Server(settings, key, models, history, service, live, metrics, images, candidates)
         resources.enter_context(service)
+        resources.callback(candidates.close)
 
         def changed(model: ServedModel) -> None:
             outcome = "refused" if model.problem else "loaded"

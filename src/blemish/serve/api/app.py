@@ -5,7 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from blemish._version import __version__
-from blemish.serve.api import access, decisions, health, inspection, live_events, models
+from blemish.serve.api import (
+    access,
+    decisions,
+    fit_routes,
+    health,
+    inspection,
+    live_events,
+    model_routes,
+    models,
+    page,
+    page_views,
+)
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
@@ -17,6 +28,10 @@ ROUTERS = (
     inspection.router,
     decisions.router,
     models.router,
+    model_routes.router,
+    fit_routes.router,
+    page_views.router,
+    page.router,
     live_events.router,
     access.router,
     health.router,

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from blemish.errors import ImageError
 from blemish.serve.api.problems import answers, problem_of
-from blemish.serve.api.uploads import BODY, read_uploads
+from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.candidates import Candidates
 from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability
-from blemish.serve.good_images import Selection, collect
+from blemish.serve.good_images import GoodImages, Selection, collect
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["fits"], responses=answers(401))
@@ -114,14 +115,17 @@ async def add_good_images(request: Request, model: ModelName = None) -> GoodResu
     server = _server(request)
     name = server.models.named(model).name
     good = _candidates(request).good_of(name)
-    results = []
-    for one in await read_uploads(request, server.settings.limits, None):
-        try:
-            results.append(GoodResult(name=one.name, is_new=good.add(one.content, one.name)))
-        except ImageError as error:
-            problem = problem_of(error)
-            results.append(GoodResult(name=one.name, error=problem.error, remedy=problem.remedy))
+    uploads = await read_uploads(request, server.settings.limits, None)
+    results = await run_in_threadpool(lambda: [_add(good, one) for one in uploads])
     return GoodResults(model=name, count=len(good), results=results)
+
+
+def _add(good: GoodImages, upload: Upload) -> GoodResult:
+    try:
+        return GoodResult(name=upload.name, is_new=good.add(upload.content, upload.name))
+    except ImageError as error:
+        problem = problem_of(error)
+        return GoodResult(name=upload.name, error=problem.error, remedy=problem.remedy)
 
 
 @router.delete("/api/good-images", responses=answers(403, 404))
@@ -140,7 +144,7 @@ def collect_good_images(request: Request, asked: CollectRequest) -> Collected:
     candidates = _candidates(request)
     good = candidates.good_of(name)
     added, known = collect(
-        good, candidates.kept(name), candidates.content_of, wanted=asked.kind, count=asked.count
+        good, candidates.kept(name), candidates.images.content, wanted=asked.kind, count=asked.count
     )
     return Collected(model=name, count=len(good), added=added, known=known)
 
@@ -151,5 +155,4 @@ def _server(request: Request) -> Server:
 
 
 def _candidates(request: Request) -> Candidates:
-    candidates: Candidates = request.app.state.candidates
-    return candidates
+    return _server(request).candidates

@@ -159,9 +159,7 @@ def links_of(number: int) -> Links:
     return Links(decision=own, image=f"{own}/image", map=f"{own}/map", overlay=f"{own}/overlay")
 
 
-def _json(
-    results: list[ImageResult], status: int, headers: dict[str, str] | None = None
-) -> JSONResponse:
+def _json(results: list[ImageResult], status: int, headers: dict[str, str] | None = None) -> JSONResponse:
     # A result has either a decision or an error; the record itself is whole, with what it has not as null.
     content: list[dict[str, Any]] = []
     for one in results:

@@ -121,5 +121,4 @@ def _server(request: Request) -> Server:
 
 
 def _candidates(request: Request) -> Candidates:
-    candidates: Candidates = request.app.state.candidates
-    return candidates
+    return _server(request).candidates

@@ -169,17 +169,23 @@ def drawing(
     """The image, its heat map with clear places, or both with boxes, as PNG with a longer side of at most ``side``."""
     server = _server(request)
     decision = server.history.decision(number)
-    kept = server.kept(decision)
-    if kept is None:
+    found = server.images.find(decision)
+    if found is None:
         raise Refusal(
             404, f"the image of decision {number} is not kept", "keep more by the rule of the history"
         )
     if what == "image":
-        content = draw_image(kept.image(), side)
+        content = draw_image(server.images.decoded(found.frame).pixels, side)
     elif what == "heat":
-        content = draw_heat(kept.map(), decision.pixel_threshold, side)
+        content = draw_heat(found.map, decision.pixel_threshold, side)
     else:
-        content = draw_overlay(kept.image(), kept.map(), decision.pixel_threshold, decision.regions, side)
+        content = draw_overlay(
+            server.images.decoded(found.frame).pixels,
+            found.map,
+            decision.pixel_threshold,
+            decision.regions,
+            side,
+        )
     # A decision never changes; its image may be removed, which a page that was open needs not notice.
     return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
