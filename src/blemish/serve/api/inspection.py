@@ -34,7 +34,7 @@ class Links(BaseModel):
     overlay: str
 
 
-class ImageResult(BaseModel):
+class ImageAnswer(BaseModel):
     """Decision on one image, or why there is none."""
 
     name: str
@@ -47,16 +47,16 @@ class ImageResult(BaseModel):
     """Status that the image alone would have had."""
 
 
-class ImageResults(BaseModel):
+class ImageAnswers(BaseModel):
     """Results in the order of the images."""
 
-    results: list[ImageResult]
+    results: list[ImageAnswer]
 
 
 @router.post(
     "/api/inspect",
     openapi_extra=BODY,
-    response_model=ImageResults,
+    response_model=ImageAnswers,
     responses=answers(400, 401, 404, 408, 409, 413, 415, 422, 503, 504, 507),
 )
 async def inspect(
@@ -143,14 +143,14 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _result(upload: Upload, found: Outcome | BaseException) -> ImageResult:
+def _result(upload: Upload, found: Outcome | BaseException) -> ImageAnswer:
     if isinstance(found, BaseException):
         problem = problem_of(found)
-        return ImageResult(
+        return ImageAnswer(
             name=upload.name, error=problem.error, remedy=problem.remedy, status=status_of(found)
         )
     decision = found.decision
-    return ImageResult(name=upload.name, id=decision.id, record=decision, links=links_of(decision.id))
+    return ImageAnswer(name=upload.name, id=decision.id, record=decision, links=links_of(decision.id))
 
 
 def links_of(number: int) -> Links:
@@ -159,7 +159,7 @@ def links_of(number: int) -> Links:
     return Links(decision=own, image=f"{own}/image", map=f"{own}/map", overlay=f"{own}/overlay")
 
 
-def _json(results: list[ImageResult], status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+def _json(results: list[ImageAnswer], status: int, headers: dict[str, str] | None = None) -> JSONResponse:
     # A result has either a decision or an error; the record itself is whole, with what it has not as null.
     content: list[dict[str, Any]] = []
     for one in results:
