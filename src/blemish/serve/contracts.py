@@ -151,6 +151,9 @@ class Source(Protocol):
     def done(self, frame: Frame) -> None:
         """The decision on ``frame`` is stored; a folder may move or mark its file now."""
 
+    def refused(self, frame: Frame, reason: str) -> None:
+        """No decision can be made on ``frame``, as of a file that is no image; do not give it again."""
+
     def state(self) -> dict[str, Any]:
         """For the page: ``{"is_ready": bool, "message": str, …}``."""
 
@@ -162,6 +165,8 @@ class Sink(Protocol):
     """Takes decisions away: at least once, in order, each with its number."""
 
     name: str
+    needs_images: bool
+    """Whether it takes the image and the overlay too."""
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Hand over one decision, with the kept image file and a PNG overlay where there are such.

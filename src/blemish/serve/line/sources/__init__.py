@@ -1,0 +1,1 @@
+"""Sources of the line: folders, video files, network cameras, webcams, snapshots, industrial cameras."""

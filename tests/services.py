@@ -1,0 +1,92 @@
+"""Programs of the distribution that tests need: found where they are installed, or a reason to skip."""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
+"""Folders that are not on the path of every user."""
+
+
+def needs(program: str) -> str:
+    """Path of ``program``; without it the test is skipped, or fails where ``BLEMISH_NEEDS_SERVICES=1``."""
+    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *FOLDERS]))
+    if found is None:
+        reason = f"{program} is not installed"
+        if os.environ.get("BLEMISH_NEEDS_SERVICES") == "1":
+            pytest.fail(f"{reason}, and BLEMISH_NEEDS_SERVICES=1 asks for it")
+        pytest.skip(reason)
+    return found
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+    """Wait until ``process`` listens on ``port``.
+
+    Raises
+    ------
+    AssertionError
+        When it ends before, or does not in time.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"{process.args!r} does not listen on port {port}")
+
+
+class Mosquitto:
+    """An MQTT broker of its own on a port of its own, which may be stopped and started again.
+
+    Parameters
+    ----------
+    folder: for its settings.
+    users: names and passwords; anybody may connect without them.
+    """
+
+    def __init__(self, folder: Path, users: dict[str, str] | None = None) -> None:
+        self.program = needs("mosquitto")
+        self.port = free_port()
+        self._settings = folder / "mosquitto.conf"
+        lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {'false' if users else 'true'}"]
+        lines.append(f"user {getpass.getuser()}")  # as root it would become one who may not read these files
+        if users:
+            passwords = folder / "passwords"
+            passwords.write_text("".join(f"{user}:{password}\n" for user, password in users.items()))
+            subprocess.run([needs("mosquitto_passwd"), "-U", str(passwords)], check=True)
+            lines.append(f"password_file {passwords}")
+        self._settings.write_text("\n".join([*lines, ""]))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Mosquitto:
+        """Start it, and wait until it listens."""
+        command = [self.program, "-c", str(self._settings)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_port(self.port, self._process)
+        return self
+
+    def stop(self) -> None:
+        """Stop it; its connections break."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
