@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -49,9 +50,8 @@ class FitRequest(BaseModel):
     @classmethod
     def _known(cls, recipe: str | None) -> str | None:
         if recipe is not None:
-            if recipe not in recipe_names():
-                raise ValueError(f"is none of {', '.join(recipe_names())}")
-            load_recipe(recipe)
+            if recipe not in recipes():
+                raise ValueError(f"is none of {', '.join(recipes())}")
         return recipe
 
     @field_validator("settings")
@@ -98,6 +98,12 @@ class FitNotFoundError(ServeError):
 
 class FitConflictError(ServeError):
     """A fit that cannot begin, stop or go on now."""
+
+
+@cache
+def recipes() -> tuple[str, ...]:
+    """Recipes of the package that need no downloaded weights."""
+    return tuple(name for name in recipe_names() if set(load_recipe(name).needs) == {"train"})
 
 
 class FitAvailability(BaseModel):

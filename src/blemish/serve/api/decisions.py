@@ -70,7 +70,7 @@ class WhatIfResult(BaseModel):
     """Decisions of the past by another threshold; images of another kind stay rejected."""
 
     threshold: float
-    count: int
+    decisions: int
     rejected: int
     """Rejected as it was."""
     newly_rejected: int

@@ -12,7 +12,7 @@ from blemish.errors import ImageError
 from blemish.serve.api.problems import answers, problem_of
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.candidates import Candidates
-from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability
+from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability, recipes
 from blemish.serve.good_images import GoodImages, Selection, collect
 from blemish.serve.server import Server
 
@@ -29,6 +29,8 @@ class FitList(BaseModel):
 
     fits: list[FitState]
     available: FitAvailability
+    recipes: list[str]
+    """Recipes of the package that fit images."""
 
 
 class GoodCount(BaseModel):
@@ -74,7 +76,7 @@ class Collected(GoodCount):
 @router.get("/api/fits")
 def fits(request: Request) -> FitList:
     """All fits."""
-    return FitList(fits=_candidates(request).fits.all(), available=availability())
+    return FitList(fits=_candidates(request).fits.all(), available=availability(), recipes=list(recipes()))
 
 
 @router.post("/api/fits", status_code=201, responses=answers(403, 404, 409, 422, 501, 507))

@@ -3,9 +3,13 @@
 import { h, s } from "./dom.js";
 import { decimal, moment, t } from "./messages.js";
 
-const WIDTH = 960;
-const HEIGHT = 340;
-const EDGE = { left: 62, right: 96, top: 16, bottom: 34 };
+const EDGE = { left: 58, right: 96, top: 16, bottom: 34 };
+
+// Width and height of a chart in its own units: on a narrow screen fewer, so that its text stays as large.
+function extent(tall, flat) {
+  const width = Math.max(340, Math.min(960, document.getElementById("main").clientWidth - 56));
+  return [width, width < 600 ? flat : tall];
+}
 
 // Round numbers over a range, some five of them.
 export function ticks(low, high, wanted = 5) {
@@ -28,12 +32,13 @@ function apart(labels, distance = 14) {
 // and the control limits of the mean. `whatIf` draws a second threshold and marks the decisions that change.
 export function scoreChart({ series, chart = null, drift = null, whatIf = null, chosen }) {
   const count = series.id.length;
+  const [wide, tall] = extent(340, 290);
   const levels = [...series.score, ...series.threshold, whatIf].filter((value) => value !== null && Number.isFinite(value));
   const high = Math.max(...levels) * 1.06 || 1;
   const low = Math.min(0, ...levels);
-  const x = (place) => EDGE.left + ((count === 1 ? 0.5 : place / (count - 1)) * (WIDTH - EDGE.left - EDGE.right));
-  const y = (value) => HEIGHT - EDGE.bottom - ((value - low) / (high - low)) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const right = WIDTH - EDGE.right;
+  const x = (place) => EDGE.left + ((count === 1 ? 0.5 : place / (count - 1)) * (wide - EDGE.left - EDGE.right));
+  const y = (value) => tall - EDGE.bottom - ((value - low) / (high - low)) * (tall - EDGE.top - EDGE.bottom);
+  const right = wide - EDGE.right;
   const line = (value, name) => s("line", { class: name, x1: EDGE.left, x2: right, y1: y(value), y2: y(value) });
   const steps = (values) => values.map((value, place) => `${place ? `H${x(place).toFixed(1)}V` : `M${x(0).toFixed(1)} `}${y(value).toFixed(1)}`).join("");
   const curve = (values) => {
@@ -52,14 +57,14 @@ export function scoreChart({ series, chart = null, drift = null, whatIf = null, 
   const labels = [{ y: y(last), text: t("scores.threshold"), strong: true }];
   if (whatIf !== null) labels.push({ y: y(whatIf), text: t("scores.what_if"), strong: true });
   if (chart) labels.push({ y: y(chart.upper), text: t("scores.upper") }, { y: y(chart.lower), text: t("scores.lower") });
-  const times = [0, Math.floor((count - 1) / 2), count - 1].filter((place, number, all) => place >= 0 && all.indexOf(place) === number);
+  const times = (wide < 600 ? [0, count - 1] : [0, Math.floor((count - 1) / 2), count - 1]).filter((place, number, all) => place >= 0 && all.indexOf(place) === number);
   const cursor = s("circle", { class: "cursor", r: 7, visibility: "hidden" });
-  const svg = s("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: "0", "aria-label": t("scores.chart_label") },
+  const svg = s("svg", { class: "chart", viewBox: `0 0 ${wide} ${tall}`, role: "img", tabindex: "0", "aria-label": t("scores.chart_label") },
     ticks(low, high).map((value) => [s("line", { class: "grid-line", x1: EDGE.left, x2: right, y1: y(value), y2: y(value) }),
       s("text", { class: "end", x: EDGE.left - 8, y: y(value) + 4 }, decimal(value))]),
-    times.map((place, number) => s("text", { class: number === 0 ? "" : number === times.length - 1 ? "end" : "middle", x: x(place), y: HEIGHT - 10 }, moment(series.time[place]))),
+    times.map((place, number) => s("text", { class: number === 0 ? "" : number === times.length - 1 ? "end" : "middle", x: x(place), y: tall - 10 }, moment(series.time[place]))),
     chart ? [line(chart.upper, "limit"), line(chart.lower, "limit")] : null,
-    drift !== null && drift >= 0 ? s("line", { class: "drift", x1: x(drift), x2: x(drift), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }) : null,
+    drift !== null && drift >= 0 ? s("line", { class: "drift", x1: x(drift), x2: x(drift), y1: EDGE.top, y2: tall - EDGE.bottom }) : null,
     points, s("path", { class: "threshold", d: steps(series.threshold) }),
     series.mean ? s("path", { class: "mean", d: curve(series.mean) }) : null,
     whatIf !== null ? line(whatIf, "whatif") : null, cursor,
@@ -76,7 +81,7 @@ export function scoreChart({ series, chart = null, drift = null, whatIf = null, 
   }
   const nearest = (event) => {
     const box = svg.getBoundingClientRect();
-    const at = [((event.clientX - box.left) / box.width) * WIDTH, ((event.clientY - box.top) / box.height) * HEIGHT];
+    const at = [((event.clientX - box.left) / box.width) * wide, ((event.clientY - box.top) / box.height) * tall];
     let best = -1;
     let least = Infinity;
     for (let number = 0; number < count; number += 1) {
@@ -112,23 +117,24 @@ export function legend(withMean, withDrift) {
 }
 
 // Counts of scores, accepted and rejected ones by the threshold; `split` is where the colour changes.
-export function histogram(scores, split, bins = 48) {
-  const low = Math.min(0, ...scores);
-  const high = Math.max(...scores, split) * 1.02 || 1;
+// The ends of its axis are those of the slider above it.
+export function histogram(scores, split, low, high, bins = 60) {
   const counts = new Array(bins).fill(0);
-  for (const value of scores) counts[Math.min(bins - 1, Math.floor(((value - low) / (high - low)) * bins))] += 1;
-  const [width, height] = [960, 190];
+  const binOf = (value) => Math.max(0, Math.min(bins - 1, Math.floor(((value - low) / (high - low)) * bins)));
+  for (const value of scores) counts[binOf(value)] += 1;
+  const [width, height] = extent(190, 150);
   const most = Math.max(...counts, 1);
-  const step = (width - EDGE.left - 20) / bins;
-  const x = (value) => EDGE.left + ((value - low) / (high - low)) * bins * step;
+  const edge = 9;
+  const step = (width - 2 * edge) / bins;
+  const x = (value) => edge + Math.max(0, Math.min(1, (value - low) / (high - low))) * bins * step;
   return s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": t("what_if.histogram") },
     counts.map((count, number) => {
       const middle = low + ((number + 0.5) / bins) * (high - low);
-      const tall = count ? Math.max(2, (count / most) * (height - 50)) : 0;
-      return s("rect", { class: `bar${middle > split ? " rejected" : ""}`, x: EDGE.left + number * step + 1, width: step - 2, y: height - 28 - tall, height: tall });
+      const size = count ? Math.max(2, (count / most) * (height - 50)) : 0;
+      return s("rect", { class: `bar${middle > split ? " rejected" : ""}`, x: edge + number * step + 1, width: step - 2, y: height - 28 - size, height: size });
     }),
-    s("line", { class: "axis", x1: EDGE.left, x2: width - 20, y1: height - 28, y2: height - 28 }),
-    ticks(low, high, 6).map((value) => s("text", { class: "middle", x: x(value), y: height - 9 }, decimal(value))),
+    s("line", { class: "axis", x1: edge, x2: width - edge, y1: height - 28, y2: height - 28 }),
+    ticks(low, high, 6).map((value, number) => s("text", { class: number ? "middle" : "", x: x(value), y: height - 9 }, decimal(value))),
     s("line", { class: "whatif", x1: x(split), x2: x(split), y1: 12, y2: height - 28 }));
 }
 

@@ -5,6 +5,8 @@ import { h, replace, s } from "./dom.js";
 import { around, corners, fit, path, toImage, zoomed } from "./geometry.js";
 import { percent, remember, remembered, t } from "./messages.js";
 
+const GAP = 5; // pixels of the screen between a region and its box
+const MOST_NUMBERS = 9; // as in the reports: more numbers would hide the image
 const NEAR = 10; // pixels of the screen within which a click meets the first corner of a polygon
 
 export class Viewer {
@@ -126,11 +128,14 @@ export class Viewer {
   }
 
   draw() {
-    const gap = 3 / this.view.scale;
-    const outlines = this.regions.flatMap((region, number) => {
+    // Boxes keep their distance on the screen, so that a defect of a few pixels is not hidden by its own.
+    const gap = GAP / this.view.scale;
+    const outlines = this.regions.map((region, number) => {
       const at = { x: region.x - gap, y: region.y - gap, width: region.width + 2 * gap, height: region.height + 2 * gap };
-      return [s("rect", { class: "region under", ...at }), s("rect", { class: `region${number === this.picked ? " picked" : ""}`, ...at })];
-    });
+      const size = 13 / this.view.scale;
+      const label = number < MOST_NUMBERS && this.regions.length > 1 ? s("text", { class: "number", x: at.x, y: at.y - size / 3, "font-size": size, "stroke-width": size / 4 }, number + 1) : null;
+      return [s("rect", { class: "region under", ...at }), s("rect", { class: `region${number === this.picked ? " picked" : ""}`, ...at }), label];
+    }).reverse();
     const shapes = this.shapes.flatMap((shape) => {
       const d = path(corners(shape), true);
       return [s("path", { class: "defect under", d }), s("path", { class: `defect ${shape.use ?? ""}`, d })];

@@ -2,13 +2,19 @@
 
 import { drawing, get, kindOf, recordOf } from "../api.js";
 import { h, replace, sign, tiles } from "../dom.js";
-import { clock, decimal, duration, integer, moment, percent, remember, remembered, score, t } from "../messages.js";
+import { clock, decimal, duration, integer, percent, remember, remembered, score, t } from "../messages.js";
 import { guarded, isTyping, speak } from "../notices.js";
 import { thumb, wordOf } from "../parts.js";
 import { giveVerdict } from "../verdicts.js";
 import { Viewer } from "../viewer.js";
 
 const STRIP = 12;
+
+// The style sheet sets the word as large as its letters let it be.
+function sized(word) {
+  word.style.setProperty("--letters", String(Math.max(7, word.textContent.length)));
+  return word;
+}
 
 export async function show(main, { signal, on }) {
   const viewer = new Viewer({ label: t("viewer.none") });
@@ -23,7 +29,7 @@ export async function show(main, { signal, on }) {
   const notice = h("p", { class: "message warn", hidden: true });
   const verdict = h("span", { class: "soft", role: "status" });
   const grid = h("div", { class: "live" },
-    h("div", { class: "left" }, signBox, counts), viewer.element);
+    h("div", { class: "left" }, h("div", { class: "sign-place" }, signBox), counts), viewer.element);
   main.append(
     h("h1", { class: "visually-hidden" }, t("nav.live")), notice, h("div", { class: "stack" }, grid,
       h("div", { class: "row" }, right, wrong, more, verdict, h("span", { class: "spacer" }), held, large),
@@ -59,7 +65,7 @@ export async function show(main, { signal, on }) {
     signBox.className = `sign ${kind}`;
     const word = wordOf(kind);
     replace(signBox,
-      h("p", { class: `word${word.length > 10 ? " long" : ""}`, id: "last-decision" }, sign(kind), word),
+      sized(h("p", { class: "word", id: "last-decision" }, sign(kind), word)),
       h("p", { class: "about" }, h("strong", { class: "wrap" }, record.name),
         h("span", {}, t("live.score", { score: score(record.score, record.threshold), threshold: score(record.threshold, record.threshold) })),
         h("span", {}, clock(record.time))),
@@ -127,11 +133,10 @@ export async function show(main, { signal, on }) {
 
   enlarge(remembered("live") === "large");
   for (const button of [right, wrong]) button.disabled = true;
-  replace(signBox, h("p", { class: "word long" }, t("live.waiting")), h("p", { class: "about" }, t("live.waiting_note")));
+  replace(signBox, sized(h("p", { class: "word" }, t("live.waiting"))), h("p", { class: "about" }, t("live.waiting_note")));
   viewer.open({ size: [4, 3], image: null, nothing: t("live.no_image") });
   count();
   records = (await get("api/decisions", { limit: 50 }, signal)).decisions.map(recordOf);
   if (records.length) present(records[0]);
   else replace(strip, h("p", { class: "soft" }, t("history.none")));
-  if (records.length) verdict.textContent ||= moment(records[0].time);
 }

@@ -154,14 +154,18 @@ export async function show(main, context) {
   const budget = h("select", {}, options([["1m", "1 min"], ["5m", "5 min"], ["15m", "15 min"], ["1h", "1 h"]], "5m"));
   const rate = h("select", {}, options([["0.01", percent(0.01)], ["0.02", percent(0.02)], ["0.05", percent(0.05)], ["0.1", percent(0.1)], ["0.2", percent(0.2)]], "0.05"));
   const warm = h("input", { type: "checkbox" });
+  const recipe = h("select", {});
+  const settings = h("textarea", { class: "mono", rows: "3", spellcheck: "false", placeholder: "image.size=512" });
+  const further = h("details", {}, h("summary", {}, t("fit.further")), h("div", { class: "stack tight" }, field(t("model.recipe"), recipe), field(t("fit.settings"), settings)));
   const start = guarded(async () => {
-    await post("api/fits", { model: name, budget: budget.value, false_reject_rate: Number(rate.value), settings: query.getAll("set"), recipe: query.get("recipe"), warm_start: warm.checked });
+    await post("api/fits", { model: name, budget: budget.value, false_reject_rate: Number(rate.value), warm_start: warm.checked, recipe: recipe.value || null, settings: settings.value.split("\n").map((line) => line.trim()).filter(Boolean) });
     await loadFits();
   });
   const loadFits = guarded(async () => {
     const found = await get("api/fits", {}, signal);
     state.fits = found.fits;
     state.available = found.available;
+    if (!recipe.options.length) replace(recipe, options([["", t("fit.default_recipe")], ...found.recipes.map((one) => [one, one])], ""));
     showFits();
   });
   function showFits() {
@@ -172,7 +176,7 @@ export async function show(main, context) {
       h("div", { class: "form" }, field(t("fit.budget"), budget), field(t("fit.rate"), rate), h("label", { class: "check" }, warm, t("fit.warm")), h("button", {
         type: "button", class: "main", id: "start-fit", disabled: isBusy || !state.good || !state.available?.is_available, onclick: start,
       }, t("fit.start"))),
-      h("div", {}, state.fits.length ? state.fits.map(showFit) : h("p", { class: "soft" }, t("fit.none")))));
+      further, h("div", {}, state.fits.length ? state.fits.map(showFit) : h("p", { class: "soft" }, t("fit.none")))));
   }
   function showFit(fit) {
     const names = {

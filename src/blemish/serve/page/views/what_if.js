@@ -34,7 +34,7 @@ export async function show(main, { query, signal }) {
   const result = h("div", { id: "what-if-result", role: "status" });
   const chartBox = h("div", { class: "scroll" });
   const bars = h("div", { class: "scroll" });
-  const changed = h("div", {});
+  const changed = h("div", { class: "below" });
   const apply = h("button", { type: "button", class: "main", onclick: guarded(take) });
   const promise = h("p", { class: "note" });
   const back = h("button", { type: "button", onclick: () => choose(model.threshold, null) }, t("what_if.back"));
@@ -49,12 +49,11 @@ export async function show(main, { query, signal }) {
       h("p", { class: "note" }, t("what_if.note"))),
     h("div", { class: "split" },
       h("div", { class: "stack" },
-        h("section", { class: "card stack tight" }, h("label", { for: "threshold" }, h("strong", {}, t("what_if.threshold"))), slider, bars, chartBox),
-        changed),
+        h("section", { class: "card stack tight" }, h("label", { for: "threshold" }, h("strong", {}, t("what_if.threshold"))), slider, bars, chartBox)),
       h("div", { class: "stack" },
         h("section", { class: "card stack tight" }, h("div", { class: "row" }, field(t("what_if.threshold"), number), back),
           h("h3", {}, t("what_if.promise")), promises, result, h("div", { class: "row" }, apply, reset), done,
-          promise))));
+          promise))), changed);
 
   replace(promises, rates.rates.map((one) => h("button", {
     type: "button", "aria-pressed": "false", "data-rate": one.rate, disabled: one.threshold === null,
@@ -73,8 +72,8 @@ export async function show(main, { query, signal }) {
     apply.disabled = value === model.threshold && (rate === null || rate === model.false_reject_rate);
     apply.textContent = rate === null ? t("what_if.apply", { threshold: score(value, model.threshold) }) : t("what_if.apply_rate", { rate: percent(rate, 1) });
     if (series.id.length) {
-      replace(bars, histogram(series.score, value));
-      replace(chartBox, scoreChart({ series, whatIf: value, chosen: (place, isClick) => { if (isClick) location.hash = `#/decision/${series.id[place]}`; } }));
+      replace(bars, histogram(series.score, value, low, high));
+      replace(chartBox, scoreChart({ series: { ...series, mean: null }, whatIf: value, chosen: (place, isClick) => { if (isClick) location.hash = `#/decision/${series.id[place]}`; } }));
     } else {
       replace(chartBox, h("p", { class: "empty" }, t("scores.none")));
     }
@@ -89,7 +88,7 @@ export async function show(main, { query, signal }) {
     const mine = asked;
     const answer = await get("api/what-if", { threshold, model: name, since, limit: 24 }, signal);
     if (mine !== asked) return;
-    const accepted = answer.count - answer.rejected;
+    const accepted = answer.decisions - answer.rejected;
     const next = answer.rejected + answer.newly_rejected - answer.newly_accepted;
     replace(result,
       h("div", { class: "matrix", role: "table", "aria-label": t("what_if.matrix") },
@@ -98,7 +97,7 @@ export async function show(main, { query, signal }) {
         h("span", { class: answer.newly_rejected ? "changed" : "" }, h("b", {}, integer(answer.newly_rejected)), " → ", t("decision.rejected")),
         h("span", {}, t("decision.rejected")), h("span", {}, h("b", {}, integer(answer.rejected - answer.newly_accepted))),
         h("span", { class: answer.newly_accepted ? "changed" : "" }, h("b", {}, integer(answer.newly_accepted)), " → ", t("decision.accepted"))),
-      h("p", { class: "soft" }, answer.count ? t("what_if.rate", { before: percent(answer.rejected / answer.count), after: percent(next / answer.count) }) : t("scores.none")));
+      h("p", { class: "soft" }, answer.decisions ? t("what_if.rate", { before: percent(answer.rejected / answer.decisions), after: percent(next / answer.decisions) }) : t("scores.none")));
     const records = answer.changed.map(recordOf);
     replace(changed, h("section", { class: "card" }, h("h2", {}, tn("what_if.changed", answer.newly_rejected + answer.newly_accepted)),
       records.length ? h("div", { class: "grid" }, records.map((record) => thumb(record))) : h("p", { class: "soft" }, t("what_if.none_changed"))));
