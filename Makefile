@@ -1,16 +1,21 @@
 # Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all but
 # repetitions, which `make slow` runs, `make light` inspects without torch from the built wheel,
 # `make docs` builds the documentation site into build/docs; a warning fails it, and it needs no network.
+# `make services` installs, as root on Debian, what tests of the server run against; without it these are skipped.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # The pins are those of Python 3.11 and newer; 3.10 takes the newest versions that still support it.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: demo test slow light docs format clean
+.PHONY: demo services test slow light docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/blemish demo --out demo
+
+services:
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from blemish.preprocessing.transform import Preprocessing
 
 EVERY_DEFECT = [(family, kind) for family in FAMILIES for kind in DEFECTS[family]]
 EVERY_KIND = [(family, "good") for family in FAMILIES] + EVERY_DEFECT
-CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1, "surface": 1, "figures": 3}
+CHANNELS = {"weave": 3, "checkerboard": 1, "part": 3, "rod": 1, "surface": 1, "figures": 3, "mouldings": 3}
 
 
 @pytest.mark.parametrize("size", [64, 97])
@@ -58,7 +58,7 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
     assert np.bincount(missed.ravel())[1:].max(initial=0) < 4
     assert (change[bad.mask] >= 3).mean() > 0.7
     # Faint and small: never more than 1 % of the image, and nothing else touched.
-    if kind.startswith("recoloured"):
+    if kind.startswith(("recoloured", "darkened")):
         return
     assert 0.0004 <= bad.mask.mean() <= 0.01
     assert (change > 0).mean() < 0.06
@@ -67,7 +67,7 @@ def test_mask_is_where_the_image_changed(family: str, kind: str) -> None:
 @pytest.mark.parametrize(("family", "kind"), EVERY_DEFECT)
 def test_strength_raises_the_contrast(family: str, kind: str) -> None:
     good = make_sample(family, "good", seed=8, size=128).image.astype(int)
-    unit = {"rod": 1 / BELT.contrast, "figures": 0.5}.get(
+    unit = {"rod": 1 / BELT.contrast, "figures": 0.5, "mouldings": 0.5}.get(
         family, 1.0
     )  # what covers is opaque from about 0.6 on
     faint, plain = (
@@ -141,6 +141,21 @@ def test_a_recoloured_part_is_a_smaller_area_than_a_recoloured_figure() -> None:
         for kind in ("recoloured_whole", "recoloured_part")
     )
     assert part < whole / 2
+
+
+def test_a_moulding_is_of_one_paint_and_of_no_other_when_it_is_recoloured_or_darkened() -> None:
+    good, recoloured, darkened = (
+        make_sample("mouldings", kind, seed=5, size=128, strength=0.3)
+        for kind in ("good", "recoloured_whole", "darkened")
+    )
+    inside = ndimage.binary_erosion(recoloured.mask, iterations=3)
+    assert (recoloured.mask ^ darkened.mask).sum() < 0.2 * inside.sum()  # edges alone
+    for sample in (good, recoloured, darkened):
+        assert (sample.image[:, inside].std(1) < 12).all()  # noise and uneven light; paints differ by more than 40
+    means = [sample.image[:, inside].mean(1) for sample in (good, recoloured, darkened)]
+    assert means[1].mean() == pytest.approx(means[0].mean(), abs=2)
+    assert np.abs(means[1] - means[0]).max() > 10
+    np.testing.assert_allclose(means[2] / means[0], 0.85, atol=0.02)
 
 
 @pytest.mark.parametrize("kind", OTHER_KINDS["figures"])

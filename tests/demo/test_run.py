@@ -139,7 +139,9 @@ def test_half_drawn_images_are_drawn_again(
 
 
 def test_what_is_no_demo_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="weave, checkerboard, part, rod, surface, figures, painting"):
+    with pytest.raises(
+        UsageError, match="weave, checkerboard, part, rod, surface, figures, mouldings, painting"
+    ):
         run_demo(tmp_path, family="cloth")
     with pytest.raises(UsageError, match="did you mean 'weave'"):
         run_demo(tmp_path, family="weaves")

@@ -71,7 +71,13 @@ def test_images_of_several_channels_have_a_bank_of_colour_in_a_soft_maximum() ->
         return model.names
 
     assert names(3, "colour=true") == ["network", "memory bank", "filter bank", "colour bank"]
-    assert names(1, "colour=true") == names(3) == ["network", "memory bank", "filter bank"]
+    assert names(3) == names(3, "colour=true")  # whether it counts is read from the images
+    assert (
+        names(1, "colour=true")
+        == names(1)
+        == names(3, "colour=false")
+        == ["network", "memory bank", "filter bank"]
+    )
     weighted = ("colour=true", "combination=weighted-mean", "filters=false")
     assert names(3, *weighted) == ["network", "memory bank"]
 

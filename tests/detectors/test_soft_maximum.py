@@ -214,8 +214,8 @@ def test_filters_alone_count_in_any_layout() -> None:
 class InChannels(Source):
     """The images of :class:`Source` in three channels: each as it is, or the last one inverted."""
 
-    def __init__(self, *, is_coloured: bool) -> None:
-        super().__init__(is_board=True)
+    def __init__(self, *, is_coloured: bool, is_posed: bool = False) -> None:
+        super().__init__(is_board=True, is_posed=is_posed)
         self.parts = {
             part: good._replace(images=[in_channels(x, is_coloured=is_coloured) for x in good.images])
             for part, good in self.parts.items()
@@ -229,7 +229,7 @@ def in_channels(x: np.ndarray, *, is_coloured: bool) -> np.ndarray:
 def test_a_bank_of_colour_counts_where_the_images_have_colour() -> None:
     model = ensemble(bank(), ColourMemoryBank())
     record = model.fit(InChannels(is_coloured=True), Run())
-    assert model.weights == [0.5, 0.5]
+    assert model.weights == pytest.approx([0.8, 0.2])
     assert model.sees_areas
     assert any("The images have colour" in note for note in record.notes)
     x = in_channels(images(1, 5, is_board=True)[0], is_coloured=True)
@@ -249,3 +249,12 @@ def test_grey_images_in_three_channels_have_the_scores_that_they_have_without_a_
     assert any("colour is not compared" in note for note in record.notes)
     x = in_channels(images(1, 5, is_board=True)[0], is_coloured=False)
     np.testing.assert_array_equal(with_colour.maps(x).anomaly, without.maps(x).anomaly)
+
+
+@pytest.mark.parametrize("is_posed", [True, False])
+def test_a_bank_of_colour_for_objects_in_one_pose_counts_there_alone(is_posed: bool) -> None:
+    model = ensemble(bank(), ColourMemoryBank(only_posed=True))
+    record = model.fit(InChannels(is_coloured=True, is_posed=is_posed), Run())
+    assert (model.weights[1] > 0) == is_posed
+    assert any("The images have colour" in note for note in record.notes) == is_posed
+    assert not any("colour is not compared" in note for note in record.notes)

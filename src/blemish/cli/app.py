@@ -79,7 +79,7 @@ def demo(
     family: Annotated[
         str,
         typer.Option(
-            help="rod (machined parts in any pose), figures (painted ones), surface, weave, checkerboard, part, or painting "
+            help="rod (machined parts in any pose), figures (painted ones), mouldings (in one paint), surface, weave, checkerboard, part, or painting "
             "(scenes of five modalities)."
         ),
     ] = "rod",

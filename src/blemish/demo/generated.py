@@ -40,7 +40,7 @@ __all__ = [
     "write_dataset",
 ]
 
-FAMILIES = ("weave", "checkerboard", "part", "rod", "surface", "figures")
+FAMILIES = ("weave", "checkerboard", "part", "rod", "surface", "figures", "mouldings")
 
 DEFECTS: dict[str, tuple[str, ...]] = {
     "weave": ("broken_yarn", "thick_yarn", "loose_thread", "stain", "snag", "shift"),
@@ -49,6 +49,7 @@ DEFECTS: dict[str, tuple[str, ...]] = {
     "rod": ("scratch", "dent", "chip", "filled_hole", "stain", "particle"),
     "surface": ("crack", "scratch", "pit", "stain"),
     "figures": ("broken", "recoloured_whole", "recoloured_part", "scratch", "stain"),
+    "mouldings": ("broken", "recoloured_whole", "darkened", "scratch", "stain"),
 }
 
 OTHER_KINDS: dict[str, tuple[str, ...]] = {"figures": OTHER_FIGURES}
@@ -59,7 +60,7 @@ NOTICEABLE = 4 / 255
 
 # Defects outside these shares of the image are drawn again.
 _SMALLEST, _LARGEST = 0.0004, 0.01
-_LARGEST_OF = {"recoloured_whole": 0.2, "recoloured_part": 0.08}
+_LARGEST_OF = {"recoloured_whole": 0.2, "recoloured_part": 0.08, "darkened": 0.2}
 _SMALLEST_SIDE = 64
 
 
@@ -86,7 +87,7 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
     kind: ``"good"`` (the mask is empty), one of ``DEFECTS[family]``, or one of ``OTHER_KINDS`` of the family.
     seed: the scene, at least 0: the same seed shows the same object, with or without a defect.
     size: side of the square image in pixels, at least 64.
-    strength: contrast of the defect, above 0; 1 is faint and 3 plain to see, of ``rod`` and ``figures`` 1 is plain to see.
+    strength: contrast of the defect, above 0; 1 is faint and 3 plain to see, of ``rod``, ``figures`` and ``mouldings`` 1 is plain to see.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def make_sample(family: str, kind: str, *, seed: int, size: int = 256, strength:
         image = clean if kind == "good" else draw(Flaw(kind, np.random.default_rng(0), 1.0))
         return Sample(_quantised(image + noise), np.zeros((size, size), dtype=bool), kind)
     # The part grows with the image; yarns, fields and what is wrong with them keep their size in pixels.
-    area = (size if family in ("part", "rod", "figures") else 256) ** 2
+    area = (size if family in ("part", "rod", "figures", "mouldings") else 256) ** 2
     for attempt in range(40):
         rng = np.random.default_rng([seed, number, 2, kinds.index(kind), attempt])
         flawed = draw(Flaw(kind, rng, strength))
@@ -348,6 +349,7 @@ _SCENES: dict[str, Callable[[np.random.Generator, int], Drawing]] = {
     "rod": partial(rod_end, station=BELT),
     "surface": surface,
     "figures": figures,
+    "mouldings": partial(figures, is_moulding=True),
 }
 
 

@@ -1,6 +1,7 @@
-"""Generated toy figures in flat paint, as of a printed or moulded product, each lying anyhow on a plain ground.
+"""Generated toy figures in flat paint, each lying anyhow on a plain ground; and mouldings, the same in one paint.
 
-A flat colour has no structure: what is recoloured evenly keeps every edge, so that it shows in colour alone. Figures lie
+A flat colour has no structure: what is recoloured evenly keeps every edge. On a figure of several paints the contrast of
+its edges changes; on a moulding only the outline has any, and an even change shows in colour alone. Figures lie
 in any direction, and one in seven touches the border of its image or nearly does, so that the crop around it reaches beyond.
 """
 
@@ -63,6 +64,9 @@ _PAINTS = {
     "badge": (0.86, 0.72, 0.20),
     "eyes": (0.10, 0.10, 0.12),
 }
+_MOULDED = (0.24, 0.44, 0.56)
+"""Paint of a whole moulding."""
+_OF_MOULDING = ("antenna", "arms", "feet", "body", "head")
 _RECOLOURED = ("feet", "body", "head", "belt", "badge")
 """Parts that a defect may recolour."""
 _GROUND = np.array([0.80, 0.79, 0.76], np.float32)[:, None, None]
@@ -70,8 +74,13 @@ _BARE = np.array([0.88, 0.85, 0.78], np.float32)[:, None, None]
 """What a scratch lays bare."""
 
 
-def figures(rng: np.random.Generator, size: int) -> Drawing:
-    """A figure on a plain ground, (3, size, size); a larger image shows it finer."""
+def figures(rng: np.random.Generator, size: int, *, is_moulding: bool = False) -> Drawing:
+    """A figure on a plain ground, (3, size, size); a larger image shows it finer.
+
+    Parameters
+    ----------
+    is_moulding: whether it is a silhouette of one paint.
+    """
     y, x = grid(size, 2)
     x, y = x / size, y / size
     angle = float(rng.uniform(0, 2 * math.pi))
@@ -88,7 +97,11 @@ def figures(rng: np.random.Generator, size: int) -> Drawing:
         seen = _GROUND * cloth
         for place in places:
             px, py = turn(x - place[0], y - place[1], angle)
-            cover, paint = _painted(_parts(px, py, jitter, tints), px, py, Flaw(kind, f, s), 2 * size)
+            parts = _parts(px, py, jitter, tints)
+            if is_moulding:
+                paint_of_all = np.array(_MOULDED, np.float32)[:, None, None] * tints[0]
+                parts = [one._replace(colour=paint_of_all) for one in parts if one.name in _OF_MOULDING]
+            cover, paint = _painted(parts, px, py, Flaw(kind, f, s), 2 * size)
             # A soft shadow, under lights all around.
             seen = seen * (1 - 0.25 * ndimage.gaussian_filter(cover, 0.016 * size))
             seen = seen + cover * (paint - seen)
@@ -106,6 +119,8 @@ def _painted(parts: list[_Part], px: Array, py: Array, flaw: Flaw, samples: int)
         parts = [
             one._replace(colour=_turned(one.colour, angle, s)) if one.name in names else one for one in parts
         ]
+    elif kind == "darkened":
+        parts = [one._replace(colour=one.colour * (1 - min(0.5 * s, 0.95))) for one in parts]
     outline: Array = np.maximum.reduce([one.inside for one in parts])
     if kind == "broken":
         missing = patch(f, px, py, _on_edge(f), f.uniform(0.030, 0.042) * math.sqrt(s))

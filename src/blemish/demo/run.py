@@ -68,6 +68,19 @@ _AUTOENCODER = Plan(
     per_blemish=8,
     size=256,
 )
+_FIGURES = Plan(
+    recipe=DEFAULT_RECIPE,
+    settings=(
+        "training.steps=60",
+        "training.batch=8",
+        "training.validate_every=30",
+        "memory.nearest_images=25",
+    ),
+    good=120,
+    test_good=30,
+    per_blemish=6,
+    size=256,
+)
 PLANS = {
     # In steps, not seconds: the same model on a slow machine and on a busy one.
     "rod": Plan(
@@ -93,19 +106,8 @@ PLANS = {
         per_blemish=8,
         size=256,
     ),
-    "figures": Plan(
-        recipe=DEFAULT_RECIPE,
-        settings=(
-            "training.steps=60",
-            "training.batch=8",
-            "training.validate_every=30",
-            "memory.nearest_images=25",
-        ),
-        good=120,
-        test_good=30,
-        per_blemish=6,
-        size=256,
-    ),
+    "figures": _FIGURES,
+    "mouldings": _FIGURES,
     "weave": _AUTOENCODER,
     "checkerboard": _AUTOENCODER,
     "part": _AUTOENCODER,

@@ -103,7 +103,7 @@ def training_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 def needs_whole_images(recipe: Recipe) -> bool:
     """True if the model of ``recipe`` is fitted on whole images, and so not on scenes."""
-    return recipe.memory is not None or recipe.filters or recipe.colour or bool(recipe.members)
+    return recipe.memory is not None or recipe.filters or bool(recipe.colour) or bool(recipe.members)
 
 
 def is_for_modalities(recipe: Recipe) -> bool:
@@ -118,7 +118,7 @@ def is_for_modalities(recipe: Recipe) -> bool:
 
 def has_memory_bank(recipe: Recipe) -> bool:
     """True if the model of ``recipe`` stores its training images, so that their scores are not comparable."""
-    return any(one.memory is not None or one.colour for _, one in _leaves(recipe, ""))
+    return any(one.memory is not None or bool(one.colour) for _, one in _leaves(recipe, ""))
 
 
 def least_side(recipe: Recipe) -> int:
@@ -207,7 +207,7 @@ def _members(
             models.append(FilterBank())
             names.append(f"{label}filter bank")
         if one.colour and channels > 1 and recipe.combination == "soft-maximum":
-            models.append(ColourMemoryBank())
+            models.append(ColourMemoryBank(only_posed=one.colour == "auto"))
             names.append(f"{label}colour bank")
     return models, names
 

@@ -58,8 +58,6 @@ class MemoryBank(nn.Module):
 
     takes_absent = False
     keeps_good_images = True
-    needs_colour = False
-    """Whether it has anything to compare only where the images have colour."""
     is_normalised = True
     """Whether the map is in units of the spread of good images already, so that an ensemble takes it as it is."""
 
@@ -245,9 +243,13 @@ class StructureMemoryBank(MemoryBank):
 
 
 class ColourMemoryBank(MemoryBank):
-    """Memory bank of the colour of areas in good images, to which structure is blind."""
+    """Memory bank of the colour of areas in good images, to which structure is blind.
 
-    needs_colour = True
+    Parameters
+    ----------
+    only_posed: whether it is for objects in one pose alone.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_posed: bool = False) -> None:
         super().__init__([Colour()], capacity=COLOURS)
+        self.only_posed = only_posed

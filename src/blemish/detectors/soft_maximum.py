@@ -34,7 +34,7 @@ from blemish.detectors.contracts import (
 )
 from blemish.detectors.ensemble import Ensemble, for_inspection
 from blemish.detectors.filter_bank import FilterBank
-from blemish.detectors.memory_bank import MemoryBank, TensorImages
+from blemish.detectors.memory_bank import ColourMemoryBank, MemoryBank, TensorImages
 from blemish.errors import Stopped
 from blemish.preprocessing.layout import Layout, have_colour, image_layout
 
@@ -60,12 +60,17 @@ new images differ from those that they trained on.
 """
 
 
+COLOUR_SHARE = 0.25
+"""The same of a bank of colour, which is blind to most defects: what it alone finds lies far beyond the good images."""
+
+
 @dataclass(frozen=True)
 class SoftMaximumSelection:
     """Fit of an ensemble by soft maximum: banks and filters first, then the networks, then scales and powers.
 
     Whether places matter to the memory banks follows from the layout of the images. Filters do not count where an
-    object is in one pose: its own edges are what they answer to. A bank of colour counts where the images have colour.
+    object is in one pose: its own edges are what they answer to. A bank of colour counts where the images have colour, by
+    default only if an object is in one pose, where filters do not look at it.
 
     Parameters
     ----------
@@ -81,12 +86,15 @@ class SoftMaximumSelection:
         step = -(-len(good.images) // LAYOUT_IMAGES)
         chosen = range(0, len(good.images), step)
         layout = image_layout((good.images[number] for number in chosen), is_posed=good.is_posed)
-        takes_colour = any(bank.needs_colour for bank in ensemble.banks.values())
         is_posed = layout.kind == "posed object"
+        takes_colour = any(
+            isinstance(bank, ColourMemoryBank) and (is_posed or not bank.only_posed)
+            for bank in ensemble.banks.values()
+        )
         has_colour = takes_colour and have_colour(good.images[number] for number in chosen)
         counts = [
             has_colour
-            if getattr(model, "needs_colour", False)
+            if isinstance(model, ColourMemoryBank)
             else not (is_posed and isinstance(model, FilterBank))
             for model in ensemble.models
         ]
@@ -239,6 +247,8 @@ class SoftMaximumSelection:
 
 def _share(model: AnomalyModel) -> float:
     """Share of a member before all are brought to the sum 1."""
+    if isinstance(model, ColourMemoryBank):
+        return COLOUR_SHARE
     return 1.0 if isinstance(model, MemoryBank | FilterBank) else NETWORK_SHARE
 
 

@@ -131,16 +131,18 @@ class _Pair(NamedTuple):
     maps: tuple[Floats, Floats]
     is_whole: bool
     """Whether they are of the whole model, not of a member."""
+    least: float = LEAST
+    """Value below which differences are not read relative to the score and the map."""
 
     def differences(self) -> tuple[float, float]:
         """Of the score and of the map, relative; infinite where only one of them has a value."""
         first, second = self.maps
-        largest = max(float(np.nanmax(np.abs(first), initial=0.0)), LEAST)
+        largest = max(float(np.nanmax(np.abs(first), initial=0.0)), self.least)
         is_absent = np.isnan(first)
         if not np.array_equal(is_absent, np.isnan(second)):
             return math.inf, math.inf
         difference = float(np.abs(first - second)[~is_absent].max(initial=0.0)) / largest
-        return abs(self.scores[0] - self.scores[1]) / max(abs(self.scores[0]), LEAST), difference
+        return abs(self.scores[0] - self.scores[1]) / max(abs(self.scores[0]), self.least), difference
 
     def decides_otherwise(self, threshold: float) -> bool:
         """True if only one of the scores is above ``threshold``, and that not by rounding.
@@ -161,13 +163,20 @@ def _pairs_of_images(first: Detector, second: Detector, images: Sequence[LoadedI
 
 
 def _pairs_of_members(first: Detector, second: Detector, x: Floats, name: str) -> Iterator[_Pair]:
-    """Maps of each member of an ensemble: of an image that is unlike all good ones, one member may hide the others."""
+    """Maps of each member of an ensemble: of an image that is unlike all good ones, one member may hide the others.
+
+    Below its least evidence a member has found nothing, and the ensemble takes its usual score for that value at least. A
+    network gives scores far below, of which every rounding is a large part.
+    """
     own = second.model.model if isinstance(second.model, ExportedModel) else second.model
     if not isinstance(first.model, CombinedModel) or not isinstance(own, CombinedModel):
         return
     for number, exported in zip(first.model.used, own.models, strict=True):
-        maps = first.model.models[number].maps(x).anomaly, exported.maps(x).anomaly
-        yield _Pair(f"{name}, {exported.title}", (first.score(maps[0]), first.score(maps[1])), maps, False)
+        model = first.model.models[number]
+        maps = model.maps(x).anomaly, exported.maps(x).anomaly
+        least = max(LEAST, getattr(model, "least_evidence", 0.0))
+        scores = first.score(maps[0]), first.score(maps[1])
+        yield _Pair(f"{name}, {exported.title}", scores, maps, False, least)
 
 
 def _pairs_of_windows(first: Detector, second: Detector) -> Iterator[_Pair]:

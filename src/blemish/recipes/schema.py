@@ -247,9 +247,10 @@ class Recipe(RecipeSettings):
     residual: Part | None = None
     memory: MemoryPart | None = None
     filters: bool = Field(False, description="whether a bank of classical filters is a member")
-    colour: bool = Field(
+    colour: bool | Literal["auto"] = Field(
         False,
-        description="whether a memory bank of colour is a member of a soft maximum, where the images have colour",
+        description="whether a memory bank of colour is a member of a soft maximum: auto where an object in one pose has "
+        "colour, true wherever the images have colour",
     )
     combination: Literal["weighted-mean", "soft-maximum"] = Field(
         "weighted-mean",

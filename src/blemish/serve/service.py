@@ -54,14 +54,6 @@ class TooLateError(ServeError):
     """The image waited longer than a request may take, and was not inspected."""
 
 
-class NotStoredError(ServeError):
-    """The decision could not be stored, so it was not given; ``is_full`` where the disk is full."""
-
-    def __init__(self, message: str, *, is_full: bool = False) -> None:
-        super().__init__(message)
-        self.is_full = is_full
-
-
 class RequestConflictError(ServeError):
     """Another image has this number of a request."""
 
@@ -175,8 +167,8 @@ class Service:
         UnknownModelError
             When there is no such model.
 
-        The future raises ImageError for an image that cannot be inspected, TooLateError, NotStoredError where the
-        history could not store it, and RequestConflictError where its number belongs to another image.
+        The future raises ImageError for an image that cannot be inspected, TooLateError, HistoryError or FileError where
+        the decision could not be stored, and RequestConflictError where its number belongs to another image.
         """
         job = _Job(frame, self.models.named(model), Future())
         if self._is_stopping:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import errno
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +19,14 @@ from starlette.responses import Response
 from blemish.errors import (
     BlemishError,
     CalibrationError,
+    DecisionNotFoundError,
+    DeliveryError,
     FileError,
+    HistoryError,
     ImageError,
     MissingExtraError,
+    ModelError,
+    ServeError,
     UsageError,
     printable,
 )
@@ -32,7 +38,6 @@ from blemish.serve.model_versions import NoEarlierVersionError, UnknownVersionEr
 from blemish.serve.served_model import UnknownModelError
 from blemish.serve.service import (
     BusyError,
-    NotStoredError,
     RequestConflictError,
     StoppingError,
     TooLateError,
@@ -76,20 +81,37 @@ STATUSES: tuple[tuple[type[BlemishError], int], ...] = (
     (CalibrationError, 422),
     (MissingExtraError, 501),
     (UsageError, 422),
+    (ModelError, 422),
+    (DecisionNotFoundError, 404),
+    (DeliveryError, 502),
 )
 """Statuses of errors by their class, the first that fits."""
 
 
 def status_of(error: BaseException) -> int:
     """Status of an error; 500 of one that nobody foresaw."""
-    if isinstance(error, NotStoredError):
-        return 507 if error.is_full else 503
     for kind, status in STATUSES:
         if isinstance(error, kind):
             return status
-    if isinstance(error, FileError):
-        return 507 if "disk is full" in error.problem or "quota" in error.problem else 503
+    if isinstance(error, (FileError, HistoryError, OSError)):
+        return 507 if is_of_full_disk(error) else 503
+    if isinstance(error, ServeError):
+        return 422
     return 503 if isinstance(error, BlemishError) else 500
+
+
+def is_of_full_disk(error: BaseException) -> bool:
+    """True if ``error`` comes of a disk without room, however deep."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(found, (FileError, HistoryError)) and re.search(
+            r"disk[\w ]* is full|disk quota", str(found)
+        ):
+            return True
+        found = found.__cause__
+    return False
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -99,6 +121,11 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, BlemishError):
         line, _, remedy = str(error).partition("; ")
         return Problem(error=line, remedy=remedy or None)
+    if isinstance(error, OSError):
+        return Problem(
+            error=f"the disk of the server does not work ({error.strerror or error})",
+            remedy="free some space there, or check it",
+        )
     return Problem(
         error="unexpected error; the log of the server has it", remedy="report it with the lines of the log"
     )
@@ -153,8 +180,3 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(BlemishError, foreseen)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)
-
-
-def finite(value: float | None) -> float | None:
-    """``value`` where JSON has a word for it."""
-    return value if value is None or math.isfinite(value) else None
