@@ -16,7 +16,9 @@ from pydantic import BaseModel
 
 PROGRESS_SECONDS = "1"
 _COUNT = re.compile(r"  (?:step )?(\d+) of (\d+), (.*)")
-_SKIPPED, _ERROR, _AT_END = "skipped ", "blemish: ", "blemish: finished"
+_SKIPPED, _ERROR = "skipped ", "blemish: "
+_NO_ERRORS = re.compile(r"blemish: (finished, but |.*; go on with: )")
+"""Of a fit that left files out, and of one that was asked to stop."""
 
 
 class FitProgress(BaseModel):
@@ -46,9 +48,10 @@ class FitProgress(BaseModel):
             self.done, self.total, self.line = int(counted[1]), int(counted[2]), counted[3]
         elif line.startswith(_SKIPPED):
             self.problems.append(line.removeprefix(_SKIPPED))
-        elif line.startswith(_ERROR) and not line.startswith(_AT_END):
-            self.error = line.removeprefix(_ERROR)
-        elif line and not line.startswith(_AT_END):
+        elif line.startswith(_ERROR):
+            if not _NO_ERRORS.match(line):
+                self.error = line.removeprefix(_ERROR)
+        elif line:
             self.stage, self.done, self.total, self.line = line.strip(), None, None, ""
 
 

@@ -49,9 +49,8 @@ class FitRequest(BaseModel):
     @field_validator("recipe")
     @classmethod
     def _known(cls, recipe: str | None) -> str | None:
-        if recipe is not None:
-            if recipe not in recipes():
-                raise ValueError(f"is none of {', '.join(recipes())}")
+        if recipe is not None and recipe not in recipes():
+            raise ValueError(f"is none of {', '.join(recipes())}")
         return recipe
 
     @field_validator("settings")

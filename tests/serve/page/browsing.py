@@ -37,7 +37,17 @@ class PageServer:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.home = home
-        self._command = [sys.executable, "-m", "blemish", "serve", model, "--home", str(home), "--port", str(self.port)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "blemish",
+            "serve",
+            model,
+            "--home",
+            str(home),
+            "--port",
+            str(self.port),
+        ]
         self._command += words
         self._process: subprocess.Popen[str] | None = None
 

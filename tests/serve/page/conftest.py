@@ -36,7 +36,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     contexts: list[Any] = []
     errors: list[str] = []
 
-    def opened(address: str, *, width: int = 1280, height: int = 800, locale: str = "en", **settings: Any) -> Page:
+    def opened(
+        address: str, *, width: int = 1280, height: int = 800, locale: str = "en", **settings: Any
+    ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height}, locale=locale, accept_downloads=True, **settings
         )
@@ -44,7 +46,12 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None)
+        page.on(
+            "console",
+            lambda message: (
+                errors.append(message.text) if "Content Security Policy" in message.text else None
+            ),
+        )
         page.goto(address)
         return page
 

@@ -68,12 +68,17 @@ def test_the_last_decision_is_a_large_word_and_changes_as_images_come(
     page.locator(".sign.accepted").wait_for()
     assert page.locator("#spoken").inner_text() == "Accepted: live-good.png"
     # A letter of 1 cm is read from three metres; a pixel of a screen is a quarter of a millimetre.
-    assert page.evaluate("parseFloat(getComputedStyle(document.getElementById('last-decision')).fontSize)") > 60
+    assert (
+        page.evaluate("parseFloat(getComputedStyle(document.getElementById('last-decision')).fontSize)") > 60
+    )
     box = word.bounding_box()
     place = page.locator(".sign").bounding_box()
     assert box is not None
     assert place is not None
-    assert box["x"] + page.evaluate("document.getElementById('last-decision').scrollWidth") <= place["x"] + place["width"]
+    assert (
+        box["x"] + page.evaluate("document.getElementById('last-decision').scrollWidth")
+        <= place["x"] + place["width"]
+    )
 
 
 def test_the_image_lies_below_its_map_and_a_slider_sets_how_much_it_shows(
@@ -96,7 +101,9 @@ def test_the_image_lies_below_its_map_and_a_slider_sets_how_much_it_shows(
     assert page.locator("rect.region.picked").count() == 1
 
 
-def test_history_is_filtered_and_searched_and_the_address_keeps_it(server: PageServer, open_page: Open) -> None:
+def test_history_is_filtered_and_searched_and_the_address_keeps_it(
+    server: PageServer, open_page: Open
+) -> None:
     page = open_page(f"{server.address}/#/history")
     page.locator(".thumb").first.wait_for()
     page.get_by_label("Name of the image").fill("part-")
@@ -116,7 +123,9 @@ def test_history_is_filtered_and_searched_and_the_address_keeps_it(server: PageS
     assert len(rows) == 3
 
 
-def test_the_score_chart_has_every_decision_and_opens_one_by_keyboard(server: PageServer, open_page: Open) -> None:
+def test_the_score_chart_has_every_decision_and_opens_one_by_keyboard(
+    server: PageServer, open_page: Open
+) -> None:
     page = open_page(f"{server.address}/#/scores?span=all")
     chart = page.locator("svg.chart[role=img]")
     chart.wait_for()
@@ -156,7 +165,9 @@ def test_images_are_uploaded_and_a_file_that_is_none_says_so(
     assert [one["name"] for one in found] == ["up <b>dot</b>.png"]
 
 
-def test_a_verdict_with_a_box_is_given_by_keyboard_alone(server: PageServer, draw: Draw, open_page: Open) -> None:
+def test_a_verdict_with_a_box_is_given_by_keyboard_alone(
+    server: PageServer, draw: Draw, open_page: Open
+) -> None:
     record = server.inspect(png(draw(305, dot=True)), "judged.png")
     page = open_page(f"{server.address}/#/decision/{record['id']}")
     page.wait_for_function("document.querySelector('.viewer .layers img').naturalWidth === 48")
@@ -179,7 +190,9 @@ def test_a_verdict_with_a_box_is_given_by_keyboard_alone(server: PageServer, dra
     assert np.allclose(shape["points"], [[24, 20], [28.8, 15.2]])
     page.keyboard.press("w")
     page.get_by_text("Stored: the decision on judged.png is wrong.").first.wait_for()
-    assert [one["is_right"] for one in get(server, f"/api/decisions/{record['id']}/verdicts")["verdicts"]] == [True, False]
+    assert [
+        one["is_right"] for one in get(server, f"/api/decisions/{record['id']}/verdicts")["verdicts"]
+    ] == [True, False]
 
 
 def test_a_polygon_is_drawn_in_pixels_of_the_image_also_when_it_is_enlarged(
@@ -202,7 +215,9 @@ def test_a_polygon_is_drawn_in_pixels_of_the_image_also_when_it_is_enlarged(
     assert np.allclose(shape["points"], corners, atol=0.3)
 
 
-def test_what_if_shows_which_decisions_change_and_applies_a_threshold(server: PageServer, open_page: Open) -> None:
+def test_what_if_shows_which_decisions_change_and_applies_a_threshold(
+    server: PageServer, open_page: Open
+) -> None:
     page = open_page(f"{server.address}/#/what-if?span=all")
     slider = page.locator("#threshold")
     slider.wait_for()
@@ -253,7 +268,9 @@ def test_good_images_are_dropped_collected_and_removed(
 ) -> None:
     record = server.inspect(png(draw(310)), "fine.png")
     with server.client() as client:
-        client.post(f"/api/decisions/{record['id']}/verdict", json={"is_right": True, "label": "good"}).raise_for_status()
+        client.post(
+            f"/api/decisions/{record['id']}/verdict", json={"is_right": True, "label": "good"}
+        ).raise_for_status()
     page = open_page(f"{server.address}/#/models")
     files = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": png(draw(n))} for n in (1, 2, 2)]
     page.locator(".drop input[type=file]").set_input_files(files)  # type: ignore[arg-type]
@@ -377,7 +394,9 @@ def test_a_server_with_a_key_asks_for_it_once(
 ) -> None:
     key = "correct-horse-battery-staple"
     (tmp_path / "key").write_text(key)
-    server = PageServer(f"waves={exported[1]}", tmp_path / "home", "--key-file", str(tmp_path / "key")).start()
+    server = PageServer(
+        f"waves={exported[1]}", tmp_path / "home", "--key-file", str(tmp_path / "key")
+    ).start()
     try:
         page = open_page(f"{server.address}/#/upload")
         page.get_by_label("Key", exact=True).fill("wrong-horse-battery-staple")
