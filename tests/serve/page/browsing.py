@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from tests.services import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ARGUMENTS = [
     "--headless",
@@ -22,6 +26,14 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def until(page: Page, expression: str, seconds: float = 20.0) -> None:
+    """Wait until an expression of JavaScript holds; the page's policy keeps Playwright's own wait from evaluating one."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(30)
 
 
 class PageServer:
