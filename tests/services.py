@@ -6,10 +6,13 @@ import getpass
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +93,60 @@ class Mosquitto:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+
+class PostgreSQL:
+    """A PostgreSQL server of its own on a port of its own, which may be killed and started again.
+
+    It refuses to run as root; then it runs as the user ``postgres`` of the distribution, in a folder of that user.
+    """
+
+    def __init__(self) -> None:
+        self._server, initdb = needs("postgres"), needs("initdb")
+        self.port = free_port()
+        self.url = f"postgresql://blemish@127.0.0.1:{self.port}/postgres"
+        self.folder = Path(tempfile.mkdtemp(prefix="blemish-postgresql-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as_user: dict[str, Any] = {"cwd": self.folder}
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+            self._as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        command = [
+            initdb,
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "blemish",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "-N",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as_user)
+
+    def start(self) -> PostgreSQL:
+        """Start it, and wait until it answers."""
+        settings = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
+        command = [self._server, "-D", str(self.folder / "data"), *settings]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._as_user
+        )
+        wait_for_port(self.port, self._process)
+        ready = [needs("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        until = time.monotonic() + 20
+        while subprocess.run(ready, check=False).returncode:
+            assert time.monotonic() < until, "PostgreSQL does not answer"
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        """End it as a power failure does: without finishing anything."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(20)
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop it and remove its files."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

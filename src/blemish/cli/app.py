@@ -11,6 +11,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.export import export
+from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(jpeg)
+app.add_typer(history)
 app.command(epilog="Example: `blemish compare screw/ --recipes l2-ae,ssim-ae --out compared`")(compare)
 app.command(
     epilog="Examples: `blemish study bergmann2018 --quick` · "

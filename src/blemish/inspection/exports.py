@@ -61,8 +61,8 @@ def write_csv(path: Path, records: Sequence[Inspection]) -> None:
         first = record.classes[0] if record.classes else None
         writer.writerow(
             [
-                _cell(record.path),
-                _cell(record.label or ""),
+                plain_cell(record.path),
+                plain_cell(record.label or ""),
                 int(record.is_anomalous),
                 record.other_kind or "",
                 record.score,
@@ -73,13 +73,18 @@ def write_csv(path: Path, records: Sequence[Inspection]) -> None:
                 record.seconds,
                 record.time,
                 record.sha256 or "",
-                *((_cell(first.name), first.score, first.threshold) if first else ("",) * 3),
+                *((plain_cell(first.name), first.score, first.threshold) if first else ("",) * 3),
             ]
         )
     write_text(path, "\ufeff" + text.getvalue())  # by which Excel knows that it is UTF-8
 
 
-def _cell(text: str) -> str:
+def plain_cell(text: str) -> str:
+    """``text`` of a cell, with an apostrophe before what a spreadsheet would take for a formula.
+
+    >>> plain_cell("=1+1"), plain_cell("a=1")
+    ("'=1+1", 'a=1')
+    """
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -17,6 +16,7 @@ from blemish.decision.regions import Region
 from blemish.errors import DecisionNotFoundError, HistoryError
 from blemish.serve.contracts import NewDecision, NewVerdict, Shape, StoredDecision
 from blemish.serve.history import History, HistoryFilter
+from tests.serve.history.filled import FILTERS, as_filter, check_filters, check_what_if, expected, fill
 from tests.serve.history.made import BEGIN, decision, many
 
 
@@ -118,67 +118,10 @@ def test_decisions_survive_a_reopening(tmp_path: Path) -> None:
         assert history.add([decision(100)])[0].id == 21
 
 
-FILTERS = [
-    dict(zip(("model", "source", "is_anomalous", "verdict", "text", "score", "since", "until"), chosen, strict=True))
-    for chosen in itertools.product(
-        (None, "b"), (None, "cam 2"), (None, True, False), (None, "none", "wrong"), (None, "IMG_1", "zz"), (None, 0.6),
-        (None, 130), (None, 333),
-    )
-]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[History, list[StoredDecision]]]:
-    rng = np.random.default_rng(0)
     with History.open(tmp_path_factory.mktemp("filled")) as history:
-        new = [
-            decision(
-                place,
-                model="ab"[int(rng.integers(2))],
-                source=f"cam {rng.integers(3)}",
-                time=BEGIN + timedelta(minutes=place - 100 * (place > 250)),  # the clock is put back once
-                name=f"{'IMG' if place % 3 else 'img'}_{place:03}%.png",
-                score=float(rng.random()),
-                other_kind="empty" if place % 11 == 0 else None,
-            )
-            for place in range(400)
-        ]
-        new = [
-            one.model_copy(update={"is_anomalous": one.score > 0.75 or bool(one.other_kind)}) for one in new
-        ]
-        for begin in range(0, 400, 37):
-            history.add(new[begin : begin + 37])
-        for number in range(3, 400, 7):
-            history.add_verdict(number, NewVerdict(is_right=number % 2 == 0))
-        history.add_verdict(3, NewVerdict(is_right=True))
-        yield history, [history.decision(number) for number in range(1, 401)]
-
-
-def expected(stored: list[StoredDecision], given: dict[str, object]) -> list[StoredDecision]:
-    def holds(one: StoredDecision) -> bool:
-        verdict = "none" if one.verdict is None else "right" if one.verdict.is_right else "wrong"
-        minute = (one.time - BEGIN) / timedelta(minutes=1)
-        return (
-            given["model"] in (None, one.model)
-            and given["source"] in (None, one.source)
-            and given["is_anomalous"] in (None, one.is_anomalous)
-            and given["verdict"] in (None, verdict)
-            and (given["text"] is None or str(given["text"]).lower() in one.name.lower())
-            and (given["score"] is None or one.score >= given["score"])  # type: ignore[operator]
-            and (given["since"] is None or minute >= given["since"])  # type: ignore[operator]
-            and (given["until"] is None or minute < given["until"])  # type: ignore[operator]
-        )
-
-    return [one for one in reversed(stored) if holds(one)]
-
-
-def as_filter(given: dict[str, object]) -> HistoryFilter:
-    times = {
-        name: None if given[name] is None else BEGIN + timedelta(minutes=given[name])  # type: ignore[arg-type]
-        for name in ("since", "until")
-    }
-    same = {name: given[name] for name in ("model", "source", "is_anomalous", "verdict", "text")}
-    return HistoryFilter.model_validate({**same, **times, "least_score": given["score"]})
+        yield history, fill(history)
 
 
 @pytest.mark.parametrize("few", [20_000, 10], ids=["rare", "dense"])
@@ -186,18 +129,7 @@ def test_every_filter_finds_what_a_list_finds(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blemish.serve.history.selection.FEW", few)
-    history, stored = filled
-    found_some = 0
-    for given in FILTERS[::5]:
-        wanted, right = as_filter(given), expected(stored, given)
-        found_some += bool(right)
-        assert history.count(wanted) == len(right), given
-        assert history.count(wanted, at_most=5) == min(5, len(right)), given
-        first = history.page(wanted, limit=4)
-        assert first == right[:4], given
-        if len(right) > 4:
-            assert history.page(wanted, before=first[-1].id, limit=1000) == right[4:], given
-    assert found_some > 30
+    assert check_filters(*filled, FILTERS[::11]) > 15
 
 
 @pytest.mark.parametrize("few", [20_000, 10], ids=["rare", "dense"])
@@ -205,20 +137,7 @@ def test_what_if_counts_the_changes_and_shows_the_newest(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blemish.serve.history.views.FEW", few)
-    history, stored = filled
-    for given, threshold in itertools.product(FILTERS[::19], (0.1, 0.75, 0.9)):
-        right = expected(stored, given)
-        rejected = [one for one in right if not one.is_anomalous and one.score > threshold]
-        accepted = [
-            one for one in right if one.is_anomalous and one.score <= threshold and one.other_kind is None
-        ]
-        found = history.what_if(as_filter(given), threshold, limit=7)
-        assert (found.decisions, found.rejected) == (len(right), sum(one.is_anomalous for one in right)), (
-            given
-        )
-        assert (found.newly_rejected, found.newly_accepted) == (len(rejected), len(accepted)), given
-        newest = sorted(rejected + accepted, key=lambda one: -one.id)[:7]
-        assert list(found.changed) == newest, given
+    check_what_if(*filled, FILTERS[::37])
 
 
 def test_scores_for_a_chart_are_thinned_evenly_and_rejected_ones_stay(

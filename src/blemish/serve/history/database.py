@@ -55,7 +55,7 @@ class Database:
         if self.file is not None:
             self._prepare_folder(self.file)
         with explain_missing():
-            self.engine = _engine(self.url)
+            self.engine = _engine(self.url, exclusive=exclusive)
         try:
             self._open()
         except BaseException:
@@ -68,8 +68,12 @@ class Database:
         return bool(self.url.get_backend_name() == "sqlite")
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection that sees one moment of the history, also while others write.
+    def reading(self, *, of_one_moment: bool = False) -> Iterator[Connection]:
+        """Give a connection to read by, also while others write.
+
+        Parameters
+        ----------
+        of_one_moment: whether all queries see the same; in SQLite they do in any case.
 
         Raises
         ------
@@ -77,6 +81,8 @@ class Database:
             When the database cannot be read.
         """
         with self._in_words(), self.engine.connect() as connection:
+            if of_one_moment and not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     def write(self, work: Callable[[Connection], _T]) -> _T:
@@ -197,7 +203,7 @@ def _url(where: str | Path) -> URL:
     if isinstance(where, str) and "://" in where:
         try:
             url = make_url(where)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise UsageError(
                 "the URL of the history is none; write postgresql://USER@HOST/DATABASE"
             ) from None
@@ -212,7 +218,7 @@ def _url(where: str | Path) -> URL:
     return URL.create("sqlite", database=str(file))
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, exclusive: bool) -> Engine:
     if url.get_backend_name() == "postgresql":
         name = f"{Path(sys.argv[0]).name} (process {os.getpid()} on {node()})"
         return create_engine(
@@ -222,6 +228,9 @@ def _engine(url: URL) -> Engine:
         )
     engine = create_engine(url, connect_args={"timeout": SECONDS_BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _set_up_sqlite)
+    if exclusive:
+        # Not beside a server, which has set it, nor for a backup, which stays one file.
+        event.listen(engine, "connect", _keep_a_journal)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -230,7 +239,6 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # the driver's own idea of transactions leaves out reads
     cursor = connection.cursor()
     for setting in (
-        "journal_mode = WAL",
         "synchronous = FULL",  # a commit is on the disk when it returns, also when the power fails
         "foreign_keys = ON",
         "temp_store = MEMORY",
@@ -239,6 +247,10 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
+
+
+def _keep_a_journal(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA journal_mode = WAL").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

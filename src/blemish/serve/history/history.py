@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from blemish.serve.history.rows import (
     HOUR,
     Stream,
     decision_row,
+    image_key,
     stored_decision,
     stream_of,
     verdict_of,
@@ -119,6 +120,20 @@ class History:
             numbers = views.newest(self._select(connection, wanted), before, limit)
             found = self._load(connection, numbers)
         return [found[number] for number in numbers if number in found]
+
+    def all(self, wanted: HistoryFilter = EVERYTHING, *, at_once: int = 500) -> Iterator[StoredDecision]:
+        """Every decision of a filter that is there when this begins, the oldest first; ``at_once`` are in memory."""
+        with self.database.reading() as connection:
+            last = self._select(connection, wanted).last
+        after = -1
+        while True:
+            with self.database.reading() as connection:
+                numbers = views.oldest(self._select(connection, wanted), after, at_once)
+                found = self._load(connection, [number for number in numbers if number <= last])
+            yield from (found[number] for number in numbers if number in found)
+            if len(numbers) < at_once or numbers[-1] >= last:
+                return
+            after = numbers[-1]
 
     def count(self, wanted: HistoryFilter = EVERYTHING, *, at_most: int | None = None) -> int:
         """How many decisions there are.
@@ -258,7 +273,12 @@ class History:
         connection.execute(insert(decisions), rows)
         _add_to_hours(connection, rows)
         kept = [
-            {"decision": number, "bytes": decision.kept_bytes, "until_delivered": decision.until_delivered}
+            {
+                "decision": number,
+                "key": image_key(decision),
+                "bytes": decision.kept_bytes,
+                "until_delivered": decision.until_delivered,
+            }
             for number, decision in numbered.items()
             if decision.kept
         ]
@@ -300,7 +320,8 @@ class History:
         for some in in_chunks(numbers):
             of_verdicts = select(verdicts).where(verdicts.c.decision.in_(some)).order_by(verdicts.c.id)
             newest = {row["decision"]: row for row in connection.execute(of_verdicts).mappings()}
-            of_images = select(kept_images).where(kept_images.c.decision.in_(some))
+            columns = kept_images.c.decision, kept_images.c.bytes, kept_images.c.until_delivered
+            of_images = select(*columns).where(kept_images.c.decision.in_(some))
             kept = {
                 number: (size, until_delivered)
                 for number, size, until_delivered in connection.execute(of_images)

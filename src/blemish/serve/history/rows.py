@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -45,6 +46,15 @@ def from_microseconds(value: int) -> datetime:
     '1970-01-01T00:00:01+00:00'
     """
     return _EPOCH + timedelta(microseconds=value)
+
+
+def image_key(decision: NewDecision) -> str:
+    """Name of the kept files of a decision: a request, which anybody may choose, is no name of a file.
+
+    Of two images under one request, of which the history takes the first, neither replaces the other.
+    """
+    chosen = f"{printable(decision.image_sha256)} {printable(decision.request)}"
+    return hashlib.sha256(chosen.encode()).hexdigest()[:32]
 
 
 def stream_of(decision: NewDecision) -> Stream:

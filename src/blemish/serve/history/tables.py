@@ -112,10 +112,11 @@ kept_images = Table(
     "kept_images",
     metadata,
     Column("decision", _Number, ForeignKey("decisions.id"), primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False, unique=True),
     Column("bytes", BigInteger, nullable=False),
     Column("until_delivered", Boolean, nullable=False),
 )
-"""Decisions whose image and map are in the folder of images; the rows go with the files."""
+"""Decisions whose image and map are in the folder of images, under the name ``key``; the rows go with the files."""
 
 outbox = Table(
     "outbox",

@@ -80,6 +80,13 @@ def _newest_first(conditions: Iterable[ColumnElement[bool]], last: int, limit: i
     return query.order_by(decisions.c.id.desc()).limit(limit)
 
 
+def oldest(selection: Selection, after: int, limit: int) -> list[int]:
+    """Numbers of the oldest decisions above ``after``, the oldest first."""
+    query = select(decisions.c.id).where(*selection.of_all(), decisions.c.id > after)
+    query = query.order_by(decisions.c.id).limit(limit)
+    return list(selection.connection.execute(query).scalars()) if selection.parts else []
+
+
 def count(selection: Selection, all_verdicts: Selection, at_most: int | None = None) -> int:
     """How many decisions there are, counted no further than ``at_most``.
 
