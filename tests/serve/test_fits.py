@@ -20,7 +20,7 @@ from blemish.inspection.detector import Detector
 from blemish.serve import fits as module
 from blemish.serve.fit_process import FitProgress, is_alive, new_lines
 from blemish.serve.fits import FitConflictError, FitNotFoundError, FitRequest, Fits, FitState
-from blemish.serve.good_images import GoodImages
+from blemish.serve.good_images import GoodImageFolder
 from blemish.serve.model_versions import ModelVersions
 from tests.serve.serving import png
 
@@ -53,7 +53,7 @@ class Bench:
         """While this file is there, processes wait."""
         self.changes: list[FitState] = []
         self.commands: list[list[str]] = []
-        self.good = GoodImages(folder / "good" / "waves", max_pixels=10_000)
+        self.good = GoodImageFolder(folder / "good" / "waves", max_pixels=10_000)
         self.versions = ModelVersions(folder / "models" / "waves")
         self.fits = self.opened()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blemish.errors import ImageError
 from blemish.serve.contracts import StoredDecision, Verdict
-from blemish.serve.good_images import GoodImages, collect, is_good
+from blemish.serve.good_images import GoodImageFolder, collect, is_good
 from tests.serve.serving import png
 
 Draw = Callable[..., NDArray[np.uint8]]
@@ -20,8 +20,8 @@ NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> GoodImages:
-    return GoodImages(tmp_path / "good" / "waves", max_pixels=10_000)
+def images(tmp_path: Path) -> GoodImageFolder:
+    return GoodImageFolder(tmp_path / "good" / "waves", max_pixels=10_000)
 
 
 def decision(
@@ -37,7 +37,7 @@ def decision(
     )  # fmt: skip
 
 
-def test_an_image_counts_once_under_a_name_of_ours(images: GoodImages, draw: Draw) -> None:
+def test_an_image_counts_once_under_a_name_of_ours(images: GoodImageFolder, draw: Draw) -> None:
     assert len(images) == 0
     assert images.add(png(draw(1)), "../../etc/passwd")
     assert not images.add(png(draw(1)), "other name.png")
@@ -53,7 +53,7 @@ def test_an_image_counts_once_under_a_name_of_ours(images: GoodImages, draw: Dra
     [(b"", "empty"), (b"no image", "is not a PNG"), (b"\x89PNG\r\n\x1a\nrest", "PNG")],
 )
 def test_what_is_no_image_is_refused_and_leaves_nothing(
-    images: GoodImages, content: bytes, problem: str
+    images: GoodImageFolder, content: bytes, problem: str
 ) -> None:
     with pytest.raises(ImageError, match=problem) as raised:
         images.add(content, "a.png")
@@ -62,13 +62,13 @@ def test_what_is_no_image_is_refused_and_leaves_nothing(
     assert not images.folder.exists() or list(images.folder.iterdir()) == []
 
 
-def test_an_image_beyond_the_limit_is_refused(images: GoodImages) -> None:
+def test_an_image_beyond_the_limit_is_refused(images: GoodImageFolder) -> None:
     with pytest.raises(ImageError):
         images.add(png(np.zeros((200, 200), np.uint8)), "large.png")
     assert len(images) == 0
 
 
-def test_a_snapshot_outlives_the_collection(images: GoodImages, draw: Draw, tmp_path: Path) -> None:
+def test_a_snapshot_outlives_the_collection(images: GoodImageFolder, draw: Draw, tmp_path: Path) -> None:
     images.add(png(draw(1)), "a.png")
     images.add(png(draw(2)), "b.png")
     assert images.snapshot(tmp_path / "fits" / "1" / "good") == 2
@@ -99,7 +99,7 @@ def test_a_label_says_more_than_right_or_wrong(
     assert is_good(decision(1, rejected=rejected, verdict=verdict)) is expected
 
 
-def test_only_good_images_are_collected(images: GoodImages, draw: Draw) -> None:
+def test_only_good_images_are_collected(images: GoodImageFolder, draw: Draw) -> None:
     decisions = [
         decision(1, rejected=False),
         decision(2, rejected=False, verdict=(True, None)),

@@ -15,7 +15,7 @@ from blemish.serve.comparison import ComparisonResult, compare
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.fits import Fits, FitState
-from blemish.serve.good_images import GoodImages
+from blemish.serve.good_images import GoodImageFolder
 from blemish.serve.history import History, HistoryFilter
 from blemish.serve.model_versions import ModelVersions, check_model_name
 
@@ -70,9 +70,9 @@ class Candidates:
         self._comparisons: dict[str, ComparisonState] = {}
         self._thread: threading.Thread | None = None
 
-    def good_of(self, model: str) -> GoodImages:
+    def good_of(self, model: str) -> GoodImageFolder:
         """Good images that are collected for a model."""
-        return GoodImages(self.home / GOOD / check_model_name(model), max_pixels=self._max_pixels)
+        return GoodImageFolder(self.home / GOOD / check_model_name(model), max_pixels=self._max_pixels)
 
     def versions_of(self, model: str) -> ModelVersions:
         """Versions of a model."""

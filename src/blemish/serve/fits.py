@@ -19,7 +19,7 @@ from blemish.extras import EXTRAS, install_line
 from blemish.recipes import load_recipe, recipe_names
 from blemish.serve.contracts import utc_now
 from blemish.serve.fit_process import FitProgress, ask_to_stop, begin, is_alive, new_lines
-from blemish.serve.good_images import GoodImages
+from blemish.serve.good_images import GoodImageFolder
 from blemish.serve.model_versions import ModelVersions, check_model_name
 from blemish.storage.atomic import write_json
 from blemish.storage.model_folder import MODEL_FILE
@@ -134,7 +134,7 @@ class Fits:
     def __init__(
         self,
         folder: str | Path,
-        good_of: Callable[[str], GoodImages],
+        good_of: Callable[[str], GoodImageFolder],
         versions_of: Callable[[str], ModelVersions],
         changed: Callable[[FitState], None] = lambda fit: None,
     ) -> None:

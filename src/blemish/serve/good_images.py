@@ -21,7 +21,7 @@ Selection = Literal["confirmed", "accepted"]
 """Decisions to take images of: those that an operator says are good, or all that were accepted and not called wrong."""
 
 
-class GoodImages:
+class GoodImageFolder:
     """Good images of one model in ``folder``, each once, under the digest of its content.
 
     Parameters
@@ -117,7 +117,7 @@ def is_good(decision: StoredDecision) -> bool | None:
 
 
 def collect(
-    images: GoodImages,
+    images: GoodImageFolder,
     decisions: Iterable[StoredDecision],
     content_of: Callable[[StoredDecision], bytes | None],
     *,

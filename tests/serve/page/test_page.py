@@ -155,7 +155,7 @@ def test_images_are_uploaded_and_a_file_that_is_none_says_so(
     page = open_page(f"{server.address}/#/upload")
     files = [
         {"name": "up-good.png", "mimeType": "image/png", "buffer": png(draw(303))},
-        {"name": "up <b>dot</b>.png", "mimeType": "image/png", "buffer": png(draw(304, dot=True))},
+        {"name": "up <b>dot<b>.png", "mimeType": "image/png", "buffer": png(draw(304, dot=True))},
         {"name": "notes.png", "mimeType": "image/png", "buffer": b"no image at all"},
     ]
     page.locator(".drop input[type=file]").set_input_files(files)  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_images_are_uploaded_and_a_file_that_is_none_says_so(
     page.locator("#main").get_by_text("3 of 3 images · 1 rejected · 1 could not be inspected").wait_for()
     assert page.locator(".result b").count() == 0  # the name is text, whatever it holds
     found = get(server, "/api/decisions", text="up ")["decisions"]
-    assert [one["name"] for one in found] == ["up <b>dot</b>.png"]
+    assert [one["name"] for one in found] == ["up <b>dot<b>.png"]
 
 
 def test_a_verdict_with_a_box_is_given_by_keyboard_alone(

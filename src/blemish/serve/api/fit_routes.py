@@ -13,7 +13,7 @@ from blemish.serve.api.problems import answers, problem_of
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.candidates import Candidates
 from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability, recipes
-from blemish.serve.good_images import GoodImages, Selection, collect
+from blemish.serve.good_images import GoodImageFolder, Selection, collect
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["fits"], responses=answers(401))
@@ -122,7 +122,7 @@ async def add_good_images(request: Request, model: ModelName = None) -> GoodResu
     return GoodResults(model=name, count=len(good), results=results)
 
 
-def _add(good: GoodImages, upload: Upload) -> GoodResult:
+def _add(good: GoodImageFolder, upload: Upload) -> GoodResult:
     try:
         return GoodResult(name=upload.name, is_new=good.add(upload.content, upload.name))
     except ImageError as error:

@@ -3,7 +3,7 @@
 import { drawing, get, post, put, recordOf, remove } from "../api.js";
 import { field, h, replace } from "../dom.js";
 import { corners } from "../geometry.js";
-import { integer, moment, percent, t, tn } from "../messages.js";
+import { integer, percent, t, tn } from "../messages.js";
 import { guarded, isTyping, speak, words } from "../notices.js";
 import { modelNames, modelSelect } from "../parts.js";
 import { Viewer } from "../viewer.js";
@@ -24,22 +24,31 @@ export async function show(main, { query, signal, on }) {
   const load = guarded(async () => showLine(await get("api/line", {}, signal)));
 
   function showLine(line) {
-    const act = (path, text, name_ = "") => h("button", { type: "button", class: name_, onclick: guarded(async () => { showLine(await post(`api/line/${path}`)); speak(text); }) }, text);
-    const isRunning = line.state === "running";
+    const act = (path, text, name_ = "") => h("button", {
+      type: "button", class: name_, onclick: guarded(async () => { await post(`api/line/${path}`); await load(); speak(text); }),
+    }, text);
+    const kind = !line.sources.length ? "none" : line.is_paused ? "paused" : "running";
+    const words_ = { none: t("line.stopped"), paused: t("line.paused"), running: t("line.running") }[kind];
     replace(state, h("div", { class: "row" },
-      h("span", { class: `badge plain ${isRunning ? "accepted" : line.sources.length ? "warn" : ""}`, id: "line-state" }, { running: t("line.running"), paused: t("line.paused"), stopped: t("line.stopped") }[line.state] ?? line.state),
-      line.sources.length ? (isRunning ? act("pause", t("line.pause")) : act("resume", t("line.resume"), "main")) : null,
-      line.sources.some((one) => one.takes_trigger) ? act("trigger", t("line.trigger")) : null));
-    const part = (one, about, badges) => h("div", { class: "part" }, h("div", { class: "about" }, h("strong", {}, one.name), h("span", { class: "soft" }, ` · ${one.type}${one.model ? ` → ${one.model}` : ""}`), about), badges);
-    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one,
-      one.message ? h("p", { class: one.is_ready ? "soft" : "message warn" }, one.message) : null,
-      [h("span", { class: "soft" }, tn("line.images", one.images ?? 0)), h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))]))
+      h("span", { class: `badge plain ${{ none: "", paused: "warn", running: "accepted" }[kind]}`, id: "line-state" }, words_),
+      kind === "running" ? act("pause", t("line.pause")) : null, kind === "paused" ? act("resume", t("line.resume"), "main") : null,
+      (line.description.sources ?? []).some((one) => one.trigger?.type === "http") ? act("trigger", t("line.trigger")) : null));
+    const part = (one, about, badges) => h("div", { class: "part", "data-name": one.name },
+      h("div", { class: "about" }, h("strong", {}, one.name), h("span", { class: "soft" }, ` · ${[one.type, one.model && `→ ${one.model}`].filter(Boolean).join(" ")}`), about), badges);
+    const told = (one, extra = "") => [one.message, extra].filter(Boolean).map((text) => h("p", { class: one.is_ready ? "soft" : "message warn" }, text));
+    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one),
+      h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))))
       : h("p", { class: "soft" }, t("line.no_sources")));
-    replace(sinks, h("h2", { id: "sinks-title" }, t("line.sinks")), line.sinks.length ? line.sinks.map((one) => part(one,
-      one.error ? h("p", { class: "message warn" }, one.error, one.next_try ? ` · ${t("line.next_try", { time: moment(one.next_try) })}` : "") : null,
-      h("span", { class: `badge plain ${one.owed && one.error ? "warn" : "accepted"}` }, one.owed ? tn("line.owed", one.owed) : t("line.delivered"))))
-      : h("p", { class: "soft" }, t("line.no_sinks")));
-    if (!description.contains(document.activeElement)) showDescription(line.description ?? { sources: [], sinks: [] });
+    const owed = new Map(line.outbox.map((one) => [one.sink, one]));
+    const gone = line.outbox.filter((one) => !line.sinks.some((sink) => sink.name === one.sink))
+      .map((one) => ({ name: one.sink, type: t("line.gone"), is_ready: false, message: "" }));
+    replace(sinks, h("h2", { id: "sinks-title" }, t("line.sinks")), [...line.sinks, ...gone].length ? [...line.sinks, ...gone].map((one) => {
+      const { owed: count = 0, error = "" } = owed.get(one.name) ?? {};
+      return part(one, told(one, error === one.message ? "" : error), [
+        h("span", { class: `badge plain ${count ? "warn" : "accepted"}` }, count ? tn("line.owed", count) : t("line.delivered")),
+        gone.includes(one) ? h("button", { type: "button", class: "danger", onclick: guarded(async () => { await remove(`api/line/outbox/${encodeURIComponent(one.name)}`); await load(); }) }, t("line.forget")) : null]);
+    }) : h("p", { class: "soft" }, t("line.no_sinks")));
+    if (!description.contains(document.activeElement)) showDescription(line.description);
   }
 
   function showDescription(content) {
