@@ -8,8 +8,10 @@ from blemish._version import __version__
 from blemish.serve.api import (
     access,
     decisions,
+    export,
     fit_routes,
     health,
+    images,
     inspection,
     live_events,
     model_routes,
@@ -27,6 +29,8 @@ from blemish.serve.server import Server
 ROUTERS = (
     inspection.router,
     decisions.router,
+    images.router,
+    export.router,
     models.router,
     model_routes.router,
     fit_routes.router,

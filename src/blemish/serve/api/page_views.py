@@ -175,7 +175,7 @@ def drawing(
             404, f"the image of decision {number} is not kept", "keep more by the rule of the history"
         )
     if what == "image":
-        content = draw_image(server.images.decoded(found.frame).pixels, side)
+        content = draw_image(server.images.shown(decision, found.frame), side)
     elif what == "heat":
         content = draw_heat(found.map, decision.pixel_threshold, side)
     else:
