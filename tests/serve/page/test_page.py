@@ -67,7 +67,7 @@ def test_the_last_decision_is_a_large_word_and_changes_as_images_come(
     assert word.inner_text().strip().lower() == "rejected"
     assert page.locator(".sign.rejected svg").count() == 1
     assert page.locator("#spoken").inner_text() == "Rejected: live-dot.png"
-    server.inspect(png(draw(301)), "live-good.png")
+    server.inspect(png(draw(100)), "live-good.png")
     page.locator(".sign.accepted").wait_for()
     assert page.locator("#spoken").inner_text() == "Accepted: live-good.png"
     # A letter of 1 cm is read from three metres; a pixel of a screen is a quarter of a millimetre.
