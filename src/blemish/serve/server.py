@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
@@ -13,7 +13,9 @@ from blemish.inspection.detection import Detection
 from blemish.serve.candidates import Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
-from blemish.serve.history import IMAGES, History, KeptImages, Wish, prune
+from blemish.serve.history import IMAGES, History, KeptImages, prune
+from blemish.serve.line.line import ProductionLine
+from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
@@ -38,19 +40,21 @@ class Server:
     metrics: Metrics
     kept: KeptImages
     images: DecisionImages
+    line: ProductionLine
+    """Sources and sinks."""
     candidates: Candidates
     """Fits from the page, and what their versions are compared on."""
-    sinks: dict[str, Wish] = field(default_factory=dict)
-    """Sinks that new decisions are owed to, each with the decisions that it wants; the line fills it in."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
-        return self.history.add(decisions, self.sinks)
+        stored = self.history.add(decisions, sinks_by_source(self.line))
+        self.line.wake()
+        return stored
 
     def keep(self, frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
         """Keep the image and its map where the rule says so, or a sink needs them."""
         former = self.kept.problem
-        kept = self.kept.keep(frame, detection.map, decision, self.sinks.values())
+        kept = self.kept.keep(frame, detection.map, decision, self.line.image_wishes(decision.source))
         if self.kept.problem is not None and str(self.kept.problem) != str(former):
             LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
         return kept
@@ -102,6 +106,7 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         images = DecisionImages(
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
+        line = open_line(settings.line, settings.home, service, history, live, images.files)
         candidates = Candidates(
             settings.home,
             history,
@@ -109,7 +114,9 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
             max_pixels=settings.limits.pixels,
         )
-        server = Server(settings, key, models, history, service, live, metrics, kept, images, candidates)
+        server = Server(
+            settings, key, models, history, service, live, metrics, kept, images, line, candidates
+        )
         resources.enter_context(service)
         resources.callback(candidates.close)
 
@@ -127,6 +134,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(models.close)
         resources.enter_context(_every(settings.clean_up_seconds, server.clean_up))
         resources.callback(live.close)
+        resources.callback(line.stop)
+        line.start()
         yield server
 
 
