@@ -30,7 +30,7 @@ def server(
 ) -> Iterator[PageServer]:
     """A server with a short past: six good images, the fourth and the last one with a dot."""
     home = tmp_path_factory.mktemp("page") / "home"
-    second = exported[0].with_false_reject_rate(0.5).save(tmp_path_factory.mktemp("second") / "model")
+    second = exported[0].with_threshold(0.01).save(tmp_path_factory.mktemp("second") / "model")
     ModelVersions(home / "models" / "waves").adopt(exported[1])
     ModelVersions(home / "models" / "waves").add(second, "fit 7")
     running = PageServer(f"waves={exported[1]}", home).start()
@@ -257,7 +257,7 @@ def test_a_version_is_compared_promoted_and_rolled_back(server: PageServer, open
     page.get_by_text("Newly rejected").wait_for()
     found = get(server, "/api/models/waves/comparison")["result"]
     assert found["compared"] > 0
-    # The same model with a rate of a half rejects what it rejected before, and more.
+    # The same model with a threshold below every score rejects what it rejected before, and the rest.
     assert found["newly_accepted"] == 0
     assert found["newly_rejected"] == len(found["changed"]) > 0
     row.get_by_role("button", name="Promote").click()
