@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
+from blemish.serve.candidates import Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
@@ -41,6 +42,8 @@ class Server:
     images: DecisionImages
     line: ProductionLine
     """Sources and sinks."""
+    candidates: Candidates
+    """Fits from the page, and what their versions are compared on."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
@@ -104,8 +107,18 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
         line = open_line(settings.line, settings.home, service, history, live, images.files)
-        server = Server(settings, key, models, history, service, live, metrics, kept, images, line)
+        candidates = Candidates(
+            settings.home,
+            history,
+            images,
+            changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
+            max_pixels=settings.limits.pixels,
+        )
+        server = Server(
+            settings, key, models, history, service, live, metrics, kept, images, line, candidates
+        )
         resources.enter_context(service)
+        resources.callback(candidates.close)
 
         def changed(model: ServedModel) -> None:
             outcome = "refused" if model.problem else "loaded"

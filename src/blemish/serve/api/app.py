@@ -9,12 +9,16 @@ from blemish.serve.api import (
     access,
     decisions,
     export,
+    fit_routes,
     health,
     images,
     inspection,
     line_routes,
     live_events,
+    model_routes,
     models,
+    page,
+    page_views,
 )
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
@@ -29,6 +33,10 @@ ROUTERS = (
     images.router,
     export.router,
     models.router,
+    model_routes.router,
+    fit_routes.router,
+    page_views.router,
+    page.router,
     line_routes.router,
     live_events.router,
     access.router,
