@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
+from blemish.serve.candidates import GOOD, Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
@@ -23,7 +24,7 @@ from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
 
-MODELS, GOOD = "models", "good"
+MODELS = "models"
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Server:
     """Sources and sinks."""
     masks: ServedMasks
     """Judged areas of the models."""
+    candidates: Candidates
+    """Fits from the page, and what their versions are compared on."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
@@ -112,8 +115,18 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             lambda name: live.publish("model", {"model": name, "threshold": models[name].detector.threshold}),
         )
         line = open_line(settings.line, settings.home, service, history, live, images.files)
-        server = Server(settings, key, models, history, service, live, metrics, kept, images, line, masks)
+        candidates = Candidates(
+            settings.home,
+            history,
+            images,
+            changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
+            max_pixels=settings.limits.pixels,
+        )
+        server = Server(
+            settings, key, models, history, service, live, metrics, kept, images, line, masks, candidates
+        )
         resources.enter_context(service)
+        resources.callback(candidates.close)
 
         def changed(model: ServedModel) -> None:
             outcome = "refused" if model.problem else "loaded"
