@@ -36,8 +36,9 @@ export async function show(main, { query, signal, on }) {
     const part = (one, about, badges) => h("div", { class: "part", "data-name": one.name },
       h("div", { class: "about" }, h("strong", {}, one.name), h("span", { class: "soft" }, ` · ${[one.type, one.model && `→ ${one.model}`].filter(Boolean).join(" ")}`), about), badges);
     const told = (one, extra = "") => [one.message, extra].filter(Boolean).map((text) => h("p", { class: one.is_ready ? "soft" : "message warn" }, text));
-    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one),
-      h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))))
+    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one), [
+      h("span", { class: "soft" }, tn("history.shown", one.decisions ?? 0), one.rejected ? ` · ${tn("upload.rejected", one.rejected)}` : ""),
+      h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))]))
       : h("p", { class: "soft" }, t("line.no_sources")));
     const owed = new Map(line.outbox.map((one) => [one.sink, one]));
     const gone = line.outbox.filter((one) => !line.sinks.some((sink) => sink.name === one.sink))
