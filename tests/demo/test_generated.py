@@ -151,7 +151,9 @@ def test_a_moulding_is_of_one_paint_and_of_no_other_when_it_is_recoloured_or_dar
     inside = ndimage.binary_erosion(recoloured.mask, iterations=3)
     assert (recoloured.mask ^ darkened.mask).sum() < 0.2 * inside.sum()  # edges alone
     for sample in (good, recoloured, darkened):
-        assert (sample.image[:, inside].std(1) < 12).all()  # noise and uneven light; paints differ by more than 40
+        assert (
+            sample.image[:, inside].std(1) < 12
+        ).all()  # noise and uneven light; paints differ by more than 40
     means = [sample.image[:, inside].mean(1) for sample in (good, recoloured, darkened)]
     assert means[1].mean() == pytest.approx(means[0].mean(), abs=2)
     assert np.abs(means[1] - means[0]).max() > 10

@@ -172,6 +172,40 @@ def prune(
         say(removed.in_words())
 
 
+@app.command(
+    epilog="Example: `blemish history labels --out labelled`, then `blemish evaluate exported labelled/labels.csv` and "
+    "`blemish fit labelled/train/good --continue model --defects labelled/labels.csv --out newer`"
+)
+def labels(
+    out: Annotated[Path, typer.Option("--out", help="New folder for the labelled images.")],
+    home: Home = Path("blemish-line"),
+    history: Where = None,
+    model: Model = None,
+    source: Source = None,
+    since: Since = None,
+    until: Until = None,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            "--test-share", min=0, max=1, help="Share of the confirmed good images that stay unseen by fits."
+        ),
+    ] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Write images with an operator's verdict as a labelled data set, with masks of the defects that were drawn."""
+    with working(quiet=as_json):
+        from blemish.serve.history import IMAGES, History, KeptImages
+        from blemish.serve.verdicts import write_labelled
+
+        wanted = _filter(model, source, since, until, None)
+        with History.open(history or home, exclusive=False) as opened:
+            counts = write_labelled(opened, KeptImages(home / IMAGES), out, wanted, test_share=test_share)
+    if as_json:
+        print_json({"folder": str(out), **counts.model_dump()})
+    else:
+        say(f"{out}: {counts.in_words()}")
+
+
 def _filter(
     model: str | None,
     source: str | None,

@@ -188,13 +188,9 @@ class StreamPart(NamedTuple):
     """Their least number."""
     last: int
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Conditions that the index by streams answers."""
-        return [
-            decisions.c.stream == self.stream,
-            decisions.c.is_anomalous == self.is_anomalous,
-            decisions.c.id.between(self.first, self.last),
-        ]
+    def of_stream(self) -> list[ColumnElement[bool]]:
+        """Conditions of which the index by streams gives the rows in the order of their numbers."""
+        return [decisions.c.stream == self.stream, decisions.c.is_anomalous == self.is_anomalous]
 
 
 def judged(*, is_right: bool | None = None) -> Select[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -13,11 +12,10 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    column,
     func,
+    literal,
     select,
     union_all,
-    values,
 )
 
 from blemish.serve.contracts import StoredDecision
@@ -67,7 +65,11 @@ def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
         query = _newest_first(selection.of_all(), last, limit)
     else:
         found = [
-            _newest_first([*part.conditions(), *selection.of_rows()], last, limit).subquery()
+            _newest_first(
+                [*part.of_stream(), *selection.of_rows(), decisions.c.id >= part.first],
+                min(last, part.last),
+                limit,
+            ).subquery()
             for part in selection.parts
         ]
         together = union_all(*(select(part.c.id) for part in found)).subquery()
@@ -181,25 +183,27 @@ def _thinned_parts(selection: Selection, points: int) -> list[int]:
 
 def _thinned_part(selection: Selection, part: StreamPart, points: int) -> list[int]:
     """The first decision of a part in each of equal ranges of numbers."""
-    conditions = [*part.conditions(), *selection.of_rows()]
+    conditions = [*part.of_stream(), *selection.of_rows()]
     if part.many <= points:
-        return list(selection.connection.execute(select(decisions.c.id).where(*conditions)).scalars())
-    width = part.last - part.first + 1
-    found: list[int] = []
-    begins = [part.first + width * place // points for place in range(points + 1)]
-    for some in in_chunks(list(itertools.pairwise(begins))):
-        ranges = values(column("low", BigInteger), column("high", BigInteger), name="ranges").data(some).cte()
-        first = (
-            select(decisions.c.id)
-            .where(*conditions, decisions.c.id >= ranges.c.low, decisions.c.id < ranges.c.high)
-            .order_by(decisions.c.id)
-            .limit(1)
-            .correlate(ranges)
-            .scalar_subquery()
+        between = decisions.c.id.between(part.first, part.last)
+        return list(
+            selection.connection.execute(select(decisions.c.id).where(*conditions, between)).scalars()
         )
-        numbers = selection.connection.execute(select(first).select_from(ranges)).scalars()
-        found += [number for number in numbers if number is not None]
-    return found
+    # The ranges are counted by the database: a thousand of them in the query would take longer than their answer.
+    places = select(literal(0, BigInteger).label("place")).cte("places", recursive=True)
+    places = places.union_all(select(places.c.place + 1).where(places.c.place < points - 1))
+    width = literal(part.last - part.first + 1, BigInteger)
+    low, high = (part.first + width * (places.c.place + step) // points for step in (0, 1))
+    first = (
+        select(decisions.c.id)
+        .where(*conditions, decisions.c.id >= low, decisions.c.id < high)
+        .order_by(decisions.c.id)
+        .limit(1)
+        .correlate(places)
+        .scalar_subquery()
+    )
+    numbers = selection.connection.execute(select(first).select_from(places)).scalars()
+    return [number for number in numbers if number is not None]
 
 
 def _thinned_numbers(numbers: Sequence[int], points: int) -> list[int]:
