@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.history.rows import HOUR, from_microseconds, to_microseconds
+from blemish.serve.history.rows import HOUR, Stream, from_microseconds, to_microseconds
 from blemish.serve.history.selection import FEW, Selection, StreamPart, judged
 from blemish.serve.history.tables import decisions, hours
 
@@ -53,6 +53,28 @@ class WhatIf(NamedTuple):
     newly_accepted: int
     changed: tuple[StoredDecision, ...]
     """The newest that change, the newest first."""
+
+
+class HourSum(NamedTuple):
+    """Decisions of one model and source in one hour, all accepted or all rejected."""
+
+    hour: datetime
+    """Its beginning, in UTC."""
+    stream: Stream
+    is_anomalous: bool
+    decisions: int
+    mean: float
+    """Of the scores."""
+
+
+class Tally(NamedTuple):
+    """Decisions of one model, source and threshold, of one kind."""
+
+    stream: Stream
+    threshold: float
+    is_anomalous: bool
+    is_of_other_kind: bool
+    decisions: int
 
 
 def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
@@ -165,6 +187,32 @@ def scores(selection: Selection, points: int) -> list[ScorePoint]:
             ScorePoint(number, from_microseconds(time), score, threshold, bool(bad))
             for number, time, score, threshold, bad in rows
         ]
+    return sorted(found)
+
+
+def hourly(selection: Selection, known: Mapping[int, Stream]) -> list[HourSum]:
+    """Sums of the hours of a plain filter, in the order of time; whole hours, also where the filter begins within one."""
+    columns = (hours.c[name] for name in ("hour", "stream", "is_anomalous", "count", "score_sum"))
+    query = select(*columns).where(
+        hours.c.stream.in_({part.stream for part in selection.parts}),
+        hours.c.is_anomalous.in_({part.is_anomalous for part in selection.parts}),
+        *selection.of_hours(),
+    )
+    return [
+        HourSum(from_microseconds(hour * HOUR), known[stream], bool(bad), many, score_sum / many)
+        for hour, stream, bad, many, score_sum in selection.connection.execute(query.order_by(hours.c.hour))
+    ]
+
+
+def tallies(selection: Selection, known: Mapping[int, Stream]) -> list[Tally]:
+    """Counts by model, source, threshold and kind; reads every decision of the filter."""
+    of_other_kind = decisions.c.other_kind.is_not(None)
+    group = (decisions.c.stream, decisions.c.threshold, decisions.c.is_anomalous, of_other_kind)
+    query = select(*group, func.count()).where(*selection.of_all()).group_by(*group)
+    found = [
+        Tally(known[stream], threshold, bool(bad), bool(other), many)
+        for stream, threshold, bad, other, many in selection.connection.execute(query)
+    ]
     return sorted(found)
 
 
