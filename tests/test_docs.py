@@ -303,7 +303,7 @@ def result_rows() -> list[str]:
             {row["seed"]: row["kinds"] for row in members if row["name"] == own}
             for own in ("without colour bank", "all, as fitted")
         ]
-        for kind in kinds[0][0]:
+        for kind in next(iter(kinds[0].values())):
             if kind in ("empty", "lamp_off", "two"):
                 continue
             values = (f"{fmean(one[kind] for one in by_seed.values()):.3f}" for by_seed in kinds)
@@ -329,6 +329,7 @@ def result_rows() -> list[str]:
 
 
 COLOUR = {
+    "mouldings-strength-0_3-2m": "mouldings, strength 0.3",
     "figures-strength-0_3-2m": "figures, strength 0.3",
     "figures-2m": "figures",
     "weave-2m": "weave",
@@ -383,6 +384,9 @@ def result_phrases() -> Iterator[str]:
     faint = _json("benchmarks/results/detection-members-figures-strength-0_3-2m.json")
     bank = fmean(row["kinds"]["stain"] for row in faint["rows"] if row["name"] == "colour bank alone")
     yield f"The bank alone sees {bank:.3f} of the faint stains"
+    plain = _json("benchmarks/results/detection-members-mouldings-strength-0_3-2m.json")["trivial"]
+    colour = _named(plain, "trivial: mean colour")["kinds"]
+    yield f"sees {colour['darkened']:.3f} of the darkened and {colour['recoloured_whole']:.3f} of the recoloured"
     seconds = {
         name: fmean(row["fill_seconds"] for row in faint["costs"] if row["name"] == name)
         for name in ("colour bank", "memory bank")

@@ -84,7 +84,7 @@ def test_a_link_to_itself_does_not_stop_the_other_images(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "a.jpg").write_bytes(next(file.data for file in base_files() if file.name == "420.jpg"))
     (folder / "b.jpg").symlink_to(folder / "b.jpg")
-    jobs = plan_jobs([folder], tmp_path / "out", LOSSLESS, "")
+    jobs, _ = plan_jobs([folder], tmp_path / "out", LOSSLESS, "")
     results = {job.item.name: encode_one(job) for job in jobs}
     assert isinstance(results.pop("a.jpg"), EncodedJob)
     assert all(isinstance(result, FileError) for result in results.values())

@@ -4,21 +4,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import ndimage, signal
+from scipy import signal
 
 from blemish import similarity
-from blemish.jpeg.coefficients import Sampling
 from blemish.jpeg.distortion import (
     C1,
     C2,
     COLOUR,
     SCALE_WEIGHTS,
-    SSIMULACRA2_CHROMA,
     chroma_response,
     luma_ssim,
     ms_ssim_sensitivity,
     pyramid,
-    ssimulacra2_chroma,
     upsample,
     window_mean,
 )
@@ -159,44 +156,15 @@ def test_prices_are_those_of_windows_shared_out_among_pixels(size: tuple[int, in
     np.testing.assert_allclose(found.luminance, luminance, rtol=2e-3)
 
 
-def test_prices_of_scales_are_multiplied_one_by_one() -> None:
+def test_weights_are_the_product_of_blocks_and_coefficients() -> None:
     x = texture(176, 192)
-    sensitivity = ms_ssim_sensitivity(pyramid(x), pyramid(x))
-    alone = [sensitivity.rescaled(row).weights() for row in np.eye(5)]
-    np.testing.assert_allclose(sum(alone), sensitivity.weights(), rtol=1e-5)
-    factors = (2.0, 0.0, 3.0, 0.5, 0.25)
-    expected = sum(factor * weights for factor, weights in zip(factors, alone, strict=True))
-    np.testing.assert_allclose(sensitivity.rescaled(factors).weights(), expected, rtol=1e-5)
+    sensitivity = ms_ssim_sensitivity(pyramid(x), pyramid(x + texture(176, 192, 5) / 20))
+    for factor in (1, 2):
+        by_block, responses = sensitivity.by_block(factor)
+        assert responses.shape == (6, 64)  # five scales, and luminance
+        np.testing.assert_allclose(sensitivity.weights(factor), by_block @ responses, rtol=1e-4)
     small = texture(40, 40)  # of two scales
-    two = ms_ssim_sensitivity(pyramid(small), pyramid(small))
-    np.testing.assert_allclose(two.rescaled(factors).prices, two.prices * (2.0, 0.0), rtol=1e-5)
-
-
-@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
-@pytest.mark.parametrize("place", [0, 4, 24, 63])
-def test_the_price_of_chroma_is_that_of_what_is_left_of_its_error_at_each_scale(
-    place: int, sampling: Sampling
-) -> None:
-    factor = 2 if sampling == "4:2:0" else 1
-    block = np.zeros((1, 64), np.float32)
-    block[0, place] = 1
-    plane = np.zeros((256 // factor, 256 // factor), np.float32)
-    plane[128 // factor :, 128 // factor :][:8, :8] = pixels_of(block, 1, 1)
-    if factor == 2:
-        plane = upsample(plane, 256, 256)
-    expected = 0.0
-    for scale, price in enumerate(SSIMULACRA2_CHROMA):
-        side = 2**scale
-        error = plane.reshape(256 // side, side, 256 // side, side).mean((1, 3), dtype=np.float64)
-        mean = ndimage.gaussian_filter(error, 1.5, mode="constant", radius=5)
-        expected += price * ((error**2).sum() - (mean**2).sum()) * side**2
-    assert ssimulacra2_chroma(sampling)[place] == pytest.approx(expected, rel=0.01, abs=1e-3)
-
-
-@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
-def test_no_frequency_of_chroma_is_free(sampling: Sampling) -> None:
-    # means of 2 × 2 pixels do not see some of them
-    assert ssimulacra2_chroma(sampling).min() > 0.05
+    assert ms_ssim_sensitivity(pyramid(small), pyramid(small)).by_block()[1].shape == (3, 64)
 
 
 def test_errors_cost_more_where_the_image_is_smooth() -> None:

@@ -250,16 +250,34 @@ def test_a_file_that_mozjpeg_makes_no_smaller_keeps_its_own_scans() -> None:
     assert recode(tiny[:2] + b"\xff\xfe\x00\x06made" + tiny[2:] + b"thumbnail") == tiny
 
 
+@pytest.mark.parametrize("kind", ["CMYK", "YCCK", "RGB"])
+def test_recoded_files_keep_colours_that_are_not_ycbcr(kind: str) -> None:
+    if kind == "RGB":
+        data = saved(photo(120, 160), keep_rgb=True)
+    else:
+        stream = io.BytesIO()
+        Image.fromarray(photo(120, 160)).convert("CMYK").save(stream, "JPEG", quality=80)
+        data = stream.getvalue()
+        if kind == "YCCK":  # the last byte of Adobe's marker says so
+            at = data.index(b"Adobe") + 11
+            data = data[:at] + b"\x02" + data[at + 1 :]
+    comment = b"\xff\xfe\x00\x06made"
+    recoded = recode(data, segments=comment)
+    assert len(recoded) < len(data)
+    with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(recoded)) as after:
+        assert after.mode == before.mode
+        assert after.info["comment"] == b"made"
+        np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
+    np.testing.assert_array_equal(imagecodecs.jpeg8_decode(recoded), imagecodecs.jpeg8_decode(data))
+
+
 def test_files_that_cannot_be_recoded_are_reported_in_one_line() -> None:
     good = saved(photo(), subsampling="4:2:2")
-    cmyk = io.BytesIO()
-    Image.new("CMYK", (8, 8)).save(cmyk, "JPEG")
     table = good[good.index(b"\xff\xdb") :][: 2 + 67]
     cases = {
         "is not a JPEG": b"\x89PNG\r\n",
         "breaks off": good[:-2],
-        "CMYK": cmyk.getvalue(),
-        "RGB": saved(photo(), keep_rgb=True),
+        "arithmetic-coded": good.replace(b"\xff\xc0", b"\xff\xc9"),
         "mozjpeg cannot read": resampled(good, 0x00),
         "between scans": good[: good.index(b"\xff\xda")] + b"\xff\xda\x00\x02" + table + b"\xff\xd9",
     }

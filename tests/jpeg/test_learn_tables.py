@@ -114,3 +114,28 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     assert (grey.exit_code, "holds grey photographs only" in grey.output) == (2, True)
     unknown = CliRunner().invoke(app, [str(tmp_path), "--tune", "lpips"])
     assert (unknown.exit_code, "tune 'lpips' is unknown" in unknown.output) == (2, True)
+
+
+def test_decoded_jpegs_are_left_out_of_learning_and_reported(tmp_path: Path) -> None:
+    from typer import Typer
+
+    app = Typer()
+    app.command()(learning.main)
+    rng = np.random.default_rng(0)
+    image = np.full((256, 256, 3), 120.0)
+    for octave in range(1, 8):
+        coarse = rng.normal(0, 14, (2**octave, 2**octave)).astype(np.float32)
+        image += np.asarray(Image.fromarray(coarse).resize((256, 256), 3))[..., None]
+    lossless = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(lossless).save(tmp_path / "photo.jpg", quality=75)
+    jpeg = tmp_path / "photos" / "decoded.png"
+    jpeg.parent.mkdir()
+    Image.open(tmp_path / "photo.jpg").save(jpeg)
+    refused = CliRunner().invoke(app, [str(jpeg.parent), "--out", str(tmp_path / "out.json")])
+    assert refused.exit_code == 2
+    assert f"{jpeg}: is left out, a decoded JPEG" in refused.output
+    assert "all photographs are decoded JPEGs; take lossless sources, or halve them" in refused.output
+    assert not (tmp_path / "out.json").exists()
+    kept = learning.without_lattice({jpeg: np.asarray(Image.open(jpeg)), Path("lossless.png"): lossless})
+    assert len(kept) == 1
+    assert kept[0] is lossless

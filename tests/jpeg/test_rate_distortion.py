@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from blemish.jpeg import prices as pricing
 from blemish.jpeg import rate_distortion as selection
+from blemish.jpeg.chroma import halved_for_upsampling
 from blemish.jpeg.coefficients import Sampling
-from blemish.jpeg.distortion import TUNES, Tune, ssimulacra2_chroma
+from blemish.jpeg.distortion import TUNES, Tune
 from blemish.jpeg.entropy import image_bits
 from blemish.jpeg.file import to_bytes
 from blemish.jpeg.rate_distortion import Chosen, CoefficientImage, assemble, decoded_plane, prepare, select
 from blemish.jpeg.tables import Tables
 from blemish.jpeg.transform import planes_of
+from blemish.jpeg.tuning import TUNINGS, fixed_chroma
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -33,7 +37,9 @@ def flat_tables(step: float, lam: float) -> Tables:
 
 def test_decoding_inverts_the_transform() -> None:
     image = prepare(photograph(20, 30), "4:2:0")
-    for component, plane in zip(image.components, planes_of(photograph(20, 30), "4:2:0"), strict=True):
+    y, *chroma = planes_of(photograph(20, 30), "4:4:4")
+    planes = (y, *map(halved_for_upsampling, chroma))
+    for component, plane in zip(image.components, planes, strict=True):
         levels = np.round(component.dct * 16).astype(np.int16)
         assert decoded_plane(levels, np.full(64, 1 / 16), component) == pytest.approx(plane, abs=0.2)
 
@@ -52,7 +58,7 @@ def test_results_do_not_depend_on_strips(
 
     whole, of_whole = choose()
     monkeypatch.setattr(selection, "_PIXELS_AT_ONCE", 1)  # an MCU row each
-    monkeypatch.setattr(selection, "_BLOCKS_AT_ONCE", 7)
+    monkeypatch.setattr(pricing, "_BLOCKS_AT_ONCE", 7)
     strips, of_strips = choose()
     np.testing.assert_array_equal(whole.luma, strips.luma)
     for one, other in zip(whole.components, strips.components, strict=True):
@@ -97,6 +103,39 @@ def test_luma_makes_up_for_what_chroma_loses(monkeypatch: pytest.MonkeyPatch) ->
     assert with_it < 0.95 * squared_error()
 
 
+def test_chroma_makes_up_for_what_luma_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth = photograph(64, 64).astype(np.float32)
+    pixels = np.asarray(Image.fromarray(smooth.astype(np.uint8)).resize((128, 128), 3))
+    image = prepare(pixels, "4:4:4")
+    tables = Tables(np.full(64, 60.0), np.full(64, 2.0), 1.0)
+
+    def squared_error() -> float:
+        data = to_bytes(assemble(image, select(image, tables, "psnr"), tables))
+        decoded = np.asarray(Image.open(io.BytesIO(data)), np.float64)
+        return float(((decoded - pixels) ** 2).mean())
+
+    with_it = squared_error()
+    monkeypatch.setattr(selection, "TO_CHROMA", np.zeros(2))
+    assert with_it < 0.95 * squared_error()
+
+
+def test_compensation_is_as_strong_as_the_share_that_asks_for_it() -> None:
+    """Where SSIMULACRA2 has all of the price, luma stays where it is; where it has none, it goes all the way."""
+    image = prepare(photograph(96, 112), "4:2:0")
+    tables = flat_tables(20, 45.0)
+    shifts = {}
+    for own in (0.0, 1.0, 1e6):
+        mixed = replace(
+            TUNINGS["balanced"], squared=1.0, ms_ssim=0.0, chroma_squared=1.0, chroma_ms_ssim=0.0,
+            ssimulacra2=own, luma_scales=(1.0,) * 5, chroma_scales=((0.0,) * 5,) * 2, compensation=1.0,
+        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as monkey:
+            monkey.setitem(TUNINGS, "balanced", mixed)
+            luma = select(image, tables, "balanced")[0]
+        shifts[own] = float(np.abs(luma.target - image.components[0].dct).mean())
+    assert shifts[0.0] > 1.3 * shifts[1.0] > 100 * shifts[1e6]
+
+
 def test_weights_of_different_images_are_on_one_scale() -> None:
     for seed, tune in ((0, "ms-ssim"), (1, "ms-ssim"), (0, "balanced"), (1, "ssimulacra2")):
         image = prepare(photograph(96, 112, seed), "4:2:0")
@@ -119,8 +158,8 @@ def test_for_ssimulacra2_luma_stays_and_chroma_has_prices_of_its_own(sampling: S
     tables = flat_tables(20, 45.0)
     luma, cb, cr = select(image, tables, "ssimulacra2")
     assert luma.target is image.components[0].dct
-    for plane in (cb, cr):
-        ratio = plane.weights / ssimulacra2_chroma(sampling)
+    for plane, own in zip((cb, cr), fixed_chroma(TUNINGS["ssimulacra2"], sampling)[1:], strict=True):
+        ratio = plane.weights / own
         assert ratio == pytest.approx(ratio[0, 0], rel=1e-5)  # the same in each block, flat or rough
     importance = np.ones(image.components[0].blocks, np.float32)
     importance[:4, :4] = 9

@@ -5,6 +5,7 @@ import os
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -225,18 +226,14 @@ def refusals(folder: Path) -> dict[str, Path]:
         paths[words] = folder / f"{number}.png"
         paths[words].write_bytes(data)
     deep = np.full((4, 4), 40_000, np.uint16)
-    Image.new("CMYK", (4, 4)).save(folder / "cmyk.jpg")
-    Image.fromarray(deep).save(folder / "grey16.png")
-    tifffile.imwrite(folder / "rgb16.tif", np.stack([deep] * 3, 2), photometric="rgb")
+    tifffile.imwrite(folder / "pages16.tif", np.stack([deep] * 2), photometric="minisblack")
     tifffile.imwrite(folder / "float.tif", deep.astype(np.float32) / 65535)
     (folder / "rgb16.ppm").write_bytes(b"P6 1 1 65535\n" + b"\x10\x20" * 3)
     Image.new("L", (65_501, 1)).save(folder / "long.png")
     Image.new("LAB", (4, 4)).save(folder / "lab.tif")
     (folder / "folder").mkdir()
     return paths | {
-        "CMYK": folder / "cmyk.jpg",
-        "more than 8 bits": folder / "grey16.png",
-        "more than 8 bits a channel": folder / "rgb16.tif",
+        "more than 8 bits a channel": folder / "pages16.tif",
         "more than 8 bits a channel, ": folder / "float.tif",
         "more than 8 bits a": folder / "rgb16.ppm",
         "65501": folder / "long.png",
@@ -257,12 +254,75 @@ def test_refusals_name_the_file_and_the_remedy_in_one_line(tmp_path: Path) -> No
         assert "\n" not in line
 
 
-def test_16_bits_of_colour_in_a_png_are_refused(tmp_path: Path) -> None:
-    import imagecodecs
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_a_channel_are_rounded_to_8_with_a_notice(tmp_path: Path, name: str, channels: int) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 5, channels), dtype=np.uint16).squeeze()
+    if name == "a.png":
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(deep))
+    else:
+        tifffile.imwrite(tmp_path / name, deep, photometric="rgb" if channels == 3 else "minisblack")
+    source = read_source(tmp_path / name)
+    np.testing.assert_array_equal(source.pixels, np.rint(deep / 257).astype(np.uint8))
+    assert source.notices == (
+        f"{tmp_path / name}: holds 16 bits a channel; rounded to 8, the most that a JPEG holds",
+    )
 
-    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(np.full((3, 4, 3), 40_000, np.uint16)))
-    with pytest.raises(ImageError, match="more than 8 bits"):
-        read_source(tmp_path / "a.png")
+
+def test_16_bits_with_alpha_are_composed_over_white_and_keep_their_metadata(tmp_path: Path) -> None:
+    deep = np.zeros((1, 2, 4), np.uint16)
+    deep[0, 0] = 257 * 100
+    deep[0, 0, 3] = 65535
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(deep))
+    assert read_source(tmp_path / "a.png").pixels.tolist() == [[[100] * 3, [255] * 3]]
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "b.png", dpi=(300, 300))
+    assert as_jpeg(np.zeros((8, 8, 3), np.uint8), read_source(tmp_path / "b.png").segments).info["dpi"] == (
+        300,
+        300,
+    )
+
+
+def test_cmyk_becomes_srgb_with_a_notice(tmp_path: Path) -> None:
+    cmyk = Image.new("CMYK", (16, 16), (255, 0, 0, 51))
+    cmyk.save(tmp_path / "a.tif")
+    source = read_source(tmp_path / "a.tif")
+    assert source.pixels[0, 0].tolist() == [0, 204, 204]
+    assert "is CMYK; converted to sRGB without a colour profile" in source.notices[0]
+    cmyk.save(tmp_path / "b.jpg", quality=100)
+    np.testing.assert_allclose(read_source(tmp_path / "b.jpg").pixels[0, 0], [0, 204, 204], atol=4)
+
+
+def test_cmyk_goes_by_its_own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cmyk = Image.new("CMYK", (16, 16), (255, 0, 0, 51))
+    # A profile of CMYK cannot be made here: what is handed to the colour management is checked instead.
+    asked = []
+
+    def convert(image: Image.Image, before: object, after: object, **options: object) -> Image.Image:
+        asked.append((image.mode, options["outputMode"]))
+        return Image.new("RGB", image.size, (1, 2, 3))
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+    cmyk.save(tmp_path / "a.jpg", icc_profile=SRGB)
+    source = read_source(tmp_path / "a.jpg")
+    assert asked == [("CMYK", "RGB")]
+    assert source.pixels[0, 0].tolist() == [1, 2, 3]
+    assert source.notices == (f"{tmp_path / 'a.jpg'}: is CMYK; converted to sRGB by its colour profile",)
+    assert SRGB not in source.segments
+    monkeypatch.undo()  # and the profile is of other channels: the plain formula
+    assert "without a colour profile" in read_source(tmp_path / "a.jpg").notices[0]
+
+
+def test_a_jpegs_other_metadata_are_kept(tmp_path: Path) -> None:
+    iptc = b"\xff\xed\x00\x1cPhotoshop 3.0\0copyright me"
+    manifest = b"\xff\xeb\x00\x10JP\0\1\0\0\0\1jumb.."
+    Image.fromarray(colours(16, 16)).save(tmp_path / "a.jpg", comment=b"hello")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + manifest + iptc + data[2:])
+    segments = read_source(tmp_path / "a.jpg").segments
+    assert iptc in segments
+    assert manifest in segments
+    assert segments.count(b"hello") == 1
+    assert read_source(tmp_path / "a.jpg", keep_metadata=False).segments == b""
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def encode(
     ] = None,
     sampling: Annotated[
         Literal["4:4:4", "4:2:0"] | None,
-        typer.Option(help="Chroma at full size, or at half the width and height; by default 4:2:0."),
+        typer.Option(
+            help="Chroma at full size, or at half the width and height; by default as in a JPEG, else by image."
+        ),
     ] = None,
     protect: Annotated[
         Path | None,
@@ -75,7 +77,8 @@ def encode(
     keep_metadata: Annotated[
         bool,
         typer.Option(
-            "--keep-metadata/--drop-metadata", help="EXIF, XMP, colour profile, comment, pixel density."
+            "--keep-metadata/--drop-metadata",
+            help="EXIF, XMP, colour profile, comment, pixel density; of a JPEG all others too (IPTC, C2PA).",
         ),
     ] = True,
     lossless: Annotated[
@@ -93,7 +96,8 @@ def encode(
 ) -> None:
     """Encode images as smaller standard JPEG files; finished files are not encoded again.
 
-    Finished files are listed in blemish-jpeg.jsonl, beside them. A JPEG never gets larger.
+    Finished files are listed in blemish-jpeg.jsonl, beside them. No file gets larger: one whose JPEG would is kept as it
+    is. Of a JPEG the lossless recoding is always tried, and taken where it is no larger.
 
     With `--protect`, errors count 4 times where the detector's anomaly map reaches the pixel threshold, and a
     quarter where it is 0. A target is met, and bits move. At a quality, other regions get fewer bits and the regions
@@ -129,6 +133,8 @@ def encode(
             overwrite=overwrite,
             observer=observer,
         )
+    for line in batch.passed_over:
+        say(line, err=True)
     if as_json:
         print_json([file.model_dump(mode="json", exclude={"settings"}) for file in batch.files])
     else:

@@ -37,8 +37,14 @@ def find_images(source: str | Path, good: str | None = None, *, with_masks: bool
     return look_for_images(source, good, with_masks=with_masks).items
 
 
-def look_for_images(source: str | Path, good: str | None = None, *, with_masks: bool = False) -> FoundImages:
-    """:func:`find_images`, with what was passed over."""
+def look_for_images(
+    source: str | Path,
+    good: str | None = None,
+    *,
+    with_masks: bool = False,
+    also: frozenset[str] = frozenset(),
+) -> FoundImages:
+    """:func:`find_images`, with what was passed over; ``also``: suffixes to take in a folder beside the usual ones."""
     source = Path(source)
     try:
         is_folder = source.is_dir()
@@ -46,7 +52,7 @@ def look_for_images(source: str | Path, good: str | None = None, *, with_masks: 
         raise FileError(source, f"cannot be read ({error.strerror})", "check the path") from error
     if is_folder:
         refuse_root(source, good)
-        return search(source, with_masks=with_masks)
+        return search(source, with_masks=with_masks, also=also)
     if source.suffix.lower() == ".csv":
         return FoundImages(read_list(source, good))
     if not source.exists():

@@ -106,12 +106,13 @@ class FoundImages:
         return lines
 
 
-def search(folder: Path, *, with_masks: bool = False) -> FoundImages:
+def search(folder: Path, *, with_masks: bool = False, also: frozenset[str] = frozenset()) -> FoundImages:
     """All images in ``folder`` and the folders below it; hidden files and folders are passed over.
 
     Parameters
     ----------
     with_masks: whether masks that lie beside their images are images too.
+    also: suffixes of images that the caller reads, in lower case, beside the usual ones.
 
     Raises
     ------
@@ -127,11 +128,11 @@ def search(folder: Path, *, with_masks: bool = False) -> FoundImages:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths.extend(Path(here, name) for name in files if is_image_name(name))
+        paths.extend(Path(here, name) for name in files if is_image_name(name, also))
         passed_over.update(
             suffix
             for name in files
-            if not name.startswith(".") and (suffix := PurePath(name).suffix.lower()) in PASSED_OVER
+            if not name.startswith(".") and (suffix := PurePath(name).suffix.lower()) in PASSED_OVER - also
         )
     masks = set() if with_masks else _masks_beside(paths)
     items = [
@@ -142,7 +143,7 @@ def search(folder: Path, *, with_masks: bool = False) -> FoundImages:
     if not items:
         others = FoundImages([], passed_over, tuple(sorted(masks))).notices()
         more = f" ({others[0]})" if others else ""
-        raise FileError(folder, f"holds no image ({suffixes()}){more}", "name a folder with images")
+        raise FileError(folder, f"holds no image ({suffixes(also)}){more}", "name a folder with images")
     return FoundImages(items, passed_over, tuple(sorted(masks)))
 
 
@@ -192,14 +193,14 @@ def _masks_beside(paths: Sequence[Path]) -> set[Path]:
     return masks
 
 
-def suffixes() -> str:
+def suffixes(also: frozenset[str] = frozenset()) -> str:
     """Suffixes of the images that are read, in words."""
-    return " ".join(sorted(SUFFIXES))
+    return " ".join(sorted(SUFFIXES | also))
 
 
-def is_image_name(name: str) -> bool:
+def is_image_name(name: str, also: frozenset[str] = frozenset()) -> bool:
     """True if a file of this name is taken for an image."""
-    return not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES | also
 
 
 def listed(folder: Path) -> list[Path]:

@@ -2,13 +2,12 @@
 
 ``psnr`` counts squared errors of R, G and B. ``ms-ssim`` counts what an error takes from MS-SSIM: with
 σ_e² the local variance of the error, 1 - cs = σ_e² / (σ_x² + σ_y² + C2) exactly, so the weights are closed
-form in the local variances of each scale. ``balanced`` adds the two in proportion to the relative change of
-each measure. ``ssimulacra2`` adds them as well, with its own price of each scale and of chroma.
+form in the local variances of each scale. SSIMULACRA2 is taken for the same with other prices of its scales, and
+fixed prices of chroma. :mod:`blemish.jpeg.tuning` says in what proportions a tune adds the three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -28,19 +27,6 @@ TUNES: tuple[Tune, ...] = ("psnr", "ms-ssim", "balanced", "ssimulacra2")
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """β of MS-SSIM's scales, from the finest (Wang, Simoncelli, Bovik 2003, section 3.2)."""
-
-SSIMULACRA2_LUMA = (0.5, 0.0, 3.0, 3.0, 0.0)
-"""Factors of the price of MS-SSIM at each scale of luma.
-
-SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the
-worst places of scale 0. These numbers and the following ones did best on photographs.
-"""
-
-SSIMULACRA2_CHROMA = (0.1, 0.1, 0.5, 1.0, 3.3)
-"""The price of the squared error of chroma at each scale, that of luma's at full size being 1.
-
-Errors as wide as several blocks count most: SSIMULACRA2 looks at blue at scales 3 and 4 only.
-"""
 
 C1 = (0.01 * 255) ** 2
 C2 = (0.03 * 255) ** 2
@@ -176,18 +162,6 @@ def pyramid(plane: Floats) -> list[Floats]:
     return scales
 
 
-@lru_cache(maxsize=2)
-def ssimulacra2_chroma(sampling: Sampling) -> Floats:
-    """(64,) in zigzag order: the price in ``ssimulacra2`` of a squared error of a chroma coefficient.
-
-    An error's variance at a scale is a mean over pixels of which there are a quarter as many as at the one before.
-    """
-    variance, _ = scale_responses(2 if sampling == "4:2:0" else 1)
-    per_pixel = np.multiply(SSIMULACRA2_CHROMA, 4.0 ** np.arange(len(SSIMULACRA2_CHROMA)))
-    prices: Floats = (per_pixel @ variance).astype(np.float32)
-    return prices
-
-
 @dataclass(frozen=True)
 class Sensitivity:
     """The price in 1 - MS-SSIM of the error's variance at each scale, by luma block.
@@ -200,22 +174,19 @@ class Sensitivity:
     luminance: Floats
     loss: float
 
-    def rescaled(self, factors: Sequence[float]) -> Sensitivity:
-        """The same with the prices of each scale, from the finest, multiplied by a factor."""
-        by_scale = np.array(factors, np.float32)
-        return Sensitivity(
-            self.prices * by_scale[: self.prices.shape[2]], self.luminance * by_scale[-1], self.loss
-        )
+    def by_block(self, factor: int = 1) -> tuple[Floats, Floats]:
+        """The factors whose product is :meth:`weights`: by block, (N, scales + 1), and by coefficient, (scales + 1, 64).
 
-    def weights(self, factor: int = 1) -> Floats:
-        """The price of a squared error by block and coefficient, (N, 64) in zigzag order.
-
-        ``factor`` is 1 for planes of full size, 2 for those halved each way.
+        ``factor`` is 1 for planes of full size, 2 for those halved each way. The last of the scales + 1 is luminance.
         """
         variance, mean = scale_responses(factor)
         prices = np.dstack([self.prices, self.luminance])  # (rows, columns, scales + 1)
         responses = np.vstack([variance[: prices.shape[2] - 1], mean[-1]])
-        return multiplied(pooled(prices, factor).reshape(-1, len(responses)), responses)
+        return pooled(prices, factor).reshape(-1, len(responses)), responses
+
+    def weights(self, factor: int = 1) -> Floats:
+        """The price of a squared error by block and coefficient, (N, 64) in zigzag order."""
+        return multiplied(*self.by_block(factor))
 
 
 def pooled(values: Floats, factor: int) -> Floats:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from blemish.errors import UsageError, nearest
 from blemish.jpeg.coefficients import Coefficients, Sampling
 from blemish.jpeg.distortion import TUNES, Tune, luma_ssim
 from blemish.jpeg.file import to_bytes
-from blemish.jpeg.rate_distortion import assemble, check_importance, prepare, select
+from blemish.jpeg.rate_distortion import CoefficientImage, assemble, check_importance, prepare, select
 from blemish.jpeg.rate_targets import check_rate_targets
 from blemish.jpeg.source_image import decode
 from blemish.jpeg.tables import read_ladder, shipped_ladder
@@ -27,6 +28,11 @@ DEFAULT_QUALITY = 75.0
 
 _MOST_TRIES = 16
 _FIRST_QUALITY = 50.0
+
+_WORTH_A_TRY = 0.03
+"""The share of what a 4:2:0 file costs that halving chroma has lost, from which 4:4:4 is tried; it is better from about
+twice that share on.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Encoder:
         target_bpp: float | None = None,
         target_ssim: float | None = None,
         tune: Tune = "balanced",
-        sampling: Sampling = "4:2:0",
+        sampling: Sampling | Literal["auto"] = "4:2:0",
         segments: bytes = b"",
         importance: NDArray[np.float32] | None = None,
     ) -> Encoded:
@@ -92,7 +98,7 @@ class Encoder:
         target_bpp: bits per pixel of the whole file, segments included, met within 1 %.
         target_ssim: SSIM of luma after decoding, met within 1 % of 1 - SSIM.
         tune: the measure that is to be best at a given size.
-        sampling: of chroma; grey images have none.
+        sampling: of chroma; grey images have none. "auto" takes 4:4:4 where it costs less than what 4:2:0 loses.
         segments: APPn and COM markers to be put into the file.
         importance: (ceil(H / 8), ceil(W / 8)), above 0: weight of the errors in each block, 1 by default.
 
@@ -107,13 +113,32 @@ class Encoder:
             pixels of another type or shape, or an importance of another shape.
         """
         _check(tune, sampling)
-        image = prepare(pixels, sampling)
+        image = prepare(pixels, "4:2:0" if sampling == "auto" else sampling)
+        choosing = sampling == "auto" and len(image.components) > 1
         if importance is not None:
             check_importance(importance, image)
 
-        def at(chosen: float) -> Encoded:
+        def made(image: CoefficientImage, chosen: float) -> tuple[Encoded, float, float]:
+            """A file, the price of its errors and bits, and of what halving chroma has lost."""
             tables = self.ladder.at(chosen, tune, image.sampling)
-            return encoded(assemble(image, select(image, tables, tune, importance), tables), chosen, segments)
+            planes = select(image, tables, tune, importance)
+            found = encoded(assemble(image, planes, tables), chosen, segments)
+            if not choosing:
+                return found, 0.0, 0.0
+            price = 8 * len(found.data) * tables.lam + planes[0].distortion(tables.luma)
+            price += sum(plane.distortion(tables.chroma) for plane in planes[1:])
+            return found, price, sum(plane.lost for plane in planes)
+
+        full: list[CoefficientImage] = []
+
+        def at(chosen: float) -> Encoded:
+            halved, price, lost = made(image, chosen)
+            if lost <= _WORTH_A_TRY * price:
+                return halved
+            if not full:
+                full.append(prepare(pixels, "4:4:4"))
+            larger, its_price, _ = made(full[0], chosen)
+            return larger if its_price < price else halved
 
         return encode_to_target(
             at,
@@ -179,7 +204,7 @@ def encode_to_target(
 def _check(tune: str, sampling: str) -> None:
     if tune not in TUNES:
         raise UsageError(f"tune '{tune}' is unknown; {nearest(tune, TUNES)}")
-    if sampling not in ("4:4:4", "4:2:0"):
+    if sampling not in ("4:4:4", "4:2:0", "auto"):
         raise UsageError(f"sampling '{sampling}' is unknown; there are 4:4:4 and 4:2:0")
 
 

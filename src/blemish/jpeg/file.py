@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,30 +15,26 @@ from blemish.errors import ImageError, UsageError
 from blemish.extras import explain_missing
 from blemish.jpeg.coefficients import Coefficients, Plane, Sampling
 from blemish.jpeg.native_process import NativeCodeError, optimise
+from blemish.jpeg.segments import (
+    APP0,
+    APP14,
+    DQT,
+    FRAMES,
+    METADATA,
+    RESAVE,
+    SOI,
+    SOS,
+    Segment,
+    check_metadata,
+    segments_of,
+    walk,
+)
 from blemish.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from blemish.storage.leftovers import temporary_folder, temporary_prefix
 
-_SOI = b"\xff\xd8"
-_EOI, _SOS, _DQT, _APP0, _APP14 = 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
-_METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})  # APPn and COM
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: all but DHT, JPG and DAC
 _READABLE = {0xC0, 0xC1, 0xC2}  # Huffman-coded: baseline, extended, progressive
 
-# The next marker that has a length, or EOI; neither stuffing nor restarts nor fill bytes (T.81, B.1.1).
-_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-
-_RESAVE = "save it again from its source, or remove it"
 _CONVERT = "save it as an 8-bit grey or YCbCr JPEG of 4:4:4 or 4:2:0"
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """``data[start:end]`` is a marker with its parameters; ``payload`` is what follows the length."""
-
-    marker: int
-    start: int
-    end: int
-    payload: bytes
 
 
 def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
@@ -74,22 +68,23 @@ def to_bytes(coefficients: Coefficients, *, segments: bytes = b"") -> bytes:
     with explain_missing():
         import mozjpeg_lossless_optimization
 
-    _check_metadata(segments)
+    check_metadata(segments)
     baseline = _baseline(coefficients)
     progressive: bytes = mozjpeg_lossless_optimization.optimize(baseline)
     smaller = min(baseline, progressive, key=len)
-    header = next(_walk(smaller))  # the JFIF APP0, which libjpeg always writes
+    header = next(walk(smaller))  # the JFIF APP0, which libjpeg always writes
     return _joined(smaller[header.start : header.end], segments, smaller[header.end :])
 
 
 def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data") -> bytes:
     """The same coefficients and tables, of any sampling, in a file that mozjpeg has made smaller where it can.
 
-    Its own metadata is left out for ``segments``; images after the first, and what else follows it, too.
+    Its own metadata is left out for ``segments``; images after the first, and what else follows it, too. Adobe's
+    marker stays where colours other than YCbCr are read by it.
 
     Parameters
     ----------
-    data: the whole file, of a kind that :func:`from_bytes` reads but for its sampling.
+    data: the whole file, of a kind that :func:`from_bytes` reads but for its sampling and colours: CMYK and RGB too.
     segments: as for :func:`to_bytes`.
     name: what errors call the file.
 
@@ -98,35 +93,39 @@ def recode(data: bytes, *, segments: bytes = b"", name: str | Path = "JPEG data"
     UsageError
         ``segments`` is something else.
     ImageError
-        Not a JPEG, damaged, or of another kind: CMYK, RGB, 12 bits, arithmetic coding.
+        Not a JPEG, damaged, or of another kind: 12 bits, arithmetic coding.
     MissingExtraError
         mozjpeg-lossless-optimization is not installed.
     """
     with explain_missing():
         import mozjpeg_lossless_optimization  # noqa: F401 (in this process, to say when it is missing)
 
-    _check_metadata(segments)
-    found = _segments(data, name)
+    check_metadata(segments)
+    found = segments_of(data, name)
     try:
-        _check_kind(found, MAX_PIXELS)
+        frame = _check_kind(found, MAX_PIXELS, any_colours=True)
     except ValueError as error:
-        raise ImageError(name, str(error), "save it as an 8-bit grey or YCbCr JPEG") from error
-    bare = _without_metadata(data, found)
+        raise ImageError(name, str(error), "save it as an 8-bit JPEG, baseline or progressive") from error
+    jfif = frame[5] == 1 or (frame[5] == 3 and not _is_rgb(found, frame[6::3]))
+    bare = _without_metadata(data, found, keep=frozenset() if jfif else frozenset({APP14}))
     try:
         optimised = optimise(bare)
     except NativeCodeError as error:
         raise ImageError(
-            name, f"is damaged: mozjpeg cannot read its coefficients ({error})", _RESAVE
+            name, f"is damaged: mozjpeg cannot read its coefficients ({error})", RESAVE
         ) from None
-    header = next(_walk(optimised))
-    smaller = min(bare[len(_SOI) :], optimised[header.end :], key=len)
+    if not jfif:  # no JFIF header, which would make YCbCr of RGB
+        smaller = min(bare, optimised, key=len)
+        return b"".join((SOI, segments, smaller[len(SOI) :]))
+    header = next(walk(optimised))
+    smaller = min(bare[len(SOI) :], optimised[header.end :], key=len)
     return _joined(optimised[header.start : header.end], segments, smaller)
 
 
 def _joined(header: bytes, segments: bytes, rest: bytes) -> bytes:
     """A file of a JFIF header, unless ``segments`` begin with one, the segments, and tables and scans."""
-    own = b"" if segments[1:2] == bytes([_APP0]) else header
-    return b"".join((_SOI, own, segments, rest))
+    own = b"" if segments[1:2] == bytes([APP0]) else header
+    return b"".join((SOI, own, segments, rest))
 
 
 def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int = MAX_PIXELS) -> Coefficients:
@@ -147,7 +146,7 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
     MissingExtraError
         jpeglib is not installed.
     """
-    found = _segments(data, name)
+    found = segments_of(data, name)
     try:
         sampling = _sampling(_check_kind(found, max_pixels))
         return _read(_without_metadata(data, found), sampling)
@@ -156,7 +155,7 @@ def from_bytes(data: bytes, *, name: str | Path = "JPEG data", max_pixels: int =
     except UsageError as error:
         raise ImageError(name, f"cannot be used ({error})", _CONVERT) from error
     except _Unreadable as error:
-        raise ImageError(name, "is damaged: libjpeg cannot read its coefficients", _RESAVE) from error
+        raise ImageError(name, "is damaged: libjpeg cannot read its coefficients", RESAVE) from error
 
 
 def _baseline(coefficients: Coefficients) -> bytes:
@@ -210,10 +209,10 @@ def temporary_image() -> Iterator[Path]:
 def _numbered_from_one(data: bytes) -> bytes:
     """Give the components the numbers that JFIF asks for, 1, 2, 3; jpeglib writes 0, 1, 2."""
     numbered = bytearray(data)
-    for segment in _walk(data):
-        if segment.marker in _FRAMES:
+    for segment in walk(data):
+        if segment.marker in FRAMES:
             first, step = segment.start + 10, 3
-        elif segment.marker == _SOS:
+        elif segment.marker == SOS:
             first, step = segment.start + 5, 2
         else:
             continue
@@ -222,57 +221,17 @@ def _numbered_from_one(data: bytes) -> bytes:
     return bytes(numbered)
 
 
-def _walk(data: bytes) -> Iterator[_Segment]:
-    """All segments from SOI to EOI, stepping over the entropy-coded data; ValueError where they break off."""
-    if not data.startswith(_SOI):
-        raise ValueError("it does not start as a JPEG does")
-    position = 2
-    while True:
-        match = _MARKER.search(data, position)
-        if match is None:
-            raise ValueError("it breaks off before its end")
-        marker, start, after = data[match.start() + 1], match.start(), match.end()
-        if marker == _EOI:
-            yield _Segment(marker, start, after, b"")
-            return
-        position = after + int.from_bytes(data[after : after + 2], "big")
-        if not after + 2 <= position <= len(data):
-            raise ValueError("it breaks off before its end")
-        yield _Segment(marker, start, position, data[after + 2 : position])
-
-
-def _segments(data: bytes, name: str | Path) -> list[_Segment]:
-    try:
-        return list(_walk(data))
-    except ValueError as error:
-        problem = f"is truncated or damaged ({error})" if data.startswith(_SOI) else "is not a JPEG"
-        raise ImageError(name, problem, _RESAVE) from error
-
-
-def _check_metadata(segments: bytes) -> None:
-    framed = _SOI + segments + b"\xff\xd9"
-    try:
-        *parts, _ = _walk(framed)
-    except ValueError:
-        parts = []
-    whole = b"".join(framed[part.start : part.end] for part in parts) == segments
-    if not whole or any(part.marker not in _METADATA for part in parts):
-        raise UsageError(
-            "segments for a JPEG file have to be whole APPn and COM segments, one after the other"
-        )
-
-
-def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
-    """The frame header of a grey or YCbCr file; ValueError for all others."""
-    frames = [segment for segment in found if segment.marker in _FRAMES]
+def _check_kind(found: list[Segment], max_pixels: int, *, any_colours: bool = False) -> bytes:
+    """The frame header of a grey or YCbCr file, or of one of any colours; ValueError for all others."""
+    frames = [segment for segment in found if segment.marker in FRAMES]
     markers = [segment.marker for segment in found]
-    if len(frames) != 1 or _SOS not in markers:
+    if len(frames) != 1 or SOS not in markers:
         raise ValueError("holds no image, or a hierarchy of them")
     if frames[0].marker not in _READABLE:
         raise ValueError("is a lossless or arithmetic-coded JPEG")
-    if markers.count(_SOS) > MAX_JPEG_SCANS:
-        raise ValueError(f"has {markers.count(_SOS)} scans, more than the {MAX_JPEG_SCANS} allowed")
-    if _DQT in markers[markers.index(_SOS) :]:
+    if markers.count(SOS) > MAX_JPEG_SCANS:
+        raise ValueError(f"has {markers.count(SOS)} scans, more than the {MAX_JPEG_SCANS} allowed")
+    if DQT in markers[markers.index(SOS) :]:
         raise ValueError("changes its tables between scans")
     frame = frames[0].payload
     if len(frame) < 6 or len(frame) != 6 + 3 * frame[5]:
@@ -285,9 +244,9 @@ def _check_kind(found: list[_Segment], max_pixels: int) -> bytes:
         raise ValueError(f"has {width} × {height} pixels")
     if height * width > max_pixels:
         raise ValueError(f"has {width} × {height} pixels, more than the {max_pixels} allowed")
-    if components not in (1, 3):
+    if components not in ((1, 3, 4) if any_colours else (1, 3)):
         raise ValueError(f"has {components} components" + " (CMYK)" * (components == 4))
-    if components == 3 and _is_rgb(found, frame[6::3]):
+    if components == 3 and not any_colours and _is_rgb(found, frame[6::3]):
         raise ValueError("stores RGB instead of YCbCr")
     return frame
 
@@ -305,25 +264,39 @@ def _sampling(frame: bytes) -> Sampling:
     raise ValueError(f"has the chroma sampling {factors}")
 
 
-def _is_rgb(found: list[_Segment], numbers: bytes) -> bool:
+def _is_rgb(found: list[Segment], numbers: bytes) -> bool:
     """True if components are RGB, by libjpeg's rule: the JFIF marker, then Adobe's, then the components' names."""
-    if any(part.marker == _APP0 and part.payload.startswith(b"JFIF\0") for part in found):
+    if any(part.marker == APP0 and part.payload.startswith(b"JFIF\0") for part in found):
         return False
     for part in found:
-        if part.marker == _APP14 and part.payload.startswith(b"Adobe") and len(part.payload) >= 12:
+        if part.marker == APP14 and part.payload.startswith(b"Adobe") and len(part.payload) >= 12:
             return part.payload[11] == 0
     return numbers == b"RGB"
 
 
-def _without_metadata(data: bytes, found: list[_Segment]) -> bytes:
-    """The file from SOI to EOI without APPn and COM, of which jpeglib has room for few."""
+def _without_metadata(data: bytes, found: list[Segment], keep: frozenset[int] = frozenset()) -> bytes:
+    """The file from SOI to EOI without APPn and COM, of which jpeglib has room for few, but for those to ``keep``."""
     pieces, position = [], 0
     for segment in found:
-        if segment.marker in _METADATA:
+        if segment.marker in METADATA - keep:
             pieces.append(data[position : segment.start])
             position = segment.end
     pieces.append(data[position : found[-1].end])
     return b"".join(pieces)
+
+
+def sampling_of(data: bytes, *, name: str | Path = "JPEG data") -> tuple[tuple[int, int], ...]:
+    """(horizontal, vertical) sampling factors of each component of a JPEG file, from its frame header.
+
+    Raises
+    ------
+    ImageError
+        Not a JPEG, or damaged.
+    """
+    for segment in segments_of(data, name):
+        if segment.marker in FRAMES:
+            return tuple((factors >> 4, factors & 15) for factors in segment.payload[7::3])
+    raise ImageError(name, "holds no image", RESAVE)
 
 
 def _read(data: bytes, sampling: Sampling) -> Coefficients:

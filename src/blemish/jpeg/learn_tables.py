@@ -11,7 +11,7 @@ RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from blemish._version import __version__
 from blemish.errors import BlemishError, UsageError
 from blemish.jpeg.distortion import TUNES, Tune
 from blemish.jpeg.entropy import UNZIGZAG, Statistics, plane_statistics
+from blemish.jpeg.lattice import ON_LATTICE, lattice_share
 from blemish.jpeg.rate_distortion import CoefficientImage, prepare, select
 from blemish.jpeg.source_image import read_source
 from blemish.jpeg.tables import SHIPPED, Knot, Ladder, Tables, as_json, read_ladder
@@ -125,6 +126,30 @@ def crop(pixels: NDArray[np.uint8], side: int = CROP) -> NDArray[np.uint8]:
     return pixels[top : top + side, left : left + side]
 
 
+def without_lattice(photographs: Mapping[Path, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The photographs that are no decoded JPEG; of each that is a line is written to standard error.
+
+    Raises
+    ------
+    UsageError
+        All of them are.
+    """
+    kept = []
+    for path, pixels in photographs.items():
+        share = lattice_share(pixels)
+        if share < ON_LATTICE:
+            kept.append(pixels)
+            continue
+        typer.echo(
+            f"{path}: is left out, a decoded JPEG whose quantisation steps would be learned ({share:.0%} of its "
+            "coefficients lie on multiples of one); take its lossless source, or halve it",
+            err=True,
+        )
+    if not kept:
+        raise UsageError("all photographs are decoded JPEGs; take lossless sources, or halve them")
+    return kept
+
+
 def main(
     photos: Annotated[
         Path, typer.Argument(help="Folder of colour photographs, without those to be measured on.")
@@ -133,6 +158,10 @@ def main(
         Path, typer.Option(help="The ladder's file; tunes that are not learned anew stay in it.")
     ] = SHIPPED,
     tune: Annotated[list[str] | None, typer.Option(help="Learn this tune only; may be repeated.")] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(min=1, help="Learn from so many of the photographs, evenly spaced; by default all."),
+    ] = None,
 ) -> None:
     """Learn the quantisation tables of every quality, about two minutes a tune for 18 photographs."""
     try:
@@ -143,10 +172,15 @@ def main(
         files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".png", ".tif", ".tiff"))
         if not files:
             raise UsageError(f"{photos} holds no PNG or TIFF photographs; name a folder that does")
+        if most is not None and most < len(files):
+            files = [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
         sources = [read_source(path).pixels for path in files]
-        images = [prepare(crop(pixels), "4:2:0") for pixels in sources if pixels.ndim == 3]
-        if not images:
+        coloured = {
+            path: crop(pixels) for path, pixels in zip(files, sources, strict=True) if pixels.ndim == 3
+        }
+        if not coloured:
             raise UsageError(f"{photos} holds grey photographs only; add some in colour")
+        images = [prepare(pixels, "4:2:0") for pixels in without_lattice(coloured)]
         tunes = dict(read_ladder(out).tunes) if out.exists() else {}
         for name in chosen:
             tunes[name] = learn_ladder(images, name, report=lambda line: typer.echo(line, err=True))

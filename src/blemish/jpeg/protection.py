@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,7 @@ def encode_protected(
     target_bpp: float | None = None,
     target_ssim: float | None = None,
     tune: Tune = "balanced",
-    sampling: Sampling = "4:2:0",
+    sampling: Sampling | Literal["auto"] = "4:2:0",
     segments: bytes = b"",
 ) -> Encoded:
     """``Encoder.encode`` with the errors in each block weighted by ``importance``, above 0, instead of 1.

@@ -2,13 +2,13 @@
 
 Chroma is chosen first. What it loses is known when luma is chosen, and luma makes up for the part of it that
 R, G and B share: the least squared error of RGB needs the luma error -(g_Y,Cb e_Cb + g_Y,Cr e_Cr) / g_Y,Y,
-g the products of the colour transform (``tuning.COLOUR``). Not so for ``ssimulacra2``: its luma, like JPEG's,
+g the products of the colour transform (``distortion.COLOUR``). Then chroma is chosen once more and makes up for what
+luma loses, as far as halved chroma can, and luma again. SSIMULACRA2 does not ask for that: its luma, like JPEG's,
 hardly holds any chroma.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,27 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.errors import UsageError
+from blemish.jpeg.chroma import HalvedPlane, halved_for_upsampling
 from blemish.jpeg.coefficients import MAX_COEFFICIENT, MAX_SIDE, Coefficients, Plane, Sampling, block_counts
 from blemish.jpeg.distortion import (
     COLOUR,
-    SSIMULACRA2_LUMA,
     Floats,
     Sensitivity,
     Tune,
-    chroma_response,
     ms_ssim_sensitivity,
     pooled,
     pyramid,
-    ssimulacra2_chroma,
     upsample,
 )
 from blemish.jpeg.entropy import UNZIGZAG, ZIGZAG, Blocks, Scan, plane_statistics, scans, symbol_costs
+from blemish.jpeg.prices import Prices, image_prices, pieces
 from blemish.jpeg.tables import Tables, file_table
 from blemish.jpeg.transform import BASIS, RGB_TO_YCC, check_pixels, multiplied, planes_of, tiles
 from blemish.jpeg.trellis import quantise_blocks
+from blemish.jpeg.tuning import TUNINGS, Tuning
 
-SQUARED_SHARE: dict[Tune, float] = {"ms-ssim": 0.0, "balanced": 0.5, "ssimulacra2": 0.3}
-"""The share of squared error; the rest is MS-SSIM's."""
+TO_CHROMA = np.linalg.solve(COLOUR[1:, 1:], COLOUR[1:, 0])
+"""(2,): errors of Cb and Cr that make up for an error of luma of -1, as far as chroma can."""
 
 PASSES = 2
 """Rounds of statistics, code lengths and trellis; a third changes rates by less than 0.1 %."""
@@ -46,8 +46,6 @@ PASSES = 2
 _PIXELS_AT_ONCE = 1 << 16
 """Planes of floats are made in strips of about this size, which stay in the processor's cache."""
 
-_BLOCKS_AT_ONCE = _PIXELS_AT_ONCE // 64
-
 # Products with the 64 numbers of a block: pixels, row by row, to and from coefficients in zigzag order.
 _TO_DCT: Floats = np.ascontiguousarray(BASIS.T[:, ZIGZAG])
 _FROM_DCT: Floats = BASIS[ZIGZAG]
@@ -55,12 +53,16 @@ _FROM_DCT: Floats = BASIS[ZIGZAG]
 
 @dataclass(frozen=True)
 class Component:
-    """One plane before quantisation, of (h, w) pixels: its coefficients, (N, 64) in zigzag order."""
+    """One plane before quantisation, of (h, w) pixels: its coefficients, (N, 64) in zigzag order.
+
+    lost: squared error of the full-size plane that halving has brought.
+    """
 
     shape: tuple[int, int]
     dct: Floats
     blocks: tuple[int, int]
     scan: Scan
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class CoefficientImage:
     sampling: Sampling
     components: tuple[Component, ...]
 
+    @property
+    def factor(self) -> int:
+        """How many times as long as chroma's the sides of luma are."""
+        return 2 if self.sampling == "4:2:0" else 1
+
     @cached_property
     def pyramid(self) -> list[Floats]:
         return pyramid(self.luma)
@@ -82,11 +89,26 @@ class CoefficientImage:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One plane after quantisation: target coefficients, weights and levels, (N, 64) each."""
+    """One plane after quantisation: target coefficients, weights and levels, (N, 64) each.
+
+    lost: the price of what halving has lost.
+    """
 
     target: Floats
     weights: Floats
     levels: Blocks
+    lost: float = 0.0
+
+    def distortion(self, table: NDArray[np.float64]) -> float:
+        """The price of all errors."""
+        q = table.astype(np.float32)
+        total = self.lost
+        for piece in pieces(len(self.levels)):
+            error = self.target[piece] - self.levels[piece] * q
+            error *= error
+            error *= self.weights[piece]
+            total += float(error.sum(dtype=np.float64))
+        return total
 
 
 def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
@@ -109,12 +131,22 @@ def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
     blocks = block_counts(width, height, planes, sampling)
     dcts = [np.empty((rows * columns, 64), np.float32) for rows, columns in blocks]
     luma = np.empty((height, width), np.float32)
+    halves = [HalvedPlane(height, width) for _ in shapes[1:]] if factor == 2 else []
     for strip in _strips(height, width):
-        parts = planes_of(pixels[strip], sampling)
+        parts = planes_of(pixels[strip], "4:4:4")
         luma[strip] = parts[0]
-        for part, dct, (_, columns), size in zip(parts, dcts, blocks, (1, factor, factor), strict=False):
-            _transform(part, dct[strip.start // (8 * size) * columns :])
-    components = map(Component, shapes, dcts, blocks, scans(blocks, sampling))
+        _transform(parts[0], dcts[0][strip.start // 8 * blocks[0][1] :])
+        if halves:
+            for half, part in zip(halves, parts[1:], strict=True):
+                half.add(part, strip.start)
+        else:
+            for part, dct in zip(parts[1:], dcts[1:], strict=True):
+                _transform(part, dct[strip.start // 8 * blocks[0][1] :])
+    lost = [0.0] * planes
+    for index, half in enumerate(halves, 1):
+        plane, lost[index] = half.plane()
+        _transform_plane(plane, dcts[index], blocks[1][1])
+    components = map(Component, shapes, dcts, blocks, scans(blocks, sampling), lost)
     return CoefficientImage(pixels, luma, sampling, tuple(components))
 
 
@@ -130,8 +162,10 @@ def _transform(strip: Floats, dct: Floats) -> None:
     multiplied(blocks, _TO_DCT, out=dct[: len(blocks)])
 
 
-def _pieces(blocks: int) -> Iterator[slice]:
-    return (slice(first, first + _BLOCKS_AT_ONCE) for first in range(0, blocks, _BLOCKS_AT_ONCE))
+def _transform_plane(plane: Floats, dct: Floats, columns: int) -> None:
+    """The coefficients of a whole plane of ``columns`` blocks a row, strip by strip."""
+    for strip in _strips(*plane.shape):
+        _transform(plane[strip], dct[strip.start // 8 * columns :])
 
 
 def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Component) -> Floats:
@@ -152,7 +186,7 @@ def decoded_plane(levels: Blocks, table: NDArray[np.float64], component: Compone
 def _rounded(target: Floats, table: NDArray[np.float64]) -> Blocks:
     levels = np.empty(target.shape, np.int16)
     reciprocal = (1 / table).astype(np.float32)
-    for piece in _pieces(len(target)):
+    for piece in pieces(len(target)):
         scaled = target[piece] * reciprocal
         scaled += np.copysign(np.float32(0.5), scaled)
         levels[piece] = np.clip(scaled, -MAX_COEFFICIENT, MAX_COEFFICIENT)  # truncates towards 0
@@ -193,26 +227,36 @@ def select(
 ) -> tuple[Chosen, ...]:
     """The levels of each plane that cost least, luma first.
 
-    ``importance``, (rows, columns) of luma's blocks, multiplies the prices of all errors in a block.
-    Images with a side of less than 11 pixels, into which no window of MS-SSIM fits, are tuned for PSNR.
+    Chroma and luma are chosen in turn, each with what the other loses in view. ``importance``, (rows, columns) of
+    luma's blocks, multiplies the prices of all errors in a block. Images with a side of less than 11 pixels, into which
+    no window of MS-SSIM fits, are tuned for PSNR.
     """
     luma, *chroma = image.components
+    tuning = TUNINGS[tune if image.pyramid else "psnr"]
     levels = _rounded(luma.dct, tables.luma)
-    if not image.pyramid:
-        tune = "psnr"
-    sensitivity = _sensitivity(image, levels, tables.luma, tune)
-    prices = _prices(luma, levels, tables.luma, sensitivity, tune)
-    target = luma.dct
+    sensitivity = _sensitivity(image, levels, tables.luma, tuning)
+    prices = image_prices(luma.dct, levels, tables.luma, sensitivity, tuning)
+    of_chroma = [_rounded(plane.dct, tables.chroma) for plane in chroma]
     chosen: list[Chosen] = []
-    if chroma:
-        chosen = _select_chroma(image, tables, tune, prices, sensitivity, importance)
-        if tune != "ssimulacra2":
-            target = luma.dct + _compensation(image, chosen, tables.chroma)
+    weights = np.empty(0, np.float32)
     for number in range(PASSES):
-        weights = np.empty(0, np.float32)  # those of the pass before make room
+        del weights  # those of the pass before make room
         if number:
-            sensitivity = _sensitivity(image, levels, tables.luma, tune)
-        weights = _weights(luma, prices, sensitivity, importance, response=np.ones(64, np.float32))
+            sensitivity = _sensitivity(image, levels, tables.luma, tuning)
+        if chroma:
+            error = _luma_error(image, levels, tables.luma) if number and tuning.compensation else None
+            chosen = []  # as above
+            chosen = _select_chroma(image, tables, prices, sensitivity, importance, of_chroma, error)
+            of_chroma = [plane.levels for plane in chosen]
+        if chroma and tuning.compensation:
+            target = _compensation(image, chosen, tables.chroma)
+            weights = prices.of_luma(len(levels), sensitivity, target)
+            target *= np.float32(tuning.compensation)
+            target += luma.dct
+        else:
+            target = luma.dct
+            weights = prices.of_luma(len(levels), sensitivity, None)
+        _multiply(weights, importance)
         [levels] = _trellis([target], [weights], [levels], tables.luma, tables.lam, [luma.scan])
     return (Chosen(target, weights, levels), *chosen)
 
@@ -220,99 +264,52 @@ def select(
 def _select_chroma(
     image: CoefficientImage,
     tables: Tables,
-    tune: Tune,
-    prices: tuple[float, float],
+    prices: Prices,
     sensitivity: Sensitivity | None,
     importance: Floats | None,
+    start: list[Blocks],
+    error: Floats | None,
 ) -> list[Chosen]:
+    """One pass over both planes of chroma; ``error``, (N, 64), is what luma loses, at the size of chroma."""
     planes = image.components[1:]
-    response = chroma_response(image.sampling)
-    if tune == "ssimulacra2":
-        response, sensitivity = ssimulacra2_chroma(image.sampling), None  # luma does not mask chroma
-    factor = 2 if image.sampling == "4:2:0" else 1
-    common = _weights(planes[0], prices, sensitivity, importance, response=response, factor=factor)
-    weights = [common * np.float32(COLOUR[index, index]) for index in (1, 2)]
-    targets = [plane.dct for plane in planes]
+    targets, weights = [], []
+    for index, plane in enumerate(planes):
+        shift = None if error is None else error * np.float32(-TO_CHROMA[index])
+        weights.append(prices.of_chroma(index, len(plane.dct), image.sampling, sensitivity, shift))
+        _multiply(weights[-1], importance, factor=image.factor)
+        if shift is not None:
+            shift *= np.float32(prices.tuning.compensation)
+            shift += plane.dct
+        targets.append(plane.dct if shift is None else shift)
     orders = [plane.scan for plane in planes]
-    levels = [_rounded(target, tables.chroma) for target in targets]
-    for _ in range(PASSES):
-        levels = _trellis(targets, weights, levels, tables.chroma, tables.lam, orders)
-    return [Chosen(*each) for each in zip(targets, weights, levels, strict=True)]
+    levels = _trellis(targets, weights, start, tables.chroma, tables.lam, orders)
+    lost = [prices.of_lost(index, sensitivity) * plane.lost for index, plane in enumerate(planes)]
+    return [Chosen(*each) for each in zip(targets, weights, levels, lost, strict=True)]
 
 
-def _weights(
-    component: Component,
-    prices: tuple[float, float],
-    sensitivity: Sensitivity | None,
-    importance: Floats | None,
-    *,
-    response: Floats,
-    factor: int = 1,
-) -> Floats:
-    """(N, 64): the price of a squared error in each coefficient of a plane whose sides are 1 / ``factor`` of luma's.
-
-    ``response``: (64,), what the price of squared error is multiplied by.
-    """
-    squared = np.float32(prices[0]) * response
-    if sensitivity is None:
-        weights = np.tile(squared, (len(component.dct), 1))
-    else:
-        weights = sensitivity.weights(factor)
-        weights *= np.float32(prices[1])
-        weights += squared
+def _multiply(weights: Floats, importance: Floats | None, factor: int = 1) -> None:
     if importance is not None:
         weights *= pooled(importance[..., None], factor).reshape(-1, 1)
-    return weights
 
 
 def _sensitivity(
-    image: CoefficientImage, levels: Blocks, table: NDArray[np.float64], tune: Tune
+    image: CoefficientImage, levels: Blocks, table: NDArray[np.float64], tuning: Tuning
 ) -> Sensitivity | None:
-    if tune == "psnr":
+    if not (tuning.ms_ssim or tuning.ssimulacra2):
         return None
     decoded = decoded_plane(levels, table, image.components[0])
-    sensitivity = ms_ssim_sensitivity(image.pyramid, pyramid(decoded))
-    return sensitivity.rescaled(SSIMULACRA2_LUMA) if tune == "ssimulacra2" else sensitivity
+    return ms_ssim_sensitivity(image.pyramid, pyramid(decoded))
 
 
-def _prices(
-    luma: Component,
-    levels: Blocks,
-    table: NDArray[np.float64],
-    sensitivity: Sensitivity | None,
-    tune: Tune,
-) -> tuple[float, float]:
-    """Factors of the prices of squared error and of MS-SSIM.
-
-    Where both count, they stand as the relative changes of squared error and of 1 - MS-SSIM. The prices of
-    different images are brought to a geometric mean of 1 over luma's AC coefficients that are not zero: λ
-    then fits the tables of its quality for every image.
-    """
-    if sensitivity is None:
-        return (1.0, 0.0)
-    squared, structural = SQUARED_SHARE[tune], 1.0
-    if squared:
-        energy = _squared_error(luma.dct, levels, table)
-        structural = (1 - squared) * energy / max(sensitivity.loss, 1e-6)
-    weights = sensitivity.weights()
-    total, count = 0.0, 0
-    for piece in _pieces(len(levels)):
-        some = weights[piece, 1:][levels[piece, 1:] != 0]
-        total += float(np.log(squared + structural * some).sum(dtype=np.float64))
-        count += some.size
-    mean = math.exp(total / max(count, 1))
-    return squared / mean, structural / mean
-
-
-def _squared_error(dct: Floats, levels: Blocks, table: NDArray[np.float64]) -> float:
-    """Squared error of all coefficients together."""
-    steps = table.astype(np.float32)
-    total = 0.0
-    for piece in _pieces(len(levels)):
-        error = dct[piece] - levels[piece] * steps
-        error *= error
-        total += float(error.sum(dtype=np.float64))
-    return total
+def _luma_error(image: CoefficientImage, levels: Blocks, table: NDArray[np.float64]) -> Floats:
+    """(N, 64): what luma loses, decoded less original, as coefficients at the size of chroma."""
+    error = decoded_plane(levels, table, image.components[0])
+    error -= image.luma
+    if image.sampling == "4:2:0":
+        error = halved_for_upsampling(error)
+    dct = np.empty_like(image.components[1].dct)
+    _transform_plane(error, dct, image.components[1].blocks[1])
+    return dct
 
 
 def _compensation(image: CoefficientImage, chosen: list[Chosen], table: NDArray[np.float64]) -> Floats:

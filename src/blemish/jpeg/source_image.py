@@ -28,11 +28,14 @@ from blemish.data.opening import (
 )
 from blemish.errors import ImageError
 from blemish.jpeg.coefficients import MAX_SIDE
+from blemish.jpeg.conversions import cmyk_as_rgb, in_8_bits
+from blemish.jpeg.segments import other_metadata
 from blemish.limits import MAX_IMAGE_BYTES, MAX_PIXELS
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOUR = {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr"}
-_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_DEEP_GREY = {"I;16", "I;16B", "I;16L", "I;16N"}
+_DEEP = {"I", "F"} | _DEEP_GREY
 
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
 # TIFF tags that describe the image and not the layout of its file (TIFF 6.0, section 8).
@@ -67,21 +70,23 @@ class SourceImage:
 def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | None = None) -> SourceImage:
     """Read any file that Pillow decodes by itself as the 8-bit grey or RGB image that a JPEG can hold.
 
-    Palettes become RGB; transparency is composed over white, with a notice; of an animation the first frame is
-    taken, with a notice. With metadata kept, the pixels stay as they lie in the file and EXIF gives the orientation; with
-    metadata dropped, or EXIF too long for a JPEG, they are turned upright.
+    Palettes become RGB. With a notice, transparency is composed over white, of an animation the first frame is
+    taken, 16 bits a channel (PNG, TIFF) are rounded to 8, and CMYK becomes sRGB: by its colour profile where it has one.
+    With metadata kept, the pixels stay as they lie in the file and EXIF gives the orientation; with metadata dropped, or
+    EXIF too long for a JPEG, they are turned upright.
 
     Parameters
     ----------
     path: the file.
-    keep_metadata: EXIF, XMP, ICC profile, comment and pixel density go to ``segments``.
+    keep_metadata: EXIF, XMP, ICC profile, comment and pixel density go to ``segments``; of a JPEG all other metadata
+        too (IPTC, C2PA).
     data: its bytes, where they have been read (``file_bytes``).
 
     Raises
     ------
     ImageError
         The file is missing, unreadable, no image, truncated, without pixels, too large for a JPEG or for
-        Pillow's limit on pixels, CMYK, or deeper than 8 bits.
+        Pillow's limit on pixels, or of other values than 8 and 16 bits.
     """
     path = Path(path)
     data = file_bytes(path) if data is None else data
@@ -98,8 +103,9 @@ def read_source(path: str | Path, *, keep_metadata: bool = True, data: bytes | N
             _check(path, image)
             if image.format in ("JPEG", "MPO"):
                 refuse_short_jpeg(path, data, *image.size)
+            deep = image.mode in _DEEP_GREY or _is_deep(image)
             image.load()
-            return _source(path, data, image, keep_metadata)
+            return _source(path, data, image, keep_metadata, deep=deep)
 
 
 @contextmanager
@@ -111,7 +117,7 @@ def _opened_jpeg(data: bytes) -> Iterator[JpegImageFile]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Decode a JPEG file with Pillow to uint8 (H, W) or (H, W, 3); of several images the first.
+    """Decode a JPEG file with Pillow to uint8 (H, W), (H, W, 3) or, of CMYK, (H, W, 4); of several images the first.
 
     Of any size: the limit that Pillow sets itself is for files that others made.
     """
@@ -143,7 +149,7 @@ def metadata_segments(image: Image.Image) -> bytes:
     >>> metadata_segments(image)
     b'\\xff\\xfe\\x00\\x0emade by hand'
     """
-    return b"".join(_metadata(image).values())
+    return b"".join(_metadata(image, grey=image.mode in _GREY).values())
 
 
 def _refuse_short_tiff(data: bytes) -> None:
@@ -160,18 +166,20 @@ def _check(path: Path, image: Image.Image) -> None:
     if max(width, height) > MAX_SIDE:
         problem = f"has {width} × {height} pixels, a JPEG at most {MAX_SIDE} a side"
         raise ImageError(path, problem, "cut it into smaller images")
-    if image.mode == "CMYK":
-        raise ImageError(path, "is CMYK", "convert it to RGB by its colour profile first")
-    if image.mode in _DEEP or _is_deep(image):
-        raise ImageError(
-            path, "holds more than 8 bits a channel, a JPEG 8", "convert it to 8 bits a channel first"
-        )
-    if image.mode not in _GREY | _COLOUR:
+    if image.mode in _DEEP - _DEEP_GREY or (_is_deep(image) and image.format not in ("PNG", "TIFF")):
+        raise _too_deep(path)
+    if image.mode not in _GREY | _COLOUR | _DEEP_GREY | {"CMYK"}:
         raise ImageError(path, f"has the unsupported pixel type {image.mode}", "convert it to RGB first")
 
 
+def _too_deep(path: Path) -> ImageError:
+    return ImageError(
+        path, "holds more than 8 bits a channel, a JPEG 8", "convert it to 8 bits a channel first"
+    )
+
+
 def _is_deep(image: Image.Image) -> bool:
-    """True if Pillow, which has no RGB of 16 bits, would silently cut the values to 8."""
+    """True if Pillow, which has no RGB of 16 bits, would silently cut the values to 8; before it has loaded them."""
     for _, _, _, arguments in getattr(image, "tile", ()):
         words = arguments if isinstance(arguments, tuple) else (arguments,)
         if any(isinstance(word, str) and ";16" in word for word in words):
@@ -181,19 +189,38 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
-def _source(path: Path, data: bytes, image: Image.Image, keep_metadata: bool) -> SourceImage:
+def _source(path: Path, data: bytes, image: Image.Image, keep_metadata: bool, *, deep: bool) -> SourceImage:
     notices = []
-    grey = image.mode in _GREY
-    found = _metadata(image) if keep_metadata else {}
+    flat = image
+    if deep:
+        shallow = in_8_bits(data)
+        if shallow is None:
+            raise _too_deep(path)
+        flat = shallow
+        notices.append(f"{path}: holds 16 bits a channel; rounded to 8, the most that a JPEG holds")
+    elif image.mode == "CMYK":
+        flat, by_profile = cmyk_as_rgb(image)
+        how = (
+            "by its colour profile"
+            if by_profile
+            else "without a colour profile, so colours may look different"
+        )
+        notices.append(f"{path}: is CMYK; converted to sRGB {how}")
+    grey = flat.mode in _GREY
+    found = _metadata(image, grey=grey) if keep_metadata else {}
+    if image.mode == "CMYK":
+        found.pop("colour profile", None)  # it is that of CMYK
+    if keep_metadata and image.format in ("JPEG", "MPO"):
+        found["other metadata"] = other_metadata(data)
     if keep_metadata:
         notices += [
             f"{path}: its {part} does not fit into a JPEG and is left out"
             for part in found
-            if not found[part]
+            if not found[part] and part != "other metadata"
         ]
-    elif "icc_profile" in image.info:
+    elif "icc_profile" in image.info and image.mode != "CMYK":
         notices.append(f"{path}: its colour profile is dropped, so its colours may look different")
-    flat, seen_through = _without_alpha(image)
+    flat, seen_through = _without_alpha(flat)
     if seen_through:
         notices.append(f"{path}: a JPEG holds no transparency; it is composed over white")
     frames = getattr(image, "n_frames", 1)
@@ -227,13 +254,13 @@ def _exif(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
-def _metadata(image: Image.Image) -> dict[str, bytes]:
-    """Segments by the name of the part; empty for a part that does not fit."""
+def _metadata(image: Image.Image, *, grey: bool) -> dict[str, bytes]:
+    """Segments by the name of the part, of a JPEG that is ``grey`` or RGB; empty for a part that does not fit."""
     parts = {
         "pixel density": _jfif(image),
         "EXIF": _exif_segment(image),
         "XMP": _segment(0xE1, _XMP_NAME, image.info.get("xmp")),
-        "colour profile": _icc_segments(image),
+        "colour profile": _icc_segments(image, grey=grey),
         "comment": _segment(0xFE, b"", image.info.get("comment")),
     }
     return {name: segments for name, segments in parts.items() if segments is not None}
@@ -286,13 +313,13 @@ def _exif_of_tiff(tags: Image.Exif) -> bytes | None:
         return None
 
 
-def _icc_segments(image: Image.Image) -> bytes | None:
+def _icc_segments(image: Image.Image, *, grey: bool) -> bytes | None:
     """The ICC profile in APP2 segments (ICC.1:2010, B.4); empty when it is for other channels than the JPEG's."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return None
     chunks = [profile[start : start + _ICC_CHUNK] for start in range(0, len(profile), _ICC_CHUNK)]
-    if len(chunks) > 255 or profile[16:20] != (b"GRAY" if image.mode in _GREY else b"RGB "):
+    if len(chunks) > 255 or profile[16:20] != (b"GRAY" if grey else b"RGB "):
         return b""
     return b"".join(
         _segment(0xE2, b"ICC_PROFILE\0" + bytes((number, len(chunks))), chunk) or b""

@@ -78,6 +78,8 @@ def open_log(home: Path, settings: LogSettings) -> list[logging.Handler]:
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(ConsoleLines())
         console.setLevel(logging.WARNING)
+        # Whoever scans the ports of a network sends nonsense, which is no matter of the console.
+        console.addFilter(lambda record: record.name == LOGGER.name or record.levelno >= logging.ERROR)
         handlers.append(console)
     logging.raiseExceptions = (
         False  # or each line that does not fit on the disk would be a traceback on the console

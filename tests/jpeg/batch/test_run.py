@@ -49,7 +49,7 @@ class StandIn:
         self.asked.append({"tune": tune, "sampling": sampling, **target})
         quality = target.get("quality", 75.0)
         table = np.full((8, 8), max(1, round(100 - quality)), np.uint16)
-        sampling = sampling if pixels.ndim == 3 else "4:4:4"
+        sampling = "4:4:4" if pixels.ndim == 2 else "4:2:0" if sampling == "auto" else sampling
         planes = [Plane(quantise(blocks_dct(p), table), table) for p in planes_of(pixels, sampling)]  # type: ignore[arg-type]
         made = Coefficients(pixels.shape[1], pixels.shape[0], tuple(planes), sampling)  # type: ignore[arg-type]
         data = to_bytes(made, segments=segments)
@@ -179,10 +179,10 @@ def test_settings_reach_the_encoder(folder: Path, tmp_path: Path, encoder: Stand
     assert missed.files[0].notices == (f"{folder / 'a.png'}: out of reach",)
     encode_folder(folder / "a.png", tmp_path / "4", settings=BatchSettings(target_ssim=0.9))
     assert encoder.asked == [
-        {"tune": "balanced", "sampling": "4:2:0"},
-        {"tune": "psnr", "sampling": "4:2:0", "quality": 33},
+        {"tune": "balanced", "sampling": "auto"},
+        {"tune": "psnr", "sampling": "auto", "quality": 33},
         {"tune": "balanced", "sampling": "4:4:4", "target_bpp": 0.5},
-        {"tune": "balanced", "sampling": "4:2:0", "target_ssim": 0.9},
+        {"tune": "balanced", "sampling": "auto", "target_ssim": 0.9},
     ]
 
 
@@ -432,13 +432,13 @@ def test_bad_files_are_a_line_each_and_the_others_go_on(folder: Path, tmp_path: 
     (folder / "empty.png").touch()
     (folder / "half.png").write_bytes((folder / "a.png").read_bytes()[:600])
     (folder / "text.jpg").write_text("no image")
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "deep.png")
-    Image.new("CMYK", (4, 4)).save(folder / "cmyk.jpg")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "deep.tif")
+    Image.new("LAB", (4, 4)).save(folder / "lab.tif")
     observer = RecordingObserver()
     done = encode_folder(folder, tmp_path / "out", observer=observer)
     assert len(done.files) == 3
     assert len(observer.problems) == 5
-    for name in ("empty.png", "half.png", "text.jpg", "deep.png", "cmyk.jpg"):
+    for name in ("empty.png", "half.png", "text.jpg", "deep.tif", "lab.tif"):
         assert sum(f"{name}: " in problem for problem in observer.problems) == 1
     assert all("\n" not in problem for problem in observer.problems)
     assert not [name for name in files(tmp_path / "out") if "part" in name]
@@ -621,5 +621,5 @@ def test_the_encoder_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_masks_beside_images_are_encoded_too(tmp_path: Path) -> None:
     for name in ("a.png", "a_mask.png"):
         Image.new("L", (16, 16), 99).save(tmp_path / name)
-    jobs = plan_jobs([tmp_path], tmp_path / "out", BatchSettings(), "")
+    jobs, _ = plan_jobs([tmp_path], tmp_path / "out", BatchSettings(), "")
     assert [job.output for job in jobs] == ["a.jpg", "a_mask.jpg"]

@@ -11,11 +11,11 @@ from PIL import Image, JpegImagePlugin
 
 from blemish.errors import BlemishError
 from blemish.jpeg.benchmark import baselines
-from blemish.jpeg.benchmark.baselines import MOZJPEG, PILLOW_420, PILLOW_444, find_baselines
+from blemish.jpeg.benchmark.baselines import JPEGLI, MOZJPEG, PILLOW_420, PILLOW_444, find_baselines
 from blemish.jpeg.benchmark.codecs import Codec
 
 Pixels = NDArray[np.uint8]
-ALL: list[Codec] = [PILLOW_420, PILLOW_444, *MOZJPEG]
+ALL: list[Codec] = [PILLOW_420, PILLOW_444, *MOZJPEG, JPEGLI]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,10 @@ def test_sampling_is_the_one_named(encoder: Codec, image: Pixels) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (9, 17), (1, 1, 3), (17, 9, 3)])
 def test_grey_and_tiny(encoder: Codec, shape: tuple[int, ...]) -> None:
     pixels = np.full(shape, 77, np.uint8)
+    if encoder is JPEGLI and pixels.ndim == 2:
+        with pytest.raises(BlemishError, match="jpegli: takes colour images only"):
+            encoder.encode(pixels, 90)
+        return
     with Image.open(io.BytesIO(encoder.encode(pixels, 90))) as decoded_file:
         decoded = np.asarray(decoded_file)
     assert decoded.shape == shape
@@ -78,7 +82,7 @@ def test_mozjpegs_differ_in_their_tables(image: Pixels) -> None:
 def test_names_are_unique_and_descriptions_hold_versions() -> None:
     found, missing = find_baselines()
     names = [one.name for one in (*found, *missing)]
-    assert names[:5] == [encoder.name for encoder in ALL]
+    assert names[: len(ALL)] == [encoder.name for encoder in ALL]
     assert len(set(names)) == len(names)
     assert all(any(c.isdigit() for c in encoder.description) for encoder in found)  # type: ignore[attr-defined]
 
@@ -86,11 +90,13 @@ def test_names_are_unique_and_descriptions_hold_versions() -> None:
 @pytest.mark.usefixtures("no_cjpeg")
 def test_missing_peers_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
+    monkeypatch.setitem(sys.modules, "pyjpegli", None)
     found, missing = find_baselines()
     assert found == [PILLOW_420, PILLOW_444]
     assert {one.name for one in missing} == {
-        "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "cjpeg-psnr", "cjpeg-ms-ssim",
+        "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "jpegli", "cjpeg-psnr", "cjpeg-ms-ssim",
     }  # fmt: skip
+    assert next(one.remedy for one in missing if one.name == "jpegli") == "type: pip install pyjpegli"
     assert "pip install" in next(one.remedy for one in missing if one.name == "mozjpeg")
 
 

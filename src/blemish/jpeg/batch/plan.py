@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from blemish.data.datasets import find_images
+from blemish.data.datasets import look_for_images
 from blemish.data.items import Item
 from blemish.errors import FileError, UsageError
 from blemish.jpeg.batch.records import EncodedFile, file_sha256
@@ -15,6 +15,8 @@ from blemish.jpeg.batch.settings import BatchSettings
 from blemish.storage.records_log import RecordsLog
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}
+_ALSO = frozenset({".tga"})
+"""Suffixes that a folder is searched for beside those of all images."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ class EncodingJob:
     @property
     def path(self) -> Path:
         """Path of the output file; in place, the target of a link."""
-        return _real(self.item.path) if self.in_place else self.root / self.output
+        return self.path_of(self.output)
+
+    def path_of(self, output: str) -> Path:
+        """Path of the output file where it is called ``output``, as an original that is kept instead."""
+        return _real(self.item.path) if self.in_place else self.root / output
 
 
 def _real(path: Path) -> Path:
@@ -41,21 +47,27 @@ def _real(path: Path) -> Path:
 
 def plan_jobs(
     sources: Sequence[Path], out: Path | None, settings: BatchSettings, fingerprint: str
-) -> list[EncodingJob]:
-    """One job for each image of ``sources``; ``out`` is None where files are replaced in place.
+) -> tuple[list[EncodingJob], list[str]]:
+    """One job for each image of ``sources``, and lines on what was passed over.
+
+    ``out`` is None where files are replaced in place.
 
     Raises
     ------
     UsageError
-        No source, an output folder that is a source, two images with one output.
+        No source, an output folder that is a source, an image that lies where its output would, two images with one
+        output.
     FileError
         A source without images.
     """
     if not sources:
         raise UsageError("no images are named; give files or folders")
     jobs: list[EncodingJob] = []
+    lines: list[str] = []
     for source in sources:
-        items = find_images(source, with_masks=True)
+        found = look_for_images(source, with_masks=True, also=_ALSO)
+        items = found.items
+        lines += found.notices()
         if out is None:
             root = source if source.is_dir() else source.parent
             jobs += [EncodingJob(item, root, item.name, settings, True, fingerprint) for item in items]
@@ -69,14 +81,20 @@ def plan_jobs(
         jobs += [
             EncodingJob(item, out, _output_name(item.name), settings, False, fingerprint)
             for item in items
-            if inside not in _real(item.path).parents  # an earlier run's output
+            # within a folder that is searched, an earlier run's output
+            if not source.is_dir() or inside not in _real(item.path).parents
         ]
     if out is None:
-        return list({job.path: job for job in jobs}.values())
+        return list({job.path: job for job in jobs}.values()), lines
     jobs = _with_distinct_outputs(jobs)
     if not jobs:
         raise FileError(sources[0], "holds no image beside the output", "name a folder with images")
-    return jobs
+    for job in jobs:
+        if _real(job.path) == _real(job.item.path):
+            raise UsageError(
+                f"{job.item.path}: lies where its output would; give another --out, or --in-place"
+            )
+    return jobs, lines
 
 
 def _output_name(name: str) -> str:
@@ -118,8 +136,9 @@ def split_done(
     done: dict[EncodingJob, EncodedFile] = {}
     left = []
     for job in jobs:
-        for record in reversed(records.get((job.root, job.output), [])):
-            if file_sha256(job.path) == record.output_sha256 and (
+        names = dict.fromkeys((job.output, job.item.name))  # the second where the original was kept
+        for record in (one for name in names for one in reversed(records.get((job.root, name), []))):
+            if file_sha256(job.path_of(record.output)) == record.output_sha256 and (
                 job.in_place or file_sha256(job.item.path) == record.input_sha256
             ):
                 done[job] = record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from blemish.errors import FileError, ImageError, NameInTheWayError, UsageError
@@ -39,7 +40,9 @@ def encode_folder(
     A file is skipped when the log has a line for it with these settings (version and shipped tables included) and
     with the SHA-256 of both input and output; in place, when the file has the SHA-256 of the output, so that a
     second run loses no quality. Every new file is decoded and its coefficients are compared before it takes its
-    name, by renaming. A JPEG never gets larger: where the new file is not smaller, the old bytes are kept.
+    name, by renaming. Of a JPEG the lossless recoding is always tried, and taken where it is no larger than the newly
+    encoded file. Nothing gets larger: where the new file is not smaller, the old bytes are kept, of other formats under
+    their own name (but for dropped metadata, which they would hold).
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def encode_folder(
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
     _load_models(settings)
     fingerprint = settings.fingerprint()
-    jobs = plan_jobs(
+    jobs, passed_over = plan_jobs(
         [Path(source) for source in given], None if out is None else Path(out), settings, fingerprint
     )
     roots = sorted({job.root for job in jobs})
@@ -77,7 +80,8 @@ def encode_folder(
             held.enter_context(owned(root))
         for folder in {job.path.parent for job in jobs}:  # in place, links may lead out of the roots
             remove_leftovers(folder)
-        return _encode_jobs(jobs, roots, settings, in_place, workers, overwrite, observer)
+        result = _encode_jobs(jobs, roots, settings, in_place, workers, overwrite, observer)
+    return replace(result, passed_over=tuple(passed_over))
 
 
 def _encode_jobs(
@@ -127,7 +131,7 @@ def _load_models(settings: BatchSettings) -> None:
 
 
 def _write(outcome: EncodedJob, log: RecordsLog[EncodedFile], overwrite: bool) -> None:
-    job, record, path = outcome.job, outcome.record, outcome.job.path
+    job, record, path = outcome.job, outcome.record, outcome.path
     there = file_sha256(path)
     if job.in_place:
         if there != record.input_sha256:
@@ -163,7 +167,12 @@ def _write_pages(
     for root in roots:
         path = root / PROTECTION_FILE
         shown = [
-            Protected(record.output, record.protection, None if job.in_place else job.item.path, job.path)
+            Protected(
+                record.output,
+                record.protection,
+                None if job.in_place else job.item.path,
+                job.path_of(record.output),
+            )
             for job, record in written.items()
             if job.root == root and record.protection is not None
         ]

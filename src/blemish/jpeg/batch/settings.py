@@ -26,8 +26,9 @@ class BatchSettings:
     """Settings of the encoder for every image of a batch.
 
     quality: 1 to 100; 75 where neither this nor a target is given. target_bpp: bits per pixel. target_ssim: SSIM of
-    luma, below 1. tune, sampling: "balanced" and "4:2:0" where they are not given. lossless: recode the entropy-coded
-    data of JPEG files, and leave their coefficients as they are. protect: folder of a detector whose anomaly map
+    luma, below 1. tune: "balanced" where it is not given. sampling: where it is not given, that of a JPEG stays, and
+    that of other images is chosen for each. lossless: recode the entropy-coded data of JPEG files, and leave their
+    coefficients as they are. protect: folder of a detector whose anomaly map
     marks the regions of interest. protect_strength: weight of the errors there, and its inverse elsewhere; 4 where
     it is not given. model: folder of a learned encoder to use instead, which has a tune and sampling of its own.
 
@@ -88,7 +89,7 @@ class BatchSettings:
     def fingerprint(self) -> str:
         """Everything that decides the files: these settings, the version, the shipped tables, the content of models."""
         data = "" if self.lossless else shipped_sha256()
-        found = asdict(self) | {"tune": self.tune or "balanced", "sampling": self.sampling or "4:2:0"}
+        found = asdict(self) | {"tune": self.tune or "balanced", "sampling": self.sampling or "by image"}
         for models in ("protect", "protect_strength", "model"):
             del found[models]
         if self.protect is not None:

@@ -15,9 +15,10 @@ from blemish.errors import BlemishError, FileError, ImageError, within_memory
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
 from blemish.jpeg.batch.settings import BatchSettings
-from blemish.jpeg.coefficients import Coefficients
-from blemish.jpeg.file import from_bytes, recode
+from blemish.jpeg.coefficients import Coefficients, Sampling
+from blemish.jpeg.file import from_bytes, recode, sampling_of
 from blemish.jpeg.protection import RegionOfInterest, encode_protected, load_detector
+from blemish.jpeg.segments import bytes_after_end, has_manifest, metadata_bytes, metadata_of
 from blemish.jpeg.source_image import (
     SourceImage,
     decode,
@@ -36,6 +37,11 @@ class EncodedJob:
     job: EncodingJob
     record: EncodedFile
     data: bytes = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Path of the output file."""
+        return self.job.path_of(self.record.output)
 
 
 def encode_one(job: EncodingJob) -> EncodedJob | FileError:
@@ -64,61 +70,114 @@ def _encode(job: EncodingJob) -> EncodedJob:
     before = file_bytes(path)  # read once: the record's SHA-256 is of the bytes that are encoded
     source = read_source(path, keep_metadata=settings.keep_metadata, data=before)
     is_jpeg = image_format(before) == "JPEG"
-    if job.in_place and not is_jpeg:
-        raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
-    if job.in_place and source.frames > 1:
-        raise ImageError(
-            path, f"holds {source.frames} images, and in place all but one would be lost", "use --out"
-        )
-    if settings.lossless and not is_jpeg:
-        raise ImageError(path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out")
-    notices = list(source.notices)
-    quality = None
+    behind = bytes_after_end(before) if is_jpeg and source.frames == 1 else 0
+    _refuse_loss(job, source, is_jpeg, behind)
+    notices: list[str] = []
     region, encoded = None, None
-    action: Action
-    if settings.lossless:
-        action, data = "recoded", _recoded(path, before, source.segments, settings)
-    else:
+    action: Action = "recoded"
+    data = _recoded(path, before, settings) if settings.lossless else b""
+    if not settings.lossless:
         if settings.protect is not None:
             region = RegionOfInterest(load_detector(settings.protect), source, settings.strength)
-        encoded = _encoded(source, settings, region)
-        action, data, quality = "encoded", encoded.data, encoded.quality
-        if encoded.notice:
-            notices.append(f"{path}: {encoded.notice}")
+        encoded = _encoded(
+            source, settings, region, _sampling(before, settings) if is_jpeg else settings.sampling
+        )
+        action, data = "encoded", encoded.data
         _verify(path, data, encoded.coefficients)
-    dropped = b"" if settings.keep_metadata or not is_jpeg else read_source(path, data=before).segments
-    if is_jpeg and len(data) >= len(before) - len(dropped):
-        quality = None
-        if not dropped:
-            action, data = "kept", before
-            notices.append(f"{path}: kept as it is, for the new file would not be smaller")
-        elif not settings.lossless:
-            action, data = "recoded", _recoded(path, before, b"", settings)
-            notices.append(f"{path}: only its metadata is dropped, for the new file would not be smaller")
-        if len(data) > len(before):
-            raise ImageError(path, "would grow without its metadata", "use --keep-metadata")
+        recoded = _recoded_if_possible(path, before, settings) if is_jpeg else None
+        if recoded is not None and len(recoded) <= len(data):
+            action, data = "recoded", recoded
+    if len(data) >= len(before):
+        action, data = _kept(job, before, data, action, is_jpeg, notices)
+    if action == "encoded" and encoded is not None:
+        notices += _of_encoding(path, before if is_jpeg else None, encoded)
+    if action != "recoded" or not is_jpeg or source.frames > 1:
+        notices[:0] = source.notices if action != "kept" else ()
+    if action != "kept" and behind:
+        notices.append(f"{path}: holds {behind} bytes behind its end, such as a video; they are left out")
+    if action != "kept" and settings.keep_metadata and is_jpeg and has_manifest(before):
+        notices.append(f"{path}: its C2PA manifest is kept, and vouches for the former file alone")
     protection = None
     if region is not None and encoded is not None and action == "encoded":
-        protection = region.protection(encoded, _plain(source, settings, encoded.bits_per_pixel))
+        protection = region.protection(encoded, _plain(source, settings, encoded))
     height, width = source.pixels.shape[:2]
+    held = metadata_bytes(data)
     return EncodedJob(
         job,
         EncodedFile(
             input=job.item.name,
             input_sha256=hashlib.sha256(before).hexdigest(),
-            output=job.output,
+            output=job.item.name if action == "kept" and not is_jpeg else job.output,
             output_sha256=hashlib.sha256(data).hexdigest(),
             settings=job.fingerprint,
             action=action,
             bytes_before=len(before),
             bytes_after=len(data),
             bits_per_pixel=8 * len(data) / (height * width),
-            quality=quality,
+            quality=encoded.quality if encoded is not None and action == "encoded" else None,
             notices=tuple(notices),
+            sampling=encoded.coefficients.sampling if encoded is not None and action == "encoded" else None,
+            metadata_kept=held,
+            metadata_left_out=max(metadata_bytes(before) - held, 0) if is_jpeg else 0,
+            after_end_left_out=0 if action == "kept" else behind,
             protection=protection,
         ),
         data,
     )
+
+
+def _refuse_loss(job: EncodingJob, source: SourceImage, is_jpeg: bool, behind: int) -> None:
+    """Refuse what would be lost in place, and what cannot be recoded."""
+    path = job.item.path
+    if job.in_place and not is_jpeg:
+        raise ImageError(path, "is no JPEG, and in place a file keeps its format", "use --out")
+    if job.in_place and source.frames > 1:
+        raise ImageError(
+            path, f"holds {source.frames} images, and in place all but one would be lost", "use --out"
+        )
+    if job.in_place and behind:
+        problem = f"holds {behind} bytes behind its end, such as a video, and in place they would be lost"
+        raise ImageError(path, problem, "use --out")
+    if job.settings.lossless and not is_jpeg:
+        raise ImageError(path, "is no JPEG, which alone can be recoded without loss", "leave --lossless out")
+
+
+def _kept(
+    job: EncodingJob, before: bytes, data: bytes, action: Action, is_jpeg: bool, notices: list[str]
+) -> tuple[Action, bytes]:
+    """What becomes of a file whose new one is not smaller, with a notice."""
+    path = job.item.path
+    held = metadata_bytes(before) > len(orientation_segment(before)) if is_jpeg else True
+    if held and not job.settings.keep_metadata:
+        if is_jpeg:
+            raise ImageError(path, "would grow without its metadata", "use --keep-metadata")
+        if len(data) > len(before):
+            notices.append(
+                f"{path}: grows from {len(before)} to {len(data)} bytes; as it is, it holds its metadata"
+            )
+        return action, data
+    larger = "the new file would not be smaller" if is_jpeg else f"a JPEG would have {len(data)} bytes"
+    notices.append(f"{path}: kept as it is, for {larger}")
+    return "kept", before
+
+
+def _of_encoding(path: Path, jpeg: bytes | None, encoded: Encoded) -> list[str]:
+    """Lines on a target that was missed, and on chroma of a JPEG that lost its size."""
+    lines = [f"{path}: {encoded.notice}"] if encoded.notice else []
+    if jpeg is not None and encoded.coefficients.sampling == "4:2:0" and not _halves_chroma(jpeg):
+        lines.append(f"{path}: its chroma, of a larger size, is halved to 4:2:0")
+    return lines
+
+
+def _halves_chroma(jpeg: bytes) -> bool:
+    """True if chroma of a JPEG has at most half the rows and columns; of grey, too."""
+    luma, *chroma = sampling_of(jpeg)
+    return all(2 * across <= luma[0] and 2 * down <= luma[1] for across, down in chroma)
+
+
+def _sampling(jpeg: bytes, settings: BatchSettings) -> Sampling:
+    """The sampling for a JPEG: as asked, otherwise no smaller than its own."""
+    return settings.sampling or ("4:2:0" if _halves_chroma(jpeg) else "4:4:4")
 
 
 def _refuse_unwritable(job: EncodingJob) -> None:
@@ -128,8 +187,10 @@ def _refuse_unwritable(job: EncodingJob) -> None:
         raise ImageError(job.item.path, "has a name that is not valid text here", RENAME) from None
 
 
-def _encoded(source: SourceImage, settings: BatchSettings, region: RegionOfInterest | None) -> Encoded:
-    """Encode with the encoder that the settings name, at their quality or target."""
+def _encoded(
+    source: SourceImage, settings: BatchSettings, region: RegionOfInterest | None, sampling: Sampling | None
+) -> Encoded:
+    """Encode with the encoder that the settings name, at their quality or target; no ``sampling`` leaves it to that."""
     targets: dict[str, Any] = {
         "quality": settings.quality,
         "target_bpp": settings.target_bpp,
@@ -140,7 +201,7 @@ def _encoded(source: SourceImage, settings: BatchSettings, region: RegionOfInter
             source.pixels, **targets, segments=source.segments
         )
         return learned
-    tune, sampling = settings.tune or "balanced", settings.sampling or "4:2:0"
+    tune = settings.tune or "balanced"
     if region is not None:
         return encode_protected(
             _encoder(),
@@ -148,22 +209,30 @@ def _encoded(source: SourceImage, settings: BatchSettings, region: RegionOfInter
             region.importance,
             **targets,
             tune=tune,
-            sampling=sampling,
+            sampling=sampling or "auto",
             segments=source.segments,
         )
-    return _encoder().encode(source.pixels, **targets, tune=tune, sampling=sampling, segments=source.segments)
+    return _encoder().encode(
+        source.pixels, **targets, tune=tune, sampling=sampling or "auto", segments=source.segments
+    )
 
 
-def _plain(source: SourceImage, settings: BatchSettings, bpp: float) -> Encoded:
-    """Encode without protection, at ``bpp`` bits per pixel."""
-    at_this_size = replace(settings, quality=None, target_bpp=bpp, target_ssim=None)
-    return _encoded(source, at_this_size, None)
+def _plain(source: SourceImage, settings: BatchSettings, encoded: Encoded) -> Encoded:
+    """Encode without protection, at the size and sampling of ``encoded``."""
+    at_this_size = replace(settings, quality=None, target_bpp=encoded.bits_per_pixel, target_ssim=None)
+    return _encoded(source, at_this_size, None, encoded.coefficients.sampling)
 
 
-def _recoded(path: Path, before: bytes, segments: bytes, settings: BatchSettings) -> bytes:
+def _recoded_if_possible(path: Path, before: bytes, settings: BatchSettings) -> bytes | None:
+    try:
+        return _recoded(path, before, settings)
+    except ImageError:  # arithmetic coding, 12 bits, or damage that only some decoders overlook
+        return None
+
+
+def _recoded(path: Path, before: bytes, settings: BatchSettings) -> bytes:
     """Recode a JPEG file without loss; of dropped metadata only the orientation stays."""
-    if not settings.keep_metadata:
-        segments = orientation_segment(before)
+    segments = metadata_of(before) if settings.keep_metadata else orientation_segment(before)
     data = recode(before, segments=segments, name=path)
     if not np.array_equal(decode(before), decode(data)):
         raise ImageError(path, "is damaged: decoders do not agree on what it holds", RESAVE)

@@ -5,7 +5,22 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from blemish._version import __version__
-from blemish.serve.api import access, decisions, health, inspection, live_events, models
+from blemish.serve.api import (
+    access,
+    decisions,
+    export,
+    fit_routes,
+    health,
+    images,
+    inspection,
+    line_routes,
+    live_events,
+    mask_routes,
+    model_routes,
+    models,
+    page,
+    page_views,
+)
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
@@ -16,7 +31,15 @@ from blemish.serve.server import Server
 ROUTERS = (
     inspection.router,
     decisions.router,
+    images.router,
+    export.router,
     models.router,
+    model_routes.router,
+    mask_routes.router,
+    fit_routes.router,
+    page_views.router,
+    page.router,
+    line_routes.router,
     live_events.router,
     access.router,
     health.router,

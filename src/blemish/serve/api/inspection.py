@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from blemish.errors import BlemishError
 from blemish.serve.api.problems import Refusal, answer_to, answers, problem_of, status_of
@@ -118,6 +119,8 @@ async def _outcomes(
         gone = asyncio.ensure_future(_hung_up(request))
         try:
             await asyncio.wait({together, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not together.done():
+                raise ClientDisconnect
         finally:
             gone.cancel()
             together.cancel()
