@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from blemish.data.appearance import stretched
 from blemish.data.image import LoadedImage
@@ -113,10 +112,11 @@ class DecisionImages:
 
     def files(self, decision: StoredDecision) -> tuple[bytes | None, bytes | None]:
         """Image file and overlay of a decision for sinks, as far as they are still there."""
+        content = self.content(decision)
         try:
-            return self.content(decision), self.overlay(decision)
+            return content, self.overlay(decision)
         except (BlemishError, OSError):
-            return None, None
+            return content, None
 
     def loaded(self, decision: StoredDecision, channels: int) -> LoadedImage | None:
         """Image of a decision, decoded for a model of so many channels; None where it is not kept.
@@ -138,6 +138,4 @@ class DecisionImages:
 
 
 def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
+    return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))  # of 16 bits in colour, too

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
-from blemish.serve.history import IMAGES, History, KeptImages, Wish, prune
+from blemish.serve.history import IMAGES, History, KeptImages, prune
+from blemish.serve.line.line import ProductionLine
+from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
@@ -37,17 +39,19 @@ class Server:
     metrics: Metrics
     kept: KeptImages
     images: DecisionImages
-    sinks: dict[str, Wish] = field(default_factory=dict)
-    """Sinks that new decisions are owed to, each with the decisions that it wants; the line fills it in."""
+    line: ProductionLine
+    """Sources and sinks."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
-        return self.history.add(decisions, self.sinks)
+        stored = self.history.add(decisions, sinks_by_source(self.line))
+        self.line.wake()
+        return stored
 
     def keep(self, frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
         """Keep the image and its map where the rule says so, or a sink needs them."""
         former = self.kept.problem
-        kept = self.kept.keep(frame, detection.map, decision, self.sinks.values())
+        kept = self.kept.keep(frame, detection.map, decision, self.line.image_wishes(decision.source))
         if self.kept.problem is not None and str(self.kept.problem) != str(former):
             LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
         return kept
@@ -99,7 +103,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         images = DecisionImages(
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
-        server = Server(settings, key, models, history, service, live, metrics, kept, images)
+        line = open_line(settings.line, settings.home, service, history, live, images.files)
+        server = Server(settings, key, models, history, service, live, metrics, kept, images, line)
         resources.enter_context(service)
 
         def changed(model: ServedModel) -> None:
@@ -116,6 +121,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(models.close)
         resources.enter_context(_every(settings.clean_up_seconds, server.clean_up))
         resources.callback(live.close)
+        resources.callback(line.stop)
+        line.start()
         yield server
 
 

@@ -64,6 +64,9 @@ class MemorySink:
         self.times: list[float] = []
         self.closed = False
 
+    def open(self) -> None:
+        pass
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         self.times.append(time.monotonic())
         if self.failures.get(decision.id):

@@ -5,7 +5,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from blemish._version import __version__
-from blemish.serve.api import access, decisions, export, health, images, inspection, live_events, models
+from blemish.serve.api import (
+    access,
+    decisions,
+    export,
+    health,
+    images,
+    inspection,
+    line_routes,
+    live_events,
+    models,
+)
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
@@ -19,6 +29,7 @@ ROUTERS = (
     images.router,
     export.router,
     models.router,
+    line_routes.router,
     live_events.router,
     access.router,
     health.router,

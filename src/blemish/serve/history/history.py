@@ -75,16 +75,14 @@ class History:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(
-        self, new: Sequence[NewDecision], sinks: Mapping[str, outbox.Wish] | None = None
-    ) -> list[StoredDecision]:
+    def add(self, new: Sequence[NewDecision], sinks: outbox.Wishes | None = None) -> list[StoredDecision]:
         """Store decisions, durably when this returns, and what sinks owe of them; all or none.
 
         A decision whose ``request`` is in the history already is not stored again: the first is returned.
 
         Parameters
         ----------
-        sinks: names of sinks, each with the decisions that it wants.
+        sinks: names of sinks, each with the decisions that it wants; or what gives them for a decision.
 
         Raises
         ------
@@ -243,9 +241,7 @@ class History:
         with self.database.reading() as connection:
             return list(self._known(connection).values())
 
-    def _add(
-        self, connection: Connection, new: Sequence[NewDecision], sinks: Mapping[str, outbox.Wish]
-    ) -> list[int]:
+    def _add(self, connection: Connection, new: Sequence[NewDecision], sinks: outbox.Wishes) -> list[int]:
         """Numbers of the decisions, the former one of each that is in the history already."""
         requests = [printable(decision.request) for decision in new]
         known = dict[str, int]()

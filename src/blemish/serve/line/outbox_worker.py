@@ -85,6 +85,7 @@ class OutboxWorker:
 
     def _run(self) -> None:
         pause = 0.0
+        self.sink.open()
         while not self._stopping.is_set():
             self._wake.clear()
             try:
