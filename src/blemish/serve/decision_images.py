@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -101,14 +102,28 @@ class DecisionImages:
         found = self.find(decision)
         if found is None:
             return None
-        level = region_threshold(
-            found.map,
+        return _png(
+            overlay(
+                self.shown(decision, found.frame),
+                found.map,
+                self.level(decision, found.map),
+                decision.regions,
+            )
+        )
+
+    def shown(self, decision: StoredDecision, frame: Frame) -> NDArray[Any]:
+        """Pixels (C, H, W) of the image of a decision as people look at it: brightened where its model's images are dark."""
+        return stretched(self.decoded(frame).pixels, self._brightness(decision.model))
+
+    @staticmethod
+    def level(decision: StoredDecision, anomaly_map: NDArray[np.float32]) -> float:
+        """Value of the map of a decision above which it forms regions."""
+        return region_threshold(
+            anomaly_map,
             decision.pixel_threshold,
             is_anomalous=decision.score > decision.threshold,
             peak=rejecting_peak(decision.classes),
         )
-        shown = stretched(self.decoded(found.frame).pixels, self._brightness(decision.model))
-        return _png(overlay(shown, found.map, level, decision.regions))
 
     def files(self, decision: StoredDecision) -> tuple[bytes | None, bytes | None]:
         """Image file and overlay of a decision for sinks, as far as they are still there."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
+from blemish.serve.candidates import GOOD, Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
@@ -18,6 +19,7 @@ from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
+from blemish.serve.served_mask import ServedMasks
 from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
@@ -41,6 +43,10 @@ class Server:
     images: DecisionImages
     line: ProductionLine
     """Sources and sinks."""
+    masks: ServedMasks
+    """Judged areas of the models."""
+    candidates: Candidates
+    """Fits from the page, and what their versions are compared on."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
@@ -108,9 +114,24 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         images = DecisionImages(
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
+        masks = ServedMasks(
+            models,
+            lambda name: settings.home / GOOD / name,
+            lambda name: live.publish("model", {"model": name, "threshold": models[name].detector.threshold}),
+        )
         line = open_line(settings.line, settings.home, service, history, live, images.files)
-        server = Server(settings, key, models, history, service, live, metrics, kept, images, line)
+        candidates = Candidates(
+            settings.home,
+            history,
+            images,
+            changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
+            max_pixels=settings.limits.pixels,
+        )
+        server = Server(
+            settings, key, models, history, service, live, metrics, kept, images, line, masks, candidates
+        )
         resources.enter_context(service)
+        resources.callback(candidates.close)
 
         def changed(model: ServedModel) -> None:
             outcome = "refused" if model.problem else "loaded"
@@ -128,6 +149,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(live.close)
         resources.callback(line.stop)
         line.start()
+        resources.callback(masks.close)
+        masks.start()
         yield server
 
 
