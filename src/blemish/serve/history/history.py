@@ -245,6 +245,10 @@ class History:
         with self.database.reading() as connection:
             return outbox.states(connection)
 
+    def forget_first(self, sink: str) -> int | None:
+        """Remove the first decision that a sink owes, as of one that its receiver never takes; its number, if there is one."""
+        return self.database.write(lambda connection: outbox.forget_first(connection, sink))
+
     def forget_sink(self, sink: str) -> int:
         """Remove what a sink owes, as of one that is no longer on the line; how many decisions that were."""
         return self.database.write(lambda connection: outbox.forget(connection, sink))
