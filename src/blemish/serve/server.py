@@ -62,6 +62,11 @@ class Server:
             LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
         return kept
 
+    def stop(self) -> int:
+        """Stop the line, then finish the images that were accepted; the number of those that were not finished in time."""
+        self.line.stop()
+        return self.service.stop()
+
     def clean_up(self) -> None:
         """Remove old images and decisions by the rule of the settings; the log says what, or why not."""
         try:
