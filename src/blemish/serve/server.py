@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
-from blemish.serve.candidates import Candidates
+from blemish.serve.candidates import GOOD, Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
@@ -19,6 +19,7 @@ from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
+from blemish.serve.served_mask import ServedMasks
 from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
@@ -42,6 +43,8 @@ class Server:
     images: DecisionImages
     line: ProductionLine
     """Sources and sinks."""
+    masks: ServedMasks
+    """Judged areas of the models."""
     candidates: Candidates
     """Fits from the page, and what their versions are compared on."""
 
@@ -58,6 +61,11 @@ class Server:
         if self.kept.problem is not None and str(self.kept.problem) != str(former):
             LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
         return kept
+
+    def stop(self) -> int:
+        """Stop the line, then finish the images that were accepted; the number of those that were not finished in time."""
+        self.line.stop()
+        return self.service.stop()
 
     def clean_up(self) -> None:
         """Remove old images and decisions by the rule of the settings; the log says what, or why not."""
@@ -106,6 +114,11 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         images = DecisionImages(
             service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
         )
+        masks = ServedMasks(
+            models,
+            lambda name: settings.home / GOOD / name,
+            lambda name: live.publish("model", {"model": name, "threshold": models[name].detector.threshold}),
+        )
         line = open_line(settings.line, settings.home, service, history, live, images.files)
         candidates = Candidates(
             settings.home,
@@ -115,7 +128,7 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
             max_pixels=settings.limits.pixels,
         )
         server = Server(
-            settings, key, models, history, service, live, metrics, kept, images, line, candidates
+            settings, key, models, history, service, live, metrics, kept, images, line, masks, candidates
         )
         resources.enter_context(service)
         resources.callback(candidates.close)
@@ -136,6 +149,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(live.close)
         resources.callback(line.stop)
         line.start()
+        resources.callback(masks.close)
+        masks.start()
         yield server
 
 

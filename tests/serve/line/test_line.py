@@ -221,6 +221,11 @@ def test_what_a_removed_sink_owes_is_shown_and_can_be_forgotten(
         served.post(images(1))
         until(lambda: served.client.get("/api/line").json()["outbox"][0]["error"])
         assert served.client.delete("/api/line/outbox/hook").status_code == 409
+        served.post(images(2))
+        (first, second) = sorted(one.id for one in served.server.history.page())
+        assert served.client.post("/api/line/outbox/hook/skip").json() == {"decision": first}
+        assert [one.decision.id for one in served.server.history.due("hook")] in ([second], [])
+        assert served.client.post("/api/line/outbox/hok/skip").status_code == 404
         served.client.put("/api/line", json={})
         (owed,) = served.client.get("/api/line").json()["outbox"]
         assert (owed["sink"], owed["owed"]) == ("hook", 1)

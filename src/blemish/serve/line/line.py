@@ -175,6 +175,25 @@ class ProductionLine:
         (runner,) = self._named([source])
         return runner.fire(name)
 
+    def skip(self, sink: str) -> int:
+        """Give up the first decision that a sink owes, which holds up the others; the number of the decision.
+
+        Raises
+        ------
+        ServeError
+            When there is no such sink, or it owes nothing.
+        """
+        with self._lock:
+            if sink not in self._sinks:
+                raise ServeError(f"there is no sink '{sink}'; {nearest(sink, list(self._sinks))}")
+            worker = self._sinks[sink]
+        number = self._outbox.forget_first(sink)
+        if number is None:
+            raise ServeError(f"the sink '{sink}' owes nothing; see GET /api/line")
+        LOGGER.warning(f"sink '{sink}': decision {number} was given up, and is not delivered")
+        worker.hurry()
+        return number
+
     # -- what others ask ---------------------------------------------------------------------------
 
     def sinks_of(self, source: str) -> Mapping[str, Wants]:
