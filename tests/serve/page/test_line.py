@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from blemish.inspection.detector import Detector
 from tests.serve.page.browsing import PageServer, until
+from tests.serve.serving import png
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -94,3 +95,27 @@ def test_the_description_is_changed_on_the_page_and_checked(
     assert wrong.count() >= 1
     with server.client() as client:
         assert {one["name"] for one in client.get("/api/line").json()["sources"]} == {"station", "folder"}
+
+
+def test_a_place_is_ignored_from_the_next_image_on(server: PageServer, draw: Draw, open_page: Open) -> None:
+    """The dot lies in rows 12 to 19 and columns 20 to 29."""
+    assert server.inspect(png(draw(1, dot=True)), "before.png")["is_anomalous"]
+    page = open_page(f"{server.address}/#/line")
+    until(page, "document.querySelector('.viewer .layers img')?.naturalWidth === 48")
+    page.get_by_role("button", name="Ignore: box").click()
+    image = page.locator(".viewer .layers img").first.bounding_box()
+    assert image is not None
+    for x, y in ((12, 5), (38, 28)):
+        page.mouse.click(image["x"] + x / 48 * image["width"], image["y"] + y / 40 * image["height"])
+    page.get_by_text("Judged places: 0, ignored places: 1").wait_for()
+    page.get_by_role("button", name="Save and calibrate").click()
+    page.get_by_text("It counts from the next image on").first.wait_for()
+    with server.client() as client:
+        mask = client.get("/api/models/waves/mask").json()
+    assert np.allclose(mask["ignore"], [[[12, 5], [38, 5], [38, 28], [12, 28]]], atol=0.5)
+    record = server.inspect(png(draw(1, dot=True)), "after.png")
+    assert not record["is_anomalous"]
+    page.get_by_role("button", name="Judge the whole image").click()
+    page.get_by_text("Judged places: 0, ignored places: 0").wait_for()
+    until(page, "fetch('api/models/waves/mask').then((a) => a.json()).then((m) => m.state === 'none')")
+    assert server.inspect(png(draw(1, dot=True)), "whole.png")["is_anomalous"]

@@ -134,7 +134,7 @@ export async function show(main, context) {
         type: "button", onclick: guarded(async () => {
           const answer = await post("api/good-images/collect", { model: name, kind: kind.value, count: Number(count.value) });
           await loadGood();
-          good.querySelector("[data-collected]").textContent = tn("good.collected", answer.added, { known: integer(answer.known) });
+          good.querySelector("[data-collected]").textContent = tn("good.collected", answer.added, { known: integer(answer.known), tests: integer(answer.to_test) });
         }),
       }, t("good.collect"))), Object.assign(collected, { textContent: "" }),
       found.count ? h("button", {
