@@ -26,6 +26,12 @@ from blemish.storage.atomic import write_json, write_text
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def _said(words: list[str]) -> list[str]:
+    """The command without where its results went."""
+    place = words.index("--out") if "--out" in words else len(words)
+    return [*words[:place], *words[place + 2 :]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     document: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.serve", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.serve", *_said(sys.argv[1:])]),
         "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "threads": threads(),
         "versions": versions(),
