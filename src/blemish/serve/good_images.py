@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from blemish.data.image import read_image
-from blemish.data.labels import means_good
+from blemish.data.labels import GOOD
 from blemish.data.opening import FORMATS, image_format
 from blemish.errors import FileError, ImageError
 from blemish.serve.contracts import StoredDecision
@@ -111,7 +111,7 @@ class GoodImageFolder:
 def is_good(decision: StoredDecision) -> bool | None:
     """Whether the image is good by the newest verdict of an operator; None without a verdict."""
     label = label_of(decision)
-    return None if label is None else means_good(label)
+    return None if label is None else label == GOOD
 
 
 class Collection(NamedTuple):
