@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from blemish.data.image import read_image
+from blemish.data.labels import GOOD
 from blemish.data.opening import FORMATS, image_format
 from blemish.errors import FileError, ImageError
 from blemish.serve.contracts import StoredDecision
+from blemish.serve.verdicts import label_of
 from blemish.storage.atomic import atomic_folder, write_bytes
 from blemish.storage.leftovers import remove_leftovers, temporary_name
 
@@ -108,12 +110,8 @@ class GoodImageFolder:
 
 def is_good(decision: StoredDecision) -> bool | None:
     """Whether the image is good by the newest verdict of an operator; None without a verdict."""
-    verdict = decision.verdict
-    if verdict is None:
-        return None
-    if verdict.label is not None:
-        return verdict.label == "good"
-    return decision.is_anomalous != verdict.is_right
+    label = label_of(decision)
+    return None if label is None else label == GOOD
 
 
 def collect(
