@@ -20,7 +20,7 @@ from blemish.runtime.sessions import threads
 CLIENTS = 32
 SETS: dict[str, Callable[[Path], Path]] = {"texture": grey, "object in one pose": posed}
 """Images of 256 × 256 pixels, by how they are drawn."""
-SMALL = ("encoder.widths=[4,8,8]", "encoder.latent=8", "patch.size=32", "patch.stride=32")
+SMALL = ("encoder.latent=8", "patch.size=32", "patch.stride=32")
 SAMPLES = 40
 """Times that memory is measured."""
 

@@ -84,6 +84,8 @@ def open_log(home: Path, settings: LogSettings) -> list[logging.Handler]:
     logging.raiseExceptions = (
         False  # or each line that does not fit on the disk would be a traceback on the console
     )
+    # It warns of each form that is none; the answer says so, and the log has the request.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for name in (LOGGER.name, "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.setLevel(settings.level)

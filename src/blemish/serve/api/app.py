@@ -24,7 +24,7 @@ from blemish.serve.api import (
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
 from blemish.serve.api.observing import Observing
-from blemish.serve.api.problems import handle_errors
+from blemish.serve.api.problems import answers, handle_errors
 from blemish.serve.api.reference import mount_reference
 from blemish.serve.server import Server
 
@@ -45,6 +45,9 @@ ROUTERS = (
     health.router,
 )
 
+ANYWHERE = (400, 401, 403, 408, 413, 421, 429, 503)
+"""Statuses that any route may answer with, from the limits and the access around it."""
+
 
 def create_app(server: Server) -> FastAPI:
     """The application of an open server.
@@ -61,6 +64,7 @@ def create_app(server: Server) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        responses=answers(*ANYWHERE),
     )
     app.state.server = server
     app.state.access = Access(server.key, (*server.settings.allowed_hosts, server.settings.host))

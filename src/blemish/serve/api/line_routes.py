@@ -71,6 +71,12 @@ class Triggered(BaseModel):
     decision: StoredDecision
 
 
+class Skipped(BaseModel):
+    """The decision that is not delivered."""
+
+    decision: int
+
+
 class Forgotten(BaseModel):
     """How many deliveries were removed from the outbox."""
 
@@ -141,6 +147,15 @@ async def trigger(
     except asyncio.TimeoutError:
         raise Refusal(504, "the image was not decided in time", "look at the state of the line") from None
     return Triggered(id=decision.id, decision=decision)
+
+
+@router.post("/api/line/outbox/{sink}/skip", responses=answers(403, 404))
+def skip(request: Request, sink: str) -> Skipped:
+    """Give up the first decision that a sink owes, where its receiver never takes it and so holds up the others."""
+    try:
+        return Skipped(decision=_server(request).line.skip(sink))
+    except BlemishError as error:
+        raise _refusal(404, error) from None
 
 
 @router.delete("/api/line/outbox/{sink}", responses=answers(403, 404, 409))

@@ -104,6 +104,15 @@ def states(connection: Connection) -> list[OutboxState]:
     ]
 
 
+def forget_first(connection: Connection, sink: str) -> int | None:
+    """Remove the first decision that a sink owes; its number, None where it owes nothing."""
+    first = select(func.min(outbox.c.decision)).where(outbox.c.sink == sink)
+    number = connection.execute(first).scalar()
+    if number is not None:
+        connection.execute(delete(outbox).where(outbox.c.sink == sink, outbox.c.decision == number))
+    return number
+
+
 def forget(connection: Connection, sink: str) -> int:
     """Remove what a sink owes, as of one that is no longer on the line; how many decisions that were."""
     return connection.execute(delete(outbox).where(outbox.c.sink == sink)).rowcount

@@ -19,6 +19,7 @@ from blemish.serve.line.sources import latest
 from blemish.serve.line.sources.latest import CameraSource
 from blemish.serve.line.sources.stream import stream_source, webcam_source
 from tests.serve.line.sources.cameras import MjpegCamera, jpeg, take
+from tests.serve.line.sources.rtsp import RtspCamera
 from tests.services import free_port, needs
 
 
@@ -158,6 +159,28 @@ def test_a_stream_of_ffmpeg_that_ends_and_comes_back_is_decoded(tmp_path: Path) 
         assert abs(float(frame.image.mean()) - 128) < 8
         process.wait(20)
     given.close()
+
+
+def test_an_rtsp_camera_that_loses_its_power_and_comes_back_goes_on(tmp_path: Path) -> None:
+    camera = RtspCamera(tmp_path).start()
+    given = stream(camera.url, silence=1.5)
+    frames = given.frames()
+    (frame,) = take(frames, 1, 20)
+    assert isinstance(frame.image, np.ndarray)
+    assert frame.image.shape == (48, 64, 3)
+    assert abs(float(frame.image.mean()) - 128) < 8
+    assert camera.requests[:4] == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
+    camera.stop()
+    until = time.monotonic() + 15
+    while given.state()["is_ready"] and time.monotonic() < until:
+        take(frames, 1, 0.1)
+    assert camera.url in given.state()["message"]
+    gone = utc_now()
+    camera.start()
+    (frame,) = take(frames, 1, 20)
+    assert frame.taken > gone
+    given.close()
+    camera.stop()
 
 
 def test_closing_does_not_wait_for_a_camera(camera: MjpegCamera) -> None:

@@ -79,9 +79,7 @@ class CameraSource:
                 self._message = str(error)
                 yield None
                 continue
-            yield Frame(
-                pixels, f"{self.name}-{taken:%Y%m%d-%H%M%S}-{taken.microsecond // 1000:03d}", self.name, taken
-            )
+            yield Frame(pixels, frame_name(self.name, taken), self.name, taken)
 
     def fire(self) -> None:
         """Expose a frame, of a camera that does so on demand; a fault shows in :meth:`state`."""
@@ -157,3 +155,12 @@ class CameraSource:
             self._dropped += len(self._shots) == self._shots.maxlen
             self._shots.append((shot, utc_now()))
             self._news.notify()
+
+
+def frame_name(source: str, taken: datetime) -> str:
+    """Name of a frame: that of its source, and when it was taken, in UTC.
+
+    >>> frame_name("belt", datetime(2026, 3, 1, 12, 0, 7, 1500))
+    'belt-20260301-120007-001500'
+    """
+    return f"{source}-{taken:%Y%m%d-%H%M%S-%f}"

@@ -12,6 +12,7 @@ from blemish.errors import ServeError
 from blemish.serve.contracts import Frame, utc_now
 from blemish.serve.line.secrets import resolved, without_password
 from blemish.serve.line.source_settings import SnapshotSettings
+from blemish.serve.line.sources.latest import frame_name
 
 MOST_BYTES = 256 * 2**20
 WAIT = 1.0
@@ -55,8 +56,7 @@ class SnapshotSource:
                 self._closed.wait(WAIT)
                 continue
             self._state |= {"is_ready": True, "message": "", "frames": self._state["frames"] + 1}
-            name = f"{self.name}-{taken:%Y%m%d-%H%M%S}-{taken.microsecond // 1000:03d}"
-            yield Frame(content, name, self.name, taken)
+            yield Frame(content, frame_name(self.name, taken), self.name, taken)
 
     def _fetch(self) -> bytes:
         content = bytearray()
