@@ -35,7 +35,9 @@ WARNING = (
 
 def preprocessing_of(good: Path, recipe: Recipe, observer: Observer) -> Preprocessing:
     """Preprocessing that a fit of ``recipe`` on the images of ``good`` chooses; nothing is trained."""
-    undecided = override(recipe, ["threshold.rule=train-mean"])  # no promise, which few images could not carry
+    undecided = override(
+        recipe, ["threshold.rule=train-mean"]
+    )  # no promise, which few images could not carry
     return ImageSource(good, undecided, observer, None).preprocessing
 
 
