@@ -287,7 +287,8 @@ class Service:
         kind = "rejected" if decision.is_anomalous else "accepted"
         self.metrics.decisions.labels(decision.model, decision.source, kind).inc()
         self.metrics.decision_seconds.labels(decision.model).observe(time.monotonic() - one.job.begun)
-        self.live.publish("decision", decision.model_dump(mode="json"), decision.id)
+        if len(self.live):
+            self.live.publish("decision", decision.model_dump(mode="json"), decision.id)
         if self.drift.update(decision, one.detector):
             LOGGER.warning("images drift from the calibration", extra={"fields": {"model": decision.model}})
             self.live.publish("drift", {"model": decision.model, **self.drift.state(decision.model)})
