@@ -65,7 +65,8 @@ def _adding(table: Table, dialect: str, key: tuple[str, ...], added: tuple[str, 
     changes = {name: table.c[name] + new.excluded[name] for name in added}
     if "last_id" in table.c:
         changes["last_id"] = new.excluded.last_id
-    return new.on_conflict_do_update(index_elements=key, set_=changes)
+    adding: Executable = new.on_conflict_do_update(index_elements=key, set_=changes)
+    return adding
 
 
 def _subtract(
