@@ -37,6 +37,7 @@ from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
 from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
 from blemish.observer import Observer
+from blemish.preprocessing.area_files import read_area
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
 from blemish.report.numbers import counted
@@ -257,6 +258,7 @@ def calibrate(
     out: str | Path,
     *,
     false_reject_rate: float | None = None,
+    mask: str | Path | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Detector:
@@ -270,6 +272,8 @@ def calibrate(
     model: folder of the model; also one whose calibration of scenes is of an earlier format.
     source: the good images or scenes that it was fitted on; of images also more.
     false_reject_rate: share of good images that may be rejected, instead of the model's.
+    mask: image or polygons that mark the region of interest of the new model, within that of the old one
+        (:func:`blemish.preprocessing.area_files.read_area`).
     overwrite: replace a model that is already in ``out``.
 
     Raises
@@ -283,7 +287,7 @@ def calibrate(
     """
     with owned(out):
         return _calibrate(
-            Path(model), Path(source), Path(out), false_reject_rate, overwrite, observer or Observer()
+            Path(model), Path(source), Path(out), false_reject_rate, mask, overwrite, observer or Observer()
         )
 
 
@@ -292,6 +296,7 @@ def _calibrate(
     source: Path,
     folder: Path,
     false_reject_rate: float | None,
+    mask: str | Path | None,
     overwrite: bool,
     observer: Observer,
 ) -> Detector:
@@ -303,6 +308,8 @@ def _calibrate(
         rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
+    if mask is not None:
+        detector = detector.with_judged_area(read_area(mask))
     found = calibrated_again(detector, source, observer)
     _ = found.threshold
     sheet = model / SHEET_FILE
