@@ -169,6 +169,9 @@ class ModalSSIM(ResidualRule):
         count = (~each.isnan()).sum(1, keepdim=True)
         return Residual(each.nansum(1, keepdim=True) / count.clamp_min(1), y)
 
+    def prepare(self, model: Autoencoder) -> None:
+        """Take what the comparison needs to know of the model; SSIM needs nothing."""
+
     def each(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the map of each modality: (N, C, H, W) to (N, M, H, W), at least 0, and NaN where it is absent."""
         maps = []
@@ -218,6 +221,7 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
         raise UsageError(
             "residuals of single modalities need a model with residual 'modal-ssim', such as fp-cae-add"
         )
+    measure.prepare(model)
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
     present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
     alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
@@ -230,6 +234,9 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
     """Reconstruct images (N, C, H, W) from all present modalities, and each modality from the others alone."""
     encoder, decoder = model.encoder, model.decoder
+    if getattr(encoder, "predicts_from_others", False):
+        predicted = model(x).reconstruction.float()
+        return predicted, predicted.clone()
     between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
     if (
         isinstance(encoder, SeparatedEncoder)
