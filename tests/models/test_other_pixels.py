@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from blemish.data.modality import Modality, channel_slices
 from blemish.demo.painting import MODALITIES, make_painting
 from blemish.errors import RecipeError
-from blemish.models import Autoencoder, build, modal_residuals
-from blemish.models import other_pixels
+from blemish.models import Autoencoder, build, modal_residuals, other_pixels
 from blemish.models.modal_difference import ModalDifference
 from blemish.models.modal_similarity import modal_ssim
 from blemish.models.other_pixels import OtherPixelsEncoder

@@ -63,7 +63,7 @@ def decide_scene(
         above=above,
         called=called,
         strongest=tuple(strongest),
-        modalities=_modalities(opened, hidden, records),
+        modalities=_modalities(detector, opened, hidden, records),
         notices=opened.notices,
     )
 
@@ -111,7 +111,7 @@ def _regions(file: TiledFile[InspectedBlock], pixel_threshold: float) -> tuple[R
 
 
 def _modalities(
-    opened: SceneReader, hidden: Sequence[str], records: Sequence[InspectedBlock]
+    detector: Detector, opened: SceneReader, hidden: Sequence[str], records: Sequence[InspectedBlock]
 ) -> tuple[ModalityRecord, ...]:
     def similarity(sums: Iterator[Sum]) -> float | None:
         totals, pixels = zip(*sums, strict=True)
@@ -122,8 +122,16 @@ def _modalities(
             return "missing"
         return "hidden" if name in hidden else "present"
 
+    training, residual = detector.file.training, detector.recipe.residual
+    figures = {one.name: one for one in training.modalities}
+    measure = "similarity" if residual is not None and residual.name == "modal-difference" else "SSIM"
+
     return tuple(
         ModalityRecord(
+            measure=measure,
+            linear=figures[one.name].linear if one.name in figures else None,
+            constant=figures[one.name].constant if one.name in figures else None,
+            is_learned=one.name not in training.not_learned,
             name=one.name,
             state=state(one.name),
             similarity=similarity(record.own[index] for record in records),

@@ -25,8 +25,8 @@ UNIT = 0.05
 class ModalMSE(Term):
     """Loss: mean squared difference of each modality's present values, averaged over the modalities.
 
-    Beside ``modal-log-ssim`` it leads a decoder off the plateau on which its output is a constant: there the gradient of
-    SSIM with respect to the structure is almost 0, that of the squared difference is not.
+    Beside ``modal-log-ssim`` it holds grey levels, which SSIM hardly compares, and is the term to add where a decoder
+    stays at a constant (:mod:`blemish.training.modality_figures`). Absent values are left out.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -158,10 +158,19 @@ class ModalSSIM(ResidualRule):
     takes_absent = True
     for_modalities = True
 
+    counted: Tensor
+    """(M,), 0 for modalities that are left out of score and maps."""
+
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
         make_settings(data_range, window=window)
         self.modalities, self.data_range, self.window = tuple(modalities), data_range, window
+        self.register_buffer("counted", torch.ones(len(self.modalities)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # Models of earlier versions count all modalities, and have no tensor that says so.
+        state_dict.setdefault(f"{prefix}counted", torch.ones(len(self.modalities)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
         y = model(x).reconstruction.float()
@@ -184,7 +193,7 @@ class ModalSSIM(ResidualRule):
             similar = ssim_map(*pair, data_range=self.data_range, window=self.window)
             distance = (1 - similar).mean(1, keepdim=True).clamp_min(0)
             maps.append(distance.masked_fill(absent, torch.nan))
-        return torch.cat(maps, 1)
+        return torch.cat(maps, 1).masked_fill(self.counted[:, None, None] == 0, torch.nan)
 
 
 class ModalResiduals(NamedTuple):

@@ -176,7 +176,7 @@ class OtherPixelsEncoder(ImageEncoder):
             return self._in_a_graph(standard, present)
         places = 2 ** torch.arange(len(self.sizes), device=present.device)
         codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
-        found = codes.unique().tolist()
+        found = torch.unique(codes).tolist()
         if len(found) == 1:
             return F.conv2d(standard, self._weights(int(found[0])).to(standard)[:, :, None, None])
         rows = standard.permute(0, 2, 3, 1)
@@ -208,11 +208,13 @@ class OtherPixelsEncoder(ImageEncoder):
     def _in_a_graph(self, standard: Tensor, present: Tensor) -> Tensor:
         """The same without asking which modalities are present: all predictions, of which each pixel takes its own."""
         sets, channels = len(self.table), sum(self.sizes)
-        every = F.conv2d(standard, self.table.flatten(0, 1)[:, :, None, None]).unflatten(1, (sets, channels))
+        every = F.conv2d(standard, self.table.flatten(0, 1)[:, :, None, None])
+        every = every.reshape(len(standard), sets, channels, *standard.shape[2:])
         places = 2 ** torch.arange(len(self.sizes), device=present.device)
         codes = (present * places[:, None, None]).sum(1)
         chosen = codes[:, None] == torch.arange(sets, device=codes.device)[:, None, None]  # (N, sets, H, W)
-        return (every * chosen[:, :, None]).sum(1)
+        chosen_values: Tensor = (every * chosen[:, :, None]).sum(1)
+        return chosen_values
 
     def _rows(self, index: int) -> slice:
         start = sum(self.counted[:index])
