@@ -1,13 +1,15 @@
 """History of decisions: stored durably, searched quickly, exported, backed up, and cleared of old images by rule."""
 
-from blemish.serve.history.history import History
+from blemish.serve.history.history import EVERYTHING, History
 from blemish.serve.history.kept_images import IMAGES, KeepRule, KeptImages
 from blemish.serve.history.outbox import OutboxState, Wish
 from blemish.serve.history.retention import Removed, RetentionRule, prune
 from blemish.serve.history.selection import HistoryFilter
-from blemish.serve.history.views import ScorePoint, WhatIf
+from blemish.serve.history.views import ScorePoint
+from blemish.serve.history.what_if import WhatIf
 
 __all__ = [
+    "EVERYTHING",
     "IMAGES",
     "History",
     "HistoryFilter",
