@@ -19,7 +19,7 @@ from blemish.models.other_pixels import OtherPixelsEncoder
 from blemish.recipes import load_recipe, override
 
 SENSORS = [Modality(name="a", channels=2), Modality(name="b", channels=1), Modality(name="c", channels=1)]
-PLAIN = ["patch.size=32", "patch.stride=24", "encoder.width=0", "corruption=[]"]
+PLAIN = ["patch.size=32", "patch.stride=24", "encoder.width=1", "corruption=[]"]
 
 
 def scene(seed: int, side: int = 32) -> Tensor:
@@ -55,7 +55,7 @@ def least_squares(present: list[int], targets: list[int]) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("values_alone")
-def test_without_a_network_it_is_least_squares_from_the_other_modalities() -> None:
+def test_before_training_it_is_least_squares_from_the_other_modalities() -> None:
     with torch.no_grad():
         found = gathered()(scene(99)).reconstruction[0].numpy()
     for present, targets in (([2, 3], [0, 1]), ([0, 1, 3], [2]), ([0, 1, 2], [3])):

@@ -15,6 +15,7 @@ from blemish.decision import Region, benjamini_hochberg, find_regions
 from blemish.decision.regions import EIGHT_CONNECTED
 from blemish.inspection.detector import Detector
 from blemish.inspection.scene_records import InspectedBlock, ModalityRecord, SceneRecord, ScoredSquare, Sum
+from blemish.inspection.subset_calibration import decision_without
 from blemish.storage.tiled_array import TiledFile
 
 MOST_REGIONS, MOST_STRONGEST = 100, 20
@@ -30,7 +31,9 @@ def decide_scene(
     hidden: names of modalities that the model was not shown.
     file: maps and block records of the scene.
     """
-    decision, records = detector.decision, file.records
+    lacking = {*opened.missing, *(name for name in hidden if name not in opened.missing)}
+    subset = decision_without(detector, lacking)
+    decision, records = subset.decision, file.records
     squares = [
         (score, *_square_at(file, record, row, column))
         for record in records
@@ -64,7 +67,7 @@ def decide_scene(
         called=called,
         strongest=tuple(strongest),
         modalities=_modalities(detector, opened, hidden, records),
-        notices=opened.notices,
+        notices=(*opened.notices, *subset.notices),
     )
 
 

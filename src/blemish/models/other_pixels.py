@@ -50,7 +50,7 @@ class OtherPixelsEncoder(ImageEncoder):
     ----------
     modalities: whose channels form the images.
     patch: side of the training patch in pixels.
-    width: channels of the hidden layers of the network that adds to the linear prediction; 0 for none.
+    width: channels of the hidden layers of the network that adds to the linear prediction.
 
     Raises
     ------
@@ -78,7 +78,7 @@ class OtherPixelsEncoder(ImageEncoder):
         *,
         modalities: Sequence[Modality],
         patch: int = 64,
-        width: Annotated[int, Field(ge=0, le=256)] = 32,
+        width: Annotated[int, Field(ge=1, le=256)] = 32,
     ) -> None:
         super().__init__()
         if len(modalities) < 2:
@@ -114,9 +114,7 @@ class OtherPixelsEncoder(ImageEncoder):
         self.register_buffer("mean", torch.full((total,), 0.5))
         self.register_buffer("deviation", torch.ones(total))
         self.register_buffer("residual", torch.full((count,), 0.1))
-        self.networks = nn.ModuleList(
-            _pointwise(total + count + size, width, size) for size in self.sizes if width
-        )
+        self.networks = nn.ModuleList(_pointwise(total + count + size, width, size) for size in self.sizes)
         self.table: Tensor
         self.register_buffer("table", torch.zeros(0), persistent=False)
         self._solved: dict[int, Tensor] = {}
@@ -144,11 +142,10 @@ class OtherPixelsEncoder(ImageEncoder):
             y = linear[:, first : first + size]
             first += size
             rows = self._rows(index)
-            if len(self.networks):
-                shown = standard.clone()
-                shown[:, rows] = 0
-                there = present.to(y.dtype)
-                y = y + self.networks[index](torch.cat([shown, there, y.clamp(-_FURTHEST, _FURTHEST)], 1))
+            shown = standard.clone()
+            shown[:, rows] = 0
+            there = present.to(y.dtype)
+            y = y + self.networks[index](torch.cat([shown, there, y.clamp(-_FURTHEST, _FURTHEST)], 1))
             own = slice(rows.start, rows.start + size)  # its values, before the other features
             predicted.append(y * self.deviation[own, None, None] + self.mean[own, None, None])
         result = torch.cat(predicted, 1)
