@@ -26,6 +26,7 @@ from blemish.decision import (
     GroupedImages,
     IndependentImages,
     SceneSquares,
+    ValidationImages,
     check_rate,
     needed,
     trimmed,
@@ -214,6 +215,19 @@ def calibrated(
         kept = {**file.split, "calibration": tuple(names[number] for number in stay)}
         file = file.model_copy(update={"split": kept})
     return file.model_copy(update={"calibration": calibration})
+
+
+def validated(scored: Scored, training_scores: tuple[float, ...]) -> Calibration:
+    """Calibration of a fit that held out no images for it: by those that chose the weights, without any promise.
+
+    The pixel threshold and the p-values rest on them; the threshold on ``training_scores``.
+    """
+    return Calibration(
+        scores=scored.scores,
+        map_maxima=scored.map_maxima,
+        training_scores=training_scores,
+        unit=ValidationImages(),
+    )
 
 
 def unit_of_images(items: Sequence[Item]) -> Unit:
