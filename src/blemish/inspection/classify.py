@@ -287,7 +287,8 @@ def _classify_blocks(
             if observer.should_stop():
                 raise Stopped(f"stopped after {done} of {len(blocks)} blocks; nothing is written")
             features = _features(reader, top, left, height, width)
-            there = np.isfinite(reader.read(top, left, height, width)).any(0)
+            shown = np.isfinite(reader.read(top, left, height, width))
+            there: NDArray[np.bool_] = np.asarray(shown.any(0))
             found = model.predict_proba(features.reshape(len(features), -1).T)
             probabilities = np.zeros((height * width, count))
             probabilities[:, np.asarray(model.classes_) - 1] = found
