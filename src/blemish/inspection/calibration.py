@@ -26,6 +26,7 @@ from blemish.decision import (
     GroupedImages,
     IndependentImages,
     SceneSquares,
+    ValidationImages,
     check_rate,
     needed,
     trimmed,
@@ -37,6 +38,7 @@ from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
 from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
 from blemish.observer import Observer
+from blemish.preprocessing.area_files import read_area
 from blemish.recipes import Recipe
 from blemish.recipes.schema import ThresholdSettings
 from blemish.report.numbers import counted
@@ -215,6 +217,19 @@ def calibrated(
     return file.model_copy(update={"calibration": calibration})
 
 
+def validated(scored: Scored, training_scores: tuple[float, ...]) -> Calibration:
+    """Calibration of a fit that held out no images for it: by those that chose the weights, without any promise.
+
+    The pixel threshold and the p-values rest on them; the threshold on ``training_scores``.
+    """
+    return Calibration(
+        scores=scored.scores,
+        map_maxima=scored.map_maxima,
+        training_scores=training_scores,
+        unit=ValidationImages(),
+    )
+
+
 def unit_of_images(items: Sequence[Item]) -> Unit:
     """Independent images, or images of fewer groups than there are images."""
     groups = len({item.group_key for item in items})
@@ -257,6 +272,7 @@ def calibrate(
     out: str | Path,
     *,
     false_reject_rate: float | None = None,
+    mask: str | Path | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Detector:
@@ -270,6 +286,8 @@ def calibrate(
     model: folder of the model; also one whose calibration of scenes is of an earlier format.
     source: the good images or scenes that it was fitted on; of images also more.
     false_reject_rate: share of good images that may be rejected, instead of the model's.
+    mask: image or polygons that mark the region of interest of the new model, within that of the old one
+        (:func:`blemish.preprocessing.area_files.read_area`).
     overwrite: replace a model that is already in ``out``.
 
     Raises
@@ -283,7 +301,7 @@ def calibrate(
     """
     with owned(out):
         return _calibrate(
-            Path(model), Path(source), Path(out), false_reject_rate, overwrite, observer or Observer()
+            Path(model), Path(source), Path(out), false_reject_rate, mask, overwrite, observer or Observer()
         )
 
 
@@ -292,6 +310,7 @@ def _calibrate(
     source: Path,
     folder: Path,
     false_reject_rate: float | None,
+    mask: str | Path | None,
     overwrite: bool,
     observer: Observer,
 ) -> Detector:
@@ -303,6 +322,8 @@ def _calibrate(
         rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
+    if mask is not None:
+        detector = detector.with_judged_area(read_area(mask))
     found = calibrated_again(detector, source, observer)
     _ = found.threshold
     sheet = model / SHEET_FILE

@@ -191,7 +191,7 @@ class ImageSource:
         )
 
     def describe(self, part: str) -> str:
-        which = {"calibration": "held-out good", "train": "training"}[part]
+        which = {"calibration": "held-out good", "validation": "validation", "train": "training"}[part]
         return f"{len(self._parts[part])} {which} images"
 
     def patches(self, part: str) -> PreprocessedImages:

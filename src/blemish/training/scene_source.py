@@ -72,6 +72,10 @@ class SceneSource:
             for part, columns in self._columns.items()
         }
         rule = recipe.threshold
+        if not rule.hold_out:
+            raise RecipeError(
+                f"{recipe.name}: threshold.hold_out false is for single images, and {path} holds scenes; leave it out"
+            )
         self._side, found = choose_squares(
             self._scenes, self._columns["calibration"], recipe, least=least_squares(rule)
         )
