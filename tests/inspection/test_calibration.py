@@ -19,9 +19,10 @@ from blemish.data.open_scenes import open_scenes
 from blemish.decision import GroupedImages, SceneSquares
 from blemish.errors import CalibrationError, FileError, ModelError, Stopped, UsageError
 from blemish.inspection import scene_scorer
-from blemish.inspection.calibration import calibrate, choose_squares, score_squares
+from blemish.inspection.calibration import calibrate
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.scenes import inspect_scenes
+from blemish.inspection.square_scores import choose_squares, score_squares
 from blemish.observer import Observer
 from blemish.training.fit import fit
 

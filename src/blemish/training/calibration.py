@@ -8,6 +8,7 @@ from blemish.inspection.calibration import calibrated, validated, with_usual_sco
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import ModelFile
 from blemish.training.fit_run import FitRun
+from blemish.training.scene_source import SceneSource
 
 
 def calibrate(run: FitRun, file: ModelFile) -> Detector:
@@ -53,4 +54,6 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
         raise CalibrationError(
             f"{error}; or bring back the images named above, and go on with --resume"
         ) from None
+    if isinstance(source, SceneSource):
+        found = found.with_file(source.calibrated_without(found, observer))
     return found

@@ -27,7 +27,12 @@ Language = Annotated[
 ]
 
 
-@router.get("/api/report.html", response_class=HTMLResponse)
+# Not response_class=HTMLResponse, by which refusals would be described as HTML as well.
+@router.get(
+    "/api/report.html",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {}}, "description": "A page that opens offline."}},
+)
 def report_as_page(request: Request, week: Week = None, language: Language = "en") -> HTMLResponse:
     """Report of a week: rejects, overturned decisions, the false-reject rate against the promise, drift."""
     made = _report(request, week, language)
