@@ -36,12 +36,12 @@ class Tuning:
     compensation: float = 1.0
 
 
-SSIMULACRA2_LUMA = (0.9, 0.1, 1.6, 5.0, 0.05)
+SSIMULACRA2_LUMA = (0.55, 0.12, 1.6, 3.0, 0.05)
 """SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the worst
 places of scale 0.
 """
 
-SSIMULACRA2_CHROMA = ((0.03, 0.03, 0.15, 0.5, 1.8), (0.03, 0.05, 0.27, 0.5, 0.6))
+SSIMULACRA2_CHROMA = ((0.03, 0.03, 0.15, 0.5, 3.0), (0.05, 0.037, 0.36, 0.5, 0.18))
 """Errors as wide as several blocks count most: SSIMULACRA2 looks at blue at scales 3 and 4 only."""
 
 
@@ -56,7 +56,7 @@ TUNINGS: dict[Tune, Tuning] = {
     "balanced": Tuning(
         squared=0.4,
         ms_ssim=0.2,
-        ssimulacra2=0.6,
+        ssimulacra2=0.7,
         luma_scales=SSIMULACRA2_LUMA,
         chroma_squared=0.4,
         chroma_ms_ssim=0.2,
@@ -64,7 +64,7 @@ TUNINGS: dict[Tune, Tuning] = {
     ),
     "ssimulacra2": Tuning(
         squared=0.17,
-        ssimulacra2=0.7,
+        ssimulacra2=0.52,
         luma_scales=SSIMULACRA2_LUMA,
         chroma_scales=SSIMULACRA2_CHROMA,
         compensation=0.0,
