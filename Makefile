@@ -1,5 +1,5 @@
 # Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all but
-# repetitions, which `make slow` runs, `make light` inspects without torch from the built wheel,
+# repetitions, which `make slow` runs, `make light` inspects and serves without torch from the built wheel,
 # `make docs` builds the documentation site into build/docs; a warning fails it, and it needs no network.
 # `make services` installs, as root on Debian, what tests of the server run against; without it these are skipped.
 PYTHON ?= python3

@@ -25,6 +25,7 @@ def run_study(
     quick: bool = False,
     seeds: Sequence[int] | None = None,
     settings: Sequence[str] = (),
+    rows: int | None = None,
     observer: Observer | None = None,
 ) -> StudyResult:
     """Run the study ``name``; results go to ``out``, finished parts of an earlier run are used again.
@@ -37,6 +38,8 @@ def run_study(
     quick: minutes instead of the full length.
     seeds: one fit of every row for each; without them the study's own.
     settings: ``key=value`` overrides of all its recipes, after the study's own.
+    rows: new fits at most; the table has the rows that are there, and the same call goes on with the next ones. Of
+        ``bergmann2018``, ``kumar2025`` and ``radli2022``.
 
     Raises
     ------
@@ -55,9 +58,16 @@ def run_study(
     from blemish.storage.run_folder import refuse_unwritable
 
     refuse_unwritable(Path(out))
-    if data is not None and name not in _OF_OTHER_LAYOUT:
-        read_labelled(Path(data))
     module = import_module(f"studies.{name}")
+    if data is not None and name not in _OF_OTHER_LAYOUT:
+        getattr(module, "check", read_labelled)(Path(data))
+    options = {}
+    if rows is not None:
+        if name in _OF_OTHER_LAYOUT:
+            raise UsageError(f"--rows: the study {name} is run as a whole; leave it out")
+        if rows < 0:
+            raise UsageError("--rows: give a whole number of at least 0")
+        options = {"rows": rows}
     result: StudyResult = module.run(
         Path(out),
         data=None if data is None else Path(data),
@@ -65,5 +75,6 @@ def run_study(
         seeds=None if seeds is None else tuple(dict.fromkeys(seeds)),
         settings=tuple(settings),
         observer=observer or Observer(),
+        **options,
     )
     return result

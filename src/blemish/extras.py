@@ -43,6 +43,7 @@ EXTRAS = {
         ("paho", "paho-mqtt"),
         ("asyncua", "asyncua"),
     ),
+    "genicam": (("harvesters", "harvesters"), ("genicam", "genicam")),
     "postgresql": (("psycopg", "psycopg[binary]"),),
     "parquet": (("pyarrow", "pyarrow"),),
 }

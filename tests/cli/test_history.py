@@ -14,7 +14,7 @@ import pytest
 
 from blemish.cli.history import app
 from blemish.errors import BlemishError
-from blemish.serve.contracts import Frame, utc_now
+from blemish.serve.contracts import Frame, NewVerdict, utc_now
 from blemish.serve.history import History, KeptImages
 from tests.serve.history.made import many
 
@@ -88,6 +88,39 @@ def test_prune(run: Callable[..., Ran], home: Path) -> None:
     }
 
 
+def test_labels(run: Callable[..., Ran], home: Path, tmp_path: Path) -> None:
+    with History.open(home, exclusive=False) as history:
+        history.add_verdict(1, NewVerdict(is_right=True))
+        history.add_verdict(5, NewVerdict(is_right=True, label="dent"))
+    ran = run("labels", "--home", home, "--out", tmp_path / "labelled", "--test-share", 1)
+    expected = f"{tmp_path / 'labelled'}: 1 good images, of which 1 are for tests, and 1 defective ones, of which 0 have a mask."
+    assert ran == (0, f"{expected}\n", "")
+    assert {path.name for path in (tmp_path / "labelled" / "test").iterdir()} == {"good", "dent"}
+
+
+def test_report(run: Callable[..., Ran], home: Path, tmp_path: Path) -> None:
+    today = utc_now().date().isoformat()
+    ran = run("report", "--home", home, "--week", today, "--out", tmp_path / "week.html", "--language", "de")
+    assert ran.code == 0
+    assert ran.out.endswith(f"Report: {tmp_path / 'week.html'}\n")
+    assert "Geprüfte Bilder: " in ran.out
+    assert (tmp_path / "week.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    ran = run(
+        "report",
+        "--home",
+        home,
+        "--week",
+        "2020-01-06",
+        "--out",
+        tmp_path / "week.eml",
+        "--json",
+        "--to",
+        "a@b.c",
+    )
+    assert json.loads(ran.out)["decisions"] == 0
+    assert b"To: a@b.c" in (tmp_path / "week.eml").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -95,6 +128,9 @@ def test_prune(run: Callable[..., Ran], home: Path) -> None:
         (("export", "--out", "a.csv", "--home", "nowhere"), "there is no history; name the folder that"),
         (("backup", "--out", "backup", "--home", "nowhere"), "there is no history; name the folder that"),
         (("restore", "nowhere"), "is no backup of a history; name a folder that blemish history backup made"),
+        (("report", "--out", "a.pdf"), "--out a.pdf: name a file that ends in .html or .eml"),
+        (("report", "--out", "a.eml"), "there is no history; name the folder that"),
+        (("labels", "--out", "labelled"), "there is no history; name the folder that"),
         (("prune",), "prune removes nothing without a rule; give --image-days or --image-gigabytes"),
         (("prune", "--image-days", "-1"), "--image-days: write a number above 0"),
         (("prune", "--image-days", "nan"), "--image-days: write a number above 0"),

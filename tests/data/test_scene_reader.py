@@ -22,7 +22,8 @@ from blemish.data.open_scenes import open_scenes
 from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scene_reader import Probed, SceneReader
 from blemish.data.scenes import Scene, find_scenes
-from blemish.data.windowed import DecodedCache, open_windowed
+from blemish.data.windowed import open_windowed
+from blemish.data.windowed_image import DecodedCache
 from blemish.errors import ImageError
 from blemish.observer import Observer
 
@@ -270,7 +271,11 @@ def test_several_files_make_one_modality(folder: Path) -> None:
         tifffile.imwrite(folder / f"ir_{row}_{column}.tif", cut.copy())
     entries = {"name": "rgb", "file": "rgb.png"}, {"name": "ir", "file": "ir_{row}_{column}.tif"}
     reader = SceneReader(described(folder, *entries))
-    assert reader.notices == ("ir: no file for row 1 column 0, taken as absent",)
+    assert reader.notices == (
+        "infrared.tif: not used, no modality of this scene names it",
+        "xray.tif: not used, no modality of this scene names it",
+        "ir: no file for row 1 column 0, taken as absent",
+    )
     expected = infrared / np.float32(65535)
     expected[32:, :80] = np.nan
     assert_array_equal(whole(reader)[3], expected)

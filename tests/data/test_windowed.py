@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blemish.data import windowed as windows
-from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
+from blemish.data.windowed import Mosaic, open_windowed, same_field
+from blemish.data.windowed_image import DecodedCache, WindowedImage
 from blemish.errors import ImageError
 
 H, W = 70, 90

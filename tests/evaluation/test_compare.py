@@ -11,6 +11,7 @@ import pytest
 
 from blemish.errors import FileError, RecipeError, Stopped, UsageError
 from blemish.evaluation.compare import Comparison, compare, fit_once, good_images
+from blemish.evaluation.reconstruction_baselines import BLURRED, FLAT, MEAN, RESIDUALS
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 
@@ -68,7 +69,12 @@ def test_json_report_and_words(compared: tuple[Comparison, Path]) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "2 recipes on waves" in page
     assert str(out.parent) not in page
-    assert [line.split()[0] for line in comparison.in_words().splitlines()] == ["recipe", "l2-ae", "ssim-ae"]
+    lines = comparison.in_words().splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["recipe", "l2-ae", "ssim-ae"]
+    baselines = [f"{name}, {residual}" for name in (FLAT, BLURRED, MEAN) for residual in RESIDUALS]
+    assert [line.split("  ")[0] for line in lines[3:]] == baselines
+    assert f"{comparison.baselines[0].rows[0].pixel.auroc:.3f}" in lines[3]
+    assert all(one in page for one in baselines)
     assert (out / "ssim-ae-1" / "found" / "report.html").exists()
 
 
@@ -97,6 +103,25 @@ def test_finished_fits_and_evaluations_are_not_repeated(
     result = compare(dataset, ["l2-ae", "ssim-ae"], again, seeds=[0, 1], settings=[*tiny, RATE])
     assert evaluated == [again / "ssim-ae-1" / "found"]
     assert [run.evaluation.image for run in result.runs] == [run.evaluation.image for run in compared[0].runs]
+
+
+def test_reconstructions_without_learning_are_kept_and_follow_the_preprocessing(
+    again: Path, dataset: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compare(dataset, ["l2-ae"], again, settings=[*tiny, RATE]).baselines
+    from blemish.evaluation import compare as comparing
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("evaluated again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "reconstruction_baselines", never)
+        assert compare(dataset, ["l2-ae"], again, settings=[*tiny, RATE]).baselines == before
+    own = {"l2-ae": [], "ssim-ae": ["image.size=32"]}
+    two = compare(dataset, own, tmp_path / "two", settings=[*tiny, RATE])
+    assert [one.recipes for one in two.baselines] == [("l2-ae",), ("ssim-ae",)]
+    assert two.baselines[0].rows == before[0].rows != two.baselines[1].rows
+    assert two.rows()[2][0] == "flat grey, mse (images as for l2-ae)"
 
 
 @pytest.mark.parametrize("changed", ["test/dot/0.png", "ground_truth/dot/0_mask.png"])

@@ -14,7 +14,8 @@ from blemish.data.image import image_info, read_image
 from blemish.data.items import Item
 from blemish.data.masks import read_mask
 from blemish.data.open_scenes import open_scenes
-from blemish.data.windowed import DecodedCache, WindowedImage, open_windowed
+from blemish.data.windowed import open_windowed
+from blemish.data.windowed_image import DecodedCache, WindowedImage
 from blemish.errors import BlemishError, FileError
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.settings import BatchSettings

@@ -16,6 +16,7 @@ from blemish.layers.rotation import (
     canvas_mask,
     from_canvas,
     gradient_loss,
+    loss_at_angle,
     loss_by_angle,
     modulation,
     onto_canvas,
@@ -185,6 +186,33 @@ def test_the_loss_has_a_gradient_that_descends() -> None:
     angle = torch.tensor([0.1], requires_grad=True)
     (slope,) = torch.autograd.grad(gradient_loss(stripes(0.2), angle).sum(), angle)
     assert slope.item() > 0
+
+
+def test_the_loss_at_an_angle_is_that_of_the_row_of_all_angles() -> None:
+    x, angle = smooth(3, 1, 64), torch.tensor([0.3, -1.2, 2.0])
+    torch.testing.assert_close(loss_at_angle(x, angle), loss_by_angle(x, angle).diagonal())
+
+
+@pytest.mark.parametrize("texture", ["gravel", "stripes"])
+def test_the_gradient_by_the_angle_is_the_slope_of_the_loss(texture: str) -> None:
+    """Of gravel the loss by sampling has a gradient that has little to do with its own slope."""
+    x = rubble() if texture == "gravel" else stripes(0.4)
+    angles = torch.linspace(0, math.pi, 73, dtype=torch.float64)[:-1].requires_grad_()
+    many = x.expand(len(angles), -1, -1, -1)
+    (slopes,) = torch.autograd.grad(loss_at_angle(many, angles).sum(), angles)
+    with torch.no_grad():
+        step = 1e-3
+        secants = (loss_at_angle(many, angles + step) - loss_at_angle(many, angles - step)) / (2 * step)
+    assert torch.corrcoef(torch.stack([slopes, secants]))[0, 1] > 0.999
+    torch.testing.assert_close(
+        slopes.float(), secants.float(), rtol=0.05, atol=0.02 * float(secants.abs().max())
+    )
+
+
+def rubble() -> Tensor:
+    """(1, 1, 64, 64) blobs without a dominant orientation, of mean 0 and variance 1."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal((64, 64)), 2)
+    return torch.from_numpy((noise - noise.mean()) / noise.std()).float()[None, None]
 
 
 def test_modulation_is_one_for_a_single_direction_and_zero_for_none() -> None:

@@ -3,8 +3,8 @@
 python -m tests.light [--out benchmarks/results/light.json]
 
 Fits and exports a small model of the default recipe here, installs the wheel alone elsewhere, and inspects, evaluates and
-calibrates there. Fails where torch is importable, a command fails, or a score or decision differs. Prints the size of the
-environment by package and the time of a cold start to the first decision.
+calibrates there; then, with the extra ``serve``, serves it. Fails where torch is importable, a command fails, or a score or
+decision differs. Prints the size of the environment by package and the time of a cold start to the first decision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="blemish-light-") as folder:
         away = Path(folder)
         expected = _exported_model(away)
-        python = _environment(away)
+        python, install = _environment(away)
         _check_absent(python, away)
         _check_answers(python.with_name("blemish"), away, expected)
         result = {
@@ -58,6 +60,9 @@ def main() -> None:
             "environment": _sizes(python),
             "cold_start": _cold_start(python.with_name("blemish"), away, options.rounds),
         }
+        install("[serve]")
+        _check_absent(python, away)
+        _check_server(python.with_name("blemish"), away, expected)
     text = json.dumps(result, indent=2)
     print(text)
     if options.out:
@@ -107,16 +112,20 @@ def _drawn(seed: int, *, spot: bool) -> np.ndarray:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def _environment(away: Path) -> Path:
-    """Python of a fresh environment that holds the wheel and what it asks for."""
+def _environment(away: Path) -> tuple[Path, Callable[[str], None]]:
+    """Python of a fresh environment that holds the wheel and what it asks for; and what installs extras there."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     _run([*pip, "wheel", "--no-deps", "--wheel-dir", away / "wheel", ROOT], away)
     (wheel,) = (away / "wheel").glob("blemish-*.whl")
     _run([sys.executable, "-m", "venv", "--without-pip", away / "env"], away)
     python = away / "env" / "bin" / "python"
     pins = ["-c", ROOT / "constraints.txt"] if sys.version_info >= (3, 11) else []
-    _run([*pip, "--python", python, "install", *pins, wheel], away)
-    return python
+
+    def install(extras: str = "") -> None:
+        _run([*pip, "--python", python, "install", *pins, f"{wheel}{extras}"], away)
+
+    install()
+    return python, install
 
 
 def _check_absent(python: Path, away: Path) -> None:
@@ -145,6 +154,37 @@ def _check_answers(blemish: Path, away: Path, expected: dict[str, dict[str, Any]
     thresholds = [_threshold(blemish, away, name) for name in ("model", "again")]
     assert abs(thresholds[0] - thresholds[1]) <= TOLERANCE * thresholds[0], thresholds
     print(f"{len(records)} images have the scores and decisions of torch, without torch", file=sys.stderr)
+
+
+def _check_server(blemish: Path, away: Path, expected: dict[str, dict[str, Any]]) -> None:
+    """Compare decisions of the server with torch's."""
+    words = [str(blemish), "serve", "model", "--home", "line", "--port", "0"]
+    server = subprocess.Popen(
+        words, cwd=away, env=_free(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        address = next((word for word in line.split() if word.startswith("http://")), None)
+        if address is None:
+            server.kill()
+            raise SystemExit(f"{shlex.join(words)} did not start: {line}{server.communicate()[1]}")
+        for name, own in expected.items():
+            content = (away / "images" / "test" / name).read_bytes()
+            request = urllib.request.Request(f"{address.rstrip(';')}/api/inspect", content)
+            request.add_header("Content-Type", "image/png")
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+                record = json.load(answer)["results"][0]["record"]
+            assert abs(record["score"] - own["score"]) <= TOLERANCE * own["score"], (record, own)
+            assert record["is_anomalous"] == own["is_anomalous"], (record, own)
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert server.returncode == 0, server.returncode
+    print(
+        f"{len(expected)} images have the scores and decisions of torch, served without torch",
+        file=sys.stderr,
+    )
 
 
 def _threshold(blemish: Path, away: Path, model: str) -> float:
@@ -222,15 +262,18 @@ def _run(command: list[Any], folder: Path) -> subprocess.CompletedProcess[str]:
     SystemExit
         When it fails, with what it printed.
     """
-    free = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    ran = subprocess.run(
-        list(map(str, command)), cwd=folder, env={**free, "COLUMNS": "200"}, capture_output=True, text=True
-    )
+    ran = subprocess.run(list(map(str, command)), cwd=folder, env=_free(), capture_output=True, text=True)
     if ran.returncode != 0:
         raise SystemExit(
             f"{shlex.join(map(str, command))} ended with {ran.returncode}:\n{ran.stdout}{ran.stderr}"
         )
     return ran
+
+
+def _free() -> dict[str, str]:
+    """Environment of processes that are to find nothing of the checkout."""
+    free = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**free, "COLUMNS": "200"}
 
 
 if __name__ == "__main__":

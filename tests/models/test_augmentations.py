@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from blemish.models import build
-from blemish.models.augmentations import Exposure, Flips, expose, flip
+from blemish.models.augmentations import Exposure, Flips, RandomRotation, expose, flip
 from blemish.models.contracts import Pass, Term
 from blemish.recipes import load_recipe, override
 
@@ -92,3 +92,35 @@ def test_without_corruption_the_encoder_sees_the_target() -> None:
     x = images(channels=1)[..., :29]  # padded after the corruption
     model.train().loss(x)
     assert torch.equal(recorder.done.seen, x)
+
+
+def test_rotation_cuts_patches_from_larger_images_in_training_and_held_out() -> None:
+    settings = ["patch.size=32", "patch.stride=32", "augmentation=[{name: rotation}]"]
+    torch.manual_seed(0)
+    model = build(override(load_recipe("l2-ae"), settings), 1)
+    side = model.drawn_side(32)
+    assert side >= 32 * 2**0.5
+    x = torch.rand(3, 1, side, side, generator=seeded(2))
+    model.train()
+    first, second = model.augment(x), model.augment(x)
+    assert first.shape == (3, 1, 32, 32)
+    assert not torch.equal(first, second)
+    model.eval()
+    held_out = model.augment(x)
+    assert torch.equal(held_out, model.augment(x))
+    middle = x[..., (side - 32) // 2 :, (side - 32) // 2 :][..., :32, :32]
+    assert (held_out - middle).abs().mean() > 0.1
+    assert model.loss(x).total.isfinite()
+    assert model(x[..., :32, :32]).reconstruction.shape == (3, 1, 32, 32)  # inspection turns nothing
+
+
+def test_a_rotated_stripe_lies_at_every_angle() -> None:
+    stripes = (torch.arange(64.0) / 2).sin().expand(300, 1, 64, 64) / 2 + 0.5
+    rotation = RandomRotation(patch=32)
+    y = rotation(stripes, seeded())
+    g_y, g_x = torch.gradient(y[:, 0], dim=(1, 2))
+    twice = torch.atan2(2 * (g_x * g_y).sum((1, 2)), (g_x**2 - g_y**2).sum((1, 2)))
+    counts = torch.histc(twice, 6, -torch.pi, torch.pi)
+    assert counts.min() > 25
+    none = RandomRotation(patch=32, degrees=0)
+    torch.testing.assert_close(none(stripes[:2]), stripes[:2, :, 16:48, 16:48], atol=1e-5, rtol=0)

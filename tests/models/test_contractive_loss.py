@@ -136,24 +136,100 @@ def test_training_on_the_term_alone_lowers_it() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_normalisation_uses_and_keeps_its_running_statistics(training: bool) -> None:
-    torch.manual_seed(0)
-    term = Contractive(method="exact", images=8)
-    model = Autoencoder(Normed(), Summed(), {"contractive": (1.0, term)}, MSE(data_range=1.0))
+def test_batch_normalisation_uses_the_statistics_of_the_batch_in_training_and_the_running_ones_after(
+    training: bool,
+) -> None:
+    model, norm = normed_model()
     for _ in range(3):
         model(images(4, side=8) * 3)
     model.train(training)
-    norm = model.encoder.layers[1]  # type: ignore[index, union-attr]
-    assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_batches_tracked is not None
     seen = int(norm.num_batches_tracked)
     x = images(4, side=8)
     total = model.loss(x).total
     assert norm.training is training
     assert int(norm.num_batches_tracked) == seen + training
+    if training:
+        with torch.no_grad():
+            h = model.encoder.layers[0](x)  # type: ignore[index, operator, union-attr]
+        variance, mean = torch.var_mean(h, (0, 2, 3), correction=0)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
     norm.eval()
     alone = torch.cat([jacobian_norm_exact(model.encode, image[None]) for image in x])
     torch.testing.assert_close(total, alone.mean() / 64)
+
+
+def test_the_gradient_knows_that_the_statistics_follow_the_weights() -> None:
+    """Weights before a normalisation have no scale: neither the norm nor its slope may depend on one."""
+    model, norm = normed_model()
+    norm.eps = 1e-12
+    layer = model.encoder.layers[0]  # type: ignore[index, union-attr]
+    assert isinstance(layer, nn.Conv2d)
+    x = images(4, side=8)
+    value = model.loss(x).total
+    (slope,) = torch.autograd.grad(value, layer.weight)
+    assert float(slope.norm()) > 0
+    cosine = (slope * layer.weight).sum() / (slope.norm() * layer.weight.norm())
+    assert abs(float(cosine.detach())) < 1e-4
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+    torch.testing.assert_close(model.loss(x).total, value)
+
+
+def normed_model() -> tuple[Autoencoder, nn.BatchNorm2d]:
+    torch.manual_seed(0)
+    term = Contractive(method="exact", images=8)
+    model = Autoencoder(Normed(), Summed(), {"contractive": (1.0, term)}, MSE(data_range=1.0)).train()
+    norm = model.encoder.layers[1]  # type: ignore[index, union-attr]
+    assert isinstance(norm, nn.BatchNorm2d)
+    return model, norm
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cae-mse",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in recipe_names()
+            if name.startswith("cae-") and name != "cae-mse"
+        ),
+    ],
+)
+def test_a_hundred_steps_lower_the_loss_and_its_terms(name: str) -> None:
+    """Both in training and held out, where batch normalisation has its running statistics."""
+    settings = ["patch.size=32", "patch.stride=32", "image.size=32"]
+    settings += ["encoder.weights=none"] if name.count("-") == 2 else []
+    recipe = override(load_recipe(name), settings)
+    torch.manual_seed(0)
+    model = build(recipe, 1).train()
+    y, x = torch.meshgrid(*[torch.arange(32.0)] * 2, indexing="ij")
+    phases = torch.rand(24, 2, 1, 1, generator=torch.Generator().manual_seed(1)) * 2 * math.pi
+    waves = 0.5 + 0.2 * (x / 3 + phases[:, 0]).sin() + 0.2 * (y / 4 + phases[:, 1]).cos()
+    good, held_out = waves[:16, None], waves[16:, None]
+    optimizer = torch.optim.Adam(model.parameters(), recipe.training.learning_rate)
+    history, looks = [], []
+    for step in range(1, 101):
+        loss = model.loss(good[torch.randperm(16)[:8]])
+        optimizer.zero_grad()
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        history.append({key: float(value.detach()) for key, value in loss.terms.items()})
+        if step % 10 == 0:
+            model.eval()
+            with torch.no_grad():
+                looks.append({key: float(value) for key, value in model.loss(held_out).terms.items()})
+            model.train()
+    first, last = (
+        {key: sum(row[key] for row in rows) for key in history[0]} for rows in (history[:10], history[-10:])
+    )
+    assert sum(last.values()) < sum(first.values())
+    assert sum(looks[-1].values()) < sum(looks[0].values())
+    assert last["contractive"] < 2 * first["contractive"]
+    assert last[recipe.loss[0].name] < first[recipe.loss[0].name]
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

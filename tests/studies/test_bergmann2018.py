@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.decision.pixel_metrics import PixelResult
 from blemish.errors import FileError, Stopped, UsageError
-from blemish.evaluation.compare import Run
-from blemish.evaluation.evaluate import Evaluation
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from studies import STUDIES, bergmann2018, run_study
 from studies.bergmann2018 import RECIPES, RESIDUALS, defective_board, good_board, residuals
+from studies.bergmann2018_page import lead
 from studies.protocol import Request
 
 pytestmark = pytest.mark.usefixtures("plain_layout")
@@ -110,6 +109,10 @@ def test_the_study_writes_both_parts_and_uses_finished_fits_again(
     assert all(0 <= row["auroc"] <= 1 for row in written["figure_3"])
     page = (out / "bergmann2018-quick.md").read_text(encoding="utf-8")
     assert page == result.table
+    names = [(row["name"], row["residual"]) for row in written["baselines"]]
+    ways = ("flat grey", "blurred by 4 pixels", "mean training image")
+    assert names == [(name, residual) for name in ways for residual in ("mse", "ssim")]
+    assert f"| flat grey | mse | {written['baselines'][0]['pixel']['auroc']:.3f} |" in page
     assert f"| {written['rows'][1]['pixel']['auroc']:.3f} |" in page
     assert f"| {written['figure_3'][0]['auroc']:.3f} |" in page
     assert "at most 2 steps of batch 2, Adam with a learning rate of 0.0002, constant. The paper: " in page
@@ -162,21 +165,21 @@ def test_the_full_length_is_the_papers() -> None:
         assert (recipe.training.learning_rate, recipe.patch.size) == (2e-4, 128)
 
 
-def _run(recipe: str, seed: int, auroc: float | None) -> Run:
-    pixel = PixelResult.model_construct(auroc=auroc)
-    return Run.model_construct(recipe=recipe, seed=seed, evaluation=Evaluation.model_construct(pixel=pixel))
+def _row(recipe: str, seed: int, auroc: float | None) -> dict[str, Any]:
+    return {"recipe": recipe, "seed": seed, "pixel": {"auroc": auroc}}
 
 
 def test_the_lead_of_ssim_is_reported() -> None:
     ahead = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.9}
     behind = {"l2-ae": 0.6, "vae": 0.5, "fm-ae": 0.7, "ssim-ae": 0.4}
-    runs = [
-        _run(recipe, seed, auroc) for seed, row in enumerate((ahead, behind)) for recipe, auroc in row.items()
+    rows = [
+        _row(recipe, seed, auroc) for seed, one in enumerate((ahead, behind)) for recipe, auroc in one.items()
     ]
-    lead = bergmann2018._lead(runs)
-    assert "less that of fm-ae, the best of the others: -0.050" in lead
-    assert "in 1 of 2 seed(s)" in lead
-    assert "no pixel figures" in bergmann2018._lead([_run(recipe, 0, None) for recipe in RECIPES])
+    words = lead(rows)
+    assert "less that of fm-ae, the best of the others: -0.050" in words
+    assert "in 1 of 2 seed(s)" in words
+    assert "no pixel figures" in lead([_row(recipe, 0, None) for recipe in RECIPES])
+    assert "all four recipes" in lead(rows[:3])
 
 
 def test_an_unknown_study_is_refused_by_name() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from blemish.errors import Stopped
-from blemish.recipes import load_recipe
+from blemish.errors import FileError, Stopped
+from blemish.recipes import load_recipe, override
 from blemish.storage.training_record import Machine
+from blemish.training.try_recipe import check_recipe
 from studies import kumar2025, protocol, run_study
-from studies.kumar2025 import PUBLISHED, RECIPES, Length, Variation, published_category
+from studies.kumar2025 import PUBLISHED, RECIPES, Extension, Length, Variation, published_category
 
 pytestmark = pytest.mark.usefixtures("plain_layout")
 
@@ -129,6 +130,11 @@ def test_all_rows_beside_the_published_ones(
     assert written["published"]["category"] == "screw"
     assert written["published"]["tables"]["pill"]["cae-ssim"]["good_accepted"] == 0.58
 
+    assert {(row["name"], row["residual"]) for row in written["baselines"]} == {
+        (name, residual)
+        for name in ("flat grey", "blurred by 4 pixels", "mean training image")
+        for residual in ("mse", "ssim")
+    }
     varied = {(row["recipe"], row["varied"], row["value"], row["usual"]) for row in written["sensitivity"]}
     assert varied == {
         ("dae-mse", "noise", 0.1, True),
@@ -149,6 +155,10 @@ def test_all_rows_beside_the_published_ones(
     assert "Images of 32 × 32 pixels, at most 1 to 2 steps of batch 8, " in table
     assert "our training is on smaller images and with a larger learning rate, " in table
     assert line.endswith("| 0.10 | 0.92 | 0.68 |")
+    flat = written["baselines"][0]["pixel"]["auroc"]
+    (line,) = [line for line in table.splitlines() if line.startswith("| flat grey, mse |")]
+    assert f"| {flat:.2f} |" in line
+    assert "recipes have a pixel AUROC" in table
     assert "No ImageNet weights were on this machine for vgg16:" in table
     assert "accuracy 0.56" in table  # 5 of the 9 test images are defective
     with Image.open(result.files[2]) as examples, Image.open(result.files[3]) as curves:
@@ -197,3 +207,64 @@ def test_quick_draws_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.figures["sensitivity"] == []
     assert "| paper: " not in result.table
     assert {row["seed"] for row in result.figures["rows"]} == {0}
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_the_root_of_mvtec_gives_both_tables_whole(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_drawings: Callable[..., None]
+) -> None:
+    """All categories of the paper that are there; what else lies in the root is left alone."""
+    monkeypatch.setattr(kumar2025, "RECIPES", FEW[::2])
+    monkeypatch.setattr(kumar2025, "WITHOUT_GPU", TINY._replace(varied=(), seeds=(0,), pretrained_seeds=(0,)))
+    without_drawings(kumar2025, "draw_examples", "draw_curves")
+    root = tmp_path / "mvtec"
+    for name in ("screw", "tile", "carpet"):
+        shutil.copytree(dataset, root / name)
+    result = run_study("kumar2025", tmp_path / "out", data=root)
+    figures = result.figures
+    assert [(row["category"], row["recipe"]) for row in figures["rows"]] == [
+        (category, recipe) for category in ("screw", "tile") for recipe in FEW[::2]
+    ]
+    assert set(figures["brightness_auroc"]) == {"screw", "tile"}
+    assert {row["category"] for row in figures["baselines"]} == {"screw", "tile"}
+    text = result.table
+    assert "## Tables 1 and 2: overall accuracy" in text
+    assert "| recipe | screw | screw, paper | tile | tile, paper |" in text
+    accuracies = [row["image"]["all"]["figures"]["accuracy"]["value"] for row in figures["rows"]]
+    assert f"| dae-mse | {accuracies[0]:.2f} | 0.71 | {accuracies[2]:.2f} | 0.34 |" in text
+    assert "\n## tile\n" in text
+    shutil.rmtree(root / "tile" / "test")
+    with pytest.raises(FileError):
+        run_study("kumar2025", tmp_path / "other", data=root)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_extensions_stand_beside_the_recipe_that_they_extend(
+    screw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_drawings: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(kumar2025, "RECIPES", ("dae-ssim",))
+    length = TINY._replace(varied=(), seeds=(0,), pretrained_seeds=(0,), extended=True)
+    monkeypatch.setattr(kumar2025, "WITHOUT_GPU", length)
+    attention = Extension("attention", "dae-ssim", "dae-ssim", ("bottleneck=[{name: attention}]",))
+    monkeypatch.setattr(kumar2025, "extensions", lambda: (attention,))
+    without_drawings(kumar2025, "draw_examples", "draw_curves")
+    waiting = run_study("kumar2025", tmp_path / "out", data=screw, rows=1)
+    assert waiting.figures["missing"] == ["dae-ssim, seed 0"]
+    assert "1 of 2 fits is missing" in waiting.table
+    result = run_study("kumar2025", tmp_path / "out", data=screw, rows=1)
+    (row,) = result.figures["extensions"]
+    assert row["settings"]["bottleneck"] == [{"name": "attention"}]
+    base = result.figures["rows"][0]["pixel"]["auroc"]
+    (line,) = [line for line in result.table.splitlines() if line.startswith("| attention | dae-ssim | 1 |")]
+    assert line.endswith(f"| {int(row['pixel']['auroc'] > base)} of 1 |")
+
+
+def test_every_extension_is_a_recipe_that_can_be_built() -> None:
+    for extension in kumar2025.extensions():
+        settings = [*extension.settings, "image.size=64", "patch.size=64", "patch.stride=64"]
+        if "encoder.weights=package" in settings:
+            settings.remove("encoder.weights=package")
+            settings.append("encoder.weights=none")
+        check_recipe(override(load_recipe(extension.recipe), settings))
+        assert extension.beside in RECIPES

@@ -28,6 +28,7 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
+from blemish.cli.scenes import register
 from blemish.cli.serve import serve
 from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
@@ -56,6 +57,10 @@ app.command(
     "`blemish serve left=exported/left right=exported/right --home line --port 8080` · "
     "`blemish serve exported --host 0.0.0.0 --key-file key.txt`"
 )(serve)
+app.command(
+    epilog="Examples: `blemish register paintings/` · "
+    "`blemish register paintings/eve --grid visible --motion translation --dry-run`"
+)(register)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from blemish.training.contracts import Progress as TrainingProgress
 
 PLAIN_SECONDS = 15.0
+"""Between two lines of progress that no terminal shows; ``BLEMISH_PROGRESS_SECONDS`` sets another time."""
 BAR_WIDTH = 20
 
 
@@ -42,6 +44,7 @@ class ConsoleObserver(Observer):
         self._task: TaskID | None = None
         self._before: int | None = None
         self._said = self._begun = time.monotonic()
+        self._pause = _plain_seconds()
 
     def __enter__(self) -> ConsoleObserver:
         self._bar.start()
@@ -95,9 +98,16 @@ class ConsoleObserver(Observer):
             room = max(0, self._console.width - BAR_WIDTH - len("  100 %  "))
             text = text if len(text) <= room else f"{text[: room - 1]}…"
             self._bar.update(self._task, completed=done, total=total, description=escape(printable(text)))
-        elif time.monotonic() - self._said >= PLAIN_SECONDS or (done == total and total > 1):
+        elif time.monotonic() - self._said >= self._pause or (done == total and total > 1):
             self._said = time.monotonic()
             self._console.print(f"  {escape(printable(text))}")
+
+
+def _plain_seconds() -> float:
+    try:
+        return float(os.environ["BLEMISH_PROGRESS_SECONDS"])
+    except (KeyError, ValueError):
+        return PLAIN_SECONDS
 
 
 def _clock(seconds: float) -> str:

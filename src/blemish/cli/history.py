@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,6 +170,107 @@ def prune(
         print_json(removed._asdict())
     else:
         say(removed.in_words())
+
+
+@app.command(
+    epilog="Example: `blemish history labels --out labelled`, then `blemish evaluate exported labelled/labels.csv` and "
+    "`blemish fit labelled/train/good --continue model --defects labelled/labels.csv --out newer`"
+)
+def labels(
+    out: Annotated[Path, typer.Option("--out", help="New folder for the labelled images.")],
+    home: Home = Path("blemish-line"),
+    history: Where = None,
+    model: Model = None,
+    source: Source = None,
+    since: Since = None,
+    until: Until = None,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            "--test-share", min=0, max=1, help="Share of the confirmed good images that stay unseen by fits."
+        ),
+    ] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Write images with an operator's verdict as a labelled data set, with masks of the defects that were drawn."""
+    with working(quiet=as_json):
+        from blemish.serve.history import IMAGES, History, KeptImages
+        from blemish.serve.verdicts import write_labelled
+
+        wanted = _filter(model, source, since, until, None)
+        with History.open(history or home, exclusive=False) as opened:
+            counts = write_labelled(opened, KeptImages(home / IMAGES), out, wanted, test_share=test_share)
+    if as_json:
+        print_json({"folder": str(out), **counts.model_dump()})
+    else:
+        say(f"{out}: {counts.in_words()}")
+
+
+@app.command(
+    epilog="Examples: `blemish history report --out week.html` · "
+    "`blemish history report --week 2026-03-02 --language de --out week.eml --from line@example.com --to qm@example.com`, "
+    "then `sendmail -t < week.eml`"
+)
+def report(
+    out: Annotated[Path, typer.Option("--out", help="File to write: .html, or .eml for an e-mail.")],
+    home: Home = Path("blemish-line"),
+    history: Where = None,
+    week: Annotated[
+        datetime | None,
+        typer.Option(
+            "--week", formats=["%Y-%m-%d"], help="Any day of the week; by default the last whole week."
+        ),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Language of the report, such as en or de.")
+    ] = "en",
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", help="Folder of the models, for their promise; by default those of the server."
+        ),
+    ] = None,
+    sender: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="Sender of the e-mail.")] = "",
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="ADDRESS", help="Receivers of the e-mail.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a week: rejects, overturned decisions, the promise, drift; days are those of this machine."""
+    if out.suffix.lower() not in (".html", ".eml"):
+        raise UsageError(f"--out {out}: name a file that ends in .html or .eml")
+    with working(quiet=as_json):
+        from blemish.serve.history import IMAGES, History, KeptImages
+        from blemish.serve.weekly_figures import read_calibrations, week_of
+        from blemish.serve.weekly_report import weekly_report
+
+        begin, end = week_of(date.today() - timedelta(days=7) if week is None else week.date())
+        with History.open(history or home, exclusive=False) as opened:
+            made = weekly_report(
+                opened,
+                KeptImages(home / IMAGES),
+                begin,
+                end,
+                calibrations=read_calibrations(home / "models" if models is None else models),
+                language=language,
+            )
+        made.write(out, sender, to or [])
+    if as_json:
+        figures = made.figures
+        print_json(
+            {
+                "file": str(out),
+                "since": figures.since.isoformat(),
+                "until": figures.until.isoformat(),
+                "decisions": figures.decisions,
+                "rejected": figures.rejected,
+                "judged": figures.judged,
+                "false_rejects": figures.false_rejects,
+                "missed": figures.missed,
+            }
+        )
+    else:
+        say(f"{made.text()}Report: {out}")
 
 
 def _filter(

@@ -59,6 +59,12 @@ def study(
         str | None, typer.Option(help="Seeds, separated by commas, instead of the study's own.")
     ] = None,
     settings: Set = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            help="New fits at most; the same line goes on with the next ones. The table has those there."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a paper's protocol and write its figures and images; finished parts are kept."""
@@ -71,6 +77,7 @@ def study(
             quick=quick,
             seeds=None if seeds is None else integers("--seeds", seeds),
             settings=settings or [],
+            rows=rows,
             observer=observer,
         )
     if as_json:

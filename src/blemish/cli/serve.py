@@ -80,7 +80,7 @@ def serve(
                     say(f"Serving {', '.join(server.models)} at {' and '.join(addresses)}; stop with Ctrl-C")
 
                 run(server, started)
-                left = server.service.stop()
+                left = server.stop()
                 LOGGER.info("stopped", extra={"fields": {"images_not_finished": left}})
         finally:
             close_log(handlers)

@@ -8,10 +8,11 @@ import string
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat
 
+from blemish.data.affine import Transform
 from blemish.data.items import natural_key
 from blemish.errors import FileError, ImageError
 from blemish.limits import MAX_CHANNELS, plain_name
@@ -35,10 +36,22 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _invertible(transform: Transform) -> Transform:
+    (a, b, _), (d, e, _) = transform
+    if not 1e-6 < abs(a * e - b * d) < 1e6:
+        raise ValueError("write a transform that keeps an area: [[1, 0, dx], [0, 1, dy]] moves by dx, dy")
+    return transform
+
+
 # A name becomes that of files and of loss terms.
 ModalityName = Annotated[str, AfterValidator(plain_name)]
 ScenePath = Annotated[str, AfterValidator(_inside)]
 ModalityRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
+AutomaticRange = Literal["auto"]
+ModalityTransform = Annotated[
+    tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat], tuple[FiniteFloat, FiniteFloat, FiniteFloat]],
+    AfterValidator(_invertible),
+]
 
 
 class Modality(BaseModel):
@@ -61,8 +74,9 @@ class Modality(BaseModel):
     what Xie et al. 2019, section 3.3, do."""
     file: ScenePath = ""
     """Within the folder of its scene; with ``{row}`` and ``{column}`` several abutting files."""
-    range: ModalityRange | None = None
-    """The values that become 0 and 1, others are clipped; None: the full range of the file's own depth."""
+    range: ModalityRange | AutomaticRange | None = None
+    """The values that become 0 and 1, others are clipped; None: the full range of the file's own depth; ``auto``:
+    quantiles of the pixels, which a model then keeps as numbers."""
     no_data: FiniteFloat | None = None
     """The value, as it is in the file, of pixels where nothing was measured."""
     grid: bool = False
@@ -70,6 +84,9 @@ class Modality(BaseModel):
     scale: PositiveFloat | None = None
     """Pixels along a side for each of the grid, where a model was fitted: a scene without the grid's own modality is
     still brought to the scale that the network knows."""
+    transform: ModalityTransform | None = None
+    """From places of the grid to places in the modality's own pixels (:mod:`blemish.data.affine`), in one scene; None:
+    its outer edges are those of the grid."""
     depth: str | None = None
     """Type of its pixels where a model was fitted on it; another type is reported."""
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from blemish.data.fingerprint import Fingerprint, Spread, sampled_sha256
 from blemish.data.modality import Modality
+from blemish.data.scene_checks import check_scene, describe_checks
 from blemish.data.scene_reader import WHOLE_LIMIT, Probed, SceneReader
 from blemish.data.scene_splits import Bands, divided
 from blemish.data.scenes import Scene, find_scenes, scene_files
-from blemish.data.windowed import DecodedCache
+from blemish.data.windowed_image import DecodedCache
 from blemish.errors import FileError, ImageError, Stopped
 from blemish.observer import Observer
 
@@ -74,11 +75,12 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
         if modality.name not in present:
             observer.stage(f"{modality.name}: in none of the scenes; the model is fitted without it")
     depths = {name: _most_common(reader.depths.get(name) for reader in readers) for name in present}
+    ranges = _common_ranges(readers)
     readers = [
         _changed(
             reader,
             [
-                one.model_copy(update={"depth": depths[one.name]})
+                one.model_copy(update={"depth": depths[one.name], "range": ranges.get(one.name, one.range)})
                 for one in reader.modalities
                 if one.name in present
             ],
@@ -86,12 +88,16 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
         )
         for reader in readers
     ]
+    for name, (low, high) in ranges.items():
+        observer.stage(f"{name}: scaled by {low:g} to {high:g}, quantiles of its pixels in all scenes")
     for reader in readers:
         for notice in reader.notices:
             observer.stage(f"{reader.name}: {notice}")
     scales = _scales(readers)
+    # A transform is of one scene, the modalities are of all.
     modalities = tuple(
-        modality.model_copy(update={"scale": scales[modality.name]}) for modality in readers[0].modalities
+        modality.model_copy(update={"scale": scales[modality.name], "transform": None})
+        for modality in readers[0].modalities
     )
     return OpenedScenes(
         readers=tuple(readers),
@@ -114,20 +120,25 @@ def open_useful(scene: Scene, observer: Observer) -> SceneReader:
     """
     reader = SceneReader(scene)
     try:
-        probed = reader.probed()
+        probed, checked = reader.probed(), tuple(describe_checks(reader, check_scene(reader)))
     except ImageError:
         return reader
-    return _useful(reader, probed, observer)
+    return _useful(reader, probed, observer, checked)
 
 
 def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
     reader = SceneReader(scene, cache=cache)
     reader.check()
-    return _useful(reader, reader.probed(), observer, cache)
+    checked = tuple(describe_checks(reader, check_scene(reader)))
+    return _useful(reader, reader.probed(), observer, checked, cache)
 
 
 def _useful(
-    reader: SceneReader, probed: Mapping[str, Probed], observer: Observer, cache: DecodedCache | None = None
+    reader: SceneReader,
+    probed: Mapping[str, Probed],
+    observer: Observer,
+    checked: tuple[str, ...],
+    cache: DecodedCache | None = None,
 ) -> SceneReader:
     files = scene_files(reader.scene)
     constant = {
@@ -143,19 +154,29 @@ def _useful(
         raise next(iter(constant.values()))
     for error in constant.values():
         observer.problem(error)
-    absent = tuple(
+    remarks = tuple(
         f"{name}: absent from {_percent(1 - one.covered)} of the 16 windows that were looked at"
         for name, one in probed.items()
         if one.covered < 1 and name not in constant
-    )
-    if not constant and not absent:
+    ) + tuple(line for line in checked if line.split(":")[0] not in constant)
+    if not constant and not remarks:
         return reader
-    scene = replace(reader.scene, notices=(*reader.scene.notices, *absent))
+    scene = replace(reader.scene, notices=(*reader.scene.notices, *remarks))
     return SceneReader(scene, without=[*constant], cache=cache)
 
 
 def _percent(share: float) -> str:
     return "all" if share == 1 else f"{100 * share:.2g} %"
+
+
+def _common_ranges(readers: Sequence[SceneReader]) -> dict[str, tuple[float, float]]:
+    """The range of each modality that asks for an automatic one: from the lowest to the highest of all scenes."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for reader in readers:
+        for one in reader.modalities:
+            if one.range == "auto" and one.name not in reader.missing:
+                found.setdefault(one.name, []).append(reader.automatic_range(one.name))
+    return {name: (min(ends)[0], max(high for _, high in ends)) for name, ends in found.items()}
 
 
 def _changed(reader: SceneReader, modalities: Sequence[Modality], cache: DecodedCache) -> SceneReader:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from blemish.data.modality import ModalityName, ModalityRange, ScenePath
+from blemish.data.modality import AutomaticRange, ModalityName, ModalityRange, ModalityTransform, ScenePath
 from blemish.errors import FileError, nearest
 
 MODALITIES_FILE = "modalities.yaml"
@@ -20,7 +20,7 @@ class ModalityEntry(BaseModel):
     name: ModalityName
     file: Annotated[ScenePath, Field(min_length=1)]
     channels: int | None = Field(None, ge=1)
-    range: ModalityRange | None = None
+    range: ModalityRange | AutomaticRange | None = None
     grey: bool | None = None
     no_data: FiniteFloat | None = None
 
@@ -31,6 +31,8 @@ class SceneDescription(BaseModel):
     modalities: list[ModalityEntry] = Field(min_length=1)
     root: str = "."
     grid: str | None = None
+    transforms: dict[str, dict[str, ModalityTransform]] = {}
+    """By the name of a scene, then of a modality; ``blemish register`` writes them."""
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -84,6 +86,11 @@ def read_description(path: Path) -> SceneDescription:
     if described.grid is not None and described.grid not in names:
         known = nearest(described.grid, names)
         raise FileError(path, f"has the grid '{described.grid}', which is no modality; {known}", remedy)
+    for scene, transforms in described.transforms.items():
+        for name in transforms:
+            if name not in names:
+                problem = f"has a transform of '{name}' in '{scene}', which is no modality"
+                raise FileError(path, f"{problem}; {nearest(name, names)}", remedy)
     return described
 
 

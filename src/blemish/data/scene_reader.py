@@ -10,17 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.affine import as_matrix, covered_share, resample_affine, scale_of, scaling
 from blemish.data.image import DEPTH_WORDS
 from blemish.data.modality import Modality, modality_files
 from blemish.data.resampling import ResamplingAxis, resample
+from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scenes import Scene
-from blemish.data.windowed import DecodedCache, Mosaic, WindowedImage, open_windowed, same_field
+from blemish.data.windowed import Mosaic, open_windowed, same_field
+from blemish.data.windowed_image import DecodedCache, WindowedImage
 from blemish.errors import ImageError
 
 PART_LIMIT = 256 * 2**20
 """Bytes of decoded tiles and strips that an open scene keeps."""
 WHOLE_LIMIT = 2**30
 """Bytes of a scene's images that can only be decoded whole; a scene with more is refused."""
+
+AUTOMATIC_QUANTILES = 0.001, 0.999
+"""Quantiles of a modality's values that an automatic range makes 0 and 1."""
 
 _PROBES, _PROBE_SIDE = 4, 64
 
@@ -91,9 +97,11 @@ class SceneReader:
             raise ImageError(scene.folder, "holds none of its modalities' files", "add them, or remove it")
         grid, scale = self._grid(present)
         self.height, self.width = (max(1, round(side / scale)) for side in (grid.height, grid.width))
-        for windows in present.values():
+        transformed = {one.name for one in self.modalities if one.transform is not None}
+        for name, windows in present.items():
             # A marked grid need not be the finest; then both are of the finest one, and rounded.
-            _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
+            if name not in transformed:
+                _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
         whole = sum(windows.cached_bytes for windows in present.values())
         if whole > WHOLE_LIMIT:
             largest = max(present.values(), key=lambda windows: windows.cached_bytes)
@@ -102,6 +110,7 @@ class SceneReader:
                 f"can only be decoded whole, and {scene.name} would take {whole / 2**30:.1f} GiB so",
                 "save it as a tiled TIFF",
             )
+        self._matrices = self._registered(present, grid, scale)
         self.missing = tuple(
             modality.name
             for modality in self.modalities
@@ -111,6 +120,7 @@ class SceneReader:
             raise ImageError(scene.folder, "has no modality left", "keep one")
         self.notices = (*scene.notices, *self._notices(present))
         self._windows = {name: windows for name, windows in present.items() if name not in self.missing}
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._shared = cache is not None
         self._cache = cache if cache is not None else DecodedCache(PART_LIMIT + whole)
 
@@ -204,7 +214,9 @@ class SceneReader:
     def scales(self) -> dict[str, float]:
         """Scale of each present modality: its pixels along a side for each pixel of the scene."""
         return {
-            name: math.sqrt(_pixels(windows) / (self.height * self.width))
+            name: scale_of(self._matrices[name])
+            if name in self._matrices
+            else math.sqrt(_pixels(windows) / (self.height * self.width))
             for name, windows in self._windows.items()
         }
 
@@ -215,7 +227,8 @@ class SceneReader:
                 return present[modality.name], 1.0
         scales = {modality.name: modality.scale for modality in self.modalities if modality.scale}
         # Of the finest one the size is rounded least.
-        name = max(present, key=lambda name: (name in scales, _pixels(present[name])))
+        plain = {modality.name for modality in self.modalities if modality.transform is None}
+        name = max(present, key=lambda name: (name in plain, name in scales, _pixels(present[name])))
         return present[name], scales.get(name, 1.0)
 
     def _notices(self, present: dict[str, WindowedImage]) -> list[str]:
@@ -231,7 +244,9 @@ class SceneReader:
             if name in self._without:
                 notices.append(f"{name}: left out")
                 continue
-            if (windows.height, windows.width) != (self.height, self.width):
+            if modality.transform is not None:
+                notices.append(f"{name}: brought to the grid by its transform in {MODALITIES_FILE}")
+            elif (windows.height, windows.width) != (self.height, self.width):
                 notices.append(
                     f"{name}: brought from {windows.width} × {windows.height} "
                     f"to {self.width} × {self.height} pixels"
@@ -246,9 +261,68 @@ class SceneReader:
                 notices.append(f"{name}: no file for {places}, taken as absent")
         return notices
 
+    def automatic_range(self, name: str) -> tuple[float, float]:
+        """Quantiles 0.1 % and 99.9 % of a present modality's own values, in 16 windows of its file.
+
+        Raises
+        ------
+        ImageError
+            A file is damaged there, or all its values are the same.
+        """
+        if name not in self._ranges:
+            modality = next(one for one in self.modalities if one.name == name)
+            windows = self._windows[name]
+            size = min(_PROBE_SIDE, windows.height), min(_PROBE_SIDE, windows.width)
+            found = []
+            for top in _spread(windows.height):
+                for left in _spread(windows.width):
+                    values, nowhere = self._values(windows, modality, top, left, *size)
+                    found.append(values[:, ~nowhere].ravel())
+            every = np.concatenate(found)
+            low, high = np.quantile(every, AUTOMATIC_QUANTILES) if every.size else (0.0, 0.0)
+            if not low < high:
+                problem = "has the same value in all windows that were looked at, so that it has no range"
+                raise ImageError(windows.path, problem, "scan it again, or leave it out")
+            self._ranges[name] = float(low), float(high)
+        return self._ranges[name]
+
+    def _registered(
+        self, present: dict[str, WindowedImage], grid: WindowedImage, scale: float
+    ) -> dict[str, NDArray[np.float64]]:
+        """From places of the scene to own places of each modality that a transform concerns, 3 × 3."""
+        transforms = {one.name: one.transform for one in self.modalities if one.name in present}
+        own = next(transforms[name] for name, windows in present.items() if windows is grid)
+        if own is None and not any(transforms.values()):
+            return {}
+        # The grid's own places, in those of the modality that the transforms are written for.
+        origin = scaling(scale, scale)
+        if own is not None:
+            origin = np.linalg.inv(as_matrix(own)) @ origin
+        elif scale != 1:
+            origin = np.eye(3)
+        matrices = {
+            name: as_matrix(transform) @ origin for name, transform in transforms.items() if transform
+        }
+        for name, matrix in matrices.items():
+            windows = present[name]
+            if not covered_share(matrix, (self.height, self.width), (windows.height, windows.width)):
+                problem = (
+                    f"lies beyond the scene by its transform in {MODALITIES_FILE}, which leaves nothing of it"
+                )
+                raise ImageError(windows.path, problem, f"run blemish register {self.scene.folder} again")
+        return matrices
+
     def _read(
         self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
+        matrix = self._matrices.get(modality.name)
+        if matrix is not None:
+            size = windows.height, windows.width
+
+            def read(*window: int) -> NDArray[np.float32]:
+                return self._scaled(windows, modality, *window)
+
+            return resample_affine(read, size, modality.channels, matrix, (top, left, height, width))
         if (windows.height, windows.width) == (self.height, self.width):
             return self._scaled(windows, modality, top, left, height, width)
         rows = ResamplingAxis(of=windows.height, to=self.height, start=top, stop=top + height)
@@ -260,14 +334,9 @@ class SceneReader:
         self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
     ) -> NDArray[np.float32]:
         """The window of one modality at its own resolution, in [0, 1] or NaN."""
-        values, absent = windows.read(top, left, height, width, self._cache)
-        nowhere = np.zeros((height, width), np.bool_) if absent is None else absent.copy()
-        if modality.no_data is not None:
-            nowhere |= (values == modality.no_data).all(axis=0)
-        if values.dtype.kind == "f":
-            nowhere |= ~np.isfinite(values).all(axis=0)
+        values, nowhere = self._values(windows, modality, top, left, height, width)
         if modality.range is not None:
-            low, high = modality.range
+            low, high = self.automatic_range(modality.name) if modality.range == "auto" else modality.range
             precise: NDArray[np.float64] = values.astype(np.float64)
             with np.errstate(invalid="ignore"):  # what is not finite is absent
                 pixels = np.clip((precise - low) / (high - low), 0, 1).astype(np.float32)
@@ -275,6 +344,18 @@ class SceneReader:
             pixels = self._by_depth(windows, values, ~nowhere)
         pixels[:, nowhere] = np.nan
         return pixels
+
+    def _values(
+        self, windows: WindowedImage, modality: Modality, top: int, left: int, height: int, width: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The file's own values (C, h, w) of a window, and (h, w) where there are none."""
+        values, absent = windows.read(top, left, height, width, self._cache)
+        nowhere = np.zeros((height, width), np.bool_) if absent is None else absent.copy()
+        if modality.no_data is not None:
+            nowhere |= (values == modality.no_data).all(axis=0)
+        if values.dtype.kind == "f":
+            nowhere |= ~np.isfinite(values).all(axis=0)
+        return values, nowhere
 
     def _by_depth(
         self, windows: WindowedImage, values: NDArray[Any], there: NDArray[np.bool_]
@@ -324,7 +405,7 @@ def _check_field(windows: WindowedImage, grid: WindowedImage, *, rounded: bool) 
             windows.path,
             f"is {own[1]} × {own[0]} pixels, which is not {grid.path.name} ({whole[1]} × {whole[0]}) "
             "at another resolution",
-            "register the two, or crop them to one field",
+            "align it by blemish register, or crop the two to one field",
         )
 
 

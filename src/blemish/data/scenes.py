@@ -28,16 +28,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from blemish.data.envi import envi_header
 from blemish.data.image import SUFFIXES
 from blemish.data.items import natural_key
-from blemish.data.modality import Modality, ModalityRange, list_folder, modality_files
+from blemish.data.modality import AutomaticRange, Modality, ModalityRange, list_folder, modality_files
 from blemish.data.scene_description import (
     MODALITIES_FILE,
     SceneDescription,
     description_of,
     read_description,
 )
-from blemish.data.windowed import WindowedImage, open_windowed
+from blemish.data.scene_folders import names_sensors, unused_lines
+from blemish.data.windowed import open_windowed
+from blemish.data.windowed_image import WindowedImage
 from blemish.errors import FileError, ImageError
 
 MOST_DEDUCED = 64
@@ -100,6 +103,33 @@ def holds_scenes(source: str | Path) -> bool:
     return folders != [source] or len(_kinds(source)) > 1
 
 
+def looks_like_scenes(source: str | Path) -> bool:
+    """True if a folder without a description surely holds scenes, though nothing says so.
+
+    Its subfolders are scenes (:func:`holds_scenes`) of files with the same names, or the folder is one itself; and
+    either the names are words for sensors, or the images of each differ in channels or depth.
+    """
+    source = Path(source)
+    if description_of(source) is not None or not source.is_dir() or not holds_scenes(source):
+        return False
+    folders = _image_folders(source)
+    stems = [{path.stem for path in _images_in(folder)} for folder in folders]
+    common = set.intersection(*stems)
+    if 2 * len(common) < max(map(len, stems)) or len(common) < 2:
+        stripped = [_without_name(names, folder.name) for names, folder in zip(stems, folders, strict=True)]
+        common = set.intersection(*stripped)
+        if 2 * len(common) < max(map(len, stems)) or len(common) < 2:
+            return False
+    if names_sensors(common):
+        return True
+    return folders != [source] and all(len(_kinds(folder)) > 1 for folder in folders)
+
+
+def _without_name(stems: set[str], folder: str) -> set[str]:
+    """The names of files without that of their folder, which stands before each in some collections."""
+    return {stem.removeprefix(folder).lstrip("_- ") for stem in stems}
+
+
 def scene_files(scene: Scene) -> dict[str, list[Path]]:
     """The files of each modality that are there, by the modality's name, in order."""
     return {
@@ -134,6 +164,7 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
     for folder in folders:
         _refuse_shared(path, folder, found)
     notices: tuple[str, ...] = ()
+    described_files = tuple(found)
     if wanted:
         known = {modality.name for modality in wanted}
         notices = (
@@ -147,7 +178,16 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
             modality if entry.channels else _with_channels(path, modality, folders)
             for entry, modality in zip(described.modalities, found, strict=True)
         ]
-    return [Scene(_scene_name(folder, root), folder, tuple(found), notices) for folder in folders]
+    scenes = []
+    for folder in folders:
+        name = _scene_name(folder, root)
+        transforms = described.transforms.get(name, {})
+        placed = tuple(
+            modality.model_copy(update={"transform": transforms.get(modality.name)}) for modality in found
+        )
+        used = [file for modality in described_files for file in modality_files(folder, modality).values()]
+        scenes.append(Scene(name, folder, placed, (*notices, *unused_lines(folder, used))))
+    return scenes
 
 
 def _refuse_shared(path: Path, folder: Path, modalities: Sequence[Modality]) -> None:
@@ -184,7 +224,8 @@ def _agreed(
                 f"the model was fitted on {_counted(modality.channels)}",
                 "give the same sensor, or fit again",
             )
-        own_settings = {"file": own.file, "range": own.range, "no_data": own.no_data}
+        ends = modality.range if own.range == "auto" else own.range
+        own_settings = {"file": own.file, "range": ends, "no_data": own.no_data}
         agreed.append(modality.model_copy(update=own_settings))
     return agreed
 
@@ -194,7 +235,7 @@ def _differences(described: SceneDescription, wanted: Sequence[Modality]) -> Ite
     entries = {entry.name: entry for entry in described.modalities}
     for modality in wanted:
         entry = entries.get(modality.name)
-        if entry is not None and entry.range != modality.range:
+        if entry is not None and entry.range not in (modality.range, "auto"):
             yield (
                 f"{modality.name}: scaled by {_span(entry.range)} here, by {_span(modality.range)} where the "
                 "model was fitted"
@@ -204,7 +245,9 @@ def _differences(described: SceneDescription, wanted: Sequence[Modality]) -> Ite
         yield f"{described.grid}: is not the grid, the model was fitted on the pixels of {grid}"
 
 
-def _span(ends: ModalityRange | None) -> str:
+def _span(ends: ModalityRange | AutomaticRange | None) -> str:
+    if ends == "auto":
+        return "quantiles"
     return "the file's full range" if ends is None else f"{ends[0]:g} to {ends[1]:g}"
 
 
@@ -248,6 +291,7 @@ def _deduced_scenes(source: Path) -> list[Scene]:
             _scene_name(folder, source),
             folder,
             tuple(_deduced(images.get(stem, files[stem][0]), count) for stem, count in channels.items()),
+            tuple(unused_lines(folder, [*images.values()])),
         )
         for folder, images in by_folder.items()
     ]
@@ -293,7 +337,8 @@ def _wanted_scene(source: Path, folder: Path, wanted: Sequence[Modality]) -> Sce
         chosen.append(modality)
     if not used:
         return None
-    notices = tuple(_unused(path.name) for path in images.values() if path not in used)
+    unknown = [path for path in images.values() if path not in used]
+    notices = (*(_unused(path.name) for path in unknown), *unused_lines(folder, [*used, *unknown]))
     return Scene(_scene_name(folder, source), folder, tuple(chosen), notices)
 
 
@@ -368,4 +413,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in list_folder(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [
+        path
+        for path in list_folder(folder)
+        if path.is_file() and (path.suffix.lower() in SUFFIXES or envi_header(path) is not None)
+    ]

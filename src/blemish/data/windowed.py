@@ -6,16 +6,15 @@ decoded whole and kept while they are in use.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blemish.data.envi import EnviImage, envi_header
 from blemish.data.image import ImageInfo, image_info, read_image
 from blemish.data.opening import (
     ENDS_EARLY,
@@ -31,6 +30,7 @@ from blemish.data.opening import (
     several_images,
     tiff_orientation,
 )
+from blemish.data.windowed_image import DecodedCache, ReadWindow, WindowedImage, full_scale
 from blemish.errors import ImageError
 from blemish.limits import MAX_SCENE_FILE_BYTES, MAX_SEGMENT_BYTES
 
@@ -42,80 +42,10 @@ _ALPHA = {1, 2}
 _ANY_SIZE = 2**62
 
 
-class DecodedCache:
-    """Decoded parts of images up to ``limit`` bytes; beyond it those used longest ago are dropped.
-
-    The part asked for last stays whatever its size. A copy in another process begins empty.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._parts: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: Hashable, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The part stored under ``key``, decoded by ``decode`` where there is none."""
-        part = self._parts.pop(key, None)
-        if part is None:
-            part = decode()
-            self._bytes += part.nbytes
-        self._parts[key] = part
-        while self._bytes > self.limit and len(self._parts) > 1:
-            _, dropped = self._parts.popitem(last=False)
-            self._bytes -= dropped.nbytes
-        return part
-
-    def clear(self) -> None:
-        """Drop all parts."""
-        self._parts.clear()
-        self._bytes = 0
-
-    def __reduce__(self) -> tuple[type[DecodedCache], tuple[int]]:
-        return type(self), (self.limit,)
-
-
-class ReadWindow(NamedTuple):
-    """Pixels as the file holds them."""
-
-    values: NDArray[Any]
-    """(C, h, w), in the file's own type."""
-    absent: NDArray[np.bool_] | None
-    """(h, w), where the file says by transparency, or by leaving out a tile, that there is nothing."""
-
-
-class WindowedImage(ABC):
-    """An image that is read window by window; only its header is read at first."""
-
-    path: Path
-    channels: int
-    """Without alpha."""
-    height: int
-    width: int
-    dtype: np.dtype[Any]
-    full_scale: float | None
-    """The value that means 1; None where the type does not say."""
-    cached_bytes: int
-    """Bytes that stay in the cache once a window was read."""
-
-    @abstractmethod
-    def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
-        """Read the window whose first pixel is (top, left), which lies within the image.
-
-        Raises
-        ------
-        ImageError
-            A part of the file that the window needs cannot be read or decoded.
-        """
-
-    @abstractmethod
-    def check(self) -> None:
-        """Raise ImageError where the file ends before its pixels, as far as that shows without decoding."""
-
-
 def open_windowed(path: str | Path) -> WindowedImage:
-    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs and pyramids.
+    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs, pyramids and ENVI cubes.
 
-    Of a pyramid the largest level is read. Values are the file's own. Alpha is no channel: where it is 0,
+    Of a pyramid the largest level is read. A cube is named by its data file, beside which its header lies. Values are the file's own. Alpha is no channel: where it is 0,
     the image is absent.
 
     Raises
@@ -124,6 +54,9 @@ def open_windowed(path: str | Path) -> WindowedImage:
         The file is missing, no image, or its header is damaged.
     """
     path = Path(path)
+    header = envi_header(path)
+    if header is not None:
+        return EnviImage(path, header)
     if image_format(first_bytes(path)) == "TIFF":
         with reading(path):
             return _windowed_tiff(path)
@@ -139,7 +72,7 @@ class _Whole(WindowedImage):
         self.channels = info.channels - self._has_alpha
         self.height, self.width = info.height, info.width
         self.dtype = np.dtype(info.kind)
-        self.full_scale = _full_scale(self.dtype)
+        self.full_scale = full_scale(self.dtype)
         self.cached_bytes = info.channels * info.height * info.width * self.dtype.itemsize
 
     def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> ReadWindow:
@@ -170,7 +103,7 @@ class _Tiff(WindowedImage):
         self.path = path
         planes, _, self.height, self.width, samples = page.shaped  # (separate samples, depth, H, W, samples)
         self.dtype = np.dtype(page.dtype)
-        self.full_scale = _full_scale(self.dtype) if page.bitspersample == 8 * self.dtype.itemsize else None
+        self.full_scale = full_scale(self.dtype) if page.bitspersample == 8 * self.dtype.itemsize else None
         self._stored = self.dtype.newbyteorder(page.parent.byteorder)
         self._inverted = page.photometric == _WHITE_IS_ZERO
         self._planes, self._samples = int(planes), int(samples)
@@ -439,8 +372,3 @@ def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, sl
     """Overlap of [start, start + length) and [first, first + count): counted from ``first``, and from ``start``."""
     low, high = max(start, first), min(start + length, first + count)
     return slice(low - first, high - first), slice(low - start, high - start)
-
-
-def _full_scale(dtype: np.dtype[Any]) -> float | None:
-    scales = {"uint8": 255.0, "uint16": 65535.0}
-    return 1.0 if dtype.kind == "f" else scales.get(dtype.name)

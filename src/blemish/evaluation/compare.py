@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from blemish.data.datasets import find_images
 from blemish.data.layouts import good_folder, read_labelled
 from blemish.errors import UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate, items_sha256
+from blemish.evaluation.reconstruction_baselines import ReconstructionBaseline, reconstruction_baselines
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import versions
 from blemish.inspection.folder import EVALUATION_FILE
@@ -21,7 +25,10 @@ from blemish.report import Prose, Section, SettingsSection, TableSection, write_
 from blemish.storage.atomic import write_json
 from blemish.storage.run_lock import owned
 
-COMPARISON_FILE, REPORT_FILE = "comparison.json", "report.html"
+if TYPE_CHECKING:
+    from blemish.models.contracts import Alignment
+
+COMPARISON_FILE, REPORT_FILE, BASELINES_FILE = "comparison.json", "report.html", "baselines.json"
 COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
     "image AUROC": lambda e: e.image["all"].figures["auroc"].value,
     "defective rejected": lambda e: e.image["all"].figures["bad_rejected"].value,
@@ -31,6 +38,16 @@ COLUMNS: dict[str, Callable[[Evaluation], float | None]] = {
     "AUPRO 0.3": lambda e: e.pixel.aupro_30,
     "ms an image": lambda e: e.milliseconds_per_image,
 }
+BASELINE_COLUMNS: tuple[Callable[[ReconstructionBaseline], float | None], ...] = (
+    lambda row: row.image_auroc,
+    lambda row: None,
+    lambda row: None,
+    lambda row: row.pixel.auroc,
+    lambda row: row.pixel.ap,
+    lambda row: row.pixel.aupro_30,
+    lambda row: None,
+)
+"""The figures of ``COLUMNS`` of a reconstruction without learning, which has no threshold and no network."""
 
 
 class Run(BaseModel):
@@ -45,6 +62,17 @@ class Run(BaseModel):
     evaluation: Evaluation
 
 
+class BaselineRows(BaseModel):
+    """Reconstructions without learning, of images that are preprocessed as for ``recipes``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipes: tuple[str, ...]
+    sha256: str
+    """Of everything that the figures depend on."""
+    rows: tuple[ReconstructionBaseline, ...]
+
+
 class Comparison(BaseModel):
     """Comparison of recipes, the content of ``comparison.json``."""
 
@@ -54,14 +82,29 @@ class Comparison(BaseModel):
     settings: tuple[str, ...]
     runs: tuple[Run, ...]
     versions: dict[str, str]
+    baselines: tuple[BaselineRows, ...] = ()
+    """One entry for each preprocessing; none in comparisons of earlier versions."""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Names of the recipes, each once."""
+        return tuple(dict.fromkeys(run.recipe for run in self.runs))
 
     def rows(self) -> list[list[str | float | None]]:
-        """One row a recipe: mean over seeds, with ± the standard deviation where there are several."""
+        """One row a recipe: mean over seeds, with ± the standard deviation where there are several.
+
+        The rows of reconstructions without learning come last.
+        """
         rows: list[list[str | float | None]] = []
         for recipe in dict.fromkeys(run.recipe for run in self.runs):
             runs = [run for run in self.runs if run.recipe == recipe]
             figures = [_mean([column(run.evaluation) for run in runs]) for column in COLUMNS.values()]
             rows.append([recipe, len(runs), *figures, _mean([run.training_seconds for run in runs])])
+        for of_one in self.baselines:
+            where = "" if len(self.baselines) == 1 else f" (images as for {', '.join(of_one.recipes)})"
+            for row in of_one.rows:
+                figures = [_mean([column(row)]) for column in BASELINE_COLUMNS]
+                rows.append([f"{row.name}, {row.residual}{where}", "–", *figures, "–"])
         return rows
 
     def in_words(self) -> str:
@@ -87,6 +130,7 @@ def compare(
     settings: Sequence[str] = (),
     good_label: str | None = None,
     pages: bool = True,
+    baselines: bool = True,
     observer: Observer | None = None,
 ) -> Comparison:
     """Fit and evaluate every recipe with every seed; what is finished in ``out`` is not done again.
@@ -99,6 +143,8 @@ def compare(
     good_label: the label that says good, where it is none of the usual words.
     pages: whether records, maps, reports and ``comparison.json`` are written, or only what saves doing a run
         again.
+    baselines: whether reconstructions without learning are evaluated too
+        (:mod:`blemish.evaluation.reconstruction_baselines`).
 
     Raises
     ------
@@ -114,6 +160,7 @@ def compare(
             list(settings),
             good_label,
             pages,
+            baselines,
             observer or Observer(),
         )
 
@@ -126,6 +173,7 @@ def _compare(
     settings: list[str],
     good_label: str | None,
     pages: bool,
+    baselines: bool,
     observer: Observer,
 ) -> Comparison:
     from blemish.training.try_recipe import check_recipe
@@ -145,6 +193,7 @@ def _compare(
     tests = items_sha256([item for item in read_labelled(dataset, good_label).items if item.split != "train"])
     good = good_images(dataset, good_label)
     runs = []
+    firsts: dict[str, Detector] = {}
     for name, seed, recipe in planned:
         folder = out / f"{recipe.name}-{seed}"
         detector = fit_once(
@@ -168,6 +217,7 @@ def _compare(
             )
             if not pages:
                 write_json(found / EVALUATION_FILE, evaluation.model_dump(mode="json"))
+        firsts.setdefault(name, detector)
         training = detector.file.training
         runs.append(
             Run(
@@ -179,12 +229,74 @@ def _compare(
             )
         )
     comparison = Comparison(
-        dataset=dataset.resolve().name, settings=tuple(settings), runs=tuple(runs), versions=versions()
+        dataset=dataset.resolve().name,
+        settings=tuple(settings),
+        runs=tuple(runs),
+        versions=versions(),
+        baselines=evaluate_baselines(firsts, good, dataset, out, good_label, observer) if baselines else (),
     )
     if pages:
         write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))
         _write_report(out / REPORT_FILE, comparison)
     return comparison
+
+
+def evaluate_baselines(
+    detectors: Mapping[str, Detector],
+    good: Path,
+    dataset: Path,
+    work: Path,
+    good_label: str | None,
+    observer: Observer,
+) -> tuple[BaselineRows, ...]:
+    """Evaluate reconstructions without learning once for each preprocessing of ``detectors``, by the recipes' names.
+
+    What is finished in ``work`` is not done again. Detectors of scenes have none.
+    """
+    by_preprocessing: dict[str, dict[str, Detector]] = {}
+    for name, detector in detectors.items():
+        if detector.file.subject == "images":
+            key = detector.file.preprocessing.model_dump_json()
+            by_preprocessing.setdefault(key, {})[name] = detector
+    kept = _kept_baselines(work / BASELINES_FILE)
+    items = {item.name: item for item in find_images(good, good_label)}
+    tests = items_sha256([item for item in read_labelled(dataset, good_label).items if item.split != "train"])
+    found = []
+    for key, some in by_preprocessing.items():
+        first = next(iter(some.values()))
+        train = [items[name] for name in first.file.names("train")]
+        alignments = {name: alignment for name, one in some.items() if (alignment := _alignment(one))}
+        facts = [key, tests, [item.name for item in train], first.recipe.score.model_dump(mode="json")]
+        facts += [[name, one.file.weights_sha256] for name, one in some.items() if name in alignments]
+        sha256 = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        rows = kept.get(sha256) or reconstruction_baselines(
+            first.file.preprocessing,
+            train,
+            dataset,
+            score=first.recipe.score,
+            alignments=alignments,
+            good_label=good_label,
+            observer=observer,
+        )
+        found.append(BaselineRows(recipes=tuple(some), sha256=sha256, rows=rows))
+    write_json(work / BASELINES_FILE, [one.model_dump(mode="json") for one in found])
+    return tuple(found)
+
+
+def _kept_baselines(path: Path) -> dict[str, tuple[ReconstructionBaseline, ...]]:
+    try:
+        kept = [BaselineRows.model_validate(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+    return {one.sha256: one.rows for one in kept}
+
+
+def _alignment(detector: Detector) -> Alignment | None:
+    """The alignment of a network that sees whole images, if it turns any."""
+    recipe = detector.recipe
+    if recipe.alignment is None or recipe.alignment.settings.get("strategy") == "unaligned":
+        return None
+    return detector.autoencoder.alignment if recipe.image.size == recipe.patch.size else None
 
 
 def good_images(dataset: Path, good_label: str | None = None) -> Path:
@@ -268,7 +380,9 @@ def _write_report(path: Path, comparison: Comparison) -> None:
             "Recipes",
             ["recipe", "seeds", *COLUMNS, "training s"],
             comparison.rows(),
-            "Mean over seeds, ± standard deviation.",
+            "Mean over seeds, ± standard deviation. "
+            "Last, reconstructions without learning, each by two residuals: a network whose map is not above them has "
+            "shown nothing of what it learned.",
         ),
         TableSection(
             "Runs",
@@ -294,7 +408,7 @@ def _write_report(path: Path, comparison: Comparison) -> None:
     ]
     write_page(
         path,
-        title=f"{len(comparison.rows())} recipes on {comparison.dataset}",
+        title=f"{len(comparison.recipes)} recipes on {comparison.dataset}",
         subtitle="Fitted on good images alone, compared on labelled test images",
         sections=sections,
         footer="Written by Blemish. This file is complete: it opens without a network.",

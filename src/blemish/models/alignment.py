@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blemish.errors import RecipeError
-from blemish.layers.rotation import from_canvas, gradient_loss, modulation, onto_canvas
+from blemish.layers.rotation import from_canvas, loss_at_angle, modulation, onto_canvas
 from blemish.models.contracts import Aligned, Alignment
 from blemish.models.initialisation import keep_variance
 from blemish.models.registry import ALIGNMENTS, register
@@ -151,7 +151,7 @@ class Rotation(Alignment):
         assert self.localisation is not None
         view = self.view(x)
         with torch.autocast(x.device.type, enabled=False):
-            return {"gradient": gradient_loss(view, self.localisation(view)).mean()}
+            return {"gradient": loss_at_angle(view, self.localisation(view)).mean()}
 
     def angle(self, x: Tensor) -> Tensor:
         """Angle by which :meth:`forward` turns each image of ``x``: (N,), radians counter-clockwise."""

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from blemish.layers.affine import AffineRange, affine_cut
 from blemish.models.contracts import Augmentation
 from blemish.models.registry import AUGMENTATIONS, register
 
@@ -63,3 +64,47 @@ class Flips(Augmentation):
         for axis in self.axes:
             x = flip(x, axis, generator)
         return x
+
+
+@register(AUGMENTATIONS, "rotation")
+class RandomRotation(Augmentation):
+    """Augmentation by a rotation about the centre, and on request by translation, scale and shear.
+
+    Patches are cut √2 larger, or as much larger as the other settings need, and the transformed patch is cut from their
+    middle, so that no corner is invented. Held-out images are transformed too, each look in the same way: the network
+    is to reconstruct images in any pose, and its best weights are those that do.
+
+    The augmentation of Rádli & Czúni 2022, section 7, "such as rotations and cropping"; other transforms than rotation are
+    their future work.
+
+    Parameters
+    ----------
+    patch: side of the patches in pixels.
+    degrees: largest rotation to either side; 180 for any.
+    translation: largest shift along each axis, in sides of the patch.
+    scale: largest relative change of size.
+    shear: largest shear along x, in degrees.
+    """
+
+    varies_held_out = True
+
+    def __init__(
+        self,
+        *,
+        patch: int,
+        degrees: Annotated[float, Field(ge=0, le=180)] = 180.0,
+        translation: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        scale: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
+        shear: Annotated[float, Field(ge=0, le=30)] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.range = AffineRange(degrees, translation, scale, shear)
+        self.patch = patch
+
+    def side(self, patch: int) -> int:
+        return self.range.side(patch)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, C, H, W) to (N, C, P, P), or to the shorter side where that is less than P."""
+        side = min(self.patch, *x.shape[-2:])
+        return affine_cut(x, self.range.draw(len(x), side, generator), side).to(x.dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import torch
@@ -134,11 +135,18 @@ class Autoencoder(nn.Module):
             y = self.alignment.restore(y, prepared.aligned)
         return y[(..., *prepared.window)]
 
+    def drawn_side(self, patch: int) -> int:
+        """Side of the images that :meth:`augment` cuts patches of side ``patch`` from."""
+        for augmentation in reversed(cast("list[Augmentation]", list(self.augmentations))):
+            patch = augmentation.side(patch)
+        return patch
+
     def augment(self, x: Tensor) -> Tensor:
-        """``x`` as training takes it for good; as it is in evaluation."""
-        if self.training:
-            for augmentation in self.augmentations:
-                x = augmentation(x)
+        """``x`` as training takes it for good; in evaluation only by what ``varies_held_out``, with the same draws."""
+        generator = None if self.training else torch.Generator().manual_seed(INSPECTION_SEED)
+        for augmentation in cast("list[Augmentation]", list(self.augmentations)):
+            if self.training or augmentation.varies_held_out:
+                x = augmentation(x, generator)
         return x
 
     def corrupt(self, x: Tensor, *, for_loss: bool = False) -> Tensor:
@@ -225,8 +233,12 @@ class Autoencoder(nn.Module):
         for name, term in self.loss_terms.items():
             _refuse_absent(batch, f"loss '{name}'", term)
         batch = self.augment(batch)
-        prepared = self.prepare(batch, for_loss=True)
-        output = self.reconstruct(prepared)
+        with ExitStack() as watching:
+            for term in self.loss_terms.values():
+                if isinstance(term, Term):
+                    watching.enter_context(term.watching(self))
+            prepared = self.prepare(batch, for_loss=True)
+            output = self.reconstruct(prepared)
         terms: dict[str, Tensor] = {}
         for name, term in self.loss_terms.items():
             if isinstance(term, Measure):

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from blemish.layers import jacobian_norm_estimate, jacobian_norm_exact
 from blemish.models.contracts import Pass, Term
 from blemish.models.registry import TERMS, register
 
+if TYPE_CHECKING:
+    from blemish.models.autoencoder import Autoencoder
+
 EXACT_UP_TO = 8
 """Number of latent variables up to which the exact norm is computed: each costs as much as a projection."""
+
+
+class _Statistics(NamedTuple):
+    """Mean and variance (biased) by channel, with the graph that leads to the weights."""
+
+    mean: Tensor
+    variance: Tensor
 
 
 @register(TERMS, "contractive")
@@ -25,8 +35,13 @@ class Contractive(Term):
 
     Divided by D, the norm relates to the mean squared error as the undivided norm to the summed squared error of
     Rifai et al. 2011, equation 6: one ``weight`` is valid for all image sizes. The paper feeds clean images to its
-    contractive autoencoder too. Batch normalisation uses its running statistics here, so that J belongs to a single
-    image and to the network used at inspection.
+    contractive autoencoder too.
+
+    Batch normalisation: J belongs to a single image, so mean and variance are constants in J. In training they are
+    those of the batch that was just reconstructed, and the gradient of the term by the weights leads through them,
+    because they follow the weights. As constants of the gradient, too, they let the term grow without bound: weights
+    that shrink lower the term as long as the statistics are the old ones, and not at all once these have followed. In
+    evaluation they are the running statistics, those of the network at inspection.
 
     The penalty can also be lowered by scaling the code down in the encoder and up again in the decoder, without any
     other effect; neither the paper nor this term prevents it. Rifai et al. share one weight matrix between encoder
@@ -55,6 +70,17 @@ class Contractive(Term):
     ) -> None:
         super().__init__()
         self.method, self.projections, self.images = method, projections, images
+        self._statistics: dict[_BatchNorm, _Statistics] = {}
+
+    @contextmanager
+    def watching(self, model: Autoencoder) -> Iterator[None]:
+        """Record the statistics of the batch in every batch normalisation of ``model`` that is in training."""
+        self._statistics.clear()
+        with ExitStack() as hooks:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm) and module.training:
+                    hooks.enter_context(_hook(module.register_forward_pre_hook, self._record))
+            yield
 
     def forward(self, done: Pass) -> Tensor:
         model, x = done.model, done.target
@@ -63,22 +89,47 @@ class Contractive(Term):
         exact = self.method == "exact" or (
             self.method == "auto" and done.output.latent[0].numel() <= EXACT_UP_TO
         )
-        with _frozen_statistics(model), torch.autocast(x.device.type, enabled=False):
+        with _frozen_statistics(self._statistics), torch.autocast(x.device.type, enabled=False):
             if exact:
                 norms = jacobian_norm_exact(model.encode, x.float())
             else:
                 norms = jacobian_norm_estimate(model.encode, x.float(), self.projections)
+        self._statistics.clear()
         return norms.mean() / x[0].numel()
+
+    def _record(self, module: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+        h = inputs[0].float()
+        variance, mean = torch.var_mean(h, [axis for axis in range(h.ndim) if axis != 1], correction=0)
+        self._statistics[module] = _Statistics(mean, variance)
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Keep batch normalisation from using batch statistics and from updating its running statistics."""
-    training = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    for module in training:
-        module.eval()
+def _frozen_statistics(statistics: dict[_BatchNorm, _Statistics]) -> Iterator[None]:
+    """Let batch normalisation use ``statistics``, without an update of its running ones."""
+
+    def normalise(module: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        mean, variance = (one.view(1, -1, *[1] * (output.ndim - 2)) for one in statistics[module])
+        y: Tensor = (inputs[0] - mean) * (variance + module.eps).rsqrt()
+        if module.affine:
+            scale, shift = (one.view(mean.shape) for one in (module.weight, module.bias))
+            y = y * scale + shift
+        return y
+
+    try:
+        with ExitStack() as hooks:
+            for module in statistics:
+                module.eval()
+                hooks.enter_context(_hook(module.register_forward_hook, normalise))
+            yield
+    finally:
+        for module in statistics:
+            module.train()
+
+
+@contextmanager
+def _hook(register_hook: Callable[[Any], Any], function: Callable[..., Any]) -> Iterator[None]:
+    handle = register_hook(function)
     try:
         yield
     finally:
-        for module in training:
-            module.train()
+        handle.remove()

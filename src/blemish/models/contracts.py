@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -34,9 +35,16 @@ class Corruption(nn.Module):
 class Augmentation(nn.Module):
     """Transforms a good image into another good one, which replaces it in training."""
 
+    varies_held_out: bool = False
+    """Whether held-out images are transformed too, at every look in the same way."""
+
+    def side(self, patch: int) -> int:
+        """Side of the images that it cuts patches of side ``patch`` from."""
+        return patch
+
     @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, C, H, W) to the same shape; draws from ``generator``, or from torch's global one."""
+        """(N, C, H, W) to the same shape, or to patches cut from the middle; draws from ``generator``, or from torch's global one."""
 
 
 class Aligned(NamedTuple):
@@ -186,6 +194,10 @@ class Term(nn.Module):
     """Whether the target may have absent values (NaN)."""
     for_modalities: bool = False
     """Whether it is made for scenes of several modalities, whose folders a recipe then reads as scenes."""
+
+    def watching(self, model: Autoencoder) -> AbstractContextManager[None]:
+        """Context of the pass that :meth:`forward` is given, for terms that need what ``model`` computes within."""
+        return nullcontext()
 
     @abstractmethod
     def forward(self, done: Pass) -> Tensor | dict[str, Tensor]:

@@ -138,6 +138,8 @@ class Source(Protocol):
     """Gives frames until it is closed; a source that loses its camera waits for it and says so in ``state``."""
 
     name: str
+    is_live: bool
+    """Whether its frames show what is there now, so that after a trigger only those count that are taken after it."""
 
     def frames(self) -> Iterator[Frame | None]:
         """Frames as they come; None where nothing came for a while, so that the caller may stop or pause.
@@ -145,8 +147,11 @@ class Source(Protocol):
         Raises
         ------
         ServeError
-            When it can never give one, as of a folder that does not exist.
+            When it can never give one, as of a file that is no video.
         """
+
+    def fire(self) -> None:
+        """A trigger has come; a camera that exposes on demand does so now, and others do nothing."""
 
     def done(self, frame: Frame) -> None:
         """The decision on ``frame`` is stored; a folder may move or mark its file now."""
@@ -167,6 +172,9 @@ class Sink(Protocol):
     name: str
     needs_images: bool
     """Whether it takes the image and the overlay too."""
+
+    def open(self) -> None:
+        """Begin to connect, where that takes time; a fault is raised by the first delivery."""
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Hand over one decision, with the kept image file and a PNG overlay where there are such.

@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blemish.errors import ServeError
+from blemish.serve.api.app import create_app
 from blemish.serve.server import Server
 from blemish.serve.settings import RequestLimits
 
@@ -206,8 +207,6 @@ def run(server: Server, started_at: Callable[[list[str]], None] | None = None) -
     ServeError
         When the address cannot be listened on.
     """
-    from blemish.serve.api.app import create_app
-
     settings, limits = server.settings, server.settings.limits
     opened = listen(settings.host, settings.port)
     config = uvicorn.Config(

@@ -78,10 +78,14 @@ def open_log(home: Path, settings: LogSettings) -> list[logging.Handler]:
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(ConsoleLines())
         console.setLevel(logging.WARNING)
+        # Whoever scans the ports of a network sends nonsense, which is no matter of the console.
+        console.addFilter(lambda record: record.name == LOGGER.name or record.levelno >= logging.ERROR)
         handlers.append(console)
     logging.raiseExceptions = (
         False  # or each line that does not fit on the disk would be a traceback on the console
     )
+    # It warns of each form that is none; the answer says so, and the log has the request.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for name in (LOGGER.name, "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.setLevel(settings.level)

@@ -25,6 +25,14 @@ _Schema = TypeVar("_Schema", bound=BaseModel)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
 
 
+class UnknownVersionError(ServeError):
+    """A version that there is not."""
+
+
+class NoEarlierVersionError(ServeError):
+    """A roll-back where no version ran before."""
+
+
 class ModelVersion(BaseModel):
     """One version of a served model: ``version.json`` in its folder."""
 
@@ -105,12 +113,12 @@ class ModelVersions:
 
         Raises
         ------
-        ServeError
+        UnknownVersionError
             When there is none of this number.
         """
         path = self.folder_of(number) / VERSION_FILE
         if not path.is_file():
-            raise ServeError(f"model {self.name} has no version {number}; {self._there_are()}")
+            raise UnknownVersionError(f"model {self.name} has no version {number}; {self._there_are()}")
         return _read(path, ModelVersion)
 
     def pointer(self) -> RunningVersion | None:
@@ -193,7 +201,7 @@ class ModelVersions:
 
         Raises
         ------
-        ServeError
+        UnknownVersionError
             When there is none of this number.
         FileError
             When the pointer cannot be written.
@@ -217,7 +225,7 @@ class ModelVersions:
 
         Raises
         ------
-        ServeError
+        NoEarlierVersionError
             When none ran before.
         FileError
             When the pointer cannot be written.
@@ -225,7 +233,7 @@ class ModelVersions:
         with self._lock:
             pointer = self.pointer()
             if pointer is None or not pointer.before:
-                raise ServeError(
+                raise NoEarlierVersionError(
                     f"no version of model {self.name} ran before; promote one: {self._there_are()}"
                 )
             *before, number = pointer.before

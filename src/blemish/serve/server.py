@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from blemish.serve.contracts import NewDecision, StoredDecision
-from blemish.serve.history import History, Wish
+from blemish.data.appearance import stretch
+from blemish.errors import BlemishError
+from blemish.inspection.detection import Detection
+from blemish.serve.candidates import GOOD, Candidates
+from blemish.serve.contracts import Frame, NewDecision, StoredDecision
+from blemish.serve.decision_images import DecisionImages
+from blemish.serve.history import IMAGES, History, KeptImages, prune
+from blemish.serve.line.line import ProductionLine
+from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
+from blemish.serve.served_mask import ServedMasks
 from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
@@ -30,12 +39,43 @@ class Server:
     service: Service
     live: Live
     metrics: Metrics
-    sinks: dict[str, Wish] = field(default_factory=dict)
-    """Sinks that new decisions are owed to, each with the decisions that it wants; the line fills it in."""
+    kept: KeptImages
+    images: DecisionImages
+    line: ProductionLine
+    """Sources and sinks."""
+    masks: ServedMasks
+    """Judged areas of the models."""
+    candidates: Candidates
+    """Fits from the page, and what their versions are compared on."""
 
     def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
         """Store decisions with what the sinks are owed of them, in one transaction."""
-        return self.history.add(decisions, self.sinks)
+        stored = self.history.add(decisions, sinks_by_source(self.line))
+        self.line.wake()
+        return stored
+
+    def keep(self, frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
+        """Keep the image and its map where the rule says so, or a sink needs them."""
+        former = self.kept.problem
+        kept = self.kept.keep(frame, detection.map, decision, self.line.image_wishes(decision.source))
+        if self.kept.problem is not None and str(self.kept.problem) != str(former):
+            LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
+        return kept
+
+    def stop(self) -> int:
+        """Stop the line, then finish the images that were accepted; the number of those that were not finished in time."""
+        self.line.stop()
+        return self.service.stop()
+
+    def clean_up(self) -> None:
+        """Remove old images and decisions by the rule of the settings; the log says what, or why not."""
+        try:
+            removed = prune(self.history, self.kept, self.settings.retention)
+        except Exception as error:  # the server goes on, and the next clean-up tries again
+            LOGGER.error("the clean-up failed: %s", error, exc_info=not isinstance(error, BlemishError))
+            return
+        if removed.images or removed.decisions:
+            LOGGER.info("clean-up", extra={"fields": removed._asdict()})
 
 
 @contextmanager
@@ -54,22 +94,44 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         history = resources.enter_context(History.open(settings.history or settings.home))
         models = ServedModels(settings.models, settings.home / MODELS)
         live, metrics = Live(), Metrics()
+        kept = KeptImages(settings.home / IMAGES, settings.keep)
         server: Server
-
-        def store(decisions: Sequence[NewDecision]) -> list[StoredDecision]:
-            return server.store(decisions)
 
         service = Service(
             models,
-            store,
-            lambda frame, detection, decision: decision,
+            lambda decisions: server.store(decisions),
+            lambda frame, detection, decision: server.keep(frame, detection, decision),
             limits=settings.limits,
             workers=settings.workers,
             live=live,
             metrics=metrics,
         )
-        server = Server(settings, key, models, history, service, live, metrics)
+
+        def brightness(model: str) -> float:
+            found = models.get(model)
+            return 1.0 if found is None else stretch(found.detector.file.fingerprint.appearance)
+
+        images = DecisionImages(
+            service.recent, max_pixels=settings.limits.pixels, kept=kept, brightness=brightness
+        )
+        masks = ServedMasks(
+            models,
+            lambda name: settings.home / GOOD / name,
+            lambda name: live.publish("model", {"model": name, "threshold": models[name].detector.threshold}),
+        )
+        line = open_line(settings.line, settings.home, service, history, live, images.files)
+        candidates = Candidates(
+            settings.home,
+            history,
+            images,
+            changed=lambda fit: live.publish("fit", fit.model_dump(mode="json")),
+            max_pixels=settings.limits.pixels,
+        )
+        server = Server(
+            settings, key, models, history, service, live, metrics, kept, images, line, masks, candidates
+        )
         resources.enter_context(service)
+        resources.callback(candidates.close)
 
         def changed(model: ServedModel) -> None:
             outcome = "refused" if model.problem else "loaded"
@@ -83,5 +145,30 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
 
         models.watch(settings.reload_seconds, changed)
         resources.callback(models.close)
+        resources.enter_context(_every(settings.clean_up_seconds, server.clean_up))
         resources.callback(live.close)
+        resources.callback(line.stop)
+        line.start()
+        resources.callback(masks.close)
+        masks.start()
         yield server
+
+
+@contextmanager
+def _every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Do ``work`` in a thread, at once and every so many seconds, as long as the block lasts."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while True:
+            work()
+            if ended.wait(seconds):
+                return
+
+    thread = threading.Thread(target=loop, name="clean-up")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

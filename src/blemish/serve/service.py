@@ -113,7 +113,8 @@ class Service:
         self.models, self._store, self._keep = models, store, keep
         self.limits = limits or RequestLimits()
         self.workers = workers or threads()
-        self.live, self.metrics = live or Live(), metrics or Metrics()
+        self.live = Live() if live is None else live  # one without subscriptions is false
+        self.metrics = metrics or Metrics()
         self.drift, self.recent = DriftWatch(), RecentImages()
         self._jobs: queue.Queue[_Job | None] = queue.Queue(self.limits.queue)
         # Bounded as well, so that workers wait for a slow disk instead of filling the memory.

@@ -18,10 +18,13 @@ from pydantic_settings import (
 
 from blemish.errors import ServeError, nearest
 from blemish.limits import MAX_PIXELS
+from blemish.serve.history import KeepRule, RetentionRule
 from blemish.serve.model_versions import check_model_name
 
 KEY_CHARACTERS = 16
 """Least length of a key; shorter ones can be guessed."""
+KEPT_BYTES = 20 * 10**9
+"""Size of all kept images, above which the oldest are removed, unless the settings say otherwise."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -106,6 +109,12 @@ class ServeSettings(BaseSettings):
     """Images that are inspected at one time; None is one for each core."""
     reload_seconds: Seconds = 2.0
     """Time between two looks at the folders of models, whose new content is then taken over."""
+    keep: KeepRule = KeepRule()
+    """Images that are kept with their anomaly maps."""
+    retention: RetentionRule = RetentionRule(image_bytes=KEPT_BYTES)
+    """How long they are kept."""
+    clean_up_seconds: Seconds = 600.0
+    """Time between two clean-ups by :attr:`retention`."""
     limits: RequestLimits = RequestLimits()
     log: LogSettings = LogSettings()
 

@@ -27,6 +27,14 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
+class Cropping(Protocol):
+    """A module that cuts its patches from larger images, as augmentation by rotation does."""
+
+    def drawn_side(self, patch: int) -> int:
+        """Side of the images to draw for patches of side ``patch``."""
+
+
+@runtime_checkable
 class Grouped(Protocol):
     """A module whose parameters have several learning rates; those of other modules are one group."""
 

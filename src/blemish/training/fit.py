@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blemish.data.scenes import looks_like_scenes
 from blemish.detectors.contracts import FitRecord
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import build_model, networks
@@ -70,7 +71,8 @@ def fit(
         describes, with all their channels together. Recipes for several sensors also take folders of
         images for scenes (:func:`blemish.data.scenes.holds_scenes`); other images they take for one modality.
     recipe: a name, the path of a YAML file, or a recipe; ``blemish`` where none is given, and ``fp-cae-add`` for
-        scenes that a ``modalities.yaml`` describes.
+        scenes that a ``modalities.yaml`` describes, or that look like such by names and kinds of their files
+        (:func:`blemish.data.scenes.looks_like_scenes`).
     settings: ``key=value`` overrides of the recipe, as ``--set`` takes them; for a warm start, only those
         of ``training`` and ``threshold``.
     false_reject_rate: share of good images that may be rejected, instead of the recipe's.
@@ -131,6 +133,11 @@ def _fit(
     begun = time.perf_counter()
     start = None if continue_from is None else WarmStart(continue_from)
     chosen = choose_recipe(path, recipe, start, settings)
+    if recipe is None and start is None and looks_like_scenes(path):
+        observer.stage(
+            f"{path} looks like scenes of several sensors, so it is fitted with {chosen.name}; for its files as single "
+            "images name a recipe for images, such as blemish"
+        )
     if defects is not None and chosen.combination != "soft-maximum":
         raise UsageError(
             f"{chosen.name}: confirmed defects choose among models combined by a soft maximum; fit the recipe blemish, "

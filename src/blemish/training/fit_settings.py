@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from blemish.data.scenes import looks_like_scenes
 from blemish.decision import check_rate
 from blemish.errors import UsageError
 from blemish.recipes import Recipe, load_recipe, override
@@ -48,7 +49,7 @@ def choose_recipe(
     if start is not None:
         return start.recipe(recipe, changes)
     if recipe is None:
-        recipe = DEFAULT_FOR_SCENES if describes_scenes(path) else DEFAULT_RECIPE
+        recipe = DEFAULT_FOR_SCENES if describes_scenes(path) or looks_like_scenes(path) else DEFAULT_RECIPE
     return override(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), changes)
 
 

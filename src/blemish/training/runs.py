@@ -22,7 +22,7 @@ from blemish.storage.model_folder import CHECKPOINT, MODEL_FILE, refuse_finished
 from blemish.storage.run_folder import refuse_contradiction, refuse_unwritable
 from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
-from blemish.training.contracts import Trainable, Trimming
+from blemish.training.contracts import Cropping, Trainable, Trimming
 from blemish.training.patches import PatchSource
 from blemish.training.trainer import Trainer
 
@@ -154,12 +154,13 @@ def train_for(
     if recipe.training.trim and trimming is None:
         raise RecipeError(f"{recipe.name}: training.trim is for detectors; set it to 0")
     checkpoint = folder / CHECKPOINT / network if folder else None
+    side = recipe.patch.size
     state = Trainer(
         model,
         images,
         validation,
         recipe.training,
-        patch=recipe.patch.size,
+        patch=model.drawn_side(side) if isinstance(model, Cropping) else side,
         machine=machine,
         checkpoint=checkpoint,
         identity={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -63,14 +64,57 @@ def test_a_request_is_stored_once(history: History) -> None:
     assert [one.decision.id for one in history.due("hook")] == [3]  # not owed anew
 
 
-def test_all_of_a_batch_is_stored_or_none(history: History) -> None:
+def test_all_of_a_batch_is_stored_or_none(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     history.add([decision(1)])
-    bad = decision(3).model_copy(update={"score": None})
-    with pytest.raises(Exception, match="NOT NULL"):
-        history.add([decision(2), bad], {"hook": "all"})
+
+    def fail(*_: object) -> None:
+        raise HistoryError("the last step fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blemish.serve.history.outbox.enter", fail)
+        with pytest.raises(HistoryError, match="the last step fails"):
+            history.add([decision(2, source="new"), decision(3)], {"hook": "all"})
     assert history.count() == 1
     assert history.due("hook") == []
+    assert [stream.source for stream in history.streams()] == ["folder"]
     assert [one.id for one in history.add([decision(2)])] == [2]
+
+
+def test_hours_and_tallies_sum_up_the_rows(filled: tuple[History, list[StoredDecision]]) -> None:
+    history, stored = filled
+    hours = history.hourly()
+    assert sum(one.decisions for one in hours) == len(stored)
+    assert [one.hour for one in hours] == sorted(one.hour for one in hours)
+    for found in hours:
+        of_hour = [
+            one.score
+            for one in stored
+            if found.hour <= one.time < found.hour + timedelta(hours=1)
+            and (one.model, one.source) == (found.stream.model, found.stream.source)
+            and one.is_anomalous == found.is_anomalous
+        ]
+        assert found.decisions == len(of_hour)
+        assert found.mean == pytest.approx(np.mean(of_hour))
+    one_hour = HistoryFilter(model="b", since=hours[3].hour, until=hours[3].hour + timedelta(hours=1))
+    assert {one.hour for one in history.hourly(one_hour)} == {hours[3].hour}
+    assert {one.stream.model for one in history.hourly(one_hour)} == {"b"}
+
+    wanted = HistoryFilter(model="b", since=BEGIN + timedelta(minutes=130))
+    counted = Counter(
+        (one.model, one.source, one.threshold, one.is_anomalous, one.other_kind is not None)
+        for one in history.all(wanted)
+    )
+    tallied = {
+        (
+            one.stream.model,
+            one.stream.source,
+            one.threshold,
+            one.is_anomalous,
+            one.is_of_other_kind,
+        ): one.decisions
+        for one in history.tallies(wanted)
+    }
+    assert tallied == counted
 
 
 def test_names_with_characters_that_no_database_takes_are_escaped(history: History) -> None:
@@ -129,7 +173,7 @@ def test_every_filter_finds_what_a_list_finds(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blemish.serve.history.selection.FEW", few)
-    assert check_filters(*filled, FILTERS[::11]) > 15
+    assert check_filters(*filled, FILTERS[::19]) > 8
 
 
 @pytest.mark.parametrize("few", [20_000, 10], ids=["rare", "dense"])

@@ -43,6 +43,10 @@ class MemoryOutbox:
         self.arrived += deliveries
         self.rows = [row for row in self.rows if row.id not in deliveries]
 
+    def forget_first(self, sink: str) -> int | None:
+        gone = self.rows.pop(0) if self.rows else None
+        return None if gone is None else gone.decision.id
+
     def failed(self, delivery: int, error: str, next_try: datetime) -> None:
         self.errors.append(error)
         self.next_try[delivery] = next_try
@@ -63,6 +67,9 @@ class MemorySink:
         self.files: list[tuple[bytes | None, bytes | None]] = []
         self.times: list[float] = []
         self.closed = False
+
+    def open(self) -> None:
+        pass
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         self.times.append(time.monotonic())
@@ -151,6 +158,22 @@ def test_a_defect_of_a_sink_does_not_end_its_deliveries(
     worker = run(sink, outbox, 1)
     worker.stop()
     assert sink.found == [1]
+
+
+def test_a_decision_that_is_given_up_lets_the_others_go_on_at_once(
+    make_decision: MakeDecision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_worker, "FIRST_WAIT", 60.0)
+    outbox = MemoryOutbox([make_decision(number) for number in (1, 2)])
+    sink = MemorySink({1: [DeliveryError("422")] * 1000})
+    worker = run(sink, outbox, 1, seconds=0.2)
+    assert outbox.forget_first("sink") == 1
+    worker.hurry()
+    until = time.monotonic() + 5
+    while not outbox.arrived and time.monotonic() < until:
+        time.sleep(0.01)
+    worker.stop()
+    assert sink.found == [2]
 
 
 def test_what_is_left_at_the_end_stays_in_the_outbox(make_decision: MakeDecision) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from blemish.errors import BlemishError
 from blemish.serve.api.problems import Refusal, answer_to, answers, problem_of, status_of
@@ -97,7 +98,7 @@ async def inspect(
         if len(found) == 1:
             return whole
         headers = {"Retry-After": whole.headers["Retry-After"]} if "Retry-After" in whole.headers else None
-        return _json(results, whole.status_code, headers)
+        return _json(results, whole.status_code, headers, f"none of {len(found)} images was decided")
     return _json(results, 200)
 
 
@@ -118,6 +119,8 @@ async def _outcomes(
         gone = asyncio.ensure_future(_hung_up(request))
         try:
             await asyncio.wait({together, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not together.done():
+                raise ClientDisconnect
         finally:
             gone.cancel()
             together.cancel()
@@ -159,10 +162,16 @@ def links_of(number: int) -> Links:
     return Links(decision=own, image=f"{own}/image", map=f"{own}/map", overlay=f"{own}/overlay")
 
 
-def _json(results: list[ImageAnswer], status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+def _json(
+    results: list[ImageAnswer],
+    status: int,
+    headers: dict[str, str] | None = None,
+    error: str | None = None,
+) -> JSONResponse:
     # A result has either a decision or an error; the record itself is whole, with what it has not as null.
     content: list[dict[str, Any]] = []
     for one in results:
         shown = {name for name, value in one if value is not None}
         content.append(one.model_dump(mode="json", include=shown))
-    return JSONResponse({"results": content}, status, headers)
+    whole = {"results": content} if error is None else {"error": error, "results": content}
+    return JSONResponse(whole, status, headers)

@@ -30,8 +30,11 @@ from blemish.errors import (
     UsageError,
     printable,
 )
+from blemish.serve.candidates import ComparisonConflictError
 from blemish.serve.decode import NoImageError, TooManyPixelsError
+from blemish.serve.fits import FitConflictError, FitNotFoundError
 from blemish.serve.logs import LOGGER
+from blemish.serve.model_versions import NoEarlierVersionError, UnknownVersionError
 from blemish.serve.served_model import UnknownModelError
 from blemish.serve.service import (
     BusyError,
@@ -66,6 +69,11 @@ STATUSES: tuple[tuple[type[BlemishError], int], ...] = (
     (TooManyPixelsError, 413),
     (ImageError, 422),
     (UnknownModelError, 404),
+    (UnknownVersionError, 404),
+    (FitNotFoundError, 404),
+    (NoEarlierVersionError, 409),
+    (FitConflictError, 409),
+    (ComparisonConflictError, 409),
     (BusyError, 503),
     (StoppingError, 503),
     (TooLateError, 504),

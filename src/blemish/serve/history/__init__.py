@@ -1,6 +1,6 @@
 """History of decisions: stored durably, searched quickly, exported, backed up, and cleared of old images by rule."""
 
-from blemish.serve.history.history import History
+from blemish.serve.history.history import EVERYTHING, History
 from blemish.serve.history.kept_images import IMAGES, KeepRule, KeptImages
 from blemish.serve.history.outbox import OutboxState, Wish
 from blemish.serve.history.retention import Removed, RetentionRule, prune
@@ -8,6 +8,7 @@ from blemish.serve.history.selection import HistoryFilter
 from blemish.serve.history.views import ScorePoint, WhatIf
 
 __all__ = [
+    "EVERYTHING",
     "IMAGES",
     "History",
     "HistoryFilter",

@@ -27,7 +27,7 @@ from blemish.serve.history.rows import (
 )
 from blemish.serve.history.selection import HistoryFilter, Selection
 from blemish.serve.history.tables import counters, decisions, hours, kept_images, streams, verdicts
-from blemish.serve.history.views import ScorePoint, WhatIf, in_chunks
+from blemish.serve.history.views import HourSum, ScorePoint, Tally, WhatIf, in_chunks
 
 EVERYTHING = HistoryFilter()
 
@@ -75,16 +75,14 @@ class History:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(
-        self, new: Sequence[NewDecision], sinks: Mapping[str, outbox.Wish] | None = None
-    ) -> list[StoredDecision]:
+    def add(self, new: Sequence[NewDecision], sinks: outbox.Wishes | None = None) -> list[StoredDecision]:
         """Store decisions, durably when this returns, and what sinks owe of them; all or none.
 
         A decision whose ``request`` is in the history already is not stored again: the first is returned.
 
         Parameters
         ----------
-        sinks: names of sinks, each with the decisions that it wants.
+        sinks: names of sinks, each with the decisions that it wants; or what gives them for a decision.
 
         Raises
         ------
@@ -93,9 +91,11 @@ class History:
         """
         if not new:
             return []
-        numbers = self.database.write(lambda connection: self._add(connection, new, sinks or {}))
-        with self.database.reading() as connection:
-            found = self._load(connection, sorted(set(numbers)))
+        numbers, found = self.database.write(lambda connection: self._add(connection, new, sinks or {}))
+        former = sorted({number for number in numbers if number not in found})
+        if former:
+            with self.database.reading() as connection:
+                found |= self._load(connection, former)
         return [found[number] for number in numbers]
 
     def decision(self, number: int) -> StoredDecision:
@@ -154,6 +154,19 @@ class History:
         """
         with self.database.reading() as connection:
             return views.scores(self._select(connection, wanted), points)
+
+    def hourly(self, wanted: HistoryFilter = EVERYTHING) -> list[HourSum]:
+        """Counts and mean scores of each hour, in the order of time, of a filter of models, sources, kinds and times.
+
+        Hours are whole ones of UTC, also where the filter begins or ends within one.
+        """
+        with self.database.reading() as connection:
+            return views.hourly(self._select(connection, wanted), self._known(connection))
+
+    def tallies(self, wanted: HistoryFilter = EVERYTHING) -> list[Tally]:
+        """Counts by model, source, threshold and kind; takes seconds for a million decisions."""
+        with self.database.reading() as connection:
+            return views.tallies(self._select(connection, wanted), self._known(connection))
 
     def what_if(self, wanted: HistoryFilter, threshold: float, limit: int = 50) -> WhatIf:
         """What ``threshold`` would have decided, with the newest ``limit`` decisions that would have been others."""
@@ -234,6 +247,10 @@ class History:
         with self.database.reading() as connection:
             return outbox.states(connection)
 
+    def forget_first(self, sink: str) -> int | None:
+        """Remove the first decision that a sink owes, as of one that its receiver never takes; its number, if there is one."""
+        return self.database.write(lambda connection: outbox.forget_first(connection, sink))
+
     def forget_sink(self, sink: str) -> int:
         """Remove what a sink owes, as of one that is no longer on the line; how many decisions that were."""
         return self.database.write(lambda connection: outbox.forget(connection, sink))
@@ -244,9 +261,9 @@ class History:
             return list(self._known(connection).values())
 
     def _add(
-        self, connection: Connection, new: Sequence[NewDecision], sinks: Mapping[str, outbox.Wish]
-    ) -> list[int]:
-        """Numbers of the decisions, the former one of each that is in the history already."""
+        self, connection: Connection, new: Sequence[NewDecision], sinks: outbox.Wishes
+    ) -> tuple[list[int], dict[int, StoredDecision]]:
+        """Numbers of the decisions, the former one of each that is in the history already; and those that were stored."""
         requests = [printable(decision.request) for decision in new]
         known = dict[str, int]()
         for some in in_chunks(requests):
@@ -256,34 +273,34 @@ class History:
         for request, decision in zip(requests, new, strict=True):
             if request not in known:
                 fresh.setdefault(request, decision)
+        stored = dict[int, StoredDecision]()
         if fresh:
             last = _take_numbers(connection, "decisions", len(fresh))
             numbered = dict(zip(range(last - len(fresh) + 1, last + 1), fresh.values(), strict=True))
-            self._insert(connection, numbered)
+            stored = self._insert(connection, numbered)
             outbox.enter(connection, numbered.items(), sinks, utc_now())
             known.update(zip(fresh, numbered, strict=True))
-        return [known[request] for request in requests]
+        return [known[request] for request in requests], stored
 
-    def _insert(self, connection: Connection, numbered: dict[int, NewDecision]) -> None:
-        of_stream = {stream: self._stream(connection, stream) for stream in map(stream_of, numbered.values())}
-        rows = [
-            decision_row(decision, number, of_stream[stream_of(decision)])
-            for number, decision in numbered.items()
-        ]
+    def _insert(self, connection: Connection, numbered: dict[int, NewDecision]) -> dict[int, StoredDecision]:
+        of_stream = {
+            stream: self._stream(connection, stream) for stream in set(map(stream_of, numbered.values()))
+        }
+        rows, kept, stored = [], [], dict[int, StoredDecision]()
+        for number, decision in numbered.items():
+            stream = stream_of(decision)
+            row = decision_row(decision, number, of_stream[stream])
+            files = (decision.kept_bytes, decision.until_delivered) if decision.kept else None
+            rows.append(row)
+            stored[number] = stored_decision(row, stream, files, None)
+            if files is not None:
+                key = {"decision": number, "key": image_key(decision)}
+                kept.append({**key, "bytes": files[0], "until_delivered": files[1]})
         connection.execute(insert(decisions), rows)
         _add_to_hours(connection, rows)
-        kept = [
-            {
-                "decision": number,
-                "key": image_key(decision),
-                "bytes": decision.kept_bytes,
-                "until_delivered": decision.until_delivered,
-            }
-            for number, decision in numbered.items()
-            if decision.kept
-        ]
         if kept:
             connection.execute(insert(kept_images), kept)
+        return stored
 
     def _stream(self, connection: Connection, stream: Stream) -> int:
         # Not from memory: a transaction that was undone may have taken its streams with it.
@@ -358,9 +375,8 @@ def _add_to_hours(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
             first_id=first,
             last_id=last,
             score_sum=sum(scores),
-            square_sum=sum(score * score for score in scores),
         )
-        sums = {name: hours.c[name] + new.excluded[name] for name in ("count", "score_sum", "square_sum")}
+        sums = {name: hours.c[name] + new.excluded[name] for name in ("count", "score_sum")}
         connection.execute(
             new.on_conflict_do_update(
                 index_elements=["hour", "stream", "is_anomalous"], set_={**sums, "last_id": last}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
@@ -15,6 +15,8 @@ from blemish.serve.history.tables import deliveries, outbox
 
 Wish = Literal["all", "rejected"]
 """Decisions that a sink wants."""
+Wishes: TypeAlias = Mapping[str, Wish] | Callable[[NewDecision], Mapping[str, Wish]]
+"""Sinks with what they want, the same for all decisions, or by the decision, as of sinks of some sources alone."""
 LONGEST_WAIT = HOUR
 """Microseconds until the next attempt, at most; a longer one is due, for then the clock was put back."""
 
@@ -42,14 +44,14 @@ class Owed(NamedTuple):
 def enter(
     connection: Connection,
     stored: Iterable[tuple[int, NewDecision]],
-    sinks: Mapping[str, Wish],
+    sinks: Wishes,
     now: datetime,
 ) -> None:
     """Note new decisions, by their number, for the sinks that want them."""
     rows = [
         {"sink": sink, "decision": number, "attempts": 0, "next_try": to_microseconds(now)}
         for number, decision in stored
-        for sink, wish in sinks.items()
+        for sink, wish in (sinks(decision) if callable(sinks) else sinks).items()
         if wish == "all" or decision.is_anomalous
     ]
     if rows:
@@ -100,6 +102,15 @@ def states(connection: Connection) -> list[OutboxState]:
         OutboxState(sink, owed, attempts, from_microseconds(next_try), error)
         for sink, owed, attempts, next_try, error in connection.execute(query)
     ]
+
+
+def forget_first(connection: Connection, sink: str) -> int | None:
+    """Remove the first decision that a sink owes; its number, None where it owes nothing."""
+    first = select(func.min(outbox.c.decision)).where(outbox.c.sink == sink)
+    number = connection.execute(first).scalar()
+    if number is not None:
+        connection.execute(delete(outbox).where(outbox.c.sink == sink, outbox.c.decision == number))
+    return number
 
 
 def forget(connection: Connection, sink: str) -> int:

@@ -207,7 +207,6 @@ def _remove_rows(numbers: Sequence[int], connection: Connection) -> None:
                 {
                     "count": hours.c["count"] - len(scores),
                     "score_sum": hours.c.score_sum - sum(scores),
-                    "square_sum": hours.c.square_sum - sum(score * score for score in scores),
                 }
             )
         )

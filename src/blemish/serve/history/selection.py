@@ -116,6 +116,15 @@ class Selection:
             found.append(decisions.c.stream.in_(self.streams))
         return found
 
+    def of_hours(self) -> list[ColumnElement[bool]]:
+        """Conditions on an hour that has decisions of the filter's times."""
+        wanted, found = self.wanted, list[ColumnElement[bool]]()
+        if wanted.since is not None:
+            found.append(hours.c.hour >= to_microseconds(wanted.since) // HOUR)
+        if wanted.until is not None:
+            found.append(hours.c.hour <= (to_microseconds(wanted.until) - 1) // HOUR)
+        return found
+
     def without_verdict(self) -> HistoryFilter:
         """The filter, whatever the verdict."""
         return self.wanted.model_copy(update={"verdict": None})
@@ -129,10 +138,7 @@ class Selection:
             func.min(hours.c.first_id),
             func.max(hours.c.last_id),
         ).group_by(hours.c.stream, hours.c.is_anomalous)
-        if wanted.since is not None:
-            query = query.where(hours.c.hour >= to_microseconds(wanted.since) // HOUR)
-        if wanted.until is not None:
-            query = query.where(hours.c.hour <= (to_microseconds(wanted.until) - 1) // HOUR)
+        query = query.where(*self.of_hours())
         if not self.is_of_all_streams:
             query = query.where(hours.c.stream.in_(self.streams))
         if wanted.is_anomalous is not None:
@@ -188,13 +194,9 @@ class StreamPart(NamedTuple):
     """Their least number."""
     last: int
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Conditions that the index by streams answers."""
-        return [
-            decisions.c.stream == self.stream,
-            decisions.c.is_anomalous == self.is_anomalous,
-            decisions.c.id.between(self.first, self.last),
-        ]
+    def of_stream(self) -> list[ColumnElement[bool]]:
+        """Conditions of which the index by streams gives the rows in the order of their numbers."""
+        return [decisions.c.stream == self.stream, decisions.c.is_anomalous == self.is_anomalous]
 
 
 def judged(*, is_right: bool | None = None) -> Select[Any]:

@@ -89,9 +89,8 @@ hours = Table(
     Column("first_id", BigInteger, nullable=False),
     Column("last_id", BigInteger, nullable=False),
     Column("score_sum", Double, nullable=False),
-    Column("square_sum", Double, nullable=False),
 )
-"""``hour`` counts hours since 1970; ``score_sum`` and ``square_sum`` are those of the scores."""
+"""``hour`` counts hours since 1970; ``score_sum`` is that of the scores."""
 
 verdicts = Table(
     "verdicts",

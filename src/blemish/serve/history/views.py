@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,15 +12,14 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    column,
     func,
+    literal,
     select,
     union_all,
-    values,
 )
 
 from blemish.serve.contracts import StoredDecision
-from blemish.serve.history.rows import HOUR, from_microseconds, to_microseconds
+from blemish.serve.history.rows import HOUR, Stream, from_microseconds, to_microseconds
 from blemish.serve.history.selection import FEW, Selection, StreamPart, judged
 from blemish.serve.history.tables import decisions, hours
 
@@ -57,6 +55,28 @@ class WhatIf(NamedTuple):
     """The newest that change, the newest first."""
 
 
+class HourSum(NamedTuple):
+    """Decisions of one model and source in one hour, all accepted or all rejected."""
+
+    hour: datetime
+    """Its beginning, in UTC."""
+    stream: Stream
+    is_anomalous: bool
+    decisions: int
+    mean: float
+    """Of the scores."""
+
+
+class Tally(NamedTuple):
+    """Decisions of one model, source and threshold, of one kind."""
+
+    stream: Stream
+    threshold: float
+    is_anomalous: bool
+    is_of_other_kind: bool
+    decisions: int
+
+
 def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
     """Numbers of the newest decisions below ``before``, the newest first."""
     last = selection.last if before is None else min(selection.last, before - 1)
@@ -67,7 +87,11 @@ def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
         query = _newest_first(selection.of_all(), last, limit)
     else:
         found = [
-            _newest_first([*part.conditions(), *selection.of_rows()], last, limit).subquery()
+            _newest_first(
+                [*part.of_stream(), *selection.of_rows(), decisions.c.id >= part.first],
+                min(last, part.last),
+                limit,
+            ).subquery()
             for part in selection.parts
         ]
         together = union_all(*(select(part.c.id) for part in found)).subquery()
@@ -166,6 +190,32 @@ def scores(selection: Selection, points: int) -> list[ScorePoint]:
     return sorted(found)
 
 
+def hourly(selection: Selection, known: Mapping[int, Stream]) -> list[HourSum]:
+    """Sums of the hours of a plain filter, in the order of time; whole hours, also where the filter begins within one."""
+    columns = (hours.c[name] for name in ("hour", "stream", "is_anomalous", "count", "score_sum"))
+    query = select(*columns).where(
+        hours.c.stream.in_({part.stream for part in selection.parts}),
+        hours.c.is_anomalous.in_({part.is_anomalous for part in selection.parts}),
+        *selection.of_hours(),
+    )
+    return [
+        HourSum(from_microseconds(hour * HOUR), known[stream], bool(bad), many, score_sum / many)
+        for hour, stream, bad, many, score_sum in selection.connection.execute(query.order_by(hours.c.hour))
+    ]
+
+
+def tallies(selection: Selection, known: Mapping[int, Stream]) -> list[Tally]:
+    """Counts by model, source, threshold and kind; reads every decision of the filter."""
+    of_other_kind = decisions.c.other_kind.is_not(None)
+    group = (decisions.c.stream, decisions.c.threshold, decisions.c.is_anomalous, of_other_kind)
+    query = select(*group, func.count()).where(*selection.of_all()).group_by(*group)
+    found = [
+        Tally(known[stream], threshold, bool(bad), bool(other), many)
+        for stream, threshold, bad, other, many in selection.connection.execute(query)
+    ]
+    return sorted(found)
+
+
 def _thinned_parts(selection: Selection, points: int) -> list[int]:
     rejected = [part for part in selection.parts if part.is_anomalous]
     accepted = [part for part in selection.parts if not part.is_anomalous]
@@ -181,25 +231,27 @@ def _thinned_parts(selection: Selection, points: int) -> list[int]:
 
 def _thinned_part(selection: Selection, part: StreamPart, points: int) -> list[int]:
     """The first decision of a part in each of equal ranges of numbers."""
-    conditions = [*part.conditions(), *selection.of_rows()]
+    conditions = [*part.of_stream(), *selection.of_rows()]
     if part.many <= points:
-        return list(selection.connection.execute(select(decisions.c.id).where(*conditions)).scalars())
-    width = part.last - part.first + 1
-    found: list[int] = []
-    begins = [part.first + width * place // points for place in range(points + 1)]
-    for some in in_chunks(list(itertools.pairwise(begins))):
-        ranges = values(column("low", BigInteger), column("high", BigInteger), name="ranges").data(some).cte()
-        first = (
-            select(decisions.c.id)
-            .where(*conditions, decisions.c.id >= ranges.c.low, decisions.c.id < ranges.c.high)
-            .order_by(decisions.c.id)
-            .limit(1)
-            .correlate(ranges)
-            .scalar_subquery()
+        between = decisions.c.id.between(part.first, part.last)
+        return list(
+            selection.connection.execute(select(decisions.c.id).where(*conditions, between)).scalars()
         )
-        numbers = selection.connection.execute(select(first).select_from(ranges)).scalars()
-        found += [number for number in numbers if number is not None]
-    return found
+    # The ranges are counted by the database: a thousand of them in the query would take longer than their answer.
+    places = select(literal(0, BigInteger).label("place")).cte("places", recursive=True)
+    places = places.union_all(select(places.c.place + 1).where(places.c.place < points - 1))
+    width = literal(part.last - part.first + 1, BigInteger)
+    low, high = (part.first + width * (places.c.place + step) // points for step in (0, 1))
+    first = (
+        select(decisions.c.id)
+        .where(*conditions, decisions.c.id >= low, decisions.c.id < high)
+        .order_by(decisions.c.id)
+        .limit(1)
+        .correlate(places)
+        .scalar_subquery()
+    )
+    numbers = selection.connection.execute(select(first).select_from(places)).scalars()
+    return [number for number in numbers if number is not None]
 
 
 def _thinned_numbers(numbers: Sequence[int], points: int) -> list[int]:

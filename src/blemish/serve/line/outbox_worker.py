@@ -38,6 +38,9 @@ class Outbox(Protocol):
     def failed(self, delivery: int, error: str, next_try: datetime) -> None:
         """Note why a delivery failed, and when to try again."""
 
+    def forget_first(self, sink: str) -> int | None:
+        """Remove the first decision that a sink owes; its number, if there is one."""
+
 
 class OutboxWorker:
     """Delivers decisions to one sink: at least once, in their order.
@@ -55,7 +58,7 @@ class OutboxWorker:
         self.sink = sink
         self._outbox, self._files = outbox, files
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._stopping, self._hurried = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._state: dict[str, Any] = {"is_ready": True, "message": "", "delivered": 0, "attempts": 0}
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
@@ -68,6 +71,11 @@ class OutboxWorker:
         """Say that there may be something new."""
         self._wake.set()
 
+    def hurry(self) -> None:
+        """End a wait after a failure: what held up the deliveries is gone."""
+        self._hurried.set()
+        self._wake.set()
+
     def state(self) -> dict[str, Any]:
         """For the page: whether the last delivery arrived, or why not; and how many have since the start."""
         with self._lock:
@@ -76,7 +84,7 @@ class OutboxWorker:
     def stop(self, seconds: float = 10.0) -> None:
         """Finish the delivery that is under way, and close the sink; what is left stays in the outbox."""
         self._stopping.set()
-        self._wake.set()
+        self.hurry()
         if self._thread.is_alive():
             self._thread.join(seconds)
         self.sink.close()
@@ -85,6 +93,7 @@ class OutboxWorker:
 
     def _run(self) -> None:
         pause = 0.0
+        self.sink.open()
         while not self._stopping.is_set():
             self._wake.clear()
             try:
@@ -96,7 +105,8 @@ class OutboxWorker:
                 self._note(f"unexpected {type(error).__name__}: {error}")
                 pause = LONGEST_WAIT
             if pause > LOOK:
-                self._stopping.wait(pause)
+                self._hurried.wait(pause)
+                self._hurried.clear()
             else:
                 self._wake.wait(LOOK)
 

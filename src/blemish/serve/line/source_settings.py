@@ -113,9 +113,13 @@ class VideoSettings(_SourcePart):
     repeat: bool = Field(False, description="begin again at the end, each time with new numbers")
 
 
+Waiting = Annotated[int, Field(ge=1, le=1000, description="frames that may wait; 1 is the newest alone")]
+
+
 class _CameraPart(_SourcePart):
     colour: Literal["rgb", "grey"] = "rgb"
     silence: Seconds = Field(5.0, description="without a frame, after which the camera is opened again")
+    waiting: Waiting = 1
 
 
 class StreamSettings(_CameraPart):
@@ -145,6 +149,14 @@ class SnapshotSettings(_SourcePart):
     token: Secret | None = Field(None, description="sent as Authorization: Bearer")
     timeout: Seconds = 5.0
 
+    @model_validator(mode="after")
+    def _waits(self) -> SnapshotSettings:
+        if isinstance(self.trigger, EachTrigger):
+            raise ValueError(
+                "has no trigger to ask the camera by; add one: {type: interval, every: 2s}, http or mqtt"
+            )
+        return self
+
 
 FeatureValue = bool | int | float | str
 
@@ -161,7 +173,10 @@ class GenicamSettings(_SourcePart):
         {}, description="of the camera by their standard names, set in order"
     )
     software_trigger: bool = Field(False, description="run TriggerSoftware for each trigger of the line")
-    silence: Seconds = 5.0
+    silence: Seconds = Field(
+        5.0, description="without a frame, after which a free-running camera is opened again"
+    )
+    waiting: Waiting = 1
 
 
 SourceSettings: TypeAlias = Annotated[

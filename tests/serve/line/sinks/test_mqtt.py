@@ -66,7 +66,9 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 def sink(broker: Mosquitto, tmp_path: Path, **settings: Any) -> MqttSink:
     given = MqttSettings(name="mqtt", type="mqtt", host="127.0.0.1", port=broker.port, **settings)
-    return MqttSink(given, "sinks[0]", tmp_path)
+    found = MqttSink(given, "sinks[0]", tmp_path)
+    found.open()
+    return found
 
 
 def deliver(given: MqttSink, decision: StoredDecision, seconds: float = 15) -> int:

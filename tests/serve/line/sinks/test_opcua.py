@@ -85,7 +85,9 @@ def read(port: int, *logins: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def server(port: int, tmp_path: Path, **settings: Any) -> OpcUaServerSink:
     given = OpcUaServerSettings(name="opc", type="opcua-server", port=port, **settings)
-    return OpcUaServerSink(given, "sinks[0]", tmp_path)
+    found = OpcUaServerSink(given, "sinks[0]", tmp_path)
+    found.open()
+    return found
 
 
 def test_values_are_written_in_the_types_of_their_nodes(

@@ -54,6 +54,9 @@ class CsvSink:
         self._path, self._date = path, _DATES[settings.rotate]
         self._last: dict[Path, int] = {}
 
+    def open(self) -> None:
+        """Nothing to connect to."""
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Append the row of one decision, unless it is there.
 

@@ -37,6 +37,9 @@ class FolderSink:
         self.name = settings.name
         self._folder, self._by_day = folder, settings.by_day
 
+    def open(self) -> None:
+        """Nothing to connect to."""
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Write the files of one decision; without its image, where that is no longer kept, the JSON alone.
 

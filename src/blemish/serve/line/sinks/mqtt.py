@@ -37,6 +37,9 @@ class MqttSink:
         if status is not None:
             self._connection.greet(status, ONLINE)
         self._under_way: tuple[int, MQTTMessageInfo] | None = None
+
+    def open(self) -> None:
+        """Begin to connect to the broker."""
         self._connection.start()
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:

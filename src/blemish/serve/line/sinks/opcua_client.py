@@ -63,6 +63,9 @@ class OpcUaClientSink:
         self._nodes: list[tuple[str, Node, VariantType]] = []
         logging.getLogger("asyncua").setLevel(logging.ERROR)
 
+    def open(self) -> None:
+        """Nothing to do: the first delivery connects."""
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Write the values of one decision.
 

@@ -74,7 +74,9 @@ class OpcUaServerSink:
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._last = 0
         self.problem = ""
-        # Also before the first decision, so that a PLC can connect; a fault here comes again with the first delivery.
+
+    def open(self) -> None:
+        """Start the server before the first decision, so that a PLC can connect; a fault comes again with a delivery."""
         self._start()
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:

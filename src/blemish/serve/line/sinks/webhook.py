@@ -51,6 +51,9 @@ class WebhookSink:
             headers["Authorization"] = f"Bearer {resolved(settings.token, f'{key}.token')}"
         self._client = httpx.Client(timeout=settings.timeout, headers=headers, follow_redirects=False)
 
+    def open(self) -> None:
+        """Nothing to do: each delivery connects where it must."""
+
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Post one decision.
 

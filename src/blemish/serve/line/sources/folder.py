@@ -58,6 +58,8 @@ class FolderSource:
     log: file that notes which images are done, where they stay in the folder.
     """
 
+    is_live = False
+
     def __init__(
         self, settings: FolderSettings, folder: Path, log: Path, move_to: Path | None = None
     ) -> None:
@@ -100,6 +102,9 @@ class FolderSource:
                 yield None
             else:
                 yield None
+
+    def fire(self) -> None:
+        """Nothing to do: files come by themselves."""
 
     def done(self, frame: Frame) -> None:
         """Move, delete or note the file of ``frame``, unless it has changed since.

@@ -1,0 +1,67 @@
+"""Load and fuzzing of ``blemish serve``.
+
+    python -m benchmarks.serve load [--requests 96] [--rounds 5] [--memory-requests 10000]
+    python -m benchmarks.serve fuzz [--requests 10000] [--seed 0]
+
+Run from the checkout, on a machine that does nothing else. Each question writes JSON and Markdown into
+``benchmarks/results``. Throughputs are taken in turns, so that their ratios within one run hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serve.tables import fuzz_table, load_table
+from blemish.inspection.document import versions
+from blemish.runtime.sessions import threads
+from blemish.storage.atomic import write_json, write_text
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("question", choices=["load", "fuzz"])
+    parser.add_argument("--requests", type=int, help="of a turn (load, 96), or in all (fuzz, 10000)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory-requests", type=int, default=10_000, help="0 leaves memory out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    document: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.serve", *sys.argv[1:]]),
+        "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "threads": threads(),
+        "versions": versions(),
+    }
+    if options.question == "load":
+        from benchmarks.serve.load import load_figures, memory_figures
+
+        document["throughput"] = []
+        for row in load_figures(options.requests or 96, options.rounds):
+            print(row, flush=True)
+            document["throughput"].append(row)
+            write_json(options.out / "serve-load.json", document)
+        if options.memory_requests:
+            document["memory"] = memory_figures(options.memory_requests)
+        text = load_table(document)
+    else:
+        from benchmarks.serve.fuzz import fuzz
+
+        document |= fuzz(options.requests or 10_000, options.seed)
+        text = fuzz_table(document)
+    write_json(options.out / f"serve-{options.question}.json", document)
+    write_text(options.out / f"serve-{options.question}.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Results of the benchmarks of the server as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load_table(document: dict[str, Any]) -> str:
+    """Throughput, latency and memory."""
+    lines = [
+        f"`{document['command']}`, on {document['machine']}, {document['threads']} threads:",
+        "",
+        "| images | library one by one, images/s | library in threads | server, 32 clients | share of the better | p50, ms | "
+        "p99, ms | one client p50, ms | p99, ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in document["throughput"]:
+        rates, own = row["images_a_second"], row["milliseconds"]
+        figures = [f"{rates[key]:.1f}" for key in ("one by one", "threads", "server")]
+        figures.append(f"{100 * row['share_of_the_library']:.0f} %")
+        figures += [f"{own[key]:.0f}" for key in ("p50", "p99", "one client, p50", "one client, p99")]
+        lines.append(f"| {row['images']} | {' | '.join(figures)} |")
+    memory = document.get("memory")
+    if memory is not None:
+        lines += [
+            "",
+            f"Memory over {memory['requests']:,} requests: {memory['second_tenth_mib']} MiB in the second tenth, "
+            f"{memory['last_tenth_mib']} MiB in the last, at {memory['images_a_second']} images a second on a small model.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def fuzz_table(document: dict[str, Any]) -> str:
+    """Answers to generated requests, by route."""
+    lines = [
+        f"`{document['command']}`: {document['requests']:,} requests, {document['server_errors']} answers of 500 or more, "
+        f"{len(document['failures'])} of other failures.",
+        "",
+        "| route | requests | 2xx | 4xx | 5xx |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for route, statuses in sorted(document["routes"].items()):
+        by_class = {kind: sum(n for status, n in statuses.items() if status[0] == kind) for kind in "245"}
+        total = sum(statuses.values())
+        lines.append(f"| `{route}` | {total} | {by_class['2']} | {by_class['4']} | {by_class['5']} |")
+    return "\n".join(lines) + "\n"
