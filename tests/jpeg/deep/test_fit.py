@@ -306,4 +306,4 @@ def test_decoded_jpegs_are_reported_before_the_training(photos: Path, tmp_path: 
     (photos / "decoded.png").unlink()
     clean = Stages()
     fit(photos, observer=clean)
-    assert not [line for line in clean.lines if "decoded" in line]
+    assert not [line for line in clean.lines if "are decoded JPEGs" in line]
