@@ -62,9 +62,10 @@ def _draw_curves(axis: Axes, evaluation: CodecEvaluation, fits: Sequence[str], m
         if one.name not in (*BASELINE_NAMES, OURS.name, *fits):
             continue
         points = [
-            (point.bits_per_pixel, point.measures[measure])
+            (point.bits_per_pixel, value)
             for point in one.points
-            if low / 2 <= point.bits_per_pixel <= 1.5 * high
+            if (value := point.measures[measure]) is not None
+            and low / 2 <= point.bits_per_pixel <= 1.5 * high
         ]
         is_fit = one.name in colours
         axis.plot(

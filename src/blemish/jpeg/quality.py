@@ -92,7 +92,7 @@ def ssimulacra2(original: Pixels, decoded: Pixels) -> float | None:
     from blemish.jpeg.ssimulacra2 import SMALLEST
 
     if original.ndim == 3 and min(original.shape[:2]) >= SMALLEST:
-        return _beside(original).score(decoded)
+        return float(_beside(original).score(decoded))
     from ssimulacra2 import compute_ssimulacra2
 
     # The package opens what Pillow can open, so it is given files in memory.
@@ -106,7 +106,7 @@ def _beside(original: Pixels) -> Any:
     """What SSIMULACRA2 computes of an original, kept for the next decoded version of it."""
     from blemish.jpeg.ssimulacra2 import Ssimulacra2
 
-    key = hashlib.sha256(np.ascontiguousarray(original)).digest()
+    key = hashlib.sha256(original.tobytes()).digest()
     if key not in _last:
         _last.clear()
         _last[key] = Ssimulacra2(original)

@@ -19,7 +19,7 @@ SCALES = 6
 SMALLEST = 225
 """Pixels of the shorter side from which there are six scales of at least 8 pixels."""
 LEAST_WEIGHT = 0.01
-BIAS = np.float32(0.0037930732552754493)
+BIAS = 0.0037930732552754493
 ABSORBANCE = np.array(
     [
         [0.30, 0.622, 0.078],

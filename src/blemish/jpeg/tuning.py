@@ -40,13 +40,14 @@ TUNINGS: dict[Tune, Tuning] = {
     "psnr": Tuning(squared=1.0, chroma_squared=1.0),
     "ms-ssim": Tuning(ms_ssim=1.0, chroma_ms_ssim=1.0),
     "balanced": Tuning(
-        squared=0.4,
+        squared=0.6595,
         ms_ssim=0.4,
-        ssimulacra2=0.15,
-        luma_scales=(0.55, 0.4, 1.2, 1.8, 0.05),
+        ssimulacra2=0.2473,
+        luma_scales=(0.9068, 0.6595, 1.2, 1.8, 0.05),
         chroma_squared=0.4,
         chroma_ms_ssim=0.4,
-        chroma_scales=((0.006, 0.006, 0.018, 0.165, 0.6), (0.006, 0.012, 0.07, 0.1, 0.022)),
+        chroma_scales=((0.006, 0.0036, 0.018, 0.165, 0.6), (0.006, 0.0198, 0.07, 0.1649, 0.022)),
+        compensation=1.0,
     ),
     "ssimulacra2": Tuning(
         squared=0.17,
