@@ -11,10 +11,17 @@ import socket
 import subprocess
 import tempfile
 import time
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
 """Folders that are not on the path of every user."""
@@ -57,6 +64,29 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
     raise AssertionError(f"{process.args!r} does not listen on port {port}")
 
 
+def own_certificate(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
+    """A certificate for ``host`` that is its own authority, and its key, both in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file, key_file = folder / "own.pem", folder / "own-key.pem"
+    file.write_bytes(signed.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file, key_file
+
+
 class Mosquitto:
     """An MQTT broker of its own on a port of its own, which may be stopped and started again.
 
@@ -64,14 +94,21 @@ class Mosquitto:
     ----------
     folder: for its settings.
     users: names and passwords; anybody may connect without them.
+    certificate: with its key, for TLS.
     """
 
-    def __init__(self, folder: Path, users: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, users: dict[str, str] | None = None, certificate: tuple[Path, Path] | None = None
+    ) -> None:
         self.program = needs("mosquitto")
         self.port = free_port()
         self._settings = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {'false' if users else 'true'}"]
         lines.append(f"user {getpass.getuser()}")  # as root it would become one who may not read these files
+        # As a factory has it: over a restart it knows who subscribed, and keeps messages for them.
+        lines += ["persistence true", f"persistence_location {folder}/"]
+        if certificate is not None:
+            lines += [f"certfile {certificate[0]}", f"keyfile {certificate[1]}"]
         if users:
             passwords = folder / "passwords"
             passwords.write_text("".join(f"{user}:{password}\n" for user, password in users.items()))

@@ -1,7 +1,8 @@
-"""Load and fuzzing of ``blemish serve``.
+"""Load, fuzzing and history of ``blemish serve``.
 
     python -m benchmarks.serve load [--requests 96] [--rounds 5] [--memory-requests 10000]
     python -m benchmarks.serve fuzz [--requests 10000] [--seed 0]
+    python -m benchmarks.serve history [--rows 1000000] [--rounds 5]
 
 Run from the checkout, on a machine that does nothing else. Each question writes JSON and Markdown into
 ``benchmarks/results``. Throughputs are taken in turns, so that their ratios within one run hold.
@@ -25,19 +26,26 @@ from blemish.storage.atomic import write_json, write_text
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def _said(words: list[str]) -> list[str]:
+    """The command without where its results went."""
+    place = words.index("--out") if "--out" in words else len(words)
+    return [*words[:place], *words[place + 2 :]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("question", choices=["load", "fuzz"])
+    parser.add_argument("question", choices=["load", "fuzz", "history"])
     parser.add_argument("--requests", type=int, help="of a turn (load, 96), or in all (fuzz, 10000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-requests", type=int, default=10_000, help="0 leaves memory out")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="decisions of the history")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     document: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.serve", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.serve", *_said(sys.argv[1:])]),
         "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "threads": threads(),
         "versions": versions(),
@@ -53,6 +61,11 @@ def main() -> None:
         if options.memory_requests:
             document["memory"] = memory_figures(options.memory_requests)
         text = load_table(document)
+    elif options.question == "history":
+        from benchmarks.serve.history import history_figures, history_table
+
+        document |= history_figures(options.rows, options.rounds, seed=options.seed)
+        text = history_table(document)
     else:
         from benchmarks.serve.fuzz import fuzz
 

@@ -132,6 +132,7 @@ def history_figures(rows: int, repeats: int, folder: Path | None = None, seed: i
         home = folder or Path(temporary)
         with History.open(home) as history:
             filling = _fill(history, rows, seed) if history.count() == 0 else None
+        busy = os.getloadavg()[0]
         with History.open(home) as history:  # as after a start of the server
             figures = _measured(views(history, rows), repeats)
             before = _memory()
@@ -144,6 +145,7 @@ def history_figures(rows: int, repeats: int, folder: Path | None = None, seed: i
         "filling": filling,
         "bytes_a_row": round(size / rows),
         "limit": LIMIT,
+        "load_average": round(busy, 2),
         "views": figures,
         "memory_mb": {"after_views": before, "after_five_times_more": after},
     }

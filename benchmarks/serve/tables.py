@@ -34,7 +34,7 @@ def fuzz_table(document: dict[str, Any]) -> str:
     """Answers to generated requests, by route."""
     lines = [
         f"`{document['command']}`: {document['requests']:,} requests, {document['server_errors']} answers of 500 or more, "
-        f"{len(document['failures'])} of other failures.",
+        f"{len(document['failures'])} that the description does not have.",
         "",
         "| route | requests | 2xx | 4xx | 5xx |",
         "| --- | ---: | ---: | ---: | ---: |",

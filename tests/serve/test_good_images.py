@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from blemish.errors import ImageError
 from blemish.serve.contracts import StoredDecision, Verdict
 from blemish.serve.good_images import GoodImageFolder, collect, is_good
+from blemish.serve.verdicts import is_to_test
 from tests.serve.serving import png
 
 Draw = Callable[..., NDArray[np.uint8]]
+TO_FIT, TO_TEST = (
+    next(sha for sha in map(str, range(99)) if is_to_test(sha) is part) for part in (False, True)
+)
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
 
@@ -29,7 +33,7 @@ def decision(
 ) -> StoredDecision:
     return StoredDecision(
         id=number, request=str(number), time=NOW, model="waves", model_sha256="0" * 64, source="api", name=f"{number}.png",
-        image_sha256="0" * 64, size=(48, 40), score=1.0, threshold=2.0, pixel_threshold=1.0, p_value=0.5,
+        image_sha256=TO_FIT, size=(48, 40), score=1.0, threshold=2.0, pixel_threshold=1.0, p_value=0.5,
         is_anomalous=rejected, seconds=0.1, kept=True,
         verdict=None if verdict is None else Verdict(
             id=number, decision=number, time=NOW, is_right=verdict[0], label=verdict[1]
@@ -114,8 +118,10 @@ def test_only_good_images_are_collected(images: GoodImageFolder, draw: Draw) -> 
     def content(one: StoredDecision) -> bytes | None:
         return kept.get(one.id)
 
-    assert collect(images, decisions, content, wanted="confirmed", count=10) == (2, 0)
+    assert collect(images, decisions, content, wanted="confirmed", count=10) == (2, 0, 0)
     assert sorted(path.read_bytes() for path in images) == sorted([kept[2], kept[5]])
-    assert collect(images, decisions, content, wanted="accepted", count=10) == (1, 1)
+    assert collect(images, decisions, content, wanted="accepted", count=10) == (1, 1, 0)
+    unseen = [one.model_copy(update={"image_sha256": TO_TEST}) for one in decisions]
     images.clear()
-    assert collect(images, decisions, content, wanted="accepted", count=1) == (1, 0)
+    assert collect(images, unseen, content, wanted="confirmed", count=10) == (0, 0, 2)
+    assert collect(images, decisions, content, wanted="accepted", count=1) == (1, 0, 0)

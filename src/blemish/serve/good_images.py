@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from blemish.data.image import read_image
+from blemish.data.labels import GOOD
 from blemish.data.opening import FORMATS, image_format
 from blemish.errors import FileError, ImageError
 from blemish.serve.contracts import StoredDecision
+from blemish.serve.verdicts import is_to_test, label_of
 from blemish.storage.atomic import atomic_folder, write_bytes
 from blemish.storage.leftovers import remove_leftovers, temporary_name
 
@@ -108,12 +110,18 @@ class GoodImageFolder:
 
 def is_good(decision: StoredDecision) -> bool | None:
     """Whether the image is good by the newest verdict of an operator; None without a verdict."""
-    verdict = decision.verdict
-    if verdict is None:
-        return None
-    if verdict.label is not None:
-        return verdict.label == "good"
-    return decision.is_anomalous != verdict.is_right
+    label = label_of(decision)
+    return None if label is None else label == GOOD
+
+
+class Collection(NamedTuple):
+    """What was taken from the history."""
+
+    added: int
+    known: int
+    """Images that were there already."""
+    to_test: int
+    """Confirmed good images that stay unseen, so that versions can be compared on them."""
 
 
 def collect(
@@ -123,8 +131,10 @@ def collect(
     *,
     wanted: Selection,
     count: int,
-) -> tuple[int, int]:
-    """Take up to ``count`` images of decisions in; how many were new, and how many were there already.
+) -> Collection:
+    """Take up to ``count`` new images of decisions in.
+
+    Of those that an operator confirmed, the part for tests is left out (:func:`~blemish.serve.verdicts.is_to_test`).
 
     Parameters
     ----------
@@ -135,12 +145,15 @@ def collect(
     FileError
         When one cannot be written.
     """
-    added = known = 0
+    added = known = to_test = 0
     for decision in decisions:
         if added == count:
             break
         good = is_good(decision)
         fits = good is True if wanted == "confirmed" else not decision.is_anomalous and good is not False
+        if fits and good and is_to_test(decision.image_sha256):
+            to_test += 1
+            continue
         content = content_of(decision) if fits else None
         if content is None:
             continue
@@ -151,4 +164,4 @@ def collect(
                 added += 1
             else:
                 known += 1
-    return added, known
+    return Collection(added, known, to_test)

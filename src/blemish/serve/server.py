@@ -147,6 +147,12 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(models.close)
         resources.enter_context(_every(settings.clean_up_seconds, server.clean_up))
         resources.callback(live.close)
+        metrics.measure("blemish_line_not_ready", "Sources and sinks that are not ready.", line.not_ready)
+        metrics.measure(
+            "blemish_outbox_decisions",
+            "Decisions that sinks are owed.",
+            lambda: sum(one.owed for one in history.owed()),
+        )
         resources.callback(line.stop)
         line.start()
         resources.callback(masks.close)

@@ -180,7 +180,7 @@ def test_every_filter_finds_what_a_list_finds(
 def test_what_if_counts_the_changes_and_shows_the_newest(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.views.FEW", few)
+    monkeypatch.setattr("blemish.serve.history.what_if.FEW", few)
     check_what_if(*filled, FILTERS[::37])
 
 

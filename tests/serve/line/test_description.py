@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,15 @@ def test_secrets_come_from_the_environment_and_are_shown_nowhere() -> None:
         ServeError, match=r"'sources\[0\].url' needs the environment variable BLEMISH_LINE_CAMERA"
     ):
         resolved(url, "sources[0].url", {})
+
+
+def test_the_tables_of_the_guide_have_the_keys_of_each_type() -> None:
+    guide = (EXAMPLE.parents[1] / "docs" / "guides" / "sources-and-sinks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (`[^|]+`) \|", guide, re.MULTILINE)
+    found = {(kind, tuple(re.findall(r"`([a-z_]+)`", keys))) for kind, keys in rows}
+    shared = {"name", "type", "model", "trigger", "wants", "sources"}
+    models = [
+        (source.type, type(source)) for source in read_line(EXAMPLE).sources
+    ] + [(sink.type, type(sink)) for sink in read_line(EXAMPLE).sinks]  # fmt: skip
+    expected = {(kind, frozenset(model.model_fields) - shared) for kind, model in models}
+    assert {(kind, frozenset(keys)) for kind, keys in found if kind in dict(expected)} == expected

@@ -16,8 +16,10 @@ from PIL import Image
 
 from blemish.errors import ServeError
 from tests.conftest import Draw
+from tests.serve.line.sinks.subscriber import Subscriber
 from tests.serve.line.sources.cameras import MjpegCamera, write_video
 from tests.serve.serving import Serve, Served, png
+from tests.services import Mosquitto
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -220,6 +222,9 @@ def test_what_a_removed_sink_owes_is_shown_and_can_be_forgotten(
     with serve(line=write_line(tmp_path, sinks=[hook])) as served:
         served.post(images(1))
         until(lambda: served.client.get("/api/line").json()["outbox"][0]["error"])
+        metrics = served.client.get("/metrics").text
+        assert "blemish_outbox_decisions 1.0" in metrics
+        assert "blemish_line_not_ready 1.0" in metrics
         assert served.client.delete("/api/line/outbox/hook").status_code == 409
         served.post(images(2))
         (first, second) = sorted(one.id for one in served.server.history.page())
@@ -252,6 +257,30 @@ def test_an_image_that_no_rule_keeps_is_kept_until_it_is_delivered(
     (image,) = [path for path in (tmp_path / "rejects").glob("*.png") if "overlay" not in path.name]
     assert image.read_bytes() == images(504, dot=True)
     assert len(list((tmp_path / "rejects").glob("*-overlay.png"))) == 1
+
+
+def test_a_broker_that_restarts_in_the_middle_gets_every_decision_in_order(
+    serve: Serve, tmp_path: Path, images: Callable[..., bytes]
+) -> None:
+    broker = Mosquitto(tmp_path).start()
+    subscriber = Subscriber(broker.port)
+    sink = {"name": "broker", "type": "mqtt", "host": "127.0.0.1", "port": broker.port, "timeout": 2}
+    with serve(line=write_line(tmp_path, sinks=[sink])) as served:
+        for seed in range(12):
+            if seed == 4:
+                subscriber.expect(2)
+                broker.stop()
+            if seed == 8:
+                broker.start()
+                assert subscriber.wait(20)
+            assert served.post(images(seed)).status_code == 200, "decisions do not wait for sinks"
+        until(lambda: len({json.loads(one)["id"] for _, one in subscriber.messages}) == 12, 60)
+        stored = sorted(one.id for one in served.server.history.page())
+        assert served.client.get("/api/line").json()["outbox"] == []
+    arrived = list(dict.fromkeys(json.loads(one)["id"] for _, one in subscriber.messages))
+    subscriber.close()
+    broker.stop()
+    assert arrived == stored
 
 
 def test_a_video_is_decided_frame_by_frame_and_ends(serve: Serve, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from blemish.serve.line.source_runner import SourceRunner
 from blemish.serve.line.triggers import AlwaysTrigger, Clock, Requests, TriggerError, TriggerPart
 from blemish.serve.service import Outcome
 
+AHEAD = 4
 MakeDecision = Callable[..., StoredDecision]
 
 
@@ -164,9 +165,9 @@ def test_several_files_are_under_way_at_a_time_but_not_all(service: FakeService)
     service.held = threading.Event()
     source = FileSource([f"{number}.png" for number in range(20)])
     runner = run(source, service)
-    until(lambda: service.under_way == source_runner.AHEAD)
+    until(lambda: service.under_way == AHEAD)
     time.sleep(0.1)
-    assert service.most_under_way == source_runner.AHEAD
+    assert service.most_under_way == AHEAD
     assert source.done_names == [], "nothing is done before it is stored"
     service.held.set()
     until(lambda: len(source.done_names) == 20)
@@ -250,7 +251,7 @@ def test_what_is_under_way_at_a_stop_is_finished(service: FakeService) -> None:
     service.held = threading.Event()
     source = FileSource([f"{number}.png" for number in range(20)])
     runner = run(source, service)
-    until(lambda: service.under_way == source_runner.AHEAD)
+    until(lambda: service.under_way == AHEAD)
     stopper = threading.Thread(target=runner.stop)
     stopper.start()
     time.sleep(0.1)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 SECONDS = 20_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The distribution's Chromium."""
+    """The distribution's Chromium; of a module, because tests of others need the event loop that it occupies."""
     program = needs("chromium")
     from playwright.sync_api import sync_playwright
 

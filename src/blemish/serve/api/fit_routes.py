@@ -71,6 +71,8 @@ class Collected(GoodCount):
     added: int
     known: int
     """Images that were there already."""
+    to_test: int
+    """Confirmed good images that stay unseen, for tests."""
 
 
 @router.get("/api/fits")
@@ -145,10 +147,10 @@ def collect_good_images(request: Request, asked: CollectRequest) -> Collected:
     name = _server(request).models.named(asked.model).name
     candidates = _candidates(request)
     good = candidates.good_of(name)
-    added, known = collect(
+    found = collect(
         good, candidates.kept(name), candidates.images.content, wanted=asked.kind, count=asked.count
     )
-    return Collected(model=name, count=len(good), added=added, known=known)
+    return Collected(model=name, count=len(good), **found._asdict())
 
 
 def _server(request: Request) -> Server:

@@ -5,7 +5,8 @@ from blemish.serve.history.kept_images import IMAGES, KeepRule, KeptImages
 from blemish.serve.history.outbox import OutboxState, Wish
 from blemish.serve.history.retention import Removed, RetentionRule, prune
 from blemish.serve.history.selection import HistoryFilter
-from blemish.serve.history.views import ScorePoint, WhatIf
+from blemish.serve.history.views import ScorePoint
+from blemish.serve.history.what_if import WhatIf
 
 __all__ = [
     "EVERYTHING",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from blemish.errors import DecisionNotFoundError, printable
 from blemish.serve.contracts import Delivery, NewDecision, NewVerdict, StoredDecision, Verdict, utc_now
 from blemish.serve.history import outbox, views
 from blemish.serve.history.database import Database
 from blemish.serve.history.rows import (
-    HOUR,
     Stream,
     decision_row,
     image_key,
@@ -26,8 +22,10 @@ from blemish.serve.history.rows import (
     verdict_row,
 )
 from blemish.serve.history.selection import HistoryFilter, Selection
-from blemish.serve.history.tables import counters, decisions, hours, kept_images, streams, verdicts
-from blemish.serve.history.views import HourSum, ScorePoint, Tally, WhatIf, in_chunks
+from blemish.serve.history.sums import add_up
+from blemish.serve.history.tables import counters, decisions, kept_images, streams, verdicts
+from blemish.serve.history.views import HourSum, ScorePoint, Tally, in_chunks
+from blemish.serve.history.what_if import WhatIf, changed
 
 EVERYTHING = HistoryFilter()
 
@@ -172,8 +170,8 @@ class History:
         """What ``threshold`` would have decided, with the newest ``limit`` decisions that would have been others."""
         with self.database.reading() as connection:
             selection = self._select(connection, wanted)
-            newly_rejected, newly_accepted, numbers = views.changed(selection, threshold, limit)
-            changed = self._load(connection, numbers)
+            newly_rejected, newly_accepted, numbers = changed(selection, threshold, limit)
+            shown = self._load(connection, numbers)
             counts = {kind: self._count_kind(connection, wanted, kind) for kind in (False, True)}
         return WhatIf(
             threshold=threshold,
@@ -181,7 +179,7 @@ class History:
             rejected=counts[True],
             newly_rejected=newly_rejected,
             newly_accepted=newly_accepted,
-            changed=tuple(changed[number] for number in numbers if number in changed),
+            changed=tuple(shown[number] for number in numbers if number in shown),
         )
 
     def add_verdict(self, number: int, verdict: NewVerdict, now: datetime | None = None) -> Verdict:
@@ -297,7 +295,7 @@ class History:
                 key = {"decision": number, "key": image_key(decision)}
                 kept.append({**key, "bytes": files[0], "until_delivered": files[1]})
         connection.execute(insert(decisions), rows)
-        _add_to_hours(connection, rows)
+        add_up(connection, rows)
         if kept:
             connection.execute(insert(kept_images), kept)
         return stored
@@ -357,31 +355,6 @@ def _take_numbers(connection: Connection, name: str, count: int) -> int:
         connection.execute(insert(counters).values(name=name, last=count))
         last = count
     return int(last)
-
-
-def _add_to_hours(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    of_hour = defaultdict[tuple[int, int, int], list[Mapping[str, Any]]](list)
-    for row in rows:
-        of_hour[row["time"] // HOUR, row["stream"], row["is_anomalous"]].append(row)
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    for (hour, stream, is_anomalous), those in of_hour.items():
-        scores = [row["score"] for row in those]
-        first, last = those[0]["id"], those[-1]["id"]
-        new = dialect.insert(hours).values(
-            hour=hour,
-            stream=stream,
-            is_anomalous=is_anomalous,
-            count=len(those),
-            first_id=first,
-            last_id=last,
-            score_sum=sum(scores),
-        )
-        sums = {name: hours.c[name] + new.excluded[name] for name in ("count", "score_sum")}
-        connection.execute(
-            new.on_conflict_do_update(
-                index_elements=["hour", "stream", "is_anomalous"], set_={**sums, "last_id": last}
-            )
-        )
 
 
 def _not_found(number: int) -> DecisionNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from blemish.serve.contracts import utc_now
 from blemish.serve.history.history import History
 from blemish.serve.history.kept_images import KeptImages
 from blemish.serve.history.rows import HOUR, from_microseconds, to_microseconds
+from blemish.serve.history.sums import take_out
 from blemish.serve.history.tables import decisions, deliveries, hours, kept_images, outbox, verdicts
 
 _AT_ONCE = 500
@@ -192,25 +192,9 @@ class _Cleaning:
 
 def _remove_rows(numbers: Sequence[int], connection: Connection) -> None:
     """Remove decisions and what belongs to them, and take them out of the sums of their hours."""
-    columns = decisions.c.time, decisions.c.stream, decisions.c.is_anomalous, decisions.c.score
-    of_hours = defaultdict[tuple[int, int, int], list[float]](list)
-    for time_, stream, is_anomalous, score in connection.execute(
-        select(*columns).where(decisions.c.id.in_(numbers))
-    ):
-        of_hours[time_ // HOUR, stream, is_anomalous].append(score)
-    for (hour, stream, is_anomalous), scores in of_hours.items():
-        of_this = and_(hours.c.hour == hour, hours.c.stream == stream, hours.c.is_anomalous == is_anomalous)
-        connection.execute(
-            update(hours)
-            .where(of_this)
-            .values(
-                {
-                    "count": hours.c["count"] - len(scores),
-                    "score_sum": hours.c.score_sum - sum(scores),
-                }
-            )
-        )
-        connection.execute(delete(hours).where(of_this, hours.c["count"] == 0))
+    columns = [decisions.c[name] for name in ("id", "time", "stream", "is_anomalous", "score", "other_kind")]
+    rows = connection.execute(select(*columns).where(decisions.c.id.in_(numbers))).mappings().all()
+    take_out(connection, rows)
     for table in (verdicts, deliveries):
         connection.execute(delete(table).where(table.c.decision.in_(numbers)))
     connection.execute(delete(decisions).where(decisions.c.id.in_(numbers)))

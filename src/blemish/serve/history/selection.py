@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, table
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal_column, select, table
 
 from blemish.serve.history.rows import HOUR, Stream, to_microseconds
 from blemish.serve.history.tables import decisions, hours, verdicts
 
-FEW = 20_000
+FEW = 4000
 """Rows that are sorted in passing; more of them lie so dense that the newest are found by going back."""
 SHORTEST_INDEXED = 3
 """Letters of a text that the index of names finds."""
@@ -84,30 +84,44 @@ class Selection:
 
     def of_rows(self) -> list[ColumnElement[bool]]:
         """Conditions on a row within a part of :attr:`parts`."""
-        wanted, found = self.wanted, list(self._rare)
-        if wanted.since is not None:
-            found.append(decisions.c.time >= to_microseconds(wanted.since))
-        if wanted.until is not None:
-            found.append(decisions.c.time < to_microseconds(wanted.until))
+        wanted, found = self.wanted, [*self._rare, *self.of_times()]
         # A sum is no column: SQLite would take the index of scores, and sort what it finds there.
         if wanted.least_score is not None:
             found.append(decisions.c.score + 0.0 >= wanted.least_score)
         if wanted.most_score is not None:
             found.append(decisions.c.score + 0.0 <= wanted.most_score)
         if wanted.text:
-            found.append(decisions.c.name.ilike(_pattern(wanted.text), escape="\\"))
+            pattern = _pattern(wanted.text)
+            name = decisions.c.name  # SQLite compares without case of itself
+            found.append(
+                name.like(pattern, escape="\\") if self.is_sqlite else name.ilike(pattern, escape="\\")
+            )
         if wanted.verdict == "none":
             found.append(~select(verdicts.c.id).where(verdicts.c.decision == decisions.c.id).exists())
         return found
 
-    def of_all(self) -> list[ColumnElement[bool]]:
-        """Conditions on any row."""
-        found = [decisions.c.id.between(self.first, self.last), *self.of_rows()]
+    def of_all(self, least: int = 0, most: int | None = None) -> list[ColumnElement[bool]]:
+        """Conditions on any row whose number lies from ``least`` to ``most``."""
+        # One range alone: of two that overlap SQLite takes either, and passes the rows of the other one by one.
+        last = self.last if most is None else min(self.last, most)
+        found = [decisions.c.id.between(max(self.first, least), last), *self.of_rows()]
         if not self.is_of_all_streams:
             found.append((decisions.c.stream + 0).in_(self.streams))
         if self.wanted.is_anomalous is not None:
             found.append(decisions.c.is_anomalous + 0 == int(self.wanted.is_anomalous))
         return found
+
+    @property
+    def is_of_scores(self) -> bool:
+        """Whether the index by scores holds all that the filter asks for."""
+        return self.wanted.verdict is None and not self.wanted.text
+
+    def by_score(self) -> Select[Any]:
+        """Numbers of the decisions of a filter for which :attr:`is_of_scores` holds, by the index by scores."""
+        query = self._by_score().where(*self.of_times())
+        if not self.is_of_all_streams:
+            query = query.where(decisions.c.stream.in_(self.streams))
+        return query.with_hint(decisions, "INDEXED BY decisions_by_score", "sqlite")
 
     def of_score_index(self) -> list[ColumnElement[bool]]:
         """Conditions on any row that the index by scores answers, and further ones of a filter that is not plain."""
@@ -116,13 +130,28 @@ class Selection:
             found.append(decisions.c.stream.in_(self.streams))
         return found
 
-    def of_hours(self) -> list[ColumnElement[bool]]:
-        """Conditions on an hour that has decisions of the filter's times."""
+    def of_times(self) -> list[ColumnElement[bool]]:
+        """Conditions on the time of a row."""
         wanted, found = self.wanted, list[ColumnElement[bool]]()
         if wanted.since is not None:
-            found.append(hours.c.hour >= to_microseconds(wanted.since) // HOUR)
+            found.append(decisions.c.time >= to_microseconds(wanted.since))
         if wanted.until is not None:
-            found.append(hours.c.hour <= (to_microseconds(wanted.until) - 1) // HOUR)
+            found.append(decisions.c.time < to_microseconds(wanted.until))
+        return found
+
+    def edges(self) -> set[int]:
+        """Hours within which the times of the filter begin or end."""
+        times = (self.wanted.since, self.wanted.until)
+        found = (to_microseconds(time) for time in times if time is not None)
+        return {time // HOUR for time in found if time % HOUR}
+
+    def of_hours(self, sums: Table = hours) -> list[ColumnElement[bool]]:
+        """Conditions on an hour of a table of sums that has decisions of the filter's times."""
+        wanted, found = self.wanted, list[ColumnElement[bool]]()
+        if wanted.since is not None:
+            found.append(sums.c.hour >= to_microseconds(wanted.since) // HOUR)
+        if wanted.until is not None:
+            found.append(sums.c.hour <= (to_microseconds(wanted.until) - 1) // HOUR)
         return found
 
     def without_verdict(self) -> HistoryFilter:
@@ -197,6 +226,10 @@ class StreamPart(NamedTuple):
     def of_stream(self) -> list[ColumnElement[bool]]:
         """Conditions of which the index by streams gives the rows in the order of their numbers."""
         return [decisions.c.stream == self.stream, decisions.c.is_anomalous == self.is_anomalous]
+
+    def numbers(self, most: int | None = None) -> ColumnElement[bool]:
+        """Range of the numbers, up to ``most``."""
+        return decisions.c.id.between(self.first, self.last if most is None else min(self.last, most))
 
 
 def judged(*, is_right: bool | None = None) -> Select[Any]:

@@ -1,7 +1,7 @@
 """Tables of the history in SQL, the same in SQLite and in PostgreSQL.
 
 Times are whole microseconds since 1970 in UTC. Decisions and verdicts are never changed: a trigger refuses it. A
-decision's model and source stand once in ``streams``. ``hours`` sums the decisions of each stream and hour as they are
+decision's model and source stand once in ``streams``. ``hours`` and ``score_counts`` sum the decisions of each stream and hour as they are
 added, so that counts and charts over a week read a few hundred rows; the bounds of the numbers in each hour lead from a
 time to the rows, whatever the clock did.
 """
@@ -91,6 +91,18 @@ hours = Table(
     Column("score_sum", Double, nullable=False),
 )
 """``hour`` counts hours since 1970; ``score_sum`` is that of the scores."""
+
+score_counts = Table(
+    "score_counts",
+    metadata,
+    Column("hour", Integer, primary_key=True),
+    Column("stream", Integer, ForeignKey("streams.id"), primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),
+    Column("bin", Integer, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Decisions of each hour and kind by bins of their scores (:mod:`blemish.serve.history.score_bins`)."""
 
 verdicts = Table(
     "verdicts",

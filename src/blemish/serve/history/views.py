@@ -18,8 +18,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from blemish.serve.contracts import StoredDecision
-from blemish.serve.history.rows import HOUR, Stream, from_microseconds, to_microseconds
+from blemish.serve.history.rows import HOUR, Stream, from_microseconds
 from blemish.serve.history.selection import FEW, Selection, StreamPart, judged
 from blemish.serve.history.tables import decisions, hours
 
@@ -38,21 +37,6 @@ class ScorePoint(NamedTuple):
     score: float
     threshold: float
     is_anomalous: bool
-
-
-class WhatIf(NamedTuple):
-    """Decisions of the past by another threshold; images of another kind stay rejected whatever it is."""
-
-    threshold: float
-    decisions: int
-    """Decisions in all."""
-    rejected: int
-    """Rejected as it was."""
-    newly_rejected: int
-    """Accepted as it was, rejected by this threshold."""
-    newly_accepted: int
-    changed: tuple[StoredDecision, ...]
-    """The newest that change, the newest first."""
 
 
 class HourSum(NamedTuple):
@@ -84,14 +68,10 @@ def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
         return []
     restricts = not selection.is_of_all_streams or selection.wanted.is_anomalous is not None
     if not restricts or selection.is_rare or len(selection.parts) > _MOST_PARTS:
-        query = _newest_first(selection.of_all(), last, limit)
+        query = newest_first(selection.of_all(most=last), limit)
     else:
         found = [
-            _newest_first(
-                [*part.of_stream(), *selection.of_rows(), decisions.c.id >= part.first],
-                min(last, part.last),
-                limit,
-            ).subquery()
+            newest_first([*part.of_stream(), *selection.of_rows(), part.numbers(most=last)], limit).subquery()
             for part in selection.parts
         ]
         together = union_all(*(select(part.c.id) for part in found)).subquery()
@@ -99,14 +79,14 @@ def newest(selection: Selection, before: int | None, limit: int) -> list[int]:
     return list(selection.connection.execute(query).scalars())
 
 
-def _newest_first(conditions: Iterable[ColumnElement[bool]], last: int, limit: int) -> Select[Any]:
-    query = select(decisions.c.id).where(*conditions, decisions.c.id <= last)
-    return query.order_by(decisions.c.id.desc()).limit(limit)
+def newest_first(conditions: Iterable[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """Query of the newest numbers for which the conditions hold, going back from the newest."""
+    return select(decisions.c.id).where(*conditions).order_by(decisions.c.id.desc()).limit(limit)
 
 
 def oldest(selection: Selection, after: int, limit: int) -> list[int]:
     """Numbers of the oldest decisions above ``after``, the oldest first."""
-    query = select(decisions.c.id).where(*selection.of_all(), decisions.c.id > after)
+    query = select(decisions.c.id).where(*selection.of_all(least=after + 1))
     query = query.order_by(decisions.c.id).limit(limit)
     return list(selection.connection.execute(query).scalars()) if selection.parts else []
 
@@ -125,31 +105,27 @@ def count(selection: Selection, all_verdicts: Selection, at_most: int | None = N
         return found if at_most is None else min(found, at_most)
     if selection.wanted.verdict == "none" and all_verdicts.is_plain:
         # Verdicts are few beside decisions: those without one are all but those with one.
-        found = _count_by_hours(all_verdicts) - _count(
+        found = _count_by_hours(all_verdicts) - count_rows(
             selection.connection, [*all_verdicts.of_all(), decisions.c.id.in_(judged())]
         )
         return found if at_most is None else min(found, at_most)
-    if at_most is not None:
-        some = select(decisions.c.id).where(*selection.of_all()).limit(at_most).subquery()
-        return selection.connection.execute(select(func.count()).select_from(some)).scalar() or 0
-    return _count(selection.connection, selection.of_all())
+    query = (
+        selection.by_score() if selection.is_of_scores else select(decisions.c.id).where(*selection.of_all())
+    )
+    some = query.limit(at_most).subquery()
+    return selection.connection.execute(select(func.count()).select_from(some)).scalar() or 0
 
 
-def _count(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:
+def count_rows(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:
+    """How many rows there are for which the conditions hold, one by one."""
     query = select(func.count()).select_from(decisions).where(*conditions)
     return connection.execute(query).scalar() or 0
 
 
 def _count_by_hours(selection: Selection) -> int:
     """Count of a plain filter: whole hours by their sums, the rows of the first and the last hour one by one."""
-    wanted = selection.wanted
     found = sum(part.many for part in selection.parts)
-    edges = {
-        to_microseconds(time) // HOUR
-        for time in (wanted.since, wanted.until)
-        if time is not None and to_microseconds(time) % HOUR
-    }
-    for edge in edges:
+    for edge in selection.edges():
         of_edge = and_(
             hours.c.hour == edge,
             hours.c.stream.in_({part.stream for part in selection.parts}),
@@ -158,11 +134,10 @@ def _count_by_hours(selection: Selection) -> int:
         sums = select(func.sum(hours.c["count"]), func.min(hours.c.first_id), func.max(hours.c.last_id))
         within, first, last = selection.connection.execute(sums.where(of_edge)).one()
         if within:
-            inside = _count(
+            inside = count_rows(
                 selection.connection,
                 [
-                    *selection.of_all(),
-                    decisions.c.id.between(first, last),
+                    *selection.of_all(first, last),
                     decisions.c.time.between(edge * HOUR, (edge + 1) * HOUR - 1),
                 ],
             )
@@ -233,10 +208,8 @@ def _thinned_part(selection: Selection, part: StreamPart, points: int) -> list[i
     """The first decision of a part in each of equal ranges of numbers."""
     conditions = [*part.of_stream(), *selection.of_rows()]
     if part.many <= points:
-        between = decisions.c.id.between(part.first, part.last)
-        return list(
-            selection.connection.execute(select(decisions.c.id).where(*conditions, between)).scalars()
-        )
+        query = select(decisions.c.id).where(*conditions, part.numbers())
+        return list(selection.connection.execute(query).scalars())
     # The ranges are counted by the database: a thousand of them in the query would take longer than their answer.
     places = select(literal(0, BigInteger).label("place")).cte("places", recursive=True)
     places = places.union_all(select(places.c.place + 1).where(places.c.place < points - 1))
@@ -258,35 +231,6 @@ def _thinned_numbers(numbers: Sequence[int], points: int) -> list[int]:
     if len(numbers) <= points:
         return list(numbers)
     return [numbers[len(numbers) * place // points] for place in range(points)]
-
-
-def changed(selection: Selection, threshold: float, limit: int) -> tuple[int, int, list[int]]:
-    """Counts of newly rejected and newly accepted decisions by a threshold, and the newest numbers of both."""
-    counts, numbers = [0, 0], list[int]()
-    for kind in {part.is_anomalous for part in selection.parts}:
-        conditions = [*_changes(kind, threshold, decisions.c.score), *selection.of_score_index()]
-        found = select(func.count()).select_from(decisions).where(*conditions)
-        if selection.is_plain:
-            found = found.with_hint(decisions, "INDEXED BY decisions_by_score", "sqlite")
-        counts[kind] = selection.connection.execute(found).scalar() or 0
-        if counts[kind] > FEW:
-            # They lie dense, so going back finds them soon; a sum is no column, and keeps SQLite from sorting all.
-            change = _changes(kind, threshold, decisions.c.score + 0.0)
-            query = _newest_first([*change, *selection.of_all()], selection.last, limit)
-        else:
-            # By the index of scores, then sorted: going back from the newest could pass all decisions.
-            query = (
-                select(decisions.c.id).where(*conditions).order_by((decisions.c.id + 0).desc()).limit(limit)
-            )
-        numbers += selection.connection.execute(query).scalars()
-    return counts[0], counts[1], sorted(numbers, reverse=True)[:limit]
-
-
-def _changes(kind: int, threshold: float, score: ColumnElement[float]) -> list[ColumnElement[bool]]:
-    """Conditions under which a decision of a kind, accepted (0) or rejected (1), is another by a threshold."""
-    if kind == 0:
-        return [decisions.c.is_anomalous == 0, score > threshold]
-    return [decisions.c.is_anomalous == 1, score <= threshold, decisions.c.other_kind.is_(None)]
 
 
 def in_chunks(numbers: Sequence[_T]) -> Iterable[Sequence[_T]]:

@@ -54,6 +54,7 @@ class ProductionLine:
     models: names of the models that are served.
     outbox, files: see :class:`~blemish.serve.line.outbox_worker.OutboxWorker`.
     publish: tells the pages what has changed.
+    ahead: see :class:`~blemish.serve.line.source_runner.SourceRunner`.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class ProductionLine:
         outbox: Outbox,
         files: Files,
         publish: Publish = lambda state: None,
+        ahead: int = 4,
     ) -> None:
         self.file, self._home = file, home
         self._submit, self._models, self._outbox, self._files = submit, tuple(models), outbox, files
-        self._publish = publish
+        self._publish, self._ahead = publish, ahead
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self.description = LineDescription()
@@ -223,6 +225,11 @@ class ProductionLine:
             "sinks": sinks,
         }
 
+    def not_ready(self) -> int:
+        """Number of sources and sinks that are not ready."""
+        state = self.state()
+        return sum(not one["is_ready"] for one in (*state["sources"], *state["sinks"]))
+
     # -- parts -------------------------------------------------------------------------------------
 
     def _named(self, names: Iterable[str] | None) -> list[SourceRunner]:
@@ -260,7 +267,9 @@ class ProductionLine:
                     key = f"sources[{number}]"
                     made = make_source(source, key, base, self._home)
                     trigger = make_trigger(source.trigger, f"{key}.trigger", base)
-                    runners[source.name] = SourceRunner(made, trigger, self._submit, source.model)
+                    runners[source.name] = SourceRunner(
+                        made, trigger, self._submit, source.model, self._ahead
+                    )
             for number, sink in enumerate(wanted.sinks):
                 if sink.name not in same_sinks:
                     workers[sink.name] = OutboxWorker(
@@ -375,7 +384,7 @@ def make_sink(settings: SinkSettings, key: str, base: Path) -> Sink:
     if isinstance(settings, WebhookSettings):
         from blemish.serve.line.sinks.webhook import WebhookSink
 
-        return WebhookSink(settings, key)
+        return WebhookSink(settings, key, base)
     if isinstance(settings, MqttSettings):
         from blemish.serve.line.sinks.mqtt import MqttSink
 

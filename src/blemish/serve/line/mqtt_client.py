@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blemish.errors import ServeError
 from blemish.extras import explain_missing
-from blemish.serve.line.secrets import resolved
+from blemish.serve.line.secrets import resolved, trusted_by
 from blemish.serve.line.settings import Broker
 
 if TYPE_CHECKING:
@@ -42,13 +40,7 @@ def make_client(broker: Broker, key: str, base: Path) -> Client:
         secret = None if broker.password is None else resolved(broker.password, f"{key}.password")
         client.username_pw_set(broker.user, secret)
     if broker.tls:
-        ca_file = None if broker.ca_file is None else base / broker.ca_file
-        try:
-            client.tls_set_context(ssl.create_default_context(cafile=ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise ServeError(
-                f"'{key}.ca_file' {ca_file}: cannot be read ({error.strerror or error}); give certificates in PEM"
-            ) from None
+        client.tls_set_context(trusted_by(broker.ca_file, f"{key}.ca_file", base))
     client.reconnect_delay_set(FIRST_WAIT, LONGEST_WAIT)
     return client
 

@@ -56,6 +56,7 @@ def open_line(
         history,
         files,
         lambda state: live.publish("line", state),
+        2 * service.workers,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from blemish.errors import ServeError
@@ -113,3 +115,25 @@ def without_password(url: str) -> str:
     """
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def trusted_by(ca_file: str | None, key: str, base: Path) -> ssl.SSLContext:
+    """Context of TLS that trusts the certificate authorities in ``ca_file``, or those of the system.
+
+    Parameters
+    ----------
+    key: of the description, for errors.
+    base: folder at which relative paths begin.
+
+    Raises
+    ------
+    ServeError
+        When the file cannot be read, or holds no certificates.
+    """
+    path = None if ca_file is None else base / ca_file
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ServeError(
+            f"'{key}' {path}: cannot be read ({error.strerror or error}); give certificates in PEM"
+        ) from None

@@ -55,6 +55,7 @@ class WebhookSettings(_SinkPart):
     url: WebURL
     token: Secret | None = Field(None, description="sent as Authorization: Bearer")
     secret: Secret | None = Field(None, description="key of the signature X-Blemish-Signature (HMAC-SHA256)")
+    ca_file: str | None = Field(None, description="certificate authorities in PEM, instead of the system's")
     images: bool = Field(False, description="send image and overlay too, as a multipart form")
     timeout: Seconds = 10.0
 

@@ -16,8 +16,6 @@ from blemish.serve.contracts import Frame, Source, StoredDecision, utc_now
 from blemish.serve.line.triggers import AlwaysTrigger, Fired, Requests, TriggerError, TriggerPart
 from blemish.serve.service import Outcome
 
-AHEAD = 4
-"""Files or frames of a video that are submitted before the first of them is decided, so that all workers are busy."""
 LOOK = 0.2
 """Seconds between looks at whether to pause or to stop."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
@@ -41,13 +39,19 @@ class SourceRunner:
     Parameters
     ----------
     model: name of the model; None is the first.
+    ahead: files or frames of a video that are submitted before the first of them is decided, so that workers are busy.
     """
 
     def __init__(
-        self, source: Source, trigger: TriggerPart, submit: Submit, model: str | None = None
+        self,
+        source: Source,
+        trigger: TriggerPart,
+        submit: Submit,
+        model: str | None = None,
+        ahead: int = 4,
     ) -> None:
         self.source, self.trigger = source, trigger
-        self._submit, self._model = submit, model
+        self._submit, self._model, self._ahead = submit, model, ahead
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._not_before: datetime | None = None
@@ -190,7 +194,7 @@ class SourceRunner:
             future = None
         self._pending.append((frame, fired, future))
         is_stream = isinstance(self.trigger, AlwaysTrigger) and not self.source.is_live
-        self._settle(AHEAD - 1 if is_stream and future is not None else 0)
+        self._settle(self._ahead - 1 if is_stream and future is not None else 0)
 
     def _settle(self, most: int) -> None:
         """Wait for submitted frames, the oldest first, until ``most`` of them are left."""

@@ -25,11 +25,16 @@ VARIABLES = {
 }
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, certificate: str = "", key: str = "") -> None:
     server = Server()
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    if certificate:
+        await server.load_certificate(certificate)
+        await server.load_private_key(key)
+        server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+    else:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     number = await server.register_namespace(URI)
     nodes = {}
     for name, kind in VARIABLES.items():
@@ -48,7 +53,7 @@ async def serve(port: int) -> None:
                 print(json.dumps(values, default=str), flush=True)
 
 
-async def read(port: int, logins: list[list[str]]) -> None:
+async def read(port: int, logins: list[list[str]], security: str = "") -> None:
     found: list[dict[str, Any]] = []
     for login in logins:
         client = Client(f"opc.tcp://127.0.0.1:{port}/blemish")
@@ -56,6 +61,7 @@ async def read(port: int, logins: list[list[str]]) -> None:
             client.set_user(login[0])
             client.set_password(login[1])
         try:
+            await client.set_security_string(security)
             async with client:
                 found.append(await values(client))
         except ua.UaError as error:
@@ -80,6 +86,6 @@ async def values(client: Client) -> dict[str, Any]:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     if sys.argv[2] == "serve":
-        asyncio.run(serve(int(sys.argv[1])))
+        asyncio.run(serve(int(sys.argv[1]), *sys.argv[3:]))
     else:
-        asyncio.run(read(int(sys.argv[1]), json.loads(sys.argv[3])))
+        asyncio.run(read(int(sys.argv[1]), json.loads(sys.argv[3]), *sys.argv[4:]))

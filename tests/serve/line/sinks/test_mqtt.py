@@ -4,57 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
 
 from blemish.errors import DeliveryError, ServeError
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.sink_settings import MqttSettings
 from blemish.serve.line.sinks.mqtt import MqttSink
-from tests.services import Mosquitto
+from tests.serve.line.sinks.subscriber import Subscriber
+from tests.services import Mosquitto, own_certificate
 
 MakeDecision = Callable[..., StoredDecision]
-
-
-class Subscriber:
-    """Keeps all messages of a broker, and connects again when it comes back."""
-
-    def __init__(self, port: int, **login: str) -> None:
-        self.messages: list[tuple[str, bytes]] = []
-        self._ready = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2)
-        if login:
-            self._client.username_pw_set(login["user"], login["password"])
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_disconnect = lambda *_: self._ready.clear()
-        self._client.on_message = lambda _, __, message: self.messages.append(
-            (message.topic, message.payload)
-        )
-        self._client.reconnect_delay_set(1, 1)
-        self._client.connect_async("127.0.0.1", port)
-        self._client.loop_start()
-        assert self.wait()
-
-    def wait(self, seconds: float = 10) -> bool:
-        return self._ready.wait(seconds)
-
-    def expect(self, count: int, seconds: float = 10) -> list[tuple[str, bytes]]:
-        until = time.monotonic() + seconds
-        while len(self.messages) < count and time.monotonic() < until:
-            time.sleep(0.02)
-        return self.messages
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 @pytest.fixture
@@ -138,10 +102,10 @@ def test_the_status_is_retained_and_says_when_the_line_has_gone(broker: Mosquitt
     given._connection.client._sock_close()  # type: ignore[attr-defined]  # as a kill does, without a goodbye
     given._connection.client.loop_stop()
     assert subscriber.expect(2)[-1] == ("line-1/status", b"offline")
-    late = Subscriber(broker.port)
+    subscriber.close()
+    late = Subscriber(broker.port, client_id="late")
     assert late.expect(1)[-1] == ("line-1/status", b"offline")
     late.close()
-    subscriber.close()
 
 
 def test_a_wrong_password_is_said(
@@ -165,3 +129,18 @@ def test_certificates_that_cannot_be_read_are_said_at_the_start(tmp_path: Path) 
     broker = MqttSettings(name="m", type="mqtt", host="127.0.0.1", tls=True, ca_file="missing.pem")
     with pytest.raises(ServeError, match=r"'sinks\[0\].ca_file' .*missing.pem: cannot be read"):
         MqttSink(broker, "sinks[0]", tmp_path)
+
+
+def test_an_encrypted_broker_is_trusted_where_its_authority_is_named(
+    tmp_path: Path, make_decision: MakeDecision
+) -> None:
+    file, key = own_certificate(tmp_path)
+    broker = Mosquitto(tmp_path, certificate=(file, key)).start()
+    strange = sink(broker, tmp_path, tls=True)
+    with pytest.raises(DeliveryError, match=f"127.0.0.1:{broker.port}: "):
+        strange.deliver(make_decision(1), None, None)
+    strange.close()
+    known = sink(broker, tmp_path, tls=True, ca_file=file.name)
+    deliver(known, make_decision(1))
+    known.close()
+    broker.stop()

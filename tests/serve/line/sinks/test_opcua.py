@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncua.crypto.cert_gen import setup_self_signed_certificate
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from blemish.errors import DeliveryError
+from blemish.errors import DeliveryError, ServeError
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.sink_settings import OpcUaClientSettings, OpcUaServerSettings
 from blemish.serve.line.sinks.opcua_client import OpcUaClientSink, value_for
@@ -31,8 +34,8 @@ class Plc:
         self.port = free_port()
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
-        command = [sys.executable, str(OTHER), str(self.port), "serve"]
+    def start(self, *certificate: str) -> None:
+        command = [sys.executable, str(OTHER), str(self.port), "serve", *certificate]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
@@ -74,9 +77,9 @@ def client(port: int, nodes: dict[str, str], tmp_path: Path, **settings: Any) ->
     return OpcUaClientSink(given, "sinks[0]", tmp_path)
 
 
-def read(port: int, *logins: tuple[str, ...]) -> list[dict[str, Any]]:
+def read(port: int, *logins: tuple[str, ...], security: str = "") -> list[dict[str, Any]]:
     """What a client in another process reads of our server by each login."""
-    command = [sys.executable, str(OTHER), str(port), "read", json.dumps(logins or [[]])]
+    command = [sys.executable, str(OTHER), str(port), "read", json.dumps(logins or [[]]), security]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -212,3 +215,53 @@ def test_our_server_asks_for_the_password(
     given.close()
     assert right["LastDecision.Id"] == 1
     assert all(tuple(found) == ("error",) for found in wrong), wrong
+
+
+def certificate(folder: Path, name: str, uri: str) -> tuple[str, str]:
+    """A certificate and its key, signed by itself, as OPC UA wants them."""
+    key, file = folder / f"{name}-key.pem", folder / f"{name}.der"
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    asyncio.run(
+        setup_self_signed_certificate(key, file, uri, socket.gethostname(), uses, {"commonName": name})
+    )
+    return str(file), str(key)
+
+
+def test_our_server_with_a_certificate_lets_encrypted_connections_in_alone(
+    tmp_path: Path, make_decision: MakeDecision
+) -> None:
+    own, key = certificate(tmp_path, "server", "urn:blemish:line")
+    theirs = certificate(tmp_path, "client", "urn:freeopcua:client")
+    given = server(free_port(), tmp_path, certificate=Path(own).name, private_key=Path(key).name)
+    given.deliver(make_decision(5), None, None)
+    port = given._settings.port
+    (found,) = read(port, security=f"Basic256Sha256,SignAndEncrypt,{','.join(theirs)}")
+    (plain,) = read(port)
+    given.close()
+    assert found["LastDecision.Id"] == 5
+    assert tuple(plain) == ("error",), plain
+
+
+def test_an_encrypted_plc_is_written_to(tmp_path: Path, make_decision: MakeDecision) -> None:
+    plc = Plc()
+    plc.start(*certificate(tmp_path, "plc", "urn:freeopcua:python:server"))
+    certificate(tmp_path, "line", "urn:freeopcua:client")
+    nodes = {"id": "ns=2;s=Decision"}
+    plain = client(plc.port, nodes, tmp_path, timeout=2)
+    with pytest.raises(DeliveryError, match="cannot be written"):
+        plain.deliver(make_decision(5), None, None)
+    plain.close()
+    given = client(
+        plc.port, nodes, tmp_path, security="Basic256Sha256,SignAndEncrypt,line.der,line-key.pem", timeout=8
+    )
+    given.deliver(make_decision(5), None, None)
+    given.close()
+    assert plc.values()["Decision"] == 5
+    plc.kill()
+
+
+def test_security_that_is_none_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(
+        ServeError, match=r"'sinks\[0\].security' is 'None'; write policy, mode, certificate and key"
+    ):
+        client(1, {"id": "ns=2;s=Decision"}, tmp_path, security="None")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from blemish.errors import DeliveryError, ServeError
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.sink_settings import WebhookSettings
 from blemish.serve.line.sinks.webhook import ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, TryLater, WebhookSink
+from tests.services import own_certificate
 
 MakeDecision = Callable[..., StoredDecision]
 
@@ -61,7 +64,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def sink(url: str, **settings: Any) -> WebhookSink:
-    return WebhookSink(WebhookSettings(name="mes", type="webhook", url=url, **settings), "sinks[0]")
+    return WebhookSink(WebhookSettings(name="mes", type="webhook", url=url, **settings), "sinks[0]", Path())
 
 
 def test_a_decision_is_posted_as_json_with_its_number_and_key(
@@ -160,3 +163,22 @@ def test_a_secret_that_is_not_set_is_said_at_the_start(monkeypatch: pytest.Monke
         ServeError, match=r"'sinks\[0\].token' needs the environment variable BLEMISH_LINE_TOKEN"
     ):
         sink("http://127.0.0.1:1/", token="${BLEMISH_LINE_TOKEN}")
+
+
+def test_an_authority_of_the_factory_is_trusted_where_its_file_is_named(
+    receiver: Receiver, make_decision: MakeDecision, tmp_path: Path
+) -> None:
+    file, key = own_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+    url = receiver.url.replace("http:", "https:")
+    strange, known = sink(url), sink(url, ca_file=str(file))
+    with pytest.raises(DeliveryError, match="certificate"):
+        strange.deliver(make_decision(1), None, None)
+    known.deliver(make_decision(1), None, None)
+    strange.close()
+    known.close()
+    assert len(receiver.posts) == 1
+    with pytest.raises(ServeError, match=r"'sinks\[0\].ca_file' .*: cannot be read"):
+        sink(url, ca_file=str(tmp_path / "missing.pem"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from pathlib import Path
 
 import httpx
 
@@ -12,7 +13,7 @@ from blemish._version import __version__
 from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.messages import decision_json, delivery_key
-from blemish.serve.line.secrets import resolved, without_password
+from blemish.serve.line.secrets import resolved, trusted_by, without_password
 from blemish.serve.line.sink_settings import WebhookSettings
 
 ID_HEADER, KEY_HEADER, SIGNATURE_HEADER = "X-Blemish-Decision", "Idempotency-Key", "X-Blemish-Signature"
@@ -37,10 +38,10 @@ class WebhookSink:
     Raises
     ------
     ServeError
-        When an environment variable of a secret is not set.
+        When an environment variable of a secret is not set, or the certificate authorities cannot be read.
     """
 
-    def __init__(self, settings: WebhookSettings, key: str) -> None:
+    def __init__(self, settings: WebhookSettings, key: str, base: Path) -> None:
         self.name, self.needs_images = settings.name, settings.images
         self._url = resolved(settings.url, f"{key}.url")
         self._secret = (
@@ -49,7 +50,10 @@ class WebhookSink:
         headers = {"User-Agent": f"blemish/{__version__}"}
         if settings.token is not None:
             headers["Authorization"] = f"Bearer {resolved(settings.token, f'{key}.token')}"
-        self._client = httpx.Client(timeout=settings.timeout, headers=headers, follow_redirects=False)
+        trusted = trusted_by(settings.ca_file, f"{key}.ca_file", base)
+        self._client = httpx.Client(
+            timeout=settings.timeout, headers=headers, follow_redirects=False, verify=trusted
+        )
 
     def open(self) -> None:
         """Nothing to do: each delivery connects where it must."""

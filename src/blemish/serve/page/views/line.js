@@ -36,8 +36,9 @@ export async function show(main, { query, signal, on }) {
     const part = (one, about, badges) => h("div", { class: "part", "data-name": one.name },
       h("div", { class: "about" }, h("strong", {}, one.name), h("span", { class: "soft" }, ` · ${[one.type, one.model && `→ ${one.model}`].filter(Boolean).join(" ")}`), about), badges);
     const told = (one, extra = "") => [one.message, extra].filter(Boolean).map((text) => h("p", { class: one.is_ready ? "soft" : "message warn" }, text));
-    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one),
-      h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))))
+    replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one), [
+      h("span", { class: "soft" }, tn("history.shown", one.decisions ?? 0), one.rejected ? ` · ${tn("upload.rejected", one.rejected)}` : ""),
+      h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))]))
       : h("p", { class: "soft" }, t("line.no_sources")));
     const owed = new Map(line.outbox.map((one) => [one.sink, one]));
     const gone = line.outbox.filter((one) => !line.sinks.some((sink) => sink.name === one.sink))
@@ -104,6 +105,7 @@ export async function show(main, { query, signal, on }) {
       replace(area, h("section", { class: "card" }, h("h2", { id: "area-title" }, t("area.title")), h("p", { class: "soft" }, t("area.no_image"))));
       return;
     }
+    const address_ = `api/models/${encodeURIComponent(name)}/mask`;
     let use = "ignore";
     const viewer = new Viewer({ drawn: (shape) => { shape.use = use; viewer.draw(); tell(); } });
     const told = h("p", { class: "soft", role: "status" });
@@ -118,21 +120,32 @@ export async function show(main, { query, signal, on }) {
     };
     const save = guarded(async () => {
       const polygons = (wanted) => viewer.shapes.filter((shape) => shape.use === wanted).map(corners);
-      const answer = await put(`api/models/${encodeURIComponent(name)}/mask`, { width: size[0], height: size[1], judge: polygons("judge"), ignore: polygons("ignore") });
-      finish(answer);
+      await follow(await put(address_, { width: size[0], height: size[1], judge: polygons("judge"), ignore: polygons("ignore") }));
     });
     const clear = guarded(async () => {
-      const answer = await remove(`api/models/${encodeURIComponent(name)}/mask`);
       viewer.shapes = [];
       viewer.draw();
       tell();
-      finish(answer);
+      await follow(await remove(address_));
     });
-    function finish(answer) {
-      const rate = answer?.false_reject_rate ?? null;
-      done.textContent = rate === null ? t("area.saved") : t("area.saved_promise", { rate: percent(rate) });
-      done.hidden = false;
+    // The area counts at once; the calibration on good images follows.
+    async function follow(first) {
+      let found = first;
+      while (found.state === "calibrating" && !signal.aborted) {
+        show_(found);
+        await new Promise((wait) => setTimeout(wait, 500));
+        found = await get(address_, {}, signal);
+      }
+      show_(found);
       speak(done.textContent);
+    }
+    function show_(found) {
+      const rate = found.false_reject_rate;
+      const words_ = found.problem ?? (found.state === "calibrating" ? t("area.calibrating", { done: integer(found.done), total: integer(found.total) })
+        : rate === null || rate === undefined ? t("area.saved") : t("area.saved_promise", { rate: percent(rate) }));
+      done.className = `message ${found.problem ? "bad" : found.state === "calibrating" ? "" : "good"}`;
+      done.textContent = [words_, found.share ? t("area.share", { share: percent(found.share, 0) }) : ""].join(" ");
+      done.hidden = false;
     }
     replace(area, h("section", { class: "card stack tight" },
       h("div", { class: "page-head" }, h("h2", { id: "area-title" }, t("area.title")), h("span", { class: "spacer" }),

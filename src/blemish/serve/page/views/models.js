@@ -134,7 +134,7 @@ export async function show(main, context) {
         type: "button", onclick: guarded(async () => {
           const answer = await post("api/good-images/collect", { model: name, kind: kind.value, count: Number(count.value) });
           await loadGood();
-          good.querySelector("[data-collected]").textContent = tn("good.collected", answer.added, { known: integer(answer.known) });
+          good.querySelector("[data-collected]").textContent = tn("good.collected", answer.added, { known: integer(answer.known), tests: integer(answer.to_test) });
         }),
       }, t("good.collect"))), Object.assign(collected, { textContent: "" }),
       found.count ? h("button", {
@@ -151,14 +151,14 @@ export async function show(main, context) {
 
   // -- fits ----------------------------------------------------------------------------------------------
 
-  const budget = h("select", {}, options([["1m", "1 min"], ["5m", "5 min"], ["15m", "15 min"], ["1h", "1 h"]], "5m"));
+  const budget = h("select", {}, options([["1m", "1 min"], ["5m", "5 min"], ["15m", "15 min"], ["1h", "1 h"], ["", t("fit.by_settings")]], "5m"));
   const rate = h("select", {}, options([["0.01", percent(0.01)], ["0.02", percent(0.02)], ["0.05", percent(0.05)], ["0.1", percent(0.1)], ["0.2", percent(0.2)]], "0.05"));
   const warm = h("input", { type: "checkbox" });
   const recipe = h("select", {});
   const settings = h("textarea", { class: "mono", rows: "3", spellcheck: "false", placeholder: "image.size=512" });
   const further = h("details", {}, h("summary", {}, t("fit.further")), h("div", { class: "stack tight" }, field(t("model.recipe"), recipe), field(t("fit.settings"), settings)));
   const start = guarded(async () => {
-    await post("api/fits", { model: name, budget: budget.value, false_reject_rate: Number(rate.value), warm_start: warm.checked, recipe: recipe.value || null, settings: settings.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+    await post("api/fits", { model: name, budget: budget.value || null, false_reject_rate: Number(rate.value), warm_start: warm.checked, recipe: recipe.value || null, settings: settings.value.split("\n").map((line) => line.trim()).filter(Boolean) });
     await loadFits();
   });
   const loadFits = guarded(async () => {

@@ -1,0 +1,43 @@
+"""Tables of the server's benchmarks: those of their committed files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.serve.tables import fuzz_table, load_table
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"serve-fuzz": fuzz_table, "serve-load": load_table}
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").is_file()])
+def test_tables_are_those_of_their_files(name: str) -> None:
+    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == TABLES[name](document)
+
+
+def test_generated_requests_were_enough_and_none_was_a_fault_of_the_server() -> None:
+    document = json.loads((RESULTS / "serve-fuzz.json").read_text(encoding="utf-8"))
+    assert document["requests"] >= 10_000
+    assert document["server_errors"] == 0
+    assert document["failures"] == []
+    counted = sum(sum(statuses.values()) for statuses in document["routes"].values())
+    assert counted == document["requests"]
+
+
+def test_the_table_of_load_has_every_figure() -> None:
+    row = {
+        "images": "texture",
+        "images_a_second": {"one by one": 7.04, "threads": 7.5, "server": 6.6},
+        "share_of_the_library": 0.88,
+        "milliseconds": {"p50": 4100.4, "p99": 5000.0, "one client, p50": 150.0, "one client, p99": 170.0},
+    }
+    memory = {"requests": 10_000, "second_tenth_mib": 200.5, "last_tenth_mib": 201.0, "images_a_second": 99.0}
+    text = load_table({"command": "c", "machine": "m", "threads": 2, "throughput": [row], "memory": memory})
+    assert "| texture | 7.0 | 7.5 | 6.6 | 88 % | 4100 | 5000 | 150 | 170 |" in text
+    assert "10,000 requests: 200.5 MiB in the second tenth, 201.0 MiB in the last" in text
