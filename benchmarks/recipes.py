@@ -133,7 +133,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    names = [PLAIN, *(options.recipes.split(",") if options.recipes else recipe_names())]
+    names = [
+        PLAIN,
+        *(
+            options.recipes.split(",")
+            if options.recipes
+            else (name for name in recipe_names() if name != "other-pixels")
+        ),
+    ]
     contenders: dict[str, tuple[str, list[str]]] = {name: (name, []) for name in names} | {
         name: other for name, other in OTHERS.items() if other[0] in names
     }

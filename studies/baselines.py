@@ -20,7 +20,7 @@ from blemish.evaluation.reconstruction_baselines import (
 )
 from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
-from blemish.recipes import Recipe
+from blemish.recipes import Recipe, override
 from blemish.storage.atomic import write_json
 from blemish.training.image_source import ImageSource
 from blemish.training.sources import images_sha256
@@ -35,7 +35,10 @@ WARNING = (
 
 def preprocessing_of(good: Path, recipe: Recipe, observer: Observer) -> Preprocessing:
     """Preprocessing that a fit of ``recipe`` on the images of ``good`` chooses; nothing is trained."""
-    return ImageSource(good, recipe, observer, None).preprocessing
+    undecided = override(
+        recipe, ["threshold.rule=train-mean"]
+    )  # no promise, which few images could not carry
+    return ImageSource(good, undecided, observer, None).preprocessing
 
 
 def baseline_rows(

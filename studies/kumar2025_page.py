@@ -79,7 +79,13 @@ def _category(figures: Mapping[str, Any], rows: Rows, published: str | None, cat
     text = (
         f"Mean over seeds (smallest to largest). Tested on {test['good']} good and {test['defective']} "
         f"defective images; rejecting every one would give accuracy "
-        f"{test['defective'] / (test['good'] + test['defective']):.2f}. Threshold: mean score of the training images.\n\n"
+        f"{test['defective'] / (test['good'] + test['defective']):.2f}. Threshold: mean score of the training images. "
+        + (
+            "The paper trains on all good images; here a fifth of them is kept for a calibration that this threshold does not "
+            "need, and a tenth chooses the best step.\n\n"
+            if rows[0]["settings"].get("threshold", {}).get("hold_out", True)
+            else "All good images are trained on but a tenth, which chooses the best step.\n\n"
+        )
     )
     brightness = figures["brightness_auroc"]
     brightness = brightness[category] if isinstance(brightness, Mapping) else brightness

@@ -27,14 +27,18 @@ from blemish.inspection.document import versions
 from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
 from blemish.storage.atomic import write_json, write_text
-from studies import bergmann2018_page, kumar2025_page, radli2022_page
+from studies import bergmann2018_page, kumar2025_page, radli2022_page, xie2019_page
 from studies.baselines import baseline_rows, preprocessing_of
 from studies.bergmann2018 import FAMILY
 from studies.protocol import Request, commit, generated, grey_levels, recipe_of_record
 from studies.radli2022 import MEAN_OF, UNTRANSFORMED, cloth_tests, cloth_training
 from studies.radli2022_columns import DEFECTS
 from studies.radli2022_measures import Patches, Tests, bad_items, measure_baselines
+from studies.xie2019 import opened_scenes, tested_patches, training_patches
+from studies.xie2019_measures import measure_baselines as measure_baselines_of_scenes
 
+APPENDED = ("xie2019",)
+"""Studies whose page is not made from their figures alone: the section without a network is written to its end."""
 PAGES: dict[str, Callable[[Request, Mapping[str, Any]], str]] = {
     "bergmann2018": bergmann2018_page.page,
     "kumar2025": kumar2025_page.page,
@@ -47,6 +51,15 @@ def study_of(path: Path) -> str | None:
     """The study of a result by the name of its file; None of another's."""
     name = path.stem.partition("-")[0]
     return name if name in PAGES else None
+
+
+def _written(path: Path, figures: Mapping[str, Any]) -> str:
+    """The page of the result in ``path`` with what was added."""
+    if study_of(path) is not None:
+        return page_of(path, figures)
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    section = xie2019_page.baselines_section(figures["baselines"])
+    return text.partition(section.partition("\n\n")[0] + "\n")[0].rstrip("\n") + "\n" + section
 
 
 def page_of(path: Path, figures: Mapping[str, Any]) -> str:
@@ -65,7 +78,7 @@ def supplement(path: Path, figures: dict[str, Any], data: Path | None, observer:
     UsageError
         When the result is of a data set, and ``data`` has not its name.
     """
-    name = study_of(path)
+    name = study_of(path) or path.stem.partition("-")[0]
     dataset = figures["dataset"]
     if dataset != "generated" and (data is None or data.resolve().name != dataset):
         raise UsageError(f"{path}: is of the data set {dataset}; give its folder with --data")
@@ -76,6 +89,8 @@ def supplement(path: Path, figures: dict[str, Any], data: Path | None, observer:
         added = {"baselines": baseline_rows(data, recipe, observer), "grey_levels": grey_levels(data)}
     elif name == "bergmann2018":
         added = _bergmann(figures, data, observer)
+    elif name == "xie2019":
+        added = _xie(figures, data, observer)
     else:
         added = _radli(figures, data, observer)
     words = ["python -m studies.supplement", f"studies/results/{path.name}"]
@@ -97,6 +112,17 @@ def _bergmann(figures: Mapping[str, Any], data: Path | None, observer: Observer)
         kept = board.model_dump(mode="json", include={"image", "patch", "alignment", "training"})
         added["figure_3_settings"] = [kept]
     return added
+
+
+def _xie(figures: Mapping[str, Any], data: Path | None, observer: Observer) -> dict[str, Any]:
+    if data is None:
+        raise UsageError("generated paintings are not kept; run the study itself")
+    patch, most = figures["patch"], figures["length"]["patches"]
+    readers, modalities, _ = opened_scenes(data, patch, observer)
+    tested = tested_patches(data, readers, modalities, patch, most, observer)
+    return {
+        "baselines": measure_baselines_of_scenes(tested, training_patches(readers, patch, most), modalities)
+    }
 
 
 def _radli(figures: Mapping[str, Any], data: Path | None, observer: Observer) -> dict[str, Any]:
@@ -141,13 +167,13 @@ def main() -> None:
     options = parser.parse_args()
     try:
         for path in options.results:
-            if study_of(path) is None:
+            if study_of(path) is None and (options.pages or path.stem.partition("-")[0] not in APPENDED):
                 continue
             figures = json.loads(path.read_text(encoding="utf-8"))
             if not options.pages:
                 figures = supplement(path, figures, options.data, Observer())
                 write_json(path, figures)
-            write_text(path.with_suffix(".md"), page_of(path, figures))
+            write_text(path.with_suffix(".md"), _written(path, figures))
             print(f"Written: {path.with_suffix('.md')}")
     except BlemishError as error:
         raise SystemExit(f"studies: {error}") from None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 import yaml
+from numpy.typing import NDArray
 
 from blemish.data.modality import Modality
 from blemish.data.open_scenes import open_scenes
@@ -29,7 +30,7 @@ from blemish.recipes import Recipe, load_recipe, override
 from blemish.report.numbers import counted
 from blemish.storage.atomic import atomic_folder, atomic_path, write_text
 from blemish.training.try_recipe import check_recipe
-from studies.protocol import Request, document, draw_curves, finish
+from studies.protocol import Request, document, draw_curves, finish, rises_in_words
 from studies.result import StudyResult
 from studies.xie2019_figures import draw_corners, draw_crossed, draw_patches
 from studies.xie2019_measures import (
@@ -40,9 +41,10 @@ from studies.xie2019_measures import (
     cut,
     fit_record,
     histories_by_row,
+    measure_baselines,
     measure_fit,
 )
-from studies.xie2019_page import page
+from studies.xie2019_page import baselines_section, page, rises_section
 from studies.xie2019_rows import CLAIMS, PAPER, ROWS, Row
 
 
@@ -105,13 +107,13 @@ def run(
     recipes = {row.name: _recipe(row, (*length.settings, *settings)) for row in ROWS}
     source = data or _generated(request.work, length, observer)
     patch = recipes[ROWS[0].name].patch.size
-    readers, modalities, sha256 = _opened(source, patch, observer)
+    readers, modalities, sha256 = opened_scenes(source, patch, observer)
     for recipe in recipes.values():
         check_recipe(recipe, modalities)
     left = _left_halves(request.work / f"left-{sha256[:16]}", readers, observer)
     halves = [(reader, slice(reader.width // 2, reader.width)) for reader in readers]
     unseen = [(reader, slice(0, reader.width)) for reader in _unseen(source, modalities, observer)]
-    tested = Material(halves=cut(halves, patch, length.patches), unseen=cut(unseen, patch, length.patches))
+    tested = tested_patches(source, readers, modalities, patch, length.patches, observer)
     if not len(tested.halves.pixels):
         raise FileError(
             source, "has no test patch that all sensors saw", "crop the scenes to the area that they cover"
@@ -130,6 +132,7 @@ def run(
             fits.append(measure_fit(row, seed, detector, modalities, tested))
     results = Results(request, tuple(chosen), modalities, tested, fits)
     comparisons = [results.compare(claim) for claim in CLAIMS]
+    baselines = measure_baselines(tested, training_patches(readers, patch, length.patches), modalities)
     figures = document(
         request,
         paper=PAPER,
@@ -141,6 +144,7 @@ def run(
         test_patches=len(tested.halves.pixels),
         unseen_patches=len(tested.unseen.pixels),
         rows=[fit_record(fit, modalities) for fit in fits],
+        baselines=baselines,
         local={
             "window": WINDOW,
             "distance": list(range(2 * ((patch - WINDOW) // 2) + 1)),
@@ -158,7 +162,9 @@ def run(
         draw_patches(request.image(".png"), results),
         draw_crossed(request.image("-crossed.png"), results, (unseen or halves)[0]),
     )
-    return finish(request, figures, page(results, recipes, readers, comparisons), drawn)
+    rises = rises_in_words([(row["row"], row) for row in figures["rows"]])
+    text = page(results, recipes, readers, comparisons) + rises_section(rises) + baselines_section(baselines)
+    return finish(request, figures, text, drawn)
 
 
 # -- scenes and test patches ---------------------------------------------------------------------------
@@ -181,7 +187,21 @@ def _recipe(row: Row, settings: Sequence[str]) -> Recipe:
     return override(load_recipe(row.recipe), [*undecided, *row.settings, *settings])
 
 
-def _opened(
+def tested_patches(
+    source: Path,
+    readers: Sequence[SceneReader],
+    modalities: Sequence[Modality],
+    patch: int,
+    most: int,
+    observer: Observer,
+) -> Material:
+    """Test patches, ``most`` of each kind: of the right halves, and of the scenes in ``source/test``."""
+    halves = [(reader, slice(reader.width // 2, reader.width)) for reader in readers]
+    unseen = [(reader, slice(0, reader.width)) for reader in _unseen(source, modalities, observer)]
+    return Material(halves=cut(halves, patch, most), unseen=cut(unseen, patch, most))
+
+
+def opened_scenes(
     source: Path, patch: int, observer: Observer
 ) -> tuple[tuple[SceneReader, ...], tuple[Modality, ...], str]:
     """The scenes of ``source/train``, complete and large enough for a half to be divided, and their fingerprint.
@@ -225,6 +245,11 @@ def _unseen(source: Path, modalities: Sequence[Modality], observer: Observer) ->
         for notice in reader.notices:
             observer.stage(f"{reader.name}: {notice}")
     return readers
+
+
+def training_patches(readers: Sequence[SceneReader], patch: int, most: int) -> NDArray[np.float32]:
+    """Patches of the left halves of the scenes, which are trained on."""
+    return cut([(reader, slice(0, reader.width // 2)) for reader in readers], patch, most).pixels
 
 
 def _left_halves(folder: Path, readers: Sequence[SceneReader], observer: Observer) -> Path:

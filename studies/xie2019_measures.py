@@ -14,11 +14,12 @@ from torch import Tensor
 
 from blemish.data.modality import Modality
 from blemish.data.scene_reader import SceneReader
+from blemish.evaluation.reconstruction_baselines import BLURRED, FLAT, blurred, flat
 from blemish.inspection.detector import Detector
 from blemish.models import Autoencoder
 from blemish.models.modal_similarity import LUMA, modal_residuals, modal_ssim
 from blemish.training.device import choose_machine
-from studies.protocol import Request, autoencoder_of
+from studies.protocol import Request, autoencoder_of, held_out
 from studies.xie2019_rows import CROSSED, Claim, Figure, Row
 
 Floats = NDArray[np.floating[Any]]
@@ -173,10 +174,19 @@ def patch_similarity(
 ) -> PatchSimilarity:
     """Patches (N, C, P, P) beside their reconstructions; SSIM under the Gaussian window of the loss."""
     device = next(model.parameters()).device
+    return reconstruction_similarity(
+        lambda x: model(x.to(device)).reconstruction.float().cpu(), pixels, modalities
+    )
+
+
+def reconstruction_similarity(
+    reconstruct: Callable[[Tensor], Tensor], pixels: NDArray[np.float32], modalities: Sequence[Modality]
+) -> PatchSimilarity:
+    """:func:`patch_similarity` of any way to reconstruct batches (N, C, P, P)."""
     distance = corner_distance(pixels.shape[-1])
     whole, local = [np.empty((0, len(modalities)))], [np.empty((0, int(distance.max()) + 1))]
     for x in _batches(pixels):
-        y = model(x.to(device)).reconstruction.float().cpu()
+        y = reconstruct(x)
         whole.append(modal_ssim(x, y, modalities, data_range=1.0).ssim.double().numpy())
         maps = [
             local_ssim(a, b, data_range=1.0).mean(1)
@@ -184,6 +194,32 @@ def patch_similarity(
         ]
         local.append(by_distance(torch.stack(maps, 1), distance).numpy())
     return PatchSimilarity(np.concatenate(whole), np.concatenate(local))
+
+
+def measure_baselines(
+    tested: Material, training: NDArray[np.float32], modalities: Sequence[Modality]
+) -> list[dict[str, Any]]:
+    """SSIM of reconstructions without a network: flat grey, blur, and the mean of ``training`` patches (N, C, P, P)."""
+    mean = torch.from_numpy(training.mean(axis=0))
+
+    def each(way: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.from_numpy(np.stack([way(one) for one in x.numpy()]))
+
+    ways = {FLAT: each(flat), BLURRED: each(blurred), "mean training patch": lambda x: mean.expand_as(x)}
+    rows = []
+    for name, way in ways.items():
+        halves, unseen = (
+            reconstruction_similarity(way, one.pixels, modalities) for one in (tested.halves, tested.unseen)
+        )
+        rows.append(
+            {
+                "name": name,
+                "ssim": float(halves.ssim.mean()),
+                "unseen": float(unseen.ssim.mean()) if len(unseen.ssim) else None,
+                "local_ssim": halves.local.mean(axis=0).tolist(),
+            }
+        )
+    return rows
 
 
 def crossed_ssim(
@@ -322,6 +358,7 @@ def fit_record(fit: Fit, modalities: Sequence[Modality]) -> dict[str, Any]:
         ),
         "steps": training.steps,
         "best_step": training.best_step,
+        "held_out": held_out(training.history),
         "training_seconds": training.seconds,
         "machine": training.machine_words,
         "ssim": float(fit.halves.ssim.mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from blemish.data.scene_reader import SceneReader
 from blemish.recipes import Recipe, load_recipe
@@ -52,6 +53,29 @@ def page(
             "The paper's panels are of the Ghent Altarpiece: its figures are of other images than ours.\n\n"
         )
     return text + _tables(results) + _claims(comparisons) + _corners(results) + _crossed(results)
+
+
+def rises_section(words: str) -> str:
+    """A section on trainings that did harm; empty without ``words``."""
+    return f"\n## Trainings that did harm\n\n{words}" if words else ""
+
+
+def baselines_section(baselines: Sequence[Mapping[str, Any]]) -> str:
+    """A section on reconstructions without a network."""
+    lines = [
+        [
+            one["name"],
+            f"{one['ssim']:.4f}",
+            "–" if one["unseen"] is None else f"{one['unseen']:.4f}",
+            f"{one['local_ssim'][0]:.4f}",
+        ]
+        for one in baselines
+    ]
+    return (
+        "\n## Without a network\n\n"
+        "The same figures where each channel of a patch is reconstructed as its median, as itself blurred by 4 pixels, or as "
+        "that of the mean training patch.\n\n" + table(["reconstruction", "SSIM", "unseen", "corners"], lines)
+    )
 
 
 def _training(request: Request, recipes: Mapping[str, Recipe]) -> str:

@@ -74,10 +74,12 @@ TRACED = (
     "vae",
 )
 """Recipes that have all kinds of networks and residuals between them. The others are traced in `make slow`."""
-by_recipe = pytest.mark.parametrize("fitted", recipe_names(), indirect=True, scope="module")
+OF_IMAGES = [name for name in recipe_names() if name != "other-pixels"]
+"""Recipes that are fitted on single images; that one refuses them, and tests of its parts fit it on scenes."""
+by_recipe = pytest.mark.parametrize("fitted", OF_IMAGES, indirect=True, scope="module")
 by_exported_recipe = pytest.mark.parametrize(
     "fitted",
-    [pytest.param(name, marks=[] if name in TRACED else pytest.mark.slow) for name in recipe_names()],
+    [pytest.param(name, marks=[] if name in TRACED else pytest.mark.slow) for name in OF_IMAGES],
     indirect=True,
     scope="module",
 )

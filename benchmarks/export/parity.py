@@ -33,6 +33,8 @@ OF_EVERY_KIND = ("blemish", "blemish-small", "filter-bank", "ssim-ae", "fp-cae")
 
 def takes(recipe: str, kind: str) -> bool:
     """Whether ``recipe`` is compared on images of ``kind``."""
+    if recipe == "other-pixels":  # of scenes alone
+        return False
     if kind == "posed objects" and load_recipe(recipe).image.pose != "auto":
         return False
     return recipe in OF_EVERY_KIND or kind.startswith("grey")

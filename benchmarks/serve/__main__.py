@@ -1,6 +1,7 @@
-"""Load, fuzzing and history of ``blemish serve``.
+"""Load, memory, fuzzing and history of ``blemish serve``.
 
-    python -m benchmarks.serve load [--requests 96] [--rounds 5] [--memory-requests 10000]
+    python -m benchmarks.serve load [--requests 96] [--rounds 5]
+    python -m benchmarks.serve memory [--requests 10000]
     python -m benchmarks.serve fuzz [--requests 10000] [--seed 0]
     python -m benchmarks.serve history [--rows 1000000] [--rounds 5]
 
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve.tables import fuzz_table, load_table
+from benchmarks.serve.tables import fuzz_table, load_table, memory_table
 from blemish.inspection.document import versions
 from blemish.runtime.sessions import threads
 from blemish.storage.atomic import write_json, write_text
@@ -36,10 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("question", choices=["load", "fuzz", "history"])
-    parser.add_argument("--requests", type=int, help="of a turn (load, 96), or in all (fuzz, 10000)")
+    parser.add_argument("question", choices=["load", "memory", "fuzz", "history"])
+    parser.add_argument("--requests", type=int, help="of a turn (load, 96), or in all (10000)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-requests", type=int, default=10_000, help="0 leaves memory out")
     parser.add_argument("--rows", type=int, default=1_000_000, help="decisions of the history")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -51,16 +51,19 @@ def main() -> None:
         "versions": versions(),
     }
     if options.question == "load":
-        from benchmarks.serve.load import load_figures, memory_figures
+        from benchmarks.serve.load import load_figures
 
         document["throughput"] = []
         for row in load_figures(options.requests or 96, options.rounds):
             print(row, flush=True)
             document["throughput"].append(row)
             write_json(options.out / "serve-load.json", document)
-        if options.memory_requests:
-            document["memory"] = memory_figures(options.memory_requests)
         text = load_table(document)
+    elif options.question == "memory":
+        from benchmarks.serve.load import memory_figures
+
+        document |= memory_figures(options.requests or 10_000)
+        text = memory_table(document)
     elif options.question == "history":
         from benchmarks.serve.history import history_figures, history_table
 

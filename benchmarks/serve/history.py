@@ -121,17 +121,12 @@ def views(history: History, rows: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def history_figures(rows: int, repeats: int, folder: Path | None = None, seed: int = 0) -> dict[str, Any]:
-    """Fill a history and measure its views; seconds, and memory of this process in MB.
-
-    Parameters
-    ----------
-    folder: keeps the history for another look; a temporary one by default.
-    """
+def history_figures(rows: int, repeats: int, seed: int = 0) -> dict[str, Any]:
+    """Fill a history and measure its views; seconds, and memory of this process in MB."""
     with tempfile.TemporaryDirectory() as temporary:
-        home = folder or Path(temporary)
+        home = Path(temporary)
         with History.open(home) as history:
-            filling = _fill(history, rows, seed) if history.count() == 0 else None
+            filling = _fill(history, rows, seed)
         busy = os.getloadavg()[0]
         with History.open(home) as history:  # as after a start of the server
             figures = _measured(views(history, rows), repeats)
@@ -197,5 +192,15 @@ def history_table(document: dict[str, Any]) -> str:
     lines += [
         f"| {row['view']} | {1000 * row['median']:.0f} | {1000 * row['p95']:.0f} |"
         for row in document["views"]
+    ]
+    memory, filling = document["memory_mb"], document["filling"]
+    slow = [row["view"] for row in document["views"] if row["median"] > document["limit"]]
+    lines += [
+        "",
+        f"{document['rows']:,} decisions of {document['bytes_a_row']} bytes each, stored "
+        f"{filling['at_once']} at a time, {filling['decisions_a_second']:,} a second. "
+        f"Views whose median is above {1000 * document['limit']:.0f} ms: {', '.join(slow) or 'none'}. "
+        f"Memory: {memory['after_views']} MB, and {memory['after_five_times_more']} MB after five times as many views. "
+        f"Load average at the start: {document['load_average']}.",
     ]
     return "\n".join(lines) + "\n"

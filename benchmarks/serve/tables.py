@@ -6,7 +6,7 @@ from typing import Any
 
 
 def load_table(document: dict[str, Any]) -> str:
-    """Throughput, latency and memory."""
+    """Throughput and latency."""
     lines = [
         f"`{document['command']}`, on {document['machine']}, {document['threads']} threads:",
         "",
@@ -20,13 +20,20 @@ def load_table(document: dict[str, Any]) -> str:
         figures.append(f"{100 * row['share_of_the_library']:.0f} %")
         figures += [f"{own[key]:.0f}" for key in ("p50", "p99", "one client, p50", "one client, p99")]
         lines.append(f"| {row['images']} | {' | '.join(figures)} |")
-    memory = document.get("memory")
-    if memory is not None:
-        lines += [
-            "",
-            f"Memory over {memory['requests']:,} requests: {memory['second_tenth_mib']} MiB in the second tenth, "
-            f"{memory['last_tenth_mib']} MiB in the last, at {memory['images_a_second']} images a second on a small model.",
-        ]
+    return "\n".join(lines) + "\n"
+
+
+def memory_table(document: dict[str, Any]) -> str:
+    """Memory after equal numbers of requests."""
+    samples, requests = document["mib"], document["requests"]
+    places = [round(share * len(samples)) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    lines = [
+        f"`{document['command']}`:",
+        "",
+        f"| requests | {' | '.join(f'{place * requests // len(samples):,}' for place in places)} |",
+        f"| --- |{' ---: |' * len(places)}",
+        f"| memory, MiB | {' | '.join(f'{samples[place - 1]:.0f}' for place in places)} |",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -105,3 +105,11 @@ def test_other_channel_counts_are_shown_by_their_mean(tmp_path: Path) -> None:
 def test_values_outside_the_range_are_clipped(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.array([[[-1.0, 2.0]]]))
     assert read_image(tmp_path / "a.png").pixels.tolist() == [[[0, 255]]]
+
+
+def test_the_effort_of_the_compression_changes_no_value(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((64, 80)).astype(np.float32)
+    for effort in (1, 6):
+        write_map(tmp_path / f"{effort}.png", values, full_scale=1.0, effort=effort)
+    assert (read_map(tmp_path / "1.png") == read_map(tmp_path / "6.png")).all()
+    assert (tmp_path / "1.png").stat().st_size >= (tmp_path / "6.png").stat().st_size

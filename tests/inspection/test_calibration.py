@@ -14,13 +14,15 @@ import zarr
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from blemish.data.image import read_image
 from blemish.data.open_scenes import open_scenes
 from blemish.decision import GroupedImages, SceneSquares
 from blemish.errors import CalibrationError, FileError, ModelError, Stopped, UsageError
 from blemish.inspection import scene_scorer
-from blemish.inspection.calibration import calibrate, choose_squares, score_squares
+from blemish.inspection.calibration import calibrate
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.scenes import inspect_scenes
+from blemish.inspection.square_scores import choose_squares, score_squares
 from blemish.observer import Observer
 from blemish.training.fit import fit
 
@@ -252,6 +254,37 @@ def test_images_calibrate_again_to_the_same_model(
         f"again {name}" for name in detector.file.names("calibration")
     }
     assert load(tmp_path / "again").guarantee == detector.guarantee
+
+
+def test_a_region_of_interest_is_calibrated_without_training(
+    exported: tuple[Detector, Path],
+    good: Path,
+    tmp_path: Path,
+    draw: Draw,
+    save: Save,
+    blemish: Callable[..., Any],
+) -> None:
+    detector, folder = exported
+    marked = np.zeros((40, 48), np.uint8)
+    marked[:, :17] = 255
+    mask = save(tmp_path / "mask.png", marked)
+    ran = blemish("calibrate", folder, good, "--out", tmp_path / "masked", "--mask", mask)
+    assert ran.code == 0, ran.err
+    found = load(tmp_path / "masked")
+    area = found.file.preprocessing.area
+    assert area is not None
+    assert np.array_equal(area.mask(40, 48), marked > 0)
+    expected = detector.with_judged_area(area)
+    names = detector.file.names("calibration")
+    scores = [expected.measure(read_image(good / str(name))).score for name in names]
+    assert sorted(found.decision.calibration.scores) == sorted(scores)
+    assert found.threshold <= detector.threshold
+    assert not found.inspect(draw(900, dot=True)).is_anomalous, "the dot lies outside"
+    assert found.file.weights_sha256 == detector.file.weights_sha256
+    with pytest.raises(UsageError, match="has no place in common"):
+        calibrate(
+            tmp_path / "masked", good, tmp_path / "none", mask=save(tmp_path / "other.png", 255 - marked)
+        )
 
 
 def test_images_that_the_model_has_not_seen_calibrate_too_and_promise_a_lower_rate(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,25 @@ def test_a_full_disk_under_the_log_stops_nothing(tmp_path: Path, capsys: pytest.
     try:
         LOGGER.error("does not fit")
     finally:
-        with suppress(OSError):
-            close_log(handlers)
+        close_log(handlers)
     assert capsys.readouterr().err == ""
+
+
+def test_a_console_that_takes_nothing_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking, written = os.pipe()
+    console = open(written, "w")  # noqa: SIM115 - closed before its reader ends
+    monkeypatch.setattr(sys, "stderr", console)
+    handlers = open_log(tmp_path, LogSettings())
+    begun = time.monotonic()
+    for number in range(5000):  # many times what a pipe holds
+        LOGGER.warning("line %d", number)
+    assert time.monotonic() - begun < 10
+    with open(taking, "rb") as pipe, ThreadPoolExecutor(1) as pool:
+        shown = pool.submit(pipe.read)
+        close_log(handlers)
+        console.close()
+        assert shown.result().count(b"line ") == 5000
+    lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [line["message"] for line in lines] == [f"line {number}" for number in range(5000)]

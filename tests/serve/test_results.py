@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serve.tables import fuzz_table, load_table
+from benchmarks.serve.tables import fuzz_table, load_table, memory_table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"serve-fuzz": fuzz_table, "serve-load": load_table}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "serve-fuzz": fuzz_table,
+    "serve-load": load_table,
+    "serve-memory": memory_table,
+}
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").is_file()])
@@ -37,7 +41,11 @@ def test_the_table_of_load_has_every_figure() -> None:
         "share_of_the_library": 0.88,
         "milliseconds": {"p50": 4100.4, "p99": 5000.0, "one client, p50": 150.0, "one client, p99": 170.0},
     }
-    memory = {"requests": 10_000, "second_tenth_mib": 200.5, "last_tenth_mib": 201.0, "images_a_second": 99.0}
-    text = load_table({"command": "c", "machine": "m", "threads": 2, "throughput": [row], "memory": memory})
+    text = load_table({"command": "c", "machine": "m", "threads": 2, "throughput": [row]})
     assert "| texture | 7.0 | 7.5 | 6.6 | 88 % | 4100 | 5000 | 150 | 170 |" in text
-    assert "10,000 requests: 200.5 MiB in the second tenth, 201.0 MiB in the last" in text
+
+
+def test_the_table_of_memory_has_its_samples_at_their_requests() -> None:
+    text = memory_table({"command": "c", "requests": 10_000, "mib": list(range(101, 141))})
+    assert "| requests | 1,000 | 2,000 | 4,000 | 6,000 | 8,000 | 10,000 |" in text
+    assert "| memory, MiB | 104 | 108 | 116 | 124 | 132 | 140 |" in text

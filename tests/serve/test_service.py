@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +181,24 @@ def test_images_that_nobody_waits_for_any_more_are_not_inspected(run: Run, draw:
     stored = {name for group in memory.groups for name in group}
     assert "52.png" not in stored
     assert "50.png" not in stored
+
+
+def test_images_of_clients_that_have_gone_take_no_memory(run: Run, draw: Draw) -> None:
+    memory = Memory()
+    with run(memory, workers=1) as service:
+        memory.open.clear()
+        ahead = [service.submit(frame(draw, seed)) for seed in range(8)]
+        content = bytes(10**6)
+        waiting = weakref.WeakSet[Any]()
+        for _ in range(5):
+            one = Frame(content, "large.png")
+            waiting.add(one)
+            assert service.submit(one).cancel()
+        del one
+        gc.collect()
+        assert len(waiting) == 0
+        memory.open.set()
+        assert all(future.result(30) for future in ahead)
 
 
 def test_a_stop_finishes_what_was_accepted_and_takes_no_more(run: Run, draw: Draw) -> None:

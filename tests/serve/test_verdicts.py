@@ -171,6 +171,29 @@ def test_defects_are_apart_from_what_a_fit_sees(
     assert to_fit == {one.image_sha256 for one in good if not is_to_test(one.image_sha256)}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_resamples")
+def test_a_warm_start_learns_confirmed_good_images_and_is_tested_on_unseen_ones(
+    judged: Judged, fitted: tuple[Detector, Path], draw: Callable[..., Any], tmp_path: Path
+) -> None:
+    from blemish.training.fit import fit
+
+    for seed in range(500, 560):
+        judged.add(png(draw(seed)), rejected=False, is_right=True)
+    bad = [judged.add(png(draw(seed, dot=True)), rejected=True, is_right=True) for seed in range(600, 606)]
+    out = tmp_path / "labelled"
+    counts = write_labelled(judged.history, judged.images, out)
+    newer = fit(out / "train" / "good", continue_from=fitted[1], out=tmp_path / "newer")
+    seen = set(newer.file.seen)
+    assert (
+        len({file_sha256(path) for path in (out / "train" / "good").iterdir()} & seen) == counts.good_to_fit
+    )
+    assert seen & {one.image_sha256 for one in bad} == set()
+    found = evaluate(newer, out / "labels.csv")
+    assert found.seen == 0
+    assert (found.image["all"].good, found.image["all"].defective) == (counts.good_to_test, 6)
+
+
 def test_a_share_of_the_good_ones_stays_unseen_and_always_the_same() -> None:
     names = [f"{number:064x}" for number in range(4000)]
     chosen = [is_to_test(name, 0.25) for name in names]

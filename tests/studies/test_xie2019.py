@@ -243,7 +243,7 @@ def test_patches_with_absent_values_are_left_out(tmp_path: Path) -> None:
 
 
 def test_left_halves_are_the_left_halves(altar: Path, tmp_path: Path) -> None:
-    readers, modalities, _ = xie2019._opened(altar, 32, Observer())
+    readers, modalities, _ = xie2019.opened_scenes(altar, 32, Observer())
     folder = xie2019._left_halves(tmp_path / "left", readers, Observer())
     scenes = find_scenes(folder)
     assert [scene.name for scene in scenes] == [reader.name for reader in readers]

@@ -12,7 +12,16 @@ from PIL import Image
 
 from blemish.data.image import read_image
 from blemish.detectors.ensemble import Ensemble
-from blemish.errors import ImageError, ModelError, RecipeError, Stopped, UsageError
+from blemish.errors import (
+    CalibrationError,
+    FileError,
+    ImageError,
+    ModelError,
+    RecipeError,
+    Stopped,
+    UsageError,
+)
+from blemish.inspection.calibration import calibrate
 from blemish.inspection.detector import Detector, load
 from blemish.storage.model_folder import CHECKPOINT, MODEL_FILE
 from blemish.training.fit import fit
@@ -314,3 +323,44 @@ def test_a_range_makes_12_bits_what_8_bits_are(
         found.inspect(tmp_path / "above.png")
     with pytest.raises(RecipeError, match=r"image\.range 4080 is for images of 16 bits, and these are 8-bit"):
         fit(good, SMALL, settings=[*tiny, "image.range=4080"], false_reject_rate=RATE)
+
+
+def test_without_calibration_images_all_but_the_validation_train(
+    good: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    """As Kumar et al. 2025, whose threshold is the mean of the training scores."""
+    settings = [*tiny, "threshold.rule=train-mean"]
+    usual = fit(good, SMALL, settings=settings)
+    found = fit(good, SMALL, settings=[*settings, "threshold.hold_out=false"], out=tmp_path / "model")
+    count = len(list(good.iterdir()))
+    parts = {part: len(names) for part, names in found.file.split.items()}
+    assert parts["calibration"] == 0
+    assert parts["train"] + parts["validation"] == count
+    assert parts["train"] == len(usual.file.split["train"]) + len(usual.file.split["calibration"])
+    calibration = found.file.calibration
+    assert calibration is not None
+    assert len(calibration.training_scores) == parts["train"]
+    assert found.threshold == pytest.approx(np.mean(calibration.training_scores))
+    assert len(calibration.scores) == parts["validation"]
+    assert "no promise" in found.guarantee
+    with pytest.raises(CalibrationError, match=r"without calibration images \(threshold\.hold_out=false\)"):
+        found.with_false_reject_rate(0.2)
+    again = load(tmp_path / "model")
+    image = next(iter(good.iterdir()))
+    assert again.inspect(image).score == found.inspect(image).score
+    with pytest.raises(RecipeError, match=r"needs threshold\.rule 'train-mean'"):
+        fit(good, SMALL, settings=[*tiny, "threshold.hold_out=false"])
+
+
+def test_images_that_come_later_calibrate_a_model_that_held_out_none(
+    good: Path, tiny: list[str], tmp_path: Path, draw: Draw, save: Save
+) -> None:
+    settings = [*tiny, "threshold.rule=train-mean", "threshold.hold_out=false"]
+    fit(good, SMALL, settings=settings, out=tmp_path / "model")
+    for seed in range(6):
+        save(tmp_path / "new" / f"{seed}.png", draw(1000 + seed))
+    with pytest.raises(FileError, match="holds no image that may calibrate the model"):
+        calibrate(tmp_path / "model", good, out=tmp_path / "same")
+    detector = calibrate(tmp_path / "model", tmp_path / "new", out=tmp_path / "other", false_reject_rate=0.2)
+    assert len(detector.decision.calibration.scores) == 6
+    assert detector.with_false_reject_rate(0.2).decision.promised_rate == 0.2

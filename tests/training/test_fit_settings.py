@@ -87,5 +87,5 @@ def test_without_a_recipe_images_take_blemish(posed: tuple[Detector, Path]) -> N
 def test_without_a_recipe_scenes_take_a_recipe_for_modalities(tmp_path: Path, described: str) -> None:
     (tmp_path / described).write_text("")
     source = tmp_path if described == "modalities.yaml" else tmp_path / described
-    with pytest.raises(RecipeError, match=r"^fp-cae-add: training\.trim 0\.1 is for images"):
+    with pytest.raises(RecipeError, match=r"^other-pixels: training\.trim 0\.1 is for images"):
         fit(source, settings=["training.trim=0.1"])

@@ -281,7 +281,8 @@ def inspect(
 
 @app.command(
     epilog="Examples: `blemish calibrate model paintings/ --out calibrated` · "
-    "`blemish calibrate model more/ --out stricter --false-reject-rate 0.01`"
+    "`blemish calibrate model more/ --out stricter --false-reject-rate 0.01` · "
+    "`blemish calibrate exported good/ --out masked --mask roi.png`"
 )
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
@@ -293,6 +294,7 @@ def calibrate(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the calibrated model.")],
     false_reject_rate: Rate = None,
+    mask: Mask = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -306,6 +308,7 @@ def calibrate(
             images,
             out,
             false_reject_rate=false_reject_rate,
+            mask=mask,
             overwrite=overwrite,
             observer=observer,
         )

@@ -159,6 +159,13 @@ class SceneReader:
             first += modality.channels
         return pixels
 
+    def leaving_out(self, names: Collection[str]) -> SceneReader | None:
+        """The scene without these modalities as well, with the same cache; None where nothing would be left."""
+        without = {*self._without, *names}
+        if without | {*self.missing} >= {one.name for one in self.modalities}:
+            return None
+        return SceneReader(self.scene, without=sorted(without), cache=self._cache)
+
     def check(self) -> None:
         """Raise ImageError for a TIFF that is cut off, as far as that shows without decoding."""
         for windows in self._windows.values():

@@ -20,6 +20,7 @@ from blemish.decision.decision import (
     GroupedImages,
     IndependentImages,
     SceneSquares,
+    ValidationImages,
     check_rate,
 )
 from blemish.decision.drift import Drift, DriftAlarm, find_drift
@@ -58,6 +59,7 @@ __all__ = [
     "PixelResult",
     "Region",
     "SceneSquares",
+    "ValidationImages",
     "accepted_and_rejected",
     "accuracy_at",
     "at_most",

@@ -65,7 +65,22 @@ class SceneSquares(_DecisionRecord):
         return _guide(promise, self.words, "squares", "scene")
 
 
-Unit = Annotated[IndependentImages | GroupedImages | SceneSquares, Field(discriminator="kind")]
+class ValidationImages(_DecisionRecord):
+    """Scores of the images that chose the weights, of a fit that held out none for calibration."""
+
+    kind: Literal["validation images"] = "validation images"
+
+    @property
+    def words(self) -> str:
+        return "images that chose the weights, for want of calibration images"
+
+    def guarantee(self, promise: Guarantee) -> str:
+        return "The scores are of images that chose the weights; they carry no promise."
+
+
+Unit = Annotated[
+    IndependentImages | GroupedImages | SceneSquares | ValidationImages, Field(discriminator="kind")
+]
 """What one calibration score is measured on: ``words`` name several, ``guarantee`` says what a promise means."""
 
 
@@ -123,13 +138,18 @@ class Decision(_DecisionRecord):
         Raises
         ------
         CalibrationError
-            When the calibration scores are too few for the false-reject rate.
+            When the calibration scores are too few for the false-reject rate, or of images that chose the weights.
         """
         if self.rule == "fixed":
             assert self.value is not None
             return self.value
         if self.rule == "train-mean":
             return train_mean_threshold(np.array(self.calibration.training_scores))
+        if isinstance(self.calibration.unit, ValidationImages):
+            raise CalibrationError(
+                "the model was fitted without calibration images (threshold.hold_out=false), so no false-reject rate can be "
+                "promised; run blemish calibrate with new good images, or fit it again"
+            )
         return conformal_threshold(np.array(self.calibration.scores), self.false_reject_rate)
 
     @property

@@ -114,9 +114,8 @@ PLANS = {
 }
 PAINTING = "painting"
 """Family of scenes of several modalities, of which :func:`run_painting_demo` makes the demo."""
-PAINTING_RECIPE = "fp-cae-add"
-# What one core trains in about two minutes.
-PAINTING_SETTINGS = ("training.steps=700", "training.batch=16", "training.validate_every=100")
+PAINTING_RECIPE = "other-pixels"
+PAINTING_SETTINGS = ("training.steps=300", "training.batch=16", "training.validate_every=100")
 
 
 @dataclass(frozen=True)

@@ -6,58 +6,45 @@ as those of an inspection: the score of a calibration square is that of the same
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from blemish.data.datasets import find_images
 from blemish.data.fingerprint import file_sha256
 from blemish.data.image import read_image
 from blemish.data.items import Item
 from blemish.data.open_scenes import open_scenes
-from blemish.data.scene_reader import SceneReader
-from blemish.data.scene_splits import Square, calibration_squares, sides_for
 from blemish.decision import (
     Calibration,
     GroupedImages,
     IndependentImages,
     SceneSquares,
+    ValidationImages,
     check_rate,
-    needed,
     trimmed,
 )
 from blemish.decision.classes import usual_scores
 from blemish.decision.decision import Unit
-from blemish.errors import CalibrationError, FileError, ImageError, Stopped, UsageError
+from blemish.errors import FileError, ImageError, Stopped, UsageError
 from blemish.inspection.detector import Detector, load
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns, Subject
-from blemish.inspection.scene_scorer import SceneScorer, scene_block_side
+from blemish.inspection.square_scores import (
+    CALIBRATING,
+    Scored,
+    choose_squares,
+    least_squares,
+    refuse_too_few,
+    score_squares,
+)
+from blemish.inspection.subset_calibration import calibrate_subsets
 from blemish.observer import Observer
-from blemish.recipes import Recipe
-from blemish.recipes.schema import ThresholdSettings
-from blemish.report.numbers import counted
+from blemish.preprocessing.area_files import read_area
 from blemish.storage.atomic import write_bytes
-from blemish.storage.blocks import Block, block_at
 from blemish.storage.model_folder import refuse_finished_model
 from blemish.storage.run_lock import owned
 
-CALIBRATING = "calibrating; the trained network is in the checkpoint"
 AGAIN = "calibrating; nothing is written"
-
-
-class Scored(NamedTuple):
-    """Scores, and maxima of the anomaly maps."""
-
-    scores: tuple[float, ...]
-    map_maxima: tuple[float, ...]
-    missing: tuple[int, ...] = ()
-    """Numbers of the images that could no longer be read, and have no score."""
-    classes: tuple[tuple[float, ...], ...] = ()
-    """Scores of the classes of regions of each image; empty of a model without."""
 
 
 def score_images(
@@ -108,79 +95,6 @@ def with_usual_scores(file: ModelFile, scored: Scored) -> ModelFile:
     return file.model_copy(update={"preprocessing": preprocessing})
 
 
-def choose_squares(
-    scenes: Sequence[SceneReader],
-    columns: Sequence[slice],
-    recipe: Recipe,
-    *,
-    sides: Sequence[int] | None = None,
-    least: int = 1,
-) -> tuple[int, list[Square]]:
-    """Side of the squares in ``columns`` of each scene to score, and the squares; ``least`` of them where possible."""
-    return calibration_squares(
-        scenes,
-        columns,
-        sides=sides_for(recipe.patch.size) if sides is None else sides,
-        needed=least,
-        block_side=lambda size, side: scene_block_side(size, recipe.patch.stride, side),
-    )
-
-
-def score_squares(
-    detector: Detector,
-    scenes: Sequence[SceneReader],
-    squares: Sequence[Square],
-    observer: Observer,
-    doing: str = CALIBRATING,
-) -> Scored:
-    """Scores and map maxima of ``squares`` of one side, in their order.
-
-    Each is scored with its whole block, as in an inspection: same tiles, same batches, same neighbours, also those
-    beyond the calibration band.
-
-    Raises
-    ------
-    ImageError
-        When a scene cannot be read there.
-    Stopped
-        When the observer asked to stop.
-    """
-    found: dict[tuple[int, int, int], tuple[float, float]] = {}
-
-    def watched(blocks: Iterable[Block]) -> Iterator[Block]:
-        for block in blocks:
-            if observer.should_stop():
-                raise Stopped(f"stopped while {doing}")
-            yield block
-
-    for number, opened in enumerate(scenes):
-        own = [square for square in squares if square.scene == number]
-        if not own:
-            continue
-        side = own[0].rows.stop - own[0].rows.start
-        scorer = SceneScorer(detector, opened, side)
-        places: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        blocks: list[Block] = []
-        for square in own:
-            top, left = square.rows.start, square.columns.start
-            block = block_at((opened.height, opened.width), scorer.block_side, top, left)
-            if (block.row, block.column) not in places:
-                blocks.append(block)
-            places.setdefault((block.row, block.column), []).append((top, left))
-        for maps in scorer.blocks(watched(blocks)):
-            block, scores = maps.block, scorer.scores(maps.anomaly)
-            for top, left in places[block.row, block.column]:
-                row, column = top - block.rows.start, left - block.columns.start
-                score = scores[row // side][column // side]
-                if score is not None:
-                    inside = maps.anomaly[row : row + side, column : column + side]
-                    found[number, top, left] = score, float(np.nanmax(np.maximum(inside, 0)))
-            observer.count(len(found), len(squares))
-    keys = [(square.scene, square.rows.start, square.columns.start) for square in squares]
-    both = [found[key] for key in keys if key in found]
-    return Scored(tuple(score for score, _ in both), tuple(maximum for _, maximum in both))
-
-
 def calibrated(
     file: ModelFile,
     scored: Scored,
@@ -215,37 +129,23 @@ def calibrated(
     return file.model_copy(update={"calibration": calibration})
 
 
+def validated(scored: Scored, training_scores: tuple[float, ...]) -> Calibration:
+    """Calibration of a fit that held out no images for it: by those that chose the weights, without any promise.
+
+    The pixel threshold and the p-values rest on them; the threshold on ``training_scores``.
+    """
+    return Calibration(
+        scores=scored.scores,
+        map_maxima=scored.map_maxima,
+        training_scores=training_scores,
+        unit=ValidationImages(),
+    )
+
+
 def unit_of_images(items: Sequence[Item]) -> Unit:
     """Independent images, or images of fewer groups than there are images."""
     groups = len({item.group_key for item in items})
     return GroupedImages(groups=groups) if groups < len(items) else IndependentImages()
-
-
-def refuse_too_few(source: Path, count: int, side: int, rule: ThresholdSettings) -> None:
-    """Refuse a promise that ``count`` squares cannot carry.
-
-    Raises
-    ------
-    CalibrationError
-        Saying which rate they can promise.
-    """
-    least = least_squares(rule)
-    if count >= least:
-        return
-    have = f"{counted(count, 'square')} of {side} × {side} pixels"
-    if count == 0:
-        raise CalibrationError(f"{source}: the scenes give {have} to calibrate on; add scenes")
-    rate = rule.false_reject_rate
-    raise CalibrationError(
-        f"{source}: the scenes give {have} to calibrate on, which can promise a false-reject rate of "
-        f"{100 / (count + 1):.3g} % at best; {100 * rate:.3g} % needs {needed(rate)}: add scenes, or pass "
-        f"--false-reject-rate {math.ceil(1000 / (count + 1)) / 1000}"
-    )
-
-
-def least_squares(rule: ThresholdSettings) -> int:
-    """Number of squares that the guarantee of ``rule`` needs."""
-    return needed(rule.false_reject_rate) if rule.rule == "conformal" else 1
 
 
 # -- again, without training ---------------------------------------------------------------------------
@@ -257,6 +157,7 @@ def calibrate(
     out: str | Path,
     *,
     false_reject_rate: float | None = None,
+    mask: str | Path | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Detector:
@@ -270,6 +171,8 @@ def calibrate(
     model: folder of the model; also one whose calibration of scenes is of an earlier format.
     source: the good images or scenes that it was fitted on; of images also more.
     false_reject_rate: share of good images that may be rejected, instead of the model's.
+    mask: image or polygons that mark the region of interest of the new model, within that of the old one
+        (:func:`blemish.preprocessing.area_files.read_area`).
     overwrite: replace a model that is already in ``out``.
 
     Raises
@@ -283,7 +186,7 @@ def calibrate(
     """
     with owned(out):
         return _calibrate(
-            Path(model), Path(source), Path(out), false_reject_rate, overwrite, observer or Observer()
+            Path(model), Path(source), Path(out), false_reject_rate, mask, overwrite, observer or Observer()
         )
 
 
@@ -292,6 +195,7 @@ def _calibrate(
     source: Path,
     folder: Path,
     false_reject_rate: float | None,
+    mask: str | Path | None,
     overwrite: bool,
     observer: Observer,
 ) -> Detector:
@@ -303,6 +207,8 @@ def _calibrate(
         rule = detector.rule.model_copy(update={"rule": "conformal", "false_reject_rate": false_reject_rate})
         recipe = detector.recipe.model_copy(update={"threshold": rule})
         detector = detector.with_file(detector.file.model_copy(update={"recipe": recipe}))
+    if mask is not None:
+        detector = detector.with_judged_area(read_area(mask))
     found = calibrated_again(detector, source, observer)
     _ = found.threshold
     sheet = model / SHEET_FILE
@@ -406,7 +312,8 @@ def _calibrate_scenes(detector: Detector, source: Path, observer: Observer) -> M
         _, training = choose_squares(scenes, columns("train"), recipe, sides=(side,))
         observer.stage(f"Scoring {len(training)} training squares, whose mean is the threshold")
         training_scores = score_squares(detector, scenes, training, observer, AGAIN).scores
-    return calibrated(file, scored, training_scores, lambda stay: SceneSquares(side=side))
+    done = calibrated(file, scored, training_scores, lambda stay: SceneSquares(side=side))
+    return calibrate_subsets(detector.with_file(done), scenes, squares, observer, AGAIN)
 
 
 _CALIBRATE: Mapping[Subject, Callable[[Detector, Path, Observer], ModelFile]] = {

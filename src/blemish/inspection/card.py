@@ -5,6 +5,7 @@ from __future__ import annotations
 from blemish.decision.classes import class_threshold
 from blemish.inspection.document import SHEET_FILE, ModelFile, SceneColumns
 from blemish.report.numbers import counted
+from blemish.storage.training_record import Training
 
 
 def model_card(file: ModelFile, *, has_sheet: bool = False, sees_areas: bool = False) -> str:
@@ -34,6 +35,7 @@ def model_card(file: ModelFile, *, has_sheet: bool = False, sees_areas: bool = F
             for one in reversed(file.lineage)
         )
         + "".join(f"{note}\n\n" for note in training.notes)
+        + _figures(training)
         + (
             f"![Good training patches, the same with synthetic anomalies, and the masks to be found]({SHEET_FILE})"
             "\n\nTrained to find synthetic anomalies: above good patches, below them the same ones with synthetic "
@@ -42,6 +44,26 @@ def model_card(file: ModelFile, *, has_sheet: bool = False, sees_areas: bool = F
             else ""
         )
         + f"| step | training loss | held-out loss |\n|---:|---:|---:|\n{curve}\n"
+    )
+
+
+def _figures(training: Training) -> str:
+    """Table of the modalities beside the two baselines, for a model of scenes."""
+    if not training.modalities:
+        return ""
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    rows = "".join(
+        f"| {one.name} | {cell(one.similarity)} | {cell(one.from_others)} | {cell(one.linear)} | {cell(one.constant)} |\n"
+        for one in training.modalities
+    )
+    return (
+        "SSIM of each modality on held-out patches: of its reconstruction, of its prediction from the others, and of two "
+        "baselines, linear regression on the pixels of the others and the mean of each patch.\n\n"
+        "| modality | reconstruction | from the others | linear regression | constant |\n|---|---:|---:|---:|---:|\n"
+        f"{rows}\n"
     )
 
 

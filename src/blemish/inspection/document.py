@@ -53,6 +53,16 @@ class Ancestor(BaseModel):
     """Number of images that it was trained on."""
 
 
+class CalibrationWithout(BaseModel):
+    """Calibration of scenes that lack some modalities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    names: tuple[str, ...]
+    """The modalities that are missing."""
+    calibration: Calibration
+
+
 class ModelFile(Document):
     """``model.json`` of a detector."""
 
@@ -72,14 +82,16 @@ class ModelFile(Document):
     """SHA-256 of those of them that a list gave a group, and that group."""
     lineage: tuple[Ancestor, ...] = ()
     """The models that this one goes on from, the first one first; ``recipe`` has the length of its training."""
+    without: tuple[CalibrationWithout, ...] = ()
+    """For scenes that lack modalities."""
     export: Export | None = None
     """Parts of a model that was exported to another runtime; None of one in torch."""
 
     @model_serializer(mode="wrap")
     def _without_export(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A model in torch stays readable for versions that know no export.
+        # A model in torch stays readable for versions that know no export, one of images for those without subsets.
         data: dict[str, object] = serialise(self)
-        return {key: value for key, value in data.items() if key != "export" or value is not None}
+        return {key: value for key, value in data.items() if key not in {"export", "without"} or value}
 
     @classmethod
     def upgraded(cls, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from blemish.decision import Region, benjamini_hochberg, find_regions
 from blemish.decision.regions import EIGHT_CONNECTED
 from blemish.inspection.detector import Detector
 from blemish.inspection.scene_records import InspectedBlock, ModalityRecord, SceneRecord, ScoredSquare, Sum
+from blemish.inspection.subset_calibration import decision_without
 from blemish.storage.tiled_array import TiledFile
 
 MOST_REGIONS, MOST_STRONGEST = 100, 20
@@ -30,7 +31,9 @@ def decide_scene(
     hidden: names of modalities that the model was not shown.
     file: maps and block records of the scene.
     """
-    decision, records = detector.decision, file.records
+    lacking = {*opened.missing, *(name for name in hidden if name not in opened.missing)}
+    subset = decision_without(detector, lacking)
+    decision, records = subset.decision, file.records
     squares = [
         (score, *_square_at(file, record, row, column))
         for record in records
@@ -63,8 +66,8 @@ def decide_scene(
         above=above,
         called=called,
         strongest=tuple(strongest),
-        modalities=_modalities(opened, hidden, records),
-        notices=opened.notices,
+        modalities=_modalities(detector, opened, hidden, records),
+        notices=(*opened.notices, *subset.notices),
     )
 
 
@@ -111,7 +114,7 @@ def _regions(file: TiledFile[InspectedBlock], pixel_threshold: float) -> tuple[R
 
 
 def _modalities(
-    opened: SceneReader, hidden: Sequence[str], records: Sequence[InspectedBlock]
+    detector: Detector, opened: SceneReader, hidden: Sequence[str], records: Sequence[InspectedBlock]
 ) -> tuple[ModalityRecord, ...]:
     def similarity(sums: Iterator[Sum]) -> float | None:
         totals, pixels = zip(*sums, strict=True)
@@ -122,8 +125,16 @@ def _modalities(
             return "missing"
         return "hidden" if name in hidden else "present"
 
+    training, residual = detector.file.training, detector.recipe.residual
+    figures = {one.name: one for one in training.modalities}
+    measure = "similarity" if residual is not None and residual.name == "modal-difference" else "SSIM"
+
     return tuple(
         ModalityRecord(
+            measure=measure,
+            linear=figures[one.name].linear if one.name in figures else None,
+            constant=figures[one.name].constant if one.name in figures else None,
+            is_learned=one.name not in training.not_learned,
             name=one.name,
             state=state(one.name),
             similarity=similarity(record.own[index] for record in records),

@@ -180,7 +180,7 @@ def _overview(found: FinishedScene, pixel_threshold: float) -> Gallery:
     note = f"{width} × {height} pixels. " + " ".join(
         f"{line}." for line in (*record.notices, *_unseen(record))
     )
-    measure = "1 − SSIM, mean over the modalities: values above the pixel threshold are bright"
+    measure = f"1 − {_measure(record)}, mean over the modalities: values above the pixel threshold are bright"
     return Gallery(
         record.path,
         _overview_rows(found, pixel_threshold),
@@ -196,7 +196,14 @@ def _unseen(record: SceneRecord) -> Iterator[str]:
         if one.state == "missing":
             yield f"{one.name} is missing: reconstructed from the others, without an image to compare with"
         elif one.state == "hidden":
-            yield (f"{one.name} was hidden: reconstructed from the others, SSIM {_number(one.from_others)}")
+            yield (
+                f"{one.name} was hidden: reconstructed from the others, {one.measure} {_number(one.from_others)}"
+            )
+        if not one.is_learned:
+            yield (
+                f"{one.name} was not learned: its reconstruction is as good as a constant, so that it is left out of "
+                "score and maps"
+            )
 
 
 def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[ImageRow]:
@@ -230,21 +237,28 @@ def _overview_rows(found: FinishedScene, pixel_threshold: float) -> Iterator[Ima
         (),
         [
             Shown(
-                f"{modality.name}, SSIM {_number(modality.similarity or modality.from_others)}",
+                f"{modality.name}, {modality.measure} {_number(modality.similarity or modality.from_others)}",
                 displayable(_filled(pixels)),
             )
             for modality, pixels in found.planes("overview_reconstruction")
         ],
     )
     yield from _modal_row(
-        found, "own", "residual of each modality", "1 − SSIM of each reconstruction from all modalities."
+        found,
+        "own",
+        "residual of each modality",
+        f"1 − {_measure(record)} of each reconstruction from all modalities.",
     )
     yield from _modal_row(
         found,
         "cross",
         "cross-modal residual of each modality",
-        "1 − SSIM of each modality's reconstruction from the others alone.",
+        f"1 − {_measure(record)} of each modality's reconstruction from the others alone.",
     )
+
+
+def _measure(record: SceneRecord) -> str:
+    return record.modalities[0].measure if record.modalities else "SSIM"
 
 
 def _colourless(scene: Scene) -> str:
@@ -274,12 +288,22 @@ def _modal_row(found: FinishedScene, kind: str, name: str, what: str) -> Iterato
 
 
 def _similarities(record: SceneRecord) -> TableSection:
-    rows = [[one.name, one.state, one.similarity, one.from_others] for one in record.modalities]
+    measure = _measure(record)
+    rows = [
+        [one.name, one.state, one.similarity, one.from_others, one.linear, one.constant]
+        for one in record.modalities
+    ]
     note = (
-        "Mean SSIM of the reconstruction; from the others: with that modality hidden from the network. A low value "
-        "means that the modality shows structure that the others do not predict."
+        f"Mean {measure} of the reconstruction; from the others: with that modality hidden from the network. A low value "
+        "means that the modality shows something that the others do not predict. The last two columns are the SSIM of "
+        "baselines on the held-out patches of the fit: linear regression on the pixels of the others, and a constant."
+        + (
+            " Similarity is 1 − the residual, which compares grey level and structure."
+            if measure == "similarity"
+            else ""
+        )
     )
-    columns = ["modality", "state", "SSIM", "SSIM from the others"]
+    columns = ["modality", "state", measure, f"{measure} from the others", "linear regression", "constant"]
     return TableSection(f"{record.path}: reconstruction of each modality", columns, rows, note)
 
 

@@ -31,9 +31,17 @@ class ModalityRecord(BaseModel):
     name: str
     state: Literal["present", "missing", "hidden"]
     similarity: FiniteFloat | None
-    """Mean SSIM of its reconstruction from all modalities that the model was shown; None where it was not."""
+    """1 − mean residual of its reconstruction from all modalities that the model was shown; None where it was not."""
     from_others: FiniteFloat | None
-    """Mean SSIM of its reconstruction from the other modalities alone; None where there is none."""
+    """The same of its reconstruction from the other modalities alone; None where there is none."""
+    measure: str = "SSIM"
+    """Name of these two figures."""
+    linear: FiniteFloat | None = None
+    """SSIM of linear regression on the pixels of the others, on the held-out patches of the fit."""
+    constant: FiniteFloat | None = None
+    """SSIM of the mean of each patch, on the same."""
+    is_learned: bool = True
+    """False of a modality that is left out of score and maps, because the model reconstructs a constant."""
 
 
 class SceneRecord(Inspection):

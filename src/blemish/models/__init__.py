@@ -8,6 +8,8 @@ from blemish.models import bottlenecks as bottlenecks
 from blemish.models import contractive_loss as contractive_loss
 from blemish.models import corruptions as corruptions
 from blemish.models import kumar as kumar
+from blemish.models import modal_difference as modal_difference
+from blemish.models import other_pixels as other_pixels
 from blemish.models import pretrained_encoders as pretrained_encoders
 from blemish.models import segmentation as segmentation
 from blemish.models import synthetic_anomalies as synthetic_anomalies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -158,16 +158,28 @@ class ModalSSIM(ResidualRule):
     takes_absent = True
     for_modalities = True
 
+    counted: Tensor
+    """(M,), 0 for modalities that are left out of score and maps."""
+
     def __init__(self, *, modalities: Sequence[Modality], data_range: float, window: WindowSize = 11) -> None:
         super().__init__()
         make_settings(data_range, window=window)
         self.modalities, self.data_range, self.window = tuple(modalities), data_range, window
+        self.register_buffer("counted", torch.ones(len(self.modalities)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # Models of earlier versions count all modalities, and have no tensor that says so.
+        state_dict.setdefault(f"{prefix}counted", torch.ones(len(self.modalities)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
         y = model(x).reconstruction.float()
         each = self.each(x, y)
         count = (~each.isnan()).sum(1, keepdim=True)
         return Residual(each.nansum(1, keepdim=True) / count.clamp_min(1), y)
+
+    def prepare(self, model: Autoencoder) -> None:
+        """Take what the comparison needs to know of the model; SSIM needs nothing."""
 
     def each(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the map of each modality: (N, C, H, W) to (N, M, H, W), at least 0, and NaN where it is absent."""
@@ -181,7 +193,7 @@ class ModalSSIM(ResidualRule):
             similar = ssim_map(*pair, data_range=self.data_range, window=self.window)
             distance = (1 - similar).mean(1, keepdim=True).clamp_min(0)
             maps.append(distance.masked_fill(absent, torch.nan))
-        return torch.cat(maps, 1)
+        return torch.cat(maps, 1).masked_fill(self.counted[:, None, None] == 0, torch.nan)
 
 
 class ModalResiduals(NamedTuple):
@@ -218,6 +230,7 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
         raise UsageError(
             "residuals of single modalities need a model with residual 'modal-ssim', such as fp-cae-add"
         )
+    measure.prepare(model)
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
     present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
     alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
@@ -230,6 +243,9 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
     """Reconstruct images (N, C, H, W) from all present modalities, and each modality from the others alone."""
     encoder, decoder = model.encoder, model.decoder
+    if getattr(encoder, "predicts_from_others", False):
+        predicted = model(x).reconstruction.float()
+        return predicted, predicted.clone()
     between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
     if (
         isinstance(encoder, SeparatedEncoder)

@@ -154,6 +154,9 @@ class ThresholdSettings(RecipeSettings):
     rule: Literal["conformal", "train-mean", "fixed"] = "conformal"
     false_reject_rate: float = Field(0.05, gt=0, lt=1)
     value: float | None = Field(None, description="the threshold itself, with rule 'fixed'")
+    hold_out: bool = Field(
+        True, description="keep good images for calibration; false trains on them too, with rule 'train-mean'"
+    )
     trim: Annotated[Trim, BeforeValidator(_share)] = Field(
         0.0, description="share of the largest calibration scores that is taken for defective, or auto"
     )
@@ -289,6 +292,11 @@ class Recipe(RecipeSettings):
         """Refuse parts that do not belong together; whether there is an autoencoder."""
         if self.threshold.rule == "fixed" and self.threshold.value is None:
             raise ValueError("threshold.rule 'fixed' needs threshold.value, the threshold itself")
+        if not self.threshold.hold_out and (self.threshold.rule != "train-mean" or self.threshold.trim):
+            raise ValueError(
+                "threshold.hold_out false needs threshold.rule 'train-mean' and no threshold.trim, because nothing is left to "
+                "calibrate on; leave it out"
+            )
         needed = {
             "encoder": self.encoder,
             "decoder": self.decoder,

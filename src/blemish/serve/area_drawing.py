@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blemish.errors import FileError, ServeError, UsageError
 from blemish.limits import MAX_IMAGE_SIDE, MAX_PIXELS
@@ -17,7 +18,8 @@ from blemish.storage.leftovers import temporary_folder
 
 MOST_POLYGONS, MOST_CORNERS = 1000, 10_000
 
-Corner = tuple[FiniteFloat, FiniteFloat]
+Place = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Corner = tuple[Place, Place]
 Polygon = list[Corner]
 
 

@@ -22,6 +22,7 @@ from blemish.report import overlay
 from blemish.serve.contracts import Frame, StoredDecision
 from blemish.serve.decode import decode
 from blemish.serve.history import KeptImages
+from blemish.serve.history.kept_images import QUICK
 from blemish.serve.recent_images import RecentImages
 from blemish.storage.leftovers import temporary_folder
 
@@ -88,7 +89,7 @@ class DecisionImages:
         with temporary_folder() as folder:
             path = folder / "map.png"
             scale = FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0
-            write_map(path, found.map, full_scale=scale)
+            write_map(path, found.map, full_scale=scale, effort=QUICK)
             return path.read_bytes()
 
     def overlay(self, decision: StoredDecision) -> bytes | None:

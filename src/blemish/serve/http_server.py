@@ -218,7 +218,7 @@ def run(server: Server, started_at: Callable[[list[str]], None] | None = None) -
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(limits.stop_seconds),
+        timeout_graceful_shutdown=max(1, int(limits.stop_seconds)),
         h11_max_incomplete_event_size=HEADER_BYTES,
     )
     with opened:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from blemish.errors import BlemishError, ImageError, ServeError, printable
@@ -72,6 +72,14 @@ class _Job:
     model: ServedModel
     future: Future[Outcome]
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.future.add_done_callback(self._forget)
+
+    def _forget(self, future: Future[Outcome]) -> None:
+        # A place in the queue is small, an image is not: clients that send and hang up would fill the memory.
+        if future.cancelled():
+            self.frame = replace(self.frame, image=b"")
 
 
 @dataclass
@@ -287,7 +295,8 @@ class Service:
         kind = "rejected" if decision.is_anomalous else "accepted"
         self.metrics.decisions.labels(decision.model, decision.source, kind).inc()
         self.metrics.decision_seconds.labels(decision.model).observe(time.monotonic() - one.job.begun)
-        self.live.publish("decision", decision.model_dump(mode="json"), decision.id)
+        if len(self.live):
+            self.live.publish("decision", decision.model_dump(mode="json"), decision.id)
         if self.drift.update(decision, one.detector):
             LOGGER.warning("images drift from the calibration", extra={"fields": {"model": decision.model}})
             self.live.publish("drift", {"model": decision.model, **self.drift.state(decision.model)})

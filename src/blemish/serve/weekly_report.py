@@ -23,11 +23,12 @@ from PIL import Image
 
 from blemish import __version__
 from blemish.data.image import levels, read_image
+from blemish.data.labels import GOOD
 from blemish.errors import BlemishError, UsageError
 from blemish.serve.contracts import StoredDecision, utc_now
 from blemish.serve.history import History, KeptImages
 from blemish.serve.report_texts import ReportTexts
-from blemish.serve.verdicts import label_of
+from blemish.serve.verdicts import DEFECTIVE, label_of
 from blemish.serve.weekly_figures import Calibrations, ThresholdWeek, WeekFigures, week_figures
 from blemish.storage.atomic import write_bytes
 
@@ -173,10 +174,11 @@ class WeeklyReport:
 
     def _overturned(self, decision: StoredDecision, source: Callable[[int], str]) -> dict[str, Any]:
         width, height = _small(decision.size)
+        label = label_of(decision)
         return {
             "decision": decision,
             "kind": "false" if decision.is_anomalous else "missed",
-            "label": label_of(decision),
+            "label": None if label in (GOOD, DEFECTIVE) else label,
             "time": self._local(decision.time),
             "image": source(decision.id) if decision.id in self.images else None,
             "width": width,

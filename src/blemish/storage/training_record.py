@@ -108,6 +108,20 @@ class TrainingLook(_TrainingFact):
         )
 
 
+class ModalityFigures(_TrainingFact):
+    """Mean SSIM of one modality on held-out patches, beside two baselines; None where it cannot be compared."""
+
+    name: str
+    similarity: float | None
+    """Of its reconstruction."""
+    constant: float | None
+    """Of the mean of each patch."""
+    from_others: float | None
+    """Of its prediction from the other modalities."""
+    linear: float | None
+    """Of linear regression on the pixels of the other modalities."""
+
+
 class Training(_TrainingFact):
     """Record of a training: its length, history and machine."""
 
@@ -122,6 +136,10 @@ class Training(_TrainingFact):
     """Seconds that were set instead of steps."""
     left_out: tuple[str, ...] = ()
     """Training images that the second half went without (``training.trim``)."""
+    modalities: tuple[ModalityFigures, ...] = ()
+    """Of a model of scenes, each modality on the held-out patches."""
+    not_learned: tuple[str, ...] = ()
+    """Modalities that are left out of score and maps, because their reconstruction is no better than a constant."""
     notes: tuple[str, ...] = ()
     """Facts about these images and this method that a user should know, a sentence each."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from blemish.detectors.ensemble import for_inspection
 from blemish.errors import CalibrationError
-from blemish.inspection.calibration import calibrated, with_usual_scores
+from blemish.inspection.calibration import calibrated, validated, with_usual_scores
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import ModelFile
 from blemish.training.fit_run import FitRun
+from blemish.training.scene_source import SceneSource
 
 
 def calibrate(run: FitRun, file: ModelFile) -> Detector:
@@ -33,12 +34,17 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
         observer.stage(f"Measuring the usual scores of {len(area.classes)} classes of regions")
         file = with_usual_scores(file, source.scores(detector, "validation", observer))
         detector = detector.with_file(file)
-    observer.stage(f"Calibrating the decision on {source.describe('calibration')}")
-    scored = source.scores(detector, "calibration", observer)
+    holds_out = run.recipe.threshold.hold_out
+    part = "calibration" if holds_out else "validation"
+    observer.stage(f"Calibrating the decision on {source.describe(part)}")
+    scored = source.scores(detector, part, observer)
     training_scores: tuple[float, ...] = ()
     if run.recipe.threshold.rule == "train-mean":
         observer.stage(f"Scoring {source.describe('train')}, whose mean is the threshold")
         training_scores = source.scores(detector, "train", observer).scores
+    if not holds_out:
+        file = file.model_copy(update={"calibration": validated(scored, training_scores)})
+        return detector.with_file(file)
     found = detector.with_file(calibrated(file, scored, training_scores, source.unit))
     try:
         _ = found.threshold
@@ -48,4 +54,6 @@ def calibrate(run: FitRun, file: ModelFile) -> Detector:
         raise CalibrationError(
             f"{error}; or bring back the images named above, and go on with --resume"
         ) from None
+    if isinstance(source, SceneSource):
+        found = found.with_file(source.calibrated_without(found, observer))
     return found

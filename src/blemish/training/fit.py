@@ -29,6 +29,7 @@ from blemish.training.defects import read_defects
 from blemish.training.device import choose_machine
 from blemish.training.fit_run import FitRun
 from blemish.training.fit_settings import all_settings, choose_recipe
+from blemish.training.modality_figures import modality_notes
 from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
 from blemish.training.runs import claim_folder, finish, output_folder
@@ -188,6 +189,7 @@ def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
     notes = (
         *trimming_notes(run.training, recipe),
         *record.notes,
+        *modality_notes(run.training.modalities),
         *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
         *(
             note

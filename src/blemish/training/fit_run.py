@@ -17,13 +17,16 @@ from blemish.errors import Stopped
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import FORMAT, ModelFile, versions
 from blemish.models import Autoencoder
+from blemish.models.modal_similarity import ModalSSIM
 from blemish.observer import Observer
 from blemish.recipes import Recipe
 from blemish.storage.training_record import Machine, Training
 from blemish.training.contracts import Trimming
 from blemish.training.image_source import ImageSource
+from blemish.training.modality_figures import compare_modalities, draw_patches, leave_out
 from blemish.training.notes import worst_in_words
 from blemish.training.runs import train_for
+from blemish.training.scene_source import SceneSource
 from blemish.training.sources import FitSource
 from blemish.training.warm_start import WarmStart
 
@@ -127,7 +130,21 @@ class FitRun:
             warm_start_sha256=self.start.weights_sha256 if self.start else None,
             network=name,
         )
-        self.trainings[name] = training.model_copy(update={"budget": recipe.training.budget})
+        training = training.model_copy(update={"budget": recipe.training.budget})
+        self.trainings[name] = self._compared(autoencoder, training, recipe)
+
+    def _compared(self, autoencoder: Autoencoder, training: Training, recipe: Recipe) -> Training:
+        """The record with the figures of each modality; those that were not learned no longer count in the model."""
+        if not isinstance(self.source, SceneSource) or not isinstance(autoencoder.measure, ModalSSIM):
+            return training
+        held_out, drawn = (
+            draw_patches(self.source.patches(part), recipe) for part in ("validation", "train")
+        )
+        figures = compare_modalities(autoencoder, held_out, drawn)
+        leave_out(autoencoder, figures)
+        counted = autoencoder.measure.counted.tolist()
+        left_out = tuple(one.name for one, counts in zip(figures, counted, strict=True) if not counts)
+        return training.model_copy(update={"modalities": figures, "not_learned": left_out})
 
     def _within_budget(self, recipe: Recipe) -> Recipe:
         """``recipe`` with what its budget leaves to the training of the network.

@@ -14,7 +14,7 @@ from blemish.training.sources import describes_scenes
 from blemish.training.warm_start import WarmStart
 
 DEFAULT_RECIPE = "blemish"
-DEFAULT_FOR_SCENES = "fp-cae-add"
+DEFAULT_FOR_SCENES = "other-pixels"
 
 
 def all_settings(

@@ -14,9 +14,10 @@ from blemish.decision.decision import Unit
 from blemish.detectors.contracts import GoodImages
 from blemish.detectors.factory import least_side
 from blemish.errors import RecipeError, Stopped
-from blemish.inspection.calibration import Scored, score_images, unit_of_images
+from blemish.inspection.calibration import score_images, unit_of_images
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
+from blemish.inspection.square_scores import Scored
 from blemish.observer import Observer
 from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.pose import find_pose, plan_crop
@@ -191,7 +192,7 @@ class ImageSource:
         )
 
     def describe(self, part: str) -> str:
-        which = {"calibration": "held-out good", "train": "training"}[part]
+        which = {"calibration": "held-out good", "validation": "validation", "train": "training"}[part]
         return f"{len(self._parts[part])} {which} images"
 
     def patches(self, part: str) -> PreprocessedImages:

@@ -27,6 +27,8 @@ def split_images(usable: dict[str, Item], recipe: Recipe) -> dict[str, tuple[str
     rule = recipe.threshold
     least = images_to_hold_out(rule)
     _, validation, calibration = plan_split(len(usable), needed=least)
+    if not rule.hold_out:
+        calibration = 0
     if rule.rule == "conformal" and calibration < least:
         most = len(usable) // 2  # plan_split holds out no more than half
         raise CalibrationError(
@@ -86,6 +88,7 @@ def split_continued(
     least = images_to_hold_out(rule)
     if len(new) >= 3:
         _, validation, calibration = plan_split(len(new), needed=max(1, least - len(parts["calibration"])))
+        calibration = calibration if rule.hold_out else 0
         drawn = split_good(
             new, seed=recipe.training.seed, validation=validation, calibration=calibration, groups=keys
         )
@@ -94,7 +97,7 @@ def split_continued(
     else:
         parts["train"] += new
     count = len(parts["calibration"])
-    if not parts["validation"] or not count:
+    if not parts["validation"] or not (count or not rule.hold_out):
         raise UsageError(
             f"{source}: {counted(len(new), 'new image')} cannot train, validate and calibrate; give at "
             "least 3, or a folder that holds the earlier ones too"

@@ -14,15 +14,16 @@ from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import needs_whole_images
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import RecipeError, UsageError
-from blemish.inspection.calibration import (
+from blemish.inspection.detector import Detector
+from blemish.inspection.document import ModelFile, SceneColumns, Split
+from blemish.inspection.square_scores import (
     Scored,
     choose_squares,
     least_squares,
     refuse_too_few,
     score_squares,
 )
-from blemish.inspection.detector import Detector
-from blemish.inspection.document import SceneColumns, Split
+from blemish.inspection.subset_calibration import calibrate_subsets
 from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import Recipe
@@ -72,6 +73,10 @@ class SceneSource:
             for part, columns in self._columns.items()
         }
         rule = recipe.threshold
+        if not rule.hold_out:
+            raise RecipeError(
+                f"{recipe.name}: threshold.hold_out false is for single images, and {path} holds scenes; leave it out"
+            )
         self._side, found = choose_squares(
             self._scenes, self._columns["calibration"], recipe, least=least_squares(rule)
         )
@@ -103,6 +108,10 @@ class SceneSource:
 
     def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
         return score_squares(detector, self._scenes, self._squares[part], observer)
+
+    def calibrated_without(self, detector: Detector, observer: Observer) -> ModelFile:
+        """The document of a calibrated detector with its calibrations for scenes that lack modalities."""
+        return calibrate_subsets(detector, self._scenes, self._squares["calibration"], observer)
 
     def unit(self, numbers: Sequence[int]) -> Unit:
         return SceneSquares(side=self._side)

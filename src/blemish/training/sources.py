@@ -14,9 +14,9 @@ from blemish.decision.decision import Unit
 from blemish.detectors.contracts import GoodImages
 from blemish.detectors.factory import is_for_modalities
 from blemish.errors import UsageError
-from blemish.inspection.calibration import Scored
 from blemish.inspection.detector import Detector
 from blemish.inspection.document import Split
+from blemish.inspection.square_scores import Scored
 from blemish.observer import Observer
 from blemish.preprocessing.judged_area import JudgedArea
 from blemish.preprocessing.transform import Preprocessing

@@ -167,6 +167,20 @@ def test_forms_that_hold_no_file_are_refused(
 
 
 @pytest.mark.parametrize(
+    "kind", [None, "image/png", "application/x-www-form-urlencoded", "text/plain", "nonsense"]
+)
+def test_a_raw_body_is_an_image_by_its_content_whatever_it_is_called(
+    served: Served, draw: Draw, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}  # the form of text is that of curl --data-binary
+    answer = served.client.post(
+        "/api/inspect", content=png(draw(1)), headers=headers, params={"name": "a.png"}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["results"][0]["record"]["name"] == "a.png"
+
+
+@pytest.mark.parametrize(
     ("name", "shown"),
     [
         ("../../../etc/passwd", "passwd"),

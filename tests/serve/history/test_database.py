@@ -249,6 +249,30 @@ def test_other_databases_are_refused(where: str, problem: str) -> None:
         History.open(where)
 
 
+def test_a_closed_history_is_not_written_behind_the_back_of_the_next_server(tmp_path: Path) -> None:
+    history = History.open(tmp_path)
+    history.close()
+    with History.open(tmp_path) as other:
+        for use in (lambda: history.add([decision(1)]), history.page):
+            with pytest.raises(HistoryError, match="the history is closed; open it again"):
+                use()
+        assert other.count() == 0
+
+
+def test_many_readers_at_once_are_served_or_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "blemish.serve.history.database._POOL", {"pool_size": 1, "max_overflow": 2, "pool_timeout": 0.1}
+    )
+    with History.open(tmp_path) as history:
+        history.add([decision(1)])  # the writer keeps one
+        with history.database.reading() as first, history.database.reading() as second:
+            for connection in (first, second):
+                assert connection.execute(text("SELECT count(*) FROM decisions")).scalar() == 1
+            with pytest.raises(HistoryError, match="readers are at work already; try again"):
+                history.count()
+        assert history.count() == 1
+
+
 def test_a_write_beside_another_program_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blemish.serve.history.database.SECONDS_BUSY", 0.2)
     with History.open(tmp_path) as history, closing(sqlite3.connect(tmp_path / "history.sqlite3")) as other:

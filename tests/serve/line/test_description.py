@@ -141,6 +141,18 @@ def test_sinks_take_all_sources_or_those_that_they_name() -> None:
             {"sinks": [{"name": "m", "type": "mqtt", "host": "h", "topic": "a/{part}"}]},
             "x: 'sinks[0].topic' has the field {part}; there are decision, id, model, name, source",
         ),
+        (
+            {"sinks": [{"name": "m", "type": "mqtt", "host": "no host"}]},
+            "x: 'sinks[0].host' is no name or address of a machine; write one such as broker.local or 192.168.0.10",
+        ),
+        (
+            webhook(url=f"http://{'a' * 64}/"),
+            "x: 'sinks[0].url' is no name or address of a machine; write one such as broker.local or 192.168.0.10",
+        ),
+        (
+            {"sources": [{"name": "a", "type": "folder", "path": "parts\0"}]},
+            "x: 'sources[0].path' has a line break or another control character; leave it out",
+        ),
         ([1], "x: it is not written as keys and values; write it as in examples/line.yaml"),
         ({"sources": 1}, "x: 'sources' is not written as keys and values; write it as in examples/line.yaml"),
     ],

@@ -150,7 +150,7 @@ def test_a_camera_gives_one_decision_for_each_trigger_and_comes_back(serve: Serv
         "name": "belt",
         "type": "stream",
         "url": f"{camera.url}/stream",
-        "trigger": "http",
+        "trigger": {"type": "http", "timeout": "1s"},
         "silence": 1,
         "colour": "grey",
     }
@@ -163,7 +163,7 @@ def test_a_camera_gives_one_decision_for_each_trigger_and_comes_back(serve: Serv
         until(lambda: not served.client.get("/api/line").json()["sources"][0]["is_ready"])
         lost = served.client.post("/api/line/trigger", params={"source": "belt"})
         assert lost.status_code == 504
-        assert "gave no image within 5 s" in lost.json()["error"]
+        assert "gave no image within 1 s" in lost.json()["error"]
         camera.start()
         until(lambda: served.client.get("/api/line").json()["sources"][0]["is_ready"])
         assert served.client.post("/api/line/trigger").status_code == 200

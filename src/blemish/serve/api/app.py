@@ -20,6 +20,7 @@ from blemish.serve.api import (
     models,
     page,
     page_views,
+    report,
 )
 from blemish.serve.api.access import Access, AccessControl
 from blemish.serve.api.bodies import BodyLimits, HeldBytes
@@ -33,6 +34,7 @@ ROUTERS = (
     decisions.router,
     images.router,
     export.router,
+    report.router,
     models.router,
     model_routes.router,
     mask_routes.router,

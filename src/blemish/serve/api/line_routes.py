@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from blemish.errors import BlemishError, ServeError
@@ -16,6 +16,8 @@ from blemish.serve.line.triggers import TriggerError
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["line"], responses=answers(401))
+
+SinkName = Annotated[str, Path(max_length=100)]
 
 LONGEST_TRIGGER = 300.0
 """Seconds that an answer to a trigger may take, beyond the timeout of the source itself."""
@@ -150,7 +152,7 @@ async def trigger(
 
 
 @router.post("/api/line/outbox/{sink}/skip", responses=answers(403, 404))
-def skip(request: Request, sink: str) -> Skipped:
+def skip(request: Request, sink: SinkName) -> Skipped:
     """Give up the first decision that a sink owes, where its receiver never takes it and so holds up the others."""
     try:
         return Skipped(decision=_server(request).line.skip(sink))
@@ -159,15 +161,14 @@ def skip(request: Request, sink: str) -> Skipped:
 
 
 @router.delete("/api/line/outbox/{sink}", responses=answers(403, 404, 409))
-def forget(request: Request, sink: str) -> Forgotten:
+def forget(request: Request, sink: SinkName) -> Forgotten:
     """Remove what a sink that is no longer on the line still owes."""
     server = _server(request)
     if any(one.name == sink for one in server.line.description.sinks):
         raise Refusal(409, f"the sink '{sink}' is on the line", "remove it there first")
-    removed = server.history.forget_sink(sink)
-    if not removed:
+    if all(one.sink != sink for one in server.history.owed()):
         raise Refusal(404, f"the outbox holds nothing of a sink '{sink}'", "see GET /api/line")
-    return Forgotten(removed=removed)
+    return Forgotten(removed=server.history.forget_sink(sink))
 
 
 def _state(server: Server) -> LineState:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from blemish.serve.api.problems import answers
 from blemish.serve.server import Server
@@ -39,7 +40,8 @@ async def _events(server: Server, last: int | None) -> AsyncIterator[str]:
         yield "retry: 2000\n\n"
         if last is not None:
             # A page that was away reads from the history what it missed, the newest ones at least.
-            missed = [one for one in server.history.page(limit=MOST_MISSED) if one.id > last]
+            newest = await run_in_threadpool(server.history.page, limit=MOST_MISSED)
+            missed = [one for one in newest if one.id > last]
             for one in reversed(missed):
                 yield _line("decision", one.model_dump_json(), one.id)
             last = missed[0].id if missed else last

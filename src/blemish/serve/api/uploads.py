@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from blemish.data.opening import image_format
 from blemish.errors import printable
 from blemish.serve.api.problems import Refusal
 from blemish.serve.service import NAME_CHARACTERS
@@ -66,15 +67,16 @@ async def read_uploads(request: Request, limits: RequestLimits, name: str | None
     kind, _ = parse_options_header(request.headers.get("content-type", ""))
     if kind == b"multipart/form-data":
         return await _files(request, limits)
-    if kind == b"application/x-www-form-urlencoded":
+    content = await request.body()
+    if not content:
+        raise Refusal(400, "the body is empty", "send the content of an image file, or a form with images")
+    # curl --data-binary says that what it sends is a form of text.
+    if kind == b"application/x-www-form-urlencoded" and image_format(content[:64]) is None:
         raise Refusal(
             415,
             "the form cannot hold files",
             "send it as multipart/form-data, or the image itself as the body",
         )
-    content = await request.body()
-    if not content:
-        raise Refusal(400, "the body is empty", "send the content of an image file, or a form with images")
     return [Upload(plain_text(name or "") or "image", content)]
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from filelock import BaseFileLock, FileLock, Timeout
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from blemish.errors import HistoryError, UsageError
 from blemish.extras import explain_missing, one_line
@@ -24,6 +25,8 @@ from blemish.storage.run_lock import holder, sign
 DATABASE_FILE, LOCK_FILE = "history.sqlite3", "history.lock"
 SECONDS_BUSY = 20
 """How long a writer waits for another one, such as a clean-up beside the server."""
+MOST_READERS = 50
+"""Connections at one time; those beyond a few are closed after use."""
 _LOCK = 0x626C656D
 """Number of the advisory lock in PostgreSQL: "blem"."""
 
@@ -51,6 +54,7 @@ class Database:
         self._write_lock = RLock()
         self._file_lock: BaseFileLock | None = None
         self._writer: Connection | None = None
+        self._is_closed = False
         self._exclusive = exclusive
         if self.file is not None:
             self._prepare_folder(self.file)
@@ -106,6 +110,7 @@ class Database:
     def close(self) -> None:
         """Close all connections and give up the hold on the history."""
         with self._write_lock:
+            self._is_closed = True
             self._drop_writer()
             self.engine.dispose()
             if self._file_lock is not None:
@@ -191,8 +196,14 @@ class Database:
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
+        if self._is_closed:
+            raise HistoryError(f"{self.place}: the history is closed; open it again")
         try:
             yield
+        except NoConnectionError:
+            raise HistoryError(
+                f"{self.place}: {MOST_READERS} readers are at work already; try again"
+            ) from None
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a fault of the program, not of the database
         except DBAPIError as error:
@@ -218,15 +229,19 @@ def _url(where: str | Path) -> URL:
     return URL.create("sqlite", database=str(file))
 
 
+_POOL: dict[str, Any] = {"pool_size": 5, "max_overflow": MOST_READERS - 5, "pool_timeout": 30}
+
+
 def _engine(url: URL, *, exclusive: bool) -> Engine:
     if url.get_backend_name() == "postgresql":
         name = f"{Path(sys.argv[0]).name} (process {os.getpid()} on {node()})"
         return create_engine(
             url,
             pool_pre_ping=True,
+            **_POOL,
             connect_args={"application_name": name[:60], "connect_timeout": 10},
         )
-    engine = create_engine(url, connect_args={"timeout": SECONDS_BUSY, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": SECONDS_BUSY, "check_same_thread": False}, **_POOL)
     event.listen(engine, "connect", _set_up_sqlite)
     if exclusive:
         # Not beside a server, which has set it, nor for a backup, which stays one file.
@@ -242,7 +257,7 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
         "synchronous = FULL",  # a commit is on the disk when it returns, also when the power fails
         "foreign_keys = ON",
         "temp_store = MEMORY",
-        "cache_size = -32768",
+        "cache_size = -8192",
         "journal_size_limit = 67108864",
     ):
         cursor.execute(f"PRAGMA {setting}")

@@ -35,6 +35,8 @@ _SUFFIXES = {
     "JPEG 2000": ".jp2",
 }
 _MAP = ".map.png"
+QUICK = 1
+"""Effort of the compression of maps: they are written while the line waits."""
 
 
 def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -126,7 +128,8 @@ class KeptImages:
         shown = self._path(decision, _MAP)
         try:
             write_bytes(image, content)
-            write_map(shown, anomaly_map, full_scale=FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0)
+            scale = FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0
+            write_map(shown, anomaly_map, full_scale=scale, effort=QUICK)
             size = len(content) + shown.stat().st_size
         except (FileError, OSError) as error:
             self.remove(image_key(decision))

@@ -78,7 +78,7 @@ def prune(history: History, images: KeptImages, rule: RetentionRule, now: dateti
     cleaning.remove_images(kept_images.c.until_delivered)
     for days, of_these in ((rule.image_days, ~_IS_JUDGED), (rule.judged_image_days, _IS_JUDGED)):
         if days is not None:
-            cleaning.remove_images(of_these, decisions.c.time < to_microseconds(now - timedelta(days=days)))
+            cleaning.remove_images(of_these, before=to_microseconds(now - timedelta(days=days)))
     if rule.image_bytes is not None:
         for of_these in (~_IS_JUDGED, _IS_JUDGED):
             cleaning.remove_images(of_these, down_to=rule.image_bytes)
@@ -106,9 +106,23 @@ class _Cleaning:
         self._history, self._images = history, images
         self.images_removed = self.bytes_removed = self.decisions_removed = 0
 
-    def remove_images(self, *conditions: ColumnElement[bool], down_to: int | None = None) -> None:
-        """Remove the oldest images for which the conditions hold, all or until no more than ``down_to`` bytes are left."""
+    def remove_images(
+        self, *conditions: ColumnElement[bool], before: int | None = None, down_to: int | None = None
+    ) -> None:
+        """Remove the oldest images for which the conditions hold.
+
+        Parameters
+        ----------
+        before: removes those of earlier times alone.
+        down_to: ends once no more bytes than this are left.
+        """
         over = None if down_to is None else self._size() - down_to
+        if before is not None:
+            conditions = (
+                *conditions,
+                decisions.c.time < before,
+                kept_images.c.decision <= self._last(before),
+            )
         query = (
             select(kept_images.c.decision, kept_images.c.key, kept_images.c.bytes)
             .join(decisions, decisions.c.id == kept_images.c.decision)
@@ -133,15 +147,11 @@ class _Cleaning:
     def remove_decisions(self, before: int, *, keep_judged: bool) -> None:
         """Remove decisions of times ``before``, with their images, verdicts and deliveries."""
         conditions = [decisions.c.time < before, ~_IS_OWED, *([~_IS_JUDGED] if keep_judged else [])]
-        begin = -1
+        begin, last = -1, self._last(before)
         while True:
             with self._history.database.reading() as connection:
-                # Nothing of an hour that is younger lies below its first number.
-                last = connection.execute(
-                    select(func.max(hours.c.last_id)).where(hours.c.hour <= before // HOUR)
-                ).scalar()
                 query = select(decisions.c.id).where(
-                    decisions.c.id > begin, decisions.c.id <= (-1 if last is None else last), *conditions
+                    decisions.c.id > begin, decisions.c.id <= last, *conditions
                 )
                 numbers = connection.execute(query.order_by(decisions.c.id).limit(_AT_ONCE)).scalars().all()
                 kept = connection.execute(
@@ -184,6 +194,13 @@ class _Cleaning:
             )
         )
         self.images_removed += len(chosen)
+
+    def _last(self, before: int) -> int:
+        """Largest number that a decision of an earlier time may have; without it, all younger ones would be looked at."""
+        query = select(func.max(hours.c.last_id)).where(hours.c.hour <= before // HOUR)
+        with self._history.database.reading() as connection:
+            found = connection.execute(query).scalar()
+        return -1 if found is None else int(found)
 
     def _size(self) -> int:
         with self._history.database.reading() as connection:

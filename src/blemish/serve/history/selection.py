@@ -39,7 +39,7 @@ class HistoryFilter(BaseModel):
     verdict: Literal["none", "right", "wrong"] | None = None
     """By the newest verdict."""
     text: str | None = Field(default=None, max_length=200)
-    """Part of the image's name, in any case of its letters."""
+    """Part of the image's name, with letters from a to z in any case."""
     least_score: FiniteFloat | None = None
     most_score: FiniteFloat | None = None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, update
+from sqlalchemy import Connection, Executable, Table, bindparam, delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blemish.serve.history.rows import HOUR, Row
@@ -51,15 +52,21 @@ def _sums(rows: Iterable[Row]) -> tuple[_Sums, _Sums]:
 def _upsert(
     connection: Connection, table: Table, sums: _Sums, key: tuple[str, ...], added: tuple[str, ...]
 ) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    new = dialect.insert(table)
+    connection.execute(
+        _adding(table, connection.dialect.name, key, added),
+        [{**dict(zip(key, place, strict=True)), **values} for place, values in sums.items()],
+    )
+
+
+@cache
+def _adding(table: Table, dialect: str, key: tuple[str, ...], added: tuple[str, ...]) -> Executable:
+    """Statement that adds to a row, or makes it; made once, as it takes longer than its execution."""
+    new = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     changes = {name: table.c[name] + new.excluded[name] for name in added}
     if "last_id" in table.c:
         changes["last_id"] = new.excluded.last_id
-    statement = new.on_conflict_do_update(index_elements=key, set_=changes)
-    connection.execute(
-        statement, [{**dict(zip(key, place, strict=True)), **values} for place, values in sums.items()]
-    )
+    adding: Executable = new.on_conflict_do_update(index_elements=key, set_=changes)
+    return adding
 
 
 def _subtract(

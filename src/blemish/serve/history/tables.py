@@ -126,6 +126,7 @@ kept_images = Table(
     Column("key", Text, nullable=False, unique=True),
     Column("bytes", BigInteger, nullable=False),
     Column("until_delivered", Boolean, nullable=False),
+    Index("kept_until_delivered", "until_delivered", "decision"),
 )
 """Decisions whose image and map are in the folder of images, under the name ``key``; the rows go with the files."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, not_, select
 
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.history.rows import HOUR
@@ -96,8 +96,7 @@ def _count_by_bins(selection: Selection, kind: int, threshold: float) -> int:
                 *_kind(kind, is_indexed=False),
                 of_others,
             ]
-            every = count_rows(selection.connection, of_edge)
-            found -= every - count_rows(selection.connection, [*of_edge, *selection.of_times()])
+            found -= count_rows(selection.connection, [*of_edge, not_(and_(*selection.of_times()))])
     return found
 
 

@@ -14,6 +14,7 @@ from blemish.errors import BlemishError, ServeError, nearest
 from blemish.serve.contracts import Sink, Source, StoredDecision
 from blemish.serve.line.description import LineDescription, read_line
 from blemish.serve.line.outbox_worker import Files, Outbox, OutboxWorker
+from blemish.serve.line.places import check_places
 from blemish.serve.line.sink_settings import (
     CsvSettings,
     FolderSinkSettings,
@@ -256,6 +257,7 @@ class ProductionLine:
                     f"{', '.join(self._models)}"
                 )
         base, before = self.file.parent, self.description
+        check_places(wanted, base, self._home.parent)
         same_sources = {source.name for source in wanted.sources if source in before.sources}
         same_sources &= {name for name, runner in self._sources.items() if not runner.has_ended}
         same_sinks = {sink.name for sink in wanted.sinks if sink in before.sinks}

@@ -65,6 +65,8 @@ def check_url(url: str, schemes: frozenset[str]) -> str:
         if "refers to" in str(error):
             raise
         raise ValueError("is no URL; write one such as " + _example(schemes)) from None
+    if host:
+        check_host(host)
     if parts.scheme not in schemes or not host:
         raise ValueError(f"is no URL of {', '.join(sorted(schemes))}; write one such as {_example(schemes)}")
     if password is not None and not _REFERENCE.fullmatch(password):
@@ -72,6 +74,20 @@ def check_url(url: str, schemes: frozenset[str]) -> str:
             f"holds a password; write ${{{PREFIX}PASSWORD}} in its place, and set that environment variable"
         )
     return url
+
+
+def check_host(host: str) -> str:
+    """``host``, if it can be the name or address of a machine.
+
+    Raises
+    ------
+    ValueError
+        For other signs than names have, or parts of more than 63.
+    """
+    parts = host.rstrip(".").split(".")
+    if len(host) > 253 or not all(re.fullmatch(r"[A-Za-z0-9_:%-]{1,63}", part) for part in parts):
+        raise ValueError("is no name or address of a machine; write one such as broker.local or 192.168.0.10")
+    return host
 
 
 def _example(schemes: frozenset[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from blemish.limits import plain_name
-from blemish.serve.line.secrets import check_secret, check_url
+from blemish.serve.line.secrets import check_host, check_secret, check_url
 
 LONGEST_WAIT = 86_400.0
 """Seconds of any interval or waiting time, at most: a day."""
@@ -25,6 +25,12 @@ def _seconds(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has a line break or another control character; leave it out")
+    return text
+
+
 def by_type(value: Any) -> Any:
     """A part that is written as its type alone."""
     return {"type": value} if isinstance(value, str) else value
@@ -33,7 +39,8 @@ def by_type(value: Any) -> Any:
 Name = Annotated[str, AfterValidator(plain_name)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=LONGEST_WAIT, allow_inf_nan=False)]
 Secret = Annotated[str, AfterValidator(check_secret)]
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
+Host = Annotated[str, AfterValidator(check_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 StreamURL = Annotated[
     str,
@@ -54,13 +61,13 @@ class LineSettings(BaseModel):
 class Broker(LineSettings):
     """An MQTT broker."""
 
-    host: Text
+    host: Host
     port: Port | None = Field(None, description="1883, or 8883 with tls")
-    user: str | None = None
+    user: Text | None = None
     password: Secret | None = None
     tls: bool = False
-    ca_file: str | None = Field(None, description="certificate authorities in PEM, instead of the system's")
-    client_id: str | None = Field(None, max_length=64)
+    ca_file: Text | None = Field(None, description="certificate authorities in PEM, instead of the system's")
+    client_id: Annotated[Text, Field(max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _goes_together(self) -> Broker:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from blemish.serve.line.secrets import check_references
 from blemish.serve.line.settings import (
     Broker,
+    Host,
     LineSettings,
     Name,
     OpcUaURL,
@@ -55,7 +56,7 @@ class WebhookSettings(_SinkPart):
     url: WebURL
     token: Secret | None = Field(None, description="sent as Authorization: Bearer")
     secret: Secret | None = Field(None, description="key of the signature X-Blemish-Signature (HMAC-SHA256)")
-    ca_file: str | None = Field(None, description="certificate authorities in PEM, instead of the system's")
+    ca_file: Text | None = Field(None, description="certificate authorities in PEM, instead of the system's")
     images: bool = Field(False, description="send image and overlay too, as a multipart form")
     timeout: Seconds = 10.0
 
@@ -86,14 +87,14 @@ class OpcUaServerSettings(_SinkPart):
     """Variables of the last decision, on a server of OPC UA in this process, which a PLC or SCADA reads."""
 
     type: Literal["opcua-server"]
-    host: Text = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 4840
-    user: str | None = None
+    user: Text | None = None
     password: Secret | None = None
-    certificate: str | None = Field(
+    certificate: Text | None = Field(
         None, description="in DER or PEM; with it, connections are signed and encrypted"
     )
-    private_key: str | None = Field(None, description="in DER or PEM")
+    private_key: Text | None = Field(None, description="in DER or PEM")
 
     @model_validator(mode="after")
     def _guarded(self) -> OpcUaServerSettings:
@@ -131,9 +132,9 @@ class OpcUaClientSettings(_SinkPart):
     nodes: dict[DecisionField, Text] = Field(
         min_length=1, description="node of each value, such as ns=3;s=Reject"
     )
-    user: str | None = None
+    user: Text | None = None
     password: Secret | None = None
-    security: str | None = Field(
+    security: Text | None = Field(
         None, description="policy, mode, certificate, key: Basic256Sha256,SignAndEncrypt,cert.der,key.pem"
     )
     timeout: Seconds = 4.0

@@ -92,7 +92,7 @@ class FolderSettings(_SourcePart):
     after: Literal["keep", "move", "delete"] = Field(
         "keep", description="what becomes of a file that is decided"
     )
-    move_to: str | None = Field(None, min_length=1)
+    move_to: Text | None = None
 
     @model_validator(mode="after")
     def _moves(self) -> FolderSettings:
@@ -134,7 +134,7 @@ class WebcamSettings(_CameraPart):
     """Newest frame of a camera at this machine."""
 
     type: Literal["webcam"]
-    device: str = Field(
+    device: Text = Field(
         "/dev/video0", description="device of Linux; its name on Windows; its number on macOS"
     )
     size: tuple[Annotated[int, Field(ge=1, le=32768)], Annotated[int, Field(ge=1, le=32768)]] | None = None
@@ -158,7 +158,7 @@ class SnapshotSettings(_SourcePart):
         return self
 
 
-FeatureValue = bool | int | float | str
+FeatureValue = bool | int | float | Text
 
 
 class GenicamSettings(_SourcePart):
@@ -168,7 +168,7 @@ class GenicamSettings(_SourcePart):
     """
 
     type: Literal["genicam"]
-    serial: str | None = Field(None, description="serial number; may be left out where there is one camera")
+    serial: Text | None = Field(None, description="serial number; may be left out where there is one camera")
     features: dict[str, FeatureValue] = Field(
         {}, description="of the camera by their standard names, set in order"
     )

@@ -2,7 +2,7 @@
 
 import { address, get, recordOf } from "../api.js";
 import { debounced, field, h, options, replace } from "../dom.js";
-import { t, tn } from "../messages.js";
+import { language, t, tn } from "../messages.js";
 import { guarded, speak } from "../notices.js";
 import { thumb } from "../parts.js";
 
@@ -36,6 +36,7 @@ export async function show(main, { query, signal, on }) {
   const fresh = h("button", { type: "button", hidden: true, onclick: () => load() });
   main.append(
     h("div", { class: "page-head" }, h("h1", {}, t("nav.history")), fresh, h("span", { class: "spacer" }),
+      h("a", { class: "button", href: address("api/report.html", { week: filter.since || null, language: language() }) }, t("history.report")),
       h("a", { class: "button", href: address("api/history.csv", asked), download: "" }, t("history.csv")),
       h("a", { class: "button", href: address("api/history.parquet", asked), download: "" }, t("history.parquet"))),
     h("form", { class: "filters", role: "search", onsubmit: (event) => { event.preventDefault(); find(); } },

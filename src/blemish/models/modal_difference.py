@@ -1,0 +1,112 @@
+"""Loss and residual of scenes that compare grey levels as well as structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from blemish.data.modality import Modality
+from blemish.models.autoencoder import Autoencoder
+from blemish.models.contracts import Pass, Residual, Term
+from blemish.models.modal_similarity import ModalSSIM, WindowSize
+from blemish.models.other_pixels import blurred
+from blemish.models.registry import RESIDUALS, TERMS, register
+
+Share = Annotated[float, Field(ge=0, le=1)]
+UNIT = 0.05
+"""Difference of grey level that counts as usual where the model has no measure of its own."""
+
+
+@register(TERMS, "modal-mse")
+class ModalMSE(Term):
+    """Loss: mean squared difference of each modality's present values, averaged over the modalities.
+
+    Beside ``modal-log-ssim`` it holds grey levels, which SSIM hardly compares, and is the term to add where a decoder
+    stays at a constant (:mod:`blemish.training.modality_figures`). Absent values are left out.
+
+    Parameters
+    ----------
+    modalities: modalities of the images.
+    """
+
+    takes_absent = True
+    for_modalities = True
+
+    def __init__(self, *, modalities: Sequence[Modality]) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+
+    def forward(self, done: Pass) -> dict[str, Tensor]:
+        sizes = [modality.channels for modality in self.modalities]
+        found = {}
+        for modality, target, made in zip(
+            self.modalities,
+            torch.split(done.target, sizes, 1),
+            torch.split(done.output.reconstruction, sizes, 1),
+            strict=True,
+        ):
+            absent = target.isnan().any(1, keepdim=True)
+            difference = torch.where(absent, 0.0, torch.nan_to_num(target) - made.float()).square()
+            count = (~absent).sum() * modality.channels
+            found[modality.name] = difference.sum() / count.clamp_min(1) / len(sizes)
+        return found
+
+
+@register(RESIDUALS, "modal-difference")
+class ModalDifference(ModalSSIM):
+    """Residual of each modality in grey level and in structure, in [0, 1], averaged over the present ones.
+
+    It is ``structure`` (1 − SSIM) + (1 − ``structure``) (1 − exp(−d / u)), where d is the absolute difference, averaged
+    over the channels and smoothed by a Gaussian, and u its usual size: the root mean square of what the model left
+    unpredicted of that modality in training. Sensors that are predicted well and badly so count alike.
+
+    Parameters
+    ----------
+    modalities: modalities of the images.
+    data_range: span of the values.
+    window: side of the Gaussian window of SSIM in pixels, odd.
+    structure: share of SSIM.
+    sigma: standard deviation of the smoothing, in pixels.
+    """
+
+    title = "difference in grey level and structure, mean over the modalities"
+
+    def __init__(
+        self,
+        *,
+        modalities: Sequence[Modality],
+        data_range: float,
+        window: WindowSize = 11,
+        structure: Share = 0.25,
+        sigma: Annotated[float, Field(gt=0, le=20)] = 2.0,
+    ) -> None:
+        super().__init__(modalities=modalities, data_range=data_range, window=window)
+        self.structure, self.sigma = structure, sigma
+        self.register_buffer("unit", torch.full((len(self.modalities),), UNIT), persistent=False)
+
+    def prepare(self, model: Autoencoder) -> None:
+        usual = getattr(model.encoder, "residual", None)
+        if isinstance(usual, Tensor):
+            self.unit = usual.clamp_min(1e-3)
+
+    def forward(self, model: Autoencoder, x: Tensor) -> Residual:
+        self.prepare(model)
+        return super().forward(model, x)
+
+    def each(self, x: Tensor, y: Tensor) -> Tensor:
+        sizes = [modality.channels for modality in self.modalities]
+        maps = []
+        for index, (target, made) in enumerate(
+            zip(torch.split(x, sizes, 1), torch.split(y, sizes, 1), strict=True)
+        ):
+            absent = target.isnan().any(1, keepdim=True)
+            there = (~absent).to(made.dtype)
+            difference = (torch.nan_to_num(target) - made).abs().mean(1, keepdim=True) * there
+            smooth = blurred(difference, self.sigma) / blurred(there, self.sigma).clamp_min(1e-3)
+            maps.append(1 - torch.exp(-smooth / self.unit[index]))
+        grey = torch.cat(maps, 1)
+        return self.structure * super().each(x, y) + (1 - self.structure) * grey
