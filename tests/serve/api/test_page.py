@@ -77,6 +77,10 @@ def test_counts_and_chart_agree_with_the_history(served: Served, draw: Draw) -> 
     assert chart["series"]["id"] == [one["id"] for one in reversed(known)]
     assert chart["count"] == len(known)
     assert chart["threshold"] == served.client.get("/api/models/waves").json()["threshold"]
+    sha = known[0]["model_sha256"]
+    for weights, decisions in ((sha, len(known)), ("0" * 64, 0)):
+        asked = {"threshold": 1.0, "model_sha256": weights}
+        assert served.client.get("/api/what-if", params=asked).json()["decisions"] == decisions
     assert served.client.get("/api/sources").json() == {"sources": ["api"]}
 
 
