@@ -124,6 +124,23 @@ def test_reconstructions_without_learning_are_kept_and_follow_the_preprocessing(
     assert two.rows()[2][0] == "flat grey, mse (images as for l2-ae)"
 
 
+@pytest.mark.parametrize("width", [32, 40])
+def test_the_mean_image_is_aligned_where_a_recipe_aligns(
+    tiny: list[str], tmp_path: Path, draw: Callable[..., Any], save: Callable[..., Path], width: int
+) -> None:
+    """Where the images are square, as the recipe's transformer needs them."""
+    data = tmp_path / "squares"
+    for seed in range(12):
+        save(data / "train" / "good" / f"{seed}.png", draw(seed, 32, width))
+    save(data / "test" / "good" / "0.png", draw(100, 32, width))
+    save(data / "test" / "dot" / "0.png", draw(101, 32, width, dot=True))
+    whole = ["image.size=32", "patch.size=32", "patch.stride=32"]
+    length = ["training.steps=1", "training.validate_every=1", "alignment.pretraining=1", RATE]
+    found = compare(data, ["stn-ae-frozen"], tmp_path / "out", settings=[*tiny, *whole, *length])
+    names = [row.name for row in found.baselines[0].rows if row.residual == "mse"]
+    assert names == [FLAT, BLURRED, MEAN, *([f"{MEAN}, aligned by stn-ae-frozen"] if width == 32 else [])]
+
+
 @pytest.mark.parametrize("changed", ["test/dot/0.png", "ground_truth/dot/0_mask.png"])
 def test_an_evaluation_of_other_test_images_is_not_used_again(
     again: Path, dataset: Path, tiny: list[str], tmp_path: Path, save: Callable[..., Path], changed: str

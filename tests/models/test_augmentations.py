@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
+from blemish.layers.affine import AffineRange
 from blemish.models import build
 from blemish.models.augmentations import Exposure, Flips, RandomRotation, expose, flip
 from blemish.models.contracts import Pass, Term
+from blemish.observer import Observer
 from blemish.recipes import load_recipe, override
+from blemish.training import runs
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -124,3 +130,34 @@ def test_a_rotated_stripe_lies_at_every_angle() -> None:
     assert counts.min() > 25
     none = RandomRotation(patch=32, degrees=0)
     torch.testing.assert_close(none(stripes[:2]), stripes[:2, :, 16:48, 16:48], atol=1e-5, rtol=0)
+
+
+def test_the_trainer_draws_images_that_hold_every_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    class Asked(Exception):
+        pass
+
+    def note(*_: Any, patch: int, **__: Any) -> None:
+        drawn.append(patch)
+        raise Asked
+
+    monkeypatch.setattr(runs, "Trainer", note)
+    monkeypatch.setattr(runs, "_identity", lambda *_: {})
+    for augmentation in ("[]", "[{name: rotation}]"):
+        settings = ["patch.size=32", "patch.stride=32", f"augmentation={augmentation}"]
+        recipe = override(load_recipe("l2-ae"), settings)
+        with pytest.raises(Asked):
+            runs.train_for(
+                None,
+                build(recipe, 1),
+                recipe,
+                None,
+                None,
+                machine=None,
+                data=None,
+                split={},
+                resume=False,
+                observer=Observer(),
+            )
+    assert drawn == [32, AffineRange().side(32)]

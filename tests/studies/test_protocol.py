@@ -20,7 +20,7 @@ from blemish.recipes import load_recipe, override
 from blemish.storage.leftovers import machine
 from blemish.storage.training_record import Machine, TrainingLook
 from studies import protocol, run_study
-from studies.protocol import Example, PublishedTraining, Request, Shown
+from studies.protocol import Allowance, Example, PublishedTraining, Request, Shown
 
 RATE = "threshold.false_reject_rate=0.2"
 
@@ -291,6 +291,26 @@ def test_what_was_asked_is_checked_first(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="whole numbers of at least 0"):
         run_study("kumar2025", out, seeds=[])
     assert not out.exists()
+
+
+def test_rows_are_asked_for_where_a_study_is_gathered(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="--rows: the study xie2019 is run as a whole"):
+        run_study("xie2019", out, rows=1)
+    with pytest.raises(UsageError, match="--rows: give a whole number of at least 0"):
+        run_study("kumar2025", out, data=dataset, rows=-1)
+    assert not out.exists()
+
+
+def test_an_allowance_counts_new_fits_alone() -> None:
+    allowance = Allowance(1)
+    taken = [
+        allowance.take(name, is_finished=there) for name, there in (("a", True), ("b", False), ("c", False))
+    ]
+    assert taken == [True, True, False]
+    assert (allowance.planned, allowance.missing) == (3, ["c"])
+    assert allowance.in_words().startswith("1 of 3 fits is missing (c); ")
+    assert Allowance(None).take("a", is_finished=False)
 
 
 def test_settings_that_do_not_fit_are_refused_before_any_fit(dataset: Path, tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def reconstruction_baselines(
     ----------
     train: good images for the mean, which is left out where their preprocessed sizes differ.
     score: rule for the score of a map.
-    alignments: by name, of networks that bring images into one pose, for a mean in the pose of each.
+    alignments: by name, of networks that bring images into one pose, for a mean in the pose of each; left out where the
+        preprocessed images are not square, as these networks need them.
 
     Raises
     ------
@@ -152,7 +153,8 @@ def reconstruction_baselines(
     mean = mean_image(good)
     if mean is not None:
         methods[MEAN] = lambda x: mean
-    for name, alignment in (alignments or {}).items():
+    is_square = mean is not None and mean.shape[1] == mean.shape[2]
+    for name, alignment in (alignments or {}).items() if is_square else ():
         methods[f"{MEAN}, aligned by {name}"] = aligned_mean(alignment.eval(), good)
     pixels: dict[tuple[str, str], PixelMetrics] = {}
     scores: dict[tuple[str, str], list[float]] = {}

@@ -2,7 +2,8 @@
 
 A small network estimates the angle that turns an image into a common pose. Trained alone, on the gradients of the
 images, it lays edges horizontally (section 6); trained with the autoencoder from random weights it does not
-improve detection (section 8.1). The recipes ``stn-ae-*`` are the four columns of the paper.
+improve detection (section 8.1). The autoencoder's loss compares the image with the reconstruction turned back, without
+the canvas around it; in the paper it includes the padding. The recipes ``stn-ae-*`` are the four columns of the paper.
 
 The network of the paper outputs the angle as one number, ``output="angle"``. Orientations lie on a circle, which no
 continuous function maps to one number, so such a network is wrong near its discontinuity: on a generated cloth
@@ -30,7 +31,11 @@ Strategy = Literal["unaligned", "joint", "frozen", "finetuned"]
 OutputKind = Literal["direction", "angle"]
 
 SIDE = 64
-"""Side in pixels of the grey view in which the orientation is estimated, as in the paper."""
+"""Side in pixels of the grey view in which the orientation is estimated.
+
+The paper computes the gradient loss at 64 pixels and gives its localisation network the padded colour image of 128 pixels;
+here the network has the same view as the loss, grey, without padding and standardised.
+"""
 FILTERS = (8, 16, 32, 32)
 HIDDEN = (64, 32)
 LEVEL_TOLERANCE = 0.01
