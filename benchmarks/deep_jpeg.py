@@ -30,10 +30,10 @@ from scipy import ndimage
 from blemish.jpeg.benchmark.baselines import PILLOW_420
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, deep_recipe_names, load_deep_recipe
+from blemish.jpeg.deep.speed import make_step
 from blemish.jpeg.encoder import encoded
 from blemish.recipes import override
 from blemish.training.device import choose_machine
-from blemish.training.fabric import make_fabric
 
 HEIGHT, WIDTH = 512, 768
 TRAINED = ("jpeg-tables", "jpeg-vgg19", "jpeg-resnet152-block1", "jpeg-resnet152-block7", "jpeg-lstm")
@@ -64,32 +64,6 @@ def make_encode(recipe: DeepRecipe, image: NDArray[np.uint8]) -> Callable[[], ob
     model = DeepJpeg(recipe, pretrained=False).eval()
     place = (len(model.lambdas) - 1) / 2
     return lambda: encoded(model.coefficients(image, place), 50.0, b"").data
-
-
-def make_step(recipe: DeepRecipe, batch: int) -> Callable[[], object]:
-    """One step of the training loop."""
-    machine = choose_machine()
-    fabric = make_fabric(machine)
-    torch.manual_seed(0)
-    model = DeepJpeg(recipe, pretrained=False)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(
-        model.parameter_groups(), lr=recipe.training.learning_rate, fused=machine.device != "mps"
-    )
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("loss")
-    images = fabric.to_device(torch.rand(batch, 3, recipe.patch.size, recipe.patch.size))
-    model.train()
-
-    def step() -> float:
-        with fabric.autocast():
-            loss = wrapped.loss(images.to(memory_format=torch.channels_last))
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss.total)
-        optimizer.step()
-        return float(loss.total.detach())  # waits for the device
-
-    return step
 
 
 def time_rounds(work: Work, rounds: int, title: str) -> Timed:

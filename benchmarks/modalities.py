@@ -1,8 +1,9 @@
 """Prediction of each modality from the others, beside a constant and linear regression; seeds 0, 1 and 2.
 
-    python benchmarks/modalities.py --panels cave_panels/ --out benchmarks/results/modalities.json
+    python benchmarks/modalities.py
+    python benchmarks/modalities.py --panels cave_panels/
 
-Two sets of scenes. Real panels (`--panels`, with train/ and test/): SSIM of each modality of the test scenes, predicted
+Two sets of scenes, one a run; the results file keeps the other. Real panels (`--panels`, with train/ and test/): SSIM of each modality of the test scenes, predicted
 from the others. Generated paintings with known hidden layers: the same, and per pixel AUROC and average precision of
 what a modality shows and the others do not predict, against the masks of the layers. Linear regression is fitted on the
 columns that the recipe trains on; its map is the absolute difference, smoothed by a Gaussian of 2 pixels.
@@ -11,6 +12,7 @@ columns that the recipe trains on; its map is the absolute difference, smoothed 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -188,20 +190,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/modalities.json"))
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    figures: dict[str, Any] = {"recipe": arguments.recipe, "seeds": seeds, "settings": arguments.settings}
-    with tempfile.TemporaryDirectory() as folder:
-        paintings = Path(folder)
-        write_paintings(paintings / "train", 4, size=arguments.size)
-        write_paintings(paintings / "test", 4, seed=4, size=arguments.size)
-        figures["paintings"] = measured(
-            paintings / "train", paintings / "test", arguments.recipe, seeds, arguments.settings
-        )
-        write_json(arguments.out, figures)
+    figures: dict[str, Any] = {}
+    if arguments.out.is_file():
+        figures = json.loads(arguments.out.read_text(encoding="utf-8"))
+    facts = {"recipe": arguments.recipe, "seeds": seeds, "settings": arguments.settings}
     if arguments.panels:
-        figures["panels"] = measured(
-            arguments.panels / "train", arguments.panels / "test", arguments.recipe, seeds, arguments.settings
-        )
-        write_json(arguments.out, figures)
+        train, test = arguments.panels / "train", arguments.panels / "test"
+        figures["panels"] = {**facts, **measured(train, test, arguments.recipe, seeds, arguments.settings)}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            train, test = Path(folder) / "train", Path(folder) / "test"
+            write_paintings(train, 4, size=arguments.size)
+            write_paintings(test, 4, seed=4, size=arguments.size)
+            figures["paintings"] = {
+                **facts,
+                **measured(train, test, arguments.recipe, seeds, arguments.settings),
+            }
+    write_json(arguments.out, figures)
 
 
 if __name__ == "__main__":

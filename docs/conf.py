@@ -10,7 +10,11 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 
 from pygments.lexers.shell import BashLexer  # noqa: E402
 
+import blemish.serve.api.app  # noqa: E402, F401  # see below
 from blemish import __version__  # noqa: E402
+
+# autodoc writes into the annotations of pydantic's base class when it documents a model. After that no model that allows further
+# fields can be defined, so those of the server, and of FastAPI, are defined before.
 
 project = "Blemish"
 author = "The Blemish developers"

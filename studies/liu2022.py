@@ -6,25 +6,27 @@ A data set is a folder with ``train/`` and ``test/`` photographs: the paper trai
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blemish.data.datasets import find_images
 from blemish.errors import FileError
 from blemish.jpeg.benchmark.codecs import learned_codec
 from blemish.jpeg.benchmark.run import evaluate
 from blemish.jpeg.deep.fit import check_deep_recipe, fit_jpeg_once
+from blemish.jpeg.deep.speed import time_steps
 from blemish.jpeg.quality import measures
 from blemish.observer import Observer
-from studies.liu2022_figures import draw_rates, draw_terms
+from studies.liu2022_figures import draw_rates, draw_steps
 from studies.liu2022_page import page
 from studies.liu2022_plan import (
     CLAIMS,
     FAMILY,
+    FIGURES,
     FULL,
     OURS,
     PAPER,
     PUBLISHED,
     QUICK,
+    RECIPES,
     WITHOUT_GPU,
     attention_start,
     plan_fits,
@@ -32,9 +34,6 @@ from studies.liu2022_plan import (
 from studies.liu2022_results import Fit, Results, fit_record, records_of
 from studies.protocol import Request, document, finish, generated
 from studies.result import StudyResult
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(
@@ -46,7 +45,7 @@ def run(
     settings: tuple[str, ...],
     observer: Observer,
 ) -> StudyResult:
-    """Write ``liu2022[-DATASET][-quick]`` ``.json``, ``.md``, ``.png`` and ``-curves.png`` to ``out``.
+    """Write ``liu2022[-DATASET][-quick]`` ``.json``, ``.md``, ``.png``, ``-curves.png`` and ``-figures.png`` to ``out``.
 
     Details of test images side by side are in ``evaluation/report.html`` of the work folder.
     """
@@ -79,7 +78,9 @@ def run(
         command=request.command,
         observer=observer,
     )
-    results = Results(request, fits, evaluation, records_of(request, evaluation), with_lpips)
+    first = [one for one in plan if one.name in RECIPES]
+    seconds = time_steps({one.name: one.recipe for one in first}, length.rounds, observer)
+    results = Results(request, fits, evaluation, records_of(request, evaluation), with_lpips, seconds)
     figures = document(
         request,
         paper=PAPER,
@@ -87,8 +88,18 @@ def run(
         length=length._asdict(),
         lpips=with_lpips,
         rows=[fit_record(results, fit) for fit in fits],
+        seconds_a_step=seconds,
         claims=[
-            {**claim._asdict(), "rates": results.rates(claim.anchor, claim.encoder, claim.bpp_range)}
+            {
+                **claim._asdict(),
+                "rates": results.rates(claim.anchor, claim.encoder, claim.bpp_range),
+                "over_seeds": {
+                    measure: results.over_seeds(
+                        claim.anchor, claim.encoder, measure, claim.bpp_range
+                    ).interval
+                    for measure in evaluation.measures
+                },
+            }
             for claim in CLAIMS
         ],
         ablations=[
@@ -106,14 +117,23 @@ def run(
         ),
         published=PUBLISHED,
     )
-    drawn = (
-        draw_rates(request.file(".png"), evaluation, [fit.name for fit in fits if not fit.planned.changed]),
-        draw_terms(
-            request.file("-curves.png"),
-            {fit.name: fit.encoder.file.training.history for fit in fits if not fit.planned.changed},
+    named = {fit.name for fit in fits}
+    drawn = [
+        draw_rates(
+            request.file(".png"),
+            evaluation,
+            {"Figures 10 and 15: all kinds of attention": [name for name in RECIPES if name in named]},
         ),
-    )
-    return finish(request, figures, page(results), drawn)
+        draw_steps(
+            request.file("-curves.png"),
+            {fit.name: fit.encoder.file.training.history for fit in fits if fit.name in RECIPES},
+        ),
+    ]
+    more = {figure.title: [name for name in figure.fits if name in named] for figure in FIGURES}
+    more = {title: names for title, names in more.items() if len(names) > 1}
+    if more:
+        drawn.append(draw_rates(request.file("-figures.png"), evaluation, more))
+    return finish(request, figures, page(results), tuple(drawn))
 
 
 def check_data(data: Path) -> None:

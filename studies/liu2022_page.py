@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from blemish.jpeg.benchmark.baselines import PILLOW_420, PILLOW_444
 from blemish.jpeg.benchmark.records import COMPARED, CONVENTIONS, BdRate
 from blemish.jpeg.deep.recipe import DeepRecipe
 from blemish.jpeg.quality import Measure
 from blemish.report.numbers import counted
-from studies.liu2022_plan import CLAIMS, CONTROL, NETWORKS, PUBLISHED, RECIPES, Claim
-from studies.liu2022_results import Results
+from studies.liu2022_plan import CLAIMS, CONTROL, FEWEST_SEEDS, NETWORKS, PUBLISHED, RECIPES, Claim
+from studies.liu2022_results import OverSeeds, Results
 from studies.protocol import Request, table, unlike_paper
 
 
@@ -37,8 +38,14 @@ def page(results: Results) -> str:
     if absent:
         text += (
             f"No ImageNet weights were on this machine for {' and '.join(absent)}: their attention was trained "
-            "from scratch, where the paper begins with ImageNet. Nothing here tells of pretrained attention.\n\n"
+            "from scratch, where the paper begins with ImageNet. Nothing here tells of pretrained attention."
         )
+        if NETWORKS["resnet152"] in absent:
+            text += (
+                " The batch normalisation of ResNet-152 is frozen at its first statistics, so that from scratch it is a "
+                "ResNet without normalisation."
+            )
+        text += "\n\n"
     if request.data is None:
         text += "Generated images are no photographs: they show that everything works, not what is best.\n\n"
     return text + _rates_table(results) + _claims(results) + _ablations(results) + _times(results)
@@ -91,7 +98,7 @@ def _rates_table(results: Results) -> str:
     evaluation = results.evaluation
     compared = [measure for measure in ("psnr_rgb", "ms_ssim", "lpips") if measure in evaluation.measures]
     anchors = (PILLOW_444.name, PILLOW_420.name)
-    columns = ["encoder", "attention from", "steps", "training s"]
+    columns = ["encoder", "attention from", "best step", "training s"]
     columns += [f"{COMPARED[measure]} beside {anchor}" for anchor in anchors for measure in compared]
     rows = []
     for one in evaluation.encoders:
@@ -99,11 +106,11 @@ def _rates_table(results: Results) -> str:
         row = [one.name, "–", "–", "–"]
         if fit is not None:
             training = fit.encoder.file.training
-            row[1:] = [fit.start, str(training.steps), f"{training.seconds:.0f}"]
+            row[1:] = [fit.start, f"{training.best_step} of {training.steps}", f"{training.seconds:.0f}"]
         row += [
             ""
             if anchor == one.name
-            else in_words(results.rate(anchor, one.name, measure), len(evaluation.images), judged=False)
+            else over_images(results.rate(anchor, one.name, measure), len(evaluation.images))
             for anchor in anchors
             for measure in compared
         ]
@@ -111,7 +118,8 @@ def _rates_table(results: Results) -> str:
     head = (
         "## Bits at equal quality\n\nBD-rate, mean and 95 % interval: negative needs fewer bits. pillow-444 is the "
         "paper's baseline, pillow-420 what a careful user of Pillow gets. PSNR tells what MSE does. A network has "
-        "one point a λ on each curve.\n\n"
+        "one point a λ on each curve. Best step: the one whose weights are kept, chosen by the held-out loss. Intervals are "
+        "over the images, of one training each.\n\n"
     )
     return head + table(columns, rows, left=2)
 
@@ -138,7 +146,9 @@ def _claims(results: Results) -> str:
             rows.append([*row, *_cells(results, CONTROL, name)])
     head = (
         "\n## What the paper says, and what is found here\n\nBD-rate of the first beside the second; jpeg-tables is "
-        "the control, with learned tables and no attention.\n\n"
+        "the control, with learned tables and no attention. Intervals over seeds are Student's, of the means over images "
+        f"that the trainings with each seed have; with fewer than {FEWEST_SEEDS} seeds, or with trainings of different "
+        "lengths, nothing is concluded, because two trainings of one recipe differ as well.\n\n"
     )
     return head + table(["the paper", "compared", "PSNR-RGB", "MS-SSIM"], rows, left=2)
 
@@ -154,26 +164,45 @@ def compared_in_words(claim: Claim) -> str:
 def _cells(
     results: Results, anchor: str, encoder: str, bpp_range: tuple[float, float] | None = None
 ) -> list[str]:
-    rates = [results.rate(anchor, encoder, measure, bpp_range) for measure in _MEASURES]
-    return [in_words(rate, len(results.evaluation.images)) for rate in rates]
+    images = len(results.evaluation.images)
+    return [
+        over_seeds(results.over_seeds(anchor, encoder, measure, bpp_range), images) for measure in _MEASURES
+    ]
 
 
-def in_words(rate: BdRate | None, images: int, *, judged: bool = True) -> str:
-    """A BD-rate, the number of images where the curves do not meet on all, and what its interval says.
+def over_images(rate: BdRate | None, images: int) -> str:
+    """A BD-rate with its interval over images, and their number where the curves do not meet on all.
 
-    Without a conclusion where it is of fewer than two images, or of fewer than half of them.
-
-    >>> in_words(None, 24)
+    >>> over_images(None, 24)
     '–'
     """
     if rate is None:
         return "–"
-    text = str(rate) if rate.images == images else f"{rate} ({rate.images} of {images} images)"
-    if not judged or rate.images < max(2, images / 2):
+    return str(rate) if rate.images == images else f"{rate} ({rate.images} of {images} images)"
+
+
+def over_seeds(found: OverSeeds, images: int) -> str:
+    """BD-rates over seeds, and what their interval says; of too few seeds the first, without a conclusion.
+
+    >>> over_seeds(OverSeeds([]), 24)
+    '–'
+    """
+    if not found.rates:
+        return "–"
+    if found.interval is None:
+        return f"{over_images(found.rates[0], images)}, {counted(len(found.rates), 'seed')}"
+    mean, low, high = found.interval
+    text = f"{mean:+.1f} % [{low:+.1f}, {high:+.1f}] over {len(found.rates)} seeds"
+    fewest = min(rate.images for rate in found.rates)
+    if fewest < images:
+        text += f" ({fewest} of {images} images)"
+    if not found.same_steps:
+        return f"{text}, {found.steps[0]} beside {found.steps[1]} steps"
+    if fewest < max(2, images / 2):
         return text
-    if rate.high < 0:
+    if high < 0:
         return f"{text}, fewer bits"
-    return f"{text}, more bits" if rate.low > 0 else f"{text}, undecided"
+    return f"{text}, more bits" if low > 0 else f"{text}, undecided"
 
 
 def _ablations(results: Results) -> str:
@@ -199,32 +228,48 @@ def _ablations(results: Results) -> str:
 def _times(results: Results) -> str:
     by_name = {one.name: one for one in results.evaluation.encoders}
     pillow = by_name[PILLOW_420.name].milliseconds_per_image
+    published = 1000 * PUBLISHED["seconds"]
     rows = []
-    for fit in results.fits:
-        if fit.planned.changed:
-            continue
-        milliseconds = by_name[fit.name].milliseconds_per_image
-        published = 1000 * PUBLISHED["seconds"]
+    for name, seconds in results.seconds_a_step.items():
+        milliseconds = by_name[name].milliseconds_per_image
         rows.append(
             [
-                fit.name,
-                f"{fit.steps_per_second:.2f}",
+                name,
+                f"{1 / median(seconds):.2f}",
+                beside_vgg(results.seconds_a_step, name),
                 f"{milliseconds:.0f}",
                 f"{milliseconds / pillow:.0f}",
                 f"{milliseconds / published:.2f}",
             ]
         )
-    vgg = results.fit("jpeg-vgg19").steps_per_second
-    faster = ", ".join(
-        f"{100 * (results.fit(name).steps_per_second / vgg - 1):+.0f} % ({name})"
-        for name in ("jpeg-resnet152-block1", "jpeg-resnet152-block7")
-    )
+    rounds = len(next(iter(results.seconds_a_step.values())))
+    columns = [
+        "recipe",
+        "steps a second",
+        "beside VGG19",
+        "ms an image",
+        "× Pillow 4:2:0",
+        "× the paper's 126 ms",
+    ]
     return (
         "\n## Time\n\n"
-        + table(["recipe", "steps a second", "ms an image", "× Pillow 4:2:0", "× the paper's 126 ms"], rows)
-        + f"\nTraining ResNet-152 beside VGG19, in steps a second: {faster}; the paper: "
-        f"{100 * PUBLISHED['resnet_faster_than_vgg']:+.0f} %, of a block it does not name.\n\n"
+        + table(columns, rows)
+        + f"\nSteps a second are of {counted(rounds, 'round')}, in each of which every recipe makes one step in turn; beside "
+        "VGG19 stands the median over rounds of the ratio within a round, with its range. The paper has ResNet-152 train "
+        f"{100 * PUBLISHED['resnet_faster_than_vgg']:+.0f} % as fast as VGG19, of a block it does not name.\n\n"
         f"The paper, on a machine that it does not name: {PUBLISHED['seconds']:g} s an encode beside "
         f"{PUBLISHED['seconds_end_to_end']:g} s of an end-to-end codec, "
         f"{PUBLISHED['seconds_end_to_end'] / PUBLISHED['seconds']:.0f} times as long. No such codec is measured here.\n"
     )
+
+
+def beside_vgg(seconds: Mapping[str, Sequence[float]], name: str) -> str:
+    """Speed of training beside that of VGG19, in percent more: median and range over rounds.
+
+    >>> beside_vgg({"jpeg-vgg19": [2.0, 3.0, 4.0], "jpeg-lstm": [1.0, 1.0, 2.0]}, "jpeg-lstm")
+    '+100 % (+100 to +200)'
+    """
+    if name == "jpeg-vgg19" or "jpeg-vgg19" not in seconds:
+        return "–"
+    ratios = [100 * (x / y - 1) for x, y in zip(seconds["jpeg-vgg19"], seconds[name], strict=True)]
+    return f"{median(ratios):+.0f} % ({min(ratios):+.0f} to {max(ratios):+.0f})"

@@ -81,6 +81,8 @@ class Length(NamedTuple):
     settings: tuple[str, ...]
     attention: dict[str, tuple[str, ...]]
     """Further settings of the recipes with this attention."""
+    recipes: dict[str, tuple[str, ...]]
+    """Further settings of single recipes."""
     seeds: tuple[int, ...]
     ablated: tuple[str, ...]
     """Recipes whose loss is varied."""
@@ -88,17 +90,21 @@ class Length(NamedTuple):
     """Qualities of the encoders that are no models."""
     bpp_range: tuple[float, float]
     crops: int
+    rounds: int
+    """Steps of every recipe, in turn, by which training speeds are compared."""
 
 
 FULL = Length(
     images={"good": 200, "test_good": 24, "per_blemish": 0, "size": 512},
     settings=(),
     attention={},
-    seeds=(0,),
-    ablated=("jpeg-vgg19",),
+    recipes={},
+    seeds=(0, 1, 2),
+    ablated=("jpeg-vgg19", "jpeg-resnet152-block1"),
     qualities=LADDER,
     bpp_range=(0.2, 1.0),
     crops=3,
+    rounds=10,
 )
 # The paper's learning rate, meant for a pretrained network, takes one that begins with nothing nowhere in a few
 # hundred steps, and tables that begin at 1 to 2 take longer still to where files are small. Likewise maps that begin
@@ -125,13 +131,17 @@ QUICK = Length(
         "lambdas=[0.02, 0.5]",
     ),
     attention=_ATTENTION,
+    recipes={},
     seeds=(0,),
     ablated=(),
     qualities=(4, 11, 23, 42, 64, 85),
     bpp_range=(0.05, 4.0),
     crops=0,
+    rounds=1,
 )
-# All as many steps, so that what differs is the attention: with these λ, files of 0.2 to 0.6 bits per pixel.
+_PAPERS_STEPS = ("training.steps=20000", "training.validate_every=500")
+# With these λ, files of 0.2 to 0.6 bits per pixel. The paper's steps where a processor makes them in 1 to 3 hours (measured
+# once: benchmarks/deep_jpeg.py); VGG19 and block 7 of ResNet-152 would take a day for each seed.
 WITHOUT_GPU = Length(
     images={**FULL.images, "good": 60, "test_good": 8},
     settings=(
@@ -142,16 +152,42 @@ WITHOUT_GPU = Length(
         "lambdas=[0.005, 0.02, 0.05, 0.1]",
     ),
     attention=_ATTENTION,
-    seeds=(0,),
-    ablated=(CONTROL, "jpeg-resnet152-block1"),
+    recipes=dict.fromkeys((CONTROL, "jpeg-resnet152-block1", "jpeg-lstm", "jpeg-bilstm"), _PAPERS_STEPS),
+    seeds=(0, 1, 2),
+    ablated=(CONTROL, "jpeg-resnet152-block1", "jpeg-vgg19"),
     qualities=LADDER,
     bpp_range=(0.2, 1.0),
     crops=2,
+    rounds=5,
 )
+FEWEST_SEEDS = 3
+"""Seeds from which there is an interval over them, and a conclusion."""
 FAMILY = "part"
 BASELINE_NAMES = (PILLOW_420.name, PILLOW_444.name)
 NETWORKS = {"vgg19": "VGG19", "resnet152": "ResNet-152"}
 """Attention that begins with ImageNet weights."""
+
+
+class Figure(NamedTuple):
+    """A figure of the paper: fits whose curves it draws."""
+
+    title: str
+    fits: tuple[str, ...]
+
+
+FIGURES = (
+    Figure("Figure 5: VGG19, with and without MS-SSIM in the loss", ("jpeg-vgg19", "jpeg-vgg19, σ = 0")),
+    *(
+        Figure(
+            f"Figure 7: weights of the loss, {name}", (name, *(f"{name}, {one.title}" for one in ABLATIONS))
+        )
+        for name in (CONTROL, "jpeg-vgg19", "jpeg-resnet152-block1")
+    ),
+    Figure(
+        "Figure 8: ResNet-152 and VGG19 without MS-SSIM in the loss",
+        ("jpeg-vgg19, σ = 0", "jpeg-resnet152-block1, σ = 0"),
+    ),
+)
 
 
 class Planned(NamedTuple):
@@ -175,7 +211,10 @@ def plan_fits(
         own = length.attention.get(plain.attention.name, ())
         absent = plain.attention.name in NETWORKS and attention_start(plain) == "scratch"
         scratch = ("attention.weights=none",) if absent else ()
-        changes = (*length.settings, *own, *scratch, *without, *settings, *more, f"training.seed={seed}")
+        single = length.recipes.get(name, ())
+        changes = (
+            *length.settings, *own, *single, *scratch, *without, *settings, *more, f"training.seed={seed}"
+        )  # fmt: skip
         return override(plain, list(changes))
 
     plan = []

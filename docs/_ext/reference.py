@@ -130,6 +130,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target.startswith("blemish."):
         return None
+    if target.endswith(".Annotated"):
+        return None  # autodoc takes the type of a field with conditions for a name of its module
     value: Any = blemish
     path = ""
     for part in target.split(".")[1:]:

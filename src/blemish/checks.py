@@ -23,6 +23,11 @@ OPTIONAL = {
     "sklearn": "users of blemish.sklearn",
     "export": "exports",
     "openvino": "models that are exported for OpenVINO",
+    "serve": "blemish serve and blemish history",
+    "line": "sources and sinks of a line",
+    "genicam": "industrial cameras",
+    "postgresql": "histories in PostgreSQL",
+    "parquet": "tables in Parquet",
 }
 CORE = (
     "numpy",
@@ -112,7 +117,7 @@ def _machine() -> Check:
 
 def _package(distribution: str, remedy: str) -> Check:
     try:
-        return Check(distribution, metadata.version(distribution))
+        return Check(distribution, metadata.version(distribution.partition("[")[0]))  # without its extra
     except metadata.PackageNotFoundError:
         return Check(distribution, "missing", False, remedy)
 

@@ -25,7 +25,7 @@ EXTRAS = {
     "large": (("zarr", "zarr"),),
     "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
     "openvino": (("openvino", "openvino"),),
-    "sklearn": (("sklearn", "scikit-learn"),),
+    "sklearn": (("sklearn", "scikit-learn"), ("skimage", "scikit-image")),
     "serve": (
         ("fastapi", "fastapi"),
         ("uvicorn", "uvicorn"),

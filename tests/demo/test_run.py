@@ -186,6 +186,10 @@ def test_the_painting_ends_in_a_report_and_is_not_repeated(
     assert result.auroc["craquelure"]["xray"] == pytest.approx(expected)
     assert f"xray {expected:.2f}" in result.in_words()
     assert result.figures()["cross_modal_auroc"] == result.auroc
+    assert {mask: set(found) for mask, found in result.linear_auroc.items()} == {
+        mask: set(MODALITIES) for mask in MASKS
+    }
+    assert result.figures()["linear_regression_auroc"] == result.linear_auroc
 
     recorded = recorder()
     again = run_painting_demo(out, settings=TINY, observer=recorded, **PAINTED)
@@ -239,5 +243,5 @@ def test_the_command_shows_what_the_painting_hides(
     assert "underdrawing  visible 0." in ran.out
     assert f"Report: {tmp_path / 'found' / 'painting' / 'report.html'}" in ran.out
     figures = json.loads(blemish("demo", "--family", "painting", "--out", tmp_path, "--json").out)
-    assert set(figures) == {"cross_modal_auroc", "records"}
+    assert set(figures) == {"cross_modal_auroc", "linear_regression_auroc", "records"}
     assert len(figures["records"]) == PAINTED["test"]

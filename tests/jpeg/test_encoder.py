@@ -216,6 +216,19 @@ def test_tables_of_ones_own_are_read_from_a_file(tmp_path: Path) -> None:
         Encoder(tmp_path / "none.json")
 
 
+def test_chroma_keeps_its_full_size_where_that_pays() -> None:
+    fine = np.full((96, 96, 3), 100, np.uint8)
+    fine[:, ::2] = (220, 40, 60)  # red lines of one pixel, which halving makes one colour
+    for tune in TUNES:
+        assert ENCODER.encode(fine, quality=85, tune=tune, sampling="auto").coefficients.sampling == "4:4:4"
+    chosen = ENCODER.encode(fine, quality=85, tune="psnr", sampling="auto")
+    halved = ENCODER.encode(fine, target_bpp=chosen.bits_per_pixel, tune="psnr", sampling="4:2:0")
+    assert squared_error(fine, chosen.data) < 0.5 * squared_error(fine, halved.data)
+    soft = photograph(96, 96)
+    assert ENCODER.encode(soft, quality=30, sampling="auto").data == ENCODER.encode(soft, quality=30).data
+    assert ENCODER.encode(soft[..., 0], sampling="auto").coefficients.sampling == "4:4:4"  # grey has no other
+
+
 def test_importance_moves_bits_to_where_it_is_high() -> None:
     rng = np.random.default_rng(5)
     pixels = rng.normal(128, 30, (64, 96, 3)).clip(0, 255).astype(np.uint8)

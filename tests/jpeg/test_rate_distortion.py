@@ -11,7 +11,7 @@ from blemish.jpeg import prices as pricing
 from blemish.jpeg import rate_distortion as selection
 from blemish.jpeg.chroma import halved_for_upsampling
 from blemish.jpeg.coefficients import Sampling
-from blemish.jpeg.distortion import TUNES, Tune
+from blemish.jpeg.distortion import COLOUR, TUNES, Tune, upsample
 from blemish.jpeg.entropy import image_bits
 from blemish.jpeg.file import to_bytes
 from blemish.jpeg.rate_distortion import Chosen, CoefficientImage, assemble, decoded_plane, prepare, select
@@ -117,6 +117,26 @@ def test_chroma_makes_up_for_what_luma_loses(monkeypatch: pytest.MonkeyPatch) ->
     with_it = squared_error()
     monkeypatch.setattr(selection, "TO_CHROMA", np.zeros(2))
     assert with_it < 0.95 * squared_error()
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+def test_prices_of_errors_add_up_to_the_squared_error_of_rgb(sampling: Sampling) -> None:
+    """Under ``psnr``, with what halving has lost, by the pixels that a decoder gives, unclipped and not rounded."""
+    pixels = photograph(96, 112)
+    pixels[::5, ::3, 0] = 200  # fine colour, which halving loses
+    image = prepare(pixels, sampling)
+    tables = Tables(np.full(64, 30.0), np.full(64, 50.0), 60.0)
+    chosen = select(image, tables, "psnr")
+    found = chosen[0].distortion(tables.luma) + sum(plane.distortion(tables.chroma) for plane in chosen[1:])
+    planes = [
+        decoded_plane(plane.levels, tables.chroma if index else tables.luma, component)
+        for index, (plane, component) in enumerate(zip(chosen, image.components, strict=True))
+    ]
+    if sampling == "4:2:0":
+        planes[1:] = [upsample(plane, *pixels.shape[:2]) for plane in planes[1:]]
+    errors = np.stack([*planes]) - np.stack(planes_of(pixels, "4:4:4"))
+    expected = float(np.einsum("ihw,ij,jhw->", errors, COLOUR, errors))
+    assert found == pytest.approx(expected, rel=0.05)  # Cb and Cr share a small part, which is left out
 
 
 def test_compensation_is_as_strong_as_the_share_that_asks_for_it() -> None:

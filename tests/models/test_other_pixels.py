@@ -127,9 +127,11 @@ def test_a_graph_has_the_predictions_from_every_set_of_modalities() -> None:
     x = scene(99)
     x[:, 2, :9] = torch.nan
     x[:, :2, :, 20:] = torch.nan
-    graph = torch.export.export(encoder, (x,)).module()
+    two = torch.cat([x, scene(98)])
+    graph = torch.export.export(encoder, (two,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
     with torch.no_grad():
-        assert_allclose(graph(x).numpy(), encoder(x).numpy(), atol=1e-5)
+        for images in (two, torch.cat([two, x])):
+            assert_allclose(graph(images).numpy(), encoder(images).numpy(), atol=1e-5)
 
 
 def test_it_predicts_paintings_better_than_a_constant_and_than_least_squares() -> None:

@@ -184,3 +184,23 @@ def test_a_failing_image_leaves_the_old_page_unchanged(tmp_path: Path) -> None:
         write_page(target, title="t", sections=[Gallery("G", rows())])
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_any_two_panels_of_a_row_can_be_chosen_to_flicker() -> None:
+    panels = [
+        FigurePanel(label, np.full((4, 4), value, np.uint8)) for label, value in (("one", 0), ("two", 255))
+    ]
+    gallery = Gallery(
+        "Details", [ImageRow("a.png", panels=panels), ImageRow("b.png", panels=panels[:1])], flicker=True
+    )
+    page = render_page(title="t", sections=[gallery])
+    assert page.count('<div class="flicker" hidden>') == 1  # a single panel has nothing to be compared with
+    assert page.count("<option selected>one</option>") == page.count("<option selected>two</option>") == 1
+    assert "Flicker</button>" in page
+    plain = render_page(title="t", sections=[Gallery("Details", [ImageRow("a.png", panels=panels)])])
+    assert "Flicker</button>" not in plain
+    hostile = [FigurePanel(HOSTILE, panel.image) for panel in panels]
+    page = render_page(
+        title="t", sections=[Gallery("Details", [ImageRow(HOSTILE, panels=hostile)], flicker=True)]
+    )
+    assert "<script>alert" not in page

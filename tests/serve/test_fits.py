@@ -33,7 +33,7 @@ from pathlib import Path
 command, words = sys.argv[3], sys.argv[4:]
 out, finished = Path(words[words.index("--out") + 1]), Path(sys.argv[1]) / command
 signal.signal(signal.SIGTERM, lambda *_: (print("blemish: stopped; go on with: blemish fit", file=sys.stderr), sys.exit(1)))
-print(f"beginning to {command}\\n  step 1 of 4, 0:03 left at most, mse 0.1, 5 images/s", file=sys.stderr, flush=True)
+print(f"beginning to {command} {words[0]}\\n  step 1 of 4, 0:03 left at most, mse 0.1, 5 images/s", file=sys.stderr, flush=True)
 hold = Path(sys.argv[2])
 while hold.exists():
     time.sleep(0.02)
@@ -128,7 +128,7 @@ def test_one_fit_at_a_time_with_its_progress(bench: Bench) -> None:
     bench.fits.start(ASKED)
     bench.wait_for_line(1)
     progress = bench.fits.fit(1).progress
-    assert (progress.stage, progress.done, progress.total) == ("beginning to fit", 1, 4)
+    assert (progress.stage, progress.done, progress.total) == ("beginning to fit good", 1, 4)
     with pytest.raises(FitConflictError, match="fit 1 runs; wait for its end, or stop it"):
         bench.fits.start(ASKED)
     bench.hold.unlink()

@@ -194,7 +194,7 @@ def test_a_run_interrupted_repeatedly_equals_an_uninterrupted_one(run: Run, tmp_
 def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let the looks see ``losses``, one after the other."""
     remaining: Iterator[float] = iter(losses)
-    monkeypatch.setattr(loop, "_mean_loss", lambda *arguments: (next(remaining), {}))
+    monkeypatch.setattr(loop, "mean_loss", lambda *arguments: (next(remaining), {}))
 
 
 EARLY = ["training.steps=50", "training.validate_every=2", "training.patience=3"]

@@ -28,7 +28,7 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
-from blemish.cli.scenes import register
+from blemish.cli.scenes import classify, register
 from blemish.cli.serve import serve
 from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
@@ -61,6 +61,10 @@ app.command(
     epilog="Examples: `blemish register paintings/` · "
     "`blemish register paintings/eve --grid visible --motion translation --dry-run`"
 )(register)
+app.command(
+    epilog="Examples: `blemish classify panel.tif --labels strokes.geojson --out cracks` · "
+    "`blemish classify paintings/eve --labels labels.png --out cracks --dpi 600`"
+)(classify)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from blemish.cli.options import Json
+from blemish.cli.options import Json, Out, Overwrite
 from blemish.cli.session import end, print_json, say, working
 
 
@@ -18,6 +18,13 @@ class Motions(str, Enum):
 
     TRANSLATION = "translation"
     AFFINE = "affine"
+
+
+class Learners(str, Enum):
+    """Classifiers of labelled pixels."""
+
+    FOREST = "forest"
+    LOGISTIC = "logistic"
 
 
 def register(
@@ -50,3 +57,39 @@ def register(
     end(observer)
     if any(not one.agreeing for one in found):
         raise typer.Exit(1)
+
+
+def classify(
+    image: Annotated[Path, typer.Argument(help="Image, or folder of one scene.", metavar="IMAGE")],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="Label image, GeoJSON or COCO, in pixels of the image.")
+    ],
+    out: Out,
+    learner: Annotated[
+        Learners, typer.Option(help="Random forest, or logistic regression.")
+    ] = Learners.FOREST,
+    dpi: Annotated[float | None, typer.Option(help="Pixels an inch, for areas in mm².")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the forest.", min=0)] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Classify every pixel from a few labelled strokes or polygons, such as cracks and losses."""
+    with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if overwrite else ()) as observer:
+        from blemish.inspection.classify import classify as run
+
+        done = run(
+            image,
+            labels,
+            out,
+            learner=learner.value,
+            dpi=dpi,
+            seed=seed,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    if as_json:
+        print_json([asdict(one) for one in done.classes])
+    else:
+        say(done.in_words())
+        say(f"Probabilities, regions and figures: {out}")
+    end(observer)

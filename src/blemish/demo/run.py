@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blemish.data.masks import read_mask
+from blemish.data.scene_reader import SceneReader
+from blemish.data.scenes import find_scenes
 from blemish.decision import roc_auc
 from blemish.demo.generated import FAMILIES, write_dataset
+from blemish.demo.linear_baseline import linear_maps
 from blemish.demo.painting import MASKS, MODALITIES, write_paintings
 from blemish.errors import FileError, UsageError, nearest
 from blemish.evaluation.baselines import Baseline, run_baselines
@@ -178,6 +182,8 @@ class PaintingDemonstration:
     """Pixel AUROC of the cross-modal residual by ground-truth mask, then by modality, over all inspected paintings.
     About 0.5 where the modality does not show the content of the mask, or the others show it too; None where the
     mask is empty."""
+    linear_auroc: dict[str, dict[str, float | None]]
+    """The same of what linear regression on the pixels of the other modalities does not predict."""
     report: Path
 
     @property
@@ -189,6 +195,7 @@ class PaintingDemonstration:
         """Figures for JSON."""
         return {
             "cross_modal_auroc": self.auroc,
+            "linear_regression_auroc": self.linear_auroc,
             "records": [record.model_dump(mode="json") for record in self.records],
         }
 
@@ -197,10 +204,16 @@ class PaintingDemonstration:
         width = max(map(len, self.auroc))
         rows = [
             f"  {mask:<{width}}  "
-            + "  ".join(f"{sensor} {_figure(value)}" for sensor, value in found.items())
+            + "  ".join(
+                f"{sensor} {_figure(value)} ({_figure(self.linear_auroc[mask][sensor])})"
+                for sensor, value in found.items()
+            )
             for mask, found in self.auroc.items()
         ]
-        head = "Pixel AUROC of the cross-modal residual of each modality, by ground-truth mask:"
+        head = (
+            "Pixel AUROC of the cross-modal residual of each modality, by ground-truth mask; in brackets that of linear "
+            "regression on the pixels of the others:"
+        )
         return "\n".join([self.inspection.in_words(), head, *rows])
 
 
@@ -336,13 +349,31 @@ def run_painting_demo(
     )
     found = out / "found" / PAINTING
     inspection = inspect_scenes(detector, dataset / "test", found, overwrite=True, observer=observer)
-    auroc = _against_the_truth(inspection, dataset / "test")
-    return PaintingDemonstration(detector, inspection, auroc, found / REPORT_FILE)
-
-
-def _against_the_truth(inspection: SceneInspection, paintings: Path) -> dict[str, dict[str, float | None]]:
-    """For each of ``MASKS`` and each sensor the pixel AUROC of its cross-modal map."""
+    unseen = dataset / "test"
     maps = [inspection.map(record.path, "cross") for record in inspection.records]  # (M, H, W) each
+    linear = linear_maps(_images(dataset / "train"), _images(unseen), detector.file.preprocessing.modalities)
+    return PaintingDemonstration(
+        detector,
+        inspection,
+        _against_the_truth(maps, inspection, unseen),
+        _against_the_truth(linear, inspection, unseen),
+        found / REPORT_FILE,
+    )
+
+
+def _images(paintings: Path) -> list[NDArray[np.float32]]:
+    """Each painting as one image (11, H, W), in the order of the inspection's records."""
+    images = []
+    for scene in find_scenes(paintings):
+        with SceneReader(scene) as reader:
+            images.append(reader.read(0, 0, reader.height, reader.width))
+    return images
+
+
+def _against_the_truth(
+    maps: Sequence[NDArray[np.float32]], inspection: SceneInspection, paintings: Path
+) -> dict[str, dict[str, float | None]]:
+    """For each of ``MASKS`` and each sensor the pixel AUROC of its map (M, H, W)."""
     found: dict[str, dict[str, float | None]] = {}
     for mask in MASKS:
         truth = [

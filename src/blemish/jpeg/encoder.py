@@ -27,6 +27,10 @@ TOLERANCE = 0.01
 DEFAULT_QUALITY = 75.0
 
 _MOST_TRIES = 16
+_MOST_PRICES, _PRICES, _AWAY = 8, 12.0, (0.0, 1.0, 2.0)
+"""Prices of a bit that are tried with the same tables, up to those of so much higher and lower a quality; and how far the
+qualities of these tables are from the step.
+"""
 _FIRST_QUALITY = 50.0
 
 _WORTH_A_TRY = 0.03
@@ -118,9 +122,10 @@ class Encoder:
         if importance is not None:
             check_importance(importance, image)
 
-        def made(image: CoefficientImage, chosen: float) -> tuple[Encoded, float, float]:
+        def made(image: CoefficientImage, chosen: float, bits_at: float) -> tuple[Encoded, float, float]:
             """A file, the price of its errors and bits, and of what halving chroma has lost."""
             tables = self.ladder.at(chosen, tune, image.sampling)
+            tables = replace(tables, lam=self.ladder.at(bits_at, tune, image.sampling).lam)
             planes = select(image, tables, tune, importance)
             found = encoded(assemble(image, planes, tables), chosen, segments)
             if not choosing:
@@ -131,14 +136,17 @@ class Encoder:
 
         full: list[CoefficientImage] = []
 
-        def at(chosen: float) -> Encoded:
-            halved, price, lost = made(image, chosen)
+        def between(chosen: float, bits_at: float) -> Encoded:
+            halved, price, lost = made(image, chosen, bits_at)
             if lost <= _WORTH_A_TRY * price:
                 return halved
             if not full:
                 full.append(prepare(pixels, "4:4:4"))
-            larger, its_price, _ = made(full[0], chosen)
+            larger, its_price, _ = made(full[0], chosen, bits_at)
             return larger if its_price < price else halved
+
+        def at(chosen: float) -> Encoded:
+            return between(chosen, chosen)
 
         return encode_to_target(
             at,
@@ -146,6 +154,7 @@ class Encoder:
             quality=quality,
             target_bpp=target_bpp,
             target_ssim=target_ssim,
+            between=between,
         )
 
 
@@ -162,6 +171,7 @@ def encode_to_target(
     quality: float | None = None,
     target_bpp: float | None = None,
     target_ssim: float | None = None,
+    between: Callable[[float, float], Encoded] | None = None,
 ) -> Encoded:
     """Encode at a quality, or as near as possible to a target; ``Encoder.encode`` documents both.
 
@@ -169,6 +179,8 @@ def encode_to_target(
     ----------
     at: the file at a quality of 1 to 100; better and larger the higher it is.
     luma: (H, W), level-shifted, of the image.
+    between: the file with the tables of one quality and the price of a bit of another, for targets that lie between the
+        files of two integer tables.
 
     Raises
     ------
@@ -177,7 +189,9 @@ def encode_to_target(
     """
     check_rate_targets(quality, target_bpp, target_ssim)
     if target_bpp is not None:
-        found, met = _search(at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp))
+        found, met = _search(
+            at, lambda encoded: math.log(encoded.bits_per_pixel), math.log(target_bpp), between
+        )
         if not met:
             got = f"{found.bits_per_pixel:.4g}"
             return replace(
@@ -186,14 +200,18 @@ def encode_to_target(
         return found
     if target_ssim is not None:
 
-        def measured(chosen: float) -> Encoded:
-            encoded = at(chosen)
+        def with_ssim(encoded: Encoded) -> Encoded:
             return replace(encoded, ssim=luma_ssim(luma, luma_of(decode(encoded.data))))
 
         def position(encoded: Encoded) -> float:
             return -math.log(max(1 - (encoded.ssim or 0.0), 1e-9))
 
-        found, met = _search(measured, position, -math.log(1 - target_ssim))
+        found, met = _search(
+            lambda chosen: with_ssim(at(chosen)),
+            position,
+            -math.log(1 - target_ssim),
+            None if between is None else lambda chosen, bits_at: with_ssim(between(chosen, bits_at)),
+        )
         if not met:
             got = f"{found.ssim:.5g}"
             return replace(found, notice=f"an SSIM of {target_ssim:g} is out of reach; the nearest is {got}")
@@ -209,12 +227,16 @@ def _check(tune: str, sampling: str) -> None:
 
 
 def _search(
-    at: Callable[[float], Encoded], position: Callable[[Encoded], float], target: float
+    at: Callable[[float], Encoded],
+    position: Callable[[Encoded], float],
+    target: float,
+    between: Callable[[float, float], Encoded] | None = None,
 ) -> tuple[Encoded, bool]:
     """The file whose position is nearest to ``target``, and whether it is within the tolerance.
 
     Positions rise with quality, in steps where integer tables change. Linear interpolation between the ends of
-    the bracket and bisection take turns.
+    the bracket and bisection take turns. Where the target lies within a step, tables near it are kept, and the price of a
+    bit changes instead.
     """
     low, high = 1.0, 100.0
     values: dict[float, float] = {}
@@ -244,4 +266,19 @@ def _search(
             end = 100.0 if away < 0 else 1.0
             quality = end if abs(end - quality) < 15 else (quality + end) / 2
     assert best is not None
+    if between is None or not values.get(low, target) < target < values.get(high, target):
+        return best[1], best[0] <= math.log1p(TOLERANCE)
+    # Coarser tables with cheaper bits, then finer ones with dearer bits, farther and farther from the step.
+    for away_from in _AWAY:
+        for tables in (max(low - away_from, 1.0), min(high + away_from, 100.0)):
+            dear, cheap = max(tables - _PRICES, 1.0), min(tables + _PRICES, 100.0)
+            for _ in range(_MOST_PRICES):
+                if best[0] <= math.log1p(TOLERANCE):
+                    return best[1], True
+                middle = (dear + cheap) / 2
+                encoded = between(tables, middle)
+                away = position(encoded) - target
+                if abs(away) < best[0]:
+                    best = abs(away), encoded
+                dear, cheap = (middle, cheap) if away < 0 else (dear, middle)
     return best[1], best[0] <= math.log1p(TOLERANCE)

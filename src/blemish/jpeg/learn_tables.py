@@ -63,7 +63,7 @@ def objective(
             q = (tables.chroma if index else tables.luma).astype(np.float32)
             error = plane.target - plane.levels * q
             weighted = plane.weights * error
-            total += float((weighted * error).sum(dtype=np.float64))
+            total += plane.distortion(tables.chroma if index else tables.luma)
             gradient[min(index, 1)] -= 2 * q * (weighted * plane.levels).sum(0, dtype=np.float64)
             counts.append(plane_statistics(plane.levels, component.scan))
         total += tables.lam * (counts[0].bits + (sum(counts[2:], counts[1]).bits if counts[1:] else 0))

@@ -5,6 +5,7 @@ Imports without torch; MS-SSIM and LPIPS import it when they are first computed.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -79,18 +80,37 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
 
 
 def ssimulacra2(original: Pixels, decoded: Pixels) -> float | None:
-    """SSIMULACRA2 by the package of that name: 100 for the same image, 90 hardly visible, 50 medium.
+    """SSIMULACRA2 by the weights of the package of that name: 100 for the same image, 90 hardly visible, 50 medium.
 
     None for images with a side of less than 8 pixels, for which the package gives 100 whatever their content.
     On an image with a side of less than 225 pixels the package takes fewer than six scales and applies its
-    weights to the wrong ones: compare such images by another measure.
+    weights to the wrong ones: compare such images by another measure. Such images, and grey ones, are given to the
+    package itself, all others to :mod:`blemish.jpeg.ssimulacra2`, which is faster.
     """
     if min(original.shape[:2]) < SMALLEST_SSIMULACRA2:
         return None
+    from blemish.jpeg.ssimulacra2 import SMALLEST
+
+    if original.ndim == 3 and min(original.shape[:2]) >= SMALLEST:
+        return float(_beside(original).score(decoded))
     from ssimulacra2 import compute_ssimulacra2
 
     # The package opens what Pillow can open, so it is given files in memory.
     return float(compute_ssimulacra2(_file(original), _file(decoded)))
+
+
+_last: dict[bytes, Any] = {}
+
+
+def _beside(original: Pixels) -> Any:
+    """What SSIMULACRA2 computes of an original, kept for the next decoded version of it."""
+    from blemish.jpeg.ssimulacra2 import Ssimulacra2
+
+    key = hashlib.sha256(original.tobytes()).digest()
+    if key not in _last:
+        _last.clear()
+        _last[key] = Ssimulacra2(original)
+    return _last[key]
 
 
 def lpips(original: Pixels, decoded: Pixels) -> float | None:

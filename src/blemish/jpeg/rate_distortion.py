@@ -39,6 +39,9 @@ from blemish.jpeg.tuning import TUNINGS, Tuning
 TO_CHROMA = np.linalg.solve(COLOUR[1:, 1:], COLOUR[1:, 0])
 """(2,): errors of Cb and Cr that make up for an error of luma of -1, as far as chroma can."""
 
+MADE_UP = tuple(COLOUR[0, index] ** 2 / (COLOUR[0, 0] * COLOUR[index, index]) for index in (1, 2))
+"""The share of the squared error of Cb and of Cr that luma can make up for."""
+
 PASSES = 2
 """Rounds of statistics, code lengths and trellis; a third changes rates by less than 0.1 %."""
 
@@ -91,24 +94,32 @@ class CoefficientImage:
 class Chosen:
     """One plane after quantisation: target coefficients, weights and levels, (N, 64) each.
 
-    lost: the price of what halving has lost.
+    source: of chroma, the image's own coefficients, where ``target`` is moved to make up for luma. alone: the share of
+    the price of chroma's errors that luma does not make up for. lost: the price of what halving has lost.
     """
 
     target: Floats
     weights: Floats
     levels: Blocks
+    source: Floats | None = None
+    alone: float = 1.0
     lost: float = 0.0
 
     def distortion(self, table: NDArray[np.float64]) -> float:
-        """The price of all errors."""
+        """The price of all errors; over the planes of an image it adds up to that of R, G and B.
+
+        For errors e, g_YY e_Y² + 2 g_YC e_Y e_C + g_CC e_C² is g_YY (e_Y - t)² + (g_CC - g_YC² / g_YY) e_C², t the error
+        of luma that would make up for e_C, by which its target is moved.
+        """
         q = table.astype(np.float32)
-        total = self.lost
+        source = self.target if self.source is None else self.source
+        total = 0.0
         for piece in pieces(len(self.levels)):
-            error = self.target[piece] - self.levels[piece] * q
+            error = source[piece] - self.levels[piece] * q
             error *= error
             error *= self.weights[piece]
             total += float(error.sum(dtype=np.float64))
-        return total
+        return self.alone * total + self.lost
 
 
 def prepare(pixels: NDArray[np.uint8], sampling: Sampling) -> CoefficientImage:
@@ -283,8 +294,17 @@ def _select_chroma(
         targets.append(plane.dct if shift is None else shift)
     orders = [plane.scan for plane in planes]
     levels = _trellis(targets, weights, start, tables.chroma, tables.lam, orders)
-    lost = [prices.of_lost(index, sensitivity) * plane.lost for index, plane in enumerate(planes)]
-    return [Chosen(*each) for each in zip(targets, weights, levels, lost, strict=True)]
+    return [
+        Chosen(
+            targets[index],
+            weights[index],
+            levels[index],
+            source=plane.dct,
+            alone=1 - prices.tuning.compensation * MADE_UP[index],
+            lost=prices.of_lost(index, sensitivity) * plane.lost,
+        )
+        for index, plane in enumerate(planes)
+    ]
 
 
 def _multiply(weights: Floats, importance: Floats | None, factor: int = 1) -> None:

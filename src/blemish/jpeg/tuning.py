@@ -36,40 +36,30 @@ class Tuning:
     compensation: float = 1.0
 
 
-SSIMULACRA2_LUMA = (0.9, 0.1, 1.6, 5.0, 0.05)
-"""SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the worst
-places of scale 0.
-"""
-
-SSIMULACRA2_CHROMA = ((0.03, 0.03, 0.15, 0.5, 1.8), (0.03, 0.05, 0.27, 0.5, 0.6))
-"""Errors as wide as several blocks count most: SSIMULACRA2 looks at blue at scales 3 and 4 only."""
-
-
-def _times(factor: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    cb, cr = (tuple(factor * price for price in scales) for scales in SSIMULACRA2_CHROMA)
-    return cb, cr
-
-
 TUNINGS: dict[Tune, Tuning] = {
     "psnr": Tuning(squared=1.0, chroma_squared=1.0),
     "ms-ssim": Tuning(ms_ssim=1.0, chroma_ms_ssim=1.0),
     "balanced": Tuning(
-        squared=0.4,
-        ms_ssim=0.2,
-        ssimulacra2=0.6,
-        luma_scales=SSIMULACRA2_LUMA,
+        squared=0.6595,
+        ms_ssim=0.4,
+        ssimulacra2=0.2473,
+        luma_scales=(0.9068, 0.6595, 1.2, 1.8, 0.05),
         chroma_squared=0.4,
-        chroma_ms_ssim=0.2,
-        chroma_scales=_times(0.8),
+        chroma_ms_ssim=0.4,
+        chroma_scales=((0.006, 0.0036, 0.018, 0.165, 0.6), (0.006, 0.0198, 0.07, 0.1649, 0.022)),
+        compensation=1.0,
     ),
     "ssimulacra2": Tuning(
         squared=0.17,
-        ssimulacra2=0.7,
-        luma_scales=SSIMULACRA2_LUMA,
-        chroma_scales=SSIMULACRA2_CHROMA,
+        ssimulacra2=0.52,
+        luma_scales=(0.55, 0.12, 1.6, 1.8196, 0.05),
+        chroma_scales=((0.03, 0.03, 0.15, 0.8244, 1.8196), (0.0303, 0.0224, 0.36, 0.5, 0.18)),
         compensation=0.0,
     ),
 }
+"""SSIMULACRA2 takes nearly all that luma adds to it from the SSIM of scales 2 and 3, the rest mostly from the worst places of
+scale 0; of chroma, errors as wide as several blocks count most: it looks at blue at scales 3 and 4 only.
+"""
 
 
 @lru_cache(maxsize=16)

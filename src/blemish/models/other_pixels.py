@@ -206,7 +206,7 @@ class OtherPixelsEncoder(ImageEncoder):
         """The same without asking which modalities are present: all predictions, of which each pixel takes its own."""
         sets, channels = len(self.table), sum(self.sizes)
         every = F.conv2d(standard, self.table.flatten(0, 1)[:, :, None, None])
-        every = every.reshape(len(standard), sets, channels, *standard.shape[2:])
+        every = every.reshape(standard.shape[0], sets, channels, *standard.shape[2:])
         places = 2 ** torch.arange(len(self.sizes), device=present.device)
         codes = (present * places[:, None, None]).sum(1)
         chosen = codes[:, None] == torch.arange(sets, device=codes.device)[:, None, None]  # (N, sets, H, W)

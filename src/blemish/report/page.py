@@ -96,13 +96,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Gallery of images; ``rows`` may be a generator, so that only one image at a time is in memory."""
+    """Gallery of images; ``rows`` may be a generator, so that only one image at a time is in memory.
+
+    flicker: any two panels of a row can be shown large, side by side or in turn in one place; panels of one size.
+    """
 
     title: str
     rows: Iterable[ImageRow]
     note: str = ""
     scale: Scale | None = None
     max_side: int = 320
+    flicker: bool = False
 
 
 Section: TypeAlias = Figures | Prose | SettingsSection | TableSection | Gallery | Histogram | CurveChart
@@ -192,7 +196,12 @@ def _view(section: Section, anchor: str) -> _View:
         case TableSection():
             return _View("table", anchor, section.title, _table(section))
         case Gallery():
-            gallery = {"rows": _gallery_rows(section), "note": section.note, "scale": section.scale}
+            gallery = {
+                "rows": _gallery_rows(section),
+                "note": section.note,
+                "scale": section.scale,
+                "flicker": section.flicker,
+            }
             return _View("gallery", anchor, section.title, gallery)
         case Histogram():
             return _View("histogram", anchor, section.title, (section, section.drawing()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -341,7 +342,8 @@ class Fits:
         is_new = False
         for line, end in new_lines(log, offset):
             with self._lock:
-                fit.progress.take(line)
+                # People know the fit, not the folder of the server that it is in.
+                fit.progress.take(line.replace(f"{log.parent}{os.sep}", ""))
             offset, is_new = end, True
         if is_new:
             self._note(fit)

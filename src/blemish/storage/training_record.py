@@ -90,13 +90,15 @@ class TrainingLook(_TrainingFact):
     """Held-out loss."""
     terms: dict[str, float] = Field(default_factory=dict)
     """Held-out mean of each weighted term of the loss."""
+    measures: dict[str, float] = Field(default_factory=dict)
+    """Held-out means of further figures."""
 
     @classmethod
     def from_history(cls, entry: Mapping[str, float]) -> TrainingLook:
         """The look of a flat ``entry``, in which the term ``mse`` has the key ``validation mse``.
 
         >>> TrainingLook.from_history({"step": 2.0, "training": 0.5, "validation": 0.4, "validation mse": 0.1})
-        TrainingLook(step=2, training=0.5, validation=0.4, terms={'mse': 0.1})
+        TrainingLook(step=2, training=0.5, validation=0.4, terms={'mse': 0.1}, measures={})
         """
         return cls(
             step=int(entry["step"]),

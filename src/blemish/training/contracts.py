@@ -42,6 +42,14 @@ class Grouped(Protocol):
         """Groups for the optimizer; a group's "pace" multiplies the learning rate of the schedule."""
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """A module with figures of held-out patches beside its loss, which are kept with each look."""
+
+    def measures(self, batch: Tensor) -> dict[str, float]:
+        """Means over ``batch`` (N, C, H, W) in [0, 1], by name."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Progress of a training; ``terms`` are the means of the loss terms since the last report."""

@@ -20,6 +20,7 @@ from blemish.storage.training_record import Machine, TrainingLook
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from blemish.training.contracts import Grouped, Progress, Trainable, Trimming
 from blemish.training.fabric import lay_out, make_fabric
+from blemish.training.held_out import mean_loss, mean_measures
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
 from blemish.training.schedule import TrainingClock
 
@@ -283,11 +284,14 @@ class Trainer:
         state = self.state
         # The same draws (noise, latents) at every look; the next step seeds its own.
         torch.manual_seed(_step_seed(self.settings.seed + 1, 0))
-        loss, terms = _mean_loss(self.wrapped, self.held_out, self.fabric)
+        loss, terms = mean_loss(self.wrapped, self.held_out, self.fabric)
         _refuse_nan({"validation": loss}, state.step, self.checkpoint)
         since = max(state.history[-1].step if state.history else 0, state.pretraining or 0)
         training = float(self._loss_since_look) / (state.step - since)
-        look = TrainingLook(step=state.step, training=training, validation=loss, terms=terms)
+        measures = mean_measures(self.model, self.wrapped, self.held_out, self.fabric)
+        look = TrainingLook(
+            step=state.step, training=training, validation=loss, terms=terms, measures=measures
+        )
         state.history.append(look)
         self._loss_since_look.zero_()
         self.keep_best(loss)
@@ -397,21 +401,6 @@ def _step_seed(seed: int, step: int) -> int:
 
 def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _mean_loss(wrapped: Any, batches: list[Tensor], fabric: Fabric) -> tuple[float, dict[str, float]]:
-    """Means over the patches of ``batches``: of the loss, and of each of its terms."""
-    total, terms = 0.0, dict[str, float]()
-    wrapped.eval()
-    with torch.no_grad(), fabric.autocast():
-        for batch in batches:
-            loss: Loss = wrapped.loss(fabric.to_device(batch))
-            total += float(loss.total) * len(batch)
-            for name, term in loss.terms.items():
-                terms[name] = terms.get(name, 0.0) + float(term) * len(batch)
-    wrapped.train()
-    count = sum(len(batch) for batch in batches)
-    return total / count, {name: value / count for name, value in terms.items()}
 
 
 def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:

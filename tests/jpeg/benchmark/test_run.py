@@ -126,7 +126,8 @@ def test_an_evaluation_writes_its_files(images: Path, tmp_path: Path) -> None:
     assert "| padded | +50" in table
     page = (out / REPORT_FILE).read_text()
     assert "blemish jpeg evaluate &lt;images&gt;" in page
-    assert page.count("data:image/png") == 2 * 4  # of two images the original and three encoders
+    # of two images the original and three encoders, as details and as maps of bits
+    assert page.count("data:image/png") == 2 * 2 * 4
     assert "data:image/jpeg" not in page
     assert "https:" not in page
     assert str(tmp_path) not in page + table

@@ -15,6 +15,7 @@ from blemish.errors import FileError, RecipeError, Stopped, UsageError
 from blemish.jpeg.deep.fit import fit_jpeg, fit_jpeg_once
 from blemish.jpeg.deep.model import DeepEncoder
 from blemish.jpeg.deep.recipe import load_deep_recipe
+from blemish.observer import Observer
 from blemish.recipes import override
 from blemish.storage.model_folder import weights_of
 
@@ -282,3 +283,27 @@ def test_help_has_an_example(blemish: Callable[..., Any], command: str) -> None:
     assert ran.code == 0
     assert f"blemish jpeg {command}" in ran.out
     assert "--json" in ran.out
+
+
+def test_decoded_jpegs_are_reported_before_the_training(photos: Path, tmp_path: Path) -> None:
+    class Stages(Observer):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def stage(self, text: str) -> None:
+            self.lines.append(text)
+
+    rng = np.random.default_rng(0)
+    image = np.full((256, 256, 3), 120.0)
+    for octave in range(1, 8):
+        coarse = rng.normal(0, 14, (2**octave, 2**octave)).astype(np.float32)
+        image += np.asarray(Image.fromarray(coarse).resize((256, 256), 3))[..., None]
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(tmp_path / "a.jpg", quality=75)
+    Image.open(tmp_path / "a.jpg").save(photos / "decoded.png")
+    seen = Stages()
+    fit(photos, observer=seen)
+    assert sum("1 of 5 photographs looked at are decoded JPEGs" in line for line in seen.lines) == 1
+    (photos / "decoded.png").unlink()
+    clean = Stages()
+    fit(photos, observer=clean)
+    assert not [line for line in clean.lines if "are decoded JPEGs" in line]

@@ -17,6 +17,8 @@ from blemish.jpeg.coefficients import block_counts
 from blemish.jpeg.deep import DeepJpeg, deep_recipe_names, load_deep_recipe
 from blemish.jpeg.deep.network import forward_dct, hard_tables, initial_tables
 from blemish.jpeg.deep.recipe import TableSettings
+from blemish.jpeg.entropy import image_bits
+from blemish.jpeg.quality import ms_ssim, mse
 from blemish.jpeg.tables import annex_k
 from blemish.recipes import override
 
@@ -432,3 +434,19 @@ def test_ms_ssim_is_a_term_where_it_has_a_weight() -> None:
     loss.terms["ms-ssim"].backward()
     assert model.log_tables.grad is not None
     assert float(model.log_tables.grad.abs().max()) > 0
+
+
+def test_measures_are_those_of_the_files() -> None:
+    model = build("jpeg-tables", "image.sampling=4:2:0", "lambdas=[0.01, 0.1]")
+    pixels = [image(170, 180), image(170, 180) // 2]
+    x = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)) / 255
+    model.train()
+    found = model.measures(x)
+    assert model.training
+    files = [model.coefficients(one, place) for place, one in enumerate(pixels)]
+    assert found["bits per pixel"] == pytest.approx(sum(map(image_bits, files)) / (2 * 170 * 180))
+    errors = [mse(one, by_pillow(file)) for one, file in zip(pixels, files, strict=True)]
+    assert found["mse"] == pytest.approx(sum(errors) / 2, rel=1e-4)
+    similar = [ms_ssim(one, by_pillow(file)) for one, file in zip(pixels, files, strict=True)]
+    assert found["ms-ssim"] == pytest.approx(sum(one or 0 for one in similar) / 2, abs=1e-4)
+    assert model.measures(x[..., :64, :64]).keys() == {"bits per pixel", "mse"}

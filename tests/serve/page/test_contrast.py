@@ -74,5 +74,5 @@ def test_style_sheets_take_colours_from_there() -> None:
     text = (PAGE / "page.css").read_text("utf-8")
     assert re.findall(r"#[0-9a-f]{3,6}\b", text) == []
     used = set(re.findall(r"var\(--([a-z-]+)", text + (PAGE / "views.css").read_text("utf-8")))
-    known = set(themes()["light"]) | {"shadow", "sign-ground", "letters", "pad"}
+    known = set(themes()["light"]) | {"shadow", "sign-ground", "letters", "pad", "px"}
     assert used - known == set()

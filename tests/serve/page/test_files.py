@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blemish.serve.page_files import PAGE, page_files
+import blemish
+from blemish.serve.page_files import MESSAGES, PAGE, page_files
 
 FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 ELSEWHERE = re.compile(r"(?:https?:)?//(?!www\.w3\.org/)[a-z0-9.-]+\.[a-z]{2,}", re.IGNORECASE)
@@ -69,3 +70,17 @@ def test_names_that_scripts_import_are_exported() -> None:
                 f"{path.name}: {name} is not used" for name in wanted if not re.search(rf"\b{name}\b", used)
             ]
     assert missing == []
+
+
+def test_every_file_is_in_the_wheel() -> None:
+    text = (Path(blemish.__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"\[tool\.setuptools\.package-data\]\nblemish = \[(.*?)\]", text, re.S)
+    assert block is not None
+    root = Path(blemish.__file__).parent
+    packed = {
+        path
+        for pattern in re.findall(r'"([^"]+)"', block[1])
+        for path in root.glob(pattern)
+        if path.is_file()
+    }
+    assert {*FILES, *MESSAGES.glob("*.json")} - packed == set()

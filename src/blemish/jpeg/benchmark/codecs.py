@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from blemish._version import __version__
 from blemish.errors import BlemishError
 from blemish.jpeg.source_image import decode
-from blemish.jpeg.tables import shipped_sha256
+from blemish.jpeg.tables import shipped_ladder
 
 if TYPE_CHECKING:
     from blemish.jpeg.deep.model import DeepEncoder
@@ -52,12 +53,16 @@ class BlemishCodec:
 
     @property
     def description(self) -> str:
-        """Tune, version, and the data that the package ships for it."""
-        return f"Blemish {__version__}, 4:2:0, tuned for {self.tune}, data {shipped_sha256()[:12]}"
+        """Tune, version, and a digest of the tables and constants that the package ships for it."""
+        from blemish.jpeg.tuning import TUNINGS
+
+        knots = [knot.model_dump_json() for knot in shipped_ladder().tunes[self.tune]]
+        digest = hashlib.sha256(f"{knots}{TUNINGS[self.tune]}".encode()).hexdigest()
+        return f"Blemish {__version__}, sampling by image, tuned for {self.tune}, data {digest[:12]}"
 
     def encode(self, pixels: Pixels, quality: int) -> bytes:
         """A JPEG file at a quality of 1 to 100."""
-        return _encoder().encode(pixels, quality=quality, tune=self.tune).data
+        return _encoder().encode(pixels, quality=quality, tune=self.tune, sampling="auto").data
 
 
 @lru_cache(maxsize=1)

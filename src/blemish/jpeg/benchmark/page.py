@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.items import Item
-from blemish.errors import BlemishError
+from blemish.errors import BlemishError, ImageError
 from blemish.jpeg import quality as measuring
 from blemish.jpeg.benchmark.baselines import BASELINES, PILLOW_420
 from blemish.jpeg.benchmark.codecs import Codec, decode_checked, encode_checked
 from blemish.jpeg.benchmark.records import COMPARED, CONVENTIONS, CodecEvaluation, CodecResult, RatePoint
+from blemish.jpeg.entropy import bits_per_block
+from blemish.jpeg.file import from_bytes
 from blemish.jpeg.quality import Measure
 from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
@@ -32,10 +35,13 @@ from blemish.report import (
     TableSection,
 )
 from blemish.report import write_page as write_html
+from blemish.report.colours import heat
 from blemish.report.numbers import counted
 from blemish.workers import each
 
 CROP = 160
+BITS_SIDE = 384
+"""Pixels of the longer side of maps of bits."""
 LINES_A_CHART = 5  # as many as the charts have colours
 
 _RELATIVE = (
@@ -78,10 +84,24 @@ def write_evaluation_page(
     if relative:
         sections += [Prose(_RELATIVE, title="Bits at equal quality"), *relative]
     sections += [Prose(_DISTORTION, title="Rate and distortion"), *_distortion_charts(evaluation)]
-    rows = _crop_rows(items, encoders, target, crops, workers, observer)
-    if rows:
-        note = f"The busiest {CROP} × {CROP} pixels, each encoder at its quality nearest to {target:.2f} bits per pixel."
-        sections.append(Gallery("Details side by side", rows, note, max_side=CROP))
+    shown = _detail_rows(items, encoders, target, crops, workers, observer)
+    if shown:
+        note = (
+            f"The busiest {CROP} × {CROP} pixels, each encoder at its quality nearest to {target:.2f} bits per pixel of "
+            "the whole image, so at about equal bytes. Below, any two of them large: side by side, or in turn in one "
+            "place (Flicker, or a click on the image)."
+        )
+        sections.append(
+            Gallery(
+                "Details at equal bytes", [row.details for row in shown], note, max_side=CROP, flicker=True
+            )
+        )
+        note = (
+            "Bits of each 8 × 8 block of luma, with its share of chroma's, in the same files: of their entropy-coded data "
+            "under optimal Huffman tables, without headers. All maps of an image have one scale; the frame is the detail "
+            "above."
+        )
+        sections.append(Gallery("Where the bits go", [row.bits for row in shown], note, max_side=BITS_SIDE))
     sections.append(_points_table(evaluation))
     sections.append(
         SettingsSection(
@@ -218,30 +238,38 @@ class CropTask:
     bpp: float
 
 
-def _crop_rows(
+class DetailRows(NamedTuple):
+    """What is shown of one image: details of all files, and maps of their bits."""
+
+    details: ImageRow
+    bits: ImageRow
+
+
+def _detail_rows(
     items: Sequence[Item],
     encoders: Sequence[Codec],
     target: float,
     crops: int,
     workers: int,
     observer: Observer,
-) -> list[ImageRow]:
+) -> list[DetailRows]:
     chosen = [items[i] for i in np.linspace(0, len(items) - 1, min(crops, len(items))).round().astype(int)]
     tasks = [CropTask(item, tuple(encoders), target) for item in chosen]
     if tasks:
         observer.stage(f"Details of {counted(len(tasks), 'image')}")
     # Images that cannot be read or encoded were reported when they were measured.
-    found = [row for row in each(crop_row, tasks, workers=workers, observer=observer) if row is not None]
+    found = [row for row in each(detail_rows, tasks, workers=workers, observer=observer) if row is not None]
     order = {item.name: place for place, item in enumerate(chosen)}
-    return sorted(found, key=lambda row: order[row.name])
+    return sorted(found, key=lambda row: order[row.details.name])
 
 
-def crop_row(task: CropTask) -> ImageRow | None:
-    """Detail of the original and of every encoder's file; runs in a worker process."""
+def detail_rows(task: CropTask) -> DetailRows | None:
+    """Details of the original and of every encoder's file, and where its bits are; runs in a worker process."""
     try:
         pixels = read_source(task.item.path, keep_metadata=False).pixels
         window = busiest(pixels, CROP)
         panels = [FigurePanel("original", pixels[window], "map")]
+        spent: list[tuple[str, NDArray[np.float64]]] = []
         for encoder in task.encoders:
             quality, data = nearest_rate(encoder, pixels, task.bpp)
             found = decode_checked(encoder, data)
@@ -250,9 +278,59 @@ def crop_row(task: CropTask) -> ImageRow | None:
             label = f"{encoder.name} {quality}: {rate:.2f} bpp" + ("" if psnr is None else f", {psnr:.1f} dB")
             # Kept without loss: a page that compressed these again would show its own artefacts.
             panels.append(FigurePanel(label, found[window], "map"))
+            bits = _bits_of(data)
+            if bits is not None:
+                spent.append((encoder.name, bits))
     except BlemishError:
         return None
-    return ImageRow(task.item.name, panels=panels)
+    name = task.item.name
+    return DetailRows(
+        ImageRow(name, panels=panels), ImageRow(name, panels=_bits_panels(pixels, window, spent))
+    )
+
+
+def _bits_of(data: bytes) -> NDArray[np.float64] | None:
+    """Bits by luma block; None of a file whose sampling is not read here."""
+    try:
+        return bits_per_block(from_bytes(data))
+    except ImageError:
+        return None
+
+
+def _bits_panels(
+    pixels: NDArray[np.uint8],
+    window: tuple[slice, slice],
+    spent: Sequence[tuple[str, NDArray[np.float64]]],
+) -> list[FigurePanel]:
+    """The image, and a map of bits for each encoder, all with the detail framed."""
+    if not spent:
+        return []
+    height, width = pixels.shape[:2]
+    middle = 2 * float(np.mean([bits.mean() for _, bits in spent]))
+    rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+    panels = [FigurePanel("image", _framed(rgb, window), "map")]
+    for name, bits in spent:
+        map_ = heat(bits.repeat(8, 0).repeat(8, 1)[:height, :width].astype(np.float32), middle)
+        rows, columns = (slice(side.start // 8, -(-side.stop // 8)) for side in window)
+        share = bits[rows, columns].sum() / max(bits.sum(), 1)
+        panels.append(
+            FigurePanel(f"{name}: {share:.0%} of the bits in the frame", _framed(map_, window), "map")
+        )
+    return panels
+
+
+def _framed(rgb: NDArray[np.uint8], window: tuple[slice, slice]) -> NDArray[np.uint8]:
+    framed = rgb.copy()
+    rows, columns = window
+    line = max(1, max(rgb.shape[:2]) // BITS_SIDE) * 2
+    for edge in (
+        (slice(rows.start, rows.start + line), columns),
+        (slice(max(rows.stop - line, 0), rows.stop), columns),
+        (rows, slice(columns.start, columns.start + line)),
+        (rows, slice(max(columns.stop - line, 0), columns.stop)),
+    ):
+        framed[edge] = (255, 255, 255)
+    return framed
 
 
 def nearest_rate(encoder: Codec, pixels: NDArray[np.uint8], bpp: float) -> tuple[int, bytes]:

@@ -16,9 +16,12 @@ from blemish.inspection.document import versions
 from blemish.jpeg.deep.model import DeepEncoder, DeepModelFile, load
 from blemish.jpeg.deep.network import DeepJpeg
 from blemish.jpeg.deep.recipe import DeepRecipe, load_deep_recipe
+from blemish.jpeg.lattice import ON_LATTICE, lattice_share
+from blemish.jpeg.source_image import read_source
 from blemish.observer import Observer
 from blemish.preprocessing.transform import Preprocessing
 from blemish.recipes import override
+from blemish.report.numbers import counted
 from blemish.storage.model_folder import JPEG_ENCODER, weights_sha256
 from blemish.storage.run_lock import owned
 from blemish.training.device import choose_machine
@@ -26,6 +29,7 @@ from blemish.training.patches import PreprocessedImages
 from blemish.training.runs import claim_folder, finish, fitted_once, output_folder, train_for
 from blemish.training.usable_images import usable_images
 
+LOOKED_AT = 24
 _COLOUR = Preprocessing(channels=3, convert=True, kind="uint8", size=None)
 
 
@@ -82,6 +86,7 @@ def _fit(
 
     observer.stage(f"Reading the photographs in {images}")
     data, usable = _read(images, chosen, observer)
+    _warn_of_lattices(list(usable.values()), observer)
     split = _split(images, list(usable), chosen)
     sources = {
         part: PreprocessedImages([usable[name] for name in names], _COLOUR) for part, names in split.items()
@@ -195,6 +200,20 @@ def _read(images: Path, recipe: DeepRecipe, observer: Observer) -> tuple[Fingerp
             "convert them to 8 bits",
         )
     return data, usable
+
+
+def _warn_of_lattices(photographs: Sequence[Item], observer: Observer) -> None:
+    """Report how many of up to ``LOOKED_AT`` photographs, evenly spaced, are decoded JPEGs, whose steps are learned too."""
+    count = min(LOOKED_AT, len(photographs))
+    looked_at = [photographs[round(i * (len(photographs) - 1) / max(count - 1, 1))] for i in range(count)]
+    decoded = sum(
+        lattice_share(read_source(one.path, keep_metadata=False).pixels) >= ON_LATTICE for one in looked_at
+    )
+    if decoded:
+        observer.stage(
+            f"{decoded} of {counted(count, 'photograph')} looked at are decoded JPEGs, whose quantisation steps the tables "
+            "will learn; lossless ones, or halved ones, are better"
+        )
 
 
 def _split(images: str | Path, names: list[str], recipe: DeepRecipe) -> dict[str, tuple[str, ...]]:

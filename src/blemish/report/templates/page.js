@@ -54,3 +54,39 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") show(current + 1);
   if (event.key === "ArrowLeft") show(current - 1);
 });
+// Two panels of a row, large and side by side; in turn in one place while "Flicker" is pressed. A click on the image shows the other one.
+for (const flicker of document.querySelectorAll(".flicker")) {
+  const panels = [...flicker.parentElement.querySelectorAll(".panels img")];
+  const [a, b] = flicker.querySelectorAll("select");
+  const [left, right] = flicker.querySelectorAll(".pair img");
+  const button = flicker.querySelector("button");
+  const state = flicker.querySelector("output");
+  let timer = null;
+  let second = false;
+  function draw() {
+    const chosen = panels[(second ? b : a).selectedIndex];
+    left.src = chosen.src;
+    left.alt = chosen.alt;
+    right.src = panels[b.selectedIndex].src;
+    right.alt = panels[b.selectedIndex].alt;
+    state.textContent = second ? "B" : "A";
+  }
+  function turn() {
+    second = !second;
+    draw();
+  }
+  function press(on) {
+    button.setAttribute("aria-pressed", String(on));
+    flicker.classList.toggle("on", on);
+    clearInterval(timer);
+    timer = on ? setInterval(turn, 500) : null;
+    second = false;
+    draw();
+  }
+  a.addEventListener("change", draw);
+  b.addEventListener("change", draw);
+  button.addEventListener("click", () => press(timer === null));
+  left.addEventListener("click", turn);
+  flicker.hidden = false;
+  draw();
+}

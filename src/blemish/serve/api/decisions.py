@@ -22,6 +22,10 @@ Number = Annotated[int, Query(ge=0, le=LARGEST)]
 
 def wanted(
     model: Annotated[str | None, Query(max_length=200)] = None,
+    model_sha256: Annotated[
+        str | None,
+        Query(max_length=64, description="Of the weights: scores of other versions are on other scales."),
+    ] = None,
     source: Annotated[str | None, Query(max_length=200)] = None,
     decision: Annotated[Literal["rejected", "accepted"] | None, Query()] = None,
     verdict: Annotated[Literal["none", "right", "wrong"] | None, Query()] = None,
@@ -34,6 +38,7 @@ def wanted(
     """Filter of decisions by the parameters of a request."""
     return HistoryFilter(
         model=model,
+        model_sha256=model_sha256,
         source=source,
         is_anomalous=None if decision is None else decision == "rejected",
         verdict=verdict,

@@ -122,6 +122,8 @@ export class Viewer {
     const { style } = this.layers;
     style.width = `${this.size[0]}px`;
     style.height = `${this.size[1]}px`;
+    // Lines on the image are as thin on the screen whatever its scale.
+    style.setProperty("--px", `${1 / scale}px`);
     style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     this.layers.classList.toggle("pixels", scale >= 3);
     this.draw();

@@ -86,7 +86,7 @@ export async function show(main, { query, signal }) {
   const ask = debounced(guarded(async () => {
     asked += 1;
     const mine = asked;
-    const answer = await get("api/what-if", { threshold, model: name, since, limit: 24 }, signal);
+    const answer = await get("api/what-if", { threshold, model: name, model_sha256: model.model_sha256, since, limit: 24 }, signal);
     if (mine !== asked) return;
     const accepted = answer.decisions - answer.rejected;
     const next = answer.rejected + answer.newly_rejected - answer.newly_accepted;

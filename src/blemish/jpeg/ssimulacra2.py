@@ -1,14 +1,11 @@
-"""SSIMULACRA2 of many decoded versions of one image, some ten times as fast as the package ``ssimulacra2``.
+"""SSIMULACRA2 of decoded versions of one image, some ten times as fast as the package of that name.
 
-For searches, which take hundreds of thousands of scores. What belongs to the original is computed once, and maps whose
-weights are below 0.01 are left out, so that scores differ from the package's by about 0.02 at most
-(``python -m benchmarks.ssimulacra2_scores IMAGES`` compares them). Figures that are published come from the package.
+The formula and its weights are the package's. What belongs to the original is computed once, values are float32, and maps
+whose weights are below 0.01 are left out: scores differ from the package's by a few hundredths at most, which
+``tests/jpeg/test_ssimulacra2.py`` holds. Source: Sneyers, "SSIMULACRA 2", Cloudinary, 2022.
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +16,10 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 SCALES = 6
+SMALLEST = 225
+"""Pixels of the shorter side from which there are six scales of at least 8 pixels."""
 LEAST_WEIGHT = 0.01
-BIAS = np.float32(0.0037930732552754493)
+BIAS = 0.0037930732552754493
 ABSORBANCE = np.array(
     [
         [0.30, 0.622, 0.078],
@@ -143,8 +142,13 @@ def _weights() -> NDArray[np.float64]:
     return np.asarray(weights, np.float64).reshape(3, SCALES, 2, 3)
 
 
-class Scorer:
-    """SSIMULACRA2 beside one original of uint8 (H, W, 3), both sides at least 225."""
+class Ssimulacra2:
+    """SSIMULACRA2 beside one original.
+
+    Parameters
+    ----------
+    original: uint8 (H, W, 3), both sides at least 225, which all six scales need.
+    """
 
     def __init__(self, original: Pixels) -> None:
         self._weights = _weights()
@@ -167,7 +171,7 @@ class Scorer:
         return found
 
     def score(self, decoded: Pixels) -> float:
-        """100 for the same image, less the farther away."""
+        """The score of uint8 (H, W, 3): 100 for the same image, 90 hardly visible, 50 medium."""
         total = 0.0
         scales = self._scales(decoded)
         for (channel, scale), (a, mu_a, aa) in self._planes.items():
@@ -179,25 +183,3 @@ class Scorer:
         total *= 0.9562382616834844
         total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
         return 100 - 10 * total**0.6276336467831387 if total > 0 else 100.0
-
-
-def main() -> None:
-    from blemish.data.datasets import find_images
-    from blemish.jpeg.benchmark.baselines import PILLOW_420
-    from blemish.jpeg.quality import ssimulacra2
-    from blemish.jpeg.source_image import decode, read_source
-
-    largest = 0.0
-    for item in find_images(Path(sys.argv[1])):
-        pixels = read_source(item.path, keep_metadata=False).pixels
-        for quality in (10, 50, 90):
-            decoded = decode(PILLOW_420.encode(pixels, quality))
-            reference = ssimulacra2(pixels, decoded)
-            difference = Scorer(pixels).score(decoded) - (reference or 0.0)
-            largest = max(largest, abs(difference))
-            print(f"{item.name} {quality}: {reference:.3f}, {difference:+.4f}", flush=True)
-    print(f"largest difference {largest:.4f}")
-
-
-if __name__ == "__main__":
-    main()
