@@ -99,7 +99,10 @@ def test_an_untrained_network_keeps_the_signal_and_outputs_faint_structure_on_gr
 
 
 def test_the_twelve_recipes_have_the_settings_of_the_paper() -> None:
-    assert [name for name in recipe_names() if name.startswith(("dae-", "cae-"))] == TWELVE
+    own = [
+        name for name in recipe_names() if name.startswith(("dae-", "cae-")) and "efficientnet" not in name
+    ]
+    assert own == TWELVE
     for name in TWELVE:
         recipe = load_recipe(name)
         kind, *network, loss = name.split("-")

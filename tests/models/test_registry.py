@@ -94,7 +94,7 @@ def test_a_registered_part_is_available_by_name(monkeypatch: pytest.MonkeyPatch)
     ("assignment", "message"),
     [
         ("encoder.name=bergman", "unknown encoder 'bergman'; did you mean 'bergmann'?"),
-        ("decoder.name=zzz", "unknown decoder 'zzz'; there are bergmann"),
+        ("decoder.name=zzz", "unknown decoder 'zzz'; there are as-predicted, bergmann"),
         ("residual.name=sim", "unknown residual 'sim'; did you mean 'ssim'?"),
         ("loss.0.name=msee", "unknown loss 'msee'; did you mean 'mse'?"),
         ("encoder.latnt=3", "encoder 'bergmann' has no setting 'latnt'; did you mean 'latent'?"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -261,7 +262,9 @@ def test_a_closed_history_is_not_written_behind_the_back_of_the_next_server(tmp_
 
 def test_many_readers_at_once_are_served_or_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "blemish.serve.history.database._POOL", {"pool_size": 1, "max_overflow": 2, "pool_timeout": 0.1}
+        import_module("blemish.serve.history.database"),
+        "_POOL",
+        {"pool_size": 1, "max_overflow": 2, "pool_timeout": 0.1},
     )
     with History.open(tmp_path) as history:
         history.add([decision(1)])  # the writer keeps one
@@ -274,7 +277,7 @@ def test_many_readers_at_once_are_served_or_told(tmp_path: Path, monkeypatch: py
 
 
 def test_a_write_beside_another_program_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.serve.history.database.SECONDS_BUSY", 0.2)
+    monkeypatch.setattr(import_module("blemish.serve.history.database"), "SECONDS_BUSY", 0.2)
     with History.open(tmp_path) as history, closing(sqlite3.connect(tmp_path / "history.sqlite3")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(HistoryError, match="another program holds the history; close it, then try again"):

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_parquet_holds_all_of_each_decision(history: History, tmp_path: Path) ->
 def test_an_export_takes_a_filter_and_many_parts(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.export._AT_ONCE", 4)
+    monkeypatch.setattr(import_module("blemish.serve.history.export"), "_AT_ONCE", 4)
     wanted = HistoryFilter(is_anomalous=True, until=BEGIN + timedelta(seconds=20))
     assert write_csv(history, tmp_path / "a.csv", wanted) == 4
     assert write_parquet(history, tmp_path / "a.parquet", wanted) == 4

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_all_of_a_batch_is_stored_or_none(history: History, monkeypatch: pytest.
         raise HistoryError("the last step fails")
 
     with monkeypatch.context() as patch:
-        patch.setattr("blemish.serve.history.outbox.enter", fail)
+        patch.setattr(import_module("blemish.serve.history.outbox"), "enter", fail)
         with pytest.raises(HistoryError, match="the last step fails"):
             history.add([decision(2, source="new"), decision(3)], {"hook": "all"})
     assert history.count() == 1
@@ -172,7 +173,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[History, 
 def test_every_filter_finds_what_a_list_finds(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.selection.FEW", few)
+    monkeypatch.setattr(import_module("blemish.serve.history.selection"), "FEW", few)
     assert check_filters(*filled, FILTERS[::19]) > 8
 
 
@@ -180,7 +181,7 @@ def test_every_filter_finds_what_a_list_finds(
 def test_what_if_counts_the_changes_and_shows_the_newest(
     filled: tuple[History, list[StoredDecision]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.what_if.FEW", few)
+    monkeypatch.setattr(import_module("blemish.serve.history.what_if"), "FEW", few)
     check_what_if(*filled, FILTERS[::37])
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ class Line:
 
 @pytest.fixture
 def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    monkeypatch.setattr("blemish.serve.history.retention._NEWEST", 1)  # ten decisions are no line that runs
+    monkeypatch.setattr(
+        import_module("blemish.serve.history.retention"), "_NEWEST", 1
+    )  # ten decisions are no line that runs
     made = Line(tmp_path)
     yield made
     made.history.close()
@@ -157,7 +160,7 @@ def test_a_number_is_not_given_again_after_all_are_gone(line: Line) -> None:
 def test_a_clock_that_jumps_removes_no_image_too_early(
     line: Line, jump: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.retention._NEWEST", 9)
+    monkeypatch.setattr(import_module("blemish.serve.history.retention"), "_NEWEST", 9)
     line.fill()
     with_jump = [one.model_copy(update={"time": NOW + jump}) for one in many(3, begin=50)]
     line.history.add(with_jump)

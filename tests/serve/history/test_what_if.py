@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def check(history: History, stored: list[NewDecision], wanted: HistoryFilter) ->
 def test_counts_are_exact(
     tmp_path: Path, wanted: HistoryFilter, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blemish.serve.history.what_if.FEW", few)
+    monkeypatch.setattr(import_module("blemish.serve.history.what_if"), "FEW", few)
     with History.open(tmp_path) as history:
         for begin in range(0, 600, 50):
             history.add(scored()[begin : begin + 50])
@@ -81,7 +82,7 @@ def test_counts_are_exact(
 
 
 def test_counts_follow_what_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.serve.history.retention._NEWEST", 1)
+    monkeypatch.setattr(import_module("blemish.serve.history.retention"), "_NEWEST", 1)
     with History.open(tmp_path) as history:
         history.add(scored())
         now = BEGIN + timedelta(minutes=600)
