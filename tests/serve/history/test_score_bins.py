@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -36,3 +37,8 @@ def test_scores_at_or_below_zero_have_the_lowest_bin(score: float) -> None:
     assert lower_edge(score_bin(smallest)) <= smallest
     assert lower_edge(LOWEST + 1) > 0.0
     assert math.isfinite(lower_edge(score_bin(1.7976931348623157e308)))
+
+
+def test_the_largest_score_has_a_bin_with_an_end() -> None:
+    number = score_bin(sys.float_info.max)
+    assert lower_edge(number) <= sys.float_info.max < lower_edge(number + 1) == math.inf

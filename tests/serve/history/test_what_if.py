@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -89,3 +90,14 @@ def test_counts_follow_what_is_removed(tmp_path: Path, monkeypatch: pytest.Monke
         removed = prune(history, KeptImages(tmp_path / "images"), RetentionRule(decision_days=5 / 24), now)
         assert removed.decisions == 300
         check(history, scored()[300:], HistoryFilter())
+
+
+@pytest.mark.parametrize("threshold", [sys.float_info.max, -sys.float_info.max, 0.0])
+def test_thresholds_beyond_all_scores(tmp_path: Path, threshold: float) -> None:
+    with History.open(tmp_path) as history:
+        history.add(scored()[:50])
+        found = history.what_if(HistoryFilter(), threshold)
+    known = [one for one in scored()[:50] if one.other_kind is None]
+    accepted, rejected = (sum(one.is_anomalous == kind for one in known) for kind in (False, True))
+    expected = (0, rejected) if threshold > 0 else (accepted, 0)
+    assert (found.newly_rejected, found.newly_accepted) == expected

@@ -6,6 +6,7 @@ Edges are exact floating-point numbers, so that a count by bins and the rows of 
 from __future__ import annotations
 
 import math
+import sys
 
 PER_DOUBLING = 16
 LOWEST = -20_000
@@ -25,7 +26,7 @@ def score_bin(score: float) -> int:
 
 
 def lower_edge(number: int) -> float:
-    """Least score of a bin; −∞ for the bin of scores at or below 0.
+    """Least score of a bin; −∞ for the bin of scores at or below 0, ∞ above that of the largest double.
 
     >>> lower_edge(16), lower_edge(17)
     (1.0, 1.0625)
@@ -33,4 +34,6 @@ def lower_edge(number: int) -> float:
     if number <= LOWEST:
         return -math.inf
     exponent, place = divmod(number, PER_DOUBLING)
+    if exponent > sys.float_info.max_exp:
+        return math.inf
     return max(math.ldexp(0.5 + place / (2 * PER_DOUBLING), exponent), math.ulp(0.0))
