@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 
 services:
 	apt-get -qq update
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .

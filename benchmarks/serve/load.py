@@ -65,7 +65,7 @@ def _throughput(model: Path, paths: list[Path], requests: int, rounds: int, work
         for turn in turns
         for status in turn.statuses
     }
-    # By rounds, because what else the machine does meets all three alike within one.
+    # By rounds, because what else the machine does meets all three within one.
     best = [max(first, second) for first, second in zip(rates["one by one"], rates["threads"], strict=True)]
     return {
         "clients": CLIENTS,

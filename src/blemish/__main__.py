@@ -56,7 +56,7 @@ def main() -> None:
             _fail("interrupted; what was finished is on disk")
         _flush_results()
         raise
-    except Exception as error:
+    except Exception as error:  # a defect of Blemish: one line, and the traceback on request
         _fail_unexpectedly(error)
 
 

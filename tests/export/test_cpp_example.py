@@ -21,6 +21,11 @@ from blemish.data.image import read_image
 from blemish.export.export_model import export_model
 from blemish.inspection.detector import Detector
 from blemish.training.fit import fit
+from tests.services import needs
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the command lines of the example's page are for Linux"
+)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp"
 Draw = Callable[..., NDArray[np.uint8]]
@@ -31,19 +36,6 @@ def blocks() -> list[str]:
     return re.findall(
         r"```sh\n(.*?)```", (EXAMPLE / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
-
-
-def needed(program: str) -> Path:
-    """Skip without ``program`` or OpenVINO's headers; the folder of OpenVINO otherwise."""
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    folder = Path(openvino.__file__).parent
-    if shutil.which(program) is None:
-        pytest.skip(f"there is no {program} on this machine")
-    if not (folder / "include" / "openvino" / "openvino.hpp").is_file():
-        pytest.skip("this package of OpenVINO has no C++ headers")
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the command lines of the page are for Linux")
-    return folder
 
 
 def shell(lines: str, folder: Path) -> None:
@@ -57,7 +49,7 @@ def shell(lines: str, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built as its page says."""
-    needed("c++")
+    needs("c++")
     folder = Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("example") / "cpp"))
     shell(blocks()[0], folder)
     return folder / "inspect"
@@ -212,8 +204,8 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(
 
 
 def test_cmake_finds_the_runtime(tmp_path: Path) -> None:
-    needed("c++")
-    needed("cmake")
+    needs("c++")
+    needs("cmake")
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "cpp"))
     *configure, build = blocks()[1].strip().splitlines()
     assert build.startswith("cmake --build build")  # which compiles what the other command line does

@@ -187,7 +187,7 @@ def reading(path: Path) -> Iterator[None]:
         Image.DecompressionBombError
     ):  # Pillow's own limit on pixels, which not all of its readers let be set
         raise ImageError(path, "has too many pixels", "cut it into smaller images") from None
-    except Exception as error:
+    except Exception as error:  # decoders raise any class on damaged files
         raise damaged(path, error) from None
 
 

@@ -1,7 +1,7 @@
 """Offset of two images of one surface by phase correlation of their gradient magnitude.
 
 Sensors of other wavelengths show other grey levels, but edges at the same places. The gradient magnitude keeps the
-edges, whatever their sign, and the phase correlation weighs all spatial frequencies alike (Kuglin and Hines, The
+edges, whatever their sign, and the phase correlation gives all spatial frequencies the same weight (Kuglin and Hines, The
 phase correlation image alignment method, Proc. IEEE Conf. Cybernetics and Society, 1975).
 """
 

@@ -151,7 +151,12 @@ def _extractor(
         raise refused
     try:
         graphs[graph] = features_graph(extractor, channels)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # whatever its operations meet
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ):  # of torch's exporter, by the operation
         raise refused from None
     return ExportedExtractor(name="graph", graph=graph, **shared)
 

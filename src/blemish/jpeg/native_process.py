@@ -145,7 +145,7 @@ def main() -> None:
             signal.alarm(math.ceil(SECONDS_OF_NATIVE_CODE + len(block[1]) * SECONDS_A_BYTE) + 1)
         try:
             answer = _DONE, mozjpeg_lossless_optimization.optimize(block[1])
-        except Exception as error:
+        except Exception as error:  # one refused file must not end the process that serves the others
             answer = _REFUSED, f"{type(error).__name__}: {error}".encode()
         if hasattr(signal, "alarm"):
             signal.alarm(0)

@@ -309,7 +309,7 @@ def _exif_of_tiff(tags: Image.Exif) -> bytes | None:
             if found := tags.get_ifd(directory):
                 exif[directory] = found
         return exif.tobytes() if len(exif) else None
-    except Exception:  # as above
+    except Exception:  # damaged tags make Pillow raise any class; the image is encoded without them
         return None
 
 

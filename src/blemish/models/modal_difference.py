@@ -62,7 +62,7 @@ class ModalDifference(ModalSSIM):
 
     It is ``structure`` (1 − SSIM) + (1 − ``structure``) (1 − exp(−d / u)), where d is the absolute difference, averaged
     over the channels and smoothed by a Gaussian, and u its usual size: the root mean square of what the model left
-    unpredicted of that modality in training. Sensors that are predicted well and badly so count alike.
+    unpredicted of that modality in training. So sensors that are predicted well and sensors that are predicted badly have the same weight.
 
     Parameters
     ----------

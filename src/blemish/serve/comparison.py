@@ -63,7 +63,7 @@ def compare(
 ) -> ComparisonResult:
     """Inspect the images of decisions by both models.
 
-    Both inspect anew, so that a threshold or a mask that changed since counts for both alike.
+    Both inspect anew, so that a threshold or a mask that changed since counts for both.
 
     Parameters
     ----------

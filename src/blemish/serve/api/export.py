@@ -38,7 +38,7 @@ def history_as_parquet(request: Request, which: Wanted) -> FileResponse:
     os.close(handle)
     try:
         write_parquet(server.history, Path(name), which)
-    except BaseException:
+    except BaseException:  # a request that is cancelled must not leave its file, either
         os.unlink(name)
         raise
     return FileResponse(

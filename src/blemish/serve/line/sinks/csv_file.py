@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from blemish.errors import DeliveryError
+from blemish.inspection.exports import plain_cell
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.messages import outcome
 from blemish.serve.line.sink_settings import CsvSettings
@@ -33,7 +34,6 @@ COLUMNS = (
     "seconds",
     "image_sha256",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _DATES = {"never": "", "daily": "-%Y-%m-%d", "monthly": "-%Y-%m"}
 _END = 4096
 """Bytes at the end of a file among which its last row is looked for."""
@@ -153,5 +153,4 @@ def _line(cells: tuple[object, ...]) -> bytes:
 
 
 def _cell(text: str) -> str:
-    text = " ".join(text.splitlines())
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return plain_cell(" ".join(text.splitlines()))
