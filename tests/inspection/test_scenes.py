@@ -458,6 +458,35 @@ def test_an_inspection_stopped_at_any_block_resumes_there(
             np.testing.assert_array_equal(maps(tmp_path, scene)[name], values)
 
 
+@pytest.mark.slow
+def test_worker_processes_give_the_same_maps_and_records(
+    scenes: Path,
+    detector: Detector,
+    inspected: tuple[SceneInspection, Path],
+    tmp_path: Path,
+    recorder: Any,
+) -> None:
+    """They stop and resume as one process does, and a damaged scene does not hold up the others."""
+    source = Path(shutil.copytree(scenes, tmp_path / "in"))
+    shutil.copytree(source / "virgin", source / "torn")
+    whole_file = (source / "torn" / "infrared.tif").read_bytes()
+    options: dict[str, Any] = {"reconstruction": True, "workers": 2}
+    with pytest.raises(Stopped, match=r"stopped after \d of 18 blocks, which are finished"):
+        inspect_scenes(detector, source, tmp_path / "out", observer=recorder(2), **options)
+    (source / "torn" / "infrared.tif").write_bytes(whole_file[:-4000])
+    observer = recorder()
+    done = inspect_scenes(detector, source, tmp_path / "out", resume=True, observer=observer, **options)
+    assert ["torn" in str(problem) for problem in observer.problems] == [True]
+    assert any("blocks already done" in stage for stage in observer.stages)
+    single, folder = inspected
+    assert same_records(done, single)
+    for scene in ("virgin", "donor"):
+        mine, others = maps(tmp_path / "out", scene), maps(folder, scene)
+        assert mine.keys() == others.keys()
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, others[name], err_msg=name)
+
+
 def test_a_block_that_a_kill_left_half_written_is_made_anew(
     scenes: Path,
     detector: Detector,

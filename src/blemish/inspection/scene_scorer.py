@@ -136,7 +136,7 @@ class SceneScorer:
         self, detector: Detector, opened: SceneReader, square: int, hidden: Sequence[str] = ()
     ) -> None:
         self.opened, self.square = opened, square
-        self._detector = detector
+        self.detector = detector
         model, recipe = detector.model, detector.recipe
         size = (opened.height, opened.width)
         try:
@@ -175,7 +175,7 @@ class SceneScorer:
         """
         count = len(self.opened.modalities)
         for block, image, maps, *seconds in score_blocks(
-            self._detector.model, self._reader, blocks, hidden=self._hidden
+            self.detector.model, self._reader, blocks, hidden=self._hidden
         ):
             absent = np.full((count, *block.shape), np.nan, np.float32)
             made = np.full_like(image, np.nan) if maps.reconstruction is None else maps.reconstruction
@@ -214,4 +214,4 @@ class SceneScorer:
         full = min(self.square, self.opened.height) * min(self.square, self.opened.width)
         if np.isfinite(anomaly).sum() < LEAST_SHOWN * full:
             return None
-        return self._detector.score(np.nan_to_num(np.maximum(anomaly, 0)))
+        return self.detector.score(np.nan_to_num(np.maximum(anomaly, 0)))
