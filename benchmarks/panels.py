@@ -4,12 +4,13 @@
     python benchmarks/panels.py --sizes 24495 --sensors visible,infrared --recipe other-pixels --workers 2 --threads 1 \
         --out benchmarks/results/panels.json
 
-The second is 600 megapixels of two sensors, shared by two processes. Each scene has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, written by tiles into a temporary
-folder, and is inspected in a process of its own, whose peak resident memory is noted. The time per megapixel, of the
-clock and of the processor, and the shares of it are those of the blocks; overviews and report, the finish, cost
-the same whatever the size; ``core_minutes`` are those of the whole command, finish included. Reading includes decoding, writing includes compression. A size that would take
-longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles
-do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
+The second is 600 megapixels of two sensors, shared by two processes. Each scene has some of five sensors of 3, 3, 1, 1 and
+3 channels as tiled 16-bit TIFF, written by tiles into a temporary folder, and is inspected in a process of its own, whose
+peak resident memory is noted. The time per megapixel, of the clock and of the processor, and the shares of it are those of
+the blocks, with several processes also of their start; overviews and report, the finish, cost the same whatever the size.
+``core_minutes`` are those of the whole command. Reading includes decoding, writing includes compression. A size that would
+take longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles of
+32 pixels do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
 """
 
 from __future__ import annotations
