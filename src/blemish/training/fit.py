@@ -32,6 +32,7 @@ from blemish.training.fit_settings import all_settings, choose_recipe
 from blemish.training.modality_figures import modality_notes
 from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
+from blemish.training.plateau import plateau_notes
 from blemish.training.runs import claim_folder, finish, output_folder
 from blemish.training.sources import FitSource, choose_source
 from blemish.training.warm_start import WarmStart
@@ -190,6 +191,7 @@ def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
     notes = (
         *trimming_notes(run.training, recipe),
         *record.notes,
+        *plateau_notes(run.training.history),
         *modality_notes(run.training.modalities),
         *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
         *(

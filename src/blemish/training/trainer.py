@@ -22,6 +22,7 @@ from blemish.training.contracts import Grouped, Progress, Trainable, Trimming
 from blemish.training.fabric import lay_out, make_fabric
 from blemish.training.held_out import mean_loss, mean_measures
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
+from blemish.training.plateau import PlateauWatch
 from blemish.training.schedule import TrainingClock
 
 VALIDATION_PATCHES = 256
@@ -83,6 +84,7 @@ class Trainer:
     resume: continue from ``checkpoint``; one that has all its steps, or spent its budget, is only finished.
     pretrained: whether the model comes with its pretraining done.
     trimming: finds the worst of ``images`` and leaves them out; None leaves out none.
+    plateau: compares modalities at each look, and helps those that stay at a constant.
     stop: asked once after every step; when it returns True a checkpoint is written and training ends.
     on_step: called after every update with the number of steps made and the loss of the batch.
     on_look: called with every look at the held-out images.
@@ -115,6 +117,7 @@ class Trainer:
         resume: bool = False,
         pretrained: bool = False,
         trimming: Trimming | None = None,
+        plateau: PlateauWatch | None = None,
         optimizer: Callable[[nn.Module, TrainingSettings, Machine], torch.optim.Optimizer] = make_optimizer,
         clock: Callable[[TrainingSettings, TrainingState, int], TrainingClock] = TrainingClock,
         stop: Callable[[], bool] = lambda: False,
@@ -127,7 +130,7 @@ class Trainer:
         self.model, self.images, self.validation = model, images, validation
         self.settings, self.patch, self.machine = settings, patch, machine
         self.checkpoint, self.identity, self.resume = checkpoint, identity, resume
-        self.pretrained, self.trimming = pretrained, trimming
+        self.pretrained, self.trimming, self.plateau = pretrained, trimming, plateau
         self.stop, self.on_step, self.on_look, self.on_progress = stop, on_step, on_look, on_progress
         self._make_optimizer, self._make_clock = optimizer, clock
 
@@ -153,6 +156,8 @@ class Trainer:
         if not self.state.history or self.state.history[-1].step != self.state.step:
             self.look()  # resumed with fewer steps than were already made, or a budget that ran out since the last look
         self.write()
+        if self.plateau is not None:
+            self.plateau.pause()
         self.model.load_state_dict(self.best)
         lay_out(self.model.eval().to("cpu"), torch.contiguous_format)
         return self.state
@@ -165,6 +170,8 @@ class Trainer:
         self.wrapped.mark_forward_method("loss")
         self.wrapped.mark_forward_method("pretraining_loss")
         self.restore()
+        if self.plateau is not None:
+            self.plateau.restore(self.state.history)
         self.clock = self._make_clock(self.settings, self.state, self._pretraining)
         self.held_out = _held_out(self.validation, self.patch, self.settings)
         self._saved = time.perf_counter()
@@ -284,11 +291,15 @@ class Trainer:
         state = self.state
         # The same draws (noise, latents) at every look; the next step seeds its own.
         torch.manual_seed(_step_seed(self.settings.seed + 1, 0))
+        if self.plateau is not None:
+            self.plateau.pause()
         loss, terms = mean_loss(self.wrapped, self.held_out, self.fabric)
         _refuse_nan({"validation": loss}, state.step, self.checkpoint)
         since = max(state.history[-1].step if state.history else 0, state.pretraining or 0)
         training = float(self._loss_since_look) / (state.step - since)
         measures = mean_measures(self.model, self.wrapped, self.held_out, self.fabric)
+        if self.plateau is not None:
+            measures |= self.plateau.look(self.state.step)
         look = TrainingLook(
             step=state.step, training=training, validation=loss, terms=terms, measures=measures
         )
