@@ -31,6 +31,7 @@ from blemish.layers.shared_batch import (
 )
 from blemish.observer import Observer
 from blemish.storage.training_record import Machine
+from blemish.training.contracts import Progress
 from blemish.training.fit import fit
 from blemish.training.launch import launched, place_of_this
 from blemish.training.patches import RowsOfBatches
@@ -53,21 +54,16 @@ def curve(detector: Detector) -> list[float]:
 
 
 class StopAt(Observer):
-    """Asks to stop at a step of the training."""
+    """Asks to stop once a step of the training is reported."""
 
     def __init__(self, step: int) -> None:
-        self.left: int | None = None
-        self.step = step
+        self.step, self.seen = step, 0
 
-    def stage(self, text: str) -> None:
-        if text.startswith("Training"):
-            self.left = self.step
+    def training(self, progress: Progress) -> None:
+        self.seen = progress.step
 
     def should_stop(self) -> bool:
-        if self.left is None:
-            return False
-        self.left -= 1
-        return self.left <= 0
+        return self.seen >= self.step
 
 
 # -- primitives ----------------------------------------------------------------------------------------
@@ -276,10 +272,10 @@ def test_a_checkpoint_is_resumed_by_another_number_of_processes(
     given: dict[str, Any] = {"settings": settings, "false_reject_rate": RATE}
     whole = fit(good, "ssim-ae", **given)
     out = tmp_path / "stopped"
-    with pytest.raises(Stopped, match=r"at step [34] of 6"):
-        fit(good, "ssim-ae", **given, out=out, processes=first, observer=StopAt(3))
+    with pytest.raises(Stopped, match=r"at step [23] of 6"):
+        fit(good, "ssim-ae", **given, out=out, processes=first, observer=StopAt(2))
     state = json.loads((out / "checkpoint" / "state.json").read_text(encoding="utf-8"))
-    assert 3 <= state["state"]["step"] <= 4
+    assert 2 <= state["state"]["step"] <= 3
     resumed = fit(good, "ssim-ae", **given, out=out, resume=True, processes=second)
     assert curve(resumed) == pytest.approx(curve(whole), **CLOSE)
 

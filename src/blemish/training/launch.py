@@ -130,7 +130,9 @@ class _Started:
             ours, theirs = context.Pipe(duplex=False)
             place, threads = replace(self._place, local=local), _threads(self._place)
             process: BaseProcess = context.Process(
-                target=_run, args=(place, self._work, theirs, threads), daemon=False  # it may have workers
+                target=_run,
+                args=(place, self._work, theirs, threads),
+                daemon=False,  # it may have workers
             )
             process.start()
             theirs.close()

@@ -135,7 +135,7 @@ class Processes:
         # Weights with one channel have strides that mean nothing; nobody can act upon the warning.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         strategy = DDPStrategy(
-            cluster_environment=_Started(self.place),
+            cluster_environment=_PlacedEnvironment(self.place),
             find_unused_parameters=some_unused,
             forward_sync_buffers=False,  # they are equal already
         )
@@ -308,7 +308,7 @@ def refuse_uneven_batches(recipes: Mapping[str, Recipe], processes: int) -> None
             )
 
 
-class _Started(LightningEnvironment):  # type: ignore[misc]  # untyped where lightning is not installed
+class _PlacedEnvironment(LightningEnvironment):  # type: ignore[misc]  # untyped where lightning is not installed
     """Environment of a process that this program has started."""
 
     def __init__(self, place: Place) -> None:
