@@ -159,6 +159,19 @@ class SceneReader:
             first += modality.channels
         return pixels
 
+    def read_modality(self, name: str, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+        """Read a window of one present modality alone, (c, height, width), as :meth:`read` does of all.
+
+        Raises
+        ------
+        KeyError
+            The modality is missing.
+        ImageError
+            As :meth:`read`.
+        """
+        modality = next(one for one in self.modalities if one.name == name)
+        return self._read(self._windows[name], modality, top, left, height, width)
+
     def leaving_out(self, names: Collection[str]) -> SceneReader | None:
         """The scene without these modalities as well, with the same cache; None where nothing would be left."""
         without = {*self._without, *names}

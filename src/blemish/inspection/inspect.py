@@ -12,6 +12,7 @@ from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
 from blemish.inspection.folder import Outputs, inspect_folder
 from blemish.observer import Observer
+from blemish.report.save_settings import SaveSettings
 
 
 class InspectionResult(Protocol):
@@ -39,6 +40,7 @@ def inspect(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
     outputs: Outputs | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -50,7 +52,7 @@ def inspect(
     ----------
     source: of images also several files and folders.
     outputs: what is written beside records, maps and report, of images only.
-    hide, reconstruction: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
+    hide, reconstruction, save: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
     resume: go on with an inspection that was stopped.
     overwrite: replace what an earlier inspection wrote.
 
@@ -67,7 +69,7 @@ def inspect(
         detector,
         [source] if isinstance(source, (str, Path)) else list(source),
         out,
-        {"hide": hide, "reconstruction": reconstruction},
+        {"hide": hide, "reconstruction": reconstruction, "save": save},
         outputs,
         {"resume": resume, "overwrite": overwrite, "observer": observer},
     )
@@ -85,7 +87,9 @@ def _images(
     common: Options,
 ) -> InspectionResult:
     if any(of_scenes.values()):
-        raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
+        raise UsageError(
+            "--hide, --reconstruction and --save are for scenes; this model was fitted on images"
+        )
     return inspect_folder(detector, sources, out, outputs=outputs, **common)
 
 

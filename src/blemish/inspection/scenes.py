@@ -32,6 +32,7 @@ from blemish.errors import (
 from blemish.inspection.detector import Detector
 from blemish.inspection.reductions import maxima, means, sums
 from blemish.inspection.scene_decision import decide_scene
+from blemish.inspection.scene_files import save_scenes
 from blemish.inspection.scene_page import FinishedScene, write_overviews, write_scene_report
 from blemish.inspection.scene_records import InspectedBlock, SceneRecord
 from blemish.inspection.scene_scorer import SceneBlock, SceneScorer, overview_reduction, scene_block_side
@@ -39,6 +40,7 @@ from blemish.inspection.settings import settings_in_words
 from blemish.observer import Observer
 from blemish.report import ModelSummary
 from blemish.report.numbers import counted
+from blemish.report.save_settings import SAVED, SaveSettings
 from blemish.storage.blocks import Block
 from blemish.storage.records_log import RecordsLog
 from blemish.storage.run_lock import owned
@@ -103,6 +105,7 @@ def inspect_scenes(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -119,6 +122,7 @@ def inspect_scenes(
     ----------
     hide: names of modalities that the model is not shown, to see how well the others predict them.
     reconstruction: whether to write reconstructions at full size too.
+    save: files for other programs, which ``resume`` also adds to a finished inspection.
     resume: go on with an inspection that was stopped, at the block where it stopped.
     overwrite: replace what an earlier inspection wrote.
     observer: hears of each block, and is asked before each whether to stop.
@@ -134,7 +138,15 @@ def inspect_scenes(
     """
     with owned(out):
         return _inspect_scenes(
-            detector, Path(source), Path(out), hide, reconstruction, resume, overwrite, observer or Observer()
+            detector,
+            Path(source),
+            Path(out),
+            hide,
+            reconstruction,
+            save,
+            resume,
+            overwrite,
+            observer or Observer(),
         )
 
 
@@ -144,6 +156,7 @@ def _inspect_scenes(
     folder: Path,
     hide: Sequence[str],
     reconstruction: bool,
+    save: SaveSettings | None,
     resume: bool,
     overwrite: bool,
     observer: Observer,
@@ -159,7 +172,7 @@ def _inspect_scenes(
         settings,
         below=MAPS,
         command="inspect",
-        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE),
+        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE, *SAVED),
         resume=resume,
         overwrite=overwrite,
     )
@@ -172,6 +185,9 @@ def _inspect_scenes(
             _report(work, done, detector)
         raise
     _report(work, done, detector)
+    if save is not None:
+        found = _finished(work, done)
+        done.problems += save_scenes(folder, found, detector.decision.pixel_threshold, save, observer)
     return done
 
 
@@ -382,7 +398,6 @@ def _write_block(scorer: SceneScorer, file: TiledFile[InspectedBlock], maps: Sce
 
 def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) -> None:
     """Write ``report.html`` of the finished scenes from the files on disk."""
-    by_name = {record.path: record for record in done.records}
     recipe, training, decision = detector.recipe, detector.file.training, detector.decision
     settings = done.settings
     write_scene_report(
@@ -394,11 +409,7 @@ def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) ->
             measure=detector.measure_name,
             trained=f"trained in {training.steps} steps, {training.seconds:.0f} s",
         ),
-        found=[
-            FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
-            for one in work
-            if one.scene.name in by_name
-        ],
+        found=_finished(work, done),
         pixel_threshold=decision.pixel_threshold,
         square=square_side(detector),
         false_reject_rate=decision.promised_rate,
@@ -406,6 +417,15 @@ def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) ->
         settings=settings_in_words(settings),
         problems=[str(problem) for problem in done.problems],
     )
+
+
+def _finished(work: Sequence[_Work], done: SceneInspection) -> list[FinishedScene]:
+    by_name = {record.path: record for record in done.records}
+    return [
+        FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
+        for one in work
+        if one.scene.name in by_name
+    ]
 
 
 def _settings(detector: Detector, hide: Sequence[str], reconstruction: bool) -> dict[str, Any]:
