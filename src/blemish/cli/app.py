@@ -253,6 +253,9 @@ def inspect(
     save: Save = None,
     dpi: Dpi = None,
     address: Address = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="For scenes: worker processes, which share the blocks.")
+    ] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -275,6 +278,7 @@ def inspect(
             hide=hide or [],
             reconstruction=reconstruction,
             save=SaveSettings.of_options(save, dpi, address),
+            workers=workers,
             outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
             resume=resume,
             overwrite=overwrite,

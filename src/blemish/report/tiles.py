@@ -21,7 +21,7 @@ _LARGEST_WHOLE = 1024
 _QUALITY = 90
 
 
-class Tile(NamedTuple):
+class ImageTile(NamedTuple):
     """One file of an image: its region in pixels of the image, and its size in pixels of the file."""
 
     level: int
@@ -38,7 +38,7 @@ class Tile(NamedTuple):
         return f"{self.x},{self.y},{self.width},{self.height}/{self.size[0]},{self.size[1]}/0/default.jpg"
 
 
-def tiles_of(size: tuple[int, int]) -> Iterator[Tile]:
+def tiles_of(size: tuple[int, int]) -> Iterator[ImageTile]:
     """The tiles of an image (height, width), level by level, the largest first.
 
     >>> [tile.path for tile in tiles_of((300, 700))][:2]
@@ -50,7 +50,7 @@ def tiles_of(size: tuple[int, int]) -> Iterator[Tile]:
         for y in range(0, height, TILE * factor):
             for x in range(0, width, TILE * factor):
                 w, h = min(TILE * factor, width - x), min(TILE * factor, height - y)
-                yield Tile(level, x, y, w, h, (-(-w // factor), -(-h // factor)))
+                yield ImageTile(level, x, y, w, h, (-(-w // factor), -(-h // factor)))
 
 
 def image_information(size: tuple[int, int], identifier: str) -> dict[str, Any]:
