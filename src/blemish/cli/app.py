@@ -379,7 +379,9 @@ def features(
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or CSV list with labels.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="MVTec layout, CSV list with labels, or scenes with masks/.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
@@ -387,7 +389,7 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on labelled images: image and pixel metrics, with 95 % intervals."""
+    """Evaluate a model on labelled images, or on scenes with masks: metrics with 95 % intervals."""
     with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish.evaluation import evaluate as evaluating
         from blemish.inspection import folder as inspecting
@@ -407,7 +409,8 @@ def evaluate(
     else:
         say(evaluation.in_words())
         if out is not None:
-            say(f"Report: {out / inspecting.REPORT_FILE}")
+            report = inspecting.REPORT_FILE if evaluation.unit == "image" else "evaluation.html"
+            say(f"Report: {out / report}")
     end(observer)
 
 
