@@ -88,7 +88,11 @@ def main() -> int:
 
     def telling(hunt: str) -> Callable[[str], None]:
         def tell(line: str) -> None:
-            print(f"{time.perf_counter() - begun:8.1f} s  {hunt.replace('_', ' ')}: {line}", file=sys.stderr, flush=True)
+            print(
+                f"{time.perf_counter() - begun:8.1f} s  {hunt.replace('_', ' ')}: {line}",
+                file=sys.stderr,
+                flush=True,
+            )
             if total(counts[hunt])["trials"] % OFTEN == 0:
                 save()
 

@@ -44,7 +44,9 @@ class InputChanges:
         self._others.mkdir(parents=True)
         for victim in self._victims:
             shutil.copy2(victim, self._others / f"original {victim.name}")
-            (self._others / f"cut {victim.name}").write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+            (self._others / f"cut {victim.name}").write_bytes(
+                victim.read_bytes()[: victim.stat().st_size // 2]
+            )
             shutil.copy(images[0], self._others / f"other {victim.name}")
         self.reference = bench.undisturbed(scenario, str(self._folder))
         self._after: dict[tuple[Path, str], dict[str, Content]] = {}

@@ -101,7 +101,6 @@ class Ended:
         return self.code == -signal.SIGKILL and not self.timed_out
 
 
-
 class ForkServer:
     """A running fork server; one command runs at a time. It loads Blemish before its first command of the product."""
 

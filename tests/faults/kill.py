@@ -152,9 +152,7 @@ class Bench:
             scenario, reference, again, at=at, hits=hits, missed=missed, seconds=seconds + again.seconds
         )
 
-    def outcome(
-        self, scenario: Scenario, reference: Undisturbed, again: Repetition, **more: Any
-    ) -> Outcome:
+    def outcome(self, scenario: Scenario, reference: Undisturbed, again: Repetition, **more: Any) -> Outcome:
         """Compare the end state with that of an undisturbed run."""
         left = self.server.settle()
         recovered = again.ended.code == reference.code
@@ -188,7 +186,11 @@ class Bench:
         """Run a command of a scenario; ``more`` are fields of :class:`Command`."""
         return self.server.run(
             Command(
-                with_inputs(words, self.inputs), str(self.folder), str(self._log), entry=scenario.entry, **more
+                with_inputs(words, self.inputs),
+                str(self.folder),
+                str(self._log),
+                entry=scenario.entry,
+                **more,
             )
         )
 

@@ -49,7 +49,16 @@ class Scenario:
         return (*inputs_of(self.words), *inputs_of(self.after), *(name for name, _ in self.before))
 
 
-_SERVE = ("serve", "waves={inputs}/model", "--home", "line/home", "--line", "line/line.yaml", "--workers", "1")
+_SERVE = (
+    "serve",
+    "waves={inputs}/model",
+    "--home",
+    "line/home",
+    "--line",
+    "line/line.yaml",
+    "--workers",
+    "1",
+)
 _OVERWRITE = ("--overwrite",)
 _JPEG = ("jpeg", "encode", "--workers", "1")
 

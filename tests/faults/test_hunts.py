@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.counts import FAULTS, Counts, total
-from tests.faults.end_state import differences
 from tests.faults.fork_server import ForkServer
 from tests.faults.full_disk import ROOM, SmallDisk, fill, why_not
 from tests.faults.hunts import hunt_changed_inputs, hunt_full_disks, hunt_kills

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import fake_commands
+from tests.faults.counts import FAULTS, Counts, from_json, total
 from tests.faults.end_state import Differences, differences, read_state
 from tests.faults.fork_server import Command, ForkServer
-from tests.faults.kill import Bench, Outcome, Refusal
-from tests.faults.counts import FAULTS, Counts, from_json, total
 from tests.faults.hunts import hunt_kills, places, rounds
+from tests.faults.kill import Bench, Outcome, Refusal
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs pidfd_open and /proc")
