@@ -246,6 +246,9 @@ def inspect(
         bool,
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="For scenes: worker processes, which share the blocks.")
+    ] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -266,6 +269,7 @@ def inspect(
             out,
             hide=hide or [],
             reconstruction=reconstruction,
+            workers=workers,
             outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
             resume=resume,
             overwrite=overwrite,

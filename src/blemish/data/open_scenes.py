@@ -119,18 +119,24 @@ def open_useful(scene: Scene, observer: Observer) -> SceneReader:
         As :class:`SceneReader`, and when all modalities are constant.
     """
     reader = SceneReader(scene)
+    share = reader.judged_share()
     try:
         probed, checked = reader.probed(), tuple(describe_checks(reader, check_scene(reader)))
     except ImageError:
         return reader
-    return _useful(reader, probed, observer, checked)
+    return _useful(reader, probed, observer, (*_judged(reader, share), *checked))
 
 
 def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
     reader = SceneReader(scene, cache=cache)
     reader.check()
     checked = tuple(describe_checks(reader, check_scene(reader)))
-    return _useful(reader, reader.probed(), observer, checked, cache)
+    judged = _judged(reader, reader.judged_share())
+    return _useful(reader, reader.probed(), observer, (*judged, *checked), cache)
+
+
+def _judged(reader: SceneReader, share: float) -> tuple[str, ...]:
+    return () if reader.area is None else (f"{reader.area.words}: {_percent(share)} of the scene is judged",)
 
 
 def _useful(
@@ -261,6 +267,10 @@ def _file_lines(reader: SceneReader) -> Iterator[str]:
         for file in files if name not in reader.missing else []:
             path = file.relative_to(reader.scene.folder).as_posix()
             yield f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
+    area = reader.scene.area
+    for kind, mask in (("judged", area.judged), ("excluded", area.excluded)):
+        if mask is not None:
+            yield f"{sampled_sha256(mask)}  {reader.name}/{mask.name}  ({kind})\n"
 
 
 def _spread(lengths: Sequence[int]) -> Spread:

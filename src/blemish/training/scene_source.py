@@ -63,7 +63,9 @@ class SceneSource:
             size=None,
             modalities=opened.modalities,
         )
-        self._refuse_missing(recipe, check_recipe(recipe, opened.modalities))
+        model = check_recipe(recipe, opened.modalities)
+        self._refuse_missing(recipe, model)
+        self._takes_absent = model.takes_absent
         self._columns = {part: [getattr(bands, part) for bands in opened.bands] for part in PARTS}
         self.split: Split = {
             part: tuple(
@@ -100,7 +102,9 @@ class SceneSource:
         return f"{len(self._squares[part])} {which} of {self._side} × {self._side} pixels"
 
     def patches(self, part: str) -> ScenePatches:
-        return ScenePatches(self._scenes, self._columns[part], flips=part == "train")
+        return ScenePatches(
+            self._scenes, self._columns[part], flips=part == "train", takes_absent=self._takes_absent
+        )
 
     def whole(self, part: str) -> GoodImages:
         scenes = _SceneColumns(self._scenes, self._columns[part])

@@ -103,7 +103,8 @@ def choose_source(
     if _are_scenes(path, recipe):
         if area is not None:
             raise UsageError(
-                f"{path}: holds scenes, and a region of interest is one of single images; leave --mask out"
+                f"{path}: holds scenes, and a region of interest is one of single images; put roi.png or exclude.png into the folder of "
+                "each scene"
             )
         if start is not None:
             raise UsageError(
