@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 
@@ -75,7 +78,7 @@ def fill(bench: Bench, disk: SmallDisk, scenario: Scenario, reference: Undisturb
     unclear = "" if ended.code == reference.code else _unclear(bench.said(), ended.timed_out)
     if ended.code != reference.code:
         bench.type_again(scenario, reference, again)
-    return bench.outcome(
+    outcome = bench.outcome(
         scenario,
         reference,
         again,
@@ -85,6 +88,12 @@ def fill(bench: Bench, disk: SmallDisk, scenario: Scenario, reference: Undisturb
         unclear=unclear,
         seconds=ended.seconds + again.seconds,
     )
+    lost = [line for line in outcome.found.lost if not _is_one_of(line, scenario.not_kept)]
+    return replace(outcome, found=replace(outcome.found, lost=lost))
+
+
+def _is_one_of(line: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(line, pattern) for pattern in patterns)
 
 
 def _unclear(said: str, timed_out: bool) -> str:
