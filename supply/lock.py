@@ -49,6 +49,8 @@ def main() -> int:
             "pip",
             "compile",
             "--quiet",
+            "--python",
+            sys.executable,
             "--generate-hashes",
             "--universal",
             "--python-version",

@@ -92,7 +92,7 @@ class SceneArea:
     def __init__(self, files: SceneAreaFiles, size: tuple[int, int]) -> None:
         self._size = size
         self._masks = [
-            (_Mask(path, size), marks)
+            (SceneMask(path, size), marks)
             for path, marks in ((files.judged, True), (files.excluded, False))
             if path is not None
         ]
@@ -139,8 +139,14 @@ class SceneArea:
                 yield top, left, min(_STRIP, height - top), min(8 * _STRIP, width - left)
 
 
-class _Mask:
-    """One mask, brought to the size of the scene by the nearest pixel."""
+class SceneMask:
+    """A mask of a scene of ``size`` (height, width), brought to that size by the nearest pixel.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read, or is of another shape than the scene.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self.image: WindowedImage = open_windowed(path)
@@ -159,6 +165,7 @@ class _Mask:
         self._least = (self.image.full_scale or 0) / 2 if is_jpeg else 0
 
     def read(self, top: int, left: int, height: int, width: int, cache: DecodedCache) -> NDArray[np.bool_]:
+        """True (height, width) where any channel of a window is not 0; ImageError where the file is damaged."""
         rows = _nearest(top, height, self._size[0], self.image.height)
         columns = _nearest(left, width, self._size[1], self.image.width)
         first, start = int(rows[0]), int(columns[0])
