@@ -27,15 +27,16 @@ def test_a_modality_at_a_constant_is_helped_until_it_is_better() -> None:
     assert [look[HELPED] for look in looks] == [0, 1]
     assert looks[0]["rgb, SSIM"] == pytest.approx(looks[0]["rgb, SSIM of a constant"], abs=5e-3)
     assert len([line for line in said if line.startswith("rgb: as good as a constant at step 1")]) == 1
+    history = [TrainingLook(step=1, training=0.0, validation=0.0, measures=look) for look in looks]
+    watching.restore(history)
     terms = model.loss(patches(2)).terms
     assert {name for name in terms if name.startswith(TERM)} == {f"{TERM}-rgb", f"{TERM}-infrared"}
-    assert {name: float(terms[name]) for name in own} == {name: float(value) for name, value in own.items()}
+    assert {name: terms[name].item() for name in own} == {name: value.item() for name, value in own.items()}
     assert model.state_dict().keys() == weights.keys()
     watching.pause()
     assert model.loss(patches(2)).terms.keys() == own.keys()
     again = dead(network())
     restored = watch(again, said)
-    history = [TrainingLook(step=1, training=0.0, validation=0.0, measures=look) for look in looks]
     restored.restore(history)
     assert TERM in again.loss_terms
     (note,) = plateau_notes(history)
@@ -49,7 +50,9 @@ def test_a_modality_that_is_learned_is_left_alone(monkeypatch: pytest.MonkeyPatc
     model = network()
     monkeypatch.setattr(plateau, "is_learned", lambda one: True)
     watching = watch(model, [])
-    assert [watching.look(step)[HELPED] for step in range(3)] == [0, 0, 0]
+    looks = [watching.look(step) for step in range(3)]
+    assert [look[HELPED] for look in looks] == [0, 0, 0]
+    watching.restore([TrainingLook(step=1, training=0.0, validation=0.0, measures=looks[-1])])
     assert TERM not in model.loss_terms
 
 

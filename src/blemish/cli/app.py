@@ -16,6 +16,8 @@ from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
     REJECTED,
+    Address,
+    Dpi,
     Good,
     Json,
     Mask,
@@ -24,6 +26,7 @@ from blemish.cli.options import (
     Overwrite,
     Rate,
     Resume,
+    Save,
     Set,
     Threshold,
 )
@@ -155,6 +158,24 @@ def fit(
     ] = None,
     good: Good = None,
     mask: Mask = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            metavar="N",
+            help="Processes on this machine that train together, one for each GPU, or several on a CPU.",
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            "--nodes",
+            min=1,
+            metavar="M",
+            help="Machines; start this command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT set.",
+        ),
+    ] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -185,6 +206,8 @@ def fit(
             resume=resume,
             overwrite=overwrite,
             observer=observer,
+            processes=processes,
+            nodes=nodes,
         )
     training = detector.file.training
     if as_json:
@@ -210,7 +233,8 @@ def fit(
     epilog="Examples: `blemish inspect model parts/ --out found` · "
     "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
     "`blemish inspect model monday/ tuesday/ --out found --overlays rejected --fail-on-reject` · "
-    "`blemish inspect model paintings/ --out found --hide infrared`"
+    "`blemish inspect model paintings/ --out found --hide infrared` · "
+    "`blemish inspect model paintings/ --out found --save page,tiff --dpi 600`"
 )
 def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
@@ -246,6 +270,9 @@ def inspect(
         bool,
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
+    save: Save = None,
+    dpi: Dpi = None,
+    address: Address = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="For scenes: worker processes, which share the blocks.")
     ] = 1,
@@ -257,6 +284,7 @@ def inspect(
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
+        from blemish.report.save_settings import SaveSettings
 
         detector = _load(model, false_reject_rate, threshold)
         if mask is not None:
@@ -269,6 +297,7 @@ def inspect(
             out,
             hide=hide or [],
             reconstruction=reconstruction,
+            save=SaveSettings.of_options(save, dpi, address),
             workers=workers,
             outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
             resume=resume,

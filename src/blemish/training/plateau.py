@@ -55,7 +55,7 @@ class PlateauWatch:
         self._flat = dict.fromkeys((one.name for one in measure.modalities), 0)
 
     def restore(self, history: Sequence[TrainingLook]) -> None:
-        """Go on as after the last of ``history``."""
+        """Put the term into the loss where a modality is on the plateau by the last of ``history``."""
         if history:
             for name in self._flat:
                 self._flat[name] = int(history[-1].measures.get(f"{name}, {FLAT}", 0))
@@ -66,7 +66,7 @@ class PlateauWatch:
         self._set(False)
 
     def look(self, step: int) -> dict[str, float]:
-        """Compare the modalities as the network is now, and put the term into the loss where one is on the plateau."""
+        """Compare the modalities as the network is now: figures for the history, which :meth:`restore` acts on."""
         was_training = self._autoencoder.training
         self._autoencoder.eval()
         figures = compare_modalities(self._autoencoder, self._held_out, self._training, self._baselines)
@@ -83,9 +83,7 @@ class PlateauWatch:
             named = {"SSIM": one.similarity, CONSTANT: one.constant, LINEAR: one.linear}
             found |= {f"{one.name}, {name}": value for name, value in named.items() if value is not None}
             found[f"{one.name}, {FLAT}"] = self._flat[one.name]
-        helps = any(count >= LOOKS for count in self._flat.values())
-        self._set(helps)
-        return {**found, HELPED: float(helps)}
+        return {**found, HELPED: float(any(count >= LOOKS for count in self._flat.values()))}
 
     def _set(self, helps: bool) -> None:
         terms, weights = self._autoencoder.loss_terms, self._autoencoder.weights

@@ -25,6 +25,7 @@ from blemish.training.checkpoint import STATE_FILE
 from blemish.training.contracts import Cropping, Trainable, Trimming
 from blemish.training.patches import PatchSource
 from blemish.training.plateau import PlateauWatch
+from blemish.training.processes import Processes
 from blemish.training.trainer import Trainer
 
 
@@ -135,6 +136,7 @@ def train_for(
     plateau: PlateauWatch | None = None,
     warm_start_sha256: str | None = None,
     network: str = "",
+    processes: Processes | None = None,
 ) -> Training:
     """Train ``model`` in place, with its checkpoint in ``folder``.
 
@@ -146,6 +148,7 @@ def train_for(
     plateau: of a network for modalities.
     warm_start_sha256: SHA-256 of the weights that ``model`` has from an earlier training, pretraining included.
     network: name of it among several of one model, each of which has a checkpoint of its own.
+    processes: that train together; by default there is one.
 
     Raises
     ------
@@ -176,6 +179,7 @@ def train_for(
         plateau=plateau,
         stop=observer.should_stop,
         on_progress=observer.training,
+        processes=processes,
     ).run()
     return Training(
         steps=state.step,
