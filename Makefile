@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 
 services:
 	apt-get -qq update
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake systemd
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .
