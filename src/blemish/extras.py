@@ -46,6 +46,12 @@ EXTRAS = {
     "genicam": (("harvesters", "harvesters"), ("genicam", "genicam")),
     "postgresql": (("psycopg", "psycopg[binary]"),),
     "parquet": (("pyarrow", "pyarrow"),),
+    "scale": (
+        ("ray", "ray[client,data]"),
+        ("pandas", "ray[data]"),
+        ("fsspec", "fsspec"),
+        ("grpc", "ray[client]"),
+    ),
 }
 """Packages of each extra, as (import name, distribution name)."""
 

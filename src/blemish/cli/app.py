@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blemish._version import __version__
+from blemish.cli.archives import inspect_on, show_archive
 from blemish.cli.export import export
 from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
@@ -19,6 +20,7 @@ from blemish.cli.options import (
     Good,
     Json,
     Mask,
+    On,
     Out,
     Overlays,
     Overwrite,
@@ -26,6 +28,7 @@ from blemish.cli.options import (
     Resume,
     Set,
     Threshold,
+    Workers,
 )
 from blemish.cli.research import compare, study
 from blemish.cli.scenes import classify, register
@@ -210,13 +213,17 @@ def fit(
     epilog="Examples: `blemish inspect model parts/ --out found` · "
     "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
     "`blemish inspect model monday/ tuesday/ --out found --overlays rejected --fail-on-reject` · "
-    "`blemish inspect model paintings/ --out found --hide infrared`"
+    "`blemish inspect model paintings/ --out found --hide infrared` · "
+    "`blemish inspect model s3://bucket/parts --out found --on local`"
 )
 def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
-        list[Path],
-        typer.Argument(help="Images, folders of images, CSV lists; for a model of scenes, scenes."),
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, CSV lists; for a model of scenes, scenes; with --on also Parquet listings "
+            "and URLs."
+        ),
     ],
     out: Out,
     false_reject_rate: Rate = None,
@@ -246,11 +253,17 @@ def inspect(
         bool,
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
+    on: On = None,
+    workers: Workers = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Score images, accept or reject each, and show its anomalies in a heat map."""
+    """Score images, accept or reject each, and show its anomalies in a heat map.
+
+    With `--on` the work is spread over a Ray cluster, for archives of any size; the records are Parquet files in parts/,
+    and there are no maps.
+    """
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
@@ -260,26 +273,41 @@ def inspect(
             from blemish.preprocessing.area_files import read_area
 
             detector = detector.with_judged_area(read_area(mask))
-        found = run(
-            detector,
-            images,
-            out,
-            hide=hide or [],
-            reconstruction=reconstruction,
-            outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
-            resume=resume,
-            overwrite=overwrite,
-            observer=observer,
-        )
-    if as_json:
-        print_json([record.model_dump(mode="json") for record in found.records])
+        archive = None
+        if on is not None:
+            if hide or reconstruction or masks or coco or overlays is not Overlays.ALL:
+                raise UsageError(
+                    "--on writes records alone; leave --overlays, --masks, --coco, --hide and --reconstruction out"
+                )
+            archive = inspect_on(on, workers, detector, images, out, resume, overwrite, observer)
+        elif workers is not None:
+            raise UsageError("--workers is for archives; give --on too, such as --on local")
+        else:
+            found = run(
+                detector,
+                [Path(image) for image in images],
+                out,
+                hide=hide or [],
+                reconstruction=reconstruction,
+                outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
+                resume=resume,
+                overwrite=overwrite,
+                observer=observer,
+            )
+    if archive is not None:
+        show_archive(archive, as_json=as_json)
+        rejected = archive.rejected > 0
     else:
-        say(f"{found.in_words()} {detector.guarantee}")
-        for line in found.remarks():
-            say(line)
-        say(f"Report: {found.report}")
+        rejected = any(record.is_anomalous for record in found.records)
+        if as_json:
+            print_json([record.model_dump(mode="json") for record in found.records])
+        else:
+            say(f"{found.in_words()} {detector.guarantee}")
+            for line in found.remarks():
+                say(line)
+            say(f"Report: {found.report}")
     end(observer)
-    if fail_on_reject and any(record.is_anomalous for record in found.records):
+    if fail_on_reject and rejected:
         raise typer.Exit(REJECTED)
 
 
