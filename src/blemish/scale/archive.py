@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ from blemish.report.numbers import counted
 from blemish.scale.archive_folder import ArchiveFolder
 from blemish.scale.cluster import JobSettings, connected
 from blemish.scale.listing import ArchiveListing, look_at
+from blemish.scale.stream import result_tables, stored
 from blemish.scale.tables import ERROR, UNREAD, result_schema
 from blemish.scale.work import EncodingWork, ImageWork, InspectionWork, contents, output_name, sha256_of_files
-from blemish.scale.worker import ArchiveWorker, Attempts, planned_row
+from blemish.scale.worker import planned_row
 from blemish.storage.leftovers import temporary_folder
 from blemish.storage.run_lock import owned
 
@@ -46,7 +47,7 @@ _OF_A_SIZE = 64
 class ArchiveResult:
     """Counts over all parts, of earlier runs too, and what this run took.
 
-    ``unread`` are images that have no result, because a store did not answer or a file could not be written; a job that
+    ``starting_seconds``: until the first results came, as the cluster starts and its workers load the model. ``unread`` are images that have no result, because a store did not answer or a file could not be written; a job that
     is resumed takes them again.
     """
 
@@ -57,6 +58,7 @@ class ArchiveResult:
     unread: int
     done_before: int
     seconds: float
+    starting_seconds: float
     workers: int
     bytes_read: int
     bytes_written: int
@@ -77,6 +79,7 @@ class ArchiveResult:
             "unread",
             "done_before",
             "seconds",
+            "starting_seconds",
             "workers",
             "bytes_read",
             "bytes_written",
@@ -216,11 +219,12 @@ def _run(
             begun = time.perf_counter()
             tables = _tables(work, listing, folder, observer)
             first = next(tables, None)
-            unread, workers = 0, 0
+            unread, workers, starting = 0, 0, 0.0
             if first is not None:
                 observer.stage(f"Starting workers on {job.on}")
                 with connected(job) as workers:
-                    unread = _work_off(first, tables, work, folder, schema, job, workers, observer)
+                    writer = _work_off(first, tables, work, folder, schema, job, workers, observer)
+                unread, starting = writer.unread, writer.begun - begun
             new = folder.parts[written_before:]
             result = ArchiveResult(
                 folder=out,
@@ -230,6 +234,7 @@ def _run(
                 unread=unread,
                 done_before=done_before,
                 seconds=time.perf_counter() - begun,
+                starting_seconds=starting,
                 workers=workers,
                 bytes_read=sum(part.bytes_read for part in new),
                 bytes_written=sum(part.bytes for part in new),
@@ -276,18 +281,19 @@ def _work_off(
     job: JobSettings,
     workers: int,
     observer: Observer,
-) -> int:
-    """Work on all tables, write the results, and give the number of images that could not be read now."""
-    import ray
+) -> _Writer:
+    """Work on all tables and write the results."""
+    total = 0
 
-    # Names wait in the object store, which moves to the disk what exceeds its memory.
-    planned = [ray.put(first)]
-    total = first.num_rows
-    for table in tables:
-        total += table.num_rows
-        planned.append(ray.put(table))
+    def counting() -> Iterator[pa.Table]:
+        nonlocal total
+        for table in chain([first], tables):
+            total += table.num_rows
+            yield table
+
+    planned = stored(counting())
     observer.stage(f"Working on {counted(total, 'image')} with {counted(workers, 'worker')}")
-    results = _results(planned, work, schema, job, workers)
+    results = result_tables(planned, work, schema, job, workers)
     with closing(_Writer(folder, job)) as writer:
         try:
             for result in results:
@@ -299,40 +305,7 @@ def _work_off(
             writer.write()
     if writer.taken != total:
         raise BlemishError(f"the cluster gave {writer.taken} of {total} images back; go on with --resume")
-    return writer.unread
-
-
-def _results(
-    planned: list[Any], work: ImageWork, schema: pa.Schema, job: JobSettings, workers: int
-) -> Iterator[pa.Table]:
-    """Tables of results from Ray Data, in the order in which they are finished."""
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    DataContext.get_current().enable_progress_bars = False
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "ray"]:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    attempts = ray.remote(Attempts).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    results = ray.data.from_arrow_refs(planned).map_batches(
-        ArchiveWorker,
-        fn_constructor_kwargs={"work": work, "attempts": attempts, "schema": schema},
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        # One worker is enough to go on: a machine of the cluster may be gone for good.
-        compute=ActorPoolStrategy(
-            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=job.in_flight
-        ),
-        num_cpus=1,
-    )
-    try:
-        yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error.__cause__
-        if isinstance(cause, BlemishError):
-            raise cause.without_frames() from None
-        words = " ".join(str(cause or error).split())[-300:]
-        raise BlemishError(f"the cluster failed ({words}); go on with --resume") from None
+    return writer
 
 
 class _Writer:
@@ -340,6 +313,8 @@ class _Writer:
 
     def __init__(self, folder: ArchiveFolder, job: JobSettings) -> None:
         self.taken = self.unread = 0
+        self.begun = time.perf_counter()
+        """When the first results came."""
         self._folder, self._job = folder, job
         self._waiting: list[pa.Table] = []
         self._since = time.monotonic()
@@ -349,6 +324,8 @@ class _Writer:
         """Take results, and write a part where there are enough."""
         import pyarrow.compute as pc
 
+        if not self.taken:
+            self.begun = time.perf_counter()
         self.taken += table.num_rows
         failed = table.filter(pc.field(UNREAD))
         self.unread += failed.num_rows

@@ -39,6 +39,11 @@ class JobSettings:
     part: int = 4096
     seconds: float = 30.0
 
+    @property
+    def is_client(self) -> bool:
+        """Whether the cluster is reached from outside, through its client server."""
+        return self.on.startswith("ray://")
+
     def check(self) -> None:
         """Refuse what cannot be started.
 
