@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,32 @@ def node_processes(nodes: int, *, client_port: int | None = None) -> Iterator[st
 
 def worker_processes() -> list[int]:
     """Processes below this one that hold an actor which works on images."""
+    return [process for process, command in _below_this_one() if command.startswith(b"ray::MapWorker")]
+
+
+def listening_addresses() -> set[str]:
+    """Addresses, in the hexadecimal of Linux, on which processes below this one wait for connections."""
+    sockets = set()
+    for process, _ in _below_this_one():
+        for file in Path("/proc", str(process), "fd").glob("*"):
+            with suppress(OSError):  # it was closed meanwhile
+                sockets.add(os.readlink(file))
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+def _below_this_one() -> list[tuple[int, bytes]]:
+    """Processes below this one, and their commands."""
     found = {process: words for process in _running() if (words := _process(process)) is not None}
     parents = {process: parent for process, (parent, _) in found.items()}
     return [
-        process
+        (process, command)
         for process, (_, command) in found.items()
-        if command.startswith(b"ray::MapWorker") and os.getpid() in _above(process, parents)
+        if os.getpid() in _above(process, parents)
     ]
 
 

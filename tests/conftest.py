@@ -277,9 +277,9 @@ def few_resamples() -> Iterator[None]:
     from blemish.decision import PixelMetrics, bootstrap_interval
 
     with pytest.MonkeyPatch.context() as patch:
-        module = "blemish.evaluation.evaluate"
-        patch.setattr(f"{module}.PixelMetrics", partial(PixelMetrics, resamples=20))
-        patch.setattr(f"{module}.bootstrap_interval", partial(bootstrap_interval, resamples=100))
+        module = "blemish.evaluation"
+        patch.setattr(f"{module}.evaluate.PixelMetrics", partial(PixelMetrics, resamples=20))
+        patch.setattr(f"{module}.figures.bootstrap_interval", partial(bootstrap_interval, resamples=100))
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blemish._version import __version__
-from blemish.cli.archives import inspect_on, show_archive
+from blemish.cli.archives import inspect_on, refuse_outputs, show_archive
 from blemish.cli.export import export
 from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
@@ -28,7 +28,6 @@ from blemish.cli.options import (
     Resume,
     Set,
     Threshold,
-    Workers,
 )
 from blemish.cli.research import compare, study
 from blemish.cli.scenes import classify, register
@@ -254,7 +253,12 @@ def inspect(
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
     on: On = None,
-    workers: Workers = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="For scenes and with --on: worker processes, which share the work."
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -273,15 +277,11 @@ def inspect(
             from blemish.preprocessing.area_files import read_area
 
             detector = detector.with_judged_area(read_area(mask))
+        outputs = Outputs(overlays=overlays.value, masks=masks, coco=coco)
         archive = None
         if on is not None:
-            if hide or reconstruction or masks or coco or overlays is not Overlays.ALL:
-                raise UsageError(
-                    "--on writes records alone; leave --overlays, --masks, --coco, --hide and --reconstruction out"
-                )
+            refuse_outputs(outputs, hide, reconstruction=reconstruction)
             archive = inspect_on(on, workers, detector, images, out, resume, overwrite, observer)
-        elif workers is not None:
-            raise UsageError("--workers is for archives; give --on too, such as --on local")
         else:
             found = run(
                 detector,
@@ -289,24 +289,23 @@ def inspect(
                 out,
                 hide=hide or [],
                 reconstruction=reconstruction,
-                outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
+                workers=workers or 1,
+                outputs=outputs,
                 resume=resume,
                 overwrite=overwrite,
                 observer=observer,
             )
     if archive is not None:
         show_archive(archive, as_json=as_json)
-        rejected = archive.rejected > 0
+    elif as_json:
+        print_json([record.model_dump(mode="json") for record in found.records])
     else:
-        rejected = any(record.is_anomalous for record in found.records)
-        if as_json:
-            print_json([record.model_dump(mode="json") for record in found.records])
-        else:
-            say(f"{found.in_words()} {detector.guarantee}")
-            for line in found.remarks():
-                say(line)
-            say(f"Report: {found.report}")
+        say(f"{found.in_words()} {detector.guarantee}")
+        for line in found.remarks():
+            say(line)
+        say(f"Report: {found.report}")
     end(observer)
+    rejected = any(record.is_anomalous for record in found.records) if archive is None else archive.rejected
     if fail_on_reject and rejected:
         raise typer.Exit(REJECTED)
 
@@ -394,7 +393,9 @@ def features(
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or CSV list with labels.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="MVTec layout, CSV list with labels, or scenes with masks/.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
@@ -402,7 +403,7 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on labelled images: image and pixel metrics, with 95 % intervals."""
+    """Evaluate a model on labelled images, or on scenes with masks: metrics with 95 % intervals."""
     with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish.evaluation import evaluate as evaluating
         from blemish.inspection import folder as inspecting
@@ -422,7 +423,8 @@ def evaluate(
     else:
         say(evaluation.in_words())
         if out is not None:
-            say(f"Report: {out / inspecting.REPORT_FILE}")
+            report = inspecting.REPORT_FILE if evaluation.unit == "image" else "evaluation.html"
+            say(f"Report: {out / report}")
     end(observer)
 
 

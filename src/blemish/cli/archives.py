@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blemish.cli.session import print_json, say
+from blemish.errors import UsageError
 
 if TYPE_CHECKING:
     from blemish.inspection.detector import Detector
+    from blemish.inspection.folder import Outputs
     from blemish.jpeg.batch import BatchSettings
     from blemish.observer import Observer
     from blemish.scale.archive import ArchiveResult
+
+
+def refuse_outputs(outputs: Outputs, hide: list[str] | None, *, reconstruction: bool) -> None:
+    """Refuse options that have no meaning for an archive; raises UsageError."""
+    if hide or reconstruction or outputs != type(outputs)():
+        raise UsageError(
+            "--on writes records alone; leave --overlays, --masks, --coco, --hide and --reconstruction out"
+        )
 
 
 def inspect_on(

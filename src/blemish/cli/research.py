@@ -12,7 +12,9 @@ from blemish.cli.session import end, integers, load_studies, print_json, say, wo
 
 
 def compare(
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout with train/good and test.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="MVTec layout with train/good and test, or scenes in train and test.")
+    ],
     recipes: Annotated[str, typer.Option(help="Names or .yaml paths, separated by commas.")],
     out: Out = Path("compared"),
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",

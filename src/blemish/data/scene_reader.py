@@ -14,6 +14,7 @@ from blemish.data.affine import as_matrix, covered_share, resample_affine, scale
 from blemish.data.image import DEPTH_WORDS
 from blemish.data.modality import Modality, modality_files
 from blemish.data.resampling import ResamplingAxis, resample
+from blemish.data.scene_area import SceneArea
 from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scenes import Scene
 from blemish.data.windowed import Mosaic, open_windowed, same_field
@@ -102,7 +103,10 @@ class SceneReader:
             # A marked grid need not be the finest; then both are of the finest one, and rounded.
             if name not in transformed:
                 _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
+        self.area = SceneArea(scene.area, (self.height, self.width)) if scene.area.paths else None
+        """Where the scene is judged; None where all of it is."""
         whole = sum(windows.cached_bytes for windows in present.values())
+        whole += 0 if self.area is None else self.area.cached_bytes
         if whole > WHOLE_LIMIT:
             largest = max(present.values(), key=lambda windows: windows.cached_bytes)
             raise ImageError(
@@ -158,6 +162,14 @@ class SceneReader:
                 pixels[channels] = self._read(windows, modality, top, left, height, width)
             first += modality.channels
         return pixels
+
+    def judged(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """True (height, width) where a window is judged; None where all of the scene is. Errors as of :meth:`read`."""
+        return None if self.area is None else self.area.read(top, left, height, width, self._cache)
+
+    def judged_share(self) -> float:
+        """Share of the scene that is judged; a scene of which nothing is raises ImageError."""
+        return 1.0 if self.area is None else self.area.share(self._cache)
 
     def leaving_out(self, names: Collection[str]) -> SceneReader | None:
         """The scene without these modalities as well, with the same cache; None where nothing would be left."""

@@ -234,10 +234,12 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
     present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
     alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
-    crossed = measure.each(x, predicted).masked_fill(alone, torch.nan)
+    own = measure.each(x, reconstruction)
+    crossed = own if predicted is reconstruction else measure.each(x, predicted)
+    crossed = crossed.masked_fill(alone, torch.nan)
     sizes = torch.tensor([modality.channels for modality in measure.modalities], device=x.device)
     predicted = predicted.masked_fill(alone.repeat_interleave(sizes, 1), torch.nan)
-    return ModalResiduals(measure.each(x, reconstruction), crossed, reconstruction, predicted)
+    return ModalResiduals(own, crossed, reconstruction, predicted)
 
 
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
@@ -245,7 +247,7 @@ def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modalit
     encoder, decoder = model.encoder, model.decoder
     if getattr(encoder, "predicts_from_others", False):
         predicted = model(x).reconstruction.float()
-        return predicted, predicted.clone()
+        return predicted, predicted
     between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
     if (
         isinstance(encoder, SeparatedEncoder)

@@ -171,10 +171,13 @@ class OtherPixelsEncoder(ImageEncoder):
         """Least-squares prediction of each modality from those others that are present at the pixel."""
         if torch.compiler.is_compiling():
             return self._in_a_graph(standard, present)
-        places = 2 ** torch.arange(len(self.sizes), device=present.device)
-        codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
-        found = torch.unique(codes).tolist()
-        if len(found) == 1:
+        if bool(present.all()):
+            codes, found = None, [2 ** len(self.sizes) - 1]
+        else:
+            places = 2 ** torch.arange(len(self.sizes), device=present.device)
+            codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
+            found = torch.unique(codes).tolist()
+        if codes is None or len(found) == 1:
             return F.conv2d(standard, self._weights(int(found[0])).to(standard)[:, :, None, None])
         rows = standard.permute(0, 2, 3, 1)
         result = rows.new_zeros((*rows.shape[:3], sum(self.sizes)))
@@ -307,9 +310,9 @@ def _pointwise(features: int, width: int, channels: int) -> nn.Sequential:
     nn.init.zeros_(cast(Tensor, last.bias))
     return nn.Sequential(
         nn.Conv2d(features, width, 1),
-        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(0.1, inplace=True),
         nn.Conv2d(width, width, 1),
-        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(0.1, inplace=True),
         last,
     )
 

@@ -99,7 +99,11 @@ def _start(job: JobSettings) -> None:
         ray.init(address=job.on, **quiet)
         return
     ray.init(
-        num_cpus=job.workers or cores(), include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet
+        address="local",
+        num_cpus=job.workers or cores(),
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        **quiet,
     )
     if ray.util.get_node_ip_address() != LOOPBACK:
         ray.shutdown()

@@ -219,4 +219,6 @@ def _s3() -> AbstractFileSystem:
     from pyarrow.fs import S3FileSystem
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return ArrowFSWrapper(S3FileSystem(**({"endpoint_override": endpoint} if endpoint else {})))
+    options = {"endpoint_override": endpoint} if endpoint else {}
+    # Small files are stored by one request, instead of the three of an upload in parts.
+    return ArrowFSWrapper(S3FileSystem(allow_delayed_open=True, **options))

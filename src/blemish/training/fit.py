@@ -63,7 +63,8 @@ def fit(
     model, or one before it, has seen keeps its part for good, and is recognised by the bytes of its file under any
     name: calibration images never train, training and validation images never calibrate. New images are split as
     always. Training draws on all training images in ``images``, new and old, and the decision rests on all
-    calibration images in it, new and old: no training has seen one of them.
+    calibration images in it, new and old: no training has seen one of them. A model of scenes goes on with its
+    modalities, scales and ranges; scenes are split by shares of their width as always, so that a place keeps its part.
 
     Parameters
     ----------

@@ -85,10 +85,10 @@ def is_learned(figures: ModalityFigures) -> bool:
 
 
 def leave_out(autoencoder: Autoencoder, figures: Sequence[ModalityFigures]) -> None:
-    """Leave modalities that were not learned out of score and maps, unless none was learned."""
+    """Leave modalities that were not learned out of score and maps, unless none was learned; the others are in them."""
     learned = [is_learned(one) for one in figures]
     measure = autoencoder.measure
-    if isinstance(measure, ModalSSIM) and any(learned) and not all(learned):
+    if isinstance(measure, ModalSSIM) and any(learned):
         measure.counted.copy_(torch.tensor(learned, dtype=measure.counted.dtype))
 
 

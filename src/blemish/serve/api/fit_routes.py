@@ -12,6 +12,7 @@ from blemish.errors import ImageError
 from blemish.serve.api.problems import answers, problem_of
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.candidates import Candidates
+from blemish.serve.confirmed_defects import DefectCount
 from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability, recipes
 from blemish.serve.good_images import GoodImageFolder, Selection, collect
 from blemish.serve.server import Server
@@ -72,7 +73,7 @@ class Collected(GoodCount):
     known: int
     """Images that were there already."""
     to_test: int
-    """Confirmed good images that stay unseen, for tests."""
+    """Images that stay unseen, for tests."""
 
 
 @router.get("/api/fits")
@@ -111,6 +112,13 @@ def good_images(request: Request, model: ModelName = None) -> GoodCount:
     """Number of good images that are collected for a model."""
     name = _server(request).models.named(model).name
     return GoodCount(model=name, count=len(_candidates(request).good_of(name)))
+
+
+@router.get("/api/defects", responses=answers(404))
+def defects(request: Request, model: ModelName = None) -> DefectCount:
+    """Numbers of confirmed defects that may choose the weights in a fit, and of those that are kept for tests."""
+    name = _server(request).models.named(model).name
+    return _candidates(request).judged_of(name).counted(name)
 
 
 @router.post("/api/good-images", openapi_extra=BODY, responses=answers(400, 403, 404, 413, 415, 507))
