@@ -10,17 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.ray_cluster import node_processes, run_with_kills, worker_processes
+from benchmarks.archive.killed_runs import (
+    listening_addresses,
+    node_processes,
+    run_with_kills,
+    worker_processes,
+)
 from blemish.inspection.detector import Detector
 from blemish.scale.archive_folder import archive_tables
 from tests.services import ObjectStore, free_port
 
-ROOT = Path(__file__).parents[2]
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""Addresses of this machine alone: of IPv4, of IPv4 within IPv6, of IPv6."""
 
 pytestmark = pytest.mark.slow
 
@@ -101,9 +108,11 @@ def test_an_archive_in_an_object_store(exported: tuple[Detector, Path], images: 
         _put(store, images)
         common = ["--on", "local", "--workers", 1, "--json"]
         source = "s3://archive/0"
-        inspected = blemish(
+        inspected, addresses = _watched(
             "inspect", exported[1], source, "--out", tmp_path / "found", *common, variables=store.variables
         )
+        assert addresses, "Ray's processes listen"
+        assert addresses <= LOOPBACK
         assert inspected.returncode == 0, inspected.stderr
         assert json.loads(inspected.stdout)["images"] == 24
         for name, row in rows(tmp_path / "found").items():
@@ -124,6 +133,17 @@ def test_an_archive_in_an_object_store(exported: tuple[Detector, Path], images: 
     assert gone.returncode == 1
     assert "s3://archive/0: the store does not answer" in gone.stderr
     assert "Traceback" not in gone.stderr
+
+
+def _watched(*words: object, variables: dict[str, str]) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a command, and give the addresses on which its processes listened."""
+    addresses: set[str] = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(blemish, *words, variables=variables)
+        while not running.done():
+            addresses |= listening_addresses(b"gcs_server", b"raylet", b"ray::")
+            wait([running], timeout=0.5)
+    return running.result(), addresses
 
 
 def _filesystem(store: ObjectStore) -> Any:
@@ -152,23 +172,6 @@ def _sizes(store: ObjectStore, folder: str) -> dict[str, int]:
 
     listed = _filesystem(store).get_file_info(FileSelector(f"archive/{folder}", recursive=True))
     return {info.path.removeprefix("archive/"): info.size for info in listed if info.is_file}
-
-
-def test_a_local_cluster_listens_to_this_machine_alone() -> None:
-    code = (
-        "from benchmarks.ray_cluster import listening_addresses\n"
-        "from blemish.scale.cluster import JobSettings, connected\n"
-        "with connected(JobSettings(workers=1)):\n"
-        "    print(*listening_addresses())\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True, cwd=ROOT
-    )
-    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-    found = set(ran.stdout.split())
-    assert found
-    assert found <= loopback
-    assert ran.stderr == ""
 
 
 def test_an_address_without_a_cluster_is_one_line(

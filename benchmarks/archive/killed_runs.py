@@ -1,4 +1,4 @@
-"""A Ray cluster of several node processes on this machine, and runs on it whose processes are killed."""
+"""Ray clusters of several node processes on this machine, and runs on them whose processes are killed."""
 
 from __future__ import annotations
 
@@ -58,10 +58,13 @@ def worker_processes() -> list[int]:
     return [process for process, command in _below_this_one() if command.startswith(b"ray::MapWorker")]
 
 
-def listening_addresses() -> set[str]:
-    """Addresses, in the hexadecimal of Linux, on which processes below this one wait for connections."""
+def listening_addresses(*programs: bytes) -> set[str]:
+    """Addresses, in the hexadecimal of Linux, on which processes of Ray below this one wait for connections.
+
+    ``programs``: words in their commands.
+    """
     sockets = set()
-    for process, _ in _below_this_one():
+    for process in [one for one, command in _below_this_one() if any(name in command for name in programs)]:
         for file in Path("/proc", str(process), "fd").glob("*"):
             with suppress(OSError):  # it was closed meanwhile
                 sockets.add(os.readlink(file))
