@@ -12,11 +12,14 @@ import typer
 from blemish._version import __version__
 from blemish.cli.archives import inspect_on, refuse_outputs, show_archive
 from blemish.cli.export import export
+from blemish.cli.features import features
 from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
     REJECTED,
+    Address,
+    Dpi,
     Good,
     Json,
     Mask,
@@ -26,14 +29,14 @@ from blemish.cli.options import (
     Overwrite,
     Rate,
     Resume,
+    Save,
     Set,
     Threshold,
 )
 from blemish.cli.research import compare, study
 from blemish.cli.scenes import classify, register
 from blemish.cli.serve import serve
-from blemish.cli.session import end, print_json, say, working
-from blemish.errors import UsageError
+from blemish.cli.session import end, load_detector, print_json, say, working
 
 app = typer.Typer(
     name="blemish",
@@ -67,6 +70,7 @@ app.command(
     epilog="Examples: `blemish classify panel.tif --labels strokes.geojson --out cracks` · "
     "`blemish classify paintings/eve --labels labels.png --out cracks --dpi 600`"
 )(classify)
+app.command(epilog="Example: `blemish features model paintings/ --out features`")(features)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 
@@ -213,6 +217,7 @@ def fit(
     "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
     "`blemish inspect model monday/ tuesday/ --out found --overlays rejected --fail-on-reject` · "
     "`blemish inspect model paintings/ --out found --hide infrared` · "
+    "`blemish inspect model paintings/ --out found --save page,tiff --dpi 600` · "
     "`blemish inspect model s3://bucket/parts --out found --on local`"
 )
 def inspect(
@@ -252,6 +257,9 @@ def inspect(
         bool,
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
+    save: Save = None,
+    dpi: Dpi = None,
+    address: Address = None,
     on: On = None,
     workers: Annotated[
         int | None,
@@ -271,8 +279,9 @@ def inspect(
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
+        from blemish.report.save_settings import SaveSettings
 
-        detector = _load(model, false_reject_rate, threshold)
+        detector = load_detector(model, false_reject_rate, threshold)
         if mask is not None:
             from blemish.preprocessing.area_files import read_area
 
@@ -280,7 +289,7 @@ def inspect(
         outputs = Outputs(overlays=overlays.value, masks=masks, coco=coco)
         archive = None
         if on is not None:
-            refuse_outputs(outputs, hide, reconstruction=reconstruction)
+            refuse_outputs(outputs, hide, save, reconstruction=reconstruction)
             archive = inspect_on(on, workers, detector, images, out, resume, overwrite, observer)
         else:
             found = run(
@@ -289,6 +298,7 @@ def inspect(
                 out,
                 hide=hide or [],
                 reconstruction=reconstruction,
+                save=SaveSettings.of_options(save, dpi, address),
                 workers=workers or 1,
                 outputs=outputs,
                 resume=resume,
@@ -363,33 +373,6 @@ def calibrate(
     end(observer)
 
 
-@app.command(epilog="Example: `blemish features model paintings/ --out features`")
-def features(
-    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    images: Annotated[
-        Path,
-        typer.Argument(help="Image, folder of images, or CSV list; for a model of scenes, scenes."),
-    ],
-    out: Out,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write the features that the encoder extracts at each place, as arrays for other tools."""
-    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
-        from blemish.inspection.extract_features import extract_features
-
-        detector = _load(model, None, None, calibrated=False)
-        done = extract_features(detector, images, out, resume=resume, overwrite=overwrite, observer=observer)
-    if as_json:
-        print_json([one.described() for one in done.features])
-    else:
-        for one in done.features:
-            say(one.in_words())
-        say(f"Features: {out}")
-    end(observer)
-
-
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
@@ -408,7 +391,7 @@ def evaluate(
         from blemish.evaluation import evaluate as evaluating
         from blemish.inspection import folder as inspecting
 
-        detector = _load(model, false_reject_rate, threshold)
+        detector = load_detector(model, false_reject_rate, threshold)
         evaluation = evaluating.evaluate(
             detector,
             dataset,
@@ -426,18 +409,3 @@ def evaluate(
             report = inspecting.REPORT_FILE if evaluation.unit == "image" else "evaluation.html"
             say(f"Report: {out / report}")
     end(observer)
-
-
-def _load(
-    model: Path, false_reject_rate: float | None, threshold: float | None, *, calibrated: bool = True
-) -> Any:
-    from blemish.inspection.detector import load
-
-    if false_reject_rate is not None and threshold is not None:
-        raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
-    detector = load(model, calibrated=calibrated)
-    if false_reject_rate is not None:
-        return detector.with_false_reject_rate(false_reject_rate)
-    if threshold is not None:
-        return detector.with_threshold(threshold)
-    return detector

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from blemish.scale.archive import ArchiveResult
 
 
-def refuse_outputs(outputs: Outputs, hide: list[str] | None, *, reconstruction: bool) -> None:
+def refuse_outputs(
+    outputs: Outputs, hide: list[str] | None, save: str | None, *, reconstruction: bool
+) -> None:
     """Refuse options that have no meaning for an archive; raises UsageError."""
-    if hide or reconstruction or outputs != type(outputs)():
+    if hide or save or reconstruction or outputs != type(outputs)():
         raise UsageError(
-            "--on writes records alone; leave --overlays, --masks, --coco, --hide and --reconstruction out"
+            "--on writes records alone; leave --overlays, --masks, --coco, --save, --hide and --reconstruction out"
         )
 
 

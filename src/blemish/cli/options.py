@@ -66,3 +66,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
 ]
+Save = Annotated[
+    str | None,
+    typer.Option(
+        "--save",
+        metavar="KINDS",
+        help="For scenes: files for other programs, separated by commas: page (deep zoom), tiff (pyramids), zarr "
+        "(OME-Zarr), iiif (tiles), regions (GeoJSON).",
+    ),
+]
+Dpi = Annotated[
+    float | None,
+    typer.Option("--dpi", help="With --save: pixels of the scene an inch, for lengths and areas."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="URL", help="With --save iiif: where the folder zoom/ is going to be served."
+    ),
+]

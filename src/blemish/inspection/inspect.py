@@ -12,6 +12,7 @@ from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
 from blemish.inspection.folder import Outputs, inspect_folder
 from blemish.observer import Observer
+from blemish.report.save_settings import SaveSettings
 
 
 class InspectionResult(Protocol):
@@ -39,6 +40,7 @@ def inspect(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
     workers: int = 1,
     outputs: Outputs | None = None,
     resume: bool = False,
@@ -51,7 +53,7 @@ def inspect(
     ----------
     source: of images also several files and folders.
     outputs: what is written beside records, maps and report, of images only.
-    hide, reconstruction, workers: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
+    hide, reconstruction, save, workers: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
     resume: go on with an inspection that was stopped.
     overwrite: replace what an earlier inspection wrote.
 
@@ -68,7 +70,7 @@ def inspect(
         detector,
         [source] if isinstance(source, (str, Path)) else list(source),
         out,
-        {"hide": hide, "reconstruction": reconstruction, "workers": workers},
+        {"hide": hide, "reconstruction": reconstruction, "save": save, "workers": workers},
         outputs,
         {"resume": resume, "overwrite": overwrite, "observer": observer},
     )
@@ -87,6 +89,8 @@ def _images(
 ) -> InspectionResult:
     if of_scenes["hide"] or of_scenes["reconstruction"]:
         raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
+    if of_scenes["save"] is not None:
+        raise UsageError("--save is for scenes; this model was fitted on images")
     if of_scenes["workers"] != 1:
         raise UsageError("--workers is for scenes; this model was fitted on images")
     return inspect_folder(detector, sources, out, outputs=outputs, **common)

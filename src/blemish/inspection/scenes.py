@@ -37,13 +37,15 @@ from blemish.inspection.scene_blocks import (
     write_block,
 )
 from blemish.inspection.scene_decision import decide_scene
+from blemish.inspection.scene_files import save_scenes
 from blemish.inspection.scene_page import FinishedScene, write_overviews, write_scene_report
 from blemish.inspection.scene_records import InspectedBlock, SceneRecord
 from blemish.inspection.scene_scorer import SceneScorer
-from blemish.inspection.settings import settings_in_words
+from blemish.inspection.settings import scene_settings, settings_in_words
 from blemish.observer import Observer
 from blemish.report import ModelSummary
 from blemish.report.numbers import counted
+from blemish.report.save_settings import SAVED, SaveSettings
 from blemish.storage.blocks import Block
 from blemish.storage.records_log import RecordsLog
 from blemish.storage.run_lock import owned
@@ -108,6 +110,7 @@ def inspect_scenes(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
     workers: int = 1,
     resume: bool = False,
     overwrite: bool = False,
@@ -125,6 +128,7 @@ def inspect_scenes(
     ----------
     hide: names of modalities that the model is not shown, to see how well the others predict them.
     reconstruction: whether to write reconstructions at full size too.
+    save: files for other programs, which ``resume`` also adds to a finished inspection.
     workers: processes that share the blocks. Scores and maps are the same to the last bit. Each process holds the model,
         and of a scene what a single one does; files that can only be decoded whole are decoded in each.
     resume: go on with an inspection that was stopped, at the block where it stopped.
@@ -147,6 +151,7 @@ def inspect_scenes(
             Path(out),
             hide,
             reconstruction,
+            save,
             workers,
             resume,
             overwrite,
@@ -160,6 +165,7 @@ def _inspect_scenes(
     folder: Path,
     hide: Sequence[str],
     reconstruction: bool,
+    save: SaveSettings | None,
     workers: int,
     resume: bool,
     overwrite: bool,
@@ -171,14 +177,14 @@ def _inspect_scenes(
     modalities = detector.file.preprocessing.modalities
     _check_hidden(detector, hide, [one.name for one in modalities])
     scenes = find_scenes(source, modalities)
-    settings = _settings(detector, hide, reconstruction)
+    settings = scene_settings(detector, hide, reconstruction, square_side(detector))
     claim(
         folder,
         SETTINGS_FILE,
         settings,
         below=MAPS,
         command="inspect",
-        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE),
+        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE, *SAVED),
         resume=resume,
         overwrite=overwrite,
     )
@@ -191,6 +197,9 @@ def _inspect_scenes(
             _report(work, done, detector)
         raise
     _report(work, done, detector)
+    if save is not None:
+        found = _finished(work, done)
+        done.problems += save_scenes(folder, found, detector.decision.pixel_threshold, save, observer)
     return done
 
 
@@ -391,7 +400,6 @@ def _stopped(progress: _Progress) -> Stopped:
 
 def _report(work: Sequence[SceneWork], done: SceneInspection, detector: Detector) -> None:
     """Write ``report.html`` of the finished scenes from the files on disk."""
-    by_name = {record.path: record for record in done.records}
     recipe, training, decision = detector.recipe, detector.file.training, detector.decision
     settings = done.settings
     write_scene_report(
@@ -403,11 +411,7 @@ def _report(work: Sequence[SceneWork], done: SceneInspection, detector: Detector
             measure=detector.measure_name,
             trained=f"trained in {training.steps} steps, {training.seconds:.0f} s",
         ),
-        found=[
-            FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
-            for one in work
-            if one.scene.name in by_name
-        ],
+        found=_finished(work, done),
         pixel_threshold=decision.pixel_threshold,
         square=square_side(detector),
         false_reject_rate=decision.promised_rate,
@@ -417,26 +421,10 @@ def _report(work: Sequence[SceneWork], done: SceneInspection, detector: Detector
     )
 
 
-def _settings(detector: Detector, hide: Sequence[str], reconstruction: bool) -> dict[str, Any]:
-    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
-    recipe, file, decision = detector.recipe, detector.file, detector.decision
-    return {
-        "recipe": recipe.name,
-        "modalities": [one.name for one in file.preprocessing.modalities],
-        "hidden": list(hide),
-        "reconstruction": reconstruction,
-        "score": recipe.score.name,
-        "threshold_rule": decision.rule,
-        "false_reject_rate": decision.promised_rate,
-        "threshold": decision.threshold,
-        "level": decision.pixel_threshold,
-        "patch": recipe.patch.size,
-        "stride": recipe.patch.stride,
-        "scored_squares": square_side(detector),
-        "calibration_squares": len(decision.calibration.scores),
-        "training_steps": file.training.steps,
-        "trained_on": file.training.machine_words,
-        "pictures_sha256": file.fingerprint.sha256,
-        "weights_sha256": file.weights_sha256,
-        "fitted_by": f"blemish {file.blemish}",
-    }
+def _finished(work: Sequence[SceneWork], done: SceneInspection) -> list[FinishedScene]:
+    by_name = {record.path: record for record in done.records}
+    return [
+        FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
+        for one in work
+        if one.scene.name in by_name
+    ]
