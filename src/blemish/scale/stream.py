@@ -53,7 +53,7 @@ def _by_ray_data(
 
     DataContext.get_current().enable_progress_bars = False
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "ray"]:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     attempts = ray.remote(Attempts).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     results = ray.data.from_arrow_refs(list(planned)).map_batches(
         ArchiveWorker,
@@ -104,5 +104,5 @@ def _in_words() -> Iterator[None]:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, BlemishError):
             raise cause.without_frames() from None
-        words = " ".join(str(cause or error).split())[-300:]
+        words = " ".join((str(cause or "") or str(error)).split())[-300:]
         raise BlemishError(f"the cluster failed ({words}); go on with --resume") from None
