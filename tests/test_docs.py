@@ -22,6 +22,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 import blemish
+from benchmarks.archive.tables import kills_table as kills_of_archives
+from benchmarks.archive.tables import throughput_table
 from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
@@ -459,6 +461,15 @@ def readme_rows() -> Iterator[str]:
     yield f"| generated panel | {largest['peak_mib']:.0f} MiB of memory |"
 
 
+def test_the_table_of_processes_is_that_of_its_file() -> None:
+    page = PAGES["docs/guides/processes.md"]
+    for name, found in _json("benchmarks/results/training-processes.json")["recipes"].items():
+        differences = found["largest relative difference"]
+        cells = (f"{differences[way]:.0e}" for way in ("2 processes", "1, then 2", "2, then 1"))
+        assert f"| {name} | {' | '.join(cells)} |" in page
+        assert found["memory banks are equal bit for bit"]
+
+
 @pytest.mark.parametrize("row", result_rows())
 def test_every_figure_of_the_results_is_one_of_a_committed_file(row: str) -> None:
     assert row in RESULTS
@@ -750,6 +761,16 @@ def test_tables_of_fault_hunts_are_those_of_their_files(name: str, table: Callab
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     assert path.with_suffix(".md").read_text(encoding="utf-8") == table(document)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/results").glob("archive-*.json")), ids=lambda path: path.stem
+)
+def test_tables_of_archives_are_those_of_their_files(path: Path) -> None:
+    table = {"archive-kills": kills_of_archives, "archive-throughput": throughput_table}[path.stem]
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == table(
+        json.loads(path.read_text(encoding="utf-8"))
+    )
 
 
 # -- links ---------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Telemetry of the runtimes, which is off: nothing leaves the machine that nobody asked to send.
 
 The packages of ONNX Runtime send events to Microsoft since 1.32, and the converters of OpenVINO to Google Analytics, both
-unless told otherwise before they are imported.
+unless that is switched off before they are imported.
 """
 
 from __future__ import annotations
