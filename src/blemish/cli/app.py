@@ -31,7 +31,7 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
-from blemish.cli.scenes import classify, register
+from blemish.cli.scenes import changes, classify, register
 from blemish.cli.serve import serve
 from blemish.cli.session import end, print_json, say, working
 from blemish.errors import UsageError
@@ -68,6 +68,10 @@ app.command(
     epilog="Examples: `blemish classify panel.tif --labels strokes.geojson --out cracks` · "
     "`blemish classify paintings/eve --labels labels.png --out cracks --dpi 600`"
 )(classify)
+app.command(
+    epilog="Examples: `blemish changes 2019/eve 2026/eve --out changes` · "
+    "`blemish changes before.tif after.tif --out changes --save page,tiff --dpi 600`"
+)(changes)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 
