@@ -92,6 +92,7 @@ def test_of_many_files_each_has_its_own_result(served: Served, draw: Draw) -> No
     assert (text["name"], text["status"]) == ("b.txt", 415)
     assert "is not a PNG" in text["error"]
     assert (empty["status"], empty["error"]) == (415, "c.png: is empty (0 bytes)")
+    assert empty["error_text"] == {"key": "problem.image_empty", "values": {"name": "c.png"}}
     assert "record" not in text
     all_bad = served.client.post("/api/inspect", files=files(("b.txt", b"no"), ("c.png", b"")))
     assert all_bad.status_code == 415
@@ -223,7 +224,12 @@ def test_a_request_that_is_sent_again_is_stored_once(served: Served, draw: Draw)
 def test_an_unknown_model_is_named_before_the_body_is_read(served: Served, draw: Draw) -> None:
     answer = served.post(png(draw(1)), model="wave")
     assert answer.status_code == 404
-    assert answer.json() == {"error": "there is no model 'wave'", "remedy": "did you mean 'waves'?"}
+    assert answer.json() == {
+        "error": "there is no model 'wave'",
+        "remedy": "did you mean 'waves'?",
+        "error_text": {"key": "problem.model_unknown", "values": {"name": "'wave'"}},
+        "remedy_text": {"key": "problem.did_you_mean", "values": {"name": "waves"}},
+    }
 
 
 def test_limits_on_files_and_bodies_hold_whatever_the_client_declares(serve: Serve, draw: Draw) -> None:

@@ -15,6 +15,7 @@ from blemish.serve.candidates import Candidates
 from blemish.serve.confirmed_defects import DefectCount
 from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability, recipes
 from blemish.serve.good_images import GoodImageFolder, Selection, collect
+from blemish.serve.problem_texts import ProblemText
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["fits"], responses=answers(401))
@@ -48,6 +49,8 @@ class GoodResult(BaseModel):
     is_new: bool = False
     error: str | None = None
     remedy: str | None = None
+    error_text: ProblemText | None = None
+    remedy_text: ProblemText | None = None
 
 
 class GoodResults(GoodCount):
@@ -136,8 +139,7 @@ def _add(good: GoodImageFolder, upload: Upload) -> GoodResult:
     try:
         return GoodResult(name=upload.name, is_new=good.add(upload.content, upload.name))
     except ImageError as error:
-        problem = problem_of(error)
-        return GoodResult(name=upload.name, error=problem.error, remedy=problem.remedy)
+        return GoodResult(name=upload.name, **dict(problem_of(error)))
 
 
 @router.delete("/api/good-images", responses=answers(403, 404))

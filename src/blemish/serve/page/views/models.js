@@ -2,7 +2,7 @@
 
 import { get, post, remove, upload } from "../api.js";
 import { facts, field, h, options, replace, tiles } from "../dom.js";
-import { decimal, duration, integer, moment, percent, t, tn } from "../messages.js";
+import { decimal, duration, explained, integer, moment, percent, t, tn, translated } from "../messages.js";
 import { fail, guarded, speak, words } from "../notices.js";
 import { modelSelect, thumb } from "../parts.js";
 import { dropZone, each } from "./upload.js";
@@ -30,7 +30,7 @@ export async function show(main, context) {
   });
 
   function showModel(element, model) {
-    replace(element, h("h2", {}, model.name), model.problem ? h("p", { class: "message bad" }, model.problem) : null,
+    replace(element, h("h2", {}, model.name), model.problem ? h("p", { class: "message bad" }, translated(model.problem)) : null,
       facts([
         [t("model.recipe"), model.recipe], [t("model.runtime"), model.runtime], [t("scores.threshold"), `${decimal(model.threshold, 5)}${model.is_chosen ? ` (${t("model.chosen")})` : ""}`],
         [t("scores.promise"), model.false_reject_rate === null ? t("scores.no_promise") : t("model.promise", { rate: percent(model.false_reject_rate), count: integer(model.calibration_images) })],
@@ -86,7 +86,7 @@ export async function show(main, context) {
     }
     const { result } = found;
     if (!result || !result.compared) {
-      replace(comparison, h("section", { class: "card stack tight" }, head, h("p", { class: "message warn" }, found.error ?? t("compare.none"))));
+      replace(comparison, h("section", { class: "card stack tight" }, head, h("p", { class: "message warn" }, found.error ? translated(found.error) : t("compare.none"))));
       return;
     }
     const share = (count) => percent(count / result.compared);
@@ -115,7 +115,7 @@ export async function show(main, context) {
         form.append("images", file, file.name);
         try {
           const [result] = (await upload("api/good-images", form, { model: name })).results;
-          if (result.error) warning.append(h("li", { class: "message bad" }, `${file.name}: ${result.error}`));
+          if (result.error) warning.append(h("li", { class: "message bad" }, explained(result)));
         } catch (error) {
           warning.append(h("li", { class: "message bad" }, `${file.name}: ${words(error)}`));
         }
@@ -195,7 +195,7 @@ export async function show(main, context) {
         h("p", {}, h("strong", {}, t("fit.name", { number: fit.id })), " ", h("span", { class: `badge plain ${{ finished: "accepted", failed: "rejected", running: "", stopped: "warn", interrupted: "warn" }[fit.state]}` }, names[fit.state])),
         h("p", { class: "soft" }, t("fit.facts", { model: fit.request.model, images: integer(fit.images), budget: fit.request.budget ?? "–", time: moment(fit.begun) }), fit.defects ? ` · ${tn("fit.chosen_by", fit.defects)}` : ""),
         fit.state === "running" ? [h("p", { role: "status" }, fit.progress.stage || t("fit.begins")), h("progress", known === null ? { "aria-label": t("fit.running") } : { max: "1", value: known, "aria-label": t("fit.running") }), fit.progress.line ? h("p", { class: "soft wrap" }, fit.progress.line) : null] : null,
-        fit.progress.error ? h("p", { class: "message bad" }, fit.progress.error) : null,
+        fit.progress.error ? h("p", { class: "message bad" }, translated(fit.progress.error)) : null,
         fit.progress.problems.length ? h("details", {}, h("summary", {}, tn("fit.skipped", fit.progress.problems.length)), h("pre", { class: "log" }, fit.progress.problems.join("\n"))) : null,
         fit.version ? h("p", { class: "message good" }, t("fit.version", { model: fit.request.model, number: fit.version })) : null),
       fit.state === "running" ? h("button", { type: "button", onclick: guarded(async () => { await remove(`api/fits/${fit.id}`); await loadFits(); }) }, t("fit.stop")) : null,
