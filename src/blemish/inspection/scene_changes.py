@@ -174,7 +174,7 @@ def compare_dates(
         )
         observer.stage("Registering the two dates")
         dates = register_dates(first, second, motion)
-        comparison = _Comparison(dates, folder / MAPS / first.name, content)
+        comparison = _DateComparison(dates, folder / MAPS / first.name, content)
         comparison.compute(observer)
         done = comparison.result(folder)
         write_json(folder / FIGURES_FILE, done.as_json())
@@ -185,7 +185,7 @@ def compare_dates(
     return done
 
 
-class _Comparison:
+class _DateComparison:
     """Maps of two registered dates, and what is made of them."""
 
     def __init__(self, dates: RegisteredDates, path: Path, content: str) -> None:
