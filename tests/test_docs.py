@@ -459,6 +459,15 @@ def readme_rows() -> Iterator[str]:
     yield f"| generated panel | {largest['peak_mib']:.0f} MiB of memory |"
 
 
+def test_the_table_of_processes_is_that_of_its_file() -> None:
+    page = PAGES["docs/guides/processes.md"]
+    for name, found in _json("benchmarks/results/training-processes.json")["recipes"].items():
+        differences = found["largest relative difference"]
+        cells = (f"{differences[way]:.0e}" for way in ("2 processes", "1, then 2", "2, then 1"))
+        assert f"| {name} | {' | '.join(cells)} |" in page
+        assert found["memory banks are equal bit for bit"]
+
+
 @pytest.mark.parametrize("row", result_rows())
 def test_every_figure_of_the_results_is_one_of_a_committed_file(row: str) -> None:
     assert row in RESULTS

@@ -162,6 +162,24 @@ def fit(
     ] = None,
     good: Good = None,
     mask: Mask = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            metavar="N",
+            help="Processes on this machine that train together, one for each GPU, or several on a CPU.",
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            "--nodes",
+            min=1,
+            metavar="M",
+            help="Machines; start this command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT set.",
+        ),
+    ] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -192,6 +210,8 @@ def fit(
             resume=resume,
             overwrite=overwrite,
             observer=observer,
+            processes=processes,
+            nodes=nodes,
         )
     training = detector.file.training
     if as_json:

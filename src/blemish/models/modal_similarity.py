@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blemish.data.modality import Modality
 from blemish.errors import UsageError
+from blemish.layers.shared_batch import mean_count
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.contracts import Pass, Residual, ResidualRule, Term
 from blemish.models.registry import RESIDUALS, TERMS, register
@@ -135,7 +136,7 @@ class ModalLogSSIM(Term):
         )
         loss = -((similar + 1) / 2).clamp_min(torch.finfo(similar.dtype).eps).log() * present  # (N, M)
         count = present.sum(1, keepdim=True)
-        shares = (loss / count.clamp_min(1)).sum(0) / (count > 0).sum().clamp_min(1)  # (M,)
+        shares = (loss / count.clamp_min(1)).sum(0) / mean_count((count > 0).sum())  # (M,)
         names = (modality.name for modality in self.modalities)
         return dict(zip(names, shares.unbind(), strict=True))
 

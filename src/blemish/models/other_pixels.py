@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from blemish.data.modality import Modality
 from blemish.errors import RecipeError
+from blemish.layers.shared_batch import whole_batch
 from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.models.registry import DECODERS, ENCODERS, register
 
@@ -131,7 +132,7 @@ class OtherPixelsEncoder(ImageEncoder):
         with torch.no_grad():
             features = self._features(x, present)  # (N, T, H, W)
             if self.training:
-                self._gather(features, present)
+                self._gather(whole_batch(features), whole_batch(present))
             known = present[:, self._owner]
             standard = (features - self.mean[:, None, None]) / self.deviation[:, None, None]
             standard = torch.where(known, standard, 0.0).clamp(-_FURTHEST, _FURTHEST)
@@ -150,7 +151,7 @@ class OtherPixelsEncoder(ImageEncoder):
             predicted.append(y * self.deviation[own, None, None] + self.mean[own, None, None])
         result = torch.cat(predicted, 1)
         if self.training:
-            self._measure(x, result.detach(), present)
+            self._measure(*map(whole_batch, (x, result, present)))
         return result
 
     def _features(self, x: Tensor, present: Tensor) -> Tensor:

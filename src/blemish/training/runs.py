@@ -24,6 +24,7 @@ from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
 from blemish.training.contracts import Cropping, Trainable, Trimming
 from blemish.training.patches import PatchSource
+from blemish.training.processes import Processes
 from blemish.training.trainer import Trainer
 
 
@@ -133,6 +134,7 @@ def train_for(
     trimming: Trimming | None = None,
     warm_start_sha256: str | None = None,
     network: str = "",
+    processes: Processes | None = None,
 ) -> Training:
     """Train ``model`` in place, with its checkpoint in ``folder``.
 
@@ -143,6 +145,7 @@ def train_for(
     trimming: for ``training.trim``.
     warm_start_sha256: SHA-256 of the weights that ``model`` has from an earlier training, pretraining included.
     network: name of it among several of one model, each of which has a checkpoint of its own.
+    processes: that train together; by default there is one.
 
     Raises
     ------
@@ -172,6 +175,7 @@ def train_for(
         trimming=trimming,
         stop=observer.should_stop,
         on_progress=observer.training,
+        processes=processes,
     ).run()
     return Training(
         steps=state.step,
