@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from blemish._version import __version__
 from blemish.cli.archives import inspect_on, refuse_outputs, show_archive
+from blemish.cli.demo import demo
 from blemish.cli.export import export
 from blemish.cli.features import features
 from blemish.cli.history import app as history
@@ -34,7 +35,7 @@ from blemish.cli.options import (
     Threshold,
 )
 from blemish.cli.research import compare, study
-from blemish.cli.scenes import classify, register
+from blemish.cli.scenes import changes, classify, register
 from blemish.cli.serve import serve
 from blemish.cli.session import end, load_detector, print_json, say, working
 
@@ -70,6 +71,11 @@ app.command(
     epilog="Examples: `blemish classify panel.tif --labels strokes.geojson --out cracks` · "
     "`blemish classify paintings/eve --labels labels.png --out cracks --dpi 600`"
 )(classify)
+app.command(
+    epilog="Examples: `blemish changes 2019/eve 2026/eve --out changes` · "
+    "`blemish changes before.tif after.tif --out changes --save page,tiff --dpi 600`"
+)(changes)
+app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")(demo)
 app.command(epilog="Example: `blemish features model paintings/ --out features`")(features)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
@@ -88,38 +94,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")
-def demo(
-    out: Out = Path("demo"),
-    family: Annotated[
-        str,
-        typer.Option(
-            help="rod (machined parts in any pose), figures (painted ones), mouldings (in one paint), surface, weave, checkerboard, part, or painting "
-            "(scenes of five modalities)."
-        ),
-    ] = "rod",
-    seed: Annotated[int, typer.Option(help="Seed of the images and of the training.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Run Blemish on generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
-    with working(quiet=as_json) as observer:
-        from blemish.demo import run as demos
-
-        figures: Any
-        if family == demos.PAINTING:
-            painting = demos.run_painting_demo(out, seed=seed, observer=observer)
-            figures, summary, report = painting.figures(), painting.in_words(), painting.report
-        else:
-            result = demos.run_demo(out, family=family, seed=seed, observer=observer)
-            figures, summary, report = result.figures(), result.in_words(), result.report
-    if as_json:
-        print_json(figures)
-    else:
-        say(summary)
-        say(f"Report: {report}")
-    end(observer)
 
 
 @app.command(
