@@ -140,7 +140,7 @@ def changes(
     """Compare two dates of one scene: register them, and show what changed in structure and grey level."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.scene_changes import compare_dates
-        from blemish.report.save_settings import SaveSettings
+        from blemish.report.save_settings import SaveSettings, pages
 
         done = compare_dates(
             before,
@@ -157,4 +157,6 @@ def changes(
     else:
         say(done.in_words())
         say(f"Maps, figures and files: {out}")
+        for page in pages(out):
+            say(f"Page: {page}")
     end(observer)
