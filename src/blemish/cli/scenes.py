@@ -20,6 +20,14 @@ class Motions(str, Enum):
     AFFINE = "affine"
 
 
+class FeatureSets(str, Enum):
+    """Features that classes are learned from."""
+
+    FILTERS = "filters"
+    LATENTS = "latents"
+    BOTH = "both"
+
+
 class DateMotions(str, Enum):
     """Maps between two dates of one scene."""
 
@@ -76,6 +84,15 @@ def classify(
     learner: Annotated[
         Learners, typer.Option(help="Random forest, or logistic regression.")
     ] = Learners.FOREST,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Fitted model, whose latents are compared with the filters."
+        ),
+    ] = None,
+    features: Annotated[
+        FeatureSets, typer.Option(help="Learn from filters, or with --model from its latents, or from both.")
+    ] = FeatureSets.FILTERS,
     dpi: Annotated[float | None, typer.Option(help="Pixels an inch, for areas in mm².")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the forest.", min=0)] = 0,
     overwrite: Overwrite = False,
@@ -90,6 +107,8 @@ def classify(
             labels,
             out,
             learner=learner.value,
+            model=model,
+            features=features.value,
             dpi=dpi,
             seed=seed,
             overwrite=overwrite,
