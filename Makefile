@@ -21,7 +21,9 @@ demo: $(INSTALLED)
 
 services:
 	apt-get -qq update
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake systemd
+	$(PYTHON) -m venv .venv-moto  # of its own: its packages do not agree with the pins
+	.venv-moto/bin/python -m pip install --disable-pip-version-check -q 'moto[s3,s3crc32c]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Set before torch is imported: images this small gain nothing by threads, and lose much when tests run
 # side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that import the runtime themselves send nothing either (blemish.runtime.telemetry).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Draw = Callable[..., NDArray[np.uint8]]
 

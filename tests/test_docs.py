@@ -22,6 +22,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 import blemish
+from benchmarks.archive.tables import kills_table as kills_of_archives
+from benchmarks.archive.tables import throughput_table
 from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
@@ -759,6 +761,16 @@ def test_tables_of_fault_hunts_are_those_of_their_files(name: str, table: Callab
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     assert path.with_suffix(".md").read_text(encoding="utf-8") == table(document)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/results").glob("archive-*.json")), ids=lambda path: path.stem
+)
+def test_tables_of_archives_are_those_of_their_files(path: Path) -> None:
+    table = {"archive-kills": kills_of_archives, "archive-throughput": throughput_table}[path.stem]
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == table(
+        json.loads(path.read_text(encoding="utf-8"))
+    )
 
 
 # -- links ---------------------------------------------------------------------------------------------

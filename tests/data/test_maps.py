@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blemish.data.image import read_image
-from blemish.data.maps import encode_map, read_map, write_image, write_map
+from blemish.data.maps import encode_map, read_map, stored_values, write_image, write_map
 from blemish.errors import FileError, ImageError
 
 
@@ -113,6 +113,10 @@ def test_an_encoded_map_is_read_as_the_written_one(tmp_path: Path, full_scale: f
     write_map(tmp_path / "written.png", values, full_scale=full_scale)
     (tmp_path / "encoded.png").write_bytes(encode_map(values, full_scale=full_scale))
     assert (read_map(tmp_path / "encoded.png") == read_map(tmp_path / "written.png")).all()
+    stored = stored_values(values, full_scale=full_scale)
+    assert stored.dtype == np.float32
+    assert (read_map(tmp_path / "encoded.png") == stored).all()
+    assert (stored != values).any()
     with Image.open(tmp_path / "encoded.png") as image:  # every checksum, too
         image.verify()
     with pytest.raises(ValueError, match="a map has"):

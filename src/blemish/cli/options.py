@@ -51,6 +51,17 @@ Mask = Annotated[
         help="Image or JSON of polygons that marks the region of interest, or classes of regions, in every image.",
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="CLUSTER",
+        help="Spread the work over a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")

@@ -96,6 +96,28 @@ def _counted(values: NDArray[np.floating[Any]], full_scale: float) -> tuple[NDAr
     return counts, scale
 
 
+def stored_values(values: NDArray[np.floating[Any]], *, full_scale: float) -> NDArray[np.float32]:
+    """What ``read_map`` gives of the file that ``write_map`` or ``encode_map`` makes of ``values``: float32 (H, W).
+
+    >>> stored_values(np.array([[0.0, 0.1], [0.5, 1.0]]), full_scale=1.0).tolist()
+    [[0.0, 0.10000763088464737], [0.5000076293945312, 1.0]]
+
+    Raises
+    ------
+    ValueError
+        ``values`` is no map, or ``full_scale`` is not above 0.
+    """
+    return _values(*_counted(values, full_scale))
+
+
+def _values(counts: NDArray[np.uint16], scale: float) -> NDArray[np.float32]:
+    values = np.empty(counts.shape, np.float32)
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, start + _ROWS)
+        values[rows] = counts[rows] * scale
+    return values
+
+
 def read_map(path: str | Path) -> NDArray[np.float32]:
     """Read a map written by ``write_map``: float32 (H, W), each value within half a count of the one written.
 
@@ -121,12 +143,7 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         raise FileError(
             path, f"has the scale {scale!r}, which is no number above 0", "inspect the image again"
         )
-    counts = image.pixels[0]
-    values = np.empty(counts.shape, np.float32)
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        values[rows] = counts[rows] * value
-    return values
+    return _values(image.pixels[0], value)
 
 
 def write_image(path: str | Path, pixels: NDArray[np.floating[Any]] | NDArray[np.uint8]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blemish.data.appearance import stretched
 from blemish.data.image import LoadedImage
-from blemish.data.maps import encode_map
+from blemish.data.maps import encode_map, stored_values
 from blemish.decision.classes import rejecting_peak
 from blemish.decision.regions import region_threshold
 from blemish.errors import BlemishError
@@ -59,10 +59,13 @@ class DecisionImages:
         self._brightness = brightness
 
     def find(self, decision: StoredDecision) -> DecisionImage | None:
-        """Image and map of a decision; None where they are not kept."""
+        """Image and map of a decision; None where they are not kept.
+
+        The map has the values of its file, from the memory too, so that an overlay is the same after a restart.
+        """
         recent = self._recent.get(decision.id)
         if recent is not None:
-            return DecisionImage(recent.frame, recent.map)
+            return DecisionImage(recent.frame, stored_values(recent.map, full_scale=full_scale(decision)))
         if not decision.kept:
             return None
         content, anomaly_map = self._kept.read(decision)

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from blemish.errors import HistoryError
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector, load
+from blemish.serve import service
 from blemish.serve.history import HistoryFilter
 from tests.serve.serving import Serve, Served, png
 
@@ -324,6 +326,33 @@ def test_what_was_accepted_is_finished_when_the_server_stops(serve: Serve, gate:
         assert stopping.result() == 0
         assert [one.result().status_code for one in asked] == [200] * 3
         assert served.server.history.count(HistoryFilter()) == 3
+
+
+def test_a_clock_that_jumps_changes_no_order_and_hides_nothing(
+    serve: Serve, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+    times = [now, now + timedelta(days=400), now - timedelta(days=400), now + timedelta(seconds=1)]
+    with serve() as served:
+        for seed, time in enumerate(times):
+            monkeypatch.setattr(service, "utc_now", lambda time=time: time)
+            assert served.post(png(draw(seed)), name=f"{seed}.png").status_code == 200
+        get = served.client.get
+        shown = get("/api/decisions").json()["decisions"]
+        assert [one["name"] for one in shown] == ["3.png", "2.png", "1.png", "0.png"]
+        assert [one["id"] for one in shown] == [4, 3, 2, 1]
+        day = {
+            "since": (now - timedelta(hours=1)).isoformat(),
+            "until": (now + timedelta(hours=1)).isoformat(),
+        }
+        assert [one["name"] for one in get("/api/decisions", params=day).json()["decisions"]] == [
+            "3.png",
+            "0.png",
+        ]
+        assert served.server.history.count(HistoryFilter()) == sum(
+            one.decisions for one in served.server.history.hourly()
+        )
+        assert get("/readyz").status_code == 200
 
 
 def test_a_full_disk_under_the_history_is_said_and_nothing_acknowledged_is_lost(

@@ -21,6 +21,7 @@ from blemish.serve.contracts import Frame, NewDecision
 from blemish.serve.history.outbox import Wish
 from blemish.serve.history.rows import image_key
 from blemish.storage.atomic import write_bytes
+from blemish.storage.leftovers import remove_leftovers
 
 IMAGES = "images"
 """Folder of the kept images, in that of the history."""
@@ -201,15 +202,22 @@ class KeptImages:
                 path.unlink()
         return size
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of a server that is gone."""
+        for folder in self._folders():
+            remove_leftovers(folder)
+
     def by_key(self) -> Iterator[tuple[str, list[Path]]]:
         """All names with their files, folder by folder."""
-        folders = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for folder in folders:
+        for folder in self._folders():
             found: dict[str, list[Path]] = {}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in sorted(folder.iterdir()):
                 if not path.name.startswith("."):
                     found.setdefault(path.name.partition(".")[0], []).append(path)
             yield from found.items()
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
     def _path(self, decision: NewDecision, suffix: str) -> Path:
         return self._path_of(image_key(decision), suffix)
