@@ -215,7 +215,8 @@ def _load() -> None:
         _set(trainer, name, value)
     evaluating = importlib.import_module("blemish.evaluation.evaluate")
     _set(evaluating, "PixelMetrics", partial(PixelMetrics, resamples=20))
-    _set(evaluating, "bootstrap_interval", partial(bootstrap_interval, resamples=20))
+    figures = importlib.import_module("blemish.evaluation.figures")
+    _set(figures, "bootstrap_interval", partial(bootstrap_interval, resamples=20))
     gc.freeze()  # else a collection in a child copies all pages
 
 

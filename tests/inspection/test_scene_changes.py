@@ -185,6 +185,9 @@ def test_the_command(dates: tuple[Path, Path], tmp_path: Path, blemish: Callable
     figures = json.loads(ran.out)
     assert [one["name"] for one in figures["modalities"]] == ["image"]
     assert (tmp_path / "out/regions/visible.geojson").is_file()
+    ran = blemish("changes", *files, "--out", tmp_path / "page", "--motion", "none")
+    assert f"Page: {tmp_path / 'page/zoom/visible/index.html'}" in ran.out
+    assert (tmp_path / "page/zoom/visible/index.html").is_file()
     ran = blemish("changes", dates[0], dates[0].parents[1], "--out", tmp_path / "several")
     assert ran.code != 0
     assert "Traceback" not in ran.err

@@ -157,3 +157,16 @@ def test_a_scene_that_is_gone_is_reported(scenes: Path, detector: Detector, tmp_
 def test_bands_of_the_false_colour(names: dict[str, int], bands: tuple[str, ...] | None) -> None:
     found = false_colour_bands([Modality(name=name, channels=count) for name, count in names.items()])
     assert (None if found is None else tuple(name for name, _ in found)) == bands
+
+
+def test_options_reach_the_inspection(
+    scenes: Path, detector: Detector, tmp_path: Path, blemish: Callable[..., Any]
+) -> None:
+    detector.save(tmp_path / "model")
+    words = ("inspect", tmp_path / "model", scenes, "--out", tmp_path / "out")
+    refused = blemish(*words, "--dpi", "300")
+    assert refused.code != 0
+    assert "--dpi is for files that are saved" in refused.err
+    assert blemish(*words, "--save", "tif").err.count("did you mean 'tiff'") == 1
+    ran = blemish(*words, "--save", "page", "--dpi", "300")
+    assert f"Page: {tmp_path / 'out/zoom/eve/index.html'}" in ran.out

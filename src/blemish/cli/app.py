@@ -273,7 +273,7 @@ def inspect(
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
-        from blemish.report.save_settings import SaveSettings
+        from blemish.report.save_settings import SaveSettings, pages
 
         detector = load_detector(model, false_reject_rate, threshold)
         if mask is not None:
@@ -308,6 +308,8 @@ def inspect(
         for line in found.remarks():
             say(line)
         say(f"Report: {found.report}")
+        for page in pages(out) if save else ():
+            say(f"Page: {page}")
     end(observer)
     rejected = any(record.is_anomalous for record in found.records) if archive is None else archive.rejected
     if fail_on_reject and rejected:

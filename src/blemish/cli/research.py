@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blemish.cli.options import Good, Json, Out, Set
+from blemish.cli.options import Good, Json, On, Out, Set, Workers
 from blemish.cli.session import end, integers, load_studies, print_json, say, working
 
 
@@ -67,6 +67,8 @@ def study(
             help="New fits at most; the same line goes on with the next ones. The table has those there."
         ),
     ] = None,
+    on: On = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Run a paper's protocol and write its figures and images; finished parts are kept."""
@@ -80,6 +82,8 @@ def study(
             seeds=None if seeds is None else integers("--seeds", seeds),
             settings=settings or [],
             rows=rows,
+            on=on,
+            workers=workers,
             observer=observer,
         )
     if as_json:

@@ -20,6 +20,14 @@ class Motions(str, Enum):
     AFFINE = "affine"
 
 
+class FeatureSets(str, Enum):
+    """Features that classes are learned from."""
+
+    FILTERS = "filters"
+    LATENTS = "latents"
+    BOTH = "both"
+
+
 class DateMotions(str, Enum):
     """Maps between two dates of one scene."""
 
@@ -76,6 +84,15 @@ def classify(
     learner: Annotated[
         Learners, typer.Option(help="Random forest, or logistic regression.")
     ] = Learners.FOREST,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Fitted model, whose latents are compared with the filters."
+        ),
+    ] = None,
+    features: Annotated[
+        FeatureSets, typer.Option(help="Learn from filters, or with --model from its latents, or from both.")
+    ] = FeatureSets.FILTERS,
     dpi: Annotated[float | None, typer.Option(help="Pixels an inch, for areas in mm².")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the forest.", min=0)] = 0,
     overwrite: Overwrite = False,
@@ -90,6 +107,8 @@ def classify(
             labels,
             out,
             learner=learner.value,
+            model=model,
+            features=features.value,
             dpi=dpi,
             seed=seed,
             overwrite=overwrite,
@@ -121,7 +140,7 @@ def changes(
     """Compare two dates of one scene: register them, and show what changed in structure and grey level."""
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.scene_changes import compare_dates
-        from blemish.report.save_settings import SaveSettings
+        from blemish.report.save_settings import SaveSettings, pages
 
         done = compare_dates(
             before,
@@ -138,4 +157,6 @@ def changes(
     else:
         say(done.in_words())
         say(f"Maps, figures and files: {out}")
+        for page in pages(out):
+            say(f"Page: {page}")
     end(observer)

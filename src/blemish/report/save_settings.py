@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from blemish.errors import UsageError, nearest
 
@@ -57,3 +58,8 @@ class SaveSettings:
             raise UsageError(f"--dpi {self.dpi:g}: give the pixels of an inch")
         if not self.address.startswith(("http://", "https://")):
             raise UsageError(f"--address {self.address}: give a URL, such as https://example.org/tiles")
+
+
+def pages(folder: Path) -> list[Path]:
+    """The pages of deep zoom in an output folder, in the order of their names."""
+    return sorted((folder / ZOOM).glob("*/index.html"))

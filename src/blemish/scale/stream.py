@@ -38,7 +38,7 @@ def result_tables(
     BlemishError
         When the work on an image raises one that is not of the image, or the cluster fails.
     """
-    with _in_words():
+    with cluster_errors_in_words("go on with --resume"):
         if job.is_client:
             yield from _from_the_cluster(planned, work, schema, job, workers)
         else:
@@ -94,8 +94,8 @@ def _from_the_cluster(
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
-    """Turn an error of the cluster into one line, and one of Blemish within it into itself."""
+def cluster_errors_in_words(remedy: str) -> Iterator[None]:
+    """Turn an error of the cluster into one line that ends with ``remedy``, and one of Blemish within it into itself."""
     import ray
 
     try:
@@ -105,4 +105,4 @@ def _in_words() -> Iterator[None]:
         if isinstance(cause, BlemishError):
             raise cause.without_frames() from None
         words = " ".join((str(cause or "") or str(error)).split())[-300:]
-        raise BlemishError(f"the cluster failed ({words}); go on with --resume") from None
+        raise BlemishError(f"the cluster failed ({words}); {remedy}") from None

@@ -34,6 +34,7 @@ from blemish.training.launch import launched, place_of_this
 from blemish.training.modality_figures import modality_notes
 from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
+from blemish.training.plateau import plateau_notes
 from blemish.training.processes import Processes, has_unused_weights, refuse_uneven_batches
 from blemish.training.runs import claim_folder, finish, output_folder
 from blemish.training.sources import FitSource, choose_source
@@ -222,6 +223,7 @@ def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
     notes = (
         *trimming_notes(run.training, recipe),
         *record.notes,
+        *plateau_notes(run.training.history),
         *modality_notes(run.training.modalities),
         *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
         *(

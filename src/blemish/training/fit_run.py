@@ -25,6 +25,7 @@ from blemish.training.contracts import Trimming
 from blemish.training.image_source import ImageSource
 from blemish.training.modality_figures import compare_modalities, draw_patches, leave_out
 from blemish.training.notes import worst_in_words
+from blemish.training.plateau import PlateauWatch
 from blemish.training.processes import Processes
 from blemish.training.runs import train_for
 from blemish.training.scene_source import SceneSource
@@ -135,12 +136,22 @@ class FitRun:
             resume=self.resume,
             observer=self.observer,
             trimming=self._trimming() if recipe.training.trim else None,
+            plateau=self._plateau(autoencoder, recipe),
             warm_start_sha256=self.start.weights_sha256 if self.start else None,
             network=name,
             processes=self.processes,
         )
         training = training.model_copy(update={"budget": recipe.training.budget})
         self.trainings[name] = self._compared(autoencoder, training, recipe)
+
+    def _plateau(self, autoencoder: Autoencoder, recipe: Recipe) -> PlateauWatch | None:
+        """The comparison at each validation, of a network for modalities."""
+        if not isinstance(self.source, SceneSource) or not isinstance(autoencoder.measure, ModalSSIM):
+            return None
+        held_out, drawn = (
+            draw_patches(self.source.patches(part), recipe) for part in ("validation", "train")
+        )
+        return PlateauWatch(autoencoder, held_out, drawn, self.observer.stage)
 
     def _compared(self, autoencoder: Autoencoder, training: Training, recipe: Recipe) -> Training:
         """The record with the figures of each modality; those that were not learned no longer count in the model."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from blemish.recipes.schema import TrainingSettings
 from blemish.storage.training_record import Machine, TrainingLook
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from blemish.training.contracts import Grouped, Progress, Trainable, Trimming
+from blemish.training.divergence import DivergedError as DivergedError
+from blemish.training.divergence import diverged, refuse_nan
 from blemish.training.fabric import lay_out
 from blemish.training.held_out import draws_held_out, mean_loss, mean_measures
 from blemish.training.loss_report import LossReport
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
+from blemish.training.plateau import PlateauWatch
 from blemish.training.processes import Processes
 from blemish.training.schedule import TrainingClock
 
@@ -31,10 +34,6 @@ VALIDATION_PATCHES = 256
 VALIDATION_BYTES = 64 * 2**20
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
-
-
-class DivergedError(BlemishError):
-    """A loss term is no longer a number."""
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings, machine: Machine) -> torch.optim.Optimizer:
@@ -86,6 +85,7 @@ class Trainer:
     resume: continue from ``checkpoint``; one that has all its steps, or spent its budget, is only finished.
     pretrained: whether the model comes with its pretraining done.
     trimming: finds the worst of ``images`` and leaves them out; None leaves out none.
+    plateau: compares modalities at each look, and helps those that stay at a constant.
     processes: that train together, each on its rows of every batch; by default there is one. The length, the rate and
         interruptions follow the first of them, which alone reads and writes checkpoints.
     stop: asked once after every step, by the first process before it; when it returns True a checkpoint is written and training ends.
@@ -120,6 +120,7 @@ class Trainer:
         resume: bool = False,
         pretrained: bool = False,
         trimming: Trimming | None = None,
+        plateau: PlateauWatch | None = None,
         optimizer: Callable[[nn.Module, TrainingSettings, Machine], torch.optim.Optimizer] = make_optimizer,
         clock: Callable[[TrainingSettings, TrainingState, int], TrainingClock] = TrainingClock,
         stop: Callable[[], bool] = lambda: False,
@@ -133,7 +134,7 @@ class Trainer:
         self.model, self.images, self.validation = model, images, validation
         self.settings, self.patch, self.machine = settings, patch, machine
         self.checkpoint, self.identity, self.resume = checkpoint, identity, resume
-        self.pretrained, self.trimming = pretrained, trimming
+        self.pretrained, self.trimming, self.plateau = pretrained, trimming, plateau
         self.stop, self.on_step, self.on_look, self.on_progress = stop, on_step, on_look, on_progress
         self._make_optimizer, self._make_clock = optimizer, clock
         self.processes = processes or Processes()
@@ -164,6 +165,8 @@ class Trainer:
         if not self.state.history or self.state.history[-1].step != self.state.step:
             self.look()  # resumed with fewer steps than were already made, or a budget that ran out since the last look
         self.write()
+        if self.plateau is not None:
+            self.plateau.pause()
         self.model.load_state_dict(self.best)
         lay_out(self.model.eval().to("cpu"), torch.contiguous_format)
         return self.state
@@ -177,6 +180,8 @@ class Trainer:
         self.wrapped.mark_forward_method("pretraining_loss")
         self.restore()
         self.processes.agree()
+        if self.plateau is not None:
+            self.plateau.restore(self.state.history)
         self.clock = self._make_clock(self.settings, self.state, self._pretraining)
         if self.processes.count > 1:
             self.clock.follow(self.processes.now)
@@ -267,7 +272,7 @@ class Trainer:
         if not (look_due or stopping or self._report.count >= REPORT_STEPS or pretraining_ended):
             return False
         terms = self._report.means(self.processes)
-        _refuse_nan(terms, self.state.step, self.checkpoint)
+        refuse_nan(terms, self.state.step, self.checkpoint)
         if look_due:
             self.look()
         now = self.processes.now()
@@ -313,16 +318,22 @@ class Trainer:
         state = self.state
         # The same draws (noise, latents) at every look; the next step seeds its own.
         torch.manual_seed(_step_seed(self.settings.seed + 1, 0))
+        if self.plateau is not None:
+            self.plateau.pause()
         shared = None if draws_held_out(self.model) else self.processes
         loss, terms = mean_loss(self.wrapped, self.held_out, self.fabric, shared)
-        _refuse_nan({"validation": loss}, state.step, self.checkpoint)
+        refuse_nan({"validation": loss}, state.step, self.checkpoint)
         since = max(state.history[-1].step if state.history else 0, state.pretraining or 0)
         training = float(self.processes.mean(self._loss_since_look)) / (state.step - since)
         measures = mean_measures(self.model, self.wrapped, self.held_out, self.fabric, shared)
+        if self.plateau is not None:
+            measures |= self.processes.first(partial(self.plateau.look, state.step))
         look = TrainingLook(
             step=state.step, training=training, validation=loss, terms=terms, measures=measures
         )
         state.history.append(look)
+        if self.plateau is not None:
+            self.plateau.restore(state.history)
         self._loss_since_look.zero_()
         self.keep_best(loss)
         self.on_look(look)
@@ -390,7 +401,7 @@ class Trainer:
         """
         state = self.state
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            raise _diverged("the weights are no longer numbers after", state.step, self.checkpoint)
+            raise diverged("the weights are no longer numbers after", state.step, self.checkpoint)
         state.seconds = self.clock.spent
         self._loss_since_look = self.processes.mean(self._loss_since_look)
         state.loss_since_look = float(self._loss_since_look)
@@ -426,22 +437,3 @@ def _step_seed(seed: int, step: int) -> int:
 
 def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:
-    for name, value in terms.items():
-        if not math.isfinite(value):
-            raise _diverged(f"loss term '{name}' became {value} by", step, checkpoint)
-
-
-def _diverged(what: str, step: int, checkpoint: Path | None) -> DivergedError:
-    again = (
-        f" with --overwrite; or keep what was good until then, the checkpoint in {checkpoint}, with --resume "
-        "and a smaller training.steps"
-        if checkpoint and checkpoint.exists()
-        else ""
-    )
-    return DivergedError(
-        f"{what} step {step}; lower training.learning_rate "
-        f"or set training.precision=float32, and fit again{again}"
-    )
