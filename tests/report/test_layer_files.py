@@ -252,7 +252,7 @@ def test_on_a_full_disk_nothing_half_is_left(
     with pytest.raises(FileError) as caught:
         LayerFiles(tmp_path, SaveSettings((kind,)), Observer()).save(make_stack(values), "a")
     assert "\n" not in str(caught.value)
-    assert "space" in str(caught.value)
+    assert "the disk is full" in str(caught.value)
     assert not list(tmp_path.rglob(".part*"))
     lines = (tmp_path / "saved.jsonl").read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == set(whole_outputs(tmp_path))

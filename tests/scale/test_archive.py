@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from blemish.errors import BlemishError, MissingExtraError, Stopped
+from blemish.errors import BlemishError, MissingExtraError, ModelError, Stopped
+from blemish.jpeg.batch import BatchSettings
 from blemish.scale import archive, cluster
-from blemish.scale.archive import inspect_archive
+from blemish.scale.archive import encode_archive, inspect_archive
 from blemish.scale.archive_folder import archive_tables
 from blemish.scale.cluster import JobSettings
 from blemish.scale.work import ImageWork
@@ -81,6 +82,16 @@ def test_a_job_that_is_stopped_goes_on_where_it_was(
     (parts / "3.png").write_bytes((parts / "4.png").read_bytes())
     inspect_archive(detector, [str(parts)], out, resume=True)
     assert here == [16, 9, 1], "an image that changed is done again"
+
+
+@pytest.mark.parametrize("which", ["protect", "model"])
+def test_a_folder_without_a_model_is_refused_before_any_worker_starts(
+    which: str, parts: Path, tmp_path: Path
+) -> None:
+    settings = BatchSettings(**{which: tmp_path / "gone"})
+    with pytest.raises(ModelError, match="gone"):
+        encode_archive([str(parts)], tmp_path / "small", settings=settings)
+    assert not (tmp_path / "small").exists()
 
 
 def test_another_address_and_no_ray_are_one_line(

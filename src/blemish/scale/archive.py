@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,6 +16,8 @@ from blemish.errors import BlemishError, FileError, Stopped
 from blemish.inspection.settings import area_sha256, inspection_settings
 from blemish.jpeg.batch.records import size_in_words
 from blemish.jpeg.batch.settings import BatchSettings
+from blemish.jpeg.batch.worker import learned_encoder
+from blemish.jpeg.protection import load_detector
 from blemish.observer import Observer
 from blemish.report.numbers import counted
 from blemish.scale.archive_folder import ArchiveFolder
@@ -182,18 +184,17 @@ def encode_archive(
         settings,
         fingerprint,
         root,
-        protect=None if settings.protect is None else _detector_files(settings.protect),
-        model=None if settings.model is None else contents(settings.model),
+        protect=None if settings.protect is None else _files_of(settings.protect, load_detector),
+        model=None if settings.model is None else _files_of(settings.model, learned_encoder),
         overwrite=overwrite,
     )
     stored = {"work": "encoding", "settings": json.loads(fingerprint, parse_constant=str), "files": root}
     return _run(work, look_at(sources), Path(out), stored, tuple(stored), job, resume, overwrite, observer)
 
 
-def _detector_files(folder: Path) -> dict[str, bytes]:
-    from blemish.inspection.detector import load
-
-    load(folder)  # refuses what is no detector before any worker does
+def _files_of(folder: Path, load: Callable[[Path], object]) -> dict[str, bytes]:
+    """Files of a model's folder; one that holds no model is refused before any worker starts."""
+    load(folder)
     return contents(folder)
 
 
