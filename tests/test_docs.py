@@ -22,6 +22,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 import blemish
+from benchmarks.archive.tables import kills_table as kills_of_archives
+from benchmarks.archive.tables import throughput_table
 from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
@@ -33,7 +35,7 @@ from studies.protocol import spread
 from studies.radli2022_columns import PUBLISHED
 from studies.radli2022_page import separated
 from studies.supplement import page_of, study_of
-from tests.faults.tables import files_table, kills_table
+from tests.faults.tables import files_table, hunts_table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -459,6 +461,15 @@ def readme_rows() -> Iterator[str]:
     yield f"| generated panel | {largest['peak_mib']:.0f} MiB of memory |"
 
 
+def test_the_table_of_processes_is_that_of_its_file() -> None:
+    page = PAGES["docs/guides/processes.md"]
+    for name, found in _json("benchmarks/results/training-processes.json")["recipes"].items():
+        differences = found["largest relative difference"]
+        cells = (f"{differences[way]:.0e}" for way in ("2 processes", "1, then 2", "2, then 1"))
+        assert f"| {name} | {' | '.join(cells)} |" in page
+        assert found["memory banks are equal bit for bit"]
+
+
 @pytest.mark.parametrize("row", result_rows())
 def test_every_figure_of_the_results_is_one_of_a_committed_file(row: str) -> None:
     assert row in RESULTS
@@ -745,11 +756,21 @@ def test_every_limit_is_on_the_page_of_security() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "table"), [("files", files_table), ("kills", kills_table)])
+@pytest.mark.parametrize(("name", "table"), [("faults-files", files_table), ("faults", hunts_table)])
 def test_tables_of_fault_hunts_are_those_of_their_files(name: str, table: Callable[[Any], str]) -> None:
-    path = ROOT / "benchmarks" / "results" / f"faults-{name}.json"
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     assert path.with_suffix(".md").read_text(encoding="utf-8") == table(document)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/results").glob("archive-*.json")), ids=lambda path: path.stem
+)
+def test_tables_of_archives_are_those_of_their_files(path: Path) -> None:
+    table = {"archive-kills": kills_of_archives, "archive-throughput": throughput_table}[path.stem]
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == table(
+        json.loads(path.read_text(encoding="utf-8"))
+    )
 
 
 # -- links ---------------------------------------------------------------------------------------------
@@ -958,3 +979,23 @@ def test_the_citation_file_is_complete() -> None:
     assert citation["version"] == blemish.__version__
     assert citation["license"] == "Apache-2.0"
     assert citation["type"] in {"software", "dataset"}
+
+
+def test_few_labels_are_those_of_the_results() -> None:
+    """Every row of the table, and that filters lead."""
+    page = (ROOT / "docs" / "results" / "studies.md").read_text(encoding="utf-8")
+    words = {"latent": "latents", "filters": "filters", "both": "latents and filters", "raw": "raw pixels"}
+    truths = {"craquelure": "craquelure, by an algorithm", "crackforest": "CrackForest, by hand"}
+    found = [name for name in truths if (ROOT / f"benchmarks/results/few_labels-{name}.json").is_file()]
+    assert found
+    for name in found:
+        result = _json(f"benchmarks/results/few_labels-{name}.json")
+        means, spread = result["means"]["random forest"], result["spread"]["random forest"]
+        assert result["labels"] == [5, 20, 100, 500]
+        for features, word in words.items():
+            cells = (
+                f"{mean:.2f} ± {one:.2f}" for mean, one in zip(means[features], spread[features], strict=True)
+            )
+            assert f"| {truths[name]} | {word} | {' | '.join(cells)} |" in page
+        for filters, latent, both in zip(means["filters"], means["latent"], means["both"], strict=True):
+            assert filters > max(latent, both)

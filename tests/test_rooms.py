@@ -20,7 +20,7 @@ ROOMS = (
     "data", "preprocessing", "decision",
     "layers", "similarity", "recipes", "models", "detectors", "runtime",
     "report", "training", "inspection", "evaluation", "export", "serve",
-    "sklearn", "jpeg", "demo", "checks", "cli", "panels", "__main__",
+    "sklearn", "jpeg", "scale", "demo", "checks", "cli", "panels", "__main__",
 )  # fmt: skip
 """The rooms of the package in the order of the design: each imports only rooms before it, or its exceptions."""
 

@@ -86,3 +86,9 @@ def test_a_task_that_ends_its_process_costs_no_other() -> None:
     found = list(each(eval, tasks, workers=2, observer=observer, lost=len))
     assert sorted(found) == [*range(1, 10), len(DEATH), len(DEATH)]
     assert observer.counts[-1] == (len(tasks), len(tasks))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_that_are_no_longer_needed_are_passed_over(workers: int) -> None:
+    found = list(each(factorial, range(6), workers=workers, unwanted=lambda task: task % 2 == 1))
+    assert sorted(found) == [1, 2, 24]

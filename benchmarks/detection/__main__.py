@@ -17,7 +17,8 @@ goes on; remove it when the detector has changed. For curves there is ``--fast``
 
 A table that takes days, such as ``table DATA --recipes papers --budget 1h``, grows with ``--keep``: rows of other
 recipes and seeds in the same table in ``--out``, perhaps measured on another machine, stay, and each recipe is added
-when it is done. Every row in the JSON names its command and machine.
+when it is done. Every row in the JSON names its command and machine. ``table … --on local`` spreads recipes and seeds over the
+tasks of a Ray cluster.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from blemish.preprocessing.pose import kept_poses
 from blemish.storage.atomic import atomic_path, write_json, write_text
 from blemish.training.device import choose_machine
 from studies.protocol import generated
+from studies.spreading import spread_over
 
 QUESTIONS: dict[str, ModuleType] = {
     "table": table,
@@ -76,7 +78,7 @@ def main() -> None:
     options.stem = stem_of(options)
     question = QUESTIONS[options.question]
     # Most of the time of a fit without training goes into finding poses, of the same images in every fit.
-    with kept_poses(joblib.Memory(options.work / "poses", verbose=0).cache):
+    with spread_over(options.on), kept_poses(joblib.Memory(options.work / "poses", verbose=0).cache):
         if question is table:
             # A table that grows is written after each recipe, so that a stop costs nothing that is done.
             for recipes in [[recipe] for recipe in options.recipes] if options.keep else [options.recipes]:
@@ -119,9 +121,9 @@ def command(options: argparse.Namespace, given: Sequence[str]) -> str:
     rest = iter(given)
     folders = {str(path) for path in options.datasets}
     for word in rest:
-        if word in ("--work", "--out"):
+        if word in ("--work", "--out", "--on"):
             next(rest)
-        elif not word.startswith(("--work=", "--out=")):
+        elif not word.startswith(("--work=", "--out=", "--on=")):
             words.append(Path(word).resolve().name if str(Path(word)) in folders else word)
     return shlex.join(words)
 

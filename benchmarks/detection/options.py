@@ -22,7 +22,7 @@ def shared() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], help="setting of every fit")
     parser.add_argument("--work", type=Path, default=Path("runs/detection"), help="keeps fits")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.set_defaults(recipe="blemish", fast=False, budget=None, keep=False, strength=1.0)
+    parser.set_defaults(on=None, recipe="blemish", fast=False, budget=None, keep=False, strength=1.0)
     return parser
 
 

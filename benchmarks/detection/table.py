@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--recipes", type=recipes_listed, default=["blemish"], help="names; papers for all of the papers'"
     )
     parser.add_argument("--budget", help="of every training, such as 5m, instead of the recipes' lengths")
+    parser.add_argument("--on", help="Ray cluster over which fits are spread: local, auto, HOST:PORT")
     parser.add_argument("--keep", action="store_true", help="rows of other recipes and seeds in this table")
 
 

@@ -1,6 +1,7 @@
-"""Load, memory, fuzzing and history of ``blemish serve``.
+"""Load, processor time, memory, fuzzing and history of ``blemish serve``.
 
     python -m benchmarks.serve load [--requests 96] [--rounds 5]
+    python -m benchmarks.serve cost [--requests 96] [--rounds 5]
     python -m benchmarks.serve memory [--requests 10000]
     python -m benchmarks.serve fuzz [--requests 10000] [--seed 0]
     python -m benchmarks.serve history [--rows 1000000] [--rounds 5]
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve.tables import fuzz_table, load_table, memory_table
+from benchmarks.serve.tables import cost_table, fuzz_table, load_table, memory_table
 from blemish.inspection.document import versions
 from blemish.runtime.sessions import threads
 from blemish.storage.atomic import write_json, write_text
@@ -37,8 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("question", choices=["load", "memory", "fuzz", "history"])
-    parser.add_argument("--requests", type=int, help="of a turn (load, 96), or in all (10000)")
+    parser.add_argument("question", choices=["load", "cost", "memory", "fuzz", "history"])
+    parser.add_argument("--requests", type=int, help="of a turn (load and cost, 96), or in all (10000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1_000_000, help="decisions of the history")
     parser.add_argument("--seed", type=int, default=0)
@@ -59,6 +60,11 @@ def main() -> None:
             document["throughput"].append(row)
             write_json(options.out / "serve-load.json", document)
         text = load_table(document)
+    elif options.question == "cost":
+        from benchmarks.serve.load import cost_figures
+
+        document["processor_time"] = list(cost_figures(options.requests or 96, options.rounds))
+        text = cost_table(document)
     elif options.question == "memory":
         from benchmarks.serve.load import memory_figures
 

@@ -1,4 +1,4 @@
-"""Throughput and latency of the server beside the library's own, in turns; and its memory over many requests."""
+"""Throughput, latency and processor time of the server beside the library's own, in turns; and its memory over many requests."""
 
 from __future__ import annotations
 
@@ -83,6 +83,42 @@ def _throughput(model: Path, paths: list[Path], requests: int, rounds: int, work
         },
         "memory_mib": round(memory / 2**20, 1),
         "same_scores": all(turn.scores.items() <= expected.items() for turn in turns),
+    }
+
+
+def cost_figures(requests: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of processor time for one image: each set, in turns the library in threads and the server with 32 clients."""
+    for name, write in SETS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            data = write(work)
+            fitted("blemish", data / "train" / "good", work / "torch")
+            export_model(work / "torch", work / "model")
+            yield {"images": name, **_cost(work / "model", images_in(data), requests, rounds, work)}
+
+
+def _cost(model: Path, paths: list[Path], requests: int, rounds: int, work: Path) -> dict[str, Any]:
+    detector = load(model)
+    contents = [path.read_bytes() for path in paths]
+    spent: dict[str, list[float]] = {"library": [], "server": []}
+    with serving(model, work / "home") as running:
+        post_all(running, contents, 2 * len(paths), 4)
+        _library(detector, paths, 2 * len(paths), threads())
+        for _ in range(rounds):
+            begun = time.process_time()
+            _library(detector, paths, requests, threads())
+            spent["library"].append((time.process_time() - begun) / requests)
+            begun = running.processor_seconds()
+            answered = post_all(running, contents, requests, CLIENTS)
+            assert answered.statuses == {200: requests}, answered.statuses
+            spent["server"].append((running.processor_seconds() - begun) / requests)
+    return {
+        "clients": CLIENTS,
+        "requests": requests * rounds,
+        "processor_milliseconds": {key: round(1000 * median(own), 1) for key, own in spent.items()},
+        "more_milliseconds": round(
+            1000 * median(server - own for own, server in zip(*spent.values(), strict=True)), 1
+        ),
     }
 
 

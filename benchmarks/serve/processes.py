@@ -31,6 +31,12 @@ class Running(NamedTuple):
         assert found is not None
         return 1024 * int(found[1])
 
+    def processor_seconds(self) -> float:
+        """Seconds of processor time, of all threads together."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
 
 @contextmanager
 def serving(model: Path, home: Path, *words: str) -> Iterator[Running]:

@@ -23,6 +23,21 @@ def load_table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cost_table(document: dict[str, Any]) -> str:
+    """Processor time for one image."""
+    lines = [
+        f"`{document['command']}`, on {document['machine']}, {document['threads']} threads:",
+        "",
+        "| images | library in threads, ms of processor time an image | server, 32 clients | more than the library |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for row in document["processor_time"]:
+        own = row["processor_milliseconds"]
+        figures = own["library"], own["server"], row["more_milliseconds"]
+        lines.append(f"| {row['images']} | {' | '.join(f'{one:.1f}' for one in figures)} |")
+    return "\n".join(lines) + "\n"
+
+
 def memory_table(document: dict[str, Any]) -> str:
     """Memory after equal numbers of requests."""
     samples, requests = document["mib"], document["requests"]

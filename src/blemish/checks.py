@@ -28,6 +28,7 @@ OPTIONAL = {
     "genicam": "industrial cameras",
     "postgresql": "histories in PostgreSQL",
     "parquet": "tables in Parquet",
+    "scale": "archives on a cluster",
 }
 CORE = (
     "numpy",

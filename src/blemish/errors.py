@@ -113,6 +113,10 @@ class NameInTheWayError(FileError):
         return ImageError(path, f"has a name that its results cannot take ({self.problem})", "rename it")
 
 
+class DiskFullError(FileError):
+    """A file that has no room on its disk, or in its user's quota; every other file there would fail as well."""
+
+
 class ImageError(FileError):
     """An image or mask that cannot be used."""
 

@@ -46,6 +46,7 @@ EXTRAS = {
     "genicam": (("harvesters", "harvesters"), ("genicam", "genicam")),
     "postgresql": (("psycopg", "psycopg[binary]"),),
     "parquet": (("pyarrow", "pyarrow"),),
+    "scale": (("ray", "ray[client,data]"), ("fsspec", "fsspec")),
 }
 """Packages of each extra, as (import name, distribution name)."""
 

@@ -37,6 +37,7 @@ def each(
     workers: int = 1,
     observer: Observer | None = None,
     lost: Callable[[T], R] | None = None,
+    unwanted: Callable[[T], bool] | None = None,
 ) -> Iterator[R]:
     """Results of ``work`` on every task, as they are finished; the observer gets the count after each.
 
@@ -46,6 +47,7 @@ def each(
     workers: processes; with 1 everything runs in this one, in order. More than 1 need a main module that can
         be imported without starting the work again (``if __name__ == "__main__":``).
     lost: gives the result of a task whose process ends each time that it is tried, also with no other at work.
+    unwanted: whether a task is no longer needed; asked before it is begun, and it then has no result.
 
     Raises
     ------
@@ -57,16 +59,17 @@ def each(
     if workers < 1:
         raise UsageError(f"{workers} workers; give at least 1")
     observer = observer or Observer()
-    found = _here(work, tasks) if workers == 1 else _elsewhere(work, tasks, workers, observer, lost)
+    passed_over = unwanted or (lambda task: False)
+    found = (
+        (work(task) for task in tasks if not passed_over(task))
+        if workers == 1
+        else _elsewhere(work, tasks, workers, observer, lost, passed_over)
+    )
     for done, result in enumerate(found, start=1):
         yield result
         observer.count(done, len(tasks))
         if workers == 1 and done < len(tasks) and observer.should_stop():
             raise _stopped(done, len(tasks))
-
-
-def _here(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-    return map(work, tasks)
 
 
 def _elsewhere(
@@ -75,6 +78,7 @@ def _elsewhere(
     workers: int,
     observer: Observer,
     lost: Callable[[T], R] | None,
+    unwanted: Callable[[T], bool],
 ) -> Iterator[R]:
     left = deque(tasks)
     done = 0
@@ -88,6 +92,9 @@ def _elsewhere(
                     # One task more than there are processes, so that none waits and a stop comes soon.
                     while left and len(running) <= workers and not (suspects or stopping):
                         task = left.popleft()
+                        if unwanted(task):
+                            done += 1
+                            continue
                         try:
                             running[pool.submit(work, task)] = task
                         except BrokenProcessPool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blemish.storage.leftovers import temporary_name
 from tests.conftest import Ran
 
 
@@ -38,6 +41,19 @@ def test_what_cannot_be_served_is_one_line(
     ran = blemish("serve", *(word.format(key=tmp_path / "key") for word in words))
     assert ran.code in (1, 2)
     assert line in ran.error
+
+
+def test_temporary_folders_of_a_killed_server_go_with_the_next(
+    blemish: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (killed := subprocess.Popen([sys.executable, "-c", ""])).wait()
+    left = tmp_path / f"blemish-{temporary_name().split('-')[1]}-{killed.pid}-abcdefgh"
+    left.mkdir()
+    (left / "spooled.png").touch()
+    assert blemish("serve", "nowhere").code == 1
+    assert not left.exists()
 
 
 def test_a_model_of_scenes_is_refused(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blemish.data.image import read_image
-from blemish.data.maps import read_map, write_image, write_map
+from blemish.data.maps import encode_map, read_map, stored_values, write_image, write_map
 from blemish.errors import FileError, ImageError
 
 
@@ -107,9 +107,17 @@ def test_values_outside_the_range_are_clipped(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").pixels.tolist() == [[[0, 255]]]
 
 
-def test_the_effort_of_the_compression_changes_no_value(tmp_path: Path) -> None:
+@pytest.mark.parametrize("full_scale", [0.1, 1.0])
+def test_an_encoded_map_is_read_as_the_written_one(tmp_path: Path, full_scale: float) -> None:
     values = np.random.default_rng(0).random((64, 80)).astype(np.float32)
-    for effort in (1, 6):
-        write_map(tmp_path / f"{effort}.png", values, full_scale=1.0, effort=effort)
-    assert (read_map(tmp_path / "1.png") == read_map(tmp_path / "6.png")).all()
-    assert (tmp_path / "1.png").stat().st_size >= (tmp_path / "6.png").stat().st_size
+    write_map(tmp_path / "written.png", values, full_scale=full_scale)
+    (tmp_path / "encoded.png").write_bytes(encode_map(values, full_scale=full_scale))
+    assert (read_map(tmp_path / "encoded.png") == read_map(tmp_path / "written.png")).all()
+    stored = stored_values(values, full_scale=full_scale)
+    assert stored.dtype == np.float32
+    assert (read_map(tmp_path / "encoded.png") == stored).all()
+    assert (stored != values).any()
+    with Image.open(tmp_path / "encoded.png") as image:  # every checksum, too
+        image.verify()
+    with pytest.raises(ValueError, match="a map has"):
+        encode_map(-values, full_scale=full_scale)

@@ -227,3 +227,16 @@ def test_negative_zero_and_maps_that_are_views_are_read_right() -> None:
     mask = np.array([[True, False, False, False]])
     residual_map = np.array([[0.7, 9.0, 0.2, 9.0, -0.0, 9.0, 0.1, 9.0]])[:, ::2]
     assert gathered([residual_map], [mask]).result().auroc == 1.0
+
+
+def test_only_counted_pixels_count() -> None:
+    rng = np.random.default_rng(0)
+    values, truth = rng.random((20, 30)), rng.random((20, 30)) > 0.8
+    part, whole = PixelMetrics(resamples=0), PixelMetrics(resamples=0)
+    counted = np.zeros((20, 30), np.bool_)
+    counted[:, 10:] = True
+    part.update(np.where(counted, values, 70000), truth, counted=counted)
+    whole.update(values[:, 10:], truth[:, 10:])
+    assert part.result() == whole.result()
+    with pytest.raises(ValueError, match="at least one"):
+        part.update(values, truth, counted=np.zeros((20, 30), np.bool_))

@@ -1,4 +1,7 @@
-"""Fault hunts: ``python -m tests.faults --help``, run at the root of the checkout."""
+"""Hunt by damaged files: ``python -m tests.faults --help``, run at the root of the checkout.
+
+Kills, full disks and changed inputs: ``python -m benchmarks.faults``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import argparse
 import sys
 
 from tests.faults.fuzz import add_fuzz
-from tests.faults.kills import add_kills
 
 
 def main() -> int:
@@ -14,7 +16,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add_fuzz(subparsers)
-    add_kills(subparsers)
     options = parser.parse_args()
     status: int = options.run(options)
     return status

@@ -8,14 +8,16 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 # Keys of JSON documents that hold a time, or follow from one.
 VOLATILE = frozenset(
     {
+        "added",
         "command",
         "computing",
         "content_sha256",
@@ -69,15 +71,17 @@ class Differences:
         ]
 
 
-def read_state(folder: Path) -> dict[str, Content]:
+def read_state(folder: Path, ignored: Collection[str] = ()) -> dict[str, Content]:
     """Content of every file and folder below ``folder`` by its path, without times.
 
     A log (``.jsonl``), or a table (``.csv``), is the count of its records, other JSON a document without ``VOLATILE`` keys, a page its text
-    without times; any other file is its SHA-256. Folders end in a slash.
+    without times; any other file is its SHA-256. Folders end in a slash. Paths that match a pattern of ``ignored`` are left out.
     """
     state: dict[str, Content] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if any(fnmatch(name, pattern) for pattern in ignored):
+            continue
         if path.is_dir():
             state[f"{name}/"] = "folder"
         else:

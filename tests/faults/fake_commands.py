@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NAMES = ("a", "b", "c")
@@ -80,6 +81,46 @@ def forgetting() -> None:
     checkpoint.parent.rmdir()
 
 
+def filling() -> None:
+    """Say that the disk is full where it is."""
+    try:
+        sound()
+    except OSError as error:
+        sys.exit(f"{RECORDS}: the disk is full ({error.strerror}); free some space")
+
+
+def careless() -> None:
+    """Take no notice of a disk that is full."""
+    _clear()
+    for name in _left(_recorded()):
+        with suppress(OSError):
+            _write_file(name)
+            _append(name)
+
+
+def reading() -> None:
+    """Record the content of each image of a folder, which is read once."""
+    _read_images(twice=False)
+
+
+def reading_twice() -> None:
+    """Record parts of two contents of each image of a folder, where it changes between two readings."""
+    _read_images(twice=True)
+
+
+def _read_images(*, twice: bool) -> None:
+    _clear()
+    records = []
+    for path in sorted(Path(sys.argv[1]).iterdir()):
+        try:
+            first = path.read_bytes()
+            second = path.read_bytes() if twice else first
+        except OSError:
+            sys.exit(f"{path}: cannot be read; put it back")
+        records.append(json.dumps({"path": path.name, "begin": first[:60].hex(), "end": second[-60:].hex()}))
+    RECORDS.write_text("\n".join(records), encoding="utf-8")
+
+
 def _clear() -> None:
     OUT.mkdir(exist_ok=True)
     for path in OUT.glob(".part-*"):
@@ -110,7 +151,7 @@ def _append(name: str, score: int = 0) -> None:
 FAULTY = {
     "losing": "lost",
     "doubling": "doubled",
-    "changing": "wrong",
+    "changing": "differing",
     "leaving": "left_overs",
     "refusing": "refused",
     "forgetting": "unresumed",

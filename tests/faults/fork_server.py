@@ -10,6 +10,7 @@ The server reads requests as lines of JSON from its standard input, and answers 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
@@ -32,8 +33,11 @@ from typing import Any, NoReturn
 ENTRY = "blemish.__main__:main"
 TIME_LIMIT = 120.0
 """Seconds after which a command counts as one that does not end."""
+SETTLE_LIMIT = 60.0
+"""Seconds after which a process that a killed command left counts as one that does not end."""
 ROOT = Path(__file__).resolve().parents[2]
 
+_PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Audit events of file operations, the number of their paths, and the place of the descriptors these are relative to.
 _OPERATIONS = {
@@ -47,6 +51,7 @@ _OPERATIONS = {
     "os.truncate": (1, None),
     "shutil.rmtree": (1, 1),
 }
+_READINGS = frozenset({"open", "os.listdir", "os.scandir"})
 # Constants of the trainer that no setting reaches, in the server alone: a checkpoint at every look, so that kills fall
 # between checkpoints of a training of seconds, and few held-out patches, for time.
 _CONSTANTS = {"CHECKPOINT_SECONDS": 0.0, "VALIDATION_PATCHES": 4}
@@ -67,6 +72,14 @@ class Command:
     """Seconds after which it is killed."""
     entry: str = ENTRY
     """Module and function, separated by a colon."""
+    read: str = ""
+    """Folder of which readings and listings count as operations too."""
+    victim: str = ""
+    """File that changes under the command at an operation."""
+    substitute: str = ""
+    """File whose content the victim gets; without one the victim vanishes."""
+    change_at: int | None = None
+    """Number of the operation before which the victim changes, from 1."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +129,31 @@ class ForkServer:
         RuntimeError
             When the server has ended.
         """
+        return Ended(**self._answer(asdict(command)))
+
+    def settle(self) -> int:
+        """Wait for processes that killed commands left; the number of those that do not end, which are killed.
+
+        Raises
+        ------
+        RuntimeError
+            When the server has ended.
+        """
+        left: int = self._answer({})["left"]
+        return left
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            print(json.dumps(asdict(command)), file=self._process.stdin, flush=True)
+            print(json.dumps(request), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             raise RuntimeError(f"the fork server has ended with code {self._process.wait()}")
-        return Ended(**json.loads(line))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End the server."""
@@ -152,8 +180,14 @@ def serve() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
     loaded = False
+    # Worker processes of a killed command become children of this one, which can then wait for them.
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
     for line in sys.stdin:
         request = json.loads(line)
+        if not request:
+            os.write(answers, json.dumps({"left": _settle()}).encode() + b"\n")
+            continue
         command = Command(**{**request, "words": tuple(request["words"])})
         if command.entry == ENTRY and not loaded:
             _load()
@@ -181,7 +215,8 @@ def _load() -> None:
         _set(trainer, name, value)
     evaluating = importlib.import_module("blemish.evaluation.evaluate")
     _set(evaluating, "PixelMetrics", partial(PixelMetrics, resamples=20))
-    _set(evaluating, "bootstrap_interval", partial(bootstrap_interval, resamples=20))
+    figures = importlib.import_module("blemish.evaluation.figures")
+    _set(figures, "bootstrap_interval", partial(bootstrap_interval, resamples=20))
     gc.freeze()  # else a collection in a child copies all pages
 
 
@@ -218,6 +253,25 @@ def _run(command: Command) -> Ended:
         seconds=seconds,
         timed_out=not ended and command.kill_after is None,
     )
+
+
+def _settle() -> int:
+    """Wait for all children, and kill those that do not end; their number."""
+    until = time.monotonic() + SETTLE_LIMIT
+    left = 0
+    while True:
+        try:
+            found, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return left
+        if found == 0 and time.monotonic() > until:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+            for child in map(int, children):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            left += len(children)
+        elif found == 0:
+            time.sleep(0.02)
 
 
 # -- in the child --------------------------------------------------------------------------------------
@@ -273,25 +327,47 @@ def _set_up(command: Command) -> None:
 
 
 class _Operations:
-    """Audit hook that counts file operations below a folder, and kills its process at one of them."""
+    """Audit hook that counts file operations below a folder, and kills its process or changes an input at one of them."""
 
     def __init__(self, command: Command, pipe: int) -> None:
+        self._command, self._pipe, self._count, self._is_busy = command, pipe, 0, False
         self._root = os.path.join(os.path.realpath(command.folder), "")
-        self._kill_at, self._pipe, self._count = command.kill_at, pipe, 0
+        self._read = os.path.join(os.path.realpath(command.read), "") if command.read else ""
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        paths = _paths_of(event, arguments)
-        below = [path for path in paths if os.path.join(path, "").startswith(self._root)]
+        if self._is_busy:
+            return
+        below = [
+            path for path in _paths_of(event, arguments) if os.path.join(path, "").startswith(self._root)
+        ]
+        if self._read and event in _READINGS and isinstance(arguments[0], str | os.PathLike):
+            path = os.path.abspath(os.fspath(arguments[0]))
+            below += [path] if os.path.join(path, "").startswith(self._read) else []
         if not below:
             return
         self._count += 1
-        if self._count == self._kill_at:
-            self.tell(f"{event} {os.path.relpath(below[-1], self._root)}")
+        last = f"{event} {os.path.relpath(below[-1], self._root)}"
+        if self._count == self._command.kill_at:
+            self.tell(last)
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._count == self._command.change_at:
+            self._is_busy = True
+            change(self._command.victim, self._command.substitute)
+            self._is_busy = False
 
     def tell(self, last: str = "") -> None:
         """Write the count to the server, and the operation before which this process ends."""
         os.write(self._pipe, f"{self._count} {last}".encode("utf-8", "backslashreplace"))
+
+
+def change(victim: str, substitute: str) -> None:
+    """Let ``victim`` vanish, or give it the content of ``substitute``, as one who saves it in place does."""
+    if substitute:
+        content = Path(substitute).read_bytes()
+        with open(victim, "wb") as file:
+            file.write(content)
+    elif os.path.exists(victim):
+        os.unlink(victim)
 
 
 def _paths_of(event: str, arguments: tuple[Any, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +20,8 @@ from blemish.demo.painting import write_paintings
 from tests.faults.fork_server import Command, ForkServer
 
 GOOD = 24
+IMAGE_FOLDERS = frozenset({"good", "more", "new", "labelled", "rods", "photos", "jpegs", "scenes"})
+"""Inputs that are folders of images."""
 _NAMED = re.compile(r"\{inputs\}/([\w-]+)")
 
 
@@ -161,6 +164,25 @@ def _draw_scenes(folder: Path) -> None:
     write_paintings(folder, 2, size=128)
 
 
+def _draw_line(folder: Path) -> None:
+    """Images that a server is brought in a folder, and others that are sent to it; its sources and sinks."""
+    for number in range(4):
+        _save(folder / "incoming" / f"part-{number}.png", _waves(100 + number, dot=number > 2))
+    for number in range(4):
+        _save(folder / "uploads" / f"upload-{number}.png", _waves(200 + number, dot=number > 2))
+    line = {
+        "sources": [
+            {"name": "in", "type": "folder", "path": "incoming", "settle": 0.05, "poll": 0.2, "after": "move",
+             "move_to": "done"}
+        ],
+        "sinks": [
+            {"name": "table", "type": "csv", "path": "decisions.csv"},
+            {"name": "rejects", "type": "folder", "path": "rejects"},
+        ],
+    }  # fmt: skip
+    (folder / "line.yaml").write_text(yaml.safe_dump(line), encoding="utf-8")
+
+
 _MAKERS: dict[str, Callable[[Path], None] | tuple[str, ...]] = {
     "good": _draw_good,
     "more": _draw_more,
@@ -171,6 +193,7 @@ _MAKERS: dict[str, Callable[[Path], None] | tuple[str, ...]] = {
     "photos": _draw_photos,
     "jpegs": _draw_jpegs,
     "scenes": _draw_scenes,
+    "line": _draw_line,
     "model": FIT,
     "other-model": (*FIT, *settings("training.steps=3", "training.seed=1")),
     "scene-model": FIT_SCENES,

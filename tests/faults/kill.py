@@ -1,12 +1,13 @@
-"""A kill: one command ended by SIGKILL, typed again, and its end state compared with that of an undisturbed run."""
+"""Kills: a command ended by SIGKILL, typed again, perhaps killed again, and its end state compared with an undisturbed run's."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.faults.end_state import Content, Differences, differences, read_state
 from tests.faults.fork_server import Command, Ended, ForkServer
@@ -53,130 +54,192 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kill led to."""
+    """What a disturbance of one run led to."""
 
     scenario: str
     at: str
-    """Moment of the kill in words."""
+    """Moment of the first disturbance in words."""
     refusals: tuple[Refusal, ...]
     found: Differences
     recovered: bool
     """True if a command that the product offers ends as the undisturbed run does, whatever it leaves."""
-    unresumed: bool
-    """True if the product refused without a word of ``--resume``, although a checkpoint was there."""
-    seconds: float
     message: str
     """Last line of the last command."""
+    hits: int = 1
+    """Disturbances that met a running command."""
+    missed: int = 0
+    """Commands that ended before they could be disturbed."""
+    restarts: int = 0
+    """Commands that were typed after the first."""
+    unresumed: bool = False
+    """True if the product refused without a word of ``--resume``, although a checkpoint was there."""
+    unclear: str = ""
+    """What a disturbed command said that is no plain message about the disturbance."""
+    seconds: float = 0.0
+
+
+@dataclass
+class Repetition:
+    """The command as it is typed after a disturbance, with the options that messages offered."""
+
+    ended: Ended
+    restarts: int = 0
+    seconds: float = 0.0
+    refusals: list[Refusal] = field(default_factory=list)
+    unresumed: bool = False
 
 
 class Bench:
-    """A fork server, and the folders in which its runs take place."""
+    """A fork server, and the folders in which its runs take place.
+
+    Parameters
+    ----------
+    inputs: folder of the inputs, which several benches may share; what commands print goes beside it.
+    folder: for the runs, one at a time.
+    """
 
     def __init__(self, server: ForkServer, inputs: Path, folder: Path) -> None:
         self.server, self.inputs = server, inputs
-        self._folder, self._log = folder / "run", folder / "log"
+        self.folder = folder / "run"
+        self._log = inputs.with_name(f"{folder.name}.log")
         for made in (inputs, folder):
             made.mkdir(parents=True, exist_ok=True)
 
-    def undisturbed(self, scenario: Scenario) -> Undisturbed:
-        """Run a scenario to its end.
+    def undisturbed(self, scenario: Scenario, read: str = "") -> Undisturbed:
+        """Run a scenario to its end; readings in the folder ``read`` are counted as operations too.
 
         Raises
         ------
         RuntimeError
             When it does not end with code 0.
         """
-        self._begin(scenario)
-        ended = self._type(scenario, scenario.words)
+        self.begin(scenario)
+        ended = self.type(scenario, scenario.words, read=read)
         if ended.code != 0:
-            raise RuntimeError(f"{scenario.name}: ended with code {ended.code} undisturbed:\n{self._said()}")
-        return Undisturbed(ended.code, ended.operations, ended.seconds, read_state(self._folder))
+            raise RuntimeError(f"{scenario.name}: ended with code {ended.code} undisturbed:\n{self.said()}")
+        return Undisturbed(ended.code, ended.operations, ended.seconds, self.state(scenario))
 
-    def kill(self, scenario: Scenario, reference: Undisturbed, place: Place) -> Outcome:
-        """Kill a scenario at ``place``, type its command again, and compare.
+    def kill(self, scenario: Scenario, reference: Undisturbed, places: Sequence[Place]) -> Outcome:
+        """Kill a scenario at the first place, type its command again and kill that at the next, and so on; compare.
 
         Raises
         ------
         RuntimeError
             When it always ends before it can be killed.
         """
-        for _ in range(8):
-            self._begin(scenario)
-            killed = self._type(scenario, scenario.words, *_moment(place, reference))
+        place, missed = places[0], 0
+        while True:
+            self.begin(scenario)
+            killed = self.type(scenario, scenario.words, **_moment(place, reference))
             if killed.killed:
                 break
+            missed += 1
+            if missed == 8:
+                raise RuntimeError(f"{scenario.name}: ended before it could be killed:\n{self.said()}")
             place = place.earlier()
-        else:
-            raise RuntimeError(f"{scenario.name}: ended before it could be killed:\n{self._said()}")
-        has_checkpoint = any(self._folder.rglob("checkpoint/**/state.json"))
-        ended = self._type(scenario, scenario.after)
-        seconds = killed.seconds + ended.seconds
-        refusals: tuple[Refusal, ...] = ()
-        unresumed = False
-        if ended.code != reference.code:
-            message = self._said()
-            offered = tuple(option for option in OPTIONS if option in message)
-            unresumed = has_checkpoint and "--resume" not in offered
-            helped = ""
-            for option in offered:
-                ended = self._type(scenario, (*scenario.after, option))
-                seconds += ended.seconds
-                if ended.code == reference.code:
-                    helped = option
-                    break
-            refusals = (Refusal(self._in_general(message), offered, helped),)
-        recovered = ended.code == reference.code
-        return Outcome(
-            scenario=scenario.name,
-            at=_in_words(killed, place, reference),
-            refusals=refusals,
-            found=differences(reference.state, read_state(self._folder)) if recovered else Differences(),
-            recovered=recovered,
-            unresumed=unresumed,
-            seconds=seconds,
-            message=_last_line(self._said()),
+        at = _in_words(killed, place, reference)
+        hits, seconds = 1, killed.seconds
+        again = Repetition(killed)
+        for later in places[1:]:
+            self.type_again(scenario, reference, again, **_moment(later, reference))
+            if not again.ended.killed:
+                missed += 1
+                break
+            hits += 1
+        if again.ended.killed:
+            self.type_again(scenario, reference, again)
+        return self.outcome(
+            scenario, reference, again, at=at, hits=hits, missed=missed, seconds=seconds + again.seconds
         )
 
-    def _begin(self, scenario: Scenario) -> None:
-        """Make the folder of a run, with what is there before it."""
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
-        self._folder.mkdir()
-        for name, there in scenario.before:
-            shutil.copytree(self.inputs / name, self._folder / there)
+    def outcome(self, scenario: Scenario, reference: Undisturbed, again: Repetition, **more: Any) -> Outcome:
+        """Compare the end state with that of an undisturbed run."""
+        left = self.server.settle()
+        recovered = again.ended.code == reference.code
+        found = differences(reference.state, self.state(scenario)) if recovered else Differences()
+        if left:
+            found.left_overs.append(f"{left} processes")
+        return Outcome(
+            scenario=scenario.name,
+            refusals=tuple(again.refusals),
+            found=found,
+            recovered=recovered,
+            message=last_line(self.said()),
+            restarts=again.restarts,
+            unresumed=again.unresumed,
+            **more,
+        )
 
-    def _type(
-        self,
-        scenario: Scenario,
-        words: Sequence[str],
-        kill_at: int | None = None,
-        kill_after: float | None = None,
-    ) -> Ended:
+    def begin(self, scenario: Scenario) -> None:
+        """Make the folder of a run, with what is there before it."""
+        self.clear()
+        for name, there in scenario.before:
+            shutil.copytree(self.inputs / name, self.folder / there)
+
+    def clear(self) -> None:
+        """Make the folder of a run, empty."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+
+    def type(self, scenario: Scenario, words: Sequence[str], **more: Any) -> Ended:
+        """Run a command of a scenario; ``more`` are fields of :class:`Command`."""
         return self.server.run(
             Command(
                 with_inputs(words, self.inputs),
-                str(self._folder),
+                str(self.folder),
                 str(self._log),
-                kill_at,
-                kill_after,
-                scenario.entry,
+                entry=scenario.entry,
+                **more,
             )
         )
 
-    def _said(self) -> str:
+    def type_again(
+        self, scenario: Scenario, reference: Undisturbed, again: Repetition, **moment: Any
+    ) -> None:
+        """Type the command again, killed at ``moment`` if at all, and where it refuses with the options of its message."""
+        has_checkpoint = any(self.folder.rglob("checkpoint/**/state.json"))
+        ended = self._repeat(scenario, scenario.after, again, moment)
+        if ended.killed or ended.code == reference.code:
+            return
+        message = self.said()
+        offered = tuple(option for option in OPTIONS if option in message)
+        again.unresumed |= has_checkpoint and "--resume" not in offered
+        helped = ""
+        for option in offered:
+            ended = self._repeat(scenario, (*scenario.after, option), again, moment)
+            if ended.killed or ended.code == reference.code:
+                helped = option
+                break
+        again.refusals.append(Refusal(self._in_general(message), offered, helped))
+
+    def _repeat(
+        self, scenario: Scenario, words: Sequence[str], again: Repetition, moment: dict[str, Any]
+    ) -> Ended:
+        again.ended = self.type(scenario, words, **moment)
+        again.restarts += 1
+        again.seconds += again.ended.seconds
+        return again.ended
+
+    def state(self, scenario: Scenario) -> dict[str, Content]:
+        """What is in the folder of the run."""
+        return read_state(self.folder, scenario.ignored)
+
+    def said(self) -> str:
+        """What the last command printed."""
         return self._log.read_text(encoding="utf-8", errors="replace").strip()
 
     def _in_general(self, message: str) -> str:
         """The last line of a message, without what is of this run alone."""
-        line = _last_line(message).replace(str(self._folder), "FOLDER").replace(str(self.inputs), "INPUTS")
+        line = last_line(message).replace(str(self.folder), "FOLDER").replace(str(self.inputs), "INPUTS")
         return re.sub(r"\d+(\.\d+)?", "N", line)
 
 
-def _moment(place: Place, reference: Undisturbed) -> tuple[int | None, float | None]:
-    """Number of the file operation, or seconds."""
+def _moment(place: Place, reference: Undisturbed) -> dict[str, Any]:
+    """Number of the file operation, or seconds, as a field of :class:`Command`."""
     if place.by_operation:
-        return 1 + int(place.share * reference.operations), None
-    return None, place.share * reference.seconds
+        return {"kill_at": 1 + int(place.share * reference.operations)}
+    return {"kill_after": place.share * reference.seconds}
 
 
 def _in_words(killed: Ended, place: Place, reference: Undisturbed) -> str:
@@ -185,5 +248,6 @@ def _in_words(killed: Ended, place: Place, reference: Undisturbed) -> str:
     return f"after {place.share * reference.seconds:.3f} of {reference.seconds:.3f} s"
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line of what a command printed."""
     return text.rsplit("\n", 1)[-1]

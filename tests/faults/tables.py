@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_KILLS = ("kills", "recovered", "lost", "doubled", "wrong", "refused", "unresumed", "left_overs")
+_COUNTS = (
+    "hits", "restarts", "lost", "doubled", "differing", "refused", "unresumed", "unclear", "left_overs"
+)  # fmt: skip
+_HUNTS = {
+    "kills": "kills that hit",
+    "full_disks": "full disks",
+    "changed_inputs": "changed inputs",
+}
 _FILES = ("fine", "refused", "wrong", "uncaught", "exit", "hang", "over_300_mb")
 
 
-def kills_table(document: Mapping[str, Any]) -> str:
-    """A row for each scenario of a kill hunt, and one for all."""
-    rows = [[name, *(counts[key] for key in _KILLS)] for name, counts in document["scenarios"].items()]
-    sums = [sum(int(row[place]) for row in rows) for place in range(1, len(_KILLS) + 1)]
-    return _table(["scenario", *_KILLS], [*rows, ["all", *sums]])
+def hunts_table(document: Mapping[str, Any]) -> str:
+    """A table for each hunt of ``benchmarks.faults``, with a row for each job and one for all."""
+    return "\n".join(_hunt_table(words, document[hunt]) for hunt, words in _HUNTS.items())
+
+
+def _hunt_table(words: str, hunt: Mapping[str, Any]) -> str:
+    head = ["job", words, *_COUNTS[1:]]
+    rows = [[name, *(counts[key] for key in _COUNTS)] for name, counts in hunt["jobs"].items()]
+    return _table(head, [*rows, ["all", *(hunt["total"][key] for key in _COUNTS)]])
 
 
 def files_table(document: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import fake_commands
-from tests.faults.end_state import differences, read_state
+from tests.faults.counts import FAULTS, Counts, from_json, total
+from tests.faults.end_state import Differences, differences, read_state
 from tests.faults.fork_server import Command, ForkServer
-from tests.faults.kill import Bench
-from tests.faults.kills import FAULTS, Counts, places, run_kills, shares, total
+from tests.faults.hunts import hunt_kills, places, rounds
+from tests.faults.kill import Bench, Outcome, Refusal
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs pidfd_open and /proc")
@@ -47,8 +49,8 @@ def fake(name: str) -> Scenario:
 
 
 def kill_fake(bench: Bench, name: str) -> Counts:
-    """Kill a fake command at each of its file operations, and as often at other times."""
-    return run_kills([fake(name)], 2 * OPERATIONS, [bench])[name]
+    """Kill a fake command more often than it has file operations."""
+    return hunt_kills([fake(name)], 4 * OPERATIONS, bench)[name]
 
 
 def test_kills_leave_no_fault(tmp_path: Path) -> None:
@@ -56,9 +58,12 @@ def test_kills_leave_no_fault(tmp_path: Path) -> None:
     assert len(scenarios) == len(QUICK)
     with ForkServer() as server:
         bench = Bench(server, tmp_path / "inputs", tmp_path / "worker")
-        counts = run_kills(scenarios, 30, [bench], checked=False)
+        counts = hunt_kills(scenarios, 30, bench, checked=False)
     examples = {name: count.examples for name, count in counts.items() if count.examples}
-    assert total(counts) == {"kills": 30, "recovered": 30, **dict.fromkeys(FAULTS, 0)}, examples
+    sums = total(counts)
+    assert sums["hits"] >= 30
+    assert sums["restarts"] >= sums["trials"] == sums["recovered"], examples
+    assert {fault: sums[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), examples
 
 
 def test_a_command_is_killed_before_its_nth_file_operation(bench: Bench, tmp_path: Path) -> None:
@@ -85,7 +90,8 @@ def test_a_command_is_killed_before_its_nth_file_operation(bench: Bench, tmp_pat
 @pytest.mark.parametrize("name", ["sound", "offering"])
 def test_a_command_without_fault_recovers(bench: Bench, name: str) -> None:
     counts = kill_fake(bench, name)
-    assert counts.recovered == counts.kills == 2 * OPERATIONS, counts.examples
+    assert counts.hits >= 4 * OPERATIONS
+    assert counts.recovered == counts.trials, counts.examples
     assert set(counts.faults.values()) == {0}
 
 
@@ -94,7 +100,7 @@ def test_each_fault_is_detected(bench: Bench, command: str) -> None:
     counts = kill_fake(bench, command)
     fault = fake_commands.FAULTY[command]
     assert counts.faults[fault] > 0
-    assert counts.recovered < counts.kills
+    assert counts.recovered < counts.trials
     assert {other for other, count in counts.faults.items() if count} == {fault}, counts.examples
     assert len(counts.examples[fault]) <= 3
 
@@ -109,12 +115,44 @@ def test_a_command_that_fails_undisturbed_is_no_scenario(bench: Bench) -> None:
         bench.undisturbed(fake("no_such_command"))
 
 
-def test_kills_are_spread_evenly_over_scenarios_and_moments() -> None:
-    assert shares(8, SCENARIOS[:3]) == [3, 3, 2]
-    chosen = places(9, random.Random(0))
-    assert Counter(place.by_operation for place in chosen) == {True: 5, False: 4}
-    assert [int(5 * place.share) for place in chosen if place.by_operation] == [0, 1, 2, 3, 4]
-    assert [int(4 * place.share) for place in chosen if not place.by_operation] == [0, 1, 2, 3]
+def test_moments_of_kills_are_spread_evenly() -> None:
+    chosen = [places(number, random.Random(number)) for number in range(200)]
+    firsts = [of[0] for of in chosen]
+    for by_operation in (True, False):
+        tenths = Counter(int(10 * place.share) for place in firsts if place.by_operation is by_operation)
+        assert set(tenths) == set(range(10))
+        assert all(7 <= count <= 13 for count in tenths.values()), tenths
+    lengths = Counter(map(len, chosen))
+    assert set(lengths) == {1, 2, 3, 4}
+    assert lengths[1] > lengths[2] > lengths[3]
+
+
+def disturb_until(hits: int, scenarios: list[Scenario], counts: dict[str, Counts]) -> list[tuple[str, int]]:
+    """Trials of a hunt in their order, each with one disturbance or two."""
+    made = []
+    for scenario, number in rounds(scenarios, counts, hits):
+        made.append((scenario.name, number))
+        found = Differences(lost=["a.txt"] if number == 3 else [])
+        refusals = (Refusal("N files are there", ("--resume",), "--resume"),)
+        counts[scenario.name].add(
+            Outcome(scenario.name, "", refusals, found, True, "", hits=1 + number % 2, restarts=1)
+        )
+    return made
+
+
+def test_a_hunt_goes_on_where_it_was_interrupted() -> None:
+    scenarios = [replace(fake("sound"), every=2), fake("offering")]
+    counts, whole = ({one.name: Counts() for one in scenarios} for _ in range(2))
+    first = disturb_until(7, scenarios, counts)
+    stored = json.loads(json.dumps({name: count.as_json() for name, count in counts.items()}))
+    counts = {name: from_json(one) for name, one in stored.items()}
+    first += disturb_until(20, scenarios, counts)
+    assert first == disturb_until(20, scenarios, whole)
+    assert first[:5] == [("sound", 0), ("offering", 0), ("offering", 1), ("sound", 1), ("offering", 2)]
+    assert counts == whole
+    assert total(counts)["hits"] in (20, 21)
+    assert total(counts)["lost"] == 2
+    assert disturb_until(20, scenarios, counts) == []
 
 
 def test_end_states_are_compared_without_times(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from blemish.data.maps import write_image
 from blemish.data.region_labels import read_region_labels
 from blemish.errors import FileError, Stopped, UsageError
 from blemish.inspection import classify as classifying
-from blemish.inspection.classify import FILTERS, SIGMAS, classify, filter_features
+from blemish.inspection.classify import classify
+from blemish.inspection.detector import Detector
+from blemish.inspection.features import Features
+from blemish.inspection.latent_pixels import LatentPixels
+from blemish.inspection.pixel_features import FILTERS, SIGMAS, filter_features
 
 SIDE = 160
 
@@ -203,3 +208,52 @@ def test_labels_of_coco_and_of_a_small_image(tmp_path: Path) -> None:
     write_image(tmp_path / "small.png", np.ones((1, 8, 8)))
     with pytest.raises(FileError, match=r"is 8 × 8 pixels, the image 160 × 160"):
         read_region_labels(tmp_path / "small.png", (SIDE, SIDE))
+
+
+def test_latents_of_a_model_are_compared_with_filters(
+    panel: Path, make_detector: Callable[..., Detector], painting: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = painting(tmp_path / "scenes" / "eve", height=96, width=96)
+    model = make_detector(tmp_path / "scenes", "fp-cae-add").save(tmp_path / "model")
+    labels = np.zeros((96, 96), np.uint8)
+    for number, left in ((1, 4), (2, 40)):
+        labels[10:20, left : left + 10] = labels[60:70, left : left + 10] = number
+    write_image(tmp_path / "labels.png", labels[None] / 255)
+    done = classify(
+        scene, tmp_path / "labels.png", tmp_path / "out", model=model, features="both", learner="logistic"
+    )
+    for one in done.classes:
+        assert list(one.by_features) == ["filters", "latents", "both"]
+        assert one.average_precision == one.by_features["both"]
+    written = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert (written["features"], len(written["weights_sha256"])) == ("both", 64)
+    assert "average precision by features: filters" in done.in_words()
+    filters = classify(scene, tmp_path / "labels.png", tmp_path / "plain", learner="logistic")
+    for own, other in zip(filters.classes, done.classes, strict=True):
+        assert own.average_precision == other.by_features["filters"]
+    with pytest.raises(UsageError, match="needs a fitted model; name its folder by --model"):
+        classify(panel / "panel.png", panel / "labels.png", tmp_path / "no", features="latents")
+
+
+def test_what_is_not_judged_has_no_class(panel: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "eve" / "visible.png", cracked()[0])
+    write_image(tmp_path / "eve" / "infrared.png", cracked()[0])
+    left = np.broadcast_to(np.arange(SIDE) < 50, (SIDE, SIDE)).astype(np.float32)
+    write_image(tmp_path / "eve" / "exclude.png", left[None])
+    classify(tmp_path / "eve", panel / "labels.png", tmp_path / "out", learner="logistic")
+    probability = tifffile.imread(tmp_path / "out" / "probability.tif")
+    assert not probability[:, :50].any()
+    assert probability[:, 50:].any(2).all()
+
+
+def test_latents_are_interpolated_between_their_places() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    features = Features("eve", Path("eve"), array, 8, (3.5, 3.5), (1.0, 1.0), (24, 32), (), (), "0")
+    latents = LatentPixels(features, (24, 32))
+    whole = latents.read(0, 0, 24, 32)
+    # Between the middles of cells a plane is itself: one a column of 8 pixels, four a row.
+    rows, columns = np.mgrid[4:20, 4:28]
+    np.testing.assert_allclose(whole[0, 4:20, 4:28], ((columns - 3.5) + 4 * (rows - 3.5)) / 8, atol=1e-5)
+    np.testing.assert_allclose(latents.read(5, 9, 7, 13), whole[:, 5:12, 9:22], atol=1e-5)
+    with pytest.raises(UsageError, match="sees eve as 32 × 24 pixels, not as 30 × 24"):
+        LatentPixels(features, (24, 30))

@@ -197,6 +197,24 @@ def test_pixels_without_any_modality_have_no_map_value(
     assert 0 < with_nothing_hidden.squares < -(-HEIGHT // 32) * -(-WIDTH // 32)
 
 
+def test_what_is_not_judged_has_no_map_value_and_changes_no_other(
+    scenes: Path, detector: Detector, inspected: tuple[SceneInspection, Path], tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(scenes, tmp_path / "in"))
+    left = np.arange(WIDTH)[None].repeat(HEIGHT, 0) < 70
+    tifffile.imwrite(source / "virgin" / "exclude.tif", left.astype(np.uint8))
+    out = tmp_path / "out"
+    done = inspect_scenes(detector, source, out)
+    before, after = maps(inspected[1]), maps(out)
+    for name in ("residual", "own", "cross"):
+        assert np.isnan(after[name][..., :70]).all()
+        np.testing.assert_array_equal(after[name][..., 70:], before[name][..., 70:])
+    record, whole_record = done.records[-1], inspected[0].records[-1]
+    assert record.squares == 3 * 3 < whole_record.squares
+    assert any("exclude.tif: 53 % of the scene is judged" in notice for notice in record.notices)
+    assert done.records[0].squares == whole_record.squares
+
+
 def test_memory_and_work_do_not_depend_on_the_size_of_the_scene() -> None:
     # What is read for a block in the middle is the block and one tile around it, whatever surrounds it.
     for size in ((2_000, 2_000), (20_000, 20_000)):
@@ -438,6 +456,35 @@ def test_an_inspection_stopped_at_any_block_resumes_there(
     for scene in ("virgin", "donor"):
         for name, values in maps(inspected[1], scene).items():
             np.testing.assert_array_equal(maps(tmp_path, scene)[name], values)
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_maps_and_records(
+    scenes: Path,
+    detector: Detector,
+    inspected: tuple[SceneInspection, Path],
+    tmp_path: Path,
+    recorder: Any,
+) -> None:
+    """They stop and resume as one process does, and a damaged scene does not hold up the others."""
+    source = Path(shutil.copytree(scenes, tmp_path / "in"))
+    shutil.copytree(source / "virgin", source / "torn")
+    whole_file = (source / "torn" / "infrared.tif").read_bytes()
+    options: dict[str, Any] = {"reconstruction": True, "workers": 2}
+    with pytest.raises(Stopped, match=r"stopped after \d of 18 blocks, which are finished"):
+        inspect_scenes(detector, source, tmp_path / "out", observer=recorder(2), **options)
+    (source / "torn" / "infrared.tif").write_bytes(whole_file[:-4000])
+    observer = recorder()
+    done = inspect_scenes(detector, source, tmp_path / "out", resume=True, observer=observer, **options)
+    assert ["torn" in str(problem) for problem in observer.problems] == [True]
+    assert any("blocks already done" in stage for stage in observer.stages)
+    single, folder = inspected
+    assert same_records(done, single)
+    for scene in ("virgin", "donor"):
+        mine, others = maps(tmp_path / "out", scene), maps(folder, scene)
+        assert mine.keys() == others.keys()
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 def test_a_block_that_a_kill_left_half_written_is_made_anew(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,11 +19,14 @@ from pydantic import ValidationError
 from blemish.errors import MissingExtraError, ServeError
 from blemish.inspection.detector import Detector
 from blemish.serve import fits as module
+from blemish.serve.confirmed_defects import JudgedParts
 from blemish.serve.fit_process import FitProgress, is_alive, new_lines
 from blemish.serve.fits import FitConflictError, FitNotFoundError, FitRequest, Fits, FitState
 from blemish.serve.good_images import GoodImageFolder
 from blemish.serve.model_versions import ModelVersions
+from blemish.serve.verdicts import JudgedImage
 from tests.serve.serving import png
+from tests.serve.test_good_images import decision
 
 Draw = Callable[..., NDArray[np.uint8]]
 ASKED = FitRequest(model="waves", budget="1m", false_reject_rate=0.1)
@@ -55,11 +59,18 @@ class Bench:
         self.commands: list[list[str]] = []
         self.good = GoodImageFolder(folder / "good" / "waves", max_pixels=10_000)
         self.versions = ModelVersions(folder / "models" / "waves")
+        self.judged = JudgedParts([], [])
         self.fits = self.opened()
 
     def opened(self) -> Fits:
         """As a server opens it."""
-        return Fits(self.folder / "fits", lambda _: self.good, lambda _: self.versions, self.changes.append)
+        return Fits(
+            self.folder / "fits",
+            lambda _: self.good,
+            lambda _: self.versions,
+            lambda _: self.judged,
+            self.changes.append,
+        )
 
     def begin(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         self.commands.append(list(command))
@@ -121,6 +132,43 @@ def test_a_fit_becomes_a_version_that_does_not_run_yet(bench: Bench, exported: t
     assert not found.can_resume
     with pytest.raises(FitConflictError, match="fit 1 is finished"):
         bench.fits.resume(1)
+
+
+def test_confirmed_defects_choose_and_images_for_tests_stay_unseen(bench: Bench, draw: Draw) -> None:
+    def judged(number: int, label: str) -> JudgedImage:
+        content = png(draw(number, dot=label != "good"))
+        path = bench.folder / f"{number}.png"
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        return JudgedImage(
+            decision(number, rejected=True).model_copy(update={"image_sha256": digest}), label, path
+        )
+
+    asked = ASKED.model_copy(update={"use_defects": True})
+    defects = [judged(number, "../dent" if number % 2 else "scratch") for number in range(50, 56)]
+    seen_as_good = judged(57, "dent")
+    bench.good.add(seen_as_good.image.read_bytes(), "57.png")
+    bench.judged = JudgedParts([*defects[:4], seen_as_good], [judged(0, "good")])
+    with pytest.raises(
+        FitConflictError, match="there are 4 confirmed defects of waves to choose by; judge more, 5 at"
+    ):
+        bench.fits.start(asked)
+    assert list(bench.fits.folder.glob("*")) == []
+    bench.judged = bench.judged._replace(to_choose=[*defects, seen_as_good])
+    with pytest.raises(FitConflictError, match="ssim-ae has nothing for defects to choose from"):
+        bench.fits.start(asked.model_copy(update={"recipe": "ssim-ae"}))
+    begun = bench.fits.start(asked)
+    bench.wait(1, "finished")
+    folder = bench.folder / "fits" / "1"
+    words = bench.commands[0]
+    assert words[words.index("--defects") + 1] == str(folder / "defects")
+    copied = {path.relative_to(folder / "defects").as_posix() for path in (folder / "defects").rglob("*.png")}
+    assert copied == {f"{'dent' if number % 2 else 'scratch'}/{number:09}.png" for number in range(50, 56)}
+    # Five good images were collected, and one of them is for tests.
+    assert (begun.images, begun.defects, len(list((folder / "good").iterdir()))) == (4, 6, 4)
+    bench.fits.start(ASKED)
+    bench.wait(2, "finished")
+    assert not any("--defects" in command for command in bench.commands[2:])
 
 
 def test_one_fit_at_a_time_with_its_progress(bench: Bench) -> None:

@@ -124,4 +124,6 @@ def test_only_good_images_are_collected(images: GoodImageFolder, draw: Draw) -> 
     unseen = [one.model_copy(update={"image_sha256": TO_TEST}) for one in decisions]
     images.clear()
     assert collect(images, unseen, content, wanted="confirmed", count=10) == (0, 0, 2)
+    # Those without a verdict may get one, and would be tests then.
+    assert collect(images, unseen, content, wanted="accepted", count=10) == (0, 0, 3)
     assert collect(images, decisions, content, wanted="accepted", count=1) == (1, 0, 0)

@@ -22,6 +22,7 @@ import pytest
 from numpy.typing import NDArray
 
 from blemish.serve.history import History, HistoryFilter
+from tests.faults.full_disk import ROOM, SmallDisk, why_not
 from tests.serve.serving import ServerProcess, png
 
 Start = Callable[..., ServerProcess]
@@ -169,6 +170,58 @@ def test_a_thousand_requests_at_once_are_all_answered_and_the_decided_ones_are_s
     assert server.stop()[0] == 0
     with History.open(tmp_path / "line") as history:
         assert {one.id for one in history.page(HistoryFilter(), limit=10**6)} == decided
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_loses_nothing_and_work_goes_on_with_room(
+    serve_process: Start, draw: Draw, tmp_path: Path
+) -> None:
+    if problem := why_not(tmp_path / "probe"):
+        pytest.skip(f"no disk can be mounted: {problem}")
+    with SmallDisk(tmp_path / "disk") as disk:
+        home = tmp_path / "disk" / "line"
+        server = serve_process("--home", home)
+        acknowledged: dict[int, Any] = {}
+        with server.client() as client:
+
+            def post(seed: int) -> int:
+                answer = client.post("/api/inspect", content=png(draw(seed)))
+                if answer.status_code == 200:
+                    record = answer.json()["results"][0]["record"]
+                    acknowledged[record["id"]] = record
+                return answer.status_code
+
+            assert post(0) == 200
+            disk.resize(disk.used() + 200_000)
+            statuses = [post(seed) for seed in range(1, 200)]
+            assert 507 in statuses
+            assert set(statuses) <= {200, 507}
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/healthz").status_code == 200
+            full = set(acknowledged)
+            assert full == {one["id"] for one in all_decisions(client)}
+            disk.resize(ROOM)
+            assert post(1000) == 200
+            assert client.get("/readyz").status_code == 200
+        assert server.stop()[0] == 0
+        with History.open(home) as history:
+            found = {
+                one.id: one.model_dump(mode="json") for one in history.page(HistoryFilter(), limit=10**6)
+            }
+        assert found == acknowledged
+        # Images lost their room first: their decisions say that they are not kept.
+        assert any(one["kept"] for one in found.values())
+
+
+def all_decisions(client: httpx.Client) -> list[Any]:
+    """All decisions of the history, page by page."""
+    found: list[Any] = []
+    while True:
+        before = {"before": found[-1]["id"]} if found else {}
+        page = client.get("/api/decisions", params={"limit": 100, **before}).json()["decisions"]
+        if not page:
+            return found
+        found += page
 
 
 @pytest.fixture

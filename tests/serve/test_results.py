@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serve.tables import fuzz_table, load_table, memory_table
+from benchmarks.serve.tables import cost_table, fuzz_table, load_table, memory_table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "serve-cost": cost_table,
     "serve-fuzz": fuzz_table,
     "serve-load": load_table,
     "serve-memory": memory_table,

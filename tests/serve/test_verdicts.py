@@ -120,7 +120,7 @@ def test_evaluate_reads_what_is_written(
 ) -> None:
     for seed in range(100, 112):
         judged.add(png(draw(seed)), rejected=False, is_right=True)
-    for seed in range(200, 204):
+    for seed in range(200, 208):
         dot = np.abs(draw(seed, dot=True).astype(int) - draw(seed).astype(int)) > 0
         rows, columns = np.nonzero(dot)
         box = Shape(
@@ -133,13 +133,16 @@ def test_evaluate_reads_what_is_written(
     out = tmp_path / "labelled"
     counts = write_labelled(judged.history, judged.images, out)
     assert counts.good_to_fit + counts.good_to_test == 12
-    assert (counts.defective, counts.masks, counts.without_image, counts.contradictory) == (5, 4, 0, 0)
+    assert (counts.defective, counts.masks, counts.without_image, counts.contradictory) == (9, 8, 0, 0)
     assert 0 < counts.good_to_test < 12
+    to_test = counts.defective - counts.defective_to_choose
+    assert 0 < to_test < 9
+    drawn_to_test = len(list((out / "ground_truth" / "dot").iterdir()))
 
     by_list = evaluate(exported[0], out / "labels.csv")
     assert set(by_list.image) == {"all", "dot"}
-    assert (by_list.image["dot"].good, by_list.image["dot"].defective) == (counts.good_to_test, 5)
-    assert (by_list.without_mask, by_list.seen, by_list.skipped) == (1, 0, ())
+    assert (by_list.image["dot"].good, by_list.image["dot"].defective) == (counts.good_to_test, to_test)
+    assert (by_list.without_mask, by_list.seen, by_list.skipped) == (to_test - drawn_to_test, 0, ())
     by_folder = evaluate(exported[0], out)
     assert by_folder.image == by_list.image
     assert by_folder.pixel.auroc == pytest.approx(by_list.pixel.auroc)
@@ -164,9 +167,12 @@ def test_defects_are_apart_from_what_a_fit_sees(
     write_labelled(judged.history, judged.images, out)
     to_fit = {file_sha256(path) for path in (out / "train" / "good").iterdir()}
     to_test = {file_sha256(path) for path in (out / "test").rglob("*.png")}
+    to_choose = {file_sha256(path) for path in (out / "defects").rglob("*.png")}
     assert to_fit
-    assert to_fit | to_test == {one.image_sha256 for one in good + bad}
-    assert to_fit & to_test == set()
+    assert to_choose
+    assert to_fit | to_test | to_choose == {one.image_sha256 for one in good + bad}
+    assert to_fit & to_test == to_test & to_choose == to_fit & to_choose == set()
+    assert to_choose == {one.image_sha256 for one in bad if not is_to_test(one.image_sha256)}
     assert to_fit & {one.image_sha256 for one in bad} == set()
     assert to_fit == {one.image_sha256 for one in good if not is_to_test(one.image_sha256)}
 
@@ -191,7 +197,8 @@ def test_a_warm_start_learns_confirmed_good_images_and_is_tested_on_unseen_ones(
     assert seen & {one.image_sha256 for one in bad} == set()
     found = evaluate(newer, out / "labels.csv")
     assert found.seen == 0
-    assert (found.image["all"].good, found.image["all"].defective) == (counts.good_to_test, 6)
+    to_test = 6 - counts.defective_to_choose
+    assert (found.image["all"].good, found.image["all"].defective) == (counts.good_to_test, to_test)
 
 
 def test_a_share_of_the_good_ones_stays_unseen_and_always_the_same() -> None:
@@ -215,9 +222,10 @@ def test_contradictory_and_absent_images_are_left_out_and_counted(
     path = judged.images.image(gone)
     assert path is not None
     path.unlink()
-    counts = write_labelled(judged.history, judged.images, tmp_path / "labelled")
+    counts = write_labelled(judged.history, judged.images, tmp_path / "labelled", test_share=1)
     assert counts.model_dump() == {
-        "good_to_fit": 0, "good_to_test": 0, "defective": 1, "masks": 1, "without_image": 1, "contradictory": 1,
+        "good_to_fit": 0, "good_to_test": 0, "defective": 1, "defective_to_choose": 0, "masks": 1, "without_image": 1,
+        "contradictory": 1,
     }  # fmt: skip
     assert "Left out: 1 whose verdicts contradict each other." in counts.in_words()
     mask = np.asarray(Image.open(tmp_path / "labelled" / "ground_truth" / "dent" / "000000003_mask.png"))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from blemish.errors import FileError
+from blemish.errors import DiskFullError, FileError
 from blemish.storage.atomic import write_text
 from blemish.storage.leftovers import (
     is_running,
@@ -98,6 +102,35 @@ def test_temporary_folders_are_removed_by_their_own_run_or_by_the_next(
         remove_temporary_folders()
         assert names(tmp_path) == {folder.name, "blemish-notes"}
     assert names(tmp_path) == {"blemish-notes"}
+
+
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2**30),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 2**30),
+        (OSError("writing DCT to image.jpg failed"), 0),  # of a library in C, without a number
+    ],
+)
+def test_a_full_disk_of_temporary_files_is_an_error_of_its_own(
+    error: OSError, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    words = "the disk of temporary files is full; free some space, or name another folder by TMPDIR"
+    with pytest.raises(DiskFullError, match=f"^{re.escape(str(tmp_path))}: {words}$"), temporary_folder():
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_a_library_is_no_full_disk_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
+    with pytest.raises(FileError, match="temporary files cannot be written") as raised, temporary_folder():
+        raise OSError("writing DCT to image.jpg failed")
+    assert not isinstance(raised.value, DiskFullError)
 
 
 def test_temporary_files_that_cannot_be_written_are_named(

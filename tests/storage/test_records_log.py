@@ -75,7 +75,10 @@ def _whole_but_error(file: io.FileIO, data: bytes) -> int:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda file, data: io.FileIO.write(file, data[:7]), "No space left"),
+        (
+            lambda file, data: io.FileIO.write(file, data[:7]),
+            "the disk is full; free some space and run again",
+        ),
         (_whole_but_error, "Input/output error"),
     ],
     ids=["short write", "error after a part"],

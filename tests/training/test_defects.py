@@ -53,6 +53,18 @@ def source(root: Path) -> ImageSource:
     return ImageSource(root / "good", recipe, Observer(), None)
 
 
+def test_test_images_of_a_list_do_not_choose(surfaces: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(surfaces / "bad", tmp_path / "bad"))
+    rows = [f"line/{number}.png,line,{'test' if number else 'train'}" for number in range(3)]
+    (bad / "labels.csv").write_text("\n".join(["path,label,split", *rows, "square/0.png,square,train"]))
+    found = read_defects(bad / "labels.csv", source(surfaces), Observer())
+    assert sorted(map(str, found.groups)) == ["line", "square"]
+    (bad / "labels.csv").write_text(
+        "\n".join(["path,label,split", *(row.replace("train", "test") for row in rows)])
+    )
+    assert len(read_defects(bad / "labels.csv", source(surfaces), Observer()).images) == 3
+
+
 def test_the_folder_is_the_group_and_copies_count_once(surfaces: Path, tmp_path: Path) -> None:
     bad = Path(shutil.copytree(surfaces / "bad", tmp_path / "bad"))
     shutil.copy(bad / "line" / "0.png", bad / "line" / "again.png")

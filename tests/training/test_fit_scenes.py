@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tifffile
 
 from blemish.decision import SceneSquares
 from blemish.errors import CalibrationError, ModelError, RecipeError, Stopped, UsageError
+from blemish.inspection.calibration import calibrate
 from blemish.inspection.detector import load
 from blemish.inspection.document import SceneColumns
 from blemish.recipes import load_recipe, override
@@ -160,6 +162,29 @@ def test_the_mean_of_training_squares_as_threshold(painting: Painting, tmp_path:
     assert calibration.unit == SceneSquares(side=32)
     assert len(calibration.training_scores) == 2 * 2  # of 80 columns and 64 rows
     assert detector.threshold == pytest.approx(np.mean(calibration.training_scores))
+
+
+def test_a_warm_start_goes_on_with_modalities_ranges_and_columns(
+    paintings: Path, folder: Path, painting: Painting, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    shutil.copytree(paintings, more)
+    painting(more / "mary", 7, height=96, width=200)
+    again = fit(more, continue_from=folder, settings=["training.steps=2"], out=tmp_path / "model")
+    before = load(folder)
+    assert again.file.preprocessing == before.file.preprocessing
+    assert again.file.weights_sha256 != before.file.weights_sha256
+    assert [one.weights_sha256 for one in again.file.lineage] == [before.file.weights_sha256]
+    for part, columns in before.file.split.items():
+        assert set(columns) < set(again.file.split[part])
+    assert "Warm start on 1 new and 3 earlier scenes, by their names." in again.file.training.notes
+    calibrated = calibrate(tmp_path / "model", more, tmp_path / "calibrated")
+    assert calibrated.file.calibration == again.file.calibration
+
+
+def test_a_warm_start_on_images_is_refused(folder: Path, good: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no scenes, and .* was fitted on such"):
+        fit(good / "0.png", continue_from=folder)
 
 
 def test_the_command(blemish: Any, paintings: Path, tmp_path: Path) -> None:

@@ -56,3 +56,15 @@ def test_with_a_budget_the_clock_counts_seconds(monkeypatch: pytest.MonkeyPatch)
     assert clock.remaining() == (11, 5.0)
     now = 108.0
     assert clock.is_over
+
+
+def test_the_clock_follows_that_of_another_process() -> None:
+    now = 100.0
+    state = TrainingState(seconds=3.0)
+    clock = TrainingClock(TrainingSettings(budget=10), state, 0)
+    clock.follow(lambda: now)
+    state.step = 1
+    now = 104.0
+    assert (clock.spent, clock.share, clock.is_over) == (7.0, 0.7, False)
+    now = 107.0
+    assert clock.is_over

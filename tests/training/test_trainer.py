@@ -586,7 +586,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    monkeypatch.setattr(schedule.time, "perf_counter", clock)
     return clock
 
 

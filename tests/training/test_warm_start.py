@@ -200,5 +200,5 @@ def test_a_warm_start_keeps_pose_and_scale_and_adds_new_images_to_the_memory_ban
 
 def test_scenes_are_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "modalities.yaml").write_text("")
-    with pytest.raises(UsageError, match="going on from a model is for images"):
+    with pytest.raises(UsageError, match=r"holds scenes, and .* was fitted on images; fit a new model"):
         fit(tmp_path, continue_from=base)

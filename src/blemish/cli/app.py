@@ -5,33 +5,39 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from blemish._version import __version__
+from blemish.cli.archives import inspect_on, refuse_outputs, show_archive
+from blemish.cli.demo import demo
 from blemish.cli.export import export
+from blemish.cli.features import features
 from blemish.cli.history import app as history
 from blemish.cli.jpeg import app as jpeg
 from blemish.cli.listings import checks, recipes
 from blemish.cli.options import (
     REJECTED,
+    Address,
+    Dpi,
     Good,
     Json,
     Mask,
+    On,
     Out,
     Overlays,
     Overwrite,
     Rate,
     Resume,
+    Save,
     Set,
     Threshold,
 )
 from blemish.cli.research import compare, study
-from blemish.cli.scenes import classify, register
+from blemish.cli.scenes import changes, classify, register
 from blemish.cli.serve import serve
-from blemish.cli.session import end, print_json, say, working
-from blemish.errors import UsageError
+from blemish.cli.session import end, load_detector, print_json, say, working
 
 app = typer.Typer(
     name="blemish",
@@ -65,6 +71,12 @@ app.command(
     epilog="Examples: `blemish classify panel.tif --labels strokes.geojson --out cracks` · "
     "`blemish classify paintings/eve --labels labels.png --out cracks --dpi 600`"
 )(classify)
+app.command(
+    epilog="Examples: `blemish changes 2019/eve 2026/eve --out changes` · "
+    "`blemish changes before.tif after.tif --out changes --save page,tiff --dpi 600`"
+)(changes)
+app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")(demo)
+app.command(epilog="Example: `blemish features model paintings/ --out features`")(features)
 app.command(epilog="Example: `blemish recipes --json`")(recipes)
 app.command(epilog="Example: `blemish checks`")(checks)
 
@@ -82,38 +94,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(epilog="Examples: `blemish demo --out demo` · `blemish demo --family painting`")
-def demo(
-    out: Out = Path("demo"),
-    family: Annotated[
-        str,
-        typer.Option(
-            help="rod (machined parts in any pose), figures (painted ones), mouldings (in one paint), surface, weave, checkerboard, part, or painting "
-            "(scenes of five modalities)."
-        ),
-    ] = "rod",
-    seed: Annotated[int, typer.Option(help="Seed of the images and of the training.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Run Blemish on generated images from beginning to end: draw, fit, calibrate, inspect, evaluate, report."""
-    with working(quiet=as_json) as observer:
-        from blemish.demo import run as demos
-
-        figures: Any
-        if family == demos.PAINTING:
-            painting = demos.run_painting_demo(out, seed=seed, observer=observer)
-            figures, summary, report = painting.figures(), painting.in_words(), painting.report
-        else:
-            result = demos.run_demo(out, family=family, seed=seed, observer=observer)
-            figures, summary, report = result.figures(), result.in_words(), result.report
-    if as_json:
-        print_json(figures)
-    else:
-        say(summary)
-        say(f"Report: {report}")
-    end(observer)
 
 
 @app.command(
@@ -155,6 +135,24 @@ def fit(
     ] = None,
     good: Good = None,
     mask: Mask = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            metavar="N",
+            help="Processes on this machine that train together, one for each GPU, or several on a CPU.",
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            "--nodes",
+            min=1,
+            metavar="M",
+            help="Machines; start this command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT set.",
+        ),
+    ] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -185,6 +183,8 @@ def fit(
             resume=resume,
             overwrite=overwrite,
             observer=observer,
+            processes=processes,
+            nodes=nodes,
         )
     training = detector.file.training
     if as_json:
@@ -210,13 +210,18 @@ def fit(
     epilog="Examples: `blemish inspect model parts/ --out found` · "
     "`blemish inspect model parts/ --out found --false-reject-rate 0.01` · "
     "`blemish inspect model monday/ tuesday/ --out found --overlays rejected --fail-on-reject` · "
-    "`blemish inspect model paintings/ --out found --hide infrared`"
+    "`blemish inspect model paintings/ --out found --hide infrared` · "
+    "`blemish inspect model paintings/ --out found --save page,tiff --dpi 600` · "
+    "`blemish inspect model s3://bucket/parts --out found --on local`"
 )
 def inspect(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
     images: Annotated[
-        list[Path],
-        typer.Argument(help="Images, folders of images, CSV lists; for a model of scenes, scenes."),
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, CSV lists; for a model of scenes, scenes; with --on also Parquet listings "
+            "and URLs."
+        ),
     ],
     out: Out,
     false_reject_rate: Rate = None,
@@ -246,40 +251,68 @@ def inspect(
         bool,
         typer.Option("--reconstruction", help="For scenes: also write the reconstructions at full size."),
     ] = False,
+    save: Save = None,
+    dpi: Dpi = None,
+    address: Address = None,
+    on: On = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="For scenes and with --on: worker processes, which share the work."
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Score images, accept or reject each, and show its anomalies in a heat map."""
+    """Score images, accept or reject each, and show its anomalies in a heat map.
+
+    With `--on` the work is spread over a Ray cluster, for archives of any size; the records are Parquet files in parts/,
+    and there are no maps.
+    """
     with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
         from blemish.inspection.folder import Outputs
         from blemish.inspection.inspect import inspect as run
+        from blemish.report.save_settings import SaveSettings, pages
 
-        detector = _load(model, false_reject_rate, threshold)
+        detector = load_detector(model, false_reject_rate, threshold)
         if mask is not None:
             from blemish.preprocessing.area_files import read_area
 
             detector = detector.with_judged_area(read_area(mask))
-        found = run(
-            detector,
-            images,
-            out,
-            hide=hide or [],
-            reconstruction=reconstruction,
-            outputs=Outputs(overlays=overlays.value, masks=masks, coco=coco),
-            resume=resume,
-            overwrite=overwrite,
-            observer=observer,
-        )
-    if as_json:
+        outputs = Outputs(overlays=overlays.value, masks=masks, coco=coco)
+        archive = None
+        if on is not None:
+            refuse_outputs(outputs, hide, save, reconstruction=reconstruction)
+            archive = inspect_on(on, workers, detector, images, out, resume, overwrite, observer)
+        else:
+            found = run(
+                detector,
+                [Path(image) for image in images],
+                out,
+                hide=hide or [],
+                reconstruction=reconstruction,
+                save=SaveSettings.of_options(save, dpi, address),
+                workers=workers or 1,
+                outputs=outputs,
+                resume=resume,
+                overwrite=overwrite,
+                observer=observer,
+            )
+    if archive is not None:
+        show_archive(archive, as_json=as_json)
+    elif as_json:
         print_json([record.model_dump(mode="json") for record in found.records])
     else:
         say(f"{found.in_words()} {detector.guarantee}")
         for line in found.remarks():
             say(line)
         say(f"Report: {found.report}")
+        for page in pages(out) if save else ():
+            say(f"Page: {page}")
     end(observer)
-    if fail_on_reject and any(record.is_anomalous for record in found.records):
+    rejected = any(record.is_anomalous for record in found.records) if archive is None else archive.rejected
+    if fail_on_reject and rejected:
         raise typer.Exit(REJECTED)
 
 
@@ -336,37 +369,12 @@ def calibrate(
     end(observer)
 
 
-@app.command(epilog="Example: `blemish features model paintings/ --out features`")
-def features(
-    model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    images: Annotated[
-        Path,
-        typer.Argument(help="Image, folder of images, or CSV list; for a model of scenes, scenes."),
-    ],
-    out: Out,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write the features that the encoder extracts at each place, as arrays for other tools."""
-    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
-        from blemish.inspection.extract_features import extract_features
-
-        detector = _load(model, None, None, calibrated=False)
-        done = extract_features(detector, images, out, resume=resume, overwrite=overwrite, observer=observer)
-    if as_json:
-        print_json([one.described() for one in done.features])
-    else:
-        for one in done.features:
-            say(one.in_words())
-        say(f"Features: {out}")
-    end(observer)
-
-
 @app.command(epilog="Example: `blemish evaluate model screw/ --out evaluated`")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that blemish fit made.")],
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or CSV list with labels.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="MVTec layout, CSV list with labels, or scenes with masks/.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for maps, records and report.")] = None,
     false_reject_rate: Rate = None,
     threshold: Threshold = None,
@@ -374,12 +382,12 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on labelled images: image and pixel metrics, with 95 % intervals."""
+    """Evaluate a model on labelled images, or on scenes with masks: metrics with 95 % intervals."""
     with working(quiet=as_json, after_stop=lambda: ("--overwrite",) if out else ()) as observer:
         from blemish.evaluation import evaluate as evaluating
         from blemish.inspection import folder as inspecting
 
-        detector = _load(model, false_reject_rate, threshold)
+        detector = load_detector(model, false_reject_rate, threshold)
         evaluation = evaluating.evaluate(
             detector,
             dataset,
@@ -394,20 +402,6 @@ def evaluate(
     else:
         say(evaluation.in_words())
         if out is not None:
-            say(f"Report: {out / inspecting.REPORT_FILE}")
+            report = inspecting.REPORT_FILE if evaluation.unit == "image" else "evaluation.html"
+            say(f"Report: {out / report}")
     end(observer)
-
-
-def _load(
-    model: Path, false_reject_rate: float | None, threshold: float | None, *, calibrated: bool = True
-) -> Any:
-    from blemish.inspection.detector import load
-
-    if false_reject_rate is not None and threshold is not None:
-        raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
-    detector = load(model, calibrated=calibrated)
-    if false_reject_rate is not None:
-        return detector.with_false_reject_rate(false_reject_rate)
-    if threshold is not None:
-        return detector.with_threshold(threshold)
-    return detector

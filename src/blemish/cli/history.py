@@ -187,7 +187,10 @@ def labels(
     test_share: Annotated[
         float,
         typer.Option(
-            "--test-share", min=0, max=1, help="Share of the confirmed good images that stay unseen by fits."
+            "--test-share",
+            min=0,
+            max=1,
+            help="Share of the judged images that stay unseen by fits; fits from the page leave out a half.",
         ),
     ] = 0.5,
     as_json: Json = False,

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from blemish.cli.options import Json
+from blemish.cli.archives import encode_on, show_archive
+from blemish.cli.options import Json, On, Workers
 from blemish.cli.session import end, integers, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
@@ -20,19 +21,21 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
-]
-
 
 @app.command(
     epilog="Examples: `blemish jpeg encode photos/ --out small` · "
     "`blemish jpeg encode photos/ --out small --target-bpp 0.5 --tune ms-ssim` · "
     "`blemish jpeg encode photos/ --in-place --lossless` · "
-    "`blemish jpeg encode parts/ --out small --target-bpp 0.5 --protect model`"
+    "`blemish jpeg encode parts/ --out small --target-bpp 0.5 --protect model` · "
+    "`blemish jpeg encode s3://bucket/parts --out small --on local --files s3://bucket/small`"
 )
 def encode(
-    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, CSV lists.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, CSV lists; with --on also Parquet listings and URLs."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Replace each JPEG, once its new file is verified.")
@@ -86,6 +89,19 @@ def encode(
         typer.Option("--lossless", help="For JPEG files: keep the coefficients, and only code them anew."),
     ] = False,
     workers: Workers = None,
+    on: On = None,
+    files: Annotated[
+        str | None,
+        typer.Option(
+            "--files",
+            metavar="PLACE",
+            help="With --on: folder or URL that all workers write the files to; by default files/ in --out.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="With --on: resume an unfinished run, as is always done without --on."),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -104,35 +120,55 @@ def encode(
     of interest get more: at 75 about as in files of quality 54 and 89, so files of mostly good parts get smaller
     and suspicious ones larger. blemish-jpeg.html shows the detector's decision on each file, beside a file of the
     same size without protection.
+
+    With `--on` the work is spread over a Ray cluster; the records are Parquet files in parts/, and the JPEG files lie
+    in files/.
     """
 
     def after_stop() -> tuple[str, ...]:
+        if on is not None:
+            return ("--resume",)
         return ("--overwrite",) if overwrite else ()  # finished files are skipped all the same
 
     with working(quiet=as_json, after_stop=after_stop) as observer:
         from blemish.jpeg.batch import BatchSettings, encode_folder
         from blemish.workers import cores
 
-        batch = encode_folder(
-            images,
-            out,
-            in_place=in_place,
-            settings=BatchSettings(
-                quality=quality,
-                target_bpp=target_bpp,
-                target_ssim=target_ssim,
-                tune=tune,
-                sampling=sampling,
-                keep_metadata=keep_metadata,
-                lossless=lossless,
-                protect=protect,
-                protect_strength=protect_strength,
-                model=model,
-            ),
-            workers=workers or cores(),
-            overwrite=overwrite,
-            observer=observer,
+        chosen = BatchSettings(
+            quality=quality,
+            target_bpp=target_bpp,
+            target_ssim=target_ssim,
+            tune=tune,
+            sampling=sampling,
+            keep_metadata=keep_metadata,
+            lossless=lossless,
+            protect=protect,
+            protect_strength=protect_strength,
+            model=model,
         )
+        archive = None
+        if on is not None:
+            if in_place or out is None:
+                raise UsageError(
+                    "--on writes records and files to a folder; give --out, and leave --in-place out"
+                )
+            archive = encode_on(on, workers, images, out, chosen, files, resume, overwrite, observer)
+        elif files is not None or resume:
+            raise UsageError("--files and --resume are for archives; give --on too")
+        else:
+            batch = encode_folder(
+                [Path(image) for image in images],
+                out,
+                in_place=in_place,
+                settings=chosen,
+                workers=workers or cores(),
+                overwrite=overwrite,
+                observer=observer,
+            )
+    if archive is not None:
+        show_archive(archive, as_json=as_json)
+        end(observer)
+        return
     for line in batch.passed_over:
         say(line, err=True)
     if as_json:

@@ -51,7 +51,37 @@ Mask = Annotated[
         help="Image or JSON of polygons that marks the region of interest, or classes of regions, in every image.",
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="CLUSTER",
+        help="Spread the work over a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")
+]
+Save = Annotated[
+    str | None,
+    typer.Option(
+        "--save",
+        metavar="KINDS",
+        help="For scenes: files for other programs, separated by commas: page (deep zoom), tiff (pyramids), zarr "
+        "(OME-Zarr), iiif (tiles), regions (GeoJSON).",
+    ),
+]
+Dpi = Annotated[
+    float | None,
+    typer.Option("--dpi", help="With --save: pixels of the scene an inch, for lengths and areas."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="URL", help="With --save iiif: where the folder zoom/ is going to be served."
+    ),
 ]

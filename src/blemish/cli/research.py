@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from blemish.cli.options import Good, Json, Out, Set
+from blemish.cli.options import Good, Json, On, Out, Set, Workers
 from blemish.cli.session import end, integers, load_studies, print_json, say, working
 
 
 def compare(
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout with train/good and test.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="MVTec layout with train/good and test, or scenes in train and test.")
+    ],
     recipes: Annotated[str, typer.Option(help="Names or .yaml paths, separated by commas.")],
     out: Out = Path("compared"),
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each is a fit of its own.")] = "0",
@@ -65,6 +67,8 @@ def study(
             help="New fits at most; the same line goes on with the next ones. The table has those there."
         ),
     ] = None,
+    on: On = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Run a paper's protocol and write its figures and images; finished parts are kept."""
@@ -78,6 +82,8 @@ def study(
             seeds=None if seeds is None else integers("--seeds", seeds),
             settings=settings or [],
             rows=rows,
+            on=on,
+            workers=workers,
             observer=observer,
         )
     if as_json:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from blemish.cli.options import Json, Out, Overwrite
+from blemish.cli.options import Address, Dpi, Json, Out, Overwrite, Resume, Save
 from blemish.cli.session import end, print_json, say, working
 
 
@@ -18,6 +18,22 @@ class Motions(str, Enum):
 
     TRANSLATION = "translation"
     AFFINE = "affine"
+
+
+class FeatureSets(str, Enum):
+    """Features that classes are learned from."""
+
+    FILTERS = "filters"
+    LATENTS = "latents"
+    BOTH = "both"
+
+
+class DateMotions(str, Enum):
+    """Maps between two dates of one scene."""
+
+    AFFINE = "affine"
+    TRANSLATION = "translation"
+    NONE = "none"
 
 
 class Learners(str, Enum):
@@ -68,6 +84,15 @@ def classify(
     learner: Annotated[
         Learners, typer.Option(help="Random forest, or logistic regression.")
     ] = Learners.FOREST,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Fitted model, whose latents are compared with the filters."
+        ),
+    ] = None,
+    features: Annotated[
+        FeatureSets, typer.Option(help="Learn from filters, or with --model from its latents, or from both.")
+    ] = FeatureSets.FILTERS,
     dpi: Annotated[float | None, typer.Option(help="Pixels an inch, for areas in mm².")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the forest.", min=0)] = 0,
     overwrite: Overwrite = False,
@@ -82,6 +107,8 @@ def classify(
             labels,
             out,
             learner=learner.value,
+            model=model,
+            features=features.value,
             dpi=dpi,
             seed=seed,
             overwrite=overwrite,
@@ -92,4 +119,44 @@ def classify(
     else:
         say(done.in_words())
         say(f"Probabilities, regions and figures: {out}")
+    end(observer)
+
+
+def changes(
+    before: Annotated[Path, typer.Argument(help="Image, or folder of one scene, at the first date.")],
+    after: Annotated[Path, typer.Argument(help="The same at the second date.")],
+    out: Out,
+    motion: Annotated[
+        DateMotions,
+        typer.Option(help="Map between the dates; none where they lie on each other already."),
+    ] = DateMotions.AFFINE,
+    save: Save = None,
+    dpi: Dpi = None,
+    address: Address = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two dates of one scene: register them, and show what changed in structure and grey level."""
+    with working(quiet=as_json, after_stop=lambda: ("--resume",)) as observer:
+        from blemish.inspection.scene_changes import compare_dates
+        from blemish.report.save_settings import SaveSettings, pages
+
+        done = compare_dates(
+            before,
+            after,
+            out,
+            motion=motion.value,
+            save=SaveSettings.of_options(save or "page", dpi, address),
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    if as_json:
+        print_json(done.as_json())
+    else:
+        say(done.in_words())
+        say(f"Maps, figures and files: {out}")
+        for page in pages(out):
+            say(f"Page: {page}")
     end(observer)

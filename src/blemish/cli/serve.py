@@ -56,6 +56,7 @@ def serve(
         from blemish.serve.logs import LOGGER, close_log, open_log
         from blemish.serve.server import open_server
         from blemish.serve.settings import models_of, read_settings
+        from blemish.storage.leftovers import remove_temporary_folders
 
         given = {
             "models": models_of(models) if models else None,
@@ -69,6 +70,7 @@ def serve(
         }
         found = read_settings(settings, given)
         found.access_key()
+        remove_temporary_folders()
         handlers = open_log(found.home, found.log)
         try:
             with open_server(found) as server:

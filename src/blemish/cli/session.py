@@ -87,6 +87,22 @@ def print_recipes(recipes: Sequence[Recipe] | Sequence[DeepRecipe], *, as_json: 
         say(f"{recipe.name:<{width}}  {recipe.title}. {recipe.paper}. Needs: {needs}.")
 
 
+def load_detector(
+    model: Path, false_reject_rate: float | None, threshold: float | None, *, calibrated: bool = True
+) -> Any:
+    """The detector of a model folder, with the decision that the options ask for."""
+    from blemish.inspection.detector import load
+
+    if false_reject_rate is not None and threshold is not None:
+        raise UsageError("--false-reject-rate and --threshold exclude each other; give one")
+    detector = load(model, calibrated=calibrated)
+    if false_reject_rate is not None:
+        return detector.with_false_reject_rate(false_reject_rate)
+    if threshold is not None:
+        return detector.with_threshold(threshold)
+    return detector
+
+
 def load_studies() -> ModuleType:
     """Import the package ``studies`` of the checkout that this installation runs from; wheels leave it out.
 

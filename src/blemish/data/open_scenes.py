@@ -32,7 +32,9 @@ class OpenedScenes:
     fingerprint: Fingerprint
 
 
-def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes:
+def open_scenes(
+    source: Path, *, patch: int, observer: Observer, modalities: Sequence[Modality] = ()
+) -> OpenedScenes:
     """Open the scenes that ``source`` names, to fit on patches of ``patch`` pixels.
 
     The observer hears of each scene that cannot be used, and of what is missing or resampled in others. A
@@ -43,6 +45,10 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
     as the grid, or else the one that has most pixels in most scenes. A scene without it is brought to the scale
     that its other modalities have in the rest.
 
+    Parameters
+    ----------
+    modalities: those of a model, with its grid, scales and ranges, which the scenes then have in place of their own.
+
     Raises
     ------
     FileError
@@ -50,7 +56,7 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
     Stopped
         When the observer asked to stop.
     """
-    scenes = find_scenes(source)
+    scenes = find_scenes(source, modalities)
     cache = DecodedCache(WHOLE_LIMIT)
     readers: list[SceneReader] = []
     for done, scene in enumerate(scenes, start=1):
@@ -61,11 +67,14 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
         except ImageError as error:
             observer.problem(error)
         observer.count(done, len(scenes))
-    if readers:
-        readers = _on_one_grid(readers, patch, cache, observer)
+    if readers and not modalities:
+        readers = _on_one_grid(readers, cache)
+    readers = [reader for reader in readers if _is_divisible(reader, patch, observer)]
     if not readers:
         raise FileError(source, "holds no scene that can be used", "correct the files above, or add others")
 
+    if modalities:
+        return _as_fitted(readers, patch, modalities, observer)
     present = [
         modality.name
         for modality in scenes[0].modalities
@@ -90,21 +99,37 @@ def open_scenes(source: Path, *, patch: int, observer: Observer) -> OpenedScenes
     ]
     for name, (low, high) in ranges.items():
         observer.stage(f"{name}: scaled by {low:g} to {high:g}, quantiles of its pixels in all scenes")
-    for reader in readers:
-        for notice in reader.notices:
-            observer.stage(f"{reader.name}: {notice}")
     scales = _scales(readers)
     # A transform is of one scene, the modalities are of all.
-    modalities = tuple(
+    found = tuple(
         modality.model_copy(update={"scale": scales[modality.name], "transform": None})
         for modality in readers[0].modalities
     )
+    return _as_fitted(readers, patch, found, observer)
+
+
+def _as_fitted(
+    readers: Sequence[SceneReader], patch: int, modalities: Sequence[Modality], observer: Observer
+) -> OpenedScenes:
+    for reader in readers:
+        for notice in reader.notices:
+            observer.stage(f"{reader.name}: {notice}")
     return OpenedScenes(
         readers=tuple(readers),
         bands=tuple(divided(reader, patch) for reader in readers),
-        modalities=modalities,
+        modalities=tuple(modalities),
         fingerprint=_fingerprint(readers),
     )
+
+
+def _is_divisible(reader: SceneReader, patch: int, observer: Observer) -> bool:
+    """True if a scene is large enough for a patch in each part; reported if it is not."""
+    try:
+        divided(reader, patch)
+    except ImageError as error:
+        observer.problem(error)
+        return False
+    return True
 
 
 def open_useful(scene: Scene, observer: Observer) -> SceneReader:
@@ -119,18 +144,24 @@ def open_useful(scene: Scene, observer: Observer) -> SceneReader:
         As :class:`SceneReader`, and when all modalities are constant.
     """
     reader = SceneReader(scene)
+    share = reader.judged_share()
     try:
         probed, checked = reader.probed(), tuple(describe_checks(reader, check_scene(reader)))
     except ImageError:
         return reader
-    return _useful(reader, probed, observer, checked)
+    return _useful(reader, probed, observer, (*_judged(reader, share), *checked))
 
 
 def _opened(scene: Scene, cache: DecodedCache, observer: Observer) -> SceneReader:
     reader = SceneReader(scene, cache=cache)
     reader.check()
     checked = tuple(describe_checks(reader, check_scene(reader)))
-    return _useful(reader, reader.probed(), observer, checked, cache)
+    judged = _judged(reader, reader.judged_share())
+    return _useful(reader, reader.probed(), observer, (*judged, *checked), cache)
+
+
+def _judged(reader: SceneReader, share: float) -> tuple[str, ...]:
+    return () if reader.area is None else (f"{reader.area.words}: {_percent(share)} of the scene is judged",)
 
 
 def _useful(
@@ -184,9 +215,7 @@ def _changed(reader: SceneReader, modalities: Sequence[Modality], cache: Decoded
     return SceneReader(replace(reader.scene, modalities=tuple(modalities)), without=without, cache=cache)
 
 
-def _on_one_grid(
-    readers: Sequence[SceneReader], patch: int, cache: DecodedCache, observer: Observer
-) -> list[SceneReader]:
+def _on_one_grid(readers: Sequence[SceneReader], cache: DecodedCache) -> list[SceneReader]:
     """The scenes on the grid of one modality, and those without it at the scale of the others."""
     marked = (one.name for one in readers[0].modalities if one.grid)
     present = (name for name in marked if any(name not in reader.missing for reader in readers))
@@ -200,16 +229,7 @@ def _on_one_grid(
         return _changed(reader, modalities, cache)
 
     scales = _scales([on_grid(reader, {}) for reader in readers if grid not in reader.missing])
-    found: list[SceneReader] = []
-    for reader in readers:
-        again = on_grid(reader, scales)
-        try:
-            divided(again, patch)
-        except ImageError as error:
-            observer.problem(error)
-        else:
-            found.append(again)
-    return found
+    return [on_grid(reader, scales) for reader in readers]
 
 
 def _scales(readers: Sequence[SceneReader]) -> dict[str, float]:
@@ -261,6 +281,10 @@ def _file_lines(reader: SceneReader) -> Iterator[str]:
         for file in files if name not in reader.missing else []:
             path = file.relative_to(reader.scene.folder).as_posix()
             yield f"{sampled_sha256(file)}  {reader.name}/{path}  {name}\n"
+    area = reader.scene.area
+    for kind, mask in (("judged", area.judged), ("excluded", area.excluded)):
+        if mask is not None:
+            yield f"{sampled_sha256(mask)}  {reader.name}/{mask.name}  ({kind})\n"
 
 
 def _spread(lengths: Sequence[int]) -> Spread:

@@ -31,6 +31,10 @@ class SceneDescription(BaseModel):
     modalities: list[ModalityEntry] = Field(min_length=1)
     root: str = "."
     grid: str | None = None
+    region_of_interest: ScenePath = ""
+    """Image in the folder of a scene that marks what is judged; ``roi`` where there is one and none is named."""
+    exclude: ScenePath = ""
+    """Image that marks what is not judged; ``exclude`` where there is one and none is named."""
     transforms: dict[str, dict[str, ModalityTransform]] = {}
     """By the name of a scene, then of a modality; ``blemish register`` writes them."""
 

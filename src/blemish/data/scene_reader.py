@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from blemish.data.affine import as_matrix, covered_share, resample_affine, scale_of, scaling
 from blemish.data.image import DEPTH_WORDS
-from blemish.data.modality import Modality, modality_files
+from blemish.data.modality import Modality, channel_slices, modality_files
 from blemish.data.resampling import ResamplingAxis, resample
+from blemish.data.scene_area import SceneArea
 from blemish.data.scene_description import MODALITIES_FILE
 from blemish.data.scenes import Scene
 from blemish.data.windowed import Mosaic, open_windowed, same_field
@@ -102,7 +103,10 @@ class SceneReader:
             # A marked grid need not be the finest; then both are of the finest one, and rounded.
             if name not in transformed:
                 _check_field(windows, grid, rounded=any(one.grid for one in self.modalities))
+        self.area = SceneArea(scene.area, (self.height, self.width)) if scene.area.paths else None
+        """Where the scene is judged; None where all of it is."""
         whole = sum(windows.cached_bytes for windows in present.values())
+        whole += 0 if self.area is None else self.area.cached_bytes
         if whole > WHOLE_LIMIT:
             largest = max(present.values(), key=lambda windows: windows.cached_bytes)
             raise ImageError(
@@ -150,14 +154,23 @@ class SceneReader:
                 f"a window of {height} × {width} at ({top}, {left}) is not within {self.height} × {self.width}"
             )
         pixels = np.full((self.channels, height, width), np.nan, np.float32)
-        first = 0
-        for modality in self.modalities:
-            windows = self._windows.get(modality.name)
-            if windows is not None:
-                channels = slice(first, first + modality.channels)
-                pixels[channels] = self._read(windows, modality, top, left, height, width)
-            first += modality.channels
+        for channels, modality in zip(channel_slices(self.modalities), self.modalities, strict=True):
+            if modality.name in self._windows:
+                pixels[channels] = self.read_modality(modality.name, top, left, height, width)
         return pixels
+
+    def read_modality(self, name: str, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+        """Read a window of one present modality alone, (c, height, width); errors as of :meth:`read`."""
+        modality = next(one for one in self.modalities if one.name == name)
+        return self._read(self._windows[name], modality, top, left, height, width)
+
+    def judged(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """True (height, width) where a window is judged; None where all of the scene is. Errors as of :meth:`read`."""
+        return None if self.area is None else self.area.read(top, left, height, width, self._cache)
+
+    def judged_share(self) -> float:
+        """Share of the scene that is judged; a scene of which nothing is raises ImageError."""
+        return 1.0 if self.area is None else self.area.share(self._cache)
 
     def leaving_out(self, names: Collection[str]) -> SceneReader | None:
         """The scene without these modalities as well, with the same cache; None where nothing would be left."""

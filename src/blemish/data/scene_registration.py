@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -21,6 +21,9 @@ from blemish.data.scenes import Scene, find_scenes
 from blemish.errors import FileError, ImageError, Stopped, UsageError, nearest
 from blemish.observer import Observer
 from blemish.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from blemish.storage.pyramid import Raster
 
 WHOLE_SIDE = 4096
 """Longer side up to which images are registered at full resolution; larger ones are reduced by whole steps."""
@@ -201,7 +204,7 @@ def _placed(
     return True
 
 
-def overview(reader: SceneReader) -> tuple[NDArray[np.float32], int]:
+def overview(reader: SceneReader | Raster) -> tuple[NDArray[np.float32], int]:
     """Reduce a scene by means over whole steps to at most 4,096 pixels a side: (C, h, w), and the step.
 
     Of many channels four are taken.

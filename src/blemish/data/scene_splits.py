@@ -157,7 +157,9 @@ def _some(blocks: Sequence[Sequence[Square]]) -> list[Square]:
 
 
 def _shown(scene: SceneReader, square: Square) -> float:
-    """Share of the pixels where at least one modality is present."""
+    """Share of the pixels that are judged, and where at least one modality is present."""
     top, left = square.rows.start, square.columns.start
-    pixels = scene.read(top, left, square.rows.stop - top, square.columns.stop - left)
-    return float(np.isfinite(pixels).any(axis=0).mean())
+    window = top, left, square.rows.stop - top, square.columns.stop - left
+    shown = np.isfinite(scene.read(*window)).any(axis=0)
+    judged = scene.judged(*window)
+    return float((shown if judged is None else shown & judged).mean())

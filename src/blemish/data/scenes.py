@@ -17,13 +17,14 @@ files mean is described by a ``modalities.yaml`` beside them, or beside the fold
         channels: 3                     # from the file itself when left out
         grey: true                      # turned to grey where similarity is measured
 
-Without such a file each image in a folder is a modality, named by its stem.
+Without such a file each image in a folder is a modality, named by its stem, but for ``roi`` and ``exclude``, which mark
+where the scene is judged (:mod:`blemish.data.scene_area`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,6 +33,7 @@ from blemish.data.envi import envi_header
 from blemish.data.image import SUFFIXES
 from blemish.data.items import natural_key
 from blemish.data.modality import AutomaticRange, Modality, ModalityRange, list_folder, modality_files
+from blemish.data.scene_area import SceneAreaFiles, find_area, is_area_name
 from blemish.data.scene_description import (
     MODALITIES_FILE,
     SceneDescription,
@@ -56,6 +58,8 @@ class Scene:
     modalities: tuple[Modality, ...]
     notices: tuple[str, ...] = ()
     """Remarks on other files and entries that were found, a line each."""
+    area: SceneAreaFiles = field(default_factory=SceneAreaFiles)
+    """Files that mark where it is judged."""
 
 
 def find_scenes(source: str | Path, modalities: Sequence[Modality] = ()) -> list[Scene]:
@@ -186,8 +190,23 @@ def _described_scenes(path: Path, wanted: Sequence[Modality]) -> list[Scene]:
             modality.model_copy(update={"transform": transforms.get(modality.name)}) for modality in found
         )
         used = [file for modality in described_files for file in modality_files(folder, modality).values()]
-        scenes.append(Scene(name, folder, placed, (*notices, *unused_lines(folder, used))))
+        area = find_area(folder, described.region_of_interest, described.exclude, used)
+        own = (
+            *notices,
+            *_absent_masks(folder, described),
+            *unused_lines(folder, [*used, *area.paths]),
+        )
+        scenes.append(Scene(name, folder, placed, own, area))
     return scenes
+
+
+def _absent_masks(folder: Path, described: SceneDescription) -> Iterator[str]:
+    for name, consequence in (
+        (described.region_of_interest, "all of the scene is judged"),
+        (described.exclude, "nothing is excluded"),
+    ):
+        if name and not (folder / name).exists():
+            yield f"{name}: is not there, so {consequence}"
 
 
 def _refuse_shared(path: Path, folder: Path, modalities: Sequence[Modality]) -> None:
@@ -291,9 +310,11 @@ def _deduced_scenes(source: Path) -> list[Scene]:
             _scene_name(folder, source),
             folder,
             tuple(_deduced(images.get(stem, files[stem][0]), count) for stem, count in channels.items()),
-            tuple(unused_lines(folder, [*images.values()])),
+            tuple(unused_lines(folder, [*images.values(), *area.paths])),
+            area,
         )
         for folder, images in by_folder.items()
+        for area in [find_area(folder, "", "", ())]
     ]
 
 
@@ -338,8 +359,10 @@ def _wanted_scene(source: Path, folder: Path, wanted: Sequence[Modality]) -> Sce
     if not used:
         return None
     unknown = [path for path in images.values() if path not in used]
-    notices = (*(_unused(path.name) for path in unknown), *unused_lines(folder, [*used, *unknown]))
-    return Scene(_scene_name(folder, source), folder, tuple(chosen), notices)
+    area = find_area(folder, "", "", used)
+    unused = unused_lines(folder, [*used, *unknown, *area.paths])
+    notices = (*(_unused(path.name) for path in unknown), *unused)
+    return Scene(_scene_name(folder, source), folder, tuple(chosen), notices, area)
 
 
 def _by_stem(source: Path, folder: Path) -> dict[str, Path]:
@@ -416,5 +439,7 @@ def _images_in(folder: Path) -> list[Path]:
     return [
         path
         for path in list_folder(folder)
-        if path.is_file() and (path.suffix.lower() in SUFFIXES or envi_header(path) is not None)
+        if path.is_file()
+        and (path.suffix.lower() in SUFFIXES or envi_header(path) is not None)
+        and not is_area_name(path)
     ]

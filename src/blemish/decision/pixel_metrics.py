@@ -85,11 +85,19 @@ class PixelMetrics:
         self._good = _Tally(resamples, defective=False)
         self._groups: dict[str, _Tally] = {}
 
-    def update(self, residual_map: ArrayLike, mask: ArrayLike | None = None, group: str = "all") -> None:
+    def update(
+        self,
+        residual_map: ArrayLike,
+        mask: ArrayLike | None = None,
+        group: str = "all",
+        *,
+        counted: ArrayLike | None = None,
+    ) -> None:
         """Count one image: its map (H, W), 0 <= values < 65536, and its mask (H, W), true where anomalous.
 
         Without a mask, or with an empty one, all pixels are defect-free. ``group`` names the type of defect
-        for a result of its own; "all" stands for none. Raises ValueError for another shape, for values that
+        for a result of its own; "all" stands for none. Only pixels of ``counted`` (H, W) count, at least one, or all
+        without it. Raises ValueError for another shape, for values that
         are not finite or out of range.
         """
         values = np.ascontiguousarray(residual_map, dtype=np.float32)
@@ -98,15 +106,21 @@ class PixelMetrics:
         truth = np.zeros(values.shape, np.bool_) if mask is None else np.asarray(mask, dtype=np.bool_)
         if truth.shape != values.shape:
             raise ValueError(f"mask and map share one shape (H, W), not {truth.shape} and {values.shape}")
+        shown = None if counted is None else np.asarray(counted, dtype=np.bool_)
+        if shown is not None:
+            if shown.shape != values.shape or not shown.any():
+                raise ValueError("counted pixels are those of the map, and at least one")
+            values, truth = np.where(shown, values, 0), truth & shown
         largest = float(values.max())
         # Comparisons are false for NaN, so this also refuses it.
         if not (values.min() >= 0 and largest < 2**_HIGHEST):
             raise ValueError(f"residuals lie from 0 to below {2**_HIGHEST}, and are finite")
         bits = values.ravel().view(np.int32)
         index = np.maximum((bits >> _DROPPED) - _OFFSET, 0, dtype=np.intp)
-        self._ties.see(index, bits)
+        there = slice(None) if shown is None else shown.ravel()
+        self._ties.see(index[there], bits[there])
         tally = self._group(group) if truth.any() else self._good
-        tally.add(index, truth, largest, self._rng.poisson(1.0, self._resamples))
+        tally.add(index, index[there], truth, largest, self._rng.poisson(1.0, self._resamples))
 
     def result(self) -> PixelResult:
         """The figures of all images so far; more may follow."""
@@ -175,11 +189,17 @@ class _Tally:
         self._waiting = 0
 
     def add(
-        self, index: NDArray[np.intp], truth: NDArray[np.bool_], largest: float, weights: NDArray[np.int64]
+        self,
+        index: NDArray[np.intp],
+        counted: NDArray[np.intp],
+        truth: NDArray[np.bool_],
+        largest: float,
+        weights: NDArray[np.int64],
     ) -> None:
+        """Count one image by the bins of all its pixels, and of those that count."""
         self.images += 1
         self.largest = max(self.largest, largest)
-        rows: list[tuple[NDArray[np.intp], Floats | None]] = [(index, None)]
+        rows: list[tuple[NDArray[np.intp], Floats | None]] = [(counted, None)]
         if self.defective:
             inside = np.flatnonzero(truth)
             labels, count = ndimage.label(truth, structure=EIGHT_CONNECTED)

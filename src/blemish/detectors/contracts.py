@@ -6,7 +6,7 @@ evaluation, reports) needs no torch, and a model may run in torch, ONNX Runtime 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from blemish.models.autoencoder import Autoencoder
     from blemish.observer import Observer
 
@@ -122,6 +124,32 @@ class TrainingSource(Protocol):
         """Preprocessed images of ``part``; only of single images, not of scenes."""
 
 
+class Sharing(Protocol):
+    """Shares of work that the processes of a fit have, by the numbers of images."""
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+
+    def is_own(self, number: int) -> bool:
+        """True if the image of this number is in the share of this process."""
+
+    def collected(self, own: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Tensors of all processes by the number of their image; every process calls it with those of its share."""
+
+
+class OneProcess:
+    """The :class:`Sharing` of one process, which has all images."""
+
+    count = 1
+
+    def is_own(self, number: int) -> bool:
+        return True
+
+    def collected(self, own: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        return dict(own)
+
+
 class FittingRun(Protocol):
     """Surroundings of a fit: progress, interruption, the seed, and the trainer of networks."""
 
@@ -131,6 +159,10 @@ class FittingRun(Protocol):
     @property
     def seed(self) -> int:
         """Seed of the draws of a memory bank and of the synthetic anomalies; ``training.seed`` of the recipe."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """Shares of the processes that fit together."""
 
     @property
     def defects(self) -> DefectiveImages | None:

@@ -64,12 +64,14 @@ class FilterBank(nn.Module, FilterDeviation):
         images = source.whole("train").images
         run.observer.stage(f"Measuring filters on {min(len(images), IMAGES)} images")
         chosen = np.random.default_rng(run.seed).permutation(len(images))[:IMAGES]
-        responses = []
+        own: dict[int, torch.Tensor] = {}
         for done, number in enumerate(chosen):
             if run.observer.should_stop():
                 raise Stopped(f"stopped after measuring filters on {done} of {len(chosen)} images")
-            responses.append(responses_of(images[int(number)]))
-        self.fit_responses(responses)
+            if run.sharing.is_own(done):
+                own[done] = torch.from_numpy(responses_of(images[int(number)]))
+        found = run.sharing.collected(own)
+        self.fit_responses([found[done].numpy() for done in range(len(chosen))])
         return FitRecord()
 
     def fit_images(self, images: ImageSequence) -> None:

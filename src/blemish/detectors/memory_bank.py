@@ -19,6 +19,8 @@ from blemish.detectors.contracts import (
     FittingRun,
     Floats,
     ImageSequence,
+    OneProcess,
+    Sharing,
     TrainingSource,
 )
 from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
@@ -182,6 +184,7 @@ class MemoryBank(nn.Module):
             torch.Generator().manual_seed(run.seed),
             by_place=self.placement_modes[0],
             groups=[*train.groups, *held_out.groups],
+            sharing=run.sharing,
         )
         return FitRecord()
 
@@ -192,13 +195,15 @@ class MemoryBank(nn.Module):
         *,
         by_place: bool,
         groups: Sequence[Hashable] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Fill the banks from ``images`` as :meth:`PatchBank.fit` does; those whose extractor has no room stay empty."""
         self.reset()
-        sizes = image_sizes(images)
+        sharing = sharing or OneProcess()
+        sizes = image_sizes(images, sharing)
         with_room = [bank for bank in self._banks if bank.extractor.has_room(sizes)]
         for bank in with_room or self._banks[:1]:
-            bank.fit(images, generator, by_place=by_place, groups=groups)
+            bank.fit(images, generator, by_place=by_place, groups=groups, sharing=sharing)
 
 
 class StructureMemoryBank(MemoryBank):

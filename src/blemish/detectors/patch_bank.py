@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blemish.detectors.contracts import OneProcess, Sharing
 from blemish.detectors.feature_extractors import FeatureExtractor
 from blemish.detectors.inside import absent_outside, inside_at, without_absent
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
@@ -120,6 +121,7 @@ class PatchBank(nn.Module):
         *,
         by_place: bool,
         groups: Sequence[Hashable] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Keep the features of ``images``, (C, H, W) each in [0, 1] or NaN, in place of earlier ones.
 
@@ -130,6 +132,8 @@ class PatchBank(nn.Module):
             cropped along their outline.
         groups: group of each image. The spread of good images is measured between groups, unless all are of one:
             two images of one object are more similar than a new object will be. Without it each image is a group.
+        sharing: of the images among processes that fill the same bank: each computes the features of its own, and all have
+            the bank that one process would have. By default there is one process.
 
         Raises
         ------
@@ -137,42 +141,60 @@ class PatchBank(nn.Module):
             When an image is too small for the extractor.
         """
         self.reset()
-        self.extractor.check(*image_sizes(images).amin(0).tolist())
+        sharing = sharing or OneProcess()
+        sizes = image_sizes(images, sharing)
+        self.extractor.check(*sizes.amin(0).tolist())
+        count = len(images)
+        own = [number for number in range(count) if sharing.is_own(number)]
+        source: TensorSequence | dict[int, Tensor] = images
         if self.extractor.reduction > 1:  # small enough to be kept
-            images = [self._reduced(images[number][None])[0] for number in range(len(images))]
+            source = {number: self._reduced(images[number][None])[0] for number in own}
+            reduced = {number: torch.tensor(image.shape[1:]) for number, image in source.items()}
+            sizes = _in_order(sharing.collected(reduced))
         if by_place:
-            self.size = image_sizes(images).median(0).values.to(self.size)
+            self.size = sizes.median(0).values.to(self.size)
 
         def view(number: int) -> Tensor:
-            image = images[number][None].to(self.bank.device)
+            image = source[number][None].to(self.bank.device)
             return self._resized(image) if by_place else image
 
-        order = torch.randperm(len(images), generator=generator).tolist()
-        sample = self._sample(view, order, generator)
+        order = torch.randperm(count, generator=generator).tolist()
+        draws = _SharedDraws(self._drawn, view, generator, sharing, own)
+        sample = self._sample(draws, order)
         self.mean = sample.mean(0)
         sample -= self.mean
         self.basis = principal_components(sample, self.dimensions, generator)  # (features, k)
         del sample
         if by_place:
-            kept = [self._features(view(number))[0] for number in order[: self.images]]
+            placed = order[: self.images]
+            features = {
+                number: self._features(view(number))[0] for number in placed if sharing.is_own(number)
+            }
+            found = sharing.collected(features)
+            kept = [found[number].to(self.bank.device) for number in placed]
             self.bank = torch.stack(kept, 2).nan_to_num(ABSENT).half()  # (h, w, images, k)
             rows = torch.split(torch.arange(len(kept)), 1)
         else:
-            each = math.ceil(self.capacity / len(images))
-            parts = [self._projected(self._drawn(view(number), each, generator)) for number in order]
+            parts = draws.of_each(order, math.ceil(self.capacity / count), self._projected)
             self.bank = torch.cat(parts)[: self.capacity].half()  # (features, k)
             drawn = torch.split(torch.arange(sum(map(len, parts))), [len(part) for part in parts])
             rows = tuple(part[part < len(self.bank)] for part in drawn)
-        self.group_rows = _by_group(dict(zip(order, rows, strict=False)), groups or range(len(images)))
-        self._fit_normaliser(view)
+        self.group_rows = _by_group(dict(zip(order, rows, strict=False)), groups or range(count))
+        self._fit_normaliser(view, sharing)
 
-    def _fit_normaliser(self, view: Callable[[int], Tensor]) -> None:
+    def _fit_normaliser(self, view: Callable[[int], Tensor], sharing: Sharing) -> None:
         """Measure the distance of good images to the others, on some of those in the bank."""
         if len(self.group_rows) > 1:  # or there is nothing to compare the one image with
-            found = [
-                self._distances(view(number), number)[0] for number in list(self.group_rows)[:NORMALISING]
-            ]
-            self.normaliser.fit(found, by_place=self.by_place)
+            chosen = list(self.group_rows)[:NORMALISING]
+            found = sharing.collected(
+                {
+                    number: self._distances(view(number), number)[0]
+                    for number in chosen
+                    if sharing.is_own(number)
+                }
+            )
+            distances = [found[number].to(self.bank.device) for number in chosen]
+            self.normaliser.fit(distances, by_place=self.by_place)
 
     def forward(self, x: Tensor, without: int | None = None) -> Tensor:
         """Distance of each pixel to the bank, beyond that of good images: (N, C, H, W) to (N, 1, H, W), at least 0.
@@ -252,16 +274,9 @@ class PatchBank(nn.Module):
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
 
-    def _sample(
-        self, view: Callable[[int], Tensor], order: Sequence[int], generator: torch.Generator
-    ) -> Tensor:
+    def _sample(self, draws: _SharedDraws, order: Sequence[int]) -> Tensor:
         """Features that the principal components are computed from: (n, f), fewer of features of many values."""
-        each = math.ceil(SAMPLE / len(order))
-        first = self._drawn(view(order[0]), each, generator)
-        each = min(each, math.ceil(SAMPLE_VALUES / first.shape[1] / len(order)))
-        return torch.cat(
-            [first[:each], *(self._drawn(view(number), each, generator) for number in order[1:])]
-        )
+        return torch.cat(draws.of_each(order, math.ceil(SAMPLE / len(order)), values=SAMPLE_VALUES))
 
     def _drawn(self, view: Tensor, count: int, generator: torch.Generator) -> Tensor:
         known, inside = without_absent(view)
@@ -332,9 +347,64 @@ class PatchBank(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def image_sizes(images: TensorSequence) -> Tensor:
-    """Height and width of each of ``images``: (N, 2)."""
-    return torch.tensor([images[number].shape[1:] for number in range(len(images))])
+class _SharedDraws:
+    """Features at places of images that are drawn one after the other, each by the process that has the image.
+
+    The places are those that one process would draw: of an image that another process has, the numbers are drawn and
+    not used.
+    """
+
+    def __init__(
+        self,
+        drawn: Callable[[Tensor, int, torch.Generator], Tensor],
+        view: Callable[[int], Tensor],
+        generator: torch.Generator,
+        sharing: Sharing,
+        own: Sequence[int],
+    ) -> None:
+        self._drawn, self._view, self._generator, self._sharing = drawn, view, generator, sharing
+        self._places: dict[int, Tensor] = {}
+        if sharing.count > 1:
+            unlimited = torch.iinfo(torch.int64).max
+            places = {n: torch.tensor(len(drawn(view(n), unlimited, torch.Generator()))) for n in own}
+            self._places = sharing.collected(places)
+
+    def of_each(
+        self,
+        order: Sequence[int],
+        count: int,
+        then: Callable[[Tensor], Tensor] = lambda features: features,
+        *,
+        values: int | None = None,
+    ) -> list[Tensor]:
+        """``then`` of the features (n, f) at ``count`` places of each image at most, in ``order``.
+
+        There are fewer places where all features together would have more than about ``values`` values.
+        """
+        found: dict[int, Tensor] = {}
+        device = torch.device("cpu")
+        for number in order:
+            if self._sharing.is_own(number):
+                features = self._drawn(self._view(number), count, self._generator)
+                if values is not None:
+                    count = min(count, math.ceil(values / features.shape[1] / len(order)))
+                found[number] = then(features[:count])
+                device = features.device
+            else:
+                torch.randperm(int(self._places[number]), generator=self._generator)
+        collected = self._sharing.collected(found)
+        return [collected[number].to(device) for number in order]
+
+
+def image_sizes(images: TensorSequence, sharing: Sharing | None = None) -> Tensor:
+    """Height and width of each of ``images``: (N, 2); of those that another process has, as it reports them."""
+    sharing = sharing or OneProcess()
+    own = [number for number in range(len(images)) if sharing.is_own(number)]
+    return _in_order(sharing.collected({number: torch.tensor(images[number].shape[1:]) for number in own}))
+
+
+def _in_order(found: dict[int, Tensor]) -> Tensor:
+    return torch.stack([found[number] for number in sorted(found)])
 
 
 def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, Tensor]:

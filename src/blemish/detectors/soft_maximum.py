@@ -196,7 +196,7 @@ class SoftMaximumSelection:
                 modes = bank.placement_modes
                 by_place = layout.has_places if layout.has_places in modes else modes[0]
                 generator = torch.Generator().manual_seed(run.seed)
-                bank.fit_images(both, generator, by_place=by_place, groups=groups)
+                bank.fit_images(both, generator, by_place=by_place, groups=groups, sharing=run.sharing)
             return both
 
         both = fill()

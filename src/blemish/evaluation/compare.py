@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blemish.data.datasets import find_images
 from blemish.data.layouts import good_folder, read_labelled
+from blemish.data.scenes import find_scenes, holds_scenes
 from blemish.errors import UsageError
 from blemish.evaluation.evaluate import Evaluation, evaluate, items_sha256
 from blemish.evaluation.reconstruction_baselines import ReconstructionBaseline, reconstruction_baselines
@@ -137,7 +138,8 @@ def compare(
 
     Parameters
     ----------
-    dataset: an MVTec layout; only its good training images are fitted on.
+    dataset: an MVTec layout, of which only good training images are fitted on; or scenes in ``train``, and scenes with
+        masks in ``test`` (:mod:`blemish.evaluation.scenes`).
     recipes: names or ``.yaml`` paths, or a mapping from each to ``key=value`` overrides of its own.
     settings: ``key=value`` overrides for all recipes, after their own.
     good_label: the label that says good, where it is none of the usual words.
@@ -188,10 +190,16 @@ def _compare(
         for name, recipe in chosen.items()
         for seed in dict.fromkeys(seeds)
     ]
-    for recipe in chosen.values():
-        check_recipe(recipe)
-    tests = items_sha256([item for item in read_labelled(dataset, good_label).items if item.split != "train"])
-    good = good_images(dataset, good_label)
+    scenes = _scenes_of(dataset, [*chosen.values()])
+    if scenes is None:
+        for recipe in chosen.values():
+            check_recipe(recipe)
+        tests = items_sha256(
+            [item for item in read_labelled(dataset, good_label).items if item.split != "train"]
+        )
+        good = good_images(dataset, good_label)
+    else:
+        good, tests = scenes[0], ""
     runs = []
     firsts: dict[str, Detector] = {}
     for name, seed, recipe in planned:
@@ -205,6 +213,8 @@ def _compare(
             good_label=good_label,
         )
         found = folder / "found"
+        if scenes is not None:
+            tests = _sha256_of_scenes(scenes[1], detector)
         evaluation = _finished(found / EVALUATION_FILE, detector, tests)
         if evaluation is None:
             evaluation = evaluate(
@@ -233,12 +243,35 @@ def _compare(
         settings=tuple(settings),
         runs=tuple(runs),
         versions=versions(),
-        baselines=evaluate_baselines(firsts, good, dataset, out, good_label, observer) if baselines else (),
+        baselines=evaluate_baselines(firsts, good, dataset, out, good_label, observer)
+        if baselines and scenes is None
+        else (),
     )
     if pages:
         write_json(out / COMPARISON_FILE, comparison.model_dump(mode="json"))
         _write_report(out / REPORT_FILE, comparison)
     return comparison
+
+
+def _scenes_of(dataset: Path, recipes: Sequence[Recipe]) -> tuple[Path, Path] | None:
+    """Folders of the scenes to fit on and to test on; None of a data set of images."""
+    from blemish.detectors.factory import is_for_modalities
+    from blemish.training.sources import describes_scenes
+
+    if not (dataset / "test").is_dir():
+        return None
+    train, test = dataset / "train", dataset / "test"
+    if describes_scenes(train) or (
+        all(map(is_for_modalities, recipes)) and holds_scenes(train) and holds_scenes(test)
+    ):
+        return train, test
+    return None
+
+
+def _sha256_of_scenes(test: Path, detector: Detector) -> str:
+    from blemish.evaluation.scenes import scenes_sha256  # needs the extra [large], which images do without
+
+    return scenes_sha256(find_scenes(test, detector.file.preprocessing.modalities))
 
 
 def evaluate_baselines(

@@ -31,6 +31,7 @@ from blemish.runtime.record import (
     RuntimeName,
 )
 from blemish.runtime.sessions import openvino_core
+from blemish.runtime.telemetry import without_telemetry
 from blemish.storage.model_folder import refuse_finished_model
 from blemish.storage.run_lock import owned
 
@@ -236,6 +237,7 @@ def half_openvino_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def _saved(model: openvino.Model, stem: str, *, is_half: bool) -> dict[str, bytes]:
     """The two files of a graph of OpenVINO, by name."""
+    without_telemetry()
     import openvino
 
     with tempfile.TemporaryDirectory(prefix="blemish-export-") as folder:

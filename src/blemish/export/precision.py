@@ -23,6 +23,7 @@ from blemish.models.synthetic_anomalies import SyntheticAnomalies
 from blemish.preprocessing.absent import absent_outside
 from blemish.runtime.model import TILES, ExportedModel
 from blemish.runtime.record import ExportedNetwork, PrecisionCost
+from blemish.runtime.telemetry import without_telemetry
 
 FEWEST = 8
 """Held-out good images that a network of lower precision is made and measured on, at least."""
@@ -164,6 +165,7 @@ def _tiles(network: TiledModel, detector: Detector, images: Iterable[LoadedImage
 
 
 def _int8(graph: bytes, tiles: Floats) -> bytes:
+    without_telemetry()
     with explain_missing():
         import onnx
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

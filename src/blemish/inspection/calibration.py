@@ -291,7 +291,9 @@ def _parts_of(file: ModelFile, items: Sequence[Item]) -> dict[str, dict[str, Ite
 def _calibrate_scenes(detector: Detector, source: Path, observer: Observer) -> ModelFile:
     file, recipe = detector.file, detector.recipe
     observer.stage(f"Opening the scenes in {source}")
-    opened = open_scenes(source, patch=recipe.patch.size, observer=observer)
+    # A model that goes on from another one keeps the scales and ranges of the first.
+    kept = file.preprocessing.modalities if file.lineage else ()
+    opened = open_scenes(source, patch=recipe.patch.size, observer=observer, modalities=kept)
     if opened.fingerprint.sha256 != file.fingerprint.sha256:
         raise UsageError(
             f"{source}: holds other scenes than the model was fitted on; give those, or fit a new model"

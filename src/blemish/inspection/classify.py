@@ -1,7 +1,7 @@
 """Classification of every pixel of an image or scene from a few labelled strokes or polygons.
 
-Features of a pixel are responses of classic filters at four scales, of each channel; a random forest or logistic
-regression learns the classes from the labelled pixels. Figures come from regions that were left out in turn: pixels of
+Features of a pixel are responses of classic filters at four scales, of each channel, and on request the latents of a fitted
+model; a random forest or logistic regression learns the classes from the labelled pixels. Figures come from regions that were left out in turn: pixels of
 one stroke resemble each other, so that a random split of pixels would flatter.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,16 +26,14 @@ from blemish.data.scenes import Scene, find_scenes
 from blemish.data.windowed import open_windowed
 from blemish.decision.metrics import average_precision
 from blemish.errors import Stopped, UsageError
+from blemish.inspection.latent_pixels import LatentPixels, latents_of
+from blemish.inspection.pixel_features import PixelFeatures
 from blemish.observer import Observer
 from blemish.storage.atomic import atomic_path, write_json
 from blemish.storage.run_folder import refuse_unwritable
 
 Learner = Literal["forest", "logistic"]
-SIGMAS = (1.0, 2.0, 4.0, 8.0)
-"""Standard deviations of the filters, in pixels."""
-FILTERS = 6
-REACH = 40
-"""Pixels beyond a block that its features depend on."""
+FeatureSet = Literal["filters", "latents", "both"]
 BLOCK = 512
 MOST_PIXELS = 20_000
 """Labelled pixels of a class that are learned from; of more, as many are drawn."""
@@ -66,6 +65,8 @@ class ClassFigures:
     regions: int
     """Connected regions of the class."""
     square_millimetres: float | None
+    by_features: dict[str, float] = field(default_factory=dict)
+    """Average precision on regions left out, by the features that it is learned from."""
 
 
 @dataclass(frozen=True)
@@ -86,43 +87,10 @@ class Classification:
             )
             area = "" if one.square_millimetres is None else f", {one.square_millimetres:.1f} mm²"
             lines.append(f"{one.name}: {100 * one.share:.2f} % of the image{area}; {figure}")
+            if len(one.by_features) > 1:
+                each = ", ".join(f"{name} {value:.3f}" for name, value in one.by_features.items())
+                lines.append(f"{one.name}, average precision by features: {each}")
         return "\n".join(lines)
-
-
-def filter_features(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute filter responses of an image (C, H, W): (24 C, H, W).
-
-    At each scale: the Gaussian mean, the gradient magnitude, the Laplacian, the two eigenvalues of the Hessian, and the
-    larger one of the structure tensor; derivatives are multiplied by their scale. Absent values (NaN) are filled with
-    the mean of the present ones.
-    """
-    features = []
-    for plane in pixels:
-        there = np.isfinite(plane)
-        plane = plane if there.all() else np.where(there, plane, plane[there].mean() if there.any() else 0.5)
-        for sigma in SIGMAS:
-
-            def derived(*order: int, plane: NDArray[Any] = plane, sigma: float = sigma) -> NDArray[Any]:
-                found: NDArray[Any] = ndimage.gaussian_filter(plane, sigma, order, mode="nearest", truncate=3)
-                return found
-
-            mean, dy, dx = derived(0, 0), derived(1, 0) * sigma, derived(0, 1) * sigma
-            yy, xx, xy = (derived(*order) * sigma**2 for order in ((2, 0), (0, 2), (1, 1)))
-            half, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
-            tensor = [
-                ndimage.gaussian_filter(one, sigma, mode="nearest", truncate=2)
-                for one in (dy * dy, dx * dx, dy * dx)
-            ]
-            larger = (tensor[0] + tensor[1]) / 2 + np.hypot((tensor[0] - tensor[1]) / 2, tensor[2])
-            features += [
-                mean,
-                np.hypot(dy, dx),
-                yy + xx,
-                half + spread,
-                half - spread,
-                np.sqrt(np.maximum(larger, 0)),
-            ]
-    return np.stack(features).astype(np.float32)
 
 
 def classify(
@@ -131,6 +99,8 @@ def classify(
     out: str | Path,
     *,
     learner: Learner = "forest",
+    model: str | Path | None = None,
+    features: FeatureSet = "filters",
     dpi: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -146,13 +116,15 @@ def classify(
     source: an image, or a folder or description of one scene.
     labels: as :func:`blemish.data.region_labels.read_region_labels` takes them.
     learner: random forest, or logistic regression.
+    model: folder of a fitted model, whose latents are compared with the filters.
+    features: what the classes are learned from; with ``model`` the figures of all three are given.
     dpi: pixels an inch, for areas in mm².
     seed: of the forest and of the draw of labelled pixels.
 
     Raises
     ------
     UsageError
-        When ``source`` holds several scenes, or ``out`` holds a result already.
+        When ``source`` holds several scenes, ``out`` holds a result already, or latents are asked for without a model.
     FileError, ImageError
         When a file cannot be read or written, or the labels do not fit.
     Stopped
@@ -164,20 +136,47 @@ def classify(
     refuse_unwritable(folder)
     if dpi is not None and not 0 < dpi < 1e6:
         raise UsageError(f"--dpi {dpi:g}: give the pixels of an inch")
+    if model is None and features != "filters":
+        raise UsageError(f"--features {features}: needs a fitted model; name its folder by --model")
     with SceneReader(_scene(Path(source))) as reader:
         given = read_region_labels(labels, (reader.width, reader.height))
-        observer.stage(
-            f"Learning {len(given.classes)} classes from {int((given.labels > 0).sum())} labelled pixels"
-        )
-        x, y, regions = _labelled(reader, given, seed, observer)
-        scores = _left_out_scores(x, y, regions, learner, seed)
-        model = _learner(learner, seed).fit(x, y)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FIGURES).unlink(missing_ok=True)
-        classes = _classify_blocks(reader, model, given, folder, observer)
-    done = Classification(folder, _figures(given, scores, classes, dpi))
+        size = reader.height, reader.width
+        opened = nullcontext(None) if model is None else latents_of(Path(model), Path(source), size, observer)
+        with opened as latents:
+            return _classify(reader, latents, given, folder, learner, features, dpi, seed, observer)
+
+
+def _classify(
+    reader: SceneReader,
+    latents: LatentPixels | None,
+    given: RegionLabels,
+    folder: Path,
+    learner: Learner,
+    features: FeatureSet,
+    dpi: float | None,
+    seed: int,
+    observer: Observer,
+) -> Classification:
+    observer.stage(
+        f"Learning {len(given.classes)} classes from {int((given.labels > 0).sum())} labelled pixels"
+    )
+    pixels = PixelFeatures(reader, latents)
+    x, y, regions = _labelled(pixels, given, seed, observer)
+    scores = {
+        name: _left_out_scores(x[:, columns], y, regions, learner, seed)
+        for name, columns in pixels.sets.items()
+    }
+    columns = pixels.sets[features]
+    model = _learner(learner, seed).fit(x[:, columns], y)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FIGURES).unlink(missing_ok=True)
+    classes = _classify_blocks(pixels, columns, model, given, folder, observer)
+    done = Classification(folder, _figures(given, scores, features, classes, dpi))
     write_json(folder / REGIONS, _outlines(classes, given.classes, dpi))
-    write_json(folder / FIGURES, {"learner": learner, "classes": [asdict(one) for one in done.classes]})
+    facts: dict[str, str] = {"learner": learner, "features": features}
+    if latents is not None:
+        facts["weights_sha256"] = latents.weights_sha256
+    write_json(folder / FIGURES, {**facts, "classes": [asdict(one) for one in done.classes]})
     return done
 
 
@@ -203,16 +202,6 @@ def _learner(name: Learner, seed: int) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
 
 
-def _features(reader: SceneReader, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
-    """Features (F, height, width) of a block, computed with its surroundings."""
-    first_row, first_column = max(0, top - REACH), max(0, left - REACH)
-    rows = min(reader.height, top + height + REACH) - first_row
-    columns = min(reader.width, left + width + REACH) - first_column
-    found = filter_features(reader.read(first_row, first_column, rows, columns))
-    y, x = top - first_row, left - first_column
-    return found[:, y : y + height, x : x + width]
-
-
 def _blocks(reader: SceneReader) -> Iterator[tuple[int, int, int, int]]:
     for top in range(0, reader.height, BLOCK):
         for left in range(0, reader.width, BLOCK):
@@ -220,7 +209,7 @@ def _blocks(reader: SceneReader) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _labelled(
-    reader: SceneReader, given: RegionLabels, seed: int, observer: Observer
+    pixels: PixelFeatures, given: RegionLabels, seed: int, observer: Observer
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
     """Features (n, F) of labelled pixels, their classes, and the number of the region of each."""
     rng = np.random.default_rng(seed)
@@ -235,13 +224,13 @@ def _labelled(
             places = rng.choice(places, MOST_PIXELS, replace=False)
         chosen.flat[places] = True
     x, y, groups = [], [], []
-    for top, left, height, width in _blocks(reader):
+    for top, left, height, width in _blocks(pixels.reader):
         inside = chosen[top : top + height, left : left + width]
         if not inside.any():
             continue
         if observer.should_stop():
             raise Stopped("stopped while learning; nothing is written")
-        x.append(_features(reader, top, left, height, width)[:, inside].T)
+        x.append(pixels.read(top, left, height, width)[:, inside].T)
         y.append(given.labels[top : top + height, left : left + width][inside])
         groups.append(regions[top : top + height, left : left + width][inside])
     return np.concatenate(x), np.concatenate(y), np.concatenate(groups).astype(np.int64)
@@ -274,9 +263,17 @@ def _left_out_scores(
 
 
 def _classify_blocks(
-    reader: SceneReader, model: Any, given: RegionLabels, folder: Path, observer: Observer
+    pixels: PixelFeatures,
+    columns: slice,
+    model: Any,
+    given: RegionLabels,
+    folder: Path,
+    observer: Observer,
 ) -> NDArray[np.uint8]:
-    """Write the probabilities and the suggestions; the most probable class (H, W) of each pixel, 0 where nothing is."""
+    """Write the probabilities and the suggestions; the most probable class (H, W) of each pixel, 0 where nothing is, or
+    nothing is judged.
+    """
+    reader = pixels.reader
     classes = np.zeros((reader.height, reader.width), np.uint8)
     count = len(given.classes)
     unsure: list[tuple[float, int, int]] = []
@@ -286,9 +283,12 @@ def _classify_blocks(
         for done, (top, left, height, width) in enumerate(blocks):
             if observer.should_stop():
                 raise Stopped(f"stopped after {done} of {len(blocks)} blocks; nothing is written")
-            features = _features(reader, top, left, height, width)
+            features = pixels.read(top, left, height, width)[columns]
             shown = np.isfinite(reader.read(top, left, height, width))
             there: NDArray[np.bool_] = np.asarray(shown.any(0))
+            judged = reader.judged(top, left, height, width)
+            if judged is not None:
+                there &= judged
             found = model.predict_proba(features.reshape(len(features), -1).T)
             probabilities = np.zeros((height * width, count))
             probabilities[:, np.asarray(model.classes_) - 1] = found
@@ -351,22 +351,27 @@ def _note_unsure(
 
 
 def _figures(
-    given: RegionLabels, scores: dict[int, float], classes: NDArray[np.uint8], dpi: float | None
+    given: RegionLabels,
+    scores: dict[str, dict[int, float]],
+    features: FeatureSet,
+    classes: NDArray[np.uint8],
+    dpi: float | None,
 ) -> tuple[ClassFigures, ...]:
     total = max(1, int((classes > 0).sum()))
     found = []
     for number, name in enumerate(given.classes, start=1):
-        own = classes == number
-        pixels = int(own.sum())
+        is_own = classes == number
+        pixels = int(is_own.sum())
         found.append(
             ClassFigures(
                 name=name,
                 labelled=int((given.labels == number).sum()),
                 label_regions=int(ndimage.label(given.labels == number, structure=_EIGHT)[1]),
-                average_precision=scores.get(number),
+                average_precision=scores[features].get(number),
+                by_features={name: own[number] for name, own in scores.items() if number in own},
                 share=pixels / total,
                 pixels=pixels,
-                regions=int(ndimage.label(own, structure=_EIGHT)[1]),
+                regions=int(ndimage.label(is_own, structure=_EIGHT)[1]),
                 square_millimetres=None if dpi is None else pixels * (25.4 / dpi) ** 2,
             )
         )

@@ -215,7 +215,7 @@ class Detector:
         UsageError
             When the model was fitted on scenes, has not the classes of ``area``, or nothing is left to judge.
         """
-        self.file.check_subject("images", "a region of interest is one of single images", "leave it out")
+        self.file.check_subject("images", "a region of interest is one of single images", "use roi.png")
         area.check_orientation(self.file.fingerprint)
         own = self.file.preprocessing
         if own.area is None or not own.area.classes:

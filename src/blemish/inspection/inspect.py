@@ -12,6 +12,7 @@ from blemish.inspection.detector import Detector
 from blemish.inspection.document import Subject
 from blemish.inspection.folder import Outputs, inspect_folder
 from blemish.observer import Observer
+from blemish.report.save_settings import SaveSettings
 
 
 class InspectionResult(Protocol):
@@ -39,6 +40,8 @@ def inspect(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
+    workers: int = 1,
     outputs: Outputs | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -50,7 +53,7 @@ def inspect(
     ----------
     source: of images also several files and folders.
     outputs: what is written beside records, maps and report, of images only.
-    hide, reconstruction: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
+    hide, reconstruction, save, workers: as :func:`~blemish.inspection.scenes.inspect_scenes` takes them, of scenes only.
     resume: go on with an inspection that was stopped.
     overwrite: replace what an earlier inspection wrote.
 
@@ -67,7 +70,7 @@ def inspect(
         detector,
         [source] if isinstance(source, (str, Path)) else list(source),
         out,
-        {"hide": hide, "reconstruction": reconstruction},
+        {"hide": hide, "reconstruction": reconstruction, "save": save, "workers": workers},
         outputs,
         {"resume": resume, "overwrite": overwrite, "observer": observer},
     )
@@ -84,8 +87,12 @@ def _images(
     outputs: Outputs | None,
     common: Options,
 ) -> InspectionResult:
-    if any(of_scenes.values()):
+    if of_scenes["hide"] or of_scenes["reconstruction"]:
         raise UsageError("--hide and --reconstruction are for scenes; this model was fitted on images")
+    if of_scenes["save"] is not None:
+        raise UsageError("--save is for scenes; this model was fitted on images")
+    if of_scenes["workers"] != 1:
+        raise UsageError("--workers is for scenes; this model was fitted on images")
     return inspect_folder(detector, sources, out, outputs=outputs, **common)
 
 

@@ -33,7 +33,9 @@ def decide_scene(
     """
     lacking = {*opened.missing, *(name for name in hidden if name not in opened.missing)}
     subset = decision_without(detector, lacking)
-    decision, records = subset.decision, file.records
+    decision = subset.decision
+    # Sums depend in their last bits on the order, which a stop and the number of processes change.
+    records = sorted(file.records, key=lambda record: (record.row, record.column))
     squares = [
         (score, *_square_at(file, record, row, column))
         for record in records

@@ -136,7 +136,7 @@ class SceneScorer:
         self, detector: Detector, opened: SceneReader, square: int, hidden: Sequence[str] = ()
     ) -> None:
         self.opened, self.square = opened, square
-        self._detector = detector
+        self.detector = detector
         model, recipe = detector.model, detector.recipe
         size = (opened.height, opened.width)
         try:
@@ -165,7 +165,8 @@ class SceneScorer:
         self.block_side = scene_block_side(size, recipe.patch.stride, square)
 
     def blocks(self, blocks: Iterable[Block]) -> Iterator[SceneBlock]:
-        """Pixels and maps of ``blocks``, one after the other; the anomaly map is NaN where nothing was shown.
+        """Pixels and maps of ``blocks``, one after the other; NaN where nothing is judged, and the anomaly map also
+        where nothing was shown.
 
         Raises
         ------
@@ -174,19 +175,25 @@ class SceneScorer:
         """
         count = len(self.opened.modalities)
         for block, image, maps, *seconds in score_blocks(
-            self._detector.model, self._reader, blocks, hidden=self._hidden
+            self.detector.model, self._reader, blocks, hidden=self._hidden
         ):
             absent = np.full((count, *block.shape), np.nan, np.float32)
             made = np.full_like(image, np.nan) if maps.reconstruction is None else maps.reconstruction
             # Where the model was shown nothing there is nothing to compare, and 0 would stand for a perfect match.
             shown = np.isfinite(image[self._shown]).any(0)
+            own, cross = (absent if plane is None else plane for plane in (maps.own, maps.cross))
+            top, left = block.rows.start, block.columns.start
+            judged = self.opened.judged(top, left, *block.shape)
+            if judged is not None:
+                shown &= judged
+                own, cross = (np.where(judged, plane, np.float32(np.nan)) for plane in (own, cross))
             yield SceneBlock(
                 block,
                 image,
                 np.where(shown, maps.anomaly, np.float32(np.nan)),
                 made.clip(0, 1),
-                absent if maps.own is None else maps.own,
-                absent if maps.cross is None else maps.cross,
+                own,
+                cross,
                 *seconds,
             )
 
@@ -207,4 +214,4 @@ class SceneScorer:
         full = min(self.square, self.opened.height) * min(self.square, self.opened.width)
         if np.isfinite(anomaly).sum() < LEAST_SHOWN * full:
             return None
-        return self._detector.score(np.nan_to_num(np.maximum(anomaly, 0)))
+        return self.detector.score(np.nan_to_num(np.maximum(anomaly, 0)))

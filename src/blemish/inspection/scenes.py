@@ -6,7 +6,6 @@ scene ─► blocks ─► scoring path ─► block of each map
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 
 from blemish.data.open_scenes import open_useful, scene_sha256
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import Scene, find_scenes
-from blemish.decision import SceneSquares
+from blemish.data.scenes import find_scenes
 from blemish.errors import (
     BlemishError,
     FileError,
@@ -30,22 +28,31 @@ from blemish.errors import (
     nearest,
 )
 from blemish.inspection.detector import Detector
-from blemish.inspection.reductions import maxima, means, sums
+from blemish.inspection.scene_blocks import (
+    MAPS,
+    SceneTask,
+    SceneWork,
+    inspect_in_workers,
+    square_side,
+    write_block,
+)
 from blemish.inspection.scene_decision import decide_scene
+from blemish.inspection.scene_files import save_scenes
 from blemish.inspection.scene_page import FinishedScene, write_overviews, write_scene_report
 from blemish.inspection.scene_records import InspectedBlock, SceneRecord
-from blemish.inspection.scene_scorer import SceneBlock, SceneScorer, overview_reduction, scene_block_side
-from blemish.inspection.settings import settings_in_words
+from blemish.inspection.scene_scorer import SceneScorer
+from blemish.inspection.settings import scene_settings, settings_in_words
 from blemish.observer import Observer
 from blemish.report import ModelSummary
 from blemish.report.numbers import counted
+from blemish.report.save_settings import SAVED, SaveSettings
 from blemish.storage.blocks import Block
 from blemish.storage.records_log import RecordsLog
 from blemish.storage.run_lock import owned
-from blemish.storage.tiled_array import Layer, TiledFile, claim, open_tiled, reading, tiled
+from blemish.storage.tiled_array import TiledFile, claim, open_tiled, reading, tiled
 
 RECORDS_FILE, SETTINGS_FILE, REPORT_FILE = "inspections.jsonl", "inspection.json", "report.html"
-MAPS, OVERVIEWS = "maps", "overviews"
+OVERVIEWS = "overviews"
 
 
 @dataclass
@@ -103,6 +110,8 @@ def inspect_scenes(
     *,
     hide: Sequence[str] = (),
     reconstruction: bool = False,
+    save: SaveSettings | None = None,
+    workers: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -119,6 +128,9 @@ def inspect_scenes(
     ----------
     hide: names of modalities that the model is not shown, to see how well the others predict them.
     reconstruction: whether to write reconstructions at full size too.
+    save: files for other programs, which ``resume`` also adds to a finished inspection.
+    workers: processes that share the blocks. Scores and maps are the same to the last bit. Each process holds the model,
+        and of a scene what a single one does; files that can only be decoded whole are decoded in each.
     resume: go on with an inspection that was stopped, at the block where it stopped.
     overwrite: replace what an earlier inspection wrote.
     observer: hears of each block, and is asked before each whether to stop.
@@ -134,7 +146,16 @@ def inspect_scenes(
     """
     with owned(out):
         return _inspect_scenes(
-            detector, Path(source), Path(out), hide, reconstruction, resume, overwrite, observer or Observer()
+            detector,
+            Path(source),
+            Path(out),
+            hide,
+            reconstruction,
+            save,
+            workers,
+            resume,
+            overwrite,
+            observer or Observer(),
         )
 
 
@@ -144,34 +165,41 @@ def _inspect_scenes(
     folder: Path,
     hide: Sequence[str],
     reconstruction: bool,
+    save: SaveSettings | None,
+    workers: int,
     resume: bool,
     overwrite: bool,
     observer: Observer,
 ) -> SceneInspection:
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: give at least 1")
     detector.file.check_subject("scenes", f"{source}: is inspected as scenes", "use inspect_folder")
     modalities = detector.file.preprocessing.modalities
     _check_hidden(detector, hide, [one.name for one in modalities])
     scenes = find_scenes(source, modalities)
-    settings = _settings(detector, hide, reconstruction)
+    settings = scene_settings(detector, hide, reconstruction, square_side(detector))
     claim(
         folder,
         SETTINGS_FILE,
         settings,
         below=MAPS,
         command="inspect",
-        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE),
+        remove=(OVERVIEWS, REPORT_FILE, RECORDS_FILE, *SAVED),
         resume=resume,
         overwrite=overwrite,
     )
     done = SceneInspection(folder, settings, RecordsLog(folder / RECORDS_FILE, SceneRecord))
-    work = [_Work(detector, scene, folder, hide, reconstruction) for scene in scenes]
+    work = [SceneWork(detector, scene, folder, hide, reconstruction) for scene in scenes]
     try:
-        _inspect_all(work, done, observer)
+        _inspect_all(work, done, workers, observer)
     except BlemishError:
         with suppress(FileError):  # on a full disk the first failure is the one to report
             _report(work, done, detector)
         raise
     _report(work, done, detector)
+    if save is not None:
+        found = _finished(work, done)
+        done.problems += save_scenes(folder, found, detector.decision.pixel_threshold, save, observer)
     return done
 
 
@@ -187,65 +215,6 @@ def _check_hidden(detector: Detector, hide: Sequence[str], names: Sequence[str])
         raise UsageError("--hide: nothing is left for the model to see; hide fewer modalities")
 
 
-def square_side(detector: Detector) -> int:
-    """Side of the squares that are scored, in pixels."""
-    unit = detector.decision.calibration.unit
-    assert isinstance(unit, SceneSquares), "detectors of scenes are calibrated on squares"
-    return unit.side
-
-
-class _Work:
-    """One scene to inspect, and where its maps are kept."""
-
-    def __init__(
-        self, detector: Detector, scene: Scene, folder: Path, hide: Sequence[str], reconstruction: bool
-    ) -> None:
-        self.detector, self.scene, self.folder = detector, scene, folder
-        self.hide, self.reconstruction = tuple(hide), reconstruction
-
-    def scorer(self, opened: SceneReader) -> SceneScorer:
-        """Scores the opened scene; refuses one that cannot be inspected."""
-        return SceneScorer(self.detector, opened, square_side(self.detector), self.hide)
-
-    def maps(self, opened: SceneReader, sha256: str) -> TiledFile[InspectedBlock]:
-        """The file of the maps of the scene with this content, as far as they are finished.
-
-        Raises
-        ------
-        FileError, UsageError
-            When it cannot be written, or is of another scene.
-        """
-        size, channels, count = (opened.height, opened.width), opened.channels, len(opened.modalities)
-        reduction, square = overview_reduction(size), square_side(self.detector)
-        layers = {
-            "residual": Layer(),
-            "own": Layer((count,)),
-            "cross": Layer((count,)),
-            **({"reconstruction": Layer((channels,))} if self.reconstruction else {}),
-            # Blocks of an overview are small; a file for each plane of each would be a great many.
-            "overview_picture": Layer((channels,), reduction, together=True),
-            "overview_reconstruction": Layer((channels,), reduction, together=True),
-            "overview_residual": Layer((), reduction),
-            "overview_own": Layer((count,), reduction, together=True),
-            "overview_cross": Layer((count,), reduction, together=True),
-        }
-        attributes = {
-            "scene": self.scene.name,
-            "modalities": [one.name for one in opened.modalities],
-            "channels": [one.channels for one in opened.modalities],
-            "missing": list(opened.missing),
-            "hidden": list(self.hide),
-            "overview_reduction": reduction,
-            "square": square,
-            "measure": self.detector.measure_name,
-        }
-        path = self.folder / MAPS / self.scene.name
-        side = scene_block_side(size, self.detector.recipe.patch.stride, square)
-        return TiledFile(
-            path, InspectedBlock, layers, size=size, side=side, attributes=attributes, content=sha256
-        )
-
-
 @dataclass
 class _Progress:
     """Blocks of all scenes that are to be finished, and those that are."""
@@ -254,7 +223,9 @@ class _Progress:
     done: int = 0
 
 
-def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: Observer) -> None:
+def _inspect_all(
+    work: Sequence[SceneWork], inspection: SceneInspection, workers: int, observer: Observer
+) -> None:
     usable, progress = _usable(work, inspection, observer)
     before = progress.done
     again = (
@@ -263,6 +234,9 @@ def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: O
         else f", {counted(progress.total, 'block')}"
     )
     observer.stage(f"Inspecting {counted(len(usable), 'scene')}{again}")
+    if workers > 1:
+        _share_blocks(usable, inspection, workers, progress, observer)
+        return
     for one, opened, sha256 in usable:
         file: TiledFile[InspectedBlock] | None = None
         try:
@@ -271,23 +245,98 @@ def _inspect_all(work: Sequence[_Work], inspection: SceneInspection, observer: O
                     observer.stage(f"{one.scene.name}: {notice}")
                 file = one.maps(opened, sha256)
                 _inspect_blocks(one.scorer(opened), file, progress, observer)
-                record = decide_scene(one.detector, opened, one.hide, file)
-                record = record.model_copy(update={"sha256": sha256})
-            folder = inspection.folder / OVERVIEWS / one.scene.name
-            write_overviews(folder, FinishedScene(record, one.scene, file.path), one.detector.pixel_threshold)
+            _finish(one, opened, sha256, file, inspection)
         except (ImageError, NameInTheWayError) as error:
-            problem = error if isinstance(error, ImageError) else error.of_image(one.scene.folder)
-            observer.problem(problem)
-            inspection.problems.append(problem.without_frames())
+            _failed(one, error, inspection, observer)
             if file is not None:
                 progress.total -= file.count - len(file.done)
-        else:
-            inspection.journal.append(record)
+
+
+def _finish(
+    one: SceneWork,
+    opened: SceneReader,
+    sha256: str,
+    file: TiledFile[InspectedBlock],
+    inspection: SceneInspection,
+) -> None:
+    """Decide on a scene whose blocks are all finished, and record it."""
+    record = decide_scene(one.detector, opened, one.hide, file).model_copy(update={"sha256": sha256})
+    folder = inspection.folder / OVERVIEWS / one.scene.name
+    write_overviews(folder, FinishedScene(record, one.scene, file.path), one.detector.pixel_threshold)
+    inspection.journal.append(record)
+
+
+def _failed(
+    one: SceneWork, error: ImageError | NameInTheWayError, inspection: SceneInspection, observer: Observer
+) -> None:
+    problem = error if isinstance(error, ImageError) else error.of_image(one.scene.folder)
+    observer.problem(problem)
+    inspection.problems.append(problem.without_frames())
+
+
+def _share_blocks(
+    usable: Sequence[tuple[SceneWork, SceneReader, str]],
+    inspection: SceneInspection,
+    workers: int,
+    progress: _Progress,
+    observer: Observer,
+) -> None:
+    """Inspect the blocks of all scenes in worker processes, and finish each scene after its last block."""
+    files = [one.maps(opened, sha256) for one, opened, sha256 in usable]
+    failed: set[int] = set()
+
+    def finish(number: int) -> None:
+        one, opened, sha256 = usable[number]
+        try:
+            with opened:
+                _finish(one, opened, sha256, files[number], inspection)
+        except (ImageError, NameInTheWayError) as error:
+            fail(number, error)
+
+    def fail(number: int, error: ImageError | NameInTheWayError) -> None:
+        failed.add(number)
+        _failed(usable[number][0], error, inspection, observer)
+        progress.total -= files[number].count - len(files[number].done)
+
+    tasks = []
+    for number, ((one, opened, _), file) in enumerate(zip(usable, files, strict=True)):
+        for notice in opened.notices:
+            observer.stage(f"{one.scene.name}: {notice}")
+        shared = SceneTask(
+            number,
+            opened.scene,
+            opened.missing,
+            square_side(one.detector),
+            one.hide,
+            file.arrays,
+            file.attributes["overview_reduction"],
+        )
+        unfinished = [(shared, block) for block in file.unfinished()]
+        tasks += unfinished
+        if not unfinished:
+            finish(number)
+    if not tasks:
+        return
+    found = inspect_in_workers(usable[0][0].detector, tasks, workers, observer, failed.__contains__)
+    try:
+        for number, result in found:
+            if number in failed:
+                continue
+            if isinstance(result, ImageError):
+                fail(number, result)
+                continue
+            files[number].finish(result)
+            progress.done += 1
+            observer.count(progress.done, progress.total)
+            if len(files[number].done) == files[number].count:
+                finish(number)
+    except Stopped:
+        raise _stopped(progress) from None
 
 
 def _usable(
-    work: Sequence[_Work], inspection: SceneInspection, observer: Observer
-) -> tuple[list[tuple[_Work, SceneReader, str]], _Progress]:
+    work: Sequence[SceneWork], inspection: SceneInspection, observer: Observer
+) -> tuple[list[tuple[SceneWork, SceneReader, str]], _Progress]:
     """Unfinished scenes that can be inspected, opened, the SHA-256 of each, and how many blocks they have."""
     finished = _still_valid(work, inspection, observer)
     usable, progress = [], _Progress()
@@ -300,16 +349,14 @@ def _usable(
                 sha256 = scene_sha256(opened)
                 maps = one.maps(opened, sha256)
         except (ImageError, NameInTheWayError) as error:
-            problem = error if isinstance(error, ImageError) else error.of_image(one.scene.folder)
-            observer.problem(problem)
-            inspection.problems.append(problem.without_frames())
+            _failed(one, error, inspection, observer)
         else:
             usable.append((one, opened, sha256))
             progress.total, progress.done = progress.total + maps.count, progress.done + len(maps.done)
     return usable, progress
 
 
-def _still_valid(work: Sequence[_Work], inspection: SceneInspection, observer: Observer) -> set[str]:
+def _still_valid(work: Sequence[SceneWork], inspection: SceneInspection, observer: Observer) -> set[str]:
     """Names of the scenes with a record; records whose maps are gone, or whose scene has changed, are dropped."""
     scenes = {one.scene.name: one.scene for one in work}
 
@@ -338,51 +385,21 @@ def _inspect_blocks(
     def watched(blocks: Iterable[Block]) -> Iterator[Block]:
         for block in blocks:
             if observer.should_stop():
-                raise Stopped(f"stopped after {progress.done} of {progress.total} blocks, which are finished")
+                raise _stopped(progress)
             yield block
 
     for maps in scorer.blocks(watched(file.unfinished())):
-        _write_block(scorer, file, maps)
+        file.finish(write_block(scorer, file.arrays, file.attributes["overview_reduction"], maps))
         progress.done += 1
         observer.count(progress.done, progress.total)
 
 
-def _write_block(scorer: SceneScorer, file: TiledFile[InspectedBlock], maps: SceneBlock) -> None:
-    begun = time.perf_counter()
-    block, scores = maps.block, scorer.scores(maps.anomaly)
-    reduction = file.attributes["overview_reduction"]
-    layers = {
-        "residual": maps.anomaly,
-        "own": maps.own,
-        "cross": maps.cross,
-        "reconstruction": maps.reconstruction,
-        "overview_picture": means(maps.image, reduction),
-        "overview_reconstruction": means(maps.reconstruction, reduction),
-        # The brightest value, as wherever an anomaly map is reduced: a mean would hide a defect of a few pixels.
-        "overview_residual": maxima(maps.anomaly, reduction),
-        "overview_own": means(maps.own, reduction),
-        "overview_cross": means(maps.cross, reduction),
-    }
-    computed = time.perf_counter()
-    for layer in file.layers:
-        file.write(layer, block, layers[layer])
-    file.finish(
-        InspectedBlock(
-            row=block.row,
-            column=block.column,
-            scores=scores,
-            own=sums(maps.own),
-            cross=sums(maps.cross),
-            reading=maps.reading,
-            computing=maps.computing + computed - begun,
-            writing=time.perf_counter() - computed,
-        )
-    )
+def _stopped(progress: _Progress) -> Stopped:
+    return Stopped(f"stopped after {progress.done} of {progress.total} blocks, which are finished")
 
 
-def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) -> None:
+def _report(work: Sequence[SceneWork], done: SceneInspection, detector: Detector) -> None:
     """Write ``report.html`` of the finished scenes from the files on disk."""
-    by_name = {record.path: record for record in done.records}
     recipe, training, decision = detector.recipe, detector.file.training, detector.decision
     settings = done.settings
     write_scene_report(
@@ -394,11 +411,7 @@ def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) ->
             measure=detector.measure_name,
             trained=f"trained in {training.steps} steps, {training.seconds:.0f} s",
         ),
-        found=[
-            FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
-            for one in work
-            if one.scene.name in by_name
-        ],
+        found=_finished(work, done),
         pixel_threshold=decision.pixel_threshold,
         square=square_side(detector),
         false_reject_rate=decision.promised_rate,
@@ -408,26 +421,10 @@ def _report(work: Sequence[_Work], done: SceneInspection, detector: Detector) ->
     )
 
 
-def _settings(detector: Detector, hide: Sequence[str], reconstruction: bool) -> dict[str, Any]:
-    """Settings of an inspection, for ``inspection.json`` and the report's last section."""
-    recipe, file, decision = detector.recipe, detector.file, detector.decision
-    return {
-        "recipe": recipe.name,
-        "modalities": [one.name for one in file.preprocessing.modalities],
-        "hidden": list(hide),
-        "reconstruction": reconstruction,
-        "score": recipe.score.name,
-        "threshold_rule": decision.rule,
-        "false_reject_rate": decision.promised_rate,
-        "threshold": decision.threshold,
-        "level": decision.pixel_threshold,
-        "patch": recipe.patch.size,
-        "stride": recipe.patch.stride,
-        "scored_squares": square_side(detector),
-        "calibration_squares": len(decision.calibration.scores),
-        "training_steps": file.training.steps,
-        "trained_on": file.training.machine_words,
-        "pictures_sha256": file.fingerprint.sha256,
-        "weights_sha256": file.weights_sha256,
-        "fitted_by": f"blemish {file.blemish}",
-    }
+def _finished(work: Sequence[SceneWork], done: SceneInspection) -> list[FinishedScene]:
+    by_name = {record.path: record for record in done.records}
+    return [
+        FinishedScene(by_name[one.scene.name], one.scene, tiled(done.folder / MAPS / one.scene.name))
+        for one in work
+        if one.scene.name in by_name
+    ]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
+from blemish.layers.shared_batch import normal_like, on_whole_batch
 from blemish.models.contracts import (
     INSPECTION_SEED,
     Aligned,
@@ -143,18 +144,19 @@ class Autoencoder(nn.Module):
 
     def augment(self, x: Tensor) -> Tensor:
         """``x`` as training takes it for good; in evaluation only by what ``varies_held_out``, with the same draws."""
-        generator = None if self.training else torch.Generator().manual_seed(INSPECTION_SEED)
-        for augmentation in cast("list[Augmentation]", list(self.augmentations)):
-            if self.training or augmentation.varies_held_out:
+        parts = cast("list[Augmentation]", list(self.augmentations))
+        if self.training:
+            return on_whole_batch(nn.Sequential(*parts), x) if parts else x
+        generator = torch.Generator().manual_seed(INSPECTION_SEED)
+        for augmentation in parts:
+            if augmentation.varies_held_out:
                 x = augmentation(x, generator)
         return x
 
     def corrupt(self, x: Tensor, *, for_loss: bool = False) -> Tensor:
         """``x`` as the encoder is to see it, or to see it for :meth:`loss`: (N, C, H, W) to the same shape."""
         if self.training:
-            for corruption in self.corruptions:
-                x = corruption(x)
-            return x
+            return on_whole_batch(nn.Sequential(*self.corruptions), x) if len(self.corruptions) else x
         chosen = []
         generator = torch.Generator().manual_seed(INSPECTION_SEED)
         parts = cast("list[Corruption]", list(self.corruptions))
@@ -203,7 +205,7 @@ class Autoencoder(nn.Module):
         if not self.training:
             return posterior.mu, posterior
         sigma = (posterior.log_var / 2).exp()
-        return posterior.mu + sigma * torch.randn_like(sigma), posterior
+        return posterior.mu + sigma * normal_like(sigma), posterior
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """``x`` with sides that fit the network, and how many rows and columns were added before it."""

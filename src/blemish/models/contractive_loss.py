@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from blemish.layers import jacobian_norm_estimate, jacobian_norm_exact
+from blemish.layers.shared_batch import moments_by_channel, whole_batch
 from blemish.models.contracts import Pass, Term
 from blemish.models.registry import TERMS, register
 
@@ -61,6 +62,8 @@ class Contractive(Term):
     images: number of images sampled from the batch; all images of a smaller batch.
     """
 
+    draws_held_out = True
+
     def __init__(
         self,
         *,
@@ -83,7 +86,7 @@ class Contractive(Term):
             yield
 
     def forward(self, done: Pass) -> Tensor:
-        model, x = done.model, done.target
+        model, x = done.model, whole_batch(done.target)  # each process has the same sample
         if len(x) > self.images:
             x = x[torch.randperm(len(x), device=x.device)[: self.images]]
         exact = self.method == "exact" or (
@@ -98,8 +101,7 @@ class Contractive(Term):
         return norms.mean() / x[0].numel()
 
     def _record(self, module: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
-        h = inputs[0].float()
-        variance, mean = torch.var_mean(h, [axis for axis in range(h.ndim) if axis != 1], correction=0)
+        variance, mean = moments_by_channel(inputs[0].float())
         self._statistics[module] = _Statistics(mean, variance)
 
 

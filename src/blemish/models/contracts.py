@@ -194,6 +194,8 @@ class Term(nn.Module):
     """Whether the target may have absent values (NaN)."""
     for_modalities: bool = False
     """Whether it is made for scenes of several modalities, whose folders a recipe then reads as scenes."""
+    draws_held_out: bool = False
+    """Whether it draws from torch's global generator in evaluation too."""
 
     def watching(self, model: Autoencoder) -> AbstractContextManager[None]:
         """Context of the pass that :meth:`forward` is given, for terms that need what ``model`` computes within."""

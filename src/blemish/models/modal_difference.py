@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from blemish.data.modality import Modality
+from blemish.layers.shared_batch import mean_count
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.contracts import Pass, Residual, Term
 from blemish.models.modal_similarity import ModalSSIM, WindowSize
@@ -52,7 +53,7 @@ class ModalMSE(Term):
             absent = target.isnan().any(1, keepdim=True)
             difference = torch.where(absent, 0.0, torch.nan_to_num(target) - made.float()).square()
             count = (~absent).sum() * modality.channels
-            found[modality.name] = difference.sum() / count.clamp_min(1) / len(sizes)
+            found[modality.name] = difference.sum() / mean_count(count) / len(sizes)
         return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blemish.data.modality import Modality
 from blemish.errors import UsageError
+from blemish.layers.shared_batch import mean_count
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.contracts import Pass, Residual, ResidualRule, Term
 from blemish.models.registry import RESIDUALS, TERMS, register
@@ -135,7 +136,7 @@ class ModalLogSSIM(Term):
         )
         loss = -((similar + 1) / 2).clamp_min(torch.finfo(similar.dtype).eps).log() * present  # (N, M)
         count = present.sum(1, keepdim=True)
-        shares = (loss / count.clamp_min(1)).sum(0) / (count > 0).sum().clamp_min(1)  # (M,)
+        shares = (loss / count.clamp_min(1)).sum(0) / mean_count((count > 0).sum())  # (M,)
         names = (modality.name for modality in self.modalities)
         return dict(zip(names, shares.unbind(), strict=True))
 
@@ -234,10 +235,12 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
     present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
     alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
-    crossed = measure.each(x, predicted).masked_fill(alone, torch.nan)
+    own = measure.each(x, reconstruction)
+    crossed = own if predicted is reconstruction else measure.each(x, predicted)
+    crossed = crossed.masked_fill(alone, torch.nan)
     sizes = torch.tensor([modality.channels for modality in measure.modalities], device=x.device)
     predicted = predicted.masked_fill(alone.repeat_interleave(sizes, 1), torch.nan)
-    return ModalResiduals(measure.each(x, reconstruction), crossed, reconstruction, predicted)
+    return ModalResiduals(own, crossed, reconstruction, predicted)
 
 
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
@@ -245,7 +248,7 @@ def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modalit
     encoder, decoder = model.encoder, model.decoder
     if getattr(encoder, "predicts_from_others", False):
         predicted = model(x).reconstruction.float()
-        return predicted, predicted.clone()
+        return predicted, predicted
     between = model.alignment is not None or len(model.bottlenecks) > 0 or any(model.at_inspection)
     if (
         isinstance(encoder, SeparatedEncoder)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from blemish.data.modality import Modality
 from blemish.errors import RecipeError
+from blemish.layers.shared_batch import whole_batch
 from blemish.models.contracts import ImageDecoder, ImageEncoder
 from blemish.models.registry import DECODERS, ENCODERS, register
 
@@ -131,7 +132,7 @@ class OtherPixelsEncoder(ImageEncoder):
         with torch.no_grad():
             features = self._features(x, present)  # (N, T, H, W)
             if self.training:
-                self._gather(features, present)
+                self._gather(whole_batch(features), whole_batch(present))
             known = present[:, self._owner]
             standard = (features - self.mean[:, None, None]) / self.deviation[:, None, None]
             standard = torch.where(known, standard, 0.0).clamp(-_FURTHEST, _FURTHEST)
@@ -150,7 +151,7 @@ class OtherPixelsEncoder(ImageEncoder):
             predicted.append(y * self.deviation[own, None, None] + self.mean[own, None, None])
         result = torch.cat(predicted, 1)
         if self.training:
-            self._measure(x, result.detach(), present)
+            self._measure(*map(whole_batch, (x, result, present)))
         return result
 
     def _features(self, x: Tensor, present: Tensor) -> Tensor:
@@ -171,10 +172,13 @@ class OtherPixelsEncoder(ImageEncoder):
         """Least-squares prediction of each modality from those others that are present at the pixel."""
         if torch.compiler.is_compiling():
             return self._in_a_graph(standard, present)
-        places = 2 ** torch.arange(len(self.sizes), device=present.device)
-        codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
-        found = torch.unique(codes).tolist()
-        if len(found) == 1:
+        if bool(present.all()):
+            codes, found = None, [2 ** len(self.sizes) - 1]
+        else:
+            places = 2 ** torch.arange(len(self.sizes), device=present.device)
+            codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
+            found = torch.unique(codes).tolist()
+        if codes is None or len(found) == 1:
             return F.conv2d(standard, self._weights(int(found[0])).to(standard)[:, :, None, None])
         rows = standard.permute(0, 2, 3, 1)
         result = rows.new_zeros((*rows.shape[:3], sum(self.sizes)))
@@ -307,9 +311,9 @@ def _pointwise(features: int, width: int, channels: int) -> nn.Sequential:
     nn.init.zeros_(cast(Tensor, last.bias))
     return nn.Sequential(
         nn.Conv2d(features, width, 1),
-        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(0.1, inplace=True),
         nn.Conv2d(width, width, 1),
-        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(0.1, inplace=True),
         last,
     )
 

@@ -15,6 +15,7 @@ from blemish.detectors.contracts import Floats
 from blemish.errors import ModelError
 from blemish.extras import explain_missing, one_line
 from blemish.runtime.record import RUNTIME_WORDS, RuntimeName
+from blemish.runtime.telemetry import without_telemetry
 
 Session = Callable[[Mapping[str, Floats]], Floats]
 """Arrays by the names of a graph's inputs to its only output."""
@@ -70,6 +71,7 @@ def _version(runtime: RuntimeName) -> str:
 
 
 def _onnx(graph: bytes, weights: bytes | None, path: Path) -> Session:
+    without_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -121,6 +123,7 @@ def openvino_core() -> Any:
     Each core gives the process a stack for signal handlers, and puts back the former one when it ends. Of two that end in
     another order than they began, the stack that stays is gone, and the next Ctrl-C ends the process.
     """
+    without_telemetry()
     import openvino
 
     return openvino.Core()

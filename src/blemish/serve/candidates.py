@@ -12,11 +12,12 @@ from pydantic import BaseModel
 from blemish.errors import BlemishError, ServeError
 from blemish.inspection.detector import Detector, load
 from blemish.serve.comparison import ComparisonResult, compare
+from blemish.serve.confirmed_defects import JudgedParts, judged_parts
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.fits import Fits, FitState
 from blemish.serve.good_images import GoodImageFolder
-from blemish.serve.history import History, HistoryFilter
+from blemish.serve.history import IMAGES, History, HistoryFilter, KeptImages
 from blemish.serve.model_versions import ModelVersions, check_model_name
 
 FITS, GOOD, MODELS = "fits", "good", "models"
@@ -64,7 +65,8 @@ class Candidates:
     ) -> None:
         self.home, self.history, self.images = home, history, images
         self._max_pixels = max_pixels
-        self.fits = Fits(home / FITS, self.good_of, self.versions_of, changed)
+        self._kept = KeptImages(home / IMAGES)
+        self.fits = Fits(home / FITS, self.good_of, self.versions_of, self.judged_of, changed)
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._comparisons: dict[str, ComparisonState] = {}
@@ -77,6 +79,10 @@ class Candidates:
     def versions_of(self, model: str) -> ModelVersions:
         """Versions of a model."""
         return ModelVersions(self.home / MODELS / model)
+
+    def judged_of(self, model: str) -> JudgedParts:
+        """Judged images of a model, for fits and for tests."""
+        return judged_parts(self.history, self._kept, model)
 
     def kept(self, model: str) -> Iterator[StoredDecision]:
         """Decisions of a model whose image is kept, the newest first, among the newest :data:`MOST_SEARCHED`."""

@@ -12,6 +12,7 @@ from blemish.errors import BlemishError
 from blemish.inspection.detector import Detector
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.good_images import is_good
+from blemish.serve.verdicts import is_to_test
 
 
 class SideFigures(BaseModel):
@@ -19,7 +20,7 @@ class SideFigures(BaseModel):
 
     rejected: int = 0
     agreeing: int = 0
-    """Decisions that agree with the operator's verdict, of those with one."""
+    """Decisions that agree with the operator's verdict, of the judged ones."""
     seconds: float = 0.0
     """Mean time of an inspection."""
 
@@ -40,7 +41,7 @@ class ComparisonResult(BaseModel):
 
     compared: int = 0
     judged: int = 0
-    """Images with a verdict of an operator."""
+    """Images with a verdict of an operator that no fit has seen (:func:`~blemish.serve.verdicts.is_to_test`)."""
     skipped: int = 0
     """Decisions whose image is not kept, or that one of the models cannot inspect."""
     newly_rejected: int = 0
@@ -102,7 +103,7 @@ def _compare_one(
         found.skipped += 1
         return
     found.compared += 1
-    good = is_good(decision)
+    good = is_good(decision) if is_to_test(decision.image_sha256) else None
     found.judged += good is not None
     for side, rejects, seconds in (
         (found.running, before.is_anomalous, between - begun),

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from blemish.data.appearance import stretched
 from blemish.data.image import LoadedImage
-from blemish.data.maps import write_map
+from blemish.data.maps import encode_map, stored_values
 from blemish.decision.classes import rejecting_peak
 from blemish.decision.regions import region_threshold
 from blemish.errors import BlemishError
-from blemish.inspection.folder import FULL_SCALE_LEVELS
 from blemish.report import overlay
 from blemish.serve.contracts import Frame, StoredDecision
 from blemish.serve.decode import decode
 from blemish.serve.history import KeptImages
-from blemish.serve.history.kept_images import QUICK
+from blemish.serve.history.kept_images import full_scale
 from blemish.serve.recent_images import RecentImages
 from blemish.storage.leftovers import temporary_folder
 
@@ -60,10 +59,13 @@ class DecisionImages:
         self._brightness = brightness
 
     def find(self, decision: StoredDecision) -> DecisionImage | None:
-        """Image and map of a decision; None where they are not kept."""
+        """Image and map of a decision; None where they are not kept.
+
+        The map has the values of its file, from the memory too, so that an overlay is the same after a restart.
+        """
         recent = self._recent.get(decision.id)
         if recent is not None:
-            return DecisionImage(recent.frame, recent.map)
+            return DecisionImage(recent.frame, stored_values(recent.map, full_scale=full_scale(decision)))
         if not decision.kept:
             return None
         content, anomaly_map = self._kept.read(decision)
@@ -86,11 +88,7 @@ class DecisionImages:
         found = self.find(decision)
         if found is None:
             return None
-        with temporary_folder() as folder:
-            path = folder / "map.png"
-            scale = FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0
-            write_map(path, found.map, full_scale=scale, effort=QUICK)
-            return path.read_bytes()
+        return encode_map(found.map, full_scale=full_scale(decision))
 
     def overlay(self, decision: StoredDecision) -> bytes | None:
         """Image with heat and boxes where the map is above the threshold of regions, as PNG at the image's size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -18,15 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from blemish.errors import BlemishError, FileError, MissingExtraError, ServeError
 from blemish.extras import EXTRAS, install_line
 from blemish.recipes import load_recipe, recipe_names
+from blemish.serve.confirmed_defects import LEAST_DEFECTS, JudgedParts, PartsOf, write_defects
 from blemish.serve.contracts import utc_now
 from blemish.serve.fit_process import FitProgress, ask_to_stop, begin, is_alive, new_lines
 from blemish.serve.good_images import GoodImageFolder
 from blemish.serve.model_versions import ModelVersions, check_model_name
+from blemish.serve.verdicts import JudgedImage
 from blemish.storage.atomic import write_json
 from blemish.storage.model_folder import MODEL_FILE
 
 STATE_FILE, LOG_FILE = "fit.json", "fit.log"
-GOOD, MODEL, EXPORTED = "good", "model", "exported"
+GOOD, DEFECTS, MODEL, EXPORTED = "good", "defects", "model", "exported"
 LOOK_SECONDS = 0.3
 LEAST_IMAGES = 3
 
@@ -46,6 +49,9 @@ class FitRequest(BaseModel):
     recipe: str | None = Field(None, max_length=100, description="a recipe of the package")
     settings: tuple[str, ...] = Field((), max_length=50, description="KEY=VALUE")
     warm_start: bool = Field(False, description="go on from the fit that made the running version")
+    use_defects: bool = Field(
+        False, description="confirmed defects choose the models of the ensemble; those for tests never do"
+    )
 
     @field_validator("recipe")
     @classmethod
@@ -74,6 +80,8 @@ class FitState(BaseModel):
     begun: datetime
     ended: datetime | None = None
     images: int
+    defects: int = 0
+    """Confirmed defects that choose."""
     warm_start: str | None = None
     """Fit that it goes on from."""
     process: int | None = None
@@ -129,6 +137,7 @@ class Fits:
     ----------
     good_of: good images of a model.
     versions_of: versions of a model, which a finished fit joins.
+    judged_of: judged images of a model.
     changed: called with a fit whenever its state or its progress is new.
     """
 
@@ -137,10 +146,12 @@ class Fits:
         folder: str | Path,
         good_of: Callable[[str], GoodImageFolder],
         versions_of: Callable[[str], ModelVersions],
+        judged_of: PartsOf,
         changed: Callable[[FitState], None] = lambda fit: None,
     ) -> None:
         self.folder = Path(folder).absolute()
-        self._good_of, self._versions_of, self._changed = good_of, versions_of, changed
+        self._good_of, self._versions_of = good_of, versions_of
+        self._judged_of, self._changed = judged_of, changed
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._follower: threading.Thread | None = None
@@ -174,14 +185,14 @@ class Fits:
     # -- what is asked for ------------------------------------------------------------------------------
 
     def start(self, request: FitRequest) -> FitState:
-        """Begin a fit on a copy of the good images that there are now.
+        """Begin a fit on a copy of the good images that there are now, without those that are for tests.
 
         Raises
         ------
         MissingExtraError
             When torch or the export's packages are not installed.
         FitConflictError
-            When another fit runs, or there are too few good images.
+            When another fit runs, or there are too few good images or defects.
         ServeError
             When there is nothing to go on from.
         FileError
@@ -191,18 +202,22 @@ class Fits:
         check_model_name(request.model)
         with self._lock:
             self._refuse_second()
-            good = self._good_of(request.model)
-            if len(good) < LEAST_IMAGES:
-                raise FitConflictError(
-                    f"there are {len(good)} good images of {request.model}; collect some, 30 or more for most promises"
-                )
+            good, judged = self._good_of(request.model), self._judged_of(request.model)
             origin = self._origin(request) if request.warm_start else None
             number = 1 + max((int(path.name) for path in self._folders()), default=0)
             folder = self.folder_of(number)
-            images = good.snapshot(folder / GOOD)
-            fit = FitState(
-                id=number, request=request, state="running", begun=utc_now(), images=images, warm_start=origin
-            )
+            tests = {one.decision.image_sha256 for one in judged.to_test}
+            defects = self._defects(request, judged, good, origin) if request.use_defects else []
+            images = good.snapshot(folder / GOOD, tests)
+            if images < LEAST_IMAGES:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise FitConflictError(
+                    f"there are {images} good images of {request.model}; collect some, 30 or more for most promises"
+                )
+            if defects:
+                write_defects(defects, folder / DEFECTS)
+            fit = FitState(id=number, request=request, state="running", begun=utc_now(), images=images)
+            fit.defects, fit.warm_start = len(defects), origin
             self._fits[number] = fit
             self._run(fit)
             return fit.model_copy(deep=True)
@@ -286,20 +301,16 @@ class Fits:
             words += ["--budget", request.budget]
         if request.false_reject_rate is not None:
             words += ["--false-reject-rate", repr(request.false_reject_rate)]
+        if fit.defects:
+            words += ["--defects", str(folder / DEFECTS)]
         if fit.warm_start is not None:
             words += ["--continue", str(self.folder / fit.warm_start / MODEL)]
         return words + [word for setting in request.settings for word in ("--set", setting)]
 
     @staticmethod
     def _export(folder: Path) -> list[str]:
-        return [
-            "export",
-            str(folder / MODEL),
-            str(folder / GOOD),
-            "--out",
-            str(folder / EXPORTED),
-            "--overwrite",
-        ]
+        model, good, exported = (str(folder / name) for name in (MODEL, GOOD, EXPORTED))
+        return ["export", model, good, "--out", exported, "--overwrite"]
 
     def _follow(self, fit: FitState, process: subprocess.Popen[bytes] | None) -> None:
         self._follower = threading.Thread(
@@ -399,6 +410,19 @@ class Fits:
         for fit in self._fits.values():
             if fit.state == "running":
                 raise FitConflictError(f"fit {fit.id} runs; wait for its end, or stop it")
+
+    def _defects(
+        self, request: FitRequest, judged: JudgedParts, good: GoodImageFolder, origin: str | None
+    ) -> list[JudgedImage]:
+        if request.recipe is not None and load_recipe(request.recipe).combination != "soft-maximum":
+            raise FitConflictError(
+                f"{request.recipe} has nothing for defects to choose from; leave the recipe out, or the defects"
+            )
+        found = judged.choosing(good, None if origin is None else self.folder / origin / MODEL)
+        if len(found) < LEAST_DEFECTS:
+            problem = f"there are {len(found)} confirmed defects of {request.model} to choose by"
+            raise FitConflictError(f"{problem}; judge more, {LEAST_DEFECTS} at least")
+        return found
 
     @staticmethod
     def _refuse_without_torch() -> None:

@@ -19,6 +19,8 @@ from blemish.storage.atomic import atomic_folder, write_bytes
 from blemish.storage.leftovers import remove_leftovers, temporary_name
 
 MOST_IMAGES = 100_000
+DIGITS = 40
+"""Of the SHA-256 of an image, in the name of its file."""
 Selection = Literal["confirmed", "accepted"]
 """Decisions to take images of: those that an operator says are good, or all that were accepted and not called wrong."""
 
@@ -62,7 +64,7 @@ class GoodImageFolder:
         if kind is None:
             problem = f"is not a {FORMATS} image" if content else "is empty (0 bytes)"
             raise ImageError(Path(name), problem, "convert it")
-        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:40]}.{kind.lower().replace(' ', '')}"
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:DIGITS]}.{kind.lower().replace(' ', '')}"
         if path.exists():
             return False
         if len(self) >= MOST_IMAGES:
@@ -87,19 +89,25 @@ class GoodImageFolder:
                 count += 1
         return count
 
-    def snapshot(self, target: Path) -> int:
+    def snapshot(self, target: Path, without: Iterable[str] = ()) -> int:
         """Copy the images to the new folder ``target``, whole or not at all; how many there are.
 
         Files are linked where the disk can, so that a copy takes no room.
+
+        Parameters
+        ----------
+        without: SHA-256 of images that are left out.
 
         Raises
         ------
         FileError
             When it cannot be written.
         """
-        count = 0
+        count, left_out = 0, {digest[:DIGITS] for digest in without}
         with atomic_folder(target) as temporary:
             for path in self:
+                if path.stem in left_out:
+                    continue
                 try:
                     (temporary / path.name).hardlink_to(path)
                 except OSError:
@@ -121,7 +129,7 @@ class Collection(NamedTuple):
     known: int
     """Images that were there already."""
     to_test: int
-    """Confirmed good images that stay unseen, so that versions can be compared on them."""
+    """Images that stay unseen, so that versions can be compared on them."""
 
 
 def collect(
@@ -134,7 +142,8 @@ def collect(
 ) -> Collection:
     """Take up to ``count`` new images of decisions in.
 
-    Of those that an operator confirmed, the part for tests is left out (:func:`~blemish.serve.verdicts.is_to_test`).
+    The part for tests is left out (:func:`~blemish.serve.verdicts.is_to_test`), also of images without a verdict, which they
+    may still get.
 
     Parameters
     ----------
@@ -151,7 +160,7 @@ def collect(
             break
         good = is_good(decision)
         fits = good is True if wanted == "confirmed" else not decision.is_anomalous and good is not False
-        if fits and good and is_to_test(decision.image_sha256):
+        if fits and is_to_test(decision.image_sha256):
             to_test += 1
             continue
         content = content_of(decision) if fits else None

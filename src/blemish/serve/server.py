@@ -14,6 +14,7 @@ from blemish.serve.candidates import GOOD, Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
+from blemish.serve.history.kept_images import Keeping
 from blemish.serve.line.line import ProductionLine
 from blemish.serve.line.open_line import open_line, sinks_by_source
 from blemish.serve.live import Live
@@ -36,7 +37,7 @@ class Server:
     """That requests must give; None lets every program of this machine in."""
     models: ServedModels
     history: History
-    service: Service
+    service: Service[Keeping]
     live: Live
     metrics: Metrics
     kept: KeptImages
@@ -48,19 +49,23 @@ class Server:
     candidates: Candidates
     """Fits from the page, and what their versions are compared on."""
 
-    def store(self, decisions: Sequence[NewDecision]) -> list[StoredDecision]:
-        """Store decisions with what the sinks are owed of them, in one transaction."""
+    def encode(self, frame: Frame, detection: Detection, decision: NewDecision) -> Keeping:
+        """A decision with the files of its image and map, where the rule says so or a sink needs them."""
+        return self.kept.encode(frame, detection.map, decision, self.line.image_wishes(decision.source))
+
+    def store(self, keepings: Sequence[Keeping]) -> list[StoredDecision]:
+        """Write the files, then store the decisions with what the sinks are owed of them, in one transaction."""
+        decisions = [self._write(one) for one in keepings]
         stored = self.history.add(decisions, sinks_by_source(self.line))
         self.line.wake()
         return stored
 
-    def keep(self, frame: Frame, detection: Detection, decision: NewDecision) -> NewDecision:
-        """Keep the image and its map where the rule says so, or a sink needs them."""
+    def _write(self, keeping: Keeping) -> NewDecision:
         former = self.kept.problem
-        kept = self.kept.keep(frame, detection.map, decision, self.line.image_wishes(decision.source))
+        decision = self.kept.write(keeping)
         if self.kept.problem is not None and str(self.kept.problem) != str(former):
             LOGGER.error(str(self.kept.problem), extra={"fields": {"model": decision.model}})
-        return kept
+        return decision
 
     def stop(self) -> int:
         """Stop the line, then finish the images that were accepted; the number of those that were not finished in time."""
@@ -99,8 +104,8 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
 
         service = Service(
             models,
-            lambda decisions: server.store(decisions),
-            lambda frame, detection, decision: server.keep(frame, detection, decision),
+            lambda keepings: server.store(keepings),
+            lambda frame, detection, decision: server.encode(frame, detection, decision),
             limits=settings.limits,
             workers=settings.workers,
             live=live,

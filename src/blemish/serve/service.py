@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from blemish.errors import BlemishError, ImageError, ServeError, printable
 from blemish.inspection.detection import Detection
@@ -33,6 +34,8 @@ from blemish.storage.leftovers import temporary_folder
 
 MOST_AT_ONCE = 256
 """Decisions in one transaction."""
+COLLECT_SECONDS = 0.1
+"""For which decisions are collected for one transaction while more images wait than there are workers."""
 NAME_CHARACTERS = 255
 USUAL_SECONDS = 0.1
 """Of an inspection, until some were measured."""
@@ -82,26 +85,30 @@ class _Job:
             self.frame = replace(self.frame, image=b"")
 
 
+ToStore = TypeVar("ToStore")
+"""What is stored of a decision: itself, and what else was prepared in the worker."""
+Prepare = Callable[[Frame, Detection, NewDecision], ToStore]
+"""Does for one image what takes processor time, such as encoding; it runs in several workers at once."""
+Store = Callable[[Sequence[ToStore]], list[StoredDecision]]
+
+
 @dataclass
-class _Inspected:
+class _Inspected(Generic[ToStore]):
     job: _Job
     detector: Detector
     detection: Detection
     decision: NewDecision
+    to_store: ToStore
 
 
-Store = Callable[[Sequence[NewDecision]], list[StoredDecision]]
-Keep = Callable[[Frame, Detection, NewDecision], NewDecision]
-"""Keeps the image and map on the disk where the rule says so, and gives the decision that says whether it did."""
-
-
-class Service:
+class Service(Generic[ToStore]):
     """Queue, workers and storage of decisions.
 
     Parameters
     ----------
-    store: stores decisions in one transaction, which is on the disk when it returns.
-    keep: see :data:`Keep`.
+    store: stores decisions in one transaction, which is on the disk when it returns. It is the only one that waits for
+        the disk, in a thread of its own, while workers inspect.
+    prepare: see :data:`Prepare`.
     workers: images that are inspected at one time; None is one for each core.
 
     Use it as a context: workers run within the block, and its end finishes what was accepted.
@@ -110,15 +117,15 @@ class Service:
     def __init__(
         self,
         models: ServedModels,
-        store: Store,
-        keep: Keep,
+        store: Store[ToStore],
+        prepare: Prepare[ToStore],
         *,
         limits: RequestLimits | None = None,
         workers: int | None = None,
         live: Live | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.models, self._store, self._keep = models, store, keep
+        self.models, self._store, self._prepare = models, store, prepare
         self.limits = limits or RequestLimits()
         self.workers = workers or threads()
         self.live = Live() if live is None else live  # one without subscriptions is false
@@ -126,7 +133,7 @@ class Service:
         self.drift, self.recent = DriftWatch(), RecentImages()
         self._jobs: queue.Queue[_Job | None] = queue.Queue(self.limits.queue)
         # Bounded as well, so that workers wait for a slow disk instead of filling the memory.
-        self._inspected: queue.Queue[_Inspected | None] = queue.Queue(2 * self.workers + 2)
+        self._inspected: queue.Queue[_Inspected[ToStore] | None] = queue.Queue(2 * self.workers + 2)
         self._threads: list[threading.Thread] = []
         self._storing: threading.Thread | None = None
         self._resources = ExitStack()
@@ -136,7 +143,7 @@ class Service:
         self._mean_seconds = USUAL_SECONDS
         self.metrics.measure("blemish_queue_images", "Images that wait for a worker.", self._jobs.qsize)
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Service[ToStore]:
         self._spool = self._resources.enter_context(temporary_folder())
         self._storing = threading.Thread(target=self._store_all, name="store")
         self._storing.start()
@@ -214,7 +221,7 @@ class Service:
                 del inspected
             del job
 
-    def _inspect(self, job: _Job, spool: Path) -> _Inspected:
+    def _inspect(self, job: _Job, spool: Path) -> _Inspected[ToStore]:
         frame, limit = job.frame, self.limits.request_seconds
         begun = time.monotonic()
         if frame.source == "api" and begun - job.begun > limit:
@@ -248,14 +255,18 @@ class Service:
             classes=detection.classes,
             seconds=now - job.begun,
         )
-        return _Inspected(job, detector, detection, self._keep(frame, detection, decision))
+        return _Inspected(job, detector, detection, decision, self._prepare(frame, detection, decision))
 
     def _store_all(self) -> None:
         while (first := self._inspected.get()) is not None:
             group, ended = [first], False
+            deadline = time.monotonic() + COLLECT_SECONDS
             while len(group) < MOST_AT_ONCE and not ended:
+                # An answer that is a little later costs nothing where images wait anyway, and a transaction more does.
+                is_worth_it = self._jobs.qsize() >= self.workers and len(group) < self._inspected.maxsize
+                left = deadline - time.monotonic() if is_worth_it else 0.0
                 try:
-                    following = self._inspected.get_nowait()
+                    following = self._inspected.get(block=left > 0, timeout=max(left, 0.0))
                 except queue.Empty:
                     break
                 if following is None:
@@ -267,9 +278,9 @@ class Service:
             if ended:
                 return
 
-    def _store_group(self, group: list[_Inspected]) -> None:
+    def _store_group(self, group: list[_Inspected[ToStore]]) -> None:
         try:
-            stored = self._store([one.decision for one in group])
+            stored = self._store([one.to_store for one in group])
         except Exception as error:
             if len(group) == 1 or isinstance(error, BlemishError):  # of the disk: all would fail likewise
                 for one in group:
@@ -282,7 +293,7 @@ class Service:
         for one, decision in zip(group, stored, strict=True):
             self._give(one, decision)
 
-    def _give(self, one: _Inspected, decision: StoredDecision) -> None:
+    def _give(self, one: _Inspected[ToStore], decision: StoredDecision) -> None:
         if (decision.image_sha256, decision.model) != (one.decision.image_sha256, one.decision.model):
             error = RequestConflictError(
                 f"the request number {decision.request} belongs to another image, decision {decision.id}; give each image "

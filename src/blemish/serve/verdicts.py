@@ -1,8 +1,8 @@
 """Operators' verdicts as labels: a labelled data set for evaluation, and confirmed good images for calibration and fits.
 
-Confirmed good images are parted once and for all, by their content: one part joins calibration and the next warm start,
-the other stays unseen and is compared with the confirmed defects. Defects never train a detector; ``blemish fit
---defects`` lets them choose among the members of an ensemble.
+Judged images are parted once and for all, by their content (:func:`is_to_test`), for fits from the page as for labels: one
+part is for fits, the other stays unseen and tests. Of the part for fits good images join calibration and the next warm
+start, and defects choose among the members of an ensemble, where that is asked for. Defects never train a detector.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ DEFECTIVE = "defective"
 """Label of a defect whose type nobody named."""
 LIST_FILE = "labels.csv"
 TEST_SHARE = 0.5
-"""Share of the confirmed good images that stay unseen."""
+"""Share of the judged images that stay unseen."""
+DEFECTS = "defects"
+"""Folder of the confirmed defects that are for fits."""
 _COLUMNS = ("path", "label", "mask", "split", "decision", "operator", "note", "name")
 _LONGEST_LABEL = 60
 
@@ -45,6 +47,8 @@ class LabelCounts(BaseModel):
     """Confirmed good images for calibration and warm starts."""
     good_to_test: int
     defective: int
+    defective_to_choose: int
+    """Defective images for ``blemish fit --defects``; the others are for tests."""
     masks: int
     """Defective images whose defects were drawn."""
     without_image: int
@@ -56,7 +60,8 @@ class LabelCounts(BaseModel):
         """One line, and one for each kind that is left out."""
         lines = [
             f"{self.good_to_fit + self.good_to_test} good images, of which {self.good_to_test} are for tests, and "
-            f"{self.defective} defective ones, of which {self.masks} have a mask."
+            f"{self.defective} defective ones, of which {self.defective - self.defective_to_choose} are for tests and "
+            f"{self.masks} have a mask."
         ]
         if self.without_image:
             lines.append(f"Left out: {self.without_image} whose image is not kept.")
@@ -121,10 +126,23 @@ def _within(
     return inside
 
 
-class _Labelled(NamedTuple):
+class JudgedImage(NamedTuple):
+    """A decision with a verdict, its label, and the file of its image."""
+
     decision: StoredDecision
     label: str
     image: Path
+
+    @property
+    def is_to_test(self) -> bool:
+        """:func:`is_to_test` of its content."""
+        return is_to_test(self.decision.image_sha256)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Drawn places of the defect; none of a good image."""
+        verdict = self.decision.verdict
+        return () if verdict is None or self.label == GOOD else verdict.shapes
 
 
 def write_labelled(
@@ -139,11 +157,11 @@ def write_labelled(
 
     The folder ``out`` is in the layout of MVTec AD: ``train/good`` for calibration and ``fit --continue``,
     ``test/good``, ``test/<type>`` and ``ground_truth/<type>`` for evaluation, and lists all of it in ``labels.csv``.
-    Of images of equal content one is written.
+    Beside it ``defects/<type>`` holds the defects for ``fit --defects``. Of images of equal content one is written.
 
     Parameters
     ----------
-    test_share: of the confirmed good images, chosen by their content, so that the next export chooses the same.
+    test_share: of the judged images, chosen by their content, so that the next export chooses the same.
 
     Raises
     ------
@@ -155,7 +173,7 @@ def write_labelled(
     out = Path(out)
     if out.exists():
         raise FileError(out, "exists already", "name a new folder")
-    labelled, without_image, contradictory = _labelled(history, images, wanted)
+    labelled, without_image, contradictory = judged_images(history, images, wanted)
     if not labelled:
         raise FileError(
             out,
@@ -176,10 +194,12 @@ def write_labelled(
         csv.writer(text, lineterminator="\r\n").writerows([_COLUMNS, *rows])
         write_text(folder / LIST_FILE, "\ufeff" + text.getvalue())
     good = [row[3] for row in rows if row[1] == GOOD]
+    defective = [row[3] for row in rows if row[1] != GOOD]
     return LabelCounts(
         good_to_fit=good.count("train"),
         good_to_test=good.count("test"),
-        defective=len(rows) - len(good),
+        defective=len(defective),
+        defective_to_choose=defective.count("train"),
         masks=masks,
         without_image=without_image,
         contradictory=contradictory,
@@ -187,16 +207,16 @@ def write_labelled(
 
 
 def is_to_test(image_sha256: str, test_share: float = TEST_SHARE) -> bool:
-    """Whether a confirmed good image stays unseen by calibration and fits."""
+    """Whether an image of the history is for tests, and so stays unseen by fits and calibrations."""
     drawn = int.from_bytes(hashlib.sha256(f"to test {image_sha256}".encode()).digest()[:8], "big")
     return drawn < test_share * 2**64
 
 
-def _labelled(
+def judged_images(
     history: History, images: KeptImages, wanted: HistoryFilter
-) -> tuple[list[_Labelled], int, int]:
+) -> tuple[list[JudgedImage], int, int]:
     """Judged decisions with their images, each content once, in the order of the decisions; counts of those left out."""
-    by_content: dict[str, list[_Labelled]] = {}
+    by_content: dict[str, list[JudgedImage]] = {}
     without_image = 0
     for verdict in ("right", "wrong"):
         for decision in history.all(wanted.model_copy(update={"verdict": verdict})):
@@ -204,31 +224,28 @@ def _labelled(
             if image is None:
                 without_image += 1
             elif label is not None:
-                by_content.setdefault(decision.image_sha256, []).append(_Labelled(decision, label, image))
+                by_content.setdefault(decision.image_sha256, []).append(JudgedImage(decision, label, image))
     agreed = [
-        max(same, key=lambda one: (bool(_shapes(one)), one.decision.id))
+        max(same, key=lambda one: (bool(one.shapes), one.decision.id))
         for same in by_content.values()
         if len({one.label == GOOD for one in same}) == 1
     ]
     return sorted(agreed, key=lambda one: one.decision.id), without_image, len(by_content) - len(agreed)
 
 
-def _shapes(one: _Labelled) -> tuple[Shape, ...]:
-    verdict = one.decision.verdict
-    return () if verdict is None or one.label == GOOD else verdict.shapes
-
-
-def _write_image(folder: Path, one: _Labelled, test_share: float) -> list[str]:
+def _write_image(folder: Path, one: JudgedImage, test_share: float) -> list[str]:
     """Copy the image and draw its mask; the row of the list."""
     decision, verdict = one.decision, one.decision.verdict
     name = f"{decision.id:09}"
-    split = "test" if one.label != GOOD or is_to_test(decision.image_sha256, test_share) else "train"
-    kind = GOOD if one.label == GOOD else _folder_name(one.label)
-    path = folder / split / kind / f"{name}{one.image.suffix}"
+    split = "test" if is_to_test(decision.image_sha256, test_share) else "train"
+    kind = folder_name(one.label)
+    # The reader of the layout takes each mask in ground_truth for one of a test image.
+    is_to_choose = kind != GOOD and split == "train"
+    path = folder / (DEFECTS if is_to_choose else split) / kind / f"{name}{one.image.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.image, path)
-    mask = folder / "ground_truth" / kind / f"{name}_mask.png"
-    marked = mask_of(_shapes(one), decision.size)
+    mask = (path.parent if is_to_choose else folder / "ground_truth" / kind) / f"{name}_mask.png"
+    marked = mask_of(one.shapes, decision.size)
     if marked.any():
         write_image(mask, marked[None].astype(np.float32))
     return [
@@ -243,8 +260,10 @@ def _write_image(folder: Path, one: _Labelled, test_share: float) -> list[str]:
     ]
 
 
-def _folder_name(label: str) -> str:
-    """Name of the folder of a type of defect, which leads nowhere else and means nothing else."""
+def folder_name(label: str) -> str:
+    """Name of the folder of good images, or of a type of defect, which leads nowhere else and means nothing else."""
+    if label == GOOD:
+        return GOOD
     name = "".join(char if char.isalnum() or char in "-_ " else "_" for char in label)[:_LONGEST_LABEL].strip(
         " _"
     )

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.errors import FileError, NameInTheWayError
-from blemish.storage.leftovers import remove_leftovers, temporary_name
+from blemish.errors import DiskFullError, FileError, NameInTheWayError
+from blemish.storage.leftovers import NO_ROOM, remove_leftovers, temporary_name
 
 _WORDS = {
     errno.ENOSPC: ("the disk is full", "free some space and run again"),
@@ -40,6 +40,8 @@ def write_error(path: Path, error: OSError) -> FileError:
     fallback = (f"cannot be written ({error.strerror or error})", "choose another output folder")
     problem, remedy = _WORDS.get(error.errno or 0, fallback)
     kind = NameInTheWayError if error.errno in _OF_THE_NAME else FileError
+    if error.errno in NO_ROOM:
+        kind = DiskFullError
     return kind(path, problem, remedy)
 
 

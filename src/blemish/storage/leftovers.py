@@ -7,6 +7,7 @@ written.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -22,7 +23,7 @@ from platform import node
 
 from filelock import FileLock, Timeout
 
-from blemish.errors import FileError
+from blemish.errors import DiskFullError, FileError
 
 LOCK_FILE = ".blemish.lock"
 """In an output folder, as long as a run owns it (:mod:`blemish.storage.run_lock`)."""
@@ -33,6 +34,10 @@ _NAME = re.compile(
 _FORMER = re.compile(r"\.part-[0-9a-f]{16}(?:\..*)?|blemish-[0-9a-z_]{8}", re.S)
 """Names of version 0.1, which do not tell whose they are."""
 _DAY = 24 * 3600
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk that is full, or of a quota that is used up."""
+_LEAST_ROOM = 2**16
+"""Bytes below which a disk counts as full: an image that is encoded needs more for its temporary files."""
 MOST_SEARCHED = 200_000
 
 
@@ -53,17 +58,31 @@ def temporary_folder() -> Iterator[Path]:
     Raises
     ------
     FileError
-        When it cannot be made, or an ``OSError`` in the block.
+        When it cannot be made, or an ``OSError`` in the block; DiskFullError where there is no room.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
             yield Path(folder)
     except OSError as error:
+        if error.errno in NO_ROOM or _is_full(tempfile.gettempdir()):
+            raise DiskFullError(
+                tempfile.gettempdir(),
+                "the disk of temporary files is full",
+                "free some space, or name another folder by TMPDIR",
+            ) from error
         raise FileError(
             tempfile.gettempdir(),
             f"temporary files cannot be written here ({error.strerror or error})",
             "free some space, or name another folder by TMPDIR",
         ) from error
+
+
+def _is_full(folder: str) -> bool:
+    """Whether there is no room left; libraries in C do not always say why they cannot write."""
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_ROOM
+    except OSError:
+        return False
 
 
 def remove_leftovers(folder: str | Path, *, below: bool = False) -> None:

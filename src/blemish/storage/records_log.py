@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from blemish.errors import FileError, NameInTheWayError
+from blemish.errors import DiskFullError, FileError, NameInTheWayError
 from blemish.storage.atomic import write_error, write_text
 
 R = TypeVar("R", bound=BaseModel)
@@ -160,4 +160,5 @@ def unwritable(path: str | Path, error: OSError) -> FileError:
         f"cannot be written ({error.strerror})",
         "check the disk's space and the folder's permissions",
     )
-    return found if isinstance(found, NameInTheWayError) else FileError(path, problem, remedy)
+    is_known = isinstance(found, NameInTheWayError | DiskFullError)
+    return found if is_known else FileError(path, problem, remedy)

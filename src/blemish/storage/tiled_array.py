@@ -57,6 +57,44 @@ class Layer:
     together: bool = False
 
 
+class TiledArrays:
+    """The arrays of a tiled file that is there, to be written block by block; a copy in another process writes them too.
+
+    Parameters
+    ----------
+    path: with its suffix.
+    """
+
+    def __init__(self, path: Path, layers: Mapping[str, Layer]) -> None:
+        self.path, self.layers = path, dict(layers)
+        self._arrays: dict[str, Any] = {}
+
+    def __getitem__(self, layer: str) -> Any:
+        if not self._arrays:
+            with reading(self.path):
+                self._arrays = {
+                    name: zarr.open_array(str(self.path / name), mode="r+") for name in self.layers
+                }
+        return self._arrays[layer]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TiledArrays) and (self.path, self.layers) == (other.path, other.layers)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def write(self, layer: str, block: Block, values: NDArray[Any]) -> None:
+        """Write one block, (*leading, h, w) at the layer's own reduction; FileError where that fails."""
+        array, part = self[layer], block.reduced(self.layers[layer].reduction)
+        if array.dtype == np.float16:
+            values = np.clip(values, -65504, 65504)  # the largest float16; beyond it lies infinity
+        with _writing(self.path):
+            array[..., part.rows, part.columns] = values.astype(array.dtype)
+
+    def __reduce__(self) -> tuple[type[TiledArrays], tuple[Path, dict[str, Layer]]]:
+        return type(self), (self.path, self.layers)
+
+
 class TiledFile(Generic[R]):
     """Layers of one area (height, width) in blocks of ``side``; NaN where nothing was written.
 
@@ -100,7 +138,9 @@ class TiledFile(Generic[R]):
             with _writing(self.path):
                 shutil.rmtree(self.path, ignore_errors=True)
                 self._create()
-        self._arrays = self._opened()
+        self._check_attributes()
+        self.arrays = TiledArrays(self.path, self.layers)
+        """To write blocks into."""
         self.done = {(record.row, record.column) for record in self._journal.records}
 
     @property
@@ -124,7 +164,7 @@ class TiledFile(Generic[R]):
             )
         group.attrs.update({**self.attributes, **({CONTENT: self._content} if self._content else {})})
 
-    def _opened(self) -> dict[str, Any]:
+    def _check_attributes(self) -> None:
         there, wanted = dict(open_tiled(self.path).attrs), self.attributes
         there.pop(CONTENT, None)
         for key in sorted({*wanted, *there}):
@@ -133,8 +173,6 @@ class TiledFile(Generic[R]):
                     f"{self.path}: was made with {key} {there.get(key)}, not {wanted.get(key)}; "
                     f"use --overwrite or another --out"
                 )
-        with reading(self.path):
-            return {name: zarr.open_array(str(self.path / name), mode="r+") for name in self.layers}
 
     @property
     def count(self) -> int:
@@ -147,11 +185,7 @@ class TiledFile(Generic[R]):
 
     def write(self, layer: str, block: Block, values: NDArray[Any]) -> None:
         """Write one block, (*leading, h, w) at the layer's own reduction."""
-        array, part = self._arrays[layer], block.reduced(self.layers[layer].reduction)
-        if array.dtype == np.float16:
-            values = np.clip(values, -65504, 65504)  # the largest float16; beyond it lies infinity
-        with _writing(self.path):
-            array[..., part.rows, part.columns] = values.astype(array.dtype)
+        self.arrays.write(layer, block, values)
 
     def finish(self, record: R) -> None:
         """Record that the block is finished."""
@@ -161,7 +195,7 @@ class TiledFile(Generic[R]):
     def read(self, layer: str, index: Any = ...) -> NDArray[Any]:
         """The values of a layer at ``index``."""
         with reading(self.path):
-            values: NDArray[Any] = self._arrays[layer][index]
+            values: NDArray[Any] = self.arrays[layer][index]
         return values
 
 

@@ -21,7 +21,8 @@ MOST = 100
 def read_defects(path: Path, source: FitSource, observer: Observer) -> DefectiveImages:
     """Preprocessed images of a folder or list of confirmed defects, copies of one file once.
 
-    The group of an image is that of a list, or its folder, which names the kind of defect in most data sets. An image
+    Of a list that parts its defects into training and test images, those of the training are taken, so that no test image
+    chooses. The group of an image is that of a list, or its folder, which names the kind of defect in most data sets. An image
     that cannot be used is reported, and the others are used.
 
     Raises
@@ -39,6 +40,7 @@ def read_defects(path: Path, source: FitSource, observer: Observer) -> Defective
         )
     observer.stage(f"Reading the confirmed defects in {path}")
     found = [item for item in find_images(path) if item.is_good is not True]
+    found = [item for item in found if item.split == "train"] or found
     items = found[:: math.ceil(len(found) / MOST)] if found else []
     if len(items) < len(found):
         observer.stage(f"Of {len(found)} confirmed defects {len(items)} are compared, evenly over the list")

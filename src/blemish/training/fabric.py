@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import Strategy
 
 from blemish.storage.training_record import Machine
 
 
-def make_fabric(machine: Machine) -> Fabric:
-    """Fabric on the device and in the precision of ``machine``, without its notices."""
+def make_fabric(
+    machine: Machine, *, devices: int = 1, nodes: int = 1, strategy: Strategy | str = "auto"
+) -> Fabric:
+    """Fabric on ``devices`` of each of ``nodes`` machines, in the precision of ``machine``, without its notices."""
     if machine.device == "cuda":
         torch.backends.cudnn.deterministic = True  # same seed, same machine: same weights
+    with without_notices():
+        return Fabric(
+            accelerator=machine.device,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision="bf16-mixed" if machine.precision == "bfloat16" else "32-true",
+        )
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Keep Fabric from notes on the precision and the processes, and from advice on Tensor Cores.
+
+    Both are decided here, on purpose.
+    """
     disabled = logging.root.manager.disable
     with warnings.catch_warnings():
-        # Fabric notes the precision and advises on Tensor Cores; both are decided here, on purpose.
         warnings.simplefilter("ignore")
         logging.disable(logging.INFO)
         try:
-            return Fabric(
-                accelerator=machine.device,
-                devices=1,
-                precision="bf16-mixed" if machine.precision == "bfloat16" else "32-true",
-            )
+            yield
         finally:
             logging.disable(disabled)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from blemish.data.scenes import looks_like_scenes
 from blemish.detectors.contracts import FitRecord
-from blemish.detectors.ensemble import Ensemble
-from blemish.detectors.factory import build_model, networks
+from blemish.detectors.ensemble import Ensemble, for_inspection
+from blemish.detectors.factory import build_model, networks, training_recipes
 from blemish.detectors.reconstruction import ReconstructionModel
 from blemish.errors import UsageError
 from blemish.inspection.detector import Detector
@@ -29,9 +30,12 @@ from blemish.training.defects import read_defects
 from blemish.training.device import choose_machine
 from blemish.training.fit_run import FitRun
 from blemish.training.fit_settings import all_settings, choose_recipe
+from blemish.training.launch import launched, place_of_this
 from blemish.training.modality_figures import modality_notes
 from blemish.training.notes import alignment_notes, left_out_notes, trimming_notes
 from blemish.training.patches import RandomPatches, raising
+from blemish.training.plateau import plateau_notes
+from blemish.training.processes import Processes, has_unused_weights, refuse_uneven_batches
 from blemish.training.runs import claim_folder, finish, output_folder
 from blemish.training.sources import FitSource, choose_source
 from blemish.training.warm_start import WarmStart
@@ -55,6 +59,8 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
+    processes: int = 1,
+    nodes: int = 1,
 ) -> Detector:
     """Fit a detector on the good images in ``images``, and calibrate its reject decision.
 
@@ -63,7 +69,8 @@ def fit(
     model, or one before it, has seen keeps its part for good, and is recognised by the bytes of its file under any
     name: calibration images never train, training and validation images never calibrate. New images are split as
     always. Training draws on all training images in ``images``, new and old, and the decision rests on all
-    calibration images in it, new and old: no training has seen one of them.
+    calibration images in it, new and old: no training has seen one of them. A model of scenes goes on with its
+    modalities, scales and ranges; scenes are split by shares of their width as always, so that a place keeps its part.
 
     Parameters
     ----------
@@ -90,6 +97,10 @@ def fit(
     resume: continue from the checkpoint in ``out``; where training had not begun, begin it.
     overwrite: replace a model or checkpoint that is already in ``out``.
     observer: hears of progress, and of each image that cannot be used; the others are used.
+    processes: that train together on this machine: one for each GPU that is to be used, or several on a CPU. Each trains
+        on its part of every batch, so that the loss is that of one process up to rounding.
+    nodes: machines, each with so many processes and with the images at the same path; this function is called on each, with
+        ``NODE_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT`` in the environment. Only the first one writes to ``out``.
 
     Raises
     ------
@@ -101,27 +112,31 @@ def fit(
         In one line that names the setting or the file, and the remedy.
     """
     folder = output_folder(out, resume=resume, overwrite=overwrite)
-    with owned(folder):
-        return _fit(
-            Path(images),
-            recipe,
-            all_settings(settings, budget, false_reject_rate),
-            continue_from=continue_from,
-            defects=defects,
-            good_label=good_label,
-            mask=mask,
-            folder=folder,
-            resume=resume,
-            overwrite=overwrite,
-            observer=observer or Observer(),
-        )
+    place = place_of_this(processes, nodes)
+    work = partial(
+        _fit,
+        path=Path(images),
+        recipe=recipe,
+        settings=all_settings(settings, budget, false_reject_rate),
+        continue_from=continue_from,
+        defects=defects,
+        good_label=good_label,
+        mask=mask,
+        folder=folder,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    with owned(folder if place.rank == 0 else None), launched(place, work) as group:
+        return work(group, observer or Observer())
 
 
 def _fit(
+    processes: Processes,
+    observer: Observer,
+    *,
     path: Path,
     recipe: str | Path | Recipe | None,
     settings: list[str],
-    *,
     continue_from: str | Path | None,
     defects: str | Path | None,
     good_label: str | None,
@@ -129,7 +144,6 @@ def _fit(
     folder: Path | None,
     resume: bool,
     overwrite: bool,
-    observer: Observer,
 ) -> Detector:
     begun = time.perf_counter()
     start = None if continue_from is None else WarmStart(continue_from)
@@ -146,10 +160,19 @@ def _fit(
         )
     open_source = choose_source(path, chosen, start, good_label, None if mask is None else read_area(mask))
     machine = choose_machine(chosen.training.device, chosen.training.precision)
+    refuse_uneven_batches(training_recipes(chosen), processes.count)
+    folder = folder if processes.is_first else None
     if folder is not None:
         claim_folder(folder, resume=resume, overwrite=overwrite)
-    source = open_source(observer)
-    confirmed = None if defects is None else read_defects(Path(defects), source, observer)
+    processes.connect(machine, some_unused=any(map(has_unused_weights, training_recipes(chosen).values())))
+    source = processes.together(lambda: open_source(observer))
+    processes.check_equal(
+        source.fingerprint.sha256,
+        f"{path}: holds other images on another machine of this fit; give all the same",
+    )
+    confirmed = (
+        None if defects is None else processes.together(lambda: read_defects(Path(defects), source, observer))
+    )
     run = FitRun(
         _model(chosen, source, start),
         recipe=chosen,
@@ -161,12 +184,21 @@ def _fit(
         observer=observer,
         defects=confirmed,
         begun=begun,
+        processes=processes,
     )
     record, notes = _fit_model(run)
-    detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))
-    if folder is not None:
-        finish(detector, folder, _contact_sheet(run))
-    return detector
+
+    def decided() -> Detector:
+        detector = calibrate(run, run.document(notes, record, weights_sha256(run.model)))
+        if folder is not None:
+            finish(detector, folder, _contact_sheet(run))
+        return detector
+
+    if processes.count == 1:
+        return decided()
+    # The weights are equal in all processes; only the document comes from the first.
+    file = processes.first(lambda: decided().file)
+    return Detector(for_inspection(run.model), file)
 
 
 # -- model ---------------------------------------------------------------------------------------------
@@ -184,11 +216,14 @@ def _fit_model(run: FitRun) -> tuple[FitRecord, tuple[str, ...]]:
     """Fit the model in place; the record of its fit, and notes for the user and the model card."""
     recipe, source = run.recipe, run.source
     length = f" for {recipe.training.budget:.0f} s" if run.recipes and recipe.training.budget else ""
-    run.observer.stage(f"Training {recipe.name}{length} on {source.announce()}; {run.machine}")
+    run.observer.stage(
+        f"Training {recipe.name}{length} on {source.announce()}; {run.machine}{run.processes.words}"
+    )
     record = run.model.fit(source, run)
     notes = (
         *trimming_notes(run.training, recipe),
         *record.notes,
+        *plateau_notes(run.training.history),
         *modality_notes(run.training.modalities),
         *left_out_notes([str(source.split["train"][number]) for number in record.left_out]),
         *(

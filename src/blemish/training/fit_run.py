@@ -25,6 +25,8 @@ from blemish.training.contracts import Trimming
 from blemish.training.image_source import ImageSource
 from blemish.training.modality_figures import compare_modalities, draw_patches, leave_out
 from blemish.training.notes import worst_in_words
+from blemish.training.plateau import PlateauWatch
+from blemish.training.processes import Processes
 from blemish.training.runs import train_for
 from blemish.training.scene_source import SceneSource
 from blemish.training.sources import FitSource
@@ -47,6 +49,7 @@ class FitRun:
     start: model of a warm start.
     defects: confirmed ones, that choose the members of an ensemble.
     begun: ``time.perf_counter()`` at the start of the fit, from which a budget counts.
+    processes: that fit together; by default there is one.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class FitRun:
         observer: Observer,
         defects: DefectiveImages | None = None,
         begun: float | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.model, self.recipe, self.source, self.machine = model, recipe, source, machine
         self.folder, self.resume, self.start, self.observer = folder, resume, start, observer
         self.defects = defects
         self.begun = time.perf_counter() if begun is None else begun
+        self.processes = processes or Processes()
         self.recipes = training_recipes(recipe)
         """Recipe of each network, by its name."""
         self.trainings: dict[str, Training] = {}
@@ -75,6 +80,10 @@ class FitRun:
     @property
     def seed(self) -> int:
         return self.recipe.training.seed
+
+    @property
+    def sharing(self) -> Processes:
+        return self.processes
 
     @property
     def training(self) -> Training:
@@ -118,7 +127,7 @@ class FitRun:
         training = train_for(
             self.folder,
             autoencoder,
-            self._within_budget(recipe),
+            self.processes.first(lambda: self._within_budget(recipe)),
             self.source.patches("train"),
             self.source.patches("validation"),
             machine=self.machine,
@@ -127,11 +136,22 @@ class FitRun:
             resume=self.resume,
             observer=self.observer,
             trimming=self._trimming() if recipe.training.trim else None,
+            plateau=self._plateau(autoencoder, recipe),
             warm_start_sha256=self.start.weights_sha256 if self.start else None,
             network=name,
+            processes=self.processes,
         )
         training = training.model_copy(update={"budget": recipe.training.budget})
         self.trainings[name] = self._compared(autoencoder, training, recipe)
+
+    def _plateau(self, autoencoder: Autoencoder, recipe: Recipe) -> PlateauWatch | None:
+        """The comparison at each validation, of a network for modalities."""
+        if not isinstance(self.source, SceneSource) or not isinstance(autoencoder.measure, ModalSSIM):
+            return None
+        held_out, drawn = (
+            draw_patches(self.source.patches(part), recipe) for part in ("validation", "train")
+        )
+        return PlateauWatch(autoencoder, held_out, drawn, self.observer.stage)
 
     def _compared(self, autoencoder: Autoencoder, training: Training, recipe: Recipe) -> Training:
         """The record with the figures of each modality; those that were not learned no longer count in the model."""
@@ -203,4 +223,4 @@ class FitRun:
                 ) from None
             return trimmed(whole_scores(scored.classes) if scored.classes else scored.scores, trim)
 
-        return Trimming(worst, self.source.patches("train").without)
+        return Trimming(lambda: self.processes.first(worst), self.source.patches("train").without)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,9 +34,30 @@ def draw_patches(source: PatchSource, recipe: Recipe) -> Tensor:
     return torch.stack(list(islice(raising(patches[number] for number in range(PATCHES)), PATCHES)))
 
 
+class BaselineFigures(NamedTuple):
+    """SSIM of each modality by the two baselines; None where a modality is absent or there is no other."""
+
+    constant: list[float | None]
+    linear: list[float | None]
+
+
+def baseline_figures(held_out: Tensor, training: Tensor, modalities: Sequence[Modality]) -> BaselineFigures:
+    """SSIM of the mean of each patch, and of linear regression, as :func:`compare_modalities` takes them."""
+    constant = held_out.nanmean((2, 3), keepdim=True).nan_to_num().expand_as(held_out)
+    return BaselineFigures(
+        _similarity(held_out, constant.contiguous(), modalities),
+        _similarity(held_out, _linear(training, held_out, modalities), modalities)
+        if len(modalities) > 1
+        else [None] * len(modalities),
+    )
+
+
 @torch.no_grad()
 def compare_modalities(
-    autoencoder: Autoencoder, held_out: Tensor, training: Tensor
+    autoencoder: Autoencoder,
+    held_out: Tensor,
+    training: Tensor,
+    baselines: BaselineFigures | None = None,
 ) -> tuple[ModalityFigures, ...]:
     """Compare reconstruction and prediction of each modality with a constant and with linear regression.
 
@@ -44,6 +66,7 @@ def compare_modalities(
     autoencoder: for scenes, in evaluation mode.
     held_out: (N, C, P, P), NaN where absent; compared on.
     training: (n, C, P, P); the linear regression of each modality on the channels of the others is fitted on it.
+    baselines: those of the same patches, if they are known.
     """
     measure = autoencoder.measure
     assert isinstance(measure, ModalSSIM)
@@ -58,19 +81,17 @@ def compare_modalities(
             predicted.append(found.predicted.cpu())
         else:
             made.append(autoencoder(x).reconstruction.float().cpu())
-    constant = held_out.nanmean((2, 3), keepdim=True).nan_to_num().expand_as(held_out)
+    constant, linear = baselines or baseline_figures(held_out, training, modalities)
     return tuple(
         ModalityFigures(name=modality.name, similarity=own, constant=flat, from_others=others, linear=line)
         for modality, own, flat, others, line in zip(
             modalities,
             _similarity(held_out, torch.cat(made), modalities),
-            _similarity(held_out, constant.contiguous(), modalities),
+            constant,
             _similarity(held_out, torch.cat(predicted), modalities)
             if predicted
             else [None] * len(modalities),
-            _similarity(held_out, _linear(training, held_out, modalities), modalities)
-            if len(modalities) > 1
-            else [None] * len(modalities),
+            linear,
             strict=True,
         )
     )
@@ -85,10 +106,10 @@ def is_learned(figures: ModalityFigures) -> bool:
 
 
 def leave_out(autoencoder: Autoencoder, figures: Sequence[ModalityFigures]) -> None:
-    """Leave modalities that were not learned out of score and maps, unless none was learned."""
+    """Leave modalities that were not learned out of score and maps, unless none was learned; the others are in them."""
     learned = [is_learned(one) for one in figures]
     measure = autoencoder.measure
-    if isinstance(measure, ModalSSIM) and any(learned) and not all(learned):
+    if isinstance(measure, ModalSSIM) and any(learned):
         measure.counted.copy_(torch.tensor(learned, dtype=measure.counted.dtype))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from blemish.data.image import image_info, read_image
 from blemish.data.items import Item
@@ -199,11 +199,35 @@ class RandomPatches(Dataset["Tensor | BlemishError"]):
             return error
 
 
-def make_loader(patches: RandomPatches, batch: int, *, workers: int = 0) -> DataLoader[Any]:
-    """Batches of ``patches`` in their order; read them through :func:`raising`."""
+class RowsOfBatches(Sampler[list[int]]):
+    """Numbers of the patches of each batch that process ``rank`` of ``processes`` has: consecutive ones.
+
+    >>> list(RowsOfBatches(12, 4, rank=1, processes=2))
+    [[2, 3], [6, 7], [10, 11]]
+    """
+
+    def __init__(self, patches: int, batch: int, *, rank: int, processes: int) -> None:
+        self._rows, self._rank, self._processes = batch // processes, rank, processes
+        self._batches = patches // batch
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self._batches):
+            first = (number * self._processes + self._rank) * self._rows
+            yield list(range(first, first + self._rows))
+
+
+def make_loader(
+    patches: RandomPatches, batch: int, *, workers: int = 0, rank: int = 0, processes: int = 1
+) -> DataLoader[Any]:
+    """Batches of ``patches`` in their order, or the rows of one process; read them through :func:`raising`."""
+    shared = RowsOfBatches(len(patches), batch, rank=rank, processes=processes) if processes > 1 else None
     return DataLoader(
         patches,
-        batch_size=batch,
+        batch_size=1 if shared else batch,
+        batch_sampler=shared,
         num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_leave_interrupts_to_parent,

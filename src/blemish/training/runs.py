@@ -24,6 +24,8 @@ from blemish.storage.training_record import Machine, Training
 from blemish.training.checkpoint import STATE_FILE
 from blemish.training.contracts import Cropping, Trainable, Trimming
 from blemish.training.patches import PatchSource
+from blemish.training.plateau import PlateauWatch
+from blemish.training.processes import Processes
 from blemish.training.trainer import Trainer
 
 
@@ -131,8 +133,10 @@ def train_for(
     resume: bool,
     observer: Observer,
     trimming: Trimming | None = None,
+    plateau: PlateauWatch | None = None,
     warm_start_sha256: str | None = None,
     network: str = "",
+    processes: Processes | None = None,
 ) -> Training:
     """Train ``model`` in place, with its checkpoint in ``folder``.
 
@@ -141,8 +145,10 @@ def train_for(
     data, split: of the images; a checkpoint of others, or of another recipe, is refused.
     resume: continue from the checkpoint, if there is one.
     trimming: for ``training.trim``.
+    plateau: of a network for modalities.
     warm_start_sha256: SHA-256 of the weights that ``model`` has from an earlier training, pretraining included.
     network: name of it among several of one model, each of which has a checkpoint of its own.
+    processes: that train together; by default there is one.
 
     Raises
     ------
@@ -170,8 +176,10 @@ def train_for(
         resume=resume and checkpoint is not None and (checkpoint / STATE_FILE).exists(),
         pretrained=warm_start_sha256 is not None,
         trimming=trimming,
+        plateau=plateau,
         stop=observer.should_stop,
         on_progress=observer.training,
+        processes=processes,
     ).run()
     return Training(
         steps=state.step,

@@ -26,6 +26,8 @@ class ScenePatches:
     Parameters
     ----------
     columns: of each scene, those that patches are drawn from.
+    takes_absent: whether the network takes absent values; what is not judged is then absent. Otherwise patches with
+        such pixels are drawn again.
     flips: whether patches are flipped at random, horizontally, vertically and diagonally (Xie, Meeus,
         Pižurica 2019, section 4).
     """
@@ -36,11 +38,13 @@ class ScenePatches:
         columns: Sequence[slice],
         *,
         flips: bool,
+        takes_absent: bool = True,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self._scenes = scenes
         self._columns = columns
         self._flips = flips
+        self._takes_absent = takes_absent
         values = sum(
             scene.channels * scene.height * (band.stop - band.start)
             for scene, band in zip(scenes, columns, strict=True)
@@ -76,12 +80,17 @@ class ScenePatches:
             top = int(rng.integers(self._scenes[number].height - patch + 1))
             left = int(rng.integers(band.stop - band.start - patch + 1))
             pixels = self._window(number, top, left, patch)
+            judged = self._scenes[number].judged(top, band.start + left, patch, patch)
+            if judged is not None:
+                if not (self._takes_absent or judged.all()):
+                    continue
+                pixels[:, ~judged] = np.nan
             if np.isfinite(pixels).any():
                 return self._flipped(pixels, rng)
         raise ImageError(
             self._scenes[0].scene.folder.parent,
             f"shows so little that {MOST_DRAWS} random patches in a row were absent",
-            "crop the scenes to the area that their sensors cover",
+            "crop the scenes to the area that their sensors cover, or judge more of them",
         )
 
     def _window(self, number: int, top: int, left: int, patch: int) -> NDArray[np.float32]:

@@ -30,10 +30,16 @@ from blemish.recipes import Recipe
 from blemish.training.partition import PARTS, counted
 from blemish.training.scene_patches import ScenePatches
 from blemish.training.try_recipe import check_recipe
+from blemish.training.warm_start import WarmStart
 
 
 class SceneSource:
     """Scenes of a folder or a description, opened and split (:class:`~blemish.training.sources.FitSource`).
+
+    Parameters
+    ----------
+    start: model that the fit goes on from, with whose modalities, scales and ranges the scenes are read. A scene is split by
+        shares of its width, so that each place keeps its part.
 
     Raises
     ------
@@ -47,15 +53,23 @@ class SceneSource:
         When the observer asked to stop.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, observer: Observer) -> None:
+    def __init__(
+        self, path: Path, recipe: Recipe, observer: Observer, start: WarmStart | None = None
+    ) -> None:
         observer.stage(f"Opening the scenes in {path}")
         _refuse_image_settings(recipe)
-        opened = open_scenes(path, patch=recipe.patch.size, observer=observer)
+        modalities = start.preprocessing.modalities if start else ()
+        opened = open_scenes(path, patch=recipe.patch.size, observer=observer, modalities=modalities)
         self._scenes, self._patch = opened.readers, recipe.patch.size
         self.fingerprint = opened.fingerprint
         self.seen: dict[str, str] = {}
         self.groups: dict[str, str] = {}
-        self.notes = tuple(f"{scene.name}: {notice}." for scene in self._scenes for notice in scene.notices)
+        notices = [f"{scene.name}: {notice}." for scene in self._scenes for notice in scene.notices]
+        if start is not None:
+            known = sum(scene.name in start.scenes for scene in self._scenes)
+            new = len(self._scenes) - known
+            notices.insert(0, f"Warm start on {new} new and {known} earlier scenes, by their names.")
+        self.notes = tuple(notices)
         self.preprocessing = Preprocessing(
             channels=opened.fingerprint.channels,
             convert=False,
@@ -63,7 +77,9 @@ class SceneSource:
             size=None,
             modalities=opened.modalities,
         )
-        self._refuse_missing(recipe, check_recipe(recipe, opened.modalities))
+        model = check_recipe(recipe, opened.modalities)
+        self._refuse_missing(recipe, model)
+        self._takes_absent = model.takes_absent
         self._columns = {part: [getattr(bands, part) for bands in opened.bands] for part in PARTS}
         self.split: Split = {
             part: tuple(
@@ -100,7 +116,9 @@ class SceneSource:
         return f"{len(self._squares[part])} {which} of {self._side} × {self._side} pixels"
 
     def patches(self, part: str) -> ScenePatches:
-        return ScenePatches(self._scenes, self._columns[part], flips=part == "train")
+        return ScenePatches(
+            self._scenes, self._columns[part], flips=part == "train", takes_absent=self._takes_absent
+        )
 
     def whole(self, part: str) -> GoodImages:
         scenes = _SceneColumns(self._scenes, self._columns[part])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from blemish.recipes.schema import TrainingSettings
 from blemish.training.checkpoint import TrainingState
@@ -29,6 +30,10 @@ def learning_rate(settings: TrainingSettings, step: int, share: float | None = N
     return settings.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
+def _clock() -> float:
+    return time.perf_counter()
+
+
 class TrainingClock:
     """Progress of a training, by its steps or, with a budget, by the seconds spent.
 
@@ -44,14 +49,19 @@ class TrainingClock:
         self._settings = settings
         self._state = state
         self._pretraining = pretraining
-        self._begun = time.perf_counter()
+        self._now: Callable[[], float] = _clock
+        self._begun = self._now()
         self._seconds, self._step = state.seconds, state.step
         self.ends_pretraining()
+
+    def follow(self, now: Callable[[], float]) -> None:
+        """Take the time from ``now``, in seconds, from here on."""
+        self._now, self._begun = now, now()
 
     @property
     def spent(self) -> float:
         """Seconds of training, those before an interruption included."""
-        return self._seconds + time.perf_counter() - self._begun
+        return self._seconds + self._now() - self._begun
 
     def ends_pretraining(self) -> bool:
         """End the pretraining where it is due; whether it has just ended.
@@ -117,7 +127,7 @@ class TrainingClock:
         """Expected number of steps in all, and seconds from now until the end."""
         state, budget = self._state, self._settings.budget
         # From the whole run, so that looks and checkpoints are in it.
-        pace = (time.perf_counter() - self._begun) / (state.step - self._step)
+        pace = (self._now() - self._begun) / (state.step - self._step)
         if budget is None:
             return self.steps, pace * (self.steps - state.step)
         seconds = max(0.0, budget - self.spent)

@@ -96,20 +96,23 @@ def choose_source(
     Raises
     ------
     UsageError
-        For a warm start on scenes.
+        For a warm start of a model of images on scenes, or the other way round.
     RecipeError
         When parts of a recipe for images do not fit; of scenes that is known when their modalities are.
     """
     if _are_scenes(path, recipe):
         if area is not None:
             raise UsageError(
-                f"{path}: holds scenes, and a region of interest is one of single images; leave --mask out"
+                f"{path}: holds scenes, and a region of interest is one of single images; put roi.png or exclude.png into the folder of "
+                "each scene"
             )
-        if start is not None:
+        if start is not None and start.subject == "images":
             raise UsageError(
-                f"{path}: holds scenes, and going on from a model is for images; fit a new model"
+                f"{path}: holds scenes, and {start.folder} was fitted on images; fit a new model"
             )
-        return lambda observer: SceneSource(path, recipe, observer)
+        return lambda observer: SceneSource(path, recipe, observer, start)
+    if start is not None and start.subject == "scenes":
+        raise UsageError(f"{path}: holds no scenes, and {start.folder} was fitted on such; fit a new model")
     if start is None:
         check_recipe(recipe)
     return lambda observer: ImageSource(path, recipe, observer, start, good, area)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,26 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from blemish.errors import BlemishError, Stopped
+from blemish.layers.shared_batch import shared_batch, shared_batch_norm
 from blemish.models import Loss
 from blemish.recipes.schema import TrainingSettings
 from blemish.storage.training_record import Machine, TrainingLook
 from blemish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from blemish.training.contracts import Grouped, Progress, Trainable, Trimming
-from blemish.training.fabric import lay_out, make_fabric
-from blemish.training.held_out import mean_loss, mean_measures
+from blemish.training.divergence import DivergedError as DivergedError
+from blemish.training.divergence import diverged, refuse_nan
+from blemish.training.fabric import lay_out
+from blemish.training.held_out import draws_held_out, mean_loss, mean_measures
+from blemish.training.loss_report import LossReport
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
+from blemish.training.plateau import PlateauWatch
+from blemish.training.processes import Processes
 from blemish.training.schedule import TrainingClock
 
 VALIDATION_PATCHES = 256
 VALIDATION_BYTES = 64 * 2**20
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
-
-
-class DivergedError(BlemishError):
-    """A loss term is no longer a number."""
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings, machine: Machine) -> torch.optim.Optimizer:
@@ -83,7 +85,10 @@ class Trainer:
     resume: continue from ``checkpoint``; one that has all its steps, or spent its budget, is only finished.
     pretrained: whether the model comes with its pretraining done.
     trimming: finds the worst of ``images`` and leaves them out; None leaves out none.
-    stop: asked once after every step; when it returns True a checkpoint is written and training ends.
+    plateau: compares modalities at each look, and helps those that stay at a constant.
+    processes: that train together, each on its rows of every batch; by default there is one. The length, the rate and
+        interruptions follow the first of them, which alone reads and writes checkpoints.
+    stop: asked once after every step, by the first process before it; when it returns True a checkpoint is written and training ends.
     on_step: called after every update with the number of steps made and the loss of the batch.
     on_look: called with every look at the held-out images.
     on_progress: called after some steps, and after every look.
@@ -115,21 +120,24 @@ class Trainer:
         resume: bool = False,
         pretrained: bool = False,
         trimming: Trimming | None = None,
+        plateau: PlateauWatch | None = None,
         optimizer: Callable[[nn.Module, TrainingSettings, Machine], torch.optim.Optimizer] = make_optimizer,
         clock: Callable[[TrainingSettings, TrainingState, int], TrainingClock] = TrainingClock,
         stop: Callable[[], bool] = lambda: False,
         on_step: Callable[[int, Loss], None] = lambda step, loss: None,
         on_look: Callable[[TrainingLook], None] = lambda look: None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        processes: Processes | None = None,
     ) -> None:
         self._pretraining = model.pretraining
         assert isinstance(model, nn.Module)
         self.model, self.images, self.validation = model, images, validation
         self.settings, self.patch, self.machine = settings, patch, machine
         self.checkpoint, self.identity, self.resume = checkpoint, identity, resume
-        self.pretrained, self.trimming = pretrained, trimming
+        self.pretrained, self.trimming, self.plateau = pretrained, trimming, plateau
         self.stop, self.on_step, self.on_look, self.on_progress = stop, on_step, on_look, on_progress
         self._make_optimizer, self._make_clock = optimizer, clock
+        self.processes = processes or Processes()
 
     def run(self) -> TrainingState:
         """Train until the steps are made, the budget is spent, or patience ends.
@@ -143,6 +151,10 @@ class Trainer:
         ImageError, ModelError
             When an image can no longer be read, or the checkpoint cannot be resumed.
         """
+        with shared_batch_norm(self.model) if self.processes.count > 1 else nullcontext():
+            return self._run()
+
+    def _run(self) -> TrainingState:
         self._begin()
         for batch in self.batches():
             loss = self.step(batch)
@@ -153,22 +165,29 @@ class Trainer:
         if not self.state.history or self.state.history[-1].step != self.state.step:
             self.look()  # resumed with fewer steps than were already made, or a budget that ran out since the last look
         self.write()
+        if self.plateau is not None:
+            self.plateau.pause()
         self.model.load_state_dict(self.best)
         lay_out(self.model.eval().to("cpu"), torch.contiguous_format)
         return self.state
 
     def _begin(self) -> None:
-        self.fabric = make_fabric(self.machine)
+        self.fabric = self.processes.fabric(self.machine)
         lay_out(self.model, torch.channels_last)
         optimizer = self._make_optimizer(self.model, self.settings, self.machine)
         self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
         self.wrapped.mark_forward_method("loss")
         self.wrapped.mark_forward_method("pretraining_loss")
         self.restore()
+        self.processes.agree()
+        if self.plateau is not None:
+            self.plateau.restore(self.state.history)
         self.clock = self._make_clock(self.settings, self.state, self._pretraining)
+        if self.processes.count > 1:
+            self.clock.follow(self.processes.now)
         self.held_out = _held_out(self.validation, self.patch, self.settings)
-        self._saved = time.perf_counter()
-        self._report = _Report(self._saved)
+        self._saved = self.processes.now()
+        self._report = LossReport(self._saved)
         self._loss_since_look = torch.tensor(self.state.loss_since_look, device=self.fabric.device)
         self.model.train()
 
@@ -181,12 +200,23 @@ class Trainer:
                 self._leave_out_the_worst()
             left_out = self.state.left_out
             drawn = self.trimming.without(left_out) if self.trimming and left_out else self.images
-            for batch in raising(self.fabric.setup_dataloaders(self._loader(drawn))):
+            for batch in self._agreed(self._loader(drawn)):
                 yield batch
                 if self._trims_now():
                     break
             else:
                 return
+
+    def _agreed(self, loader: Any) -> Iterator[Tensor]:
+        """Batches of ``loader`` on the device; with several processes, after all of them have theirs."""
+        batches = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        if self.processes.count == 1:
+            yield from raising(batches)
+            return
+        for batch in batches:
+            problem = batch if isinstance(batch, BlemishError) else None
+            self._stopping = self.processes.agree(problem, stop=self.processes.is_first and self.stop())
+            yield batch
 
     def _loader(self, drawn: PatchSource) -> Any:
         batch = self.settings.batch
@@ -198,7 +228,9 @@ class Trainer:
             stop=self.clock.steps * batch,
         )
         # Images that are kept are cheaper to cut than to send between processes.
-        return make_loader(patches, batch, workers=0 if drawn.at_hand else 2)
+        workers = 0 if drawn.at_hand else 2
+        rank, processes = self.processes.rank, self.processes.count
+        return make_loader(patches, batch, workers=workers, rank=rank, processes=processes)
 
     def objective(self, batch: Tensor) -> Loss:
         """Loss of ``batch``: that of the pretraining until its end, then the model's own."""
@@ -213,10 +245,12 @@ class Trainer:
         rate = self.clock.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("pace", 1.0)
-        with self.fabric.autocast():  # which Fabric itself opens around forward alone
+        together = shared_batch(self.processes.rank, self.processes.count)
+        with together, self.fabric.autocast():  # which Fabric itself opens around forward alone
             loss = self.objective(batch.to(memory_format=torch.channels_last))
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss.total)
+        with shared_batch(self.processes.rank, self.processes.count):
+            self.fabric.backward(loss.total)
         self.optimizer.step()
         self.state.step += 1
         if self.state.pretraining is not None:
@@ -232,18 +266,18 @@ class Trainer:
             When ``stop`` returned True before the last step.
         """
         pretraining_ended = self.clock.ends_pretraining()
-        stopping = self.stop()
+        stopping = self.stop() if self.processes.count == 1 else self._stopping
         look_due = self.clock.is_look_due
         # A report never mixes the terms of two phases.
         if not (look_due or stopping or self._report.count >= REPORT_STEPS or pretraining_ended):
             return False
-        terms = self._report.means()
-        _refuse_nan(terms, self.state.step, self.checkpoint)
+        terms = self._report.means(self.processes)
+        refuse_nan(terms, self.state.step, self.checkpoint)
         if look_due:
             self.look()
-        now = time.perf_counter()
+        now = self.processes.now()
         self.on_progress(self._progress(terms, now))
-        self._report = _Report(now)
+        self._report = LossReport(now)
         if self.is_finished:
             return True
         if stopping:
@@ -261,7 +295,7 @@ class Trainer:
             step=state.step,
             steps=steps,
             terms=terms,
-            images_per_second=self._report.count * self.settings.batch / (now - self._report.begun),
+            images_per_second=self._report.count * self.settings.batch / max(now - self._report.begun, 1e-9),
             seconds_left=seconds_left,
             validation=state.history[-1].validation if state.history else None,
             best=state.best_loss,
@@ -284,15 +318,22 @@ class Trainer:
         state = self.state
         # The same draws (noise, latents) at every look; the next step seeds its own.
         torch.manual_seed(_step_seed(self.settings.seed + 1, 0))
-        loss, terms = mean_loss(self.wrapped, self.held_out, self.fabric)
-        _refuse_nan({"validation": loss}, state.step, self.checkpoint)
+        if self.plateau is not None:
+            self.plateau.pause()
+        shared = None if draws_held_out(self.model) else self.processes
+        loss, terms = mean_loss(self.wrapped, self.held_out, self.fabric, shared)
+        refuse_nan({"validation": loss}, state.step, self.checkpoint)
         since = max(state.history[-1].step if state.history else 0, state.pretraining or 0)
-        training = float(self._loss_since_look) / (state.step - since)
-        measures = mean_measures(self.model, self.wrapped, self.held_out, self.fabric)
+        training = float(self.processes.mean(self._loss_since_look)) / (state.step - since)
+        measures = mean_measures(self.model, self.wrapped, self.held_out, self.fabric, shared)
+        if self.plateau is not None:
+            measures |= self.processes.first(partial(self.plateau.look, state.step))
         look = TrainingLook(
             step=state.step, training=training, validation=loss, terms=terms, measures=measures
         )
         state.history.append(look)
+        if self.plateau is not None:
+            self.plateau.restore(state.history)
         self._loss_since_look.zero_()
         self.keep_best(loss)
         self.on_look(look)
@@ -334,10 +375,21 @@ class Trainer:
         """Set state and best weights to those of the checkpoint, if this run resumes one; else to the first."""
         self.state = TrainingState(pretraining=0 if self.pretrained else None)
         self.best = _copy(self.model)
-        if self.resume and self.checkpoint:
-            self.state, self.best = load_checkpoint(
-                self.checkpoint, self.identity, self.model, self.optimizer
-            )
+        found = self.processes.first(self._restored)
+        if found is not None:
+            self.state, self.best, tensors = found
+            if tensors is not None and not self.processes.is_first:
+                self.model.load_state_dict(tensors[0])
+                self.optimizer.load_state_dict(tensors[1])
+
+    def _restored(self) -> tuple[TrainingState, dict[str, Tensor], Any] | None:
+        """State and best weights of the checkpoint; for other processes, those of the model and the optimizer too."""
+        if not self.resume or self.checkpoint is None:
+            return None
+        state, best = load_checkpoint(self.checkpoint, self.identity, self.model, self.optimizer)
+        if self.processes.count == 1:
+            return state, best, None
+        return state, best, (_copy(self.model), self.optimizer.state_dict())
 
     def write(self) -> None:
         """Bring the state up to date, and write a checkpoint if there is a folder for it.
@@ -349,8 +401,9 @@ class Trainer:
         """
         state = self.state
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            raise _diverged("the weights are no longer numbers after", state.step, self.checkpoint)
+            raise diverged("the weights are no longer numbers after", state.step, self.checkpoint)
         state.seconds = self.clock.spent
+        self._loss_since_look = self.processes.mean(self._loss_since_look)
         state.loss_since_look = float(self._loss_since_look)
         if self.checkpoint:
             save_checkpoint(self.checkpoint, self.identity, state, self.model, self.best, self.optimizer)
@@ -365,23 +418,6 @@ def train(
 ) -> TrainingState:
     """Train ``model`` in place by a :class:`Trainer` of the same arguments."""
     return Trainer(model, images, validation, settings, **options).run()
-
-
-class _Report:
-    """Sums of the loss terms since the last report."""
-
-    def __init__(self, begun: float) -> None:
-        self.begun = begun
-        self.count = 0
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, loss: Loss) -> None:
-        self.count += 1
-        for name, term in loss.terms.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(term)) + term.detach()
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self.count for name, total in self._sums.items()}
 
 
 def _held_out(validation: PatchSource, patch: int, settings: TrainingSettings) -> list[Tensor]:
@@ -401,22 +437,3 @@ def _step_seed(seed: int, step: int) -> int:
 
 def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _refuse_nan(terms: dict[str, float], step: int, checkpoint: Path | None) -> None:
-    for name, value in terms.items():
-        if not math.isfinite(value):
-            raise _diverged(f"loss term '{name}' became {value} by", step, checkpoint)
-
-
-def _diverged(what: str, step: int, checkpoint: Path | None) -> DivergedError:
-    again = (
-        f" with --overwrite; or keep what was good until then, the checkpoint in {checkpoint}, with --resume "
-        "and a smaller training.steps"
-        if checkpoint and checkpoint.exists()
-        else ""
-    )
-    return DivergedError(
-        f"{what} step {step}; lower training.learning_rate "
-        f"or set training.precision=float32, and fit again{again}"
-    )

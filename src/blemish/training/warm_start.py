@@ -32,7 +32,7 @@ class WarmStart:
     Raises
     ------
     UsageError
-        When the model was fitted on scenes, or its document lacks the images that it saw.
+        When its document lacks the images that it saw.
     ModelError
         When the folder holds no model that can be loaded.
     """
@@ -41,8 +41,10 @@ class WarmStart:
         self.folder = Path(folder)
         detector = load(self.folder, calibrated=False)
         file = detector.file
-        file.check_subject("images", f"{folder}: going on from a model is for images", "fit a new model")
-        if not file.seen:
+        self.subject = file.subject
+        self.scenes = frozenset(file.names("train")) if file.subject == "scenes" else frozenset()
+        """Names of the scenes that it was fitted on."""
+        if self.subject == "images" and not file.seen:
             raise UsageError(
                 f"{folder}: was made by Blemish {file.blemish}, which did not note which images it saw; "
                 "fit a new model"

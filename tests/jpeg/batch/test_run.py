@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from blemish import jpeg
-from blemish.errors import BlemishError, FileError, ModelError, Stopped, UsageError
+from blemish.errors import BlemishError, DiskFullError, FileError, ModelError, Stopped, UsageError
 from blemish.jpeg import Coefficients, Plane, blocks_dct, from_bytes, planes_of, quantise, to_bytes
 from blemish.jpeg.batch import JOURNAL_FILE, BatchResult, BatchSettings, EncodedFile, encode_folder
 from blemish.jpeg.batch import run as batch_run
@@ -569,6 +569,39 @@ def test_a_full_disk_leaves_no_half_file(
         encode_folder(folder, out)
     assert files(out) == ["a.jpg", JOURNAL_FILE]
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_full_disk_ends_the_batch_at_once(
+    in_place: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(source: object, *_: object) -> Any:
+        asked.append(source)
+        raise DiskFullError(tmp_path, "the disk of temporary files is full", "free some space")
+
+    monkeypatch.setattr(batch_worker, "_encoded", full)
+    observer = RecordingObserver()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    places: dict[str, Any] = {"in_place": True} if in_place else {"out": tmp_path / "out"}
+    with pytest.raises(DiskFullError, match="temporary files is full"):
+        encode_folder(folder, observer=observer, **places)
+    assert len(asked) == 1
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_no_room_for_a_file_in_place_ends_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def full(outcome: object, *_: object) -> None:
+        tried.append(outcome)
+        raise DiskFullError(folder, "the disk is full", "free some space")
+
+    monkeypatch.setattr(batch_run, "_write", full)
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        encode_folder(folder, in_place=True)
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize(

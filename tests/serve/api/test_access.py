@@ -36,7 +36,7 @@ def test_without_the_key_nothing_of_the_line_is_given(locked: Served) -> None:
         answer = client.get(path)
         assert answer.status_code == 401, path
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert set(answer.json()) == {"error", "remedy"}
+        assert set(answer.json()) == {"error", "remedy", "error_text", "remedy_text"}
     assert client.post("/api/inspect", content=b"x").status_code == 401
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
 

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from blemish.errors import HistoryError
 from blemish.inspection.detection import Detection
 from blemish.inspection.detector import Detector, load
+from blemish.serve import service
 from blemish.serve.history import HistoryFilter
 from tests.serve.serving import Serve, Served, png
 
@@ -92,6 +94,7 @@ def test_of_many_files_each_has_its_own_result(served: Served, draw: Draw) -> No
     assert (text["name"], text["status"]) == ("b.txt", 415)
     assert "is not a PNG" in text["error"]
     assert (empty["status"], empty["error"]) == (415, "c.png: is empty (0 bytes)")
+    assert empty["error_text"] == {"key": "problem.image_empty", "values": {"name": "c.png"}}
     assert "record" not in text
     all_bad = served.client.post("/api/inspect", files=files(("b.txt", b"no"), ("c.png", b"")))
     assert all_bad.status_code == 415
@@ -223,7 +226,12 @@ def test_a_request_that_is_sent_again_is_stored_once(served: Served, draw: Draw)
 def test_an_unknown_model_is_named_before_the_body_is_read(served: Served, draw: Draw) -> None:
     answer = served.post(png(draw(1)), model="wave")
     assert answer.status_code == 404
-    assert answer.json() == {"error": "there is no model 'wave'", "remedy": "did you mean 'waves'?"}
+    assert answer.json() == {
+        "error": "there is no model 'wave'",
+        "remedy": "did you mean 'waves'?",
+        "error_text": {"key": "problem.model_unknown", "values": {"name": "'wave'"}},
+        "remedy_text": {"key": "problem.did_you_mean", "values": {"name": "waves"}},
+    }
 
 
 def test_limits_on_files_and_bodies_hold_whatever_the_client_declares(serve: Serve, draw: Draw) -> None:
@@ -318,6 +326,33 @@ def test_what_was_accepted_is_finished_when_the_server_stops(serve: Serve, gate:
         assert stopping.result() == 0
         assert [one.result().status_code for one in asked] == [200] * 3
         assert served.server.history.count(HistoryFilter()) == 3
+
+
+def test_a_clock_that_jumps_changes_no_order_and_hides_nothing(
+    serve: Serve, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+    times = [now, now + timedelta(days=400), now - timedelta(days=400), now + timedelta(seconds=1)]
+    with serve() as served:
+        for seed, time in enumerate(times):
+            monkeypatch.setattr(service, "utc_now", lambda time=time: time)
+            assert served.post(png(draw(seed)), name=f"{seed}.png").status_code == 200
+        get = served.client.get
+        shown = get("/api/decisions").json()["decisions"]
+        assert [one["name"] for one in shown] == ["3.png", "2.png", "1.png", "0.png"]
+        assert [one["id"] for one in shown] == [4, 3, 2, 1]
+        day = {
+            "since": (now - timedelta(hours=1)).isoformat(),
+            "until": (now + timedelta(hours=1)).isoformat(),
+        }
+        assert [one["name"] for one in get("/api/decisions", params=day).json()["decisions"]] == [
+            "3.png",
+            "0.png",
+        ]
+        assert served.server.history.count(HistoryFilter()) == sum(
+            one.decisions for one in served.server.history.hourly()
+        )
+        assert get("/readyz").status_code == 200
 
 
 def test_a_full_disk_under_the_history_is_said_and_nothing_acknowledged_is_lost(

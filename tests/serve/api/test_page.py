@@ -13,6 +13,7 @@ from PIL import Image
 from blemish.serve import fits
 from blemish.serve.api.page import POLICY
 from blemish.serve.page_files import page_files
+from blemish.serve.verdicts import is_to_test
 from tests.serve.serving import Served, png
 
 Draw = Callable[..., NDArray[np.uint8]]
@@ -105,6 +106,34 @@ def test_versions_that_are_not_there_are_named(served: Served) -> None:
     assert client.get("/api/models/waves/comparison").json() is None
     for path in ("versions", "rates", "comparison"):
         assert client.get(f"/api/models/other/{path}").status_code == 404
+
+
+def test_confirmed_defects_are_counted_by_what_they_are_for(served: Served, draw: Draw) -> None:
+    client = served.client
+    before = client.get("/api/defects").json()
+    assert (before["model"], before["least"]) == ("waves", 5)
+    digests = {}
+    for seed in range(6):
+        content = png(draw(700 + seed, dot=True))
+        [found] = client.post("/api/inspect", content=content).json()["results"]
+        digests[found["id"]] = found["record"]["image_sha256"]
+        shapes = [{"kind": "box", "points": [[1, 2], [9, 9]]}] * (seed % 2)
+        rejects = found["record"]["is_anomalous"]
+        client.post(
+            f"/api/decisions/{found['id']}/verdict",
+            json={"is_right": rejects, "label": "dot", "shapes": shapes},
+        )
+    to_test = {number for number, digest in digests.items() if is_to_test(digest)}
+    drawn = {number for place, number in enumerate(digests) if place % 2}
+    after = client.get("/api/defects").json()
+    more = {name: after[name] - before[name] for name in ("to_choose", "drawn", "to_test")}
+    assert more == {"to_choose": 6 - len(to_test), "drawn": len(drawn - to_test), "to_test": len(to_test)}
+    assert 0 < len(to_test) < 6
+    for seed in range(3):
+        client.post("/api/good-images", files=[("images", ("a.png", png(draw(800 + seed)), "image/png"))])
+    answer = client.post("/api/fits", json={"model": "waves", "use_defects": True, "recipe": "ssim-ae"})
+    assert answer.status_code == 409
+    client.delete("/api/good-images")
 
 
 def test_good_images_and_fits_answer_in_a_line(

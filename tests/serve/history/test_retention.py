@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +17,7 @@ import pytest
 from blemish.errors import DecisionNotFoundError
 from blemish.serve.contracts import Frame, NewVerdict, StoredDecision
 from blemish.serve.history import History, HistoryFilter, KeptImages, RetentionRule, prune
+from blemish.storage.leftovers import temporary_name
 from tests.serve.history.made import BEGIN, many
 
 DAYS = 10
@@ -180,6 +183,21 @@ def test_files_without_a_decision_go_after_a_day(line: Line) -> None:
     line.prune()
     assert not old.exists()
     assert young.exists()
+    assert len(kept_files(line, line.history.page())) == DAYS
+
+
+def test_temporary_files_of_a_killed_server_go_at_once(line: Line) -> None:
+    line.fill()
+    (killed := subprocess.Popen([sys.executable, "-c", ""])).wait()
+    (path, *_) = line.images.folder.glob("*/*.map.png")
+    machine = temporary_name().split("-")[1]
+    left = path.with_name(f".part-{machine}-{killed.pid}-0123456789ab.png")
+    own = path.with_name(temporary_name(".png"))
+    for made in (left, own):
+        made.touch()
+    line.prune()
+    assert not left.exists()
+    assert own.exists(), "a server of this process is writing it"
     assert len(kept_files(line, line.history.page())) == DAYS
 
 

@@ -141,7 +141,12 @@ def test_pause_resume_and_state_by_the_interface(
         until(lambda: served.client.get("/api/line").json()["sinks"][0]["delivered"] == 1)
         wrong = served.client.post("/api/line/pause", json={"sources": ["inn"]})
     assert wrong.status_code == 404
-    assert wrong.json() == {"error": "there is no source 'inn'", "remedy": "did you mean 'in'?"}
+    assert wrong.json() == {
+        "error": "there is no source 'inn'",
+        "remedy": "did you mean 'in'?",
+        "error_text": {"key": "problem.line_no_source", "values": {"source": "inn"}},
+        "remedy_text": {"key": "problem.did_you_mean", "values": {"name": "in"}},
+    }
 
 
 def test_a_camera_gives_one_decision_for_each_trigger_and_comes_back(serve: Serve, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from blemish.inspection.detector import Detector
+from blemish.serve.verdicts import is_to_test
 from tests.serve.page.browsing import PageServer
 from tests.serve.serving import png
 
@@ -33,7 +35,29 @@ def server(exported: tuple[Detector, Path], tmp_path: Path) -> Iterator[PageServ
     running.kill()
 
 
-def start_fit(page: Page, settings: list[str], draw: Draw) -> None:
+def confirm_defects(server: PageServer, draw: Draw, count: int) -> None:
+    """Inspect defective images that are not for tests, and say that they are defective."""
+    content = [png(draw(seed, dot=True)) for seed in range(300, 330)]
+    to_choose = [one for one in content if not is_to_test(hashlib.sha256(one).hexdigest())]
+    for one in to_choose[:count]:
+        record = server.inspect(one, "dot.png")
+        with server.client() as client:
+            verdict = {"is_right": record["is_anomalous"], "label": "dot"}
+            client.post(f"/api/decisions/{record['id']}/verdict", json=verdict)
+
+
+def refuse_defects_that_cannot_choose(page: Page) -> None:
+    """Ask for defects with a recipe of one model, and take it back."""
+    assert "5 confirmed defects can choose" in page.locator("#defects-note").inner_text()
+    choose = page.get_by_label("Use confirmed defects to choose weights")
+    assert not choose.is_checked()
+    choose.check()
+    page.locator("#start-fit").click()
+    page.locator("#alert", has_text="ssim-ae has nothing for defects to choose from").wait_for()
+    choose.uncheck()
+
+
+def start_fit(page: Page, settings: list[str], draw: Draw, *, with_defects: bool = False) -> None:
     """Drop good images and start a fit with the settings of a small recipe."""
     page.locator("#main h1").wait_for(state="attached")
     files: list[Any] = [
@@ -46,6 +70,8 @@ def start_fit(page: Page, settings: list[str], draw: Draw) -> None:
     page.get_by_label("Settings, KEY=VALUE").fill("\n".join(settings))
     page.locator("select:has(option[value='5m'])").select_option("")
     page.get_by_label("False-reject rate").select_option("0.2")
+    if with_defects:
+        refuse_defects_that_cannot_choose(page)
     page.locator("#start-fit").click()
 
 
@@ -54,9 +80,10 @@ def test_a_fit_becomes_a_version_that_is_compared_promoted_and_rolled_back(
     server: PageServer, draw: Draw, tiny: list[str], open_page: Open
 ) -> None:
     server.inspect(png(draw(100)), "past.png")
+    confirm_defects(server, draw, 5)
     page = open_page(f"{server.address}/#/models")
     # Other weights than those that run, which were fitted on these images as well.
-    start_fit(page, [*tiny, "training.seed=3"], draw)
+    start_fit(page, [*tiny, "training.seed=3"], draw, with_defects=True)
     fit = page.locator("article[data-fit='1']")
     fit.locator("progress").wait_for()
     page.locator("article[data-fit='1'][data-state=finished]").wait_for(timeout=LONG)

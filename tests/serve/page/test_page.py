@@ -299,6 +299,17 @@ def test_the_language_is_that_of_the_browser_and_can_be_changed(server: PageServ
     page = open_page(server.address, locale="de-AT")
     page.get_by_role("link", name="Verlauf").wait_for()
     assert page.evaluate("document.documentElement.lang") == "de"
+    # Problems too, of an answer by its key, and of a state by the English text of its parts.
+    go(page, "upload")
+    none: Any = {"name": "notes.png", "mimeType": "image/png", "buffer": b"no image at all"}
+    page.locator(".drop input[type=file]").set_input_files([none])
+    error = page.locator(".result .message.bad")
+    error.wait_for()
+    assert error.inner_text().startswith("notes.png: ist kein Bild im Format PNG, ")
+    assert error.inner_text().endswith("; es umwandeln")
+    state = "http://x: gave no image (status 404); check the camera"
+    said = page.evaluate("async (text) => (await import('/page/messages.js')).translated(text)", state)
+    assert said == "http://x: gab kein Bild (Status 404); die Kamera prüfen"
     page.get_by_label("Sprache").select_option("en")
     page.get_by_role("link", name="History").wait_for()
     page.reload()

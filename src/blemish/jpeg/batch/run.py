@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from blemish.errors import FileError, ImageError, NameInTheWayError, UsageError
+from blemish.errors import DiskFullError, FileError, ImageError, NameInTheWayError, UsageError
 from blemish.jpeg.batch.plan import EncodingJob, plan_jobs, split_done
 from blemish.jpeg.batch.records import JOURNAL_FILE, BatchResult, EncodedFile, file_sha256
 from blemish.jpeg.batch.settings import BatchSettings
@@ -59,7 +59,7 @@ def encode_folder(
     UsageError
         Options that exclude each other, sources that share an output.
     FileError
-        A source that does not exist, an output folder that cannot be written. Images that cannot be used
+        A source that does not exist, an output folder that cannot be written, a full disk. Images that cannot be used
         are reported to the observer and skipped; so are, in place, files that cannot be replaced.
     Stopped
         When the observer asked to stop; finished files stay.
@@ -110,7 +110,7 @@ def _encode_jobs(
         except NameInTheWayError as error:
             observer.problem(error.of_image(result.job.item.path))
         except FileError as problem:
-            if not in_place:
+            if not in_place or isinstance(problem, DiskFullError):
                 raise
             observer.problem(problem)
         else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blemish.data.opening import RENAME, RESAVE, file_bytes, image_format
-from blemish.errors import BlemishError, FileError, ImageError, within_memory
+from blemish.errors import BlemishError, DiskFullError, FileError, ImageError, within_memory
 from blemish.jpeg.batch.plan import EncodingJob
 from blemish.jpeg.batch.records import Action, EncodedFile
 from blemish.jpeg.batch.settings import BatchSettings
@@ -49,6 +49,8 @@ def encode_one(job: EncodingJob) -> EncodedJob | FileError:
     try:
         with within_memory(job.item.path):
             return _encode(job)
+    except DiskFullError:  # of temporary files, which every other image needs as well
+        raise
     except FileError as error:
         return error.without_frames()
     except BlemishError:

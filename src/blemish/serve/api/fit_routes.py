@@ -12,8 +12,10 @@ from blemish.errors import ImageError
 from blemish.serve.api.problems import answers, problem_of
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.candidates import Candidates
+from blemish.serve.confirmed_defects import DefectCount
 from blemish.serve.fits import FitAvailability, FitRequest, FitState, availability, recipes
 from blemish.serve.good_images import GoodImageFolder, Selection, collect
+from blemish.serve.problem_texts import ProblemText
 from blemish.serve.server import Server
 
 router = APIRouter(tags=["fits"], responses=answers(401))
@@ -47,6 +49,8 @@ class GoodResult(BaseModel):
     is_new: bool = False
     error: str | None = None
     remedy: str | None = None
+    error_text: ProblemText | None = None
+    remedy_text: ProblemText | None = None
 
 
 class GoodResults(GoodCount):
@@ -72,7 +76,7 @@ class Collected(GoodCount):
     known: int
     """Images that were there already."""
     to_test: int
-    """Confirmed good images that stay unseen, for tests."""
+    """Images that stay unseen, for tests."""
 
 
 @router.get("/api/fits")
@@ -113,6 +117,13 @@ def good_images(request: Request, model: ModelName = None) -> GoodCount:
     return GoodCount(model=name, count=len(_candidates(request).good_of(name)))
 
 
+@router.get("/api/defects", responses=answers(404))
+def defects(request: Request, model: ModelName = None) -> DefectCount:
+    """Numbers of confirmed defects that may choose the weights in a fit, and of those that are kept for tests."""
+    name = _server(request).models.named(model).name
+    return _candidates(request).judged_of(name).counted(name)
+
+
 @router.post("/api/good-images", openapi_extra=BODY, responses=answers(400, 403, 404, 413, 415, 507))
 async def add_good_images(request: Request, model: ModelName = None) -> GoodResults:
     """Take good images in, each once."""
@@ -128,8 +139,7 @@ def _add(good: GoodImageFolder, upload: Upload) -> GoodResult:
     try:
         return GoodResult(name=upload.name, is_new=good.add(upload.content, upload.name))
     except ImageError as error:
-        problem = problem_of(error)
-        return GoodResult(name=upload.name, error=problem.error, remedy=problem.remedy)
+        return GoodResult(name=upload.name, **dict(problem_of(error)))
 
 
 @router.delete("/api/good-images", responses=answers(403, 404))

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from blemish.errors import BlemishError
-from blemish.serve.api.problems import Refusal, answer_to, answers, problem_of, status_of
+from blemish.serve.api.problems import Problem, Refusal, answer_to, answers, problem_of, status_of
 from blemish.serve.api.uploads import BODY, Upload, read_uploads
 from blemish.serve.contracts import Frame, StoredDecision
+from blemish.serve.problem_texts import ProblemText
 from blemish.serve.server import Server
 from blemish.serve.service import Outcome, TooLateError
 
@@ -44,6 +45,8 @@ class ImageAnswer(BaseModel):
     links: Links | None = None
     error: str | None = None
     remedy: str | None = None
+    error_text: ProblemText | None = None
+    remedy_text: ProblemText | None = None
     status: int = 200
     """Status that the image alone would have had."""
 
@@ -149,9 +152,7 @@ async def _hung_up(request: Request) -> None:
 def _result(upload: Upload, found: Outcome | BaseException) -> ImageAnswer:
     if isinstance(found, BaseException):
         problem = problem_of(found)
-        return ImageAnswer(
-            name=upload.name, error=problem.error, remedy=problem.remedy, status=status_of(found)
-        )
+        return ImageAnswer(name=upload.name, status=status_of(found), **dict(problem))
     decision = found.decision
     return ImageAnswer(name=upload.name, id=decision.id, record=decision, links=links_of(decision.id))
 
@@ -173,5 +174,5 @@ def _json(
     for one in results:
         shown = {name for name, value in one if value is not None}
         content.append(one.model_dump(mode="json", include=shown))
-    whole = {"results": content} if error is None else {"error": error, "results": content}
-    return JSONResponse(whole, status, headers)
+    problem = {} if error is None else Problem(error=error).model_dump(exclude_none=True)
+    return JSONResponse({**problem, "results": content}, status, headers)

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -35,6 +35,7 @@ from blemish.serve.decode import NoImageError, TooManyPixelsError
 from blemish.serve.fits import FitConflictError, FitNotFoundError
 from blemish.serve.logs import LOGGER
 from blemish.serve.model_versions import NoEarlierVersionError, UnknownVersionError
+from blemish.serve.problem_texts import ProblemText, problem_text
 from blemish.serve.served_model import UnknownModelError
 from blemish.serve.service import (
     BusyError,
@@ -48,10 +49,17 @@ CLIENT_GONE = 499
 
 
 class Problem(BaseModel):
-    """Why a request was not answered, in one line."""
+    """Why a request was not answered, in one line, with the keys of the messages of other languages."""
 
     error: str
     remedy: str | None = None
+    error_text: ProblemText | None = None
+    remedy_text: ProblemText | None = None
+
+    @model_validator(mode="after")
+    def _find_texts(self) -> Problem:
+        self.error_text, self.remedy_text = problem_text(self.error), problem_text(self.remedy)
+        return self
 
 
 class Refusal(HTTPException):

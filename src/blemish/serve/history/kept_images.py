@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from blemish.data.maps import read_map, write_map
+from blemish.data.maps import encode_map, read_map
 from blemish.data.opening import image_format
 from blemish.errors import FileError
 from blemish.inspection.folder import FULL_SCALE_LEVELS
@@ -21,6 +21,7 @@ from blemish.serve.contracts import Frame, NewDecision
 from blemish.serve.history.outbox import Wish
 from blemish.serve.history.rows import image_key
 from blemish.storage.atomic import write_bytes
+from blemish.storage.leftovers import remove_leftovers
 
 IMAGES = "images"
 """Folder of the kept images, in that of the history."""
@@ -35,8 +36,6 @@ _SUFFIXES = {
     "JPEG 2000": ".jp2",
 }
 _MAP = ".map.png"
-QUICK = 1
-"""Effort of the compression of maps: they are written while the line waits."""
 
 
 def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -87,6 +86,19 @@ def _drawn(request: str, one_in: int) -> bool:
     return int.from_bytes(digest[:8], "big") % one_in == 0
 
 
+class Keeping(NamedTuple):
+    """A decision with the files that are to be kept of it, if there are such."""
+
+    decision: NewDecision
+    files: tuple[tuple[Path, bytes], ...] = ()
+    for_sinks_alone: bool = False
+
+
+def full_scale(decision: NewDecision) -> float:
+    """Value that is white in the map of a decision."""
+    return FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0
+
+
 class KeptImages:
     """Folder of kept images: each as it came, a camera's array as PNG, with its anomaly map.
 
@@ -103,16 +115,14 @@ class KeptImages:
         self.problem: FileError | None = None
         """Why the last image that was to be kept is not, for the page; the decision is stored nevertheless."""
 
-    def keep(
+    def encode(
         self,
         frame: Frame,
         anomaly_map: NDArray[np.floating],
         decision: NewDecision,
         wishes: Collection[Wish] = (),
-    ) -> NewDecision:
-        """Keep the image and its map where the rule says so, or sinks need them; the decision says what was kept.
-
-        A disk that is full loses the image, not the decision: see :attr:`problem`.
+    ) -> Keeping:
+        """Files of the image and its map where the rule says so, or sinks need them, for :meth:`write`.
 
         Parameters
         ----------
@@ -122,23 +132,42 @@ class KeptImages:
         by_rule = self.rule.keeps(decision)
         by_sinks = "all" in wishes or ("rejected" in wishes and decision.is_anomalous)
         if not (by_rule or by_sinks):
-            return decision
+            return Keeping(decision)
         content, suffix = _file_of(frame)
-        image = self._path(decision, suffix)
-        shown = self._path(decision, _MAP)
+        shown = encode_map(anomaly_map, full_scale=full_scale(decision))
+        files = (self._path(decision, suffix), content), (self._path(decision, _MAP), shown)
+        return Keeping(decision, files, for_sinks_alone=not by_rule)
+
+    def write(self, keeping: Keeping) -> NewDecision:
+        """Write the files of a decision, which then says what was kept.
+
+        A disk that is full loses the image, not the decision: see :attr:`problem`.
+        """
+        decision, files, for_sinks_alone = keeping
+        if not files:
+            return decision
         try:
-            write_bytes(image, content)
-            scale = FULL_SCALE_LEVELS * decision.pixel_threshold or 1.0
-            write_map(shown, anomaly_map, full_scale=scale, effort=QUICK)
-            size = len(content) + shown.stat().st_size
-        except (FileError, OSError) as error:
+            for path, content in files:
+                write_bytes(path, content)
+        except FileError as error:
             self.remove(image_key(decision))
-            self.problem = (
-                error if isinstance(error, FileError) else FileError(image, str(error), "check the disk")
-            )
+            self.problem = error
             return decision
         self.problem = None
-        return decision.model_copy(update={"kept": True, "kept_bytes": size, "until_delivered": not by_rule})
+        size = sum(len(content) for _, content in files)
+        return decision.model_copy(
+            update={"kept": True, "kept_bytes": size, "until_delivered": for_sinks_alone}
+        )
+
+    def keep(
+        self,
+        frame: Frame,
+        anomaly_map: NDArray[np.floating],
+        decision: NewDecision,
+        wishes: Collection[Wish] = (),
+    ) -> NewDecision:
+        """:meth:`encode`, then :meth:`write`."""
+        return self.write(self.encode(frame, anomaly_map, decision, wishes))
 
     def image(self, decision: NewDecision) -> Path | None:
         """File of the image of a decision; None where it is not kept."""
@@ -173,15 +202,22 @@ class KeptImages:
                 path.unlink()
         return size
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of a server that is gone."""
+        for folder in self._folders():
+            remove_leftovers(folder)
+
     def by_key(self) -> Iterator[tuple[str, list[Path]]]:
         """All names with their files, folder by folder."""
-        folders = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for folder in folders:
+        for folder in self._folders():
             found: dict[str, list[Path]] = {}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in sorted(folder.iterdir()):
                 if not path.name.startswith("."):
                     found.setdefault(path.name.partition(".")[0], []).append(path)
             yield from found.items()
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
     def _path(self, decision: NewDecision, suffix: str) -> Path:
         return self._path_of(image_key(decision), suffix)

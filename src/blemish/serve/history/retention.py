@@ -167,7 +167,8 @@ class _Cleaning:
             begin = numbers[-1]
 
     def remove_strays(self) -> None:
-        """Remove files of decisions that were never stored, a day after they were written."""
+        """Remove files of decisions that were never stored, a day after they were written, and those of a killed server."""
+        self._images.remove_leftovers()
         limit = time.time() - _SLACK.total_seconds()
         some: dict[str, list[Path]] = {}
         for key, paths in self._images.by_key():

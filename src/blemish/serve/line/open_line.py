@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from blemish.errors import ServeError
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
@@ -25,7 +26,7 @@ Files = Callable[[StoredDecision], tuple[bytes | None, bytes | None]]
 def open_line(
     file: Path | None,
     home: Path,
-    service: Service,
+    service: Service[Any],
     history: History,
     live: Live,
     files: Files,

@@ -1,10 +1,11 @@
 // Requests to the server that gave the page, and its live events.
 
 export class ApiError extends Error {
-  constructor(status, message, remedy) {
+  // `problem`: the answer, or the part of it that names the problem.
+  constructor(status, message, problem = {}) {
     super(message);
     this.status = status;
-    this.remedy = remedy ?? "";
+    this.problem = problem;
   }
 }
 
@@ -32,7 +33,7 @@ async function send(method, path, { query, json, form, body, signal } = {}) {
     answer = await fetch(address(path, query), init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "", "");
+    throw new ApiError(0, "");
   }
   if (answer.status === 204) return null;
   const isJson = (answer.headers.get("Content-Type") ?? "").includes("json");
@@ -40,7 +41,7 @@ async function send(method, path, { query, json, form, body, signal } = {}) {
   if (answer.ok) return content;
   if (answer.status === 401) events.dispatchEvent(new CustomEvent("locked"));
   const words = isJson ? content.error ?? content.detail ?? "" : "";
-  throw new ApiError(answer.status, typeof words === "string" && words ? words : `${answer.status} ${answer.statusText}`, isJson ? content.remedy : "");
+  throw new ApiError(answer.status, typeof words === "string" && words ? words : `${answer.status} ${answer.statusText}`, isJson ? content : {});
 }
 
 export const get = (path, query, signal) => send("GET", path, { query, signal });

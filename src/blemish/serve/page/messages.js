@@ -47,6 +47,35 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
+// An English text of the server by its message; the text itself where the catalogue has none.
+const said = (english, text) => (text && text.key in messages ? t(text.key, Object.fromEntries(Object.entries(text.values).map(([name, value]) => [name, translated(value)]))) : english);
+
+// A problem of an answer, {error, remedy, error_text, remedy_text}, as one line.
+export const explained = ({ error, remedy, error_text: what, remedy_text: help }) => [said(error, what), said(remedy, help)].filter(Boolean).join("; ");
+
+// An English line of a state, such as that of a camera: its parts are looked for in the English catalogue.
+export function translated(english) {
+  if (!english || code === "en") return english;
+  const whole = matched(english);
+  if (whole) return said(english, whole);
+  const [problem, ...remedy] = english.split("; ");
+  return [problem, remedy.join("; ")].filter(Boolean).map((part) => said(part, matched(part))).join("; ");
+}
+let patterns = null;
+function matched(text) {
+  patterns ??= Object.entries(other).filter(([key]) => key.startsWith("problem.")).map(([key, template]) => {
+    const parts = template.split(/\{(\w+)\}/);
+    const own = parts.filter((_, place) => place % 2 === 0).join("").length;
+    const escape = (part) => part.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
+    return { key, own, pattern: new RegExp(`^${parts.map((part, place) => (place % 2 ? `(?<${part}>(?:(?!; ).)+?)` : escape(part))).join("")}$`, "u") };
+  }).sort((a, b) => b.own - a.own);
+  for (const { key, pattern } of patterns) {
+    const found = pattern.exec(text);
+    if (found) return { key, values: { ...found.groups } };
+  }
+  return null;
+}
+
 // The form of a message that `count` takes: `KEY.one`, `KEY.other` and whatever else the language has.
 export function tn(key, count, values = {}) {
   const form = `${key}.${plural.select(count)}`;

@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { h, replace } from "./dom.js";
-import { t } from "./messages.js";
+import { explained, t } from "./messages.js";
 
 const box = document.getElementById("alert");
 
@@ -10,7 +10,7 @@ export function words(error) {
   if (!(error instanceof ApiError)) return error.message ?? String(error);
   if (error.status === 0) return t("error.unreachable");
   if (error.status === 401) return t("error.locked");
-  return error.remedy ? `${error.message}; ${error.remedy}` : error.message;
+  return explained({ ...error.problem, error: error.message });
 }
 
 // Shows an error in the line above the view. What was cancelled is none, and a missing key is asked for elsewhere.

@@ -3,7 +3,7 @@
 import { drawing, get, post, put, recordOf, remove } from "../api.js";
 import { field, h, replace } from "../dom.js";
 import { corners } from "../geometry.js";
-import { integer, percent, t, tn } from "../messages.js";
+import { integer, percent, t, tn, translated } from "../messages.js";
 import { guarded, isTyping, speak, words } from "../notices.js";
 import { modelNames, modelSelect } from "../parts.js";
 import { Viewer } from "../viewer.js";
@@ -35,7 +35,7 @@ export async function show(main, { query, signal, on }) {
       (line.description.sources ?? []).some((one) => one.trigger?.type === "http") ? act("trigger", t("line.trigger")) : null));
     const part = (one, about, badges) => h("div", { class: "part", "data-name": one.name },
       h("div", { class: "about" }, h("strong", {}, one.name), h("span", { class: "soft" }, ` · ${[one.type, one.model && `→ ${one.model}`].filter(Boolean).join(" ")}`), about), badges);
-    const told = (one, extra = "") => [one.message, extra].filter(Boolean).map((text) => h("p", { class: one.is_ready ? "soft" : "message warn" }, text));
+    const told = (one, extra = "") => [one.message, extra].filter(Boolean).map((text) => h("p", { class: one.is_ready ? "soft" : "message warn" }, translated(text)));
     replace(sources, h("h2", { id: "sources-title" }, t("line.sources")), line.sources.length ? line.sources.map((one) => part(one, told(one), [
       h("span", { class: "soft" }, tn("history.shown", one.decisions ?? 0), one.rejected ? ` · ${tn("upload.rejected", one.rejected)}` : ""),
       h("span", { class: `badge plain ${one.is_ready ? "accepted" : "warn"}` }, one.is_ready ? t("line.ready") : t("line.waits"))]))
@@ -141,7 +141,7 @@ export async function show(main, { query, signal, on }) {
     }
     function show_(found) {
       const rate = found.false_reject_rate;
-      const words_ = found.problem ?? (found.state === "calibrating" ? t("area.calibrating", { done: integer(found.done), total: integer(found.total) })
+      const words_ = found.problem ? translated(found.problem) : (found.state === "calibrating" ? t("area.calibrating", { done: integer(found.done), total: integer(found.total) })
         : rate === null || rate === undefined ? t("area.saved") : t("area.saved_promise", { rate: percent(rate) }));
       done.className = `message ${found.problem ? "bad" : found.state === "calibrating" ? "" : "good"}`;
       done.textContent = [words_, found.share ? t("area.share", { share: percent(found.share, 0) }) : ""].join(" ");

@@ -2,7 +2,7 @@
 
 import { get, post, remove, upload } from "../api.js";
 import { facts, field, h, options, replace, tiles } from "../dom.js";
-import { decimal, duration, integer, moment, percent, t, tn } from "../messages.js";
+import { decimal, duration, explained, integer, moment, percent, t, tn, translated } from "../messages.js";
 import { fail, guarded, speak, words } from "../notices.js";
 import { modelSelect, thumb } from "../parts.js";
 import { dropZone, each } from "./upload.js";
@@ -30,7 +30,7 @@ export async function show(main, context) {
   });
 
   function showModel(element, model) {
-    replace(element, h("h2", {}, model.name), model.problem ? h("p", { class: "message bad" }, model.problem) : null,
+    replace(element, h("h2", {}, model.name), model.problem ? h("p", { class: "message bad" }, translated(model.problem)) : null,
       facts([
         [t("model.recipe"), model.recipe], [t("model.runtime"), model.runtime], [t("scores.threshold"), `${decimal(model.threshold, 5)}${model.is_chosen ? ` (${t("model.chosen")})` : ""}`],
         [t("scores.promise"), model.false_reject_rate === null ? t("scores.no_promise") : t("model.promise", { rate: percent(model.false_reject_rate), count: integer(model.calibration_images) })],
@@ -86,7 +86,7 @@ export async function show(main, context) {
     }
     const { result } = found;
     if (!result || !result.compared) {
-      replace(comparison, h("section", { class: "card stack tight" }, head, h("p", { class: "message warn" }, found.error ?? t("compare.none"))));
+      replace(comparison, h("section", { class: "card stack tight" }, head, h("p", { class: "message warn" }, found.error ? translated(found.error) : t("compare.none"))));
       return;
     }
     const share = (count) => percent(count / result.compared);
@@ -115,7 +115,7 @@ export async function show(main, context) {
         form.append("images", file, file.name);
         try {
           const [result] = (await upload("api/good-images", form, { model: name })).results;
-          if (result.error) warning.append(h("li", { class: "message bad" }, `${file.name}: ${result.error}`));
+          if (result.error) warning.append(h("li", { class: "message bad" }, explained(result)));
         } catch (error) {
           warning.append(h("li", { class: "message bad" }, `${file.name}: ${words(error)}`));
         }
@@ -154,28 +154,35 @@ export async function show(main, context) {
   const budget = h("select", {}, options([["1m", "1 min"], ["5m", "5 min"], ["15m", "15 min"], ["1h", "1 h"], ["", t("fit.by_settings")]], "5m"));
   const rate = h("select", {}, options([["0.01", percent(0.01)], ["0.02", percent(0.02)], ["0.05", percent(0.05)], ["0.1", percent(0.1)], ["0.2", percent(0.2)]], "0.05"));
   const warm = h("input", { type: "checkbox" });
+  const useDefects = h("input", { type: "checkbox" });
   const recipe = h("select", {});
   const settings = h("textarea", { class: "mono", rows: "3", spellcheck: "false", placeholder: "image.size=512" });
   const further = h("details", {}, h("summary", {}, t("fit.further")), h("div", { class: "stack tight" }, field(t("model.recipe"), recipe), field(t("fit.settings"), settings)));
   const start = guarded(async () => {
-    await post("api/fits", { model: name, budget: budget.value || null, false_reject_rate: Number(rate.value), warm_start: warm.checked, recipe: recipe.value || null, settings: settings.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+    await post("api/fits", { model: name, budget: budget.value || null, false_reject_rate: Number(rate.value), warm_start: warm.checked, use_defects: useDefects.checked, recipe: recipe.value || null, settings: settings.value.split("\n").map((line) => line.trim()).filter(Boolean) });
     await loadFits();
   });
   const loadFits = guarded(async () => {
     const found = await get("api/fits", {}, signal);
     state.fits = found.fits;
     state.available = found.available;
+    state.defects = await get("api/defects", { model: name }, signal);
     if (!recipe.options.length) replace(recipe, options([["", t("fit.default_recipe")], ...found.recipes.map((one) => [one, one])], ""));
     showFits();
   });
   function showFits() {
     const isBusy = state.fits.some((fit) => fit.state === "running");
+    const { to_choose: toChoose, drawn, to_test: toTest, least } = state.defects ?? { to_choose: 0, drawn: 0, to_test: 0, least: 0 };
+    useDefects.disabled = !state.defects || toChoose < least;
+    if (useDefects.disabled) useDefects.checked = false;
     const head = [h("h2", { id: "fits-title" }, t("fit.title")), h("p", { class: "note" }, t("fit.note"))];
     if (state.available && !state.available.is_available) head.push(h("p", { class: "message warn" }, t("fit.no_torch"), " ", h("span", { class: "mono" }, state.available.remedy)));
     replace(fits, h("div", { class: "stack" }, head,
       h("div", { class: "form" }, field(t("fit.budget"), budget), field(t("fit.rate"), rate), h("label", { class: "check" }, warm, t("fit.warm")), h("button", {
         type: "button", class: "main", id: "start-fit", disabled: isBusy || !state.good || !state.available?.is_available, onclick: start,
       }, t("fit.start"))),
+      h("div", { class: "stack tight" }, h("label", { class: "check" }, useDefects, t("fit.use_defects")),
+        h("p", { class: "note", id: "defects-note" }, tn("fit.defects", toChoose, { drawn: integer(drawn), tests: integer(toTest), least: integer(least) }))),
       further, h("div", {}, state.fits.length ? state.fits.map(showFit) : h("p", { class: "soft" }, t("fit.none")))));
   }
   function showFit(fit) {
@@ -186,9 +193,9 @@ export async function show(main, context) {
     return h("article", { class: "part", "data-fit": fit.id, "data-state": fit.state },
       h("div", { class: "about stack tight" },
         h("p", {}, h("strong", {}, t("fit.name", { number: fit.id })), " ", h("span", { class: `badge plain ${{ finished: "accepted", failed: "rejected", running: "", stopped: "warn", interrupted: "warn" }[fit.state]}` }, names[fit.state])),
-        h("p", { class: "soft" }, t("fit.facts", { model: fit.request.model, images: integer(fit.images), budget: fit.request.budget ?? "–", time: moment(fit.begun) })),
+        h("p", { class: "soft" }, t("fit.facts", { model: fit.request.model, images: integer(fit.images), budget: fit.request.budget ?? "–", time: moment(fit.begun) }), fit.defects ? ` · ${tn("fit.chosen_by", fit.defects)}` : ""),
         fit.state === "running" ? [h("p", { role: "status" }, fit.progress.stage || t("fit.begins")), h("progress", known === null ? { "aria-label": t("fit.running") } : { max: "1", value: known, "aria-label": t("fit.running") }), fit.progress.line ? h("p", { class: "soft wrap" }, fit.progress.line) : null] : null,
-        fit.progress.error ? h("p", { class: "message bad" }, fit.progress.error) : null,
+        fit.progress.error ? h("p", { class: "message bad" }, translated(fit.progress.error)) : null,
         fit.progress.problems.length ? h("details", {}, h("summary", {}, tn("fit.skipped", fit.progress.problems.length)), h("pre", { class: "log" }, fit.progress.problems.join("\n"))) : null,
         fit.version ? h("p", { class: "message good" }, t("fit.version", { model: fit.request.model, number: fit.version })) : null),
       fit.state === "running" ? h("button", { type: "button", onclick: guarded(async () => { await remove(`api/fits/${fit.id}`); await loadFits(); }) }, t("fit.stop")) : null,

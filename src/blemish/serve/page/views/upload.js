@@ -64,7 +64,7 @@ export async function show(main, { signal }) {
       form.append("images", file, file.name);
       try {
         const [found] = (await patiently(() => upload("api/inspect", form, { model: select.value }), signal)).results;
-        if (found.error) throw new ApiError(found.status, found.error, found.remedy);
+        if (found.error) throw new ApiError(found.status, found.error, found);
         const { record } = found;
         rejected += record.is_anomalous ? 1 : 0;
         row.replaceWith(h("a", { class: "result", href: `#/decision/${record.id}` }, h("span", { class: "image" }, picture(record, { isRecent: true })),

@@ -1,0 +1,1 @@
+"""Archives on a Ray cluster: throughput, unit costs, and runs whose processes are killed."""

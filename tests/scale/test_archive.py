@@ -1,0 +1,106 @@
+"""Jobs on archives, with the work done in this process: counts, parts, resuming, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from blemish.errors import BlemishError, MissingExtraError, ModelError, Stopped
+from blemish.jpeg.batch import BatchSettings
+from blemish.scale import archive, cluster
+from blemish.scale.archive import encode_archive, inspect_archive
+from blemish.scale.archive_folder import archive_tables
+from blemish.scale.cluster import JobSettings
+from blemish.scale.work import ImageWork
+from blemish.scale.worker import ArchiveWorker, Attempts
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Work in this process; gives the sizes of the tables that were worked on."""
+    worked: list[int] = []
+
+    @contextmanager
+    def connected(job: JobSettings) -> Iterator[int]:
+        yield 1
+
+    def stored(tables: Iterable[pa.Table]) -> list[Any]:
+        return list(tables)
+
+    def result_tables(
+        planned: Sequence[pa.Table], work: ImageWork, schema: pa.Schema, job: JobSettings, workers: int
+    ) -> Iterator[pa.Table]:
+        worker = ArchiveWorker(work, Attempts(), schema)
+        for table in planned:
+            worked.append(table.num_rows)
+            yield worker(table)
+
+    for stand_in in (connected, stored, result_tables):
+        monkeypatch.setattr(archive, stand_in.__name__, stand_in)
+    return worked
+
+
+@pytest.fixture
+def parts(good: Path, tmp_path: Path) -> Path:
+    shutil.copytree(good, tmp_path / "parts")
+    (tmp_path / "parts" / "empty.png").write_bytes(b"")
+    return tmp_path / "parts"
+
+
+def names(out: Path) -> list[str]:
+    return sorted(name for table in archive_tables(out) for name in table.column("path").to_pylist())
+
+
+def test_a_job_that_is_stopped_goes_on_where_it_was(
+    here: list[int], detector: Any, parts: Path, tmp_path: Path, recorder: Callable[..., Any]
+) -> None:
+    out = tmp_path / "found"
+    with pytest.raises(Stopped, match="stopped after 16 of 25"):
+        inspect_archive(detector, [str(parts)], out, observer=recorder(stop_after=0))
+    finished = names(out)
+    observer = recorder()
+    done = inspect_archive(detector, [str(parts)], out, resume=True, observer=observer)
+    assert here == [16, 9]
+    assert len(finished) == 16
+    assert names(out) == sorted(path.name for path in parts.iterdir())
+    assert (done.images, done.errors, done.unread, done.done_before) == (25, 1, 0, 16)
+    rejected = sum(
+        value is True for table in archive_tables(out) for value in table.column("is_anomalous").to_pylist()
+    )
+    assert done.rejected == rejected
+    assert len(observer.problems) == ("empty.png" not in finished)
+
+    nothing = inspect_archive(detector, [str(parts)], out, resume=True)
+    assert here == [16, 9], "what is finished is not done again"
+    assert nothing.images == 25
+    (parts / "3.png").write_bytes((parts / "4.png").read_bytes())
+    inspect_archive(detector, [str(parts)], out, resume=True)
+    assert here == [16, 9, 1], "an image that changed is done again"
+
+
+@pytest.mark.parametrize("which", ["protect", "model"])
+def test_a_folder_without_a_model_is_refused_before_any_worker_starts(
+    which: str, parts: Path, tmp_path: Path
+) -> None:
+    settings = BatchSettings(**{which: tmp_path / "gone"})
+    with pytest.raises(ModelError, match="gone"):
+        encode_archive([str(parts)], tmp_path / "small", settings=settings)
+    assert not (tmp_path / "small").exists()
+
+
+def test_another_address_and_no_ray_are_one_line(
+    detector: Any, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for on in ("", "host", "http://host:1", "ray://host"):
+        with pytest.raises(BlemishError, match="write local, auto, HOST:PORT or ray://HOST:PORT"):
+            inspect_archive(detector, [str(parts)], tmp_path / "found", job=JobSettings(on))
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"ray is not installed.*\[scale\]"):
+        inspect_archive(detector, [str(parts)], tmp_path / "found")
+    assert not (tmp_path / "found").exists()
