@@ -7,6 +7,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks.suite.peers import collect
+from benchmarks.suite.profiles import profiled
+from benchmarks.suite.tables import markdown, plot
+from benchmarks.suite.turns import Plan, beside, slope, take_turns
+from benchmarks.suite.utilisation import flops_of, peak_call
+from blemish.similarity import ssim
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
@@ -45,3 +53,78 @@ def test_the_imports_of_benchmarks_are_found() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_that_a_benchmark_imports_are_in_the_package(path: Path) -> None:
     assert [pair for pair in imported(path) if not is_there(*pair)] == []
+
+
+# -- the suite -----------------------------------------------------------------------------------------
+
+
+def test_the_suite_times_contenders_in_turns() -> None:
+    called: list[str] = []
+    contenders = {name: lambda name=name: called.append(name) for name in ("a", "b")}
+    seconds = take_turns(contenders, Plan(rounds=3, turn=0, quick=True))
+    assert called == ["a", "b"] + ["a", "b"] * 3  # once before, then round by round
+    assert {name: len(own) for name, own in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_those_of_rounds() -> None:
+    rows = beside({"ours": [1.0, 2.0, 4.0], "peer": [2.0, 2.0, 12.0]}, "ours")
+    assert rows[0]["milliseconds"] == {"median": 2000, "low": 1000, "high": 4000}
+    assert rows[1]["time beside ours"] == {"median": 2, "low": 1, "high": 3}
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_a_slope_is_the_power_by_which_a_cost_grows(power: float) -> None:
+    sizes = [8.0, 16.0, 64.0]
+    found = slope(sizes, [[3 * size**power, 5 * size**power] for size in sizes])
+    assert found == {"median": power, "low": power, "high": power}
+
+
+@pytest.mark.slow  # the counter imports much
+def test_operations_of_a_product_are_counted() -> None:
+    call, operations = peak_call(torch.float32, 16)
+    assert flops_of(call) == operations == 2 * 16**3
+
+
+def test_a_profile_names_the_largest_costs_first() -> None:
+    x = torch.rand(2, 3, 64, 64)
+    found = profiled(lambda: ssim(x, x.flip(0), data_range=1.0))
+    for kind in ("operations", "functions"):
+        shares = [row["share"] for row in found[kind]]
+        assert shares == sorted(shares, reverse=True)
+        assert 0 < shares[0] <= 1
+    assert found["functions"][0]["name"] == "similarity/ssim.py: ssim"
+
+
+def test_a_project_that_is_not_installed_is_a_reason() -> None:
+    def missing() -> object:
+        raise ImportError("No module named 'peer'")
+
+    found, reasons = collect({"here": lambda: 1, "peer": missing})
+    assert found == {"here": 1}
+    assert reasons == {"peer": "not installed (No module named 'peer')"}
+
+
+def test_tables_and_plots_are_made_from_the_json(tmp_path: Path) -> None:
+    some = {"median": 2.0, "low": 1.0, "high": 3.0}
+    rows = [{"task": "SSIM, value", "name": "peer", "milliseconds": some, "time beside blemish": some}]
+    growth = [{"name": "fit", "by": "images", "milliseconds": {"8": some, "16": some}, "slope": some}]
+    shares = [{"name": "`aten::mm`", "calls": 3, "share": 0.5}]
+    profile = [{"name": "fit", "seconds": 1.5, "operations": shares, "functions": shares}]
+    sections = {
+        name: {"command": f"python -m benchmarks.suite --sections {name}", "rows": own, "missing": missing}
+        for name, own, missing in (
+            ("similarity", rows, {"piq": "not installed"}),
+            ("growth", growth, {}),
+            ("profile", profile, {}),
+        )
+    }
+    document = {"command": "python -m benchmarks.suite", "machine": "a test", "sections": sections}
+    text = markdown(document)
+    assert "| peer | 2 (1 to 3) | 2 (1 to 3) |" in text
+    assert "Left out: piq: not installed." in text
+    assert "| fit | images | 8: 2, 16: 2 | 2 (1 to 3) |" in text
+    assert "50.0 %" in text
+    for name in sections:
+        assert f"--sections {name}`" in text
+    plot(tmp_path / "plot.png", document)
+    assert (tmp_path / "plot.png").stat().st_size > 1000

@@ -979,3 +979,23 @@ def test_the_citation_file_is_complete() -> None:
     assert citation["version"] == blemish.__version__
     assert citation["license"] == "Apache-2.0"
     assert citation["type"] in {"software", "dataset"}
+
+
+def test_few_labels_are_those_of_the_results() -> None:
+    """Every row of the table, and that filters lead."""
+    page = (ROOT / "docs" / "results" / "studies.md").read_text(encoding="utf-8")
+    words = {"latent": "latents", "filters": "filters", "both": "latents and filters", "raw": "raw pixels"}
+    truths = {"craquelure": "craquelure, by an algorithm", "crackforest": "CrackForest, by hand"}
+    found = [name for name in truths if (ROOT / f"benchmarks/results/few_labels-{name}.json").is_file()]
+    assert found
+    for name in found:
+        result = _json(f"benchmarks/results/few_labels-{name}.json")
+        means, spread = result["means"]["random forest"], result["spread"]["random forest"]
+        assert result["labels"] == [5, 20, 100, 500]
+        for features, word in words.items():
+            cells = (
+                f"{mean:.2f} ± {one:.2f}" for mean, one in zip(means[features], spread[features], strict=True)
+            )
+            assert f"| {truths[name]} | {word} | {' | '.join(cells)} |" in page
+        for filters, latent, both in zip(means["filters"], means["latent"], means["both"], strict=True):
+            assert filters > max(latent, both)

@@ -123,10 +123,10 @@ def recipes(plan: Plan) -> Section:
     ]
     networks = {name: one["fit"] for name, one in found.items() if "DRAEM" in name or "GANomaly" in name}
     if networks:
-        networks = {OURS: make_step(make_recipe("blemish", [], 256), 4), **networks}
+        networks = {OURS: make_step(make_recipe("blemish", [], 128), 2), **networks}
         rows += [
-            {"task": "training step of 4 images of 256 × 256", **row}
-            for row in beside(take_turns(networks, plan._replace(rounds=3)), OURS)
+            {"task": "training step of 2 images of 128 × 128", **row}
+            for row in beside(take_turns(networks, plan._replace(rounds=3, turn=0)), OURS)
         ]
     own = image(999)
     calls: dict[str, Call] = {name: _inspection(detector, own) for name, detector in detectors.items()}

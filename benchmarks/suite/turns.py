@@ -27,10 +27,13 @@ QUICK = Plan(rounds=5, turn=0.1, quick=True)
 
 
 def take_turns(contenders: Mapping[str, Call], plan: Plan) -> dict[str, list[float]]:
-    """Seconds of one call of each contender, for every round; each is called once before."""
+    """Seconds of one call of each contender, for every round; each is called before, once where a turn is one call."""
     repeats = {}
     for name, call in contenders.items():
         call()
+        repeats[name] = 1
+        if not plan.turn:
+            continue
         begun = time.perf_counter()
         call()
         repeats[name] = max(1, math.ceil(plan.turn / max(time.perf_counter() - begun, 1e-9)))

@@ -93,7 +93,8 @@ def test_labels(run: Callable[..., Ran], home: Path, tmp_path: Path) -> None:
         history.add_verdict(1, NewVerdict(is_right=True))
         history.add_verdict(5, NewVerdict(is_right=True, label="dent"))
     ran = run("labels", "--home", home, "--out", tmp_path / "labelled", "--test-share", 1)
-    expected = f"{tmp_path / 'labelled'}: 1 good images, of which 1 are for tests, and 1 defective ones, of which 0 have a mask."
+    words = "1 good images, of which 1 are for tests, and 1 defective ones, of which 1 are for tests and 0 have a mask."
+    expected = f"{tmp_path / 'labelled'}: {words}"
     assert ran == (0, f"{expected}\n", "")
     assert {path.name for path in (tmp_path / "labelled" / "test").iterdir()} == {"good", "dent"}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from blemish.errors import DeliveryError
 from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.sink_settings import FolderSinkSettings
 from blemish.serve.line.sinks.folder import FolderSink, file_stem
+from blemish.storage.leftovers import temporary_name
 
 MakeDecision = Callable[..., StoredDecision]
 
@@ -92,3 +95,18 @@ def test_a_folder_that_cannot_be_written_is_a_failed_delivery(
     (tmp_path / "rejects").write_text("a file in the way")
     with pytest.raises(DeliveryError, match="rejects"):
         sink(tmp_path / "rejects").deliver(make_decision(1), None, None)
+
+
+@pytest.mark.parametrize("by_day", [False, True])
+def test_temporary_files_of_a_killed_server_go_when_the_sink_opens(tmp_path: Path, by_day: bool) -> None:
+    folder = tmp_path / "2026-11-30" if by_day else tmp_path
+    folder.mkdir(exist_ok=True)
+    (killed := subprocess.Popen([sys.executable, "-c", ""])).wait()
+    left = folder / f".part-{temporary_name().split('-')[1]}-{killed.pid}-0123456789ab.png"
+    kept = folder / "00000001-a.png"
+    for made in (left, kept):
+        made.touch()
+    settings = FolderSinkSettings(name="rejects", type="folder", path=str(tmp_path), by_day=by_day)
+    FolderSink(settings, tmp_path).open()
+    assert not left.exists()
+    assert kept.exists()

@@ -11,6 +11,7 @@ from blemish.serve.contracts import StoredDecision
 from blemish.serve.line.messages import decision_json
 from blemish.serve.line.sink_settings import FolderSinkSettings
 from blemish.storage.atomic import write_bytes, write_text
+from blemish.storage.leftovers import remove_leftovers
 
 _SUFFIXES = {
     "PNG": ".png",
@@ -38,7 +39,8 @@ class FolderSink:
         self._folder, self._by_day = folder, settings.by_day
 
     def open(self) -> None:
-        """Nothing to connect to."""
+        """Remove temporary files of a killed server; there is nothing to connect to."""
+        remove_leftovers(self._folder, below=self._by_day)
 
     def deliver(self, decision: StoredDecision, image: bytes | None, overlay: bytes | None) -> None:
         """Write the files of one decision; without its image, where that is no longer kept, the JSON alone.
