@@ -479,12 +479,19 @@ def test_worker_processes_give_the_same_maps_and_records(
     assert ["torn" in str(problem) for problem in observer.problems] == [True]
     assert any("blocks already done" in stage for stage in observer.stages)
     single, folder = inspected
-    assert same_records(done, single)
+    # A scene is recorded when its last block is finished, which the pace of the processes decides.
+    mine, others = (
+        sorted(
+            (one.model_dump(exclude={"time", "seconds"}) for one in run.records), key=lambda one: one["path"]
+        )
+        for run in (done, single)
+    )
+    assert mine == others
     for scene in ("virgin", "donor"):
-        mine, others = maps(tmp_path / "out", scene), maps(folder, scene)
-        assert mine.keys() == others.keys()
-        for name, values in mine.items():
-            np.testing.assert_array_equal(values, others[name], err_msg=name)
+        own, expected = maps(tmp_path / "out", scene), maps(folder, scene)
+        assert own.keys() == expected.keys()
+        for name, values in own.items():
+            np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 def test_a_block_that_a_kill_left_half_written_is_made_anew(

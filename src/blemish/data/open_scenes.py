@@ -16,8 +16,9 @@ from blemish.data.scene_checks import check_scene, describe_checks
 from blemish.data.scene_reader import WHOLE_LIMIT, Probed, SceneReader
 from blemish.data.scene_splits import Bands, divided
 from blemish.data.scenes import Scene, find_scenes, scene_files
+from blemish.data.windowed import open_windowed
 from blemish.data.windowed_image import DecodedCache
-from blemish.errors import FileError, ImageError, Stopped
+from blemish.errors import FileError, ImageError, Stopped, UsageError
 from blemish.observer import Observer
 
 
@@ -130,6 +131,25 @@ def _is_divisible(reader: SceneReader, patch: int, observer: Observer) -> bool:
         observer.problem(error)
         return False
     return True
+
+
+def named_scene(source: Path) -> Scene:
+    """The one scene of a folder or of a ``modalities.yaml``; a single image is a scene of one modality.
+
+    Raises
+    ------
+    UsageError
+        When there are several scenes.
+    FileError
+        When there is none, or it cannot be read.
+    """
+    if source.is_dir() or source.suffix.lower() in {".yaml", ".yml"}:
+        scenes = find_scenes(source)
+        if len(scenes) > 1:
+            raise UsageError(f"{source}: holds {len(scenes)} scenes; name one")
+        return scenes[0]
+    modality = Modality(name="image", channels=open_windowed(source).channels, file=source.name)
+    return Scene(source.stem, source.parent, (modality,))
 
 
 def open_useful(scene: Scene, observer: Observer) -> SceneReader:

@@ -19,11 +19,9 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from blemish.data.modality import Modality
+from blemish.data.open_scenes import named_scene
 from blemish.data.region_labels import RegionLabels, read_region_labels
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import Scene, find_scenes
-from blemish.data.windowed import open_windowed
 from blemish.decision.metrics import average_precision
 from blemish.errors import Stopped, UsageError
 from blemish.inspection.latent_pixels import LatentPixels, latents_of
@@ -138,7 +136,7 @@ def classify(
         raise UsageError(f"--dpi {dpi:g}: give the pixels of an inch")
     if model is None and features != "filters":
         raise UsageError(f"--features {features}: needs a fitted model; name its folder by --model")
-    with SceneReader(_scene(Path(source))) as reader:
+    with SceneReader(named_scene(Path(source))) as reader:
         given = read_region_labels(labels, (reader.width, reader.height))
         size = reader.height, reader.width
         opened = nullcontext(None) if model is None else latents_of(Path(model), Path(source), size, observer)
@@ -178,16 +176,6 @@ def _classify(
         facts["weights_sha256"] = latents.weights_sha256
     write_json(folder / FIGURES, {**facts, "classes": [asdict(one) for one in done.classes]})
     return done
-
-
-def _scene(source: Path) -> Scene:
-    if source.is_dir() or source.suffix.lower() in {".yaml", ".yml"}:
-        scenes = find_scenes(source)
-        if len(scenes) > 1:
-            raise UsageError(f"{source}: holds {len(scenes)} scenes; name one, whose labels these are")
-        return scenes[0]
-    modality = Modality(name="image", channels=open_windowed(source).channels, file=source.name)
-    return Scene(source.stem, source.parent, (modality,))
 
 
 def _learner(name: Learner, seed: int) -> Any:

@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.modality import Modality
-from blemish.data.open_scenes import scene_sha256
+from blemish.data.open_scenes import named_scene, scene_sha256
 from blemish.data.scene_reader import SceneReader
-from blemish.data.scenes import Scene, find_scenes
-from blemish.data.windowed import open_windowed
 from blemish.decision.outlines import region_collection
-from blemish.errors import Stopped, UsageError
+from blemish.errors import Stopped
 from blemish.inspection.change_maps import (
     REACH,
     STRUCTURE,
@@ -158,8 +156,8 @@ def compare_dates(
     observer, folder = observer or Observer(), Path(out)
     with (
         owned(folder),
-        SceneReader(_one_scene(Path(before))) as first,
-        SceneReader(_one_scene(Path(after))) as second,
+        SceneReader(named_scene(Path(before))) as first,
+        SceneReader(named_scene(Path(after))) as second,
     ):
         content = f"{scene_sha256(first)} {scene_sha256(second)}"
         claim(
@@ -396,17 +394,6 @@ class _DateComparison:
     def _thinned(self) -> tuple[slice, slice]:
         step = max(1, max(self.size) // 500)
         return slice(None, None, step), slice(None, None, step)
-
-
-def _one_scene(source: Path) -> Scene:
-    """The scene of a folder or description, or one of a single image."""
-    if source.is_dir() or source.suffix.lower() in {".yaml", ".yml"}:
-        scenes = find_scenes(source)
-        if len(scenes) > 1:
-            raise UsageError(f"{source}: holds {len(scenes)} scenes; name one")
-        return scenes[0]
-    modality = Modality(name="image", channels=open_windowed(source).channels, file=source.name)
-    return Scene(source.stem, source.parent, (modality,))
 
 
 def _labels(one: Modality) -> tuple[str, ...]:
