@@ -107,8 +107,7 @@ def throughput(options: argparse.Namespace, work: Path, model: Path) -> dict[str
                 begun = time.process_time()
                 done = _job(kind, model, work / "images", out, workers)
                 driver = time.process_time() - begun
-                first = next(archive_tables(out)).num_rows if done.images else 0
-                working = (done.images - first) / (done.seconds - done.starting_seconds)
+                working = (done.images - done.starting_images) / (done.seconds - done.starting_seconds)
                 rates.setdefault(kind, {}).setdefault(str(workers), []).append(working)
                 files = [path.stat().st_size for path in (out / "files").rglob("*.jpg")]
                 costs.setdefault(kind, []).append(
@@ -137,8 +136,7 @@ def throughput(options: argparse.Namespace, work: Path, model: Path) -> dict[str
 
 
 def _job(kind: str, model: Path, images: Path, out: Path, workers: int) -> ArchiveResult:
-    # A part for each table, so that the first one tells how many images were done when the first results came.
-    job = JobSettings("local", workers, part=1)
+    job = JobSettings("local", workers)
     if kind == "inspection":
         return inspect_archive(load(model), [str(images)], out, job=job)
     return encode_archive([str(images)], out, settings=BatchSettings(quality=75), job=job)

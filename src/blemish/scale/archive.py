@@ -49,7 +49,7 @@ _OF_A_SIZE = 64
 class ArchiveResult:
     """Counts over all parts, of earlier runs too, and what this run took.
 
-    ``starting_seconds``: until the first results came, as the cluster starts and its workers load the model. ``unread`` are images that have no result, because a store did not answer or a file could not be written; a job that
+    ``starting_seconds``: until the first results came, of ``starting_images`` images, as the cluster starts and its workers load the model. ``unread`` are images that have no result, because a store did not answer or a file could not be written; a job that
     is resumed takes them again.
     """
 
@@ -61,6 +61,7 @@ class ArchiveResult:
     done_before: int
     seconds: float
     starting_seconds: float
+    starting_images: int
     workers: int
     bytes_read: int
     bytes_written: int
@@ -82,6 +83,7 @@ class ArchiveResult:
             "done_before",
             "seconds",
             "starting_seconds",
+            "starting_images",
             "workers",
             "bytes_read",
             "bytes_written",
@@ -170,12 +172,12 @@ def encode_archive(
 ) -> ArchiveResult:
     """Encode all images of ``sources`` as JPEG files on a cluster; records are rows of the Parquet files in ``out``/parts.
 
+    Other parameters and errors are those of :func:`inspect_archive`.
+
     Parameters
     ----------
     settings: of the encoder.
     files: folder or URL that all workers can write the files to; ``out``/files without.
-
-    Other parameters and errors are those of :func:`inspect_archive`.
     """
     settings = settings or BatchSettings()
     fingerprint = settings.fingerprint()
@@ -220,12 +222,12 @@ def _run(
             begun = time.perf_counter()
             tables = _tables(work, listing, folder, observer)
             first = next(tables, None)
-            unread, workers, starting = 0, 0, 0.0
+            unread, workers, starting, first_images = 0, 0, 0.0, 0
             if first is not None:
                 observer.stage(f"Starting workers on {job.on}")
                 with connected(job) as workers:
                     writer = _work_off(first, tables, work, folder, schema, job, workers, observer)
-                unread, starting = writer.unread, writer.begun - begun
+                unread, starting, first_images = writer.unread, writer.begun - begun, writer.first
             new = folder.parts[written_before:]
             result = ArchiveResult(
                 folder=out,
@@ -236,6 +238,7 @@ def _run(
                 done_before=done_before,
                 seconds=time.perf_counter() - begun,
                 starting_seconds=starting,
+                starting_images=first_images,
                 workers=workers,
                 bytes_read=sum(part.bytes_read for part in new),
                 bytes_written=sum(part.bytes for part in new),
@@ -313,9 +316,9 @@ class _Writer:
     """Collects results until there are enough for a part."""
 
     def __init__(self, folder: ArchiveFolder, job: JobSettings) -> None:
-        self.taken = self.unread = 0
+        self.taken = self.unread = self.first = 0
         self.begun = time.perf_counter()
-        """When the first results came."""
+        """When the first results came, of :attr:`first` images."""
         self._folder, self._job = folder, job
         self._waiting: list[pa.Table] = []
         self._since = time.monotonic()
@@ -326,7 +329,7 @@ class _Writer:
         import pyarrow.compute as pc
 
         if not self.taken:
-            self.begun = time.perf_counter()
+            self.begun, self.first = time.perf_counter(), table.num_rows
         self.taken += table.num_rows
         failed = table.filter(pc.field(UNREAD))
         self.unread += failed.num_rows
