@@ -33,7 +33,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10
 
 slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --durations=10 -m "slow and not long"
 
 long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m long

@@ -188,8 +188,8 @@ def normed_model() -> tuple[Autoencoder, nn.BatchNorm2d]:
     return model, norm
 
 
-LONG = ("cae-resnet50-ssim", "cae-vgg16-ssim")
-"""Recipes whose penalty is that of a slow test, beside another term."""
+LONG = ("cae-resnet50-ssim", "cae-vgg16-mse", "cae-vgg16-ssim")
+"""Recipes whose penalty is that of another one, beside another term, or of convolutions without normalisation, as in `cae-mse`."""
 
 
 @pytest.mark.parametrize(
