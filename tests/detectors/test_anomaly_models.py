@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save
 
 from blemish.decision import image_score
-from blemish.detectors.contracts import AnomalyModel, FitRecord, GoodImages, TrainableModel
+from blemish.detectors.contracts import AnomalyModel, FitRecord, GoodImages, OneProcess, TrainableModel
 from blemish.detectors.ensemble import for_inspection
 from blemish.detectors.factory import build_model, networks, training_recipes
 from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS
@@ -54,7 +54,7 @@ class Source:
 class Run:
     """Takes one step of gradient descent in place of a training."""
 
-    observer, seed, defects = Observer(), 0, None
+    observer, seed, defects, sharing = Observer(), 0, None, OneProcess()
 
     def __init__(self) -> None:
         self.trained: list[str] = []

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from blemish.decision.scores import image_score
 from blemish.detectors.combination import soft_maximum
-from blemish.detectors.contracts import AnomalyMaps, FitRecord, GoodImages
+from blemish.detectors.contracts import AnomalyMaps, FitRecord, GoodImages, OneProcess
 from blemish.detectors.ensemble import Ensemble
 from blemish.detectors.factory import build_model
 from blemish.detectors.filter_bank import FilterBank
@@ -49,6 +49,7 @@ class Source:
 class Run:
     def __init__(self, observer: Observer | None = None) -> None:
         self.observer, self.seed, self.defects = observer or Observer(), 0, None
+        self.sharing = OneProcess()
 
     def train(self, autoencoder: object, name: str) -> None:
         raise AssertionError("there is no network")

@@ -26,8 +26,8 @@ def record_fields(model: type[BaseModel]) -> list[pa.Field]:
     """An Arrow field for each field of a record, all of which may be missing.
 
     >>> from blemish.decision.records import Inspection
-    >>> [str(field) for field in record_fields(Inspection)[:3]]
-    ['path: string', 'size: list<item: int64>', 'score: double']
+    >>> [(field.name, str(field.type)) for field in record_fields(Inspection)[:3]]
+    [('path', 'string'), ('size', 'list<item: int64>'), ('score', 'double')]
     """
     import pyarrow as pa
 
