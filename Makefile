@@ -1,7 +1,8 @@
 # Needs Python 3.10 or newer, git and nothing else. `make demo` shows what Blemish does, `make test` checks all but
-# repetitions, which `make slow` runs, `make dist` builds wheel, sdist and bill of materials, `make light` inspects and
-# serves without torch from these, `make lock` and `make licences` write down the dependencies anew,
-# `make docs` builds the documentation site into build/docs; a warning fails it, and it needs no network.
+# repetitions, which `make slow` runs, and `make long` further ones, which CI has no time for. `make dist` builds wheel,
+# sdist and bill of materials, `make light` inspects and serves without torch from these, `make lock` and `make licences`
+# write down the dependencies anew, `make docs` builds the documentation site into build/docs; a warning fails it, and it
+# needs no network.
 # `make services` installs, as root on Debian, what tests of the server run against; without it these are skipped.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +15,7 @@ SUPPLY := build/supply/installed
 # Versions in which `make light` installs wheel and sdist, where they are found.
 PYTHONS ?= $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 
-.PHONY: demo services test slow light dist lock licences docs format clean
+.PHONY: demo services test slow long light dist lock licences docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/blemish demo --out demo
@@ -33,6 +34,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m slow
+
+long: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m long
 
 light: $(INSTALLED) dist
 	$(BIN)/python -m tests.light --python $(PYTHONS)

@@ -94,7 +94,8 @@ def test_images_in_16_bits_of_any_channels(shape: tuple[int, ...], quick: list[s
 
 
 @pytest.mark.parametrize(
-    "recipe", ["stacked-ae", *(pytest.param(name, marks=slow) for name in ("fp-cae", "fp-cae-add"))]
+    "recipe",
+    ["stacked-ae", pytest.param("fp-cae-add", marks=slow), pytest.param("fp-cae", marks=pytest.mark.long)],
 )
 def test_scenes(
     recipe: str,
