@@ -1,8 +1,7 @@
 """Changes of one scene between two dates: registration, maps block by block, files and a page.
 
-before ─┐
-        ├─► registration ─► blocks ─► structure, grey level, absolute difference ─► regions, files, page
-after ──┘
+The scene of the later date is registered on that of the earlier one. Blocks of both give maps of structure, of grey level and
+of the absolute difference, and these the regions, files and page.
 """
 
 from __future__ import annotations
