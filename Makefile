@@ -29,11 +29,10 @@ services:
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10
+	$(BIN)/mypy & types=$$!; OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 && wait $$types
 
 slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --durations=10 -m "slow and not long"
 
 long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10 -m long

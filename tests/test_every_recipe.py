@@ -79,7 +79,14 @@ OF_IMAGES = [name for name in recipe_names() if name != "other-pixels"]
 by_recipe = pytest.mark.parametrize("fitted", OF_IMAGES, indirect=True, scope="module")
 by_exported_recipe = pytest.mark.parametrize(
     "fitted",
-    [pytest.param(name, marks=[] if name in TRACED else pytest.mark.slow) for name in OF_IMAGES],
+    [
+        # One process has a recipe in all runtimes, so that a model is fitted and traced once.
+        pytest.param(
+            name,
+            marks=[] if name in TRACED else [pytest.mark.slow, pytest.mark.xdist_group(f"recipe {name}")],
+        )
+        for name in OF_IMAGES
+    ],
     indirect=True,
     scope="module",
 )

@@ -95,7 +95,7 @@ def test_images_in_16_bits_of_any_channels(shape: tuple[int, ...], quick: list[s
 
 @pytest.mark.parametrize(
     "recipe",
-    ["stacked-ae", pytest.param("fp-cae-add", marks=slow), pytest.param("fp-cae", marks=pytest.mark.long)],
+    ["stacked-ae", *(pytest.param(name, marks=pytest.mark.long) for name in ("fp-cae", "fp-cae-add"))],
 )
 def test_scenes(
     recipe: str,

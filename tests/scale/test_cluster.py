@@ -29,7 +29,7 @@ from tests.services import ObjectStore, free_port
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 """Addresses of this machine alone: of IPv4, of IPv4 within IPv6, of IPv6."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]  # which is started once
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,7 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_client_outside_the_cluster_gets_the_same_records(
     cluster: tuple[str, str], exported: tuple[Detector, Path], images: Path, tmp_path: Path
 ) -> None:

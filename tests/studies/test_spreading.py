@@ -31,7 +31,7 @@ print(json.dumps([[run.recipe, run.seed, run.evaluation.image["all"].figures["au
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_spread_comparison_has_the_figures_of_one_in_order(
     dataset: Path, tiny: list[str], tmp_path: Path
 ) -> None:
