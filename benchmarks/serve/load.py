@@ -30,13 +30,20 @@ SAMPLES = 40
 
 def load_figures(requests: int, rounds: int) -> Iterator[dict[str, Any]]:
     """Rows of throughput: each set, in turns the library one by one, the library in threads, and the server."""
+    return _of_sets(_throughput, requests, rounds)
+
+
+def _of_sets(
+    measured: Callable[[Path, list[Path], int, int, Path], dict[str, Any]], requests: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """What is measured of an exported default model of each set."""
     for name, write in SETS.items():
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             data = write(work)
             fitted("blemish", data / "train" / "good", work / "torch")
             export_model(work / "torch", work / "model")
-            yield {"images": name, **_throughput(work / "model", images_in(data), requests, rounds, work)}
+            yield {"images": name, **measured(work / "model", images_in(data), requests, rounds, work)}
 
 
 def _throughput(model: Path, paths: list[Path], requests: int, rounds: int, work: Path) -> dict[str, Any]:
@@ -88,13 +95,7 @@ def _throughput(model: Path, paths: list[Path], requests: int, rounds: int, work
 
 def cost_figures(requests: int, rounds: int) -> Iterator[dict[str, Any]]:
     """Rows of processor time for one image: each set, in turns the library in threads and the server with 32 clients."""
-    for name, write in SETS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            work = Path(folder)
-            data = write(work)
-            fitted("blemish", data / "train" / "good", work / "torch")
-            export_model(work / "torch", work / "model")
-            yield {"images": name, **_cost(work / "model", images_in(data), requests, rounds, work)}
+    return _of_sets(_cost, requests, rounds)
 
 
 def _cost(model: Path, paths: list[Path], requests: int, rounds: int, work: Path) -> dict[str, Any]:
