@@ -90,13 +90,13 @@ def test_no_fault_is_found(hunt: str, tmp_path: Path, request: pytest.FixtureReq
     with ForkServer() as server:
         bench = Bench(server, tmp_path / "inputs", tmp_path / "worker")
         if hunt == "kills of a server":
-            counts = hunt_kills(named("serve"), 6, bench, checked=False)
+            counts = hunt_kills(named("serve"), 10, bench, checked=False)
         elif hunt == "full disks":
             small: SmallDisk = request.getfixturevalue("disk")
             on_disk = Bench(server, tmp_path / "inputs", small.folder)
             scenarios = named("inspect", "features", "jpeg encode --out", "serve")
-            counts = hunt_full_disks(scenarios, 4, on_disk, small)
+            counts = hunt_full_disks(scenarios, 8, on_disk, small)
         else:
             scenarios = named("fit", "inspect", "features", "jpeg encode --out")
-            counts = hunt_changed_inputs(scenarios, 4, bench)
+            counts = hunt_changed_inputs(scenarios, 12, bench)
     assert_no_fault(counts)

@@ -181,7 +181,8 @@ def test_an_address_without_a_cluster_is_one_line(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         on = f"ray://127.0.0.1:{taken.getsockname()[1]}"
-        ran = blemish("inspect", exported[1], images, "--out", tmp_path / "found", "--on", on)
+        once = {f"RAY_CLIENT_{which}_CONNECTION_TIMEOUT_S": "1" for which in ("INITIAL", "MAX")}
+        ran = blemish("inspect", exported[1], images, "--out", tmp_path / "found", "--on", on, variables=once)
     assert ran.returncode == 1
     assert f"blemish: --on {on}: no cluster answers" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -28,8 +28,9 @@ def test_generated_requests_are_answered_as_described(serve: Serve, draw: Draw) 
         check(fuzz_app(served.client.app, 300, 0, draw(0), "waves"), 300)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.long)]
+)
 def test_more_generated_requests_are_answered_as_described(serve: Serve, draw: Draw, seed: int) -> None:
     with serve(allowed_hosts=(HOST,)) as served:
         check(fuzz_app(served.client.app, 2000, seed, draw(0), "waves"), 2000)
