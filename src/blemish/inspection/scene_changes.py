@@ -31,6 +31,7 @@ from blemish.inspection.change_maps import (
 )
 from blemish.inspection.date_registration import DateMotion, RegisteredDates, register_dates
 from blemish.inspection.reductions import maxima, sums
+from blemish.inspection.scene_layers import channel_names
 from blemish.inspection.scene_records import Sum
 from blemish.inspection.scene_scorer import overview_reduction
 from blemish.observer import Observer
@@ -320,7 +321,7 @@ class _DateComparison:
         files = [DataFile("change", ("change",), self._raster("change"))]
         files += [DataFile(kind, names, self._raster(kind)) for kind in words]
         files += [
-            DataFile(f"after-{one.name}", _labels(one), self._image(one, "after"))
+            DataFile(f"after-{one.name}", channel_names(one), self._image(one, "after"))
             for one in self.dates.modalities
         ]
         facts = [
@@ -393,14 +394,6 @@ class _DateComparison:
     def _thinned(self) -> tuple[slice, slice]:
         step = max(1, max(self.size) // 500)
         return slice(None, None, step), slice(None, None, step)
-
-
-def _labels(one: Modality) -> tuple[str, ...]:
-    return (
-        (one.name,)
-        if one.channels == 1
-        else tuple(f"{one.name} {channel}" for channel in range(one.channels))
-    )
 
 
 def _present_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:

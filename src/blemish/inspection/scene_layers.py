@@ -127,13 +127,14 @@ def _files(found: FinishedScene, opened: SceneReader, arrays: Mapping[str, Any])
         yield DataFile(kind, names, _raster(arrays[kind], found))
     if "reconstruction" in arrays:
         for channels, one in zip(channel_slices(opened.modalities), opened.modalities, strict=True):
-            labels = _channel_names(one)
+            labels = channel_names(one)
             yield DataFile(
                 f"reconstruction-{one.name}", labels, _raster(arrays["reconstruction"], found, channels)
             )
 
 
-def _channel_names(one: Modality) -> tuple[str, ...]:
+def channel_names(one: Modality) -> tuple[str, ...]:
+    """Names of the channels of a modality, for files."""
     if one.channels == 1:
         return (one.name,)
     if one.channels == 3:

@@ -110,7 +110,7 @@ def _openvino(graph: bytes, weights: bytes | None, path: Path) -> Session:
         with _ONE_AT_A_TIME:
             try:
                 return np.array(compiled(dict(inputs))[0], np.float32)
-            except Exception as error:  # a bare RuntimeError
+            except RuntimeError as error:
                 raise _failed(path, error) from None
 
     return run

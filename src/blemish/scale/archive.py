@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,21 +47,21 @@ _OF_A_SIZE = 64
 
 @dataclass(frozen=True)
 class ArchiveResult:
-    """Counts over all parts, of earlier runs too, and what this run took.
-
-    ``starting_seconds``: until the first results came, of ``starting_images`` images, as the cluster starts and its workers load the model. ``unread`` are images that have no result, because a store did not answer or a file could not be written; a job that
-    is resumed takes them again.
-    """
+    """Counts over all parts, of earlier runs too, and what this run took."""
 
     folder: Path
     images: int
     rejected: int
     errors: int
     unread: int
+    """Images without a result, because a store did not answer or a file could not be written; a job that is resumed takes them
+    again."""
     done_before: int
     seconds: float
     starting_seconds: float
+    """Until the first results came, as the cluster starts and its workers load the model."""
     starting_images: int
+    """Images of these first results."""
     workers: int
     bytes_read: int
     bytes_written: int
@@ -75,20 +75,7 @@ class ArchiveResult:
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``summary.json``."""
-        names = (
-            "images",
-            "rejected",
-            "errors",
-            "unread",
-            "done_before",
-            "seconds",
-            "starting_seconds",
-            "starting_images",
-            "workers",
-            "bytes_read",
-            "bytes_written",
-            "cpu_seconds",
-        )
+        names = (one.name for one in fields(self) if one.name not in ("folder", "notices"))
         return {name: getattr(self, name) for name in names} | {"images_per_second": self.images_per_second}
 
     def in_words(self) -> str:

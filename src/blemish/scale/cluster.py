@@ -26,18 +26,18 @@ _STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How a job is run, without any influence on its results.
-
-    on: the cluster, ``local``, ``auto`` (the one that this machine is part of), ``HOST:PORT``, or ``ray://HOST:PORT``. workers: processes; one for each core of the
-    cluster without. in_flight: tables of images that wait at each worker or are worked on. part: images of a part of
-    the results, at least. seconds: after which a smaller part is written too; what a killed driver loses is no more.
-    """
+    """How a job is run, without any influence on its results."""
 
     on: str = "local"
+    """The cluster: ``local``, ``auto`` (the one that this machine is part of), ``HOST:PORT``, or ``ray://HOST:PORT``."""
     workers: int | None = None
+    """Processes; one for each core of the cluster without."""
     in_flight: int = 2
+    """Tables of images that wait at each worker or are worked on."""
     part: int = 4096
+    """Images of a part of the results, at least."""
     seconds: float = 30.0
+    """Time after which a smaller part is written too; a killed driver loses no more."""
 
     @property
     def is_client(self) -> bool:

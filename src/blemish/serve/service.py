@@ -281,7 +281,7 @@ class Service(Generic[ToStore]):
     def _store_group(self, group: list[_Inspected[ToStore]]) -> None:
         try:
             stored = self._store([one.to_store for one in group])
-        except Exception as error:
+        except Exception as error:  # whatever it is, each request gets its answer, and the others go on
             if len(group) == 1 or isinstance(error, BlemishError):  # of the disk: all would fail likewise
                 for one in group:
                     self._fail(one.job, error)

@@ -148,6 +148,8 @@ class _Started:
         for process, pipe in self._running:
             if wait([pipe, process.sentinel], LAST_WORDS):
                 words = _words(pipe)
+                if words is None:  # the pipe of a killed process closes before its exit code is known
+                    process.join(LAST_WORDS)
                 if words is not None or process.exitcode not in (None, 0, 1):
                     return _as_error(words, process)
         return error
@@ -207,7 +209,7 @@ def _run(place: Place, work: Work, pipe: Connection, threads: int) -> None:
         code = 0
     except BlemishError as error:
         pipe.send(error)
-    except BaseException:
+    except BaseException:  # a defect of Blemish: the process that the user started shows it
         pipe.send(traceback.format_exc())
     finally:
         pipe.close()

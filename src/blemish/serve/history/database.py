@@ -62,7 +62,7 @@ class Database:
             self.engine = _engine(self.url, exclusive=exclusive)
         try:
             self._open()
-        except BaseException:
+        except BaseException:  # Ctrl-C while it opens must not leave the file locked, either
             self.close()
             raise
 

@@ -277,7 +277,7 @@ class ProductionLine:
                     workers[sink.name] = OutboxWorker(
                         make_sink(sink, f"sinks[{number}]", base), self._outbox, self._files
                     )
-        except BaseException:
+        except BaseException:  # whatever ends it, no thread of a source or sink may stay
             for runner in runners.values():
                 runner.stop()
             for worker in workers.values():
