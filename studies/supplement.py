@@ -35,6 +35,7 @@ from studies.radli2022 import MEAN_OF, UNTRANSFORMED, cloth_tests, cloth_trainin
 from studies.radli2022_columns import DEFECTS
 from studies.radli2022_measures import Patches, Tests, bad_items, measure_baselines
 from studies.xie2019 import opened_scenes, tested_patches, training_patches
+from studies.xie2019_measures import crossed_baselines
 from studies.xie2019_measures import measure_baselines as measure_baselines_of_scenes
 
 APPENDED = ("xie2019",)
@@ -58,7 +59,7 @@ def _written(path: Path, figures: Mapping[str, Any]) -> str:
     if study_of(path) is not None:
         return page_of(path, figures)
     text = path.with_suffix(".md").read_text(encoding="utf-8")
-    section = xie2019_page.baselines_section(figures["baselines"])
+    section = xie2019_page.baselines_section(figures)
     return text.partition(section.partition("\n\n")[0] + "\n")[0].rstrip("\n") + "\n" + section
 
 
@@ -120,8 +121,10 @@ def _xie(figures: Mapping[str, Any], data: Path | None, observer: Observer) -> d
     patch, most = figures["patch"], figures["length"]["patches"]
     readers, modalities, _ = opened_scenes(data, patch, observer)
     tested = tested_patches(data, readers, modalities, patch, most, observer)
+    training = training_patches(readers, patch, most)
     return {
-        "baselines": measure_baselines_of_scenes(tested, training_patches(readers, patch, most), modalities)
+        "baselines": measure_baselines_of_scenes(tested, training, modalities),
+        "baselines_from_others": crossed_baselines(tested, training, modalities),
     }
 
 

@@ -38,6 +38,7 @@ from studies.xie2019_measures import (
     Fit,
     Material,
     Results,
+    crossed_baselines,
     cut,
     fit_record,
     histories_by_row,
@@ -132,7 +133,9 @@ def run(
             fits.append(measure_fit(row, seed, detector, modalities, tested))
     results = Results(request, tuple(chosen), modalities, tested, fits)
     comparisons = [results.compare(claim) for claim in CLAIMS]
-    baselines = measure_baselines(tested, training_patches(readers, patch, length.patches), modalities)
+    training = training_patches(readers, patch, length.patches)
+    baselines = measure_baselines(tested, training, modalities)
+    from_others = crossed_baselines(tested, training, modalities)
     figures = document(
         request,
         paper=PAPER,
@@ -145,6 +148,7 @@ def run(
         unseen_patches=len(tested.unseen.pixels),
         rows=[fit_record(fit, modalities) for fit in fits],
         baselines=baselines,
+        baselines_from_others=from_others,
         local={
             "window": WINDOW,
             "distance": list(range(2 * ((patch - WINDOW) // 2) + 1)),
@@ -163,7 +167,7 @@ def run(
         draw_crossed(request.image("-crossed.png"), results, (unseen or halves)[0]),
     )
     rises = rises_in_words([(row["row"], row) for row in figures["rows"]])
-    text = page(results, recipes, readers, comparisons) + rises_section(rises) + baselines_section(baselines)
+    text = page(results, recipes, readers, comparisons) + rises_section(rises) + baselines_section(figures)
     return finish(request, figures, text, drawn)
 
 

@@ -19,6 +19,7 @@ from blemish.inspection.detector import Detector
 from blemish.models import Autoencoder
 from blemish.models.modal_similarity import LUMA, modal_residuals, modal_ssim
 from blemish.training.device import choose_machine
+from blemish.training.modality_figures import baseline_figures
 from studies.protocol import Request, autoencoder_of, held_out
 from studies.xie2019_rows import CROSSED, Claim, Figure, Row
 
@@ -234,15 +235,35 @@ def crossed_ssim(
     return np.asarray(torch.cat(found).double().numpy())
 
 
+def crossed_patches(tested: Material) -> NDArray[np.float32]:
+    """Test patches (n, C, P, P) on which each modality is predicted from the others: evenly spread over all."""
+    pixels = tested.halves.pixels
+    return pixels[:: math.ceil(len(pixels) / CROSSED_PATCHES)]
+
+
+def crossed_baselines(
+    tested: Material, training: NDArray[np.float32], modalities: Sequence[Modality]
+) -> dict[str, dict[str, float | None]]:
+    """SSIM by modality of predictions without a network: the mean of each patch, and linear regression on the others."""
+    found = baseline_figures(
+        torch.from_numpy(crossed_patches(tested)),
+        torch.from_numpy(training[: 2 * CROSSED_PATCHES]),
+        modalities,
+    )
+    names = [one.name for one in modalities]
+    return {
+        "constant": dict(zip(names, found.constant, strict=True)),
+        "linear regression": dict(zip(names, found.linear, strict=True)),
+    }
+
+
 def measure_fit(
     row: Row, seed: int, detector: Detector, modalities: Sequence[Modality], tested: Material
 ) -> Fit:
     model = autoencoder_of(detector).to(choose_machine(detector.recipe.training.device).device)
     crossed = None
     if row.name in CROSSED and len(modalities) > 1:
-        pixels = tested.halves.pixels
-        step = math.ceil(len(pixels) / CROSSED_PATCHES)
-        crossed = crossed_ssim(model, pixels[::step], modalities)
+        crossed = crossed_ssim(model, crossed_patches(tested), modalities)
     fit = Fit(
         row,
         seed,

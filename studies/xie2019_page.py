@@ -60,8 +60,8 @@ def rises_section(words: str) -> str:
     return f"\n## Trainings that did harm\n\n{words}" if words else ""
 
 
-def baselines_section(baselines: Sequence[Mapping[str, Any]]) -> str:
-    """A section on reconstructions without a network."""
+def baselines_section(figures: Mapping[str, Any]) -> str:
+    """A section on reconstructions and predictions without a network, of the figures of the study."""
     lines = [
         [
             one["name"],
@@ -69,12 +69,32 @@ def baselines_section(baselines: Sequence[Mapping[str, Any]]) -> str:
             "–" if one["unseen"] is None else f"{one['unseen']:.4f}",
             f"{one['local_ssim'][0]:.4f}",
         ]
-        for one in baselines
+        for one in figures["baselines"]
     ]
     return (
         "\n## Without a network\n\n"
         "The same figures where each channel of a patch is reconstructed as its median, as itself blurred by 4 pixels, or as "
-        "that of the mean training patch.\n\n" + table(["reconstruction", "SSIM", "unseen", "corners"], lines)
+        "that of the mean training patch.\n\n"
+        + table(["reconstruction", "SSIM", "unseen", "corners"], lines)
+        + _from_others(figures)
+    )
+
+
+def _from_others(figures: Mapping[str, Any]) -> str:
+    """Each modality as the others predict it: every network that was asked, a constant and linear regression."""
+    columns: dict[str, list[Mapping[str, float | None]]] = {}
+    for row in figures["rows"]:
+        if row["ssim_from_others"] is not None:
+            columns.setdefault(row["row"], []).append(row["ssim_from_others"])
+    columns |= {name: [values] for name, values in figures["baselines_from_others"].items()}
+    lines = [
+        [one["name"], *(spread([values[one["name"]] for values in found], 3) for found in columns.values())]
+        for one in figures["modalities"]
+    ]
+    return (
+        "\nA modality that was taken away, SSIM on the same patches: predicted by the network from the others, as the mean of "
+        "each patch (constant), and by linear regression of its pixels on those of the others, fitted on training patches.\n\n"
+        + table(["modality", *columns], lines)
     )
 
 

@@ -998,6 +998,43 @@ def test_the_citation_file_is_complete() -> None:
     assert citation["type"] in {"software", "dataset"}
 
 
+def test_ratios_of_the_suite_are_those_of_the_results() -> None:
+    sections = json.loads((ROOT / "benchmarks/results/suite.json").read_text(encoding="utf-8"))["sections"]
+
+    def ratio(section: str, name: str, key: str, task: str = "") -> float:
+        (row,) = [
+            row
+            for row in sections[section]["rows"]
+            if row["name"] == name and key in row and task in row.get("task", "")
+        ]
+        return float(row[key]["median"])
+
+    page = " ".join(PAGES["docs/results/suite.md"].split())
+    rate = 1 / ratio("recipes", "ssim-ae", "time beside l2-ae")
+    assert f"not reached.** It is {rate:.0%}".replace("%", " %") in page
+    others = [
+        ratio("similarity", name, "time beside blemish", "gradient")
+        for name in ("pytorch-msssim", "torchmetrics", "piq")
+    ]
+    assert f"take {min(others):.1f} to {max(others):.1f} times as long" in page
+    shares = [
+        100 * ratio("utilisation", f"training step, {name}", "share of the peak")
+        for name in ("l2-ae", "ssim-ae")
+    ]
+    assert "`l2-ae` has {:.0f} % and `ssim-ae` {:.0f} %".format(*shares) in page
+    inspection = {
+        name: ratio("recipes", name, "time beside blemish", "inspection")
+        for name in ("anomalib PatchCore, ResNet-18", "anomalib PaDiM, ResNet-18", "ssim-ae")
+    }
+    patch_core, padim, ssim_ae = inspection.values()
+    assert (
+        f"takes {1 / patch_core:.1f} times as long as anomalib's PatchCore and {1 / padim:.1f} times" in page
+    )
+    assert f"`ssim-ae` takes {ssim_ae:.2f} of the default's time" in page
+    peak = 100 * ratio("utilisation", "inspection, blemish", "share of the peak")
+    assert f"it runs at {peak:.0f} % of the peak" in page
+
+
 def test_few_labels_are_those_of_the_results() -> None:
     """Every row of the table."""
     page = (ROOT / "docs" / "results" / "studies.md").read_text(encoding="utf-8")

@@ -103,6 +103,7 @@ def plot(path: Path, document: dict[str, Any]) -> None:
         if "share" not in title:
             axes.set_xscale("log")
             axes.axvline(1, color="black", lw=0.8)
+            _plain_numbers(axes.xaxis)
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=7)
     if growth:
@@ -119,5 +120,16 @@ def plot(path: Path, document: dict[str, Any]) -> None:
                 label=label,
             )
         axes.set(xlabel="size over the smallest", ylabel="time over the first")
-        axes.legend(fontsize=6)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=7, ncols=2)
+        _plain_numbers(axes.xaxis)
+        _plain_numbers(axes.yaxis)
     figure.savefig(path, dpi=90)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Write the numbers of a logarithmic axis as 1, 2 and 5 in place of powers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -22,7 +22,7 @@ EXTRAS = {
         ("numba", "numba"),
         ("bjontegaard", "bjontegaard"),
     ),
-    "large": (("zarr", "zarr"),),
+    "large": (("zarr", "zarr"), ("h5py", "h5py"), ("rasterio", "rasterio")),
     "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
     "openvino": (("openvino", "openvino"),),
     "sklearn": (("sklearn", "scikit-learn"), ("skimage", "scikit-image")),

@@ -26,8 +26,11 @@ from studies import run_study, xie2019, xie2019_figures, xie2019_page
 from studies.xie2019 import FULL, QUICK, WITHOUT_GPU, Length
 from studies.xie2019_measures import (
     Comparison,
+    Material,
+    Patches,
     by_distance,
     corner_distance,
+    crossed_baselines,
     cut,
     local_ssim,
     patch_similarity,
@@ -256,6 +259,21 @@ def test_left_halves_are_the_left_halves(altar: Path, tmp_path: Path) -> None:
     assert [modality.grey for modality in modalities] == [None] * 5
 
 
+def test_a_modality_that_is_a_mixture_of_the_others_is_predicted_by_regression() -> None:
+    rng = np.random.default_rng(0)
+    training, shown = rng.random((2, 8, 3, 16, 16), np.float32)
+    for patches in (training, shown):
+        patches[:, 2] = 0.3 * patches[:, 0] + 0.5 * patches[:, 1] + 0.1
+    tested = Material(
+        Patches(shown, np.zeros(8, np.intp), ("one",)), Patches(shown[:0], np.zeros(0, np.intp), ())
+    )
+    modalities = [Modality(name="rgb", channels=2), Modality(name="mixed", channels=1)]
+    found = crossed_baselines(tested, training, modalities)
+    assert found["linear regression"]["mixed"] == pytest.approx(1, abs=1e-4)
+    assert found["constant"]["mixed"] < 0.1  # type: ignore[operator]
+    assert found["constant"]["rgb"] < found["linear regression"]["rgb"] < 0.9  # type: ignore[operator]
+
+
 # -- whole runs ----------------------------------------------------------------------------------------
 
 
@@ -293,6 +311,15 @@ def test_all_rows_on_generated_paintings(
         crossed = row["ssim_from_others"]
         assert (crossed is not None) == (row["row"] in CROSSED)
         assert crossed is None or set(crossed) == set(MODALITIES)
+    from_others = written["baselines_from_others"]
+    assert {name: set(values) for name, values in from_others.items()} == {
+        "constant": set(MODALITIES),
+        "linear regression": set(MODALITIES),
+    }
+    page = first.files[1].read_text(encoding="utf-8")
+    linear = from_others["linear regression"]["xray"]
+    shown = next(line for line in page.partition("## Without a network")[2].splitlines() if "xray" in line)
+    assert shown.rstrip(" |").endswith(f"{linear:.3f}")
     by_row = {row["row"]: row for row in written["rows"]}
     for claim in written["claims"]:
         if claim["figure"] == "ssim":

@@ -101,6 +101,14 @@ def jpeg_2000_bits(path: Path) -> int:
     return max((depth & 127) + 1 for depth in depths)
 
 
+def is_ycc(path: Path) -> bool:
+    """Whether a JPEG 2000 file names luma and chroma as its colour space (T.800, I.5.3.3)."""
+    with path.open("rb") as file:
+        data = file.read(_HEADER)
+    start = data.find(b"colr")
+    return start >= 0 and data[start + 4] == 1 and int.from_bytes(data[start + 7 : start + 11], "big") == 18
+
+
 def decode_jpeg_2000(path: Path) -> NDArray[Any]:
     """Pixels (C, H, W) of a JPEG 2000 file, in the type that it holds."""
     import imagecodecs

@@ -74,6 +74,8 @@ class Modality(BaseModel):
     what Xie et al. 2019, section 3.3, do."""
     file: ScenePath = ""
     """Within the folder of its scene; with ``{row}`` and ``{column}`` several abutting files."""
+    dataset: str = ""
+    """Path of a dataset within it, where it is an HDF5 file with several."""
     range: ModalityRange | AutomaticRange | None = None
     """The values that become 0 and 1, others are clipped; None: the full range of the file's own depth; ``auto``:
     quantiles of the pixels, which a model then keeps as numbers."""

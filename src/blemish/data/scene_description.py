@@ -19,6 +19,7 @@ class ModalityEntry(BaseModel):
 
     name: ModalityName
     file: Annotated[ScenePath, Field(min_length=1)]
+    dataset: str = ""
     channels: int | None = Field(None, ge=1)
     range: ModalityRange | AutomaticRange | None = None
     grey: bool | None = None
@@ -82,7 +83,7 @@ def read_description(path: Path) -> SceneDescription:
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         raise FileError(path, _explained(first), remedy) from None
     names = [entry.name for entry in described.modalities]
-    files = [str(PurePosixPath(entry.file)) for entry in described.modalities]
+    files = [f"{PurePosixPath(entry.file)} {entry.dataset}".rstrip() for entry in described.modalities]
     for key, values in (("name", names), ("file", files)):
         again = next((value for index, value in enumerate(values) if value in values[:index]), None)
         if again is not None:

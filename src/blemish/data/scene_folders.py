@@ -7,13 +7,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from blemish.data.folders import PASSED_OVER
+from blemish.data.hdf5 import HDF5_SUFFIXES
 from blemish.data.image import SUFFIXES
 from blemish.data.modality import list_folder
 
 DATA_SUFFIXES = (
     SUFFIXES
+    | HDF5_SUFFIXES
     | PASSED_OVER
-    | {".img", ".bil", ".bip", ".bsq", ".cube", ".dat", ".hdf", ".he5", ".jpx", ".jpf", ".nc", ".nxs", ".psb"}
+    | {".img", ".bil", ".bip", ".bsq", ".cube", ".dat", ".hdf", ".jpx", ".jpf", ".nc", ".psb"}
     | {".ser", ".fit", ".fts", ".btf", ".ptm", ".rti"}
 )
 """Suffixes of images, cubes and stacks, whether they are read or not."""
@@ -40,7 +42,7 @@ def unused_lines(folder: Path, used: Collection[Path]) -> Iterator[str]:
             continue
         how = (
             "no modality of this scene names it"
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in SUFFIXES | HDF5_SUFFIXES
             else "files of this kind are not read; export it as TIFF"
         )
         yield f"{path.name}: not used, {how}"

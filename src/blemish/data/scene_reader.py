@@ -401,7 +401,11 @@ def _open(scene: Scene, modality: Modality) -> WindowedImage | None:
     files = modality_files(scene.folder, modality)
     if not files:
         return None
-    windows = Mosaic(files) if len(files) > 1 else open_windowed(next(iter(files.values())))
+    windows = (
+        Mosaic(files, modality.dataset)
+        if len(files) > 1
+        else open_windowed(next(iter(files.values())), modality.dataset)
+    )
     if windows.channels != modality.channels:
         problem = (
             f"has {windows.channels} channel{'s' * (windows.channels != 1)} where "

@@ -13,7 +13,7 @@ files mean is described by a ``modalities.yaml`` beside them, or beside the fold
         range: [0, 4095]                # the values that become 0 and 1; the file's own depth when left out
         no_data: 0                      # this value says that the sensor did not look here
       - name: uv
-        file: uv.tif
+        file: uv.tif                    # of an HDF5 file also 'dataset: entry/data'
         channels: 3                     # from the file itself when left out
         grey: true                      # turned to grey where similarity is measured
 
@@ -30,6 +30,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from blemish.data.envi import envi_header
+from blemish.data.hdf5 import holds_image
 from blemish.data.image import SUFFIXES
 from blemish.data.items import natural_key
 from blemish.data.modality import AutomaticRange, Modality, ModalityRange, list_folder, modality_files
@@ -211,13 +212,13 @@ def _absent_masks(folder: Path, described: SceneDescription) -> Iterator[str]:
 
 def _refuse_shared(path: Path, folder: Path, modalities: Sequence[Modality]) -> None:
     """Refuse a file that two modalities claim, which a pattern may hide."""
-    owners: dict[Path, str] = {}
+    owners: dict[tuple[Path, str], str] = {}
     for modality in modalities:
         for file in modality_files(folder, modality).values():
-            if file in owners:
-                problem = f"gives {file.relative_to(folder)} to both '{owners[file]}' and '{modality.name}'"
+            owner = owners.setdefault((file, modality.dataset), modality.name)
+            if owner != modality.name:
+                problem = f"gives {file.relative_to(folder)} to both '{owner}' and '{modality.name}'"
                 raise FileError(path, problem, "give each modality its own file")
-            owners[file] = modality.name
 
 
 def _agreed(
@@ -244,7 +245,7 @@ def _agreed(
                 "give the same sensor, or fit again",
             )
         ends = modality.range if own.range == "auto" else own.range
-        own_settings = {"file": own.file, "range": ends, "no_data": own.no_data}
+        own_settings = {"file": own.file, "dataset": own.dataset, "range": ends, "no_data": own.no_data}
         agreed.append(modality.model_copy(update=own_settings))
     return agreed
 
@@ -278,7 +279,7 @@ def _with_channels(path: Path, modality: Modality, folders: Sequence[Path]) -> M
             f"names '{modality.name}', of which there is no file and whose channels are unknown",
             f"add {modality.file}, or its 'channels', or remove the entry",
         )
-    return modality.model_copy(update={"channels": _channels(files)})
+    return modality.model_copy(update={"channels": _channels(files, modality.dataset)})
 
 
 # -- without one ---------------------------------------------------------------------------------------
@@ -397,9 +398,9 @@ def _counted(channels: int) -> str:
     return f"{channels} channel{'s' * (channels != 1)}"
 
 
-def _channels(files: Sequence[Path]) -> int:
+def _channels(files: Sequence[Path], dataset: str = "") -> int:
     """Channels of the first file whose header can be read."""
-    opened = [_tried(path) for path in files]
+    opened = [_tried(path, dataset) for path in files]
     for windows in opened:
         if isinstance(windows, WindowedImage):
             return windows.channels
@@ -413,9 +414,9 @@ def _kinds(folder: Path) -> set[tuple[int, str]]:
     return {(one.channels, one.dtype.name) for one in opened if isinstance(one, WindowedImage)}
 
 
-def _tried(path: Path) -> WindowedImage | ImageError:
+def _tried(path: Path, dataset: str = "") -> WindowedImage | ImageError:
     try:
-        return open_windowed(path)
+        return open_windowed(path, dataset)
     except ImageError as error:
         return error
 
@@ -440,6 +441,6 @@ def _images_in(folder: Path) -> list[Path]:
         path
         for path in list_folder(folder)
         if path.is_file()
-        and (path.suffix.lower() in SUFFIXES or envi_header(path) is not None)
+        and (path.suffix.lower() in SUFFIXES or envi_header(path) is not None or holds_image(path))
         and not is_area_name(path)
     ]

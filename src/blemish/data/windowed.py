@@ -1,7 +1,7 @@
 """Reading an image file by windows, so that an image larger than the memory can be used.
 
-A TIFF gives up the tiles, strips or rows that a window touches. Other formats have no such parts: they are
-decoded whole and kept while they are in use.
+A TIFF gives up the tiles, strips or rows that a window touches, a JPEG 2000 file its blocks, a cube its values. Other
+formats have no such parts: they are decoded whole and kept while they are in use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blemish.data.envi import EnviImage, envi_header
+from blemish.data.hdf5 import Hdf5Image, is_hdf5
 from blemish.data.image import ImageInfo, image_info, read_image
+from blemish.data.jpeg_2000 import by_blocks
 from blemish.data.opening import (
     ENDS_EARLY,
     JPEG_IN_TIFF,
@@ -30,7 +32,7 @@ from blemish.data.opening import (
     several_images,
     tiff_orientation,
 )
-from blemish.data.windowed_image import DecodedCache, ReadWindow, WindowedImage, full_scale
+from blemish.data.windowed_image import DecodedCache, ReadWindow, WindowedImage, full_scale, overlap
 from blemish.errors import ImageError
 from blemish.limits import MAX_SCENE_FILE_BYTES, MAX_SEGMENT_BYTES
 
@@ -42,11 +44,15 @@ _ALPHA = {1, 2}
 _ANY_SIZE = 2**62
 
 
-def open_windowed(path: str | Path) -> WindowedImage:
-    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs, pyramids and ENVI cubes.
+def open_windowed(path: str | Path, dataset: str = "") -> WindowedImage:
+    """Open any image that ``read_image`` reads, and also TIFFs of any numeric type, BigTIFFs, pyramids, ENVI cubes, HDF5.
 
-    Of a pyramid the largest level is read. A cube is named by its data file, beside which its header lies. Values are the file's own. Alpha is no channel: where it is 0,
-    the image is absent.
+    Of a pyramid the largest level is read. A cube is named by its data file, beside which its header lies. Values are the
+    file's own. Alpha is no channel: where it is 0, the image is absent.
+
+    Parameters
+    ----------
+    dataset: path within an HDF5 file (:class:`~blemish.data.hdf5.Hdf5Image`).
 
     Raises
     ------
@@ -57,9 +63,17 @@ def open_windowed(path: str | Path) -> WindowedImage:
     header = envi_header(path)
     if header is not None:
         return EnviImage(path, header)
-    if image_format(first_bytes(path)) == "TIFF":
+    start = first_bytes(path)
+    if is_hdf5(start):
+        return Hdf5Image(path, dataset)
+    if dataset:
+        raise ImageError(path, f"is no HDF5 file, and has no dataset '{dataset}'", "remove 'dataset'")
+    kind = image_format(start)
+    if kind == "TIFF":
         with reading(path):
             return _windowed_tiff(path)
+    if kind == "JPEG 2000" and (opened := by_blocks(path)) is not None:
+        return opened
     return _Whole(path, _info(path))
 
 
@@ -191,8 +205,8 @@ class _Tiff(WindowedImage):
                     for row in range(top // tile_h, (top + height - 1) // tile_h + 1):
                         for column in range(left // tile_w, (left + width - 1) // tile_w + 1):
                             index = (sample * down + row) * across + column
-                            y, y_in = _overlap(row * tile_h, tile_h, top, height)
-                            x, x_in = _overlap(column * tile_w, tile_w, left, width)
+                            y, y_in = overlap(row * tile_h, tile_h, top, height)
+                            x, x_in = overlap(column * tile_w, tile_w, left, width)
                             if page.counts[index] == 0:  # a sparse file leaves out tiles that hold nothing
                                 absent[y, x] = True
                                 continue
@@ -296,6 +310,7 @@ class Mosaic(WindowedImage):
     Parameters
     ----------
     files: by (row, column); the numbers may begin anywhere.
+    dataset: path within each of them, where they are HDF5 files.
 
     Raises
     ------
@@ -303,8 +318,8 @@ class Mosaic(WindowedImage):
         A whole row or column is missing, or a file does not fit beside the others.
     """
 
-    def __init__(self, files: dict[tuple[int, int], Path]) -> None:
-        self._parts = {place: open_windowed(path) for place, path in sorted(files.items())}
+    def __init__(self, files: dict[tuple[int, int], Path], dataset: str = "") -> None:
+        self._parts = {place: open_windowed(path, dataset) for place, path in sorted(files.items())}
         first = next(iter(self._parts.values()))
         self.path, self.channels, self.dtype = first.path, first.channels, first.dtype
         self.full_scale = first.full_scale
@@ -356,8 +371,8 @@ class Mosaic(WindowedImage):
             x0, x1 = self._lefts[column - self._first[1]]
             if y1 <= top or y0 >= top + height or x1 <= left or x0 >= left + width:
                 continue
-            y, y_in = _overlap(y0, y1 - y0, top, height)
-            x, x_in = _overlap(x0, x1 - x0, left, width)
+            y, y_in = overlap(y0, y1 - y0, top, height)
+            x, x_in = overlap(x0, x1 - x0, left, width)
             read = part.read(y_in.start, x_in.start, y_in.stop - y_in.start, x_in.stop - x_in.start, cache)
             values[:, y, x] = read.values
             absent[y, x] = False if read.absent is None else read.absent
@@ -366,9 +381,3 @@ class Mosaic(WindowedImage):
     def check(self) -> None:
         for part in self._parts.values():
             part.check()
-
-
-def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, slice]:
-    """Overlap of [start, start + length) and [first, first + count): counted from ``first``, and from ``start``."""
-    low, high = max(start, first), min(start + length, first + count)
-    return slice(low - first, high - first), slice(low - start, high - start)

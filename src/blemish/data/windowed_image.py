@@ -86,3 +86,9 @@ def full_scale(dtype: np.dtype[Any]) -> float | None:
     """The value of a type that means 1; None where the type does not say."""
     scales = {"uint8": 255.0, "uint16": 65535.0}
     return 1.0 if dtype.kind == "f" else scales.get(dtype.name)
+
+
+def overlap(start: int, length: int, first: int, count: int) -> tuple[slice, slice]:
+    """Overlap of [start, start + length) and [first, first + count): counted from ``first``, and from ``start``."""
+    low, high = max(start, first), min(start + length, first + count)
+    return slice(low - first, high - first), slice(low - start, high - start)
