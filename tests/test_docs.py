@@ -1035,6 +1035,17 @@ def test_ratios_of_the_suite_are_those_of_the_results() -> None:
     assert f"it runs at {peak:.0f} % of the peak" in page
 
 
+def test_the_cost_of_600_megapixels_is_that_of_the_results() -> None:
+    runs = _json("benchmarks/results/panels.json")["runs"]
+    (found,) = [one for run in runs if run.get("workers") == 2 for one in run["panels"]]
+    assert round(found["megapixels"]) == 600
+    page = " ".join(PAGES["docs/results/performance.md"].split())
+    assert (
+        f"take {found['core_minutes']:.0f} core-minutes, {found['peak_mib']:.0f} MiB in the first process and "
+        f"{found['peak_mib_of_a_worker']:.0f} MiB in each of the others; {100 * found['share_computing']:.0f} %"
+    ) in page
+
+
 def test_few_labels_are_those_of_the_results() -> None:
     """Every row of the table."""
     page = (ROOT / "docs" / "results" / "studies.md").read_text(encoding="utf-8")
