@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from blemish.demo.painting import write_paintings
 from blemish.detectors.factory import networks
 from blemish.models.modal_similarity import modal_ssim
 from blemish.observer import Observer
-from blemish.storage.atomic import write_json
+from blemish.storage.atomic import write_json, write_text
 from blemish.training.fit import fit
 
 Floats = NDArray[np.float32]
@@ -178,6 +179,38 @@ def measured(train: Path, test: Path, recipe: str, seeds: list[int], settings: l
     }
 
 
+def markdown(figures: dict[str, Any]) -> str:
+    """Tables of the results: SSIM of predictions by modality, and how layers that are known stand out."""
+    text = ""
+    for name, title in (("panels", "Real scenes"), ("paintings", "Generated paintings")):
+        if name not in figures:
+            continue
+        one = figures[name]
+        recipe = one["recipe"]
+        command = "python benchmarks/modalities.py" + (" --panels cave_panels/" if name == "panels" else "")
+        command += "".join(f" --set {setting}" for setting in one["settings"])
+        text += f"**{title}**: {', '.join(one['scenes'])} (`{command}`), {len(one['seeds'])} seeds:\n\n"
+        text += f"| SSIM from the others | constant | linear regression | `{recipe}` |\n| --- | ---: | ---: | ---: |\n"
+        for modality, found in one["ssim"][recipe].items():
+            free = [one["ssim"][way][modality] for way in ("constant", "linear regression")]
+            text += f"| {modality} | {free[0]:.4f} | {free[1]:.4f} | {_in_words(found, 4)} |\n"
+        if one["truth"]:
+            text += "\n| what the others do not show | measure | linear regression | `" + recipe + "` |\n"
+            text += "| --- | --- | ---: | ---: |\n"
+        for layer, found in one["truth"].items():
+            for measure, words in (("auroc", "AUROC"), ("ap", "average precision")):
+                free, ours = found["linear regression"][measure], found[recipe][measure]
+                text += f"| {layer} | {words} | {free:.3f} | {_in_words(ours, 3)} |\n"
+        text += "\n"
+    return text.rstrip("\n") + "\n"
+
+
+def _in_words(found: Sequence[float], digits: int) -> str:
+    """Mean, and range."""
+    mean, low, high = (f"{value:.{digits}f}" for value in found)
+    return f"{mean} ({low} to {high})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -207,6 +240,7 @@ def main() -> None:
                 **measured(train, test, arguments.recipe, seeds, arguments.settings),
             }
     write_json(arguments.out, figures)
+    write_text(arguments.out.with_suffix(".md"), markdown(figures))
 
 
 if __name__ == "__main__":

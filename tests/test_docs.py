@@ -24,6 +24,7 @@ from pydantic import BaseModel
 import blemish
 from benchmarks.archive.tables import kills_table as kills_of_archives
 from benchmarks.archive.tables import throughput_table
+from benchmarks.modalities import markdown as tables_of_modalities
 from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
@@ -788,6 +789,12 @@ def test_tables_of_archives_are_those_of_their_files(path: Path) -> None:
     assert path.with_suffix(".md").read_text(encoding="utf-8") == table(
         json.loads(path.read_text(encoding="utf-8"))
     )
+
+
+def test_the_tables_of_modalities_are_those_of_their_file() -> None:
+    path = ROOT / "benchmarks" / "results" / "modalities.json"
+    found = tables_of_modalities(json.loads(path.read_text(encoding="utf-8")))
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == found
 
 
 # -- links ---------------------------------------------------------------------------------------------
