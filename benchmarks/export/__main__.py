@@ -1,6 +1,7 @@
 """Agreement, speed and precision of exported models.
 
     python -m benchmarks.export parity
+    python -m benchmarks.export scenes
     python -m benchmarks.export speed
     python -m benchmarks.export recipes
     python -m benchmarks.export precision
@@ -25,6 +26,7 @@ import torch
 from benchmarks.export.parity import parity
 from benchmarks.export.peers import peers
 from benchmarks.export.precision import precision
+from benchmarks.export.scenes import scenes
 from benchmarks.export.speed import folders, recipes, stages, whole
 from benchmarks.export.tables import markdown
 from blemish.inspection.document import versions
@@ -36,6 +38,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 Rows = Callable[[Path, int], Iterator[dict[str, Any]]]
 QUESTIONS: dict[str, dict[str, Rows]] = {
     "parity": {"rows": lambda work, _: parity(work)},
+    "scenes": {"rows": lambda work, _: scenes(work)},
     "speed": {"whole": whole, "stages": stages, "folders": folders},
     "recipes": {"rows": recipes},
     "precision": {"rows": precision},

@@ -19,11 +19,12 @@ def write(folder: Path, **channels: int) -> Path:
 
 def test_every_data_file_that_is_not_used_is_named(tmp_path: Path) -> None:
     scene = write(tmp_path / "eve", visible=3, infrared=1)
-    for name in ("raking.psb", "notes.txt", "stack.h5"):
+    for name in ("raking.psb", "notes.txt", "stack.h5", "stack.nc"):
         (scene / name).write_text("x")
     expected = (
         "raking.psb: not used, files of this kind are not read; export it as TIFF",
-        "stack.h5: not used, files of this kind are not read; export it as TIFF",
+        "stack.h5: not used, no modality of this scene names it",
+        "stack.nc: not used, files of this kind are not read; export it as TIFF",
     )
     assert find_scenes(tmp_path)[0].notices == expected
     (tmp_path / "modalities.yaml").write_text("modalities: [{name: v, file: visible.png}]\n")

@@ -92,7 +92,7 @@ def test_the_image_lies_below_its_map_and_a_slider_sets_how_much_it_shows(
     record = server.inspect(png(draw(302, dot=True)), "viewed.png")
     page = open_page(f"{server.address}/#/decision/{record['id']}")
     until(page, "document.querySelector('.viewer img.heat')?.naturalWidth === 48")
-    assert page.evaluate("document.querySelector('.viewer .layers img').naturalHeight") == 40
+    until(page, "document.querySelector('.viewer .layers img')?.naturalHeight === 40")
     page.locator(".opacity").focus()
     page.keyboard.press("End")
     assert page.evaluate("document.querySelector('.heat').style.opacity") == "1"
