@@ -26,7 +26,7 @@ from blemish.data.registration import SURE, register
 from blemish.data.scene_checks import LEAST_OFFSET
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import find_scenes
-from blemish.storage.atomic import write_json
+from blemish.storage.atomic import write_json, write_text
 
 MAPS = {
     "shift": (0.0, 1.0, -12.3, 7.6),
@@ -67,6 +67,19 @@ def checked(first: NDArray[np.float32], second: NDArray[np.float32], size: int =
                 total = total + cross_power(edges[0], edges[1])
     found = find_peak(total, (size, size))
     return math.hypot(found.dx, found.dy), found.confidence
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Tables of errors of registration, and of warnings of the check."""
+    text = "| known map | bands | within 0.5 pixel | median error | largest error |\n| --- | ---: | ---: | ---: | ---: |\n"
+    for title, one in document["registration"].items():
+        figures = f"{one['median error']:.2f} | {one['largest error']:.2f}"
+        text += f"| {title} | {one['bands']} | {one['within half a pixel']} | {figures} |\n"
+    text += "\n| bands that the check is asked about | bands | warned of |\n| --- | ---: | ---: |\n"
+    for title, one in document["check"].items():
+        if isinstance(one, dict):
+            text += f"| {title} | {one['bands']} | {one['warned']} |\n"
+    return text
 
 
 def main() -> None:
@@ -119,29 +132,28 @@ def main() -> None:
             counts["of another scene"][0] += 1
             counts["of another scene"][1] += confidence >= SURE and offset > LEAST_OFFSET
         print(scenes[number].name, flush=True)
-    write_json(
-        arguments.out,
-        {
-            "scenes": [scene.name for scene in scenes],
-            "registration": {
-                title: {
-                    "bands": len(errors[title]) + failed[title],
-                    "not registered": failed[title],
-                    "within half a pixel": sum(error < 0.5 for error in errors[title]),
-                    "median error": statistics.median(errors[title]) if errors[title] else None,
-                    "largest error": max(errors[title], default=None),
-                    "map": as_transform(known_map(512, *how)),
-                }
-                for title, how in MAPS.items()
-            },
-            "check": {
-                "bound": SURE,
-                **{title: {"bands": bands, "warned": warned} for title, (bands, warned) in counts.items()},
-                "least confidence of related bands": min(related),
-                "largest confidence of unrelated bands": max(unrelated),
-            },
+    document = {
+        "scenes": [scene.name for scene in scenes],
+        "registration": {
+            title: {
+                "bands": len(errors[title]) + failed[title],
+                "not registered": failed[title],
+                "within half a pixel": sum(error < 0.5 for error in errors[title]),
+                "median error": statistics.median(errors[title]) if errors[title] else None,
+                "largest error": max(errors[title], default=None),
+                "map": as_transform(known_map(512, *how)),
+            }
+            for title, how in MAPS.items()
         },
-    )
+        "check": {
+            "bound": SURE,
+            **{title: {"bands": bands, "warned": warned} for title, (bands, warned) in counts.items()},
+            "least confidence of related bands": min(related),
+            "largest confidence of unrelated bands": max(unrelated),
+        },
+    }
+    write_json(arguments.out, document)
+    write_text(arguments.out.with_suffix(".md"), markdown(document))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from PIL import Image
 from pydantic import BaseModel
 
 import blemish
+from benchmarks import missing_modalities, modalities, registration
 from benchmarks.archive.tables import kills_table as kills_of_archives
 from benchmarks.archive.tables import throughput_table
-from benchmarks.modalities import markdown as tables_of_modalities
 from blemish import limits
 from blemish.cli import app as cli
 from blemish.demo.generated import write_dataset
@@ -830,9 +830,12 @@ def test_tables_of_archives_are_those_of_their_files(path: Path) -> None:
     )
 
 
-def test_the_tables_of_modalities_are_those_of_their_file() -> None:
-    path = ROOT / "benchmarks" / "results" / "modalities.json"
-    found = tables_of_modalities(json.loads(path.read_text(encoding="utf-8")))
+@pytest.mark.parametrize(
+    "module", [modalities, missing_modalities, registration], ids=lambda one: one.__name__
+)
+def test_tables_of_scenes_are_those_of_their_files(module: Any) -> None:
+    path = ROOT / "benchmarks" / "results" / f"{module.__name__.partition('.')[2]}.json"
+    found = module.markdown(json.loads(path.read_text(encoding="utf-8")))
     assert path.with_suffix(".md").read_text(encoding="utf-8") == found
 
 
@@ -1090,6 +1093,15 @@ def test_the_cost_of_600_megapixels_is_that_of_the_results() -> None:
         f"take {found['core_minutes']:.0f} core-minutes, {found['peak_mib']:.0f} MiB in the first process and "
         f"{found['peak_mib_of_a_worker']:.0f} MiB in each of the others; {100 * found['share_computing']:.0f} %"
     ) in page
+
+
+def test_openvino_is_as_quick_as_the_page_of_exports_says() -> None:
+    rows = _json("benchmarks/results/export-recipes.json")["rows"]
+    quick = {row["recipe"]: row["times_as_quick_as_torch"] for row in rows if row["runtime"] == "openvino"}
+    assert quick.keys() >= {"blemish", "ssim-ae", "fp-cae-add", "filter-bank"}
+    assert {name for name, times in quick.items() if times < 1} == {"filter-bank"}
+    onnx = [row["times_as_quick_as_torch"] for row in rows if row["runtime"] == "onnx"]
+    assert sum(times >= 1 for times in onnx) > len(onnx) / 2
 
 
 def test_few_labels_are_those_of_the_results() -> None:

@@ -16,7 +16,7 @@ def without_absent(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
     The second is None where all of every image is inside.
     """
-    if not x.isnan().any():
+    if not x.sum().isnan():  # quicker than to compare each value
         return x, None
     images = list(x.cpu().numpy())
     masks = [inside_places(image) for image in images]
