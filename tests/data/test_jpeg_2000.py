@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from blemish.data import jpeg_2000
 from blemish.data.image import read_image
 from blemish.data.jpeg_2000 import Jpeg2000Image
 from blemish.data.windowed import open_windowed
@@ -105,9 +106,21 @@ def test_without_rasterio_it_is_decoded_whole(tmp_path: Path, monkeypatch: pytes
     )
 
 
-def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_gdal_does_not_open_is_left_to_the_whole_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = pixels(1, "uint8")
+    path = write(tmp_path / "a.jp2", values)
+    monkeypatch.setattr(jpeg_2000, "_DRIVER", "PNG")
+    found = open_windowed(path).read(0, 0, H, W, DecodedCache(2**20))
+    assert_array_equal(found.values[0], values[..., 0])
+
+
+@pytest.mark.parametrize("length", [60, 0.5])
+def test_a_damaged_file_is_one_line(tmp_path: Path, length: float, capfd: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.jp2", pixels(3, "uint8"))
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
+    path.write_bytes(data[: int(length if length > 1 else length * len(data))])
     with pytest.raises(ImageError, match=r"a\.jp2: "):
         open_windowed(path).read(0, 0, H, W, DecodedCache(2**20))
+    assert capfd.readouterr() == ("", "")

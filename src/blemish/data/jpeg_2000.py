@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from blemish.data.deep_formats import is_ycc
 from blemish.data.opening import reading
 from blemish.data.windowed_image import DecodedCache, ReadWindow, WindowedImage, full_scale, overlap
+from blemish.errors import ImageError
 from blemish.limits import MAX_SEGMENT_BYTES
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ class Jpeg2000Image(WindowedImage):
         block_h, block_w = self._block
         top, left = row * block_h, column * block_w
         stop, right = min(top + block_h, self.height), min(left + block_w, self.width)
-        values: NDArray[Any] = file.read(window=((top, stop), (left, right)))
+        try:
+            values: NDArray[Any] = file.read(window=((top, stop), (left, right)))
+        except OSError as error:  # which only says that its cause says more
+            raise ValueError(str(error.__cause__ or error)) from None
         return values
 
     def check(self) -> None:
@@ -89,10 +93,10 @@ class Jpeg2000Image(WindowedImage):
 
 
 def by_blocks(path: Path) -> Jpeg2000Image | None:
-    """The file at ``path`` by blocks; None where it must be read whole, or rasterio is not installed."""
+    """The file at ``path`` by blocks; None where it must be read whole, GDAL cannot open it, or rasterio is not installed."""
     try:
         return Jpeg2000Image(path)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError, ImageError):
         return None
 
 
