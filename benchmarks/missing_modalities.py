@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/missing_modalities.json"))
     options = parser.parse_args()
     document: dict[str, Any] = {
-        "command": "python benchmarks/missing_modalities.py",
+        "command": shlex.join(["python", "benchmarks/missing_modalities.py", *sys.argv[1:]]),
         "machine": str(choose_machine()),
         "recipe": RECIPE,
         "promised": RATE,

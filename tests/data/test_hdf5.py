@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from blemish.data.hdf5 import Hdf5Image, holds_image
 from blemish.data.maps import write_image
+from blemish.data.modality import Modality
 from blemish.data.scene_reader import SceneReader
 from blemish.data.scenes import find_scenes
 from blemish.data.windowed import open_windowed
@@ -119,6 +120,19 @@ def test_two_datasets_of_a_file_are_two_modalities(tmp_path: Path) -> None:
     (tmp_path / "modalities.yaml").write_text(yaml.safe_dump({"modalities": entries}))
     with pytest.raises(FileError, match=r"gives the file 'scan\.h5 /entry/data/counts' twice"):
         find_scenes(tmp_path)
+
+
+def test_a_scene_of_another_format_has_no_dataset(tmp_path: Path) -> None:
+    write_image(tmp_path / "eve" / "spectra.png", np.full((3, 24, 18), 0.5))
+    write_image(tmp_path / "eve" / "dark.png", np.full((1, 24, 18), 0.5))
+    wanted = [
+        Modality(name="spectra", channels=3, file="scan.h5", dataset="entry/data"),
+        Modality(name="dark", channels=1, file="scan.h5", dataset="entry/dark"),
+    ]
+    (scene,) = find_scenes(tmp_path, wanted)
+    assert [(one.file, one.dataset) for one in scene.modalities] == [("spectra.png", ""), ("dark.png", "")]
+    with SceneReader(scene) as reader:
+        assert reader.read(0, 0, 24, 18).shape == (4, 24, 18)
 
 
 def test_a_file_with_one_image_is_a_modality_and_another_is_named(tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def _wanted_scene(source: Path, folder: Path, wanted: Sequence[Modality]) -> Sce
     for modality in wanted:
         files = modality_files(folder, modality)
         if not files and modality.name in images:
-            modality = modality.model_copy(update={"file": images[modality.name].name})
+            modality = modality.model_copy(update={"file": images[modality.name].name, "dataset": ""})
             files = modality_files(folder, modality)
         used |= set(files.values())
         chosen.append(modality)
