@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from math import factorial
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +97,35 @@ def test_a_task_that_ends_its_process_costs_no_other() -> None:
 def test_tasks_that_are_no_longer_needed_are_passed_over(workers: int) -> None:
     found = list(each(factorial, range(6), workers=workers, unwanted=lambda task: task % 2 == 1))
     assert sorted(found) == [1, 2, 24]
+
+
+def runs(process: str) -> bool:
+    """False too of a process that has ended and is not waited for, as in containers without an init."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_of_a_killed_process_end(tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(
+        "from blemish.workers import each\n"
+        "if __name__ == '__main__':\n"
+        f"    for found in each(eval, [{PROCESS!r}] + ['__import__(\"time\").sleep(60)'] * 2, workers=2):\n"
+        "        print(found, flush=True)\n",
+        encoding="utf-8",
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        worker = int(main.stdout.readline())
+        children = Path(f"/proc/{main.pid}/task/{main.pid}/children").read_text(encoding="ascii").split()
+        assert str(worker) in children
+        main.send_signal(signal.SIGKILL)
+        main.wait()
+    until = time.monotonic() + 30
+    while (running := [child for child in children if runs(child)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert running == []

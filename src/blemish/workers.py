@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -145,9 +146,26 @@ def _prepare() -> None:
     """Prepare a worker process: Ctrl-C is left to the main process, and one core is this process's share."""
     global _in_worker
     _in_worker = True
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # SIGTERM ends it, as the pool itself may want to
     for variable in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
         os.environ.setdefault(variable, "1")
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however it did: nothing is left to work for.
+
+    A worker of a pool would wait for tasks for ever, because it holds the other end of its own pipe.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def _stopped(done: int, total: int) -> Stopped:

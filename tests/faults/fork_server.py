@@ -33,8 +33,8 @@ from typing import Any, NoReturn
 ENTRY = "blemish.__main__:main"
 TIME_LIMIT = 120.0
 """Seconds after which a command counts as one that does not end."""
-SETTLE_LIMIT = 60.0
-"""Seconds after which a process that a killed command left counts as one that does not end."""
+SETTLE_LIMIT = 90.0
+"""Seconds after which a process that a killed command left counts as one that does not end; agents of Ray take 60 to notice."""
 ROOT = Path(__file__).resolve().parents[2]
 
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h

@@ -64,6 +64,18 @@ _SERVE = (
 _OVERWRITE = ("--overwrite",)
 _JPEG = ("jpeg", "encode", "--workers", "1")
 
+
+def _on_ray(name: str, *words: str) -> Scenario:
+    return Scenario(
+        name,
+        (*words, *OUT, "--on", "local", "--workers", "2"),
+        entry="tests.faults.archives:run_and_list",
+        # Which images share a part depends on the time, and the entry reads their records into a file; Ray keeps its own logs.
+        ignored=("out/parts/*", "out/parts.jsonl", "out/summary.json", "tmp/ray/*"),
+        every=8,  # a cluster is started
+    )
+
+
 SCENARIOS = (
     Scenario("fit", FIT),
     Scenario("fit --overwrite", (*FIT, *_OVERWRITE), (("other-model", "out"),)),
@@ -129,6 +141,8 @@ SCENARIOS = (
         again=INSPECT_SCENES,
     ),
     Scenario("scenes: features", ("features", "{inputs}/scene-model", "{inputs}/scenes", *OUT)),
+    _on_ray("inspect --on local", "inspect", "{inputs}/model", "{inputs}/new"),
+    _on_ray("jpeg encode --on local", "jpeg", "encode", "{inputs}/photos", "--quality", "60"),
     Scenario(
         "serve",
         _SERVE,

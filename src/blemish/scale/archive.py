@@ -27,7 +27,7 @@ from blemish.scale.stream import result_tables, stored
 from blemish.scale.tables import ERROR, UNREAD, result_schema
 from blemish.scale.work import EncodingWork, ImageWork, InspectionWork, contents, output_name, sha256_of_files
 from blemish.scale.worker import planned_row
-from blemish.storage.leftovers import temporary_folder
+from blemish.storage.leftovers import remove_temporary_folders, temporary_folder
 from blemish.storage.run_lock import owned
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ def _run(
                 with connected(job) as workers:
                     writer = _work_off(first, tables, work, folder, schema, job, workers, observer)
                 unread, starting, first_images = writer.unread, writer.begun - begun, writer.first
+                # Workers of a driver that was killed may have ended while this one was at work.
+                remove_temporary_folders()
             new = folder.parts[written_before:]
             result = ArchiveResult(
                 folder=out,

@@ -24,6 +24,7 @@ from blemish.training.processes import (
     Processes,
     lost_is_one_line,
 )
+from blemish.workers import end_with_parent
 
 Work = Callable[[Processes, Observer], object]
 
@@ -195,6 +196,7 @@ def _run(place: Place, work: Work, pipe: Connection, threads: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process of the terminal; the first decides
+    end_with_parent()
     torch.set_num_threads(threads)
     processes = Processes(place, lambda: pipe.send(READY))
     code = 1
