@@ -164,7 +164,9 @@ def test_other_settings_and_other_images_are_refused(
         compare(dataset, ["l2-ae"], again, settings=[*tiny, RATE, "training.learning_rate=0.1"])
     other = Path(shutil.copytree(dataset, tmp_path / "waves"))
     (other / "train" / "good" / "0.png").unlink()
-    with pytest.raises(UsageError, match="was fitted on other images; choose another --out"):
+    with pytest.raises(
+        UsageError, match="was fitted on other images; choose another --out, or remove that folder"
+    ):
         compare(other, ["l2-ae"], again, settings=[*tiny, RATE])
 
 

@@ -69,6 +69,13 @@ def offering() -> None:
     sound()
 
 
+def offering_removal() -> None:
+    """Refuse what a killed run left, and offer to remove it."""
+    if RECORDS.exists():
+        sys.exit(f"blemish: {OUT}: is not empty; choose another, or remove that folder")
+    sound()
+
+
 def forgetting() -> None:
     """Refuse what a killed run left, and offer to throw its checkpoint away."""
     checkpoint = OUT / "checkpoint" / "state.json"

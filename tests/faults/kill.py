@@ -16,6 +16,8 @@ from tests.faults.scenarios import Scenario
 
 OPTIONS = ("--resume", "--overwrite")
 """Options that a message may offer after a kill, in the order in which they are tried."""
+REMOVAL = "remove that folder"
+"""What a message offers that begins with the path of a folder; tried where no option helps."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,20 @@ class Bench:
             if ended.killed or ended.code == reference.code:
                 helped = option
                 break
+        if not helped and REMOVAL in message:
+            offered += (REMOVAL,)
+            self._remove_named(message)
+            ended = self._repeat(scenario, scenario.after, again, moment)
+            if ended.killed or ended.code == reference.code:
+                helped = REMOVAL
         again.refusals.append(Refusal(self._in_general(message), offered, helped))
+
+    def _remove_named(self, message: str) -> None:
+        """Remove the folder of the run that a message begins with."""
+        named = self.folder / last_line(message).removeprefix("blemish: ").split(": ")[0]
+        if self.folder not in named.parents:
+            raise RuntimeError(f"a message names {named} for removal, which is no folder of the run")
+        shutil.rmtree(named)
 
     def _repeat(
         self, scenario: Scenario, words: Sequence[str], again: Repetition, moment: dict[str, Any]

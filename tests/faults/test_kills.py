@@ -18,7 +18,7 @@ from tests.faults.counts import FAULTS, Counts, from_json, total
 from tests.faults.end_state import Differences, differences, read_state
 from tests.faults.fork_server import Command, ForkServer
 from tests.faults.hunts import hunt_kills, places, rounds
-from tests.faults.kill import Bench, Outcome, Refusal
+from tests.faults.kill import REMOVAL, Bench, Outcome, Refusal
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs pidfd_open and /proc")
@@ -87,7 +87,7 @@ def test_a_command_is_killed_before_its_nth_file_operation(bench: Bench, tmp_pat
     assert (whole.code, whole.killed, whole.operations) == (0, False, OPERATIONS)
 
 
-@pytest.mark.parametrize("name", ["sound", "offering"])
+@pytest.mark.parametrize("name", ["sound", "offering", "offering_removal"])
 def test_a_command_without_fault_recovers(bench: Bench, name: str) -> None:
     counts = kill_fake(bench, name)
     assert counts.hits >= 4 * OPERATIONS
@@ -108,6 +108,8 @@ def test_each_fault_is_detected(bench: Bench, command: str) -> None:
 def test_an_offered_option_is_counted(bench: Bench) -> None:
     refusals = kill_fake(bench, "offering").refusals
     assert {(offered, helped) for _, offered, helped in refusals} == {(("--resume",), "--resume")}
+    refusals = kill_fake(bench, "offering_removal").refusals
+    assert {(offered, helped) for _, offered, helped in refusals} == {((REMOVAL,), REMOVAL)}
 
 
 def test_a_command_that_fails_undisturbed_is_no_scenario(bench: Bench) -> None:

@@ -250,7 +250,9 @@ def fitted_once(
         fitted = load(folder)
         refuse_other_settings(folder, fitted.recipe, recipe)
         if sha256() != fitted.file.fingerprint.sha256:
-            raise UsageError(f"{folder}: was fitted on other {images}; choose another --out")
+            raise UsageError(
+                f"{folder}: was fitted on other {images}; choose another --out, or remove that folder"
+            )
         return fitted
     observer.stage(title)
     return fit(is_unfinished(folder))

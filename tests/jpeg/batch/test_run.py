@@ -232,8 +232,24 @@ def test_changed_images_are_encoded_again(folder: Path, tmp_path: Path, encoder:
     assert files(out) == ["a.jpg", "b.jpg", "below/c.jpg", JOURNAL_FILE]
 
     encoder.asked.clear()
-    encode_folder(folder, out, settings=BatchSettings(quality=30))  # other settings
+    done = encode_folder(folder, out, settings=BatchSettings(quality=30))  # other settings
     assert len(encoder.asked) == 3
+    log = RecordsLog(out / JOURNAL_FILE, EncodedFile).records
+    assert sorted(record.output for record in log) == ["a.jpg", "b.jpg", "below/c.jpg"]
+    assert set(log) == set(done.files)
+
+
+def test_a_former_record_stays_until_all_is_written(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    encode_folder(folder, out)
+    save(folder / "a.png", 9)
+    save(folder / "below" / "c.bmp", 21)
+    with pytest.raises(Stopped):
+        encode_folder(folder, out, observer=RecordingObserver(stop_after=1))
+    log = RecordsLog(out / JOURNAL_FILE, EncodedFile).records
+    assert [record.output for record in log] == ["a.jpg", "b.jpg", "below/c.jpg", "a.jpg"]
+    assert encode_folder(folder, out).done_before == 2
+    assert len(RecordsLog(out / JOURNAL_FILE, EncodedFile).records) == 3
 
 
 def test_outputs_below_the_images_are_no_images(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -116,8 +116,24 @@ def _encode_jobs(
         else:
             finished[result.job] = result.record
     written = {job: finished[job] for job in jobs if job in finished}
+    if not in_place:
+        _drop_superseded(logs, written)
     pages = _write_pages(written, list(logs), settings, observer, anew=bool(left))
     return BatchResult(tuple(written.values()), len(done), pages)
+
+
+def _drop_superseded(
+    logs: Mapping[Path, RecordsLog[EncodedFile]], written: Mapping[EncodingJob, EncodedFile]
+) -> None:
+    """Leave one record of each file that was written: of an image that has changed since, the former one goes.
+
+    Not before all is written: by its former record a run that is killed knows its own file again.
+    """
+    for root, log in logs.items():
+        now = {record.output: record for job, record in written.items() if job.root == root}
+        kept = [record for record in log.records if now.get(record.output, record) == record]
+        if len(kept) < len(log.records):
+            log.keep(kept)
 
 
 def _load_models(settings: BatchSettings) -> None:
