@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 ENTRY = "blemish.__main__:main"
-TIME_LIMIT = 120.0
+TIME_LIMIT = 300.0
 """Seconds after which a command counts as one that does not end."""
 SETTLE_LIMIT = 90.0
 """Seconds after which a process that a killed command left counts as one that does not end; agents of Ray take 60 to notice."""

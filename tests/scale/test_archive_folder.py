@@ -43,6 +43,26 @@ def test_results_are_written_once_by_name_and_hash(tmp_path: Path) -> None:
     assert sorted(names(tmp_path)) == ["0", "1", "1", "2"]
 
 
+def test_the_newest_result_of_an_image_that_has_changed_is_left(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.add(rows(["0", "1"]))
+    folder.add(rows(["2", "3"]))
+    folder.add(rows(["4"]))
+    folder.drop_superseded()
+    assert names(tmp_path) == ["0", "1", "2", "3", "4"]
+    folder.close()
+    folder = opened(tmp_path, resume=True)
+    folder.add(rows(["1", "2", "3"], sha256="b", version="2"))
+    folder.drop_superseded()
+    folder.close()
+    assert names(tmp_path) == ["0", "4", "1", "2", "3"]
+    folder = opened(tmp_path, resume=True)
+    assert [part.images for part in folder.parts] == [1, 1, 3]
+    assert folder.is_finished("1", "2")
+    assert not folder.is_finished("1", "1")
+    folder.close()
+
+
 def test_a_resumed_archive_knows_what_is_finished(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     folder.add(rows(["0", "1"]))

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from blemish.decision import Inspection
 from blemish.errors import FileError, ImageError
 from blemish.inspection.detector import Detector
 from blemish.jpeg.batch import BatchSettings, EncodedFile
+from blemish.scale import worker as worker_module
 from blemish.scale.listing import look_at
 from blemish.scale.tables import ERROR, UNREAD, record_of, result_schema
 from blemish.scale.work import EncodingWork, ImageWork, InspectionWork, contents
@@ -103,6 +105,44 @@ def test_what_is_not_of_the_image_is_not_finished_and_a_defect_of_ours_is_a_row(
     assert (full[UNREAD], own[UNREAD], defect[UNREAD]) == (True, False, False)
     assert own[ERROR] == f"{parts / '2.png'}: is a test; leave it"
     assert "ZeroDivisionError: by zero" in str(defect[ERROR])
+
+
+@pytest.mark.parametrize("moment", ["listed", "read"])
+def test_an_image_that_changes_has_no_result(
+    fitted: tuple[Detector, Path],
+    good: Path,
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    def change() -> None:
+        shutil.copy(parts / "3.png", parts / "1.png")
+
+    if moment == "read":
+        inspect = Detector.inspect
+
+        def changing(self: Detector, *given: Any, **more: Any) -> Any:
+            change()
+            return inspect(self, *given, **more)
+
+        monkeypatch.setattr(Detector, "inspect", changing)
+    for work in (
+        InspectionWork(contents(fitted[1])),
+        EncodingWork(BatchSettings(), "", str(tmp_path / "files")),
+    ):
+        shutil.copy(good / "3.png", parts / "1.png")
+        listing = look_at([str(parts)])
+        planned = [planned_row(one, []) for one in listing.images()][:1]
+        if moment == "listed":
+            change()
+        elif isinstance(work, EncodingWork):
+            monkeypatch.setattr(worker_module, "file_sha256", lambda path: "of the former content")
+        worker = ArchiveWorker(work, Attempts(), result_schema(work.record, listing.carried))
+        (row,) = worker(pa.Table.from_pylist(planned)).to_pylist()
+        assert row[UNREAD]
+        assert row[ERROR] == f"{parts / '1.png'}: has changed since it was listed; go on with --resume"
+    assert not (tmp_path / "files").exists()
 
 
 def test_an_image_that_ends_its_worker_each_time_is_given_up(parts: Path) -> None:

@@ -205,7 +205,7 @@ def _run(
         folder = ArchiveFolder(out, work, settings, compared, resume=resume, overwrite=overwrite)
         with closing(folder):
             done_before = sum(part.images for part in folder.parts)
-            written_before = len(folder.parts)
+            written_before = {part.name for part in folder.parts}
             begun = time.perf_counter()
             tables = _tables(work, listing, folder, observer)
             first = next(tables, None)
@@ -217,7 +217,8 @@ def _run(
                 unread, starting, first_images = writer.unread, writer.begun - begun, writer.first
                 # Workers of a driver that was killed may have ended while this one was at work.
                 remove_temporary_folders()
-            new = folder.parts[written_before:]
+            folder.drop_superseded()
+            new = [part for part in folder.parts if part.name not in written_before]
             result = ArchiveResult(
                 folder=out,
                 images=sum(part.images for part in folder.parts),

@@ -165,13 +165,46 @@ class ArchiveFolder:
         self._index.finish(key for key, is_new in zip(keys, new, strict=True) if is_new)
         return part
 
+    def drop_superseded(self) -> None:
+        """Leave the newest result of each image alone, where one has changed and has several.
+
+        A part that a kill leaves rewritten but not logged counts as damaged, and its images are worked on again.
+        """
+        import pyarrow.parquet as pq
+
+        doubled, seen = self._index.doubled, set[str]()
+        if not doubled:
+            return
+        parts = []
+        for part in sorted(self.parts, key=lambda one: one.name, reverse=True):
+            path = self._place(part.name)
+            table = _read_part(path)
+            names = table.column(self.work.name_field).to_pylist()
+            kept = [name not in seen for name in names]
+            seen |= doubled.intersection(names)
+            if all(kept):
+                parts.append(part)
+            elif any(kept):
+                with atomic_path(path) as temporary:
+                    pq.write_table(table.filter(kept), temporary, compression="zstd")
+                parts.append(self._described(path, table.filter(kept)))
+            else:
+                path.unlink()
+        self._log.keep(reversed(parts))
+        doubled.clear()
+
     def _vouch(self, path: Path, table: pa.Table) -> ArchivePart:
+        part = self._described(path, table)
+        self._log.append(part)
+        return part
+
+    def _described(self, path: Path, table: pa.Table) -> ArchivePart:
         digest = file_sha256(path)
         assert digest is not None, "the part was written just now"
         rows = table.select(
             [name for name in ("is_anomalous", ERROR, BYTES_READ, CPU_SECONDS) if name in table.column_names]
         ).to_pylist()
-        part = ArchivePart(
+        return ArchivePart(
             name=path.name,
             sha256=digest,
             bytes=path.stat().st_size,
@@ -181,8 +214,6 @@ class ArchiveFolder:
             bytes_read=sum(row[BYTES_READ] or 0 for row in rows),
             cpu_seconds=sum(row[CPU_SECONDS] or 0.0 for row in rows),
         )
-        self._log.append(part)
-        return part
 
     def vouch(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, when all is done."""
@@ -202,12 +233,16 @@ class _ImageIndex:
         for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KB}"):
             self._database.execute(f"PRAGMA {setting}")
         self._database.execute("CREATE TABLE known (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self.doubled: set[str] = set()
+        """Names with several results, as images that have changed get them."""
 
     def finish(self, keys: Iterable[tuple[str, str | None, str | None]]) -> None:
         """Note results, by name, version and SHA-256 of their images."""
         for name, version, sha256 in keys:
             self._add("finished", name, version)
             self._add("result", name, sha256)
+            if not self._add("named", name):
+                self.doubled.add(name)
 
     def is_finished(self, name: str, version: str | None) -> bool:
         return self._has("finished", name, version)

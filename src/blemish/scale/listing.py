@@ -122,10 +122,11 @@ def _images_of(source: str, notices: list[str]) -> Iterator[ArchiveImage]:
         notices += collection.notices()
         for item in collection.items:
             # Other machines of the cluster may have another working folder.
-            yield ArchiveImage(item.name, os.path.abspath(item.path), _version(item.path))
+            yield ArchiveImage(item.name, os.path.abspath(item.path), file_version(item.path))
 
 
-def _version(path: str | Path) -> str | None:
+def file_version(path: str | Path) -> str | None:
+    """Size and time of a file of this machine, which tell one that has changed; None where it cannot be looked at."""
     try:
         found = os.stat(path)
     except OSError:
@@ -160,7 +161,7 @@ def _image_of_row(
         )
     version = row.get(VERSION)
     if version is None and not is_url(place):
-        version = _version(place)
+        version = file_version(place)
     return ArchiveImage(
         name, place, None if version is None else str(version), tuple(row[column] for column in carried)
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
+from blemish.data.fingerprint import file_sha256
 from blemish.data.image import read_image
 from blemish.data.items import Item
 from blemish.decision.records import Inspection
-from blemish.errors import ImageError
+from blemish.errors import FileError, ImageError
 from blemish.jpeg.batch.records import EncodedFile
 from blemish.jpeg.batch.settings import BatchSettings
 from blemish.scale.store import below, sha256_of, write_file
@@ -39,10 +40,18 @@ class ImageWork(Protocol):
         """Load what every image needs; ``folder`` is the worker's own, for temporary files."""
 
     def work_on(self, path: Path, name: str, sha256: str) -> BaseModel:
-        """Record of the image in the file ``path``; raises ImageError of that path where it cannot be used."""
+        """Record of the image in the file ``path``, whose bytes have ``sha256``.
+
+        Raises ImageError of that path where it cannot be used, and :func:`changed` where it now has other bytes.
+        """
 
     def rejects(self, record: Mapping[str, object]) -> bool:
         """Whether a record is of a rejected image."""
+
+
+def changed(path: Path) -> FileError:
+    """The error of an image that changes while the archive is worked on: it gets no result, as it would be of neither content."""
+    return FileError(path, "has changed since it was listed", "go on with --resume")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -74,7 +83,10 @@ class InspectionWork:
     def work_on(self, path: Path, name: str, sha256: str) -> Inspection:
         """Record of an image, as ``Detector.inspect`` gives it."""
         assert self._detector is not None, "prepare comes first"
-        return self._detector.inspect(read_image(path), name=name).record(None, sha256)
+        record = self._detector.inspect(read_image(path), name=name).record(None, sha256)
+        if file_sha256(path) != sha256:
+            raise changed(path)
+        return record
 
     def rejects(self, record: Mapping[str, object]) -> bool:
         """Whether the image is rejected."""
@@ -114,6 +126,8 @@ class EncodingWork:
         done = encode_one(job)
         if not isinstance(done, EncodedJob):
             raise done
+        if done.record.input_sha256 != sha256:
+            raise changed(path)
         self._write(done.record, done.data, path)
         return done.record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections import Counter
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blemish.data.fingerprint import file_sha256
 from blemish.data.opening import RENAME
 from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, within_memory
-from blemish.scale.listing import ArchiveImage
+from blemish.scale.listing import ArchiveImage, file_version
 from blemish.scale.store import fetch, is_url
 from blemish.scale.tables import BYTES_READ, CPU_SECONDS, ERROR, LABEL, PLACE, UNREAD, VERSION
-from blemish.scale.work import ImageWork
+from blemish.scale.work import ImageWork, changed
 from blemish.storage.leftovers import temporary_name, temporary_prefix
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ CAREFUL_AFTER = 2
 """Times that a table of images may end its worker before its images are counted one by one."""
 BLAMED_AFTER = 3
 """Times that an image may then end its worker before it is given up."""
+_FILE_VERSION = re.compile(r"\d+ \d+")
+"""Of :func:`~blemish.scale.listing.file_version`; a listing may have other versions."""
 
 
 class Attempts:
@@ -132,9 +135,12 @@ class ArchiveWorker:
         if not is_url(place):
             path = Path(place)
             try:
-                return _Read(path, file_sha256(path), None)
+                sha256 = file_sha256(path)
             except ImageError as error:
                 return _Read(path, None, error.without_frames())
+            if _FILE_VERSION.fullmatch(row[VERSION] or "") and file_version(path) != row[VERSION]:
+                return _Read(path, None, changed(path))
+            return _Read(path, sha256, None)
         # Readers of images read files, with all their checks.
         path = Path(self._folder.name) / temporary_name()
         try:
