@@ -74,6 +74,45 @@ def test_without_a_modality_it_is_least_squares_from_those_that_are_left() -> No
     assert_allclose(found[2], least_squares([0, 1, 3], [2])[0], atol=2e-3)
 
 
+def test_least_squares_of_the_values_alone_is_there_beside_the_prediction() -> None:
+    model = gathered()
+    x = scene(99)
+    x[:, 2, :, 16:] = torch.nan
+    assert isinstance(model.encoder, OtherPixelsEncoder)
+    found = model.encoder.least_squares(x)[0].numpy()
+    assert_allclose(found[:2, :, :16], least_squares([2, 3], [0, 1])[:, :, :16], atol=1e-3)
+    assert_allclose(found[:2, :, 16:], least_squares([3], [0, 1])[:, :, 16:], atol=1e-3)
+    assert_allclose(found[2], least_squares([0, 1, 3], [2])[0], atol=1e-3)
+    assert_allclose(found[3, :, 16:], least_squares([0, 1], [3])[0, :, 16:], atol=1e-3)
+
+
+def test_the_map_compares_with_least_squares_too() -> None:
+    model = gathered()
+    x = scene(99)
+    maps = {}
+    for linear in (0.0, 0.5, 1.0):
+        measure = ModalDifference(modalities=SENSORS, data_range=1.0, structure=0, linear=linear)
+        model.measure = measure
+        measure.prepare(model)
+        maps[linear] = modal_residuals(model, x).crossed
+    assert isinstance(model.encoder, OtherPixelsEncoder)
+    # A difference d is shown as 1 − exp(−d / u): logarithms are mixed as the differences are.
+    mixed = (torch.log1p(-maps[0.0]) + torch.log1p(-maps[1.0])) / 2
+    torch.testing.assert_close(torch.log1p(-maps[0.5]), mixed, atol=1e-4, rtol=1e-3)
+    linear_alone = measure.each(x, model.encoder.least_squares(x))
+    torch.testing.assert_close(maps[1.0], linear_alone)
+    assert (maps[1.0] - maps[0.0]).abs().max() > 1e-3
+
+
+def test_least_squares_of_another_encoder_is_refused() -> None:
+    recipe = override(
+        load_recipe("fp-cae-add"), ["patch.size=32", "residual={name: modal-difference, linear: 0.5}"]
+    )
+    model = build(recipe, 4, modalities=SENSORS).eval()
+    with pytest.raises(RecipeError, match="from the encoder 'other-pixels'"):
+        model.examine(scene(99))
+
+
 def test_a_modality_never_sees_itself() -> None:
     model = gathered("encoder.width=8")
     for network in model.encoder.networks:  # type: ignore[union-attr]

@@ -81,12 +81,12 @@ def examined(autoencoder: Autoencoder, x: Tensor, shown: Tensor) -> Tensor:
         return torch.cat([residual, reconstruction], 1)
     if not autoencoder.encoder.takes_absent:
         residual, reconstruction = autoencoder.examine(shown)
-        own = measure.each(shown, reconstruction)
+        own = measure.each(shown, reconstruction, measure.baseline(autoencoder, shown))
         return torch.cat([residual, reconstruction, own, torch.full_like(own, torch.nan)], 1)
     found = modal_residuals(autoencoder, shown)
     planes = [_mean(found.own), found.reconstruction, found.own, found.crossed]
     if shown is not x:
-        planes.append(measure.each(x, found.reconstruction))
+        planes.append(measure.each(x, found.reconstruction, found.baseline))
     return torch.cat(planes, 1)
 
 

@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from blemish.data.modality import Modality
+from blemish.errors import RecipeError
 from blemish.layers.shared_batch import mean_count
 from blemish.models.autoencoder import Autoencoder
 from blemish.models.contracts import Pass, Residual, Term
 from blemish.models.modal_similarity import ModalSSIM, WindowSize
-from blemish.models.other_pixels import blurred
+from blemish.models.other_pixels import OtherPixelsEncoder, blurred
 from blemish.models.registry import RESIDUALS, TERMS, register
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -65,6 +66,9 @@ class ModalDifference(ModalSSIM):
     over the channels and smoothed by a Gaussian, and u its usual size: the root mean square of what the model left
     unpredicted of that modality in training. So sensors that are predicted well and sensors that are predicted badly have the same weight.
 
+    A network that learned on scenes with hidden layers predicts some of them. ``linear`` mixes in the difference from the least-squares prediction of
+    the values alone, which cannot.
+
     Parameters
     ----------
     modalities: modalities of the images.
@@ -72,6 +76,7 @@ class ModalDifference(ModalSSIM):
     window: side of the Gaussian window of SSIM in pixels, odd.
     structure: share of SSIM.
     sigma: standard deviation of the smoothing, in pixels.
+    linear: share of the difference from least squares in the absolute difference; 0 unless the encoder is ``other-pixels``.
     """
 
     title = "difference in grey level and structure, mean over the modalities"
@@ -84,9 +89,10 @@ class ModalDifference(ModalSSIM):
         window: WindowSize = 11,
         structure: Share = 0.25,
         sigma: Annotated[float, Field(gt=0, le=20)] = 2.0,
+        linear: Share = 0.0,
     ) -> None:
         super().__init__(modalities=modalities, data_range=data_range, window=window)
-        self.structure, self.sigma = structure, sigma
+        self.structure, self.sigma, self.linear = structure, sigma, linear
         self.register_buffer("unit", torch.full((len(self.modalities),), UNIT), persistent=False)
 
     def prepare(self, model: Autoencoder) -> None:
@@ -98,16 +104,28 @@ class ModalDifference(ModalSSIM):
         self.prepare(model)
         return super().forward(model, x)
 
-    def each(self, x: Tensor, y: Tensor) -> Tensor:
+    def baseline(self, model: Autoencoder, x: Tensor) -> Tensor | None:
+        if not self.linear:
+            return None
+        if not isinstance(model.encoder, OtherPixelsEncoder):
+            raise RecipeError(
+                "residual 'modal-difference' takes 'linear' from the encoder 'other-pixels', and there is another; leave it out"
+            )
+        return model.encoder.least_squares(x)
+
+    def each(self, x: Tensor, y: Tensor, baseline: Tensor | None = None) -> Tensor:
         sizes = [modality.channels for modality in self.modalities]
+        difference = (torch.nan_to_num(x) - y).abs()
+        if baseline is not None:
+            difference = torch.lerp(difference, (torch.nan_to_num(x) - baseline).abs(), self.linear)
         maps = []
-        for index, (target, made) in enumerate(
-            zip(torch.split(x, sizes, 1), torch.split(y, sizes, 1), strict=True)
+        for index, (target, distance) in enumerate(
+            zip(torch.split(x, sizes, 1), torch.split(difference, sizes, 1), strict=True)
         ):
             absent = target.isnan().any(1, keepdim=True)
-            there = (~absent).to(made.dtype)
-            difference = (torch.nan_to_num(target) - made).abs().mean(1, keepdim=True) * there
-            smooth = blurred(difference, self.sigma) / blurred(there, self.sigma).clamp_min(1e-3)
+            there = (~absent).to(distance.dtype)
+            distance = distance.mean(1, keepdim=True) * there
+            smooth = blurred(distance, self.sigma) / blurred(there, self.sigma).clamp_min(1e-3)
             maps.append(1 - torch.exp(-smooth / self.unit[index]))
         grey = torch.cat(maps, 1)
         return self.structure * super().each(x, y) + (1 - self.structure) * grey

@@ -175,14 +175,18 @@ class ModalSSIM(ResidualRule):
 
     def forward(self, model: Autoencoder, x: Tensor) -> Residual:
         y = model(x).reconstruction.float()
-        each = self.each(x, y)
+        each = self.each(x, y, self.baseline(model, x))
         count = (~each.isnan()).sum(1, keepdim=True)
         return Residual(each.nansum(1, keepdim=True) / count.clamp_min(1), y)
 
     def prepare(self, model: Autoencoder) -> None:
         """Take what the comparison needs to know of the model; SSIM needs nothing."""
 
-    def each(self, x: Tensor, y: Tensor) -> Tensor:
+    def baseline(self, model: Autoencoder, x: Tensor) -> Tensor | None:
+        """A plainer prediction of ``x``, (N, C, H, W), that the maps compare with too; None where they do not."""
+        return None
+
+    def each(self, x: Tensor, y: Tensor, baseline: Tensor | None = None) -> Tensor:
         """Compute the map of each modality: (N, C, H, W) to (N, M, H, W), at least 0, and NaN where it is absent."""
         maps = []
         for modality, target, reconstructed in zip(
@@ -208,6 +212,8 @@ class ModalResiduals(NamedTuple):
     """(N, C, H, W), from all present modalities."""
     predicted: Tensor
     """(N, C, H, W): each modality predicted from the others; NaN where there is no other."""
+    baseline: Tensor | None
+    """(N, C, H, W): what :meth:`ModalSSIM.baseline` gives."""
 
 
 @torch.no_grad()
@@ -235,12 +241,13 @@ def modal_residuals(model: Autoencoder, x: Tensor) -> ModalResiduals:
     reconstruction, predicted = _reconstructions(model, x, measure.modalities)
     present = torch.cat([~part.isnan().all(1, keepdim=True) for part in _parts(x, measure.modalities)], 1)
     alone = present.sum(1, keepdim=True) == present  # (N, M, H, W): no other modality is present
-    own = measure.each(x, reconstruction)
-    crossed = own if predicted is reconstruction else measure.each(x, predicted)
+    baseline = measure.baseline(model, x)
+    own = measure.each(x, reconstruction, baseline)
+    crossed = own if predicted is reconstruction else measure.each(x, predicted, baseline)
     crossed = crossed.masked_fill(alone, torch.nan)
     sizes = torch.tensor([modality.channels for modality in measure.modalities], device=x.device)
     predicted = predicted.masked_fill(alone.repeat_interleave(sizes, 1), torch.nan)
-    return ModalResiduals(own, crossed, reconstruction, predicted)
+    return ModalResiduals(own, crossed, reconstruction, predicted, baseline)
 
 
 def _reconstructions(model: Autoencoder, x: Tensor, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:

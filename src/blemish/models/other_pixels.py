@@ -101,6 +101,11 @@ class OtherPixelsEncoder(ImageEncoder):
             for ridge in (kinds_of_ridges if self.is_expanded else (RIDGE,))
             for _ in range(size)
         ]
+        starts = [sum(self.counted[:index]) for index in range(count)]
+        self._values = [
+            start + channel for start, size in zip(starts, self.sizes, strict=True) for channel in range(size)
+        ]
+        """Rows of the values themselves among the features."""
         self._owner = [index for index, own in enumerate(self.counted) for _ in range(own)]
         for name, shape in (
             ("complete", (total, total)),
@@ -117,8 +122,10 @@ class OtherPixelsEncoder(ImageEncoder):
         self.register_buffer("residual", torch.full((count,), 0.1))
         self.networks = nn.ModuleList(_pointwise(total + count + size, width, size) for size in self.sizes)
         self.table: Tensor
-        self.register_buffer("table", torch.zeros(0), persistent=False)
-        self._solved: dict[int, Tensor] = {}
+        self.value_table: Tensor
+        for name in ("table", "value_table"):
+            self.register_buffer(name, torch.zeros(0), persistent=False)
+        self._solved: dict[tuple[int, bool], Tensor] = {}
         self._due = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +135,7 @@ class OtherPixelsEncoder(ImageEncoder):
             return self._predict(x.float())
 
     def _predict(self, x: Tensor) -> Tensor:
-        present = torch.cat([~part.isnan().any(1, keepdim=True) for part in torch.split(x, self.sizes, 1)], 1)
+        present = self._present(x)
         with torch.no_grad():
             features = self._features(x, present)  # (N, T, H, W)
             if self.training:
@@ -154,6 +161,25 @@ class OtherPixelsEncoder(ImageEncoder):
             self._measure(*map(whole_batch, (x, result, present)))
         return result
 
+    @torch.no_grad()
+    def least_squares(self, x: Tensor) -> Tensor:
+        """Predict each modality from the values of the others by least squares alone: (N, C, H, W) to the same."""
+        if torch.compiler.is_compiling():
+            return self._least_squares(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._least_squares(x.float())
+
+    def _least_squares(self, x: Tensor) -> Tensor:
+        present = self._present(x)
+        mean, deviation = (part[self._values, None, None] for part in (self.mean, self.deviation))
+        there = present.repeat_interleave(torch.tensor(self.sizes, device=x.device), 1)
+        standard = torch.where(there, (torch.nan_to_num(x) - mean) / deviation, 0.0)
+        return self._linear(standard, present, values_alone=True) * deviation + mean
+
+    def _present(self, x: Tensor) -> Tensor:
+        """(N, M, H, W): whether all channels of a modality are there."""
+        return torch.cat([~part.isnan().any(1, keepdim=True) for part in torch.split(x, self.sizes, 1)], 1)
+
     def _features(self, x: Tensor, present: Tensor) -> Tensor:
         """(N, T, H, W), finite; those of a modality follow each other."""
         parts = []
@@ -168,10 +194,13 @@ class OtherPixelsEncoder(ImageEncoder):
             parts.append(torch.cat(kinds, 1))
         return torch.cat(parts, 1)
 
-    def _linear(self, standard: Tensor, present: Tensor) -> Tensor:
-        """Least-squares prediction of each modality from those others that are present at the pixel."""
+    def _linear(self, standard: Tensor, present: Tensor, *, values_alone: bool = False) -> Tensor:
+        """Least-squares prediction of each modality from those others that are present at the pixel.
+
+        ``standard`` has all features, or the values alone.
+        """
         if torch.compiler.is_compiling():
-            return self._in_a_graph(standard, present)
+            return self._in_a_graph(standard, present, self.value_table if values_alone else self.table)
         if bool(present.all()):
             codes, found = None, [2 ** len(self.sizes) - 1]
         else:
@@ -179,37 +208,41 @@ class OtherPixelsEncoder(ImageEncoder):
             codes = (present * places[:, None, None]).sum(1)  # (N, H, W)
             found = torch.unique(codes).tolist()
         if codes is None or len(found) == 1:
-            return F.conv2d(standard, self._weights(int(found[0])).to(standard)[:, :, None, None])
+            weights = self._weights(int(found[0]), values_alone)
+            return F.conv2d(standard, weights.to(standard)[:, :, None, None])
         rows = standard.permute(0, 2, 3, 1)
         result = rows.new_zeros((*rows.shape[:3], sum(self.sizes)))
         for code in found:
             where = codes == code
-            result[where] = rows[where] @ self._weights(int(code)).to(standard).T
+            result[where] = rows[where] @ self._weights(int(code), values_alone).to(standard).T
         return result.permute(0, 3, 1, 2)
 
-    def _weights(self, code: int) -> Tensor:
-        """(C, T) from all features to the values of all modalities, where those of the bits of ``code`` are present."""
-        if code in self._solved:
-            return self._solved[code]
+    def _weights(self, code: int, values_alone: bool = False) -> Tensor:
+        """From all features, (C, T), or the values alone, (C, C), where the modalities of the bits of ``code`` are present."""
+        if (code, values_alone) in self._solved:
+            return self._solved[code, values_alone]
         correlation = self.correlation.double().cpu()
         correlation.diagonal().add_(torch.tensor(self._ridges, dtype=torch.float64))
-        weights = torch.zeros(sum(self.sizes), len(correlation), dtype=torch.float64)
+        owner = torch.tensor(self._owner)
+        rows = torch.tensor(self._values)
+        used = rows if values_alone else torch.arange(len(owner))
+        weights = torch.zeros(len(rows), len(used), dtype=torch.float64)
         first = 0
         for index, size in enumerate(self.sizes):
-            others = torch.tensor([owner != index and bool(code >> owner & 1) for owner in self._owner])
-            start = self._rows(index).start
+            others = torch.tensor([own != index and bool(code >> own & 1) for own in owner[used].tolist()])
+            own = rows[first : first + size]
             if others.any():
-                system = correlation[others][:, others]
-                right = correlation[others, start : start + size]
+                system = correlation[used[others]][:, used[others]]
+                right = correlation[used[others]][:, own]
                 weights[first : first + size, others] = torch.linalg.solve(system, right).T
             first += size
-        self._solved[code] = weights.float()
-        return self._solved[code]
+        self._solved[code, values_alone] = weights.float()
+        return self._solved[code, values_alone]
 
-    def _in_a_graph(self, standard: Tensor, present: Tensor) -> Tensor:
+    def _in_a_graph(self, standard: Tensor, present: Tensor, table: Tensor) -> Tensor:
         """The same without asking which modalities are present: all predictions, of which each pixel takes its own."""
-        sets, channels = len(self.table), sum(self.sizes)
-        every = F.conv2d(standard, self.table.flatten(0, 1)[:, :, None, None])
+        sets, channels = len(table), sum(self.sizes)
+        every = F.conv2d(standard, table.flatten(0, 1)[:, :, None, None])
         every = every.reshape(standard.shape[0], sets, channels, *standard.shape[2:])
         places = 2 ** torch.arange(len(self.sizes), device=present.device)
         codes = (present * places[:, None, None]).sum(1)
@@ -288,7 +321,10 @@ class OtherPixelsEncoder(ImageEncoder):
         self._solved.clear()
         count = len(self.sizes)
         if count <= MOST_IN_A_GRAPH:
-            self.table = torch.stack([self._weights(code) for code in range(2**count)])
+            self.table, self.value_table = (
+                torch.stack([self._weights(code, alone) for code in range(2**count)])
+                for alone in (False, True)
+            )
 
 
 @register(DECODERS, "as-predicted")
