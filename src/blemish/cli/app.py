@@ -101,7 +101,7 @@ def _options(
     "`blemish fit good/ --out model --budget 5m --false-reject-rate 0.01` · "
     "`blemish fit good/ --defects bad/ --out model` · "
     "`blemish fit more/ --continue model --out newer` · "
-    "`blemish fit paintings/ --recipe fp-cae-concat --out model`"
+    "`blemish fit paintings/ --out model`"
 )
 def fit(
     images: Annotated[
