@@ -171,8 +171,8 @@ class OtherPixelsEncoder(ImageEncoder):
 
     def _least_squares(self, x: Tensor) -> Tensor:
         present = self._present(x)
-        mean, deviation = (part[self._values, None, None] for part in (self.mean, self.deviation))
-        there = present.repeat_interleave(torch.tensor(self.sizes, device=x.device), 1)
+        mean, deviation = (part[self._values][:, None, None] for part in (self.mean, self.deviation))
+        there = present[:, [self._owner[row] for row in self._values]]
         standard = torch.where(there, (torch.nan_to_num(x) - mean) / deviation, 0.0)
         return self._linear(standard, present, values_alone=True) * deviation + mean
 
