@@ -95,7 +95,11 @@ def test_images_in_16_bits_of_any_channels(shape: tuple[int, ...], quick: list[s
 
 @pytest.mark.parametrize(
     "recipe",
-    ["stacked-ae", *(pytest.param(name, marks=pytest.mark.long) for name in ("fp-cae", "fp-cae-add"))],
+    [
+        "stacked-ae",
+        "other-pixels",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("fp-cae", "fp-cae-add")),
+    ],
 )
 def test_scenes(
     recipe: str,

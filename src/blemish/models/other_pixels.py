@@ -316,13 +316,23 @@ class OtherPixelsEncoder(ImageEncoder):
                 error = (target - predicted)[there].square().mean().sqrt()
                 self.residual[index].lerp_(error, 0.05)
 
+    def train(self, mode: bool = True) -> OtherPixelsEncoder:
+        super().train(mode)
+        if not mode:
+            self._tabulate()
+        return self
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._solved.clear()
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """Keep the predictions from every set of present modalities for an exported graph."""
         count = len(self.sizes)
         if count <= MOST_IN_A_GRAPH:
             self.table, self.value_table = (
-                torch.stack([self._weights(code, alone) for code in range(2**count)])
+                torch.stack([self._weights(code, alone) for code in range(2**count)]).to(self.mean)
                 for alone in (False, True)
             )
 
