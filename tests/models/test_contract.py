@@ -244,4 +244,6 @@ def test_one_batch_can_be_learned(name: str) -> None:
         optimizer.step()
         # The first term compares images; a penalty may rise meanwhile.
         losses.append(next(iter(terms.values())).item())
+        if max(losses[-5:]) < 0.4 * losses[0]:  # for good
+            break
     assert losses[-1] < 0.4 * losses[0]
