@@ -94,6 +94,34 @@ def test_a_folder_without_a_model_is_refused_before_any_worker_starts(
     assert not (tmp_path / "small").exists()
 
 
+@pytest.mark.parametrize(
+    ("on", "full", "line"),
+    [
+        ("local", False, r"--on local: the cluster does not start \(the node timed out\); try again"),
+        (
+            "local",
+            True,
+            "the disk of temporary files is full; free some space, or name another folder by TMPDIR",
+        ),
+        (
+            "host:1",
+            True,
+            r"--on host:1: no cluster answers \(the node timed out\); start one, or use --on local",
+        ),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, on: str, full: bool, line: str
+) -> None:
+    def start(job: JobSettings) -> None:
+        raise Exception("the node\n timed out")  # as Ray does
+
+    monkeypatch.setattr(cluster, "_start", start)
+    monkeypatch.setattr(cluster, "is_full", lambda folder: full)
+    with pytest.raises(BlemishError, match=line), cluster.connected(JobSettings(on)):
+        pytest.fail("there is no cluster")
+
+
 def test_another_address_and_no_ray_are_one_line(
     detector: Any, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from blemish.errors import BlemishError, MissingExtraError, UsageError
 from blemish.extras import install_line
+from blemish.storage.leftovers import full_temporary_disk, is_full
 from blemish.workers import cores
 
 LOCAL, AUTO, LOOPBACK = "local", "auto", "127.0.0.1"
@@ -80,15 +82,22 @@ def connected(job: JobSettings) -> Iterator[int]:
         try:
             with _without_stderr():  # where Ray writes of its own log
                 _start(job)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BlemishError(
-                f"--on {job.on}: no cluster answers ({reason}); start one, or use --on local"
-            ) from None
+        except Exception as error:  # Ray raises bare ones
+            raise _unstarted(job, error) from None
         try:
             yield job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         finally:
             ray.shutdown()
+
+
+def _unstarted(job: JobSettings, error: Exception) -> BlemishError:
+    """Why there is no cluster, as an error of one line."""
+    reason = " ".join(str(error).split())[:200]
+    if job.on != LOCAL:
+        return BlemishError(f"--on {job.on}: no cluster answers ({reason}); start one, or use --on local")
+    if is_full(tempfile.gettempdir()):
+        return full_temporary_disk()
+    return BlemishError(f"--on local: the cluster does not start ({reason}); try again, or leave --on out")
 
 
 def _start(job: JobSettings) -> None:

@@ -64,12 +64,8 @@ def temporary_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
             yield Path(folder)
     except OSError as error:
-        if error.errno in NO_ROOM or _is_full(tempfile.gettempdir()):
-            raise DiskFullError(
-                tempfile.gettempdir(),
-                "the disk of temporary files is full",
-                "free some space, or name another folder by TMPDIR",
-            ) from error
+        if error.errno in NO_ROOM or is_full(tempfile.gettempdir()):
+            raise full_temporary_disk() from error
         raise FileError(
             tempfile.gettempdir(),
             f"temporary files cannot be written here ({error.strerror or error})",
@@ -77,7 +73,16 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def _is_full(folder: str) -> bool:
+def full_temporary_disk() -> DiskFullError:
+    """The error of a disk of temporary files that is full."""
+    return DiskFullError(
+        tempfile.gettempdir(),
+        "the disk of temporary files is full",
+        "free some space, or name another folder by TMPDIR",
+    )
+
+
+def is_full(folder: str) -> bool:
     """Whether there is no room left; libraries in C do not always say why they cannot write."""
     try:
         return shutil.disk_usage(folder).free < _LEAST_ROOM
