@@ -17,10 +17,12 @@ from blemish.scale.work import InspectionWork
 SCHEMA = result_schema(Inspection, [])
 
 
-def rows(names: Sequence[str], *, sha256: str = "a", version: str = "1") -> pa.Table:
+def rows(
+    names: Sequence[str], *, sha256: str = "a", version: str = "1", error: str | None = None
+) -> pa.Table:
+    same = {"sha256": sha256, "version": version, "error": error}
     return pa.Table.from_pylist(
-        [{"path": name, "sha256": sha256, "version": version, "is_anomalous": name == "0"} for name in names],
-        schema=SCHEMA,
+        [{"path": name, "is_anomalous": name == "0", **same} for name in names], schema=SCHEMA
     )
 
 
@@ -61,6 +63,25 @@ def test_the_newest_result_of_an_image_that_has_changed_is_left(tmp_path: Path) 
     assert folder.is_finished("1", "2")
     assert not folder.is_finished("1", "1")
     folder.close()
+
+
+def test_an_error_takes_the_place_of_an_error_alone(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.add(rows(["0"]))
+    folder.add(rows(["1"], error="damaged"))
+    folder.add(rows(["0", "1"], sha256="b", version="2", error="damaged"))
+    folder.drop_superseded()
+    assert names(tmp_path) == ["0", "0", "1"]
+    folder.close()
+    folder = opened(tmp_path, resume=True)
+    folder.add(rows(["0", "1"], sha256="c", version="3"))
+    folder.drop_superseded()
+    folder.close()
+    assert names(tmp_path) == ["0", "1"]
+    assert [one for table in archive_tables(tmp_path) for one in table.column("sha256").to_pylist()] == [
+        "c",
+        "c",
+    ]
 
 
 def test_a_resumed_archive_knows_what_is_finished(tmp_path: Path) -> None:

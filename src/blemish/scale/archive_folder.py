@@ -166,22 +166,31 @@ class ArchiveFolder:
         return part
 
     def drop_superseded(self) -> None:
-        """Leave the newest result of each image alone, where one has changed and has several.
+        """Leave the newest result of each image alone, where one has changed and has several; an error takes no record's place.
 
         A part that a kill leaves rewritten but not logged counts as damaged, and its images are worked on again.
         """
         import pyarrow.parquet as pq
 
-        doubled, seen = self._index.doubled, set[str]()
+        doubled = self._index.doubled
+        seen, recorded = set[str](), set[str]()  # in newer parts: with any result, and with a record
         if not doubled:
             return
         parts = []
         for part in sorted(self.parts, key=lambda one: one.name, reverse=True):
             path = self._place(part.name)
             table = _read_part(path)
-            names = table.column(self.work.name_field).to_pylist()
-            kept = [name not in seen for name in names]
-            seen |= doubled.intersection(names)
+            results = [
+                (name, error is None)
+                for name, error in zip(
+                    table.column(self.work.name_field).to_pylist(),
+                    table.column(ERROR).to_pylist(),
+                    strict=True,
+                )
+            ]
+            kept = [name not in recorded and (is_record or name not in seen) for name, is_record in results]
+            seen |= doubled.intersection(name for name, _ in results)
+            recorded |= doubled.intersection(name for name, is_record in results if is_record)
             if all(kept):
                 parts.append(part)
             elif any(kept):
