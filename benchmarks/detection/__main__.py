@@ -71,8 +71,14 @@ QUESTIONS: dict[str, ModuleType] = {
 
 
 def main() -> None:
-    options = parsed(sys.argv[1:])
-    line = command(options, sys.argv[1:])
+    run(sys.argv[1:])
+
+
+def run(words: Sequence[str], observer: Observer | None = None) -> None:
+    """Answer the question that the command line ``words`` asks; ``observer`` is told of the fits of a table."""
+    options = parsed(words)
+    options.observer = observer or Observer()
+    line = command(options, words)
     datasets = [drawn(dataset, options.work, options.strength) for dataset in options.datasets]
     benches = [Bench(options, dataset) for dataset in datasets]
     options.stem = stem_of(options)

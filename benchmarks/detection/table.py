@@ -22,7 +22,6 @@ from benchmarks.detection.sources import (
 )
 from benchmarks.detection.trials import FIGURES, Bench
 from benchmarks.detection.trivial import size_auroc, twin_auroc
-from blemish.observer import Observer
 from blemish.recipes import load_recipe, recipe_names
 from studies.protocol import brightness_auroc, comparison, spread, table
 
@@ -74,7 +73,7 @@ def rows_of(
     name = bench.dataset.resolve().stem
     chosen = {recipe: WITHOUT_WEIGHTS.get(recipe, ()) for recipe in recipes}
     runs = comparison(
-        bench.work, bench.dataset, chosen, options.seeds, [*options.set, *budget], Observer()
+        bench.work, bench.dataset, chosen, options.seeds, [*options.set, *budget], options.observer
     ).runs
     rows = []
     for recipe, some in grouped([{"recipe": run.recipe, "run": run} for run in runs], "recipe"):

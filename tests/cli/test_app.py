@@ -98,6 +98,15 @@ def test_settings_that_cannot_work(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("command", [["inspect", "model"], ["jpeg", "encode"]])
+def test_parts_are_copied_of_archives_alone(
+    blemish: Run, good: Path, tmp_path: Path, command: list[str]
+) -> None:
+    ran = blemish(*command, good, "--out", tmp_path / "found", "--parts", tmp_path / "copy")
+    assert ran.code == 2
+    assert "for archives; give --on too" in ran.error
+
+
 def test_two_decision_options_exclude_each_other(
     blemish: Run, model: Path, good: Path, tmp_path: Path
 ) -> None:

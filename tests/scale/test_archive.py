@@ -84,6 +84,22 @@ def test_a_job_that_is_stopped_goes_on_where_it_was(
     assert here == [16, 9, 1], "an image that changed is done again"
 
 
+def test_the_copy_of_the_parts_is_that_of_the_output_folder_after_each_run(
+    detector: Any, parts: Path, tmp_path: Path, here: list[int], recorder: Callable[..., Any]
+) -> None:
+    out, place = tmp_path / "found", tmp_path / "copy"
+    job = JobSettings(part=1, parts=str(place))
+    with pytest.raises(Stopped):
+        inspect_archive(detector, [str(parts)], out, job=job, observer=recorder(stop_after=0))
+    assert names(place) == names(out) != []
+    inspect_archive(detector, [str(parts)], out, job=job, resume=True)
+    assert len(names(place)) == 25
+    copied = {path.relative_to(place): path.read_bytes() for path in place.rglob("*.*")}
+    own = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")}
+    assert copied.keys() == own.keys()
+    assert [path for path in own if own[path] != copied[path]] == [Path("copy.json")]
+
+
 @pytest.mark.parametrize("which", ["protect", "model"])
 def test_a_folder_without_a_model_is_refused_before_any_worker_starts(
     which: str, parts: Path, tmp_path: Path

@@ -110,8 +110,9 @@ def test_an_archive_in_an_object_store(exported: tuple[Detector, Path], images: 
         common = ["--on", "local", "--workers", 1, "--json"]
         source = "s3://archive/0"
         inspected, addresses = _watched(
-            "inspect", exported[1], source, "--out", tmp_path / "found", *common, variables=store.variables
-        )
+            "inspect", exported[1], source, "--out", tmp_path / "found", "--parts", "s3://archive/found", *common,
+            variables=store.variables,
+        )  # fmt: skip
         assert addresses, "Ray's processes listen"
         assert addresses <= LOOPBACK
         assert inspected.returncode == 0, inspected.stderr
@@ -119,6 +120,14 @@ def test_an_archive_in_an_object_store(exported: tuple[Detector, Path], images: 
         for name, row in rows(tmp_path / "found").items():
             assert row["image"] == f"{source}/{name}"
             assert row["score"] == exported[0].inspect(images / "0" / name).score
+        own = {
+            path.relative_to(tmp_path / "found").as_posix(): path
+            for path in (tmp_path / "found").rglob("*.*")
+        }
+        copied = _sizes(store, "found")
+        assert copied == {
+            f"found/{name}": path.stat().st_size for name, path in own.items() if name != "copy.json"
+        } | {"found/copy.json": copied["found/copy.json"]}
         encoded = blemish(
             "jpeg", "encode", source, "--out", tmp_path / "small", "--files", "s3://archive/small", *common,
             variables=store.variables,

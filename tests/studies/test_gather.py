@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from blemish.errors import FileError, Stopped
+from benchmarks.detection import __main__ as detection
+from blemish.errors import FileError, Stopped, UsageError
 from blemish.observer import Observer
 from studies import STUDIES
-from studies.gather import PLAN, Clock, Planned, gather, read_plan
+from studies.gather import PLAN, Clock, Committing, Planned, PlannedTable, gather, read_plan
 
 
 class Tables:
@@ -84,9 +87,88 @@ def test_the_clock_stops_between_two_rows(tmp_path: Path, recorder: Callable[...
 def test_the_plan_names_studies_that_are_gathered() -> None:
     plan = read_plan(PLAN)
     assert len(plan) > 5
-    assert {planned.study for planned in plan} <= set(STUDIES)
-    places = [(planned.study, planned.data, planned.out) for planned in plan]
+    studies = [planned for planned in plan if isinstance(planned, Planned)]
+    assert {planned.study for planned in studies} <= set(STUDIES)
+    places = [(planned.study, planned.data, planned.out) for planned in studies]
     assert len(set(places)) == len(places)
+    tables = [planned for planned in plan if isinstance(planned, PlannedTable)]
+    assert len({(planned.table, planned.budget) for planned in tables}) == len(tables) > 1
+    assert all(planned.rows(Path(), Path("benchmarks/results"))[1] > 20 for planned in tables)
+
+
+def test_rows_of_a_table_of_the_detection_benchmark_are_those_that_it_lacks(
+    tmp_path: Path, recorder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "screw").mkdir()
+    path = tmp_path / "detection-table-screw-1h.json"
+    source = {"kind": "measured here", "budget": "1h"}
+    document: dict[str, Any] = {
+        "budget": "1h",
+        "rows": [
+            {"dataset": "screw", "name": "l2-ae", "source": source, "seeds": [0]},
+            {"dataset": "screw", "name": "vae", "source": source | {"budget": "5m"}, "seeds": [0, 1]},
+        ],
+    }
+    path.write_text(json.dumps(document))
+    fitted = []
+
+    def run(words: Sequence[str], observer: Observer) -> None:
+        options = detection.parsed(words)
+        assert (options.keep, options.budget, options.out) == (True, "1h", tmp_path)
+        fitted.append((options.recipes, options.seeds))
+        document["rows"].append(
+            {"dataset": "screw", "name": options.recipes[0], "source": source, "seeds": options.seeds}
+        )
+        path.write_text(json.dumps(document))
+
+    monkeypatch.setattr(detection, "run", run)
+    plan = [PlannedTable(table="screw", recipes="l2-ae,vae", budget="1h", seeds=(0, 1))]
+    recorded, steps = recorder(), []
+    gather(
+        plan,
+        tmp_path,
+        tmp_path / "studies",
+        observer=recorded,
+        tables=tmp_path,
+        done=lambda words, folder: steps.append((words, folder)),
+    )
+    assert fitted == [(["vae"], [0]), (["l2-ae"], [1]), (["vae"], [1])]
+    assert recorded.stages[0] == "l2-ae,vae on screw, 1h each: 3 of 4 rows are missing"
+    assert steps[-1] == ("l2-ae,vae on screw, 1h each: 0 of 4 rows are missing", tmp_path)
+
+
+def _git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_each_step_is_committed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@b")
+    out = tmp_path / "results"
+    with pytest.raises(UsageError, match=r"--commit: git status in .* failed .*not a git repository"):
+        Committing([out])
+    _git(tmp_path, "init")
+    (tmp_path / ".gitignore").write_text("*-work/\n")
+    _git(tmp_path, "add", ".gitignore")
+    (tmp_path / "code.py").write_text("begun = True\n")
+    committing = Committing([out])
+    (out / "table.json").write_text("{}")
+    (out / "table-work").mkdir()
+    (out / "table-work" / "weights").write_text("…")
+    committing("kumar2025 on screw: 3 of 5 rows are missing", out)
+    committing("kumar2025 on screw: 3 of 5 rows are missing", out)  # nothing has changed
+    assert _git(tmp_path, "log", "--format=%s").splitlines() == [
+        "Kumar2025 on screw: 3 of 5 rows are missing"
+    ]
+    assert _git(tmp_path, "show", "--format=", "--name-only").split() == ["results/table.json"]
+    assert _git(tmp_path, "status", "--porcelain").splitlines() == ["A  .gitignore", "?? code.py"]
+    (out / "table.json").write_text("[]")
+    with pytest.raises(UsageError, match="has changes that are not committed"):
+        Committing([out])
 
 
 @pytest.mark.parametrize("text", ["- {studies: kumar2025}", "5", "- [", "- {study: 3, data: 4}"])

@@ -28,6 +28,7 @@ from blemish.cli.options import (
     Out,
     Overlays,
     Overwrite,
+    Parts,
     Rate,
     Resume,
     Save,
@@ -38,6 +39,7 @@ from blemish.cli.research import compare, study
 from blemish.cli.scenes import changes, classify, register
 from blemish.cli.serve import serve
 from blemish.cli.session import end, load_detector, print_json, say, working
+from blemish.errors import UsageError
 
 app = typer.Typer(
     name="blemish",
@@ -261,6 +263,7 @@ def inspect(
             "--workers", min=1, help="For scenes and with --on: worker processes, which share the work."
         ),
     ] = None,
+    parts: Parts = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -275,6 +278,8 @@ def inspect(
         from blemish.inspection.inspect import inspect as run
         from blemish.report.save_settings import SaveSettings, pages
 
+        if parts is not None and on is None:
+            raise UsageError("--parts is for archives; give --on too")
         detector = load_detector(model, false_reject_rate, threshold)
         if mask is not None:
             from blemish.preprocessing.area_files import read_area
@@ -284,7 +289,7 @@ def inspect(
         archive = None
         if on is not None:
             refuse_outputs(outputs, hide, save, reconstruction=reconstruction)
-            archive = inspect_on(on, workers, detector, images, out, resume, overwrite, observer)
+            archive = inspect_on(on, workers, detector, images, out, resume, overwrite, parts, observer)
         else:
             found = run(
                 detector,

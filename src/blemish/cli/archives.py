@@ -34,13 +34,14 @@ def inspect_on(
     out: Path,
     resume: bool,
     overwrite: bool,
+    parts: str | None,
     observer: Observer,
 ) -> ArchiveResult:
     """Inspect images on the cluster ``on``."""
     from blemish.scale.archive import inspect_archive
     from blemish.scale.cluster import JobSettings
 
-    job = JobSettings(on, workers)
+    job = JobSettings(on, workers, parts=parts)
     return inspect_archive(
         detector, images, out, job=job, resume=resume, overwrite=overwrite, observer=observer
     )
@@ -55,6 +56,7 @@ def encode_on(
     files: str | None,
     resume: bool,
     overwrite: bool,
+    parts: str | None,
     observer: Observer,
 ) -> ArchiveResult:
     """Encode images on the cluster ``on``."""
@@ -66,7 +68,7 @@ def encode_on(
         out,
         settings=settings,
         files=files,
-        job=JobSettings(on, workers),
+        job=JobSettings(on, workers, parts=parts),
         resume=resume,
         overwrite=overwrite,
         observer=observer,

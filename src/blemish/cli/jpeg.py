@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from blemish.cli.archives import encode_on, show_archive
-from blemish.cli.options import Json, On, Workers
+from blemish.cli.options import Json, On, Parts, Workers
 from blemish.cli.session import end, integers, print_json, print_recipes, say, working
 from blemish.errors import UsageError
 
@@ -98,6 +98,7 @@ def encode(
             help="With --on: folder or URL that all workers write the files to; by default files/ in --out.",
         ),
     ] = None,
+    parts: Parts = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="With --on: resume an unfinished run, as is always done without --on."),
@@ -152,9 +153,9 @@ def encode(
                 raise UsageError(
                     "--on writes records and files to a folder; give --out, and leave --in-place out"
                 )
-            archive = encode_on(on, workers, images, out, chosen, files, resume, overwrite, observer)
-        elif files is not None or resume:
-            raise UsageError("--files and --resume are for archives; give --on too")
+            archive = encode_on(on, workers, images, out, chosen, files, resume, overwrite, parts, observer)
+        elif files is not None or parts is not None or resume:
+            raise UsageError("--files, --parts and --resume are for archives; give --on too")
         else:
             batch = encode_folder(
                 [Path(image) for image in images],

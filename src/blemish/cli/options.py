@@ -59,6 +59,14 @@ On = Annotated[
         help="Spread the work over a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.",
     ),
 ]
+Parts = Annotated[
+    str | None,
+    typer.Option(
+        "--parts",
+        metavar="PLACE",
+        help="With --on: folder or URL to which finished parts of the records are copied.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Worker processes; by default one per core.")
 ]

@@ -23,6 +23,7 @@ from blemish.report.numbers import counted
 from blemish.scale.archive_folder import ArchiveFolder
 from blemish.scale.cluster import JobSettings, connected
 from blemish.scale.listing import ArchiveListing, look_at
+from blemish.scale.parts_copy import PartsCopy
 from blemish.scale.stream import result_tables, stored
 from blemish.scale.tables import ERROR, UNREAD, result_schema
 from blemish.scale.work import EncodingWork, ImageWork, InspectionWork, contents, output_name, sha256_of_files
@@ -204,6 +205,9 @@ def _run(
     with owned(out):
         folder = ArchiveFolder(out, work, settings, compared, resume=resume, overwrite=overwrite)
         with closing(folder):
+            copy = None if job.parts is None else PartsCopy(out, job.parts, overwrite=overwrite)
+            if copy is not None:
+                copy.bring(folder.parts)
             done_before = sum(part.images for part in folder.parts)
             written_before = {part.name for part in folder.parts}
             begun = time.perf_counter()
@@ -213,7 +217,7 @@ def _run(
             if first is not None:
                 observer.stage(f"Starting workers on {job.on}")
                 with connected(job) as workers:
-                    writer = _work_off(first, tables, work, folder, schema, job, workers, observer)
+                    writer = _work_off(first, tables, work, folder, copy, schema, job, workers, observer)
                 unread, starting, first_images = writer.unread, writer.begun - begun, writer.first
                 # Workers of a driver that was killed may have ended while this one was at work.
                 remove_temporary_folders()
@@ -236,6 +240,9 @@ def _run(
                 notices=tuple(listing.notices),
             )
             folder.vouch(result.figures())
+            if copy is not None:
+                copy.bring(folder.parts)
+                copy.finish()
     return result
 
 
@@ -271,6 +278,7 @@ def _work_off(
     tables: Iterator[pa.Table],
     work: ImageWork,
     folder: ArchiveFolder,
+    copy: PartsCopy | None,
     schema: pa.Schema,
     job: JobSettings,
     workers: int,
@@ -288,7 +296,7 @@ def _work_off(
     planned = stored(counting())
     observer.stage(f"Working on {counted(total, 'image')} with {counted(workers, 'worker')}")
     results = result_tables(planned, work, schema, job, workers)
-    with closing(_Writer(folder, job)) as writer:
+    with closing(_Writer(folder, copy, job)) as writer:
         try:
             for result in results:
                 writer.take(result, observer)
@@ -305,11 +313,11 @@ def _work_off(
 class _Writer:
     """Collects results until there are enough for a part."""
 
-    def __init__(self, folder: ArchiveFolder, job: JobSettings) -> None:
+    def __init__(self, folder: ArchiveFolder, copy: PartsCopy | None, job: JobSettings) -> None:
         self.taken = self.unread = self.first = 0
         self.begun = time.perf_counter()
         """When the first results came, of :attr:`first` images."""
-        self._folder, self._job = folder, job
+        self._folder, self._copy, self._job = folder, copy, job
         self._waiting: list[pa.Table] = []
         self._since = time.monotonic()
         self._in_a_row = 0
@@ -341,6 +349,8 @@ class _Writer:
 
         if self._waiting:
             self._folder.add(pa.concat_tables(self._waiting))
+            if self._copy is not None:
+                self._copy.bring(self._folder.parts)
         self._waiting, self._since = [], time.monotonic()
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ class JobSettings:
     """Images of a part of the results, at least."""
     seconds: float = 30.0
     """Time after which a smaller part is written too; a killed driver loses no more."""
+    parts: str | None = None
+    """Folder or URL that finished parts are copied to."""
 
     @property
     def is_client(self) -> bool:

@@ -111,8 +111,34 @@ def write_file(location: str, data: bytes) -> None:
         write_bytes(location, data)
         return
     system, path = _system(location)
+    if location.startswith("file://"):  # stores have no folders
+        system.makedirs(os.path.dirname(path), exist_ok=True)
     # A request that stores an object has all of it, or fails.
     _tried(location, lambda: system.pipe_file(path, data))
+
+
+def read_file(location: str) -> bytes | None:
+    """Content of a file of this machine or of a store; None where there is none.
+
+    Raises
+    ------
+    FileError
+        When it cannot be read.
+    """
+    try:
+        if not is_url(location):
+            return Path(location).read_bytes()
+        system, path = _system(location)
+        content: bytes = _tried(location, lambda: system.cat_file(path))
+    except FileNotFoundError:
+        return None
+    except ImageError as error:
+        if error.problem == _ABSENT:
+            return None
+        raise
+    except OSError as error:
+        raise FileError(location, f"cannot be read ({error.strerror})", "check the path") from error
+    return content
 
 
 def sha256_of(location: str) -> str | None:
@@ -123,19 +149,29 @@ def sha256_of(location: str) -> str | None:
     FileError
         When it cannot be read.
     """
+    content = read_file(location)
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def remove_file(location: str) -> None:
+    """Remove a file of this machine or of a store, if it is there.
+
+    Raises
+    ------
+    FileError
+        When it cannot be removed.
+    """
     try:
         if not is_url(location):
-            return hashlib.sha256(Path(location).read_bytes()).hexdigest()
+            Path(location).unlink(missing_ok=True)
+            return
         system, path = _system(location)
-        return hashlib.sha256(_tried(location, lambda: system.cat_file(path))).hexdigest()
-    except FileNotFoundError:
-        return None
+        _tried(location, lambda: system.rm_file(path))
     except ImageError as error:
-        if error.problem == _ABSENT:
-            return None
-        raise
+        if error.problem != _ABSENT:
+            raise
     except OSError as error:
-        raise FileError(location, f"cannot be read ({error.strerror})", "check the path") from error
+        raise FileError(location, f"cannot be removed ({error.strerror})", "check the path") from error
 
 
 @contextmanager
