@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,13 +74,11 @@ class PlannedTable(BaseModel):
 
     def rows(self, data: Path, out: Path) -> tuple[list[tuple[int, str]], int]:
         """Seeds and recipes without a row, the first seed of all recipes first; and the number of all rows."""
-        from benchmarks.detection.__main__ import parsed, stem_of
-        from benchmarks.detection.sources import rows_before
-
-        options = parsed(self._line(data, self.recipes, self.seeds, out))
+        detection, sources = _benchmark("__main__"), _benchmark("sources")
+        options = detection.parsed(self._line(data, self.recipes, self.seeds, out))
         there = {
             (seed, row["name"])
-            for row in rows_before(out / f"{stem_of(options)}.json")
+            for row in sources.rows_before(out / f"{detection.stem_of(options)}.json")
             for seed in row["seeds"]
         }
         planned = [(seed, recipe) for seed in self.seeds for recipe in options.recipes]
@@ -87,9 +86,7 @@ class PlannedTable(BaseModel):
 
     def fit(self, data: Path, out: Path, seed: int, recipe: str, observer: Observer) -> None:
         """Fit one row, and write the table with it."""
-        from benchmarks.detection.__main__ import run
-
-        run(self._line(data, recipe, (seed,), out), observer)
+        _benchmark("__main__").run(self._line(data, recipe, (seed,), out), observer)
 
     def _line(self, data: Path, recipes: str, seeds: Sequence[int], out: Path) -> list[str]:
         line = ["table", str(data / self.table), "--recipes", recipes, "--keep", "--out", str(out)]
@@ -99,6 +96,11 @@ class PlannedTable(BaseModel):
             ",".join(map(str, seeds)),
             *(["--budget", self.budget] if self.budget else []),
         ]
+
+
+def _benchmark(module: str) -> Any:
+    """A module of the detection benchmark, which studies load for its tables alone, and which has no checked types."""
+    return import_module(f"benchmarks.detection.{module}")
 
 
 def read_plan(path: Path) -> list[Planned | PlannedTable]:
