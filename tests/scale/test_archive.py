@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from blemish.data.fingerprint import file_sha256
 from blemish.errors import BlemishError, MissingExtraError, ModelError, Stopped
 from blemish.jpeg.batch import BatchSettings
 from blemish.scale import archive, cluster
@@ -98,6 +99,29 @@ def test_the_copy_of_the_parts_is_that_of_the_output_folder_after_each_run(
     own = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")}
     assert copied.keys() == own.keys()
     assert [path for path in own if own[path] != copied[path]] == [Path("copy.json")]
+
+
+def test_the_file_of_an_image_that_has_changed_is_replaced_and_no_other(
+    here: list[int], parts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    settings = BatchSettings(quality=50)
+
+    def run(**options: bool) -> dict[str, dict[str, Any]]:
+        encode_archive([str(parts)], out, settings=settings, **options)
+        return {row["input"]: row for table in archive_tables(out) for row in table.to_pylist()}
+
+    before = run()
+    for name in ("3.png", "5.png"):
+        (parts / name).write_bytes((parts / "4.png").read_bytes())
+    (out / "files" / "5.png.jpg").write_bytes(b"another file")
+    after = run(resume=True)
+    written = {path.name: file_sha256(path) for path in (out / "files").iterdir()}
+    assert after["3.png"]["output_sha256"] == written["3.png.jpg"] == written["4.png.jpg"]
+    assert after["3.png"]["output_sha256"] != before["3.png"]["output_sha256"]
+    assert (out / "files" / "5.png.jpg").read_bytes() == b"another file"
+    rows = [row for table in archive_tables(out) for row in table.to_pylist() if row["input"] == "5.png"]
+    assert "where another file is; use --overwrite" in rows[-1]["error"]
 
 
 @pytest.mark.parametrize("which", ["protect", "model"])

@@ -89,7 +89,7 @@ class FailingWork:
     def prepare(self, folder: Path) -> None:
         assert folder.is_dir()
 
-    def work_on(self, path: Path, name: str, sha256: str) -> BaseModel:
+    def work_on(self, path: Path, name: str, sha256: str, former: str | None = None) -> BaseModel:
         raise {
             "1.png": FileError("/full", "the disk is full", "free some space"),
             "2.png": ImageError(path, "is a test", "leave it"),
@@ -150,7 +150,7 @@ def test_an_image_that_ends_its_worker_each_time_is_given_up(parts: Path) -> Non
         """Stands for SIGKILL."""
 
     class KillingWork(FailingWork):
-        def work_on(self, path: Path, name: str, sha256: str) -> BaseModel:
+        def work_on(self, path: Path, name: str, sha256: str, former: str | None = None) -> BaseModel:
             if name == "2.png":
                 raise Killed
             raise ImageError(path, "is a test", "leave it")

@@ -25,7 +25,7 @@ from blemish.scale.cluster import JobSettings, connected
 from blemish.scale.listing import ArchiveListing, look_at
 from blemish.scale.parts_copy import PartsCopy
 from blemish.scale.stream import result_tables, stored
-from blemish.scale.tables import ERROR, UNREAD, result_schema
+from blemish.scale.tables import ERROR, FORMER, UNREAD, result_schema
 from blemish.scale.work import EncodingWork, ImageWork, InspectionWork, contents, output_name, sha256_of_files
 from blemish.scale.worker import planned_row
 from blemish.storage.leftovers import remove_temporary_folders, temporary_folder
@@ -253,7 +253,7 @@ def _tables(
     import pyarrow as pa
 
     observer.stage("Listing images")
-    fixed = [pa.field(name, pa.string()) for name in ("path", "image", "version")]
+    fixed = [pa.field(name, pa.string()) for name in ("path", "image", "version", FORMER)]
     schema = pa.schema([*fixed, *listing.carried])
     carried = [one.name for one in listing.carried]
     rows: list[dict[str, Any]] = []
@@ -265,7 +265,7 @@ def _tables(
             folder.first(f"output {output_name(image.name)}".casefold(), image.place)
         if folder.is_finished(image.name, image.version):
             continue
-        rows.append(planned_row(image, carried))
+        rows.append(planned_row(image, carried, folder.output_of(image.name)))
         if len(rows) == _TABLES[min(made // _OF_A_SIZE, len(_TABLES) - 1)]:
             yield pa.Table.from_pylist(rows, schema=schema)
             rows, made = [], made + 1

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -115,21 +115,30 @@ class ArchiveFolder:
     def _place(self, name: str) -> Path:
         return self.path / PARTS / name
 
-    def _keys(self, path: Path) -> Iterator[tuple[str, str | None, str | None]]:
+    def _keys(self, path: Path) -> Iterator[_ResultKey]:
         import pyarrow.parquet as pq
 
-        columns = [self.work.name_field, VERSION, self._sha256_column]
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=columns):
-                yield from zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
+            for batch in file.iter_batches(columns=self._key_columns):
+                yield from self._keys_of(batch)
+
+    def _keys_of(self, rows: pa.Table | pa.RecordBatch) -> Iterator[_ResultKey]:
+        columns = (rows.column(column).to_pylist() for column in self._key_columns)
+        return (_ResultKey(*row) for row in zip(*columns, strict=True))
 
     @property
-    def _sha256_column(self) -> str:
-        return "sha256" if "sha256" in self.work.record.model_fields else "input_sha256"
+    def _key_columns(self) -> list[str]:
+        if "sha256" in self.work.record.model_fields:
+            return [self.work.name_field, VERSION, "sha256"]
+        return [self.work.name_field, VERSION, "input_sha256", "output_sha256"]
 
     def is_finished(self, name: str, version: str | None) -> bool:
         """Whether an image has a result, and has not changed since, as far as its version tells."""
         return self._index.is_finished(name, version)
+
+    def output_of(self, name: str) -> str | None:
+        """SHA-256 of the file that the newest record of an image has written; None where there is none."""
+        return self._index.output_of(name)
 
     def first(self, name: str, place: str) -> bool:
         """Note an image that is listed; False of one that was listed before.
@@ -151,9 +160,8 @@ class ArchiveFolder:
         """
         import pyarrow.parquet as pq
 
-        columns = [self.work.name_field, VERSION, self._sha256_column]
-        keys = list(zip(*(table.column(column).to_pylist() for column in columns), strict=True))
-        new = [not self._index.has_result(name, sha256) for name, _, sha256 in keys]
+        keys = list(self._keys_of(table))
+        new = [not self._index.has_result(key.name, key.sha256) for key in keys]
         table = table.filter(new)
         if not table.num_rows:
             return None
@@ -233,6 +241,16 @@ class ArchiveFolder:
         self._index.close()
 
 
+class _ResultKey(NamedTuple):
+    """Columns of a result by which it is found again."""
+
+    name: str
+    version: str | None
+    sha256: str | None
+    output_sha256: str | None = None
+    """Of the file that was written, where one was."""
+
+
 class _ImageIndex:
     """Names of the images that are listed and finished, on the disk beyond some memory."""
 
@@ -242,12 +260,17 @@ class _ImageIndex:
         for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KB}"):
             self._database.execute(f"PRAGMA {setting}")
         self._database.execute("CREATE TABLE known (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE output (key BLOB PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
         self.doubled: set[str] = set()
         """Names with several results, as images that have changed get them."""
 
-    def finish(self, keys: Iterable[tuple[str, str | None, str | None]]) -> None:
-        """Note results, by name, version and SHA-256 of their images."""
-        for name, version, sha256 in keys:
+    def finish(self, keys: Iterable[_ResultKey]) -> None:
+        """Note results, in the order in which they were written."""
+        for name, version, sha256, output_sha256 in keys:
+            if output_sha256 is not None:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO output VALUES (?, ?)", (_key((name,)), output_sha256)
+                )
             self._add("finished", name, version)
             self._add("result", name, sha256)
             if not self._add("named", name):
@@ -255,6 +278,10 @@ class _ImageIndex:
 
     def is_finished(self, name: str, version: str | None) -> bool:
         return self._has("finished", name, version)
+
+    def output_of(self, name: str) -> str | None:
+        found = self._database.execute("SELECT sha256 FROM output WHERE key = ?", (_key((name,)),)).fetchone()
+        return None if found is None else str(found[0])
 
     def has_result(self, name: str, sha256: str | None) -> bool:
         return self._has("result", name, sha256)

@@ -18,6 +18,8 @@ M = TypeVar("M", bound=BaseModel)
 PLACE, VERSION, ERROR, BYTES_READ, CPU_SECONDS = "image", "version", "error", "bytes_read", "cpu_seconds"
 """Columns of every result beside the fields of its record: path or URL of the image, what tells a changed one, why there
 is no record, and what the image cost."""
+FORMER = "former_output_sha256"
+"""Column from driver to workers: the file that an earlier record of the image has written."""
 LABEL, UNREAD = "label", "unread"
 """Column between workers and driver: whether an image could not be read because its store does not answer."""
 

@@ -39,8 +39,10 @@ class ImageWork(Protocol):
     def prepare(self, folder: Path) -> None:
         """Load what every image needs; ``folder`` is the worker's own, for temporary files."""
 
-    def work_on(self, path: Path, name: str, sha256: str) -> BaseModel:
+    def work_on(self, path: Path, name: str, sha256: str, former: str | None = None) -> BaseModel:
         """Record of the image in the file ``path``, whose bytes have ``sha256``.
+
+        ``former`` is the SHA-256 of the file that an earlier record of the image has written; it may be replaced.
 
         Raises ImageError of that path where it cannot be used, and :func:`changed` where it now has other bytes.
         """
@@ -80,7 +82,7 @@ class InspectionWork:
 
         self._detector = load(_unpacked(self.files, folder / "model"))
 
-    def work_on(self, path: Path, name: str, sha256: str) -> Inspection:
+    def work_on(self, path: Path, name: str, sha256: str, former: str | None = None) -> Inspection:
         """Record of an image, as ``Detector.inspect`` gives it."""
         assert self._detector is not None, "prepare comes first"
         record = self._detector.inspect(read_image(path), name=name).record(None, sha256)
@@ -117,7 +119,7 @@ class EncodingWork:
         if self.model is not None:
             self.settings = replace(self.settings, model=_unpacked(self.model, folder / "encoder"))
 
-    def work_on(self, path: Path, name: str, sha256: str) -> EncodedFile:
+    def work_on(self, path: Path, name: str, sha256: str, former: str | None = None) -> EncodedFile:
         """Record of an image whose file is written; a file is written before its record."""
         from blemish.jpeg.batch.plan import EncodingJob
         from blemish.jpeg.batch.worker import EncodedJob, encode_one
@@ -128,15 +130,15 @@ class EncodingWork:
             raise done
         if done.record.input_sha256 != sha256:
             raise changed(path)
-        self._write(done.record, done.data, path)
+        self._write(done.record, done.data, path, former)
         return done.record
 
-    def _write(self, record: EncodedFile, data: bytes, path: Path) -> None:
+    def _write(self, record: EncodedFile, data: bytes, path: Path, former: str | None) -> None:
         target = below(self.root, record.output)
         there = sha256_of(target)
         if there == record.output_sha256:
             return  # of a worker that was killed between file and record
-        if there is not None and not self.overwrite:
+        if there not in (None, former) and not self.overwrite:
             raise ImageError(path, f"would be written to {target}, where another file is", "use --overwrite")
         write_file(target, data)
 

@@ -17,7 +17,7 @@ from blemish.data.opening import RENAME
 from blemish.errors import BlemishError, FileError, ImageError, NameInTheWayError, within_memory
 from blemish.scale.listing import ArchiveImage, file_version
 from blemish.scale.store import fetch, is_url
-from blemish.scale.tables import BYTES_READ, CPU_SECONDS, ERROR, LABEL, PLACE, UNREAD, VERSION
+from blemish.scale.tables import BYTES_READ, CPU_SECONDS, ERROR, FORMER, LABEL, PLACE, UNREAD, VERSION
 from blemish.scale.work import ImageWork, changed
 from blemish.storage.leftovers import temporary_name, temporary_prefix
 
@@ -161,7 +161,7 @@ class ArchiveWorker:
                 raise ImageError(place, problem, "save it again from its source, cut it, or leave it out")
             with within_memory(read.path):
                 assert read.sha256 is not None
-                record = self._work.work_on(read.path, name, read.sha256)
+                record = self._work.work_on(read.path, name, read.sha256, row[FORMER])
             found |= record.model_dump()
             if read.temporary and "notices" in found:
                 found["notices"] = [line.replace(str(read.path), place) for line in found["notices"]]
@@ -197,7 +197,7 @@ class _Read:
         self.path, self.sha256, self.error, self.temporary = path, sha256, error, temporary
 
 
-def planned_row(image: ArchiveImage, carried: Sequence[str]) -> dict[str, Any]:
-    """The row of an image that waits for its worker."""
-    row = {"path": image.name, PLACE: image.place, VERSION: image.version}
+def planned_row(image: ArchiveImage, carried: Sequence[str], former: str | None = None) -> dict[str, Any]:
+    """The row of an image that waits for its worker; ``former`` is the SHA-256 of the file that was written of it before."""
+    row = {"path": image.name, PLACE: image.place, VERSION: image.version, FORMER: former}
     return row | dict(zip(carried, image.carried, strict=True))
