@@ -220,7 +220,7 @@ def run(
     allowance = Allowance(rows)
     common = (*length.settings, *settings)
     starts = {recipe: _start(recipe) for recipe in RECIPES}
-    own = {recipe: _own_settings(recipe, starts[recipe], length) for recipe in RECIPES}
+    own = {recipe: scratch_settings(recipe, starts[recipe], length.encoders) for recipe in RECIPES}
     parts = _parts(request, length, observer)
     found: list[dict[str, Any]] = []
     varied: list[dict[str, Any]] = []
@@ -307,8 +307,9 @@ def _start(recipe: str) -> str:
     return "ImageNet" if network and find_weights(network) else "scratch"
 
 
-def _own_settings(recipe: str, start: str, length: Length) -> tuple[str, ...]:
-    settings = length.encoders.get(_encoder(recipe), ())
+def scratch_settings(recipe: str, start: str, encoders: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Settings of ``recipe`` alone: those of its encoder among ``encoders``, and no weights where it starts from scratch."""
+    settings = encoders.get(_encoder(recipe), ())
     return (*settings, "encoder.weights=none") if _network(recipe) and start == "scratch" else settings
 
 

@@ -41,6 +41,9 @@ def page(request: Request, figures: Mapping[str, Any]) -> str:
     recipes = [recipe_of_record(row, row["recipe"]) for row in figures["rows"]]
     if recipes:
         text += f"Trained on {'; '.join(machines)}. {beside_paper(request, recipes, TRAINING)}\n\n"
+    if "refitted" in figures:
+        again = figures["refitted"]
+        text += f"Rows of {' and '.join(again['recipes'])} were fitted again since, by version {again['versions']['blemish']}.\n\n"
     networks = {
         _network(recipe)
         for recipe, start in figures["encoders"].items()
