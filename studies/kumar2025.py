@@ -309,7 +309,7 @@ def _start(recipe: str) -> str:
 
 def scratch_settings(recipe: str, start: str, encoders: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Settings of ``recipe`` alone: those of its encoder among ``encoders``, and no weights where it starts from scratch."""
-    settings = encoders.get(_encoder(recipe), ())
+    settings = tuple(encoders.get(_encoder(recipe), ()))
     return (*settings, "encoder.weights=none") if _network(recipe) and start == "scratch" else settings
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from blemish.cli.console import ConsoleObserver
 from blemish.errors import BlemishError, UsageError
+from blemish.evaluation.compare import Run
 from blemish.inspection.document import versions
 from blemish.interruption import interruptible
 from blemish.observer import Observer
@@ -48,7 +49,7 @@ def refit(
         raise UsageError(f"{path}: has no row of {', '.join(sorted(absent))}; name others with --recipes")
     length = figures["length"]
     common = [*length["settings"], *figures["settings"]]
-    runs = []
+    runs: list[Run] = []
     for recipe in recipes:
         own = scratch_settings(recipe, figures["encoders"][recipe], length["encoders"])
         seeds = [row["seed"] for row in rows if row["recipe"] == recipe]

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from blemish.errors import FileError, Stopped
+from blemish.errors import FileError, Stopped, UsageError
 from blemish.recipes import load_recipe, override
 from blemish.storage.training_record import Machine
 from blemish.training.try_recipe import check_recipe
 from studies import kumar2025, protocol, run_study
 from studies.kumar2025 import PUBLISHED, RECIPES, Extension, Length, Variation, published_category
+from studies.refit import refit
+from studies.supplement import page_of
 
 pytestmark = pytest.mark.usefixtures("plain_layout")
 
@@ -172,6 +174,21 @@ def test_all_rows_beside_the_published_ones(
     )
     assert again.figures == result.figures
     assert recorded.stages == []
+
+    # One recipe is fitted again, as if it had changed since.
+    older = {**written, "rows": [row | {"threshold": -1.0, "held_out": None} for row in rows]}
+    given = (out / f"{stem}.json", older, screw, ["dae-vgg16-mse"], tmp_path / "again")
+    fitted, curves_path = refit(*given, recorder())
+    assert curves_path.exists()
+    assert [row["threshold"] for row in fitted["rows"]] == [-1.0] * 4 + [rows[4]["threshold"]]
+    assert fitted["rows"][4]["held_out"] == rows[4]["held_out"]
+    assert fitted["rows"][4]["category"] == "mvtec_screw"
+    assert fitted["refitted"]["command"].endswith("--data mvtec_screw --recipes dae-vgg16-mse")
+    assert "Rows of dae-vgg16-mse were fitted again since, by version" in page_of(given[0], fitted)
+    with pytest.raises(UsageError, match="has no row of cae-mse; name others with --recipes"):
+        refit(given[0], older, screw, ["cae-mse"], tmp_path / "again", recorder())
+    with pytest.raises(UsageError, match="is of the data set mvtec_screw; give its folder with --data"):
+        refit(given[0], older, tmp_path, ["dae-mse"], tmp_path / "again", recorder())
 
 
 @pytest.mark.parametrize(("device", "length"), [("cpu", "WITHOUT_GPU"), ("cuda", "FULL")])
