@@ -18,6 +18,7 @@ from blemish.detectors.feature_extractors import (
     FeatureExtractor,
     LocalContrast,
     Structure,
+    WideStructure,
     local_contrast,
     local_means,
     structure,
@@ -154,6 +155,9 @@ def test_local_contrast_has_room_from_two_patches_on() -> None:
     assert not LocalContrast().has_room(sizes - 1)
     assert not LocalContrast().has_room(torch.tensor([[35, 300], [128, 130], [128, 128]]))
     assert Structure().has_room(torch.tensor([[9, 9]]))
+    assert WideStructure().has_room(sizes)
+    assert not WideStructure().has_room(sizes - 1)
+    assert not WideStructure().has_room(torch.tensor([[16, 300], [128, 130], [128, 128]]))
 
 
 # -- colour --------------------------------------------------------------------------------------------

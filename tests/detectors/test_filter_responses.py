@@ -99,3 +99,13 @@ def test_cells_are_reduced_as_numpy_does_it(by: str, cell: int) -> None:
 def test_an_image_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 32 pixels a side, not 40 × 31"):
         filter_responses(surface(shape=(31, 40)), "log")
+
+
+@BOTH
+def test_products_of_matrices_have_the_values_of_filterings(
+    monkeypatch: pytest.MonkeyPatch, illumination: Illumination
+) -> None:
+    x = np.random.default_rng(1).random((1, 72, 104), dtype=np.float32)
+    found = filter_responses(x, illumination)
+    monkeypatch.setattr("blemish.detectors.filter_responses.LARGEST_MATRIX", 0)
+    np.testing.assert_allclose(found, filter_responses(x, illumination), rtol=1e-3, atol=1e-4)

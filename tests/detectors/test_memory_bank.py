@@ -398,6 +398,25 @@ def test_with_contrasts_light_changes_nothing_and_the_disk_keeps_them(by_place: 
     assert memory.banks[1].is_empty
 
 
+def test_wide_patches_are_compared_where_places_do_not_matter() -> None:
+    good = rough(5)
+    plain, wide = StructureMemoryBank(), StructureMemoryBank(wide=32)
+    x = good[4][None]
+    for memory in (plain, wide):
+        memory.fit_images(good[:4], seeded(), by_place=True)
+    assert [bank.is_empty for bank in wide.banks] == [False, False, True]
+    assert torch.equal(wide(x), plain(x))
+    for memory in (plain, wide):
+        memory.fit_images(good[:4], seeded(), by_place=False)
+    assert [bank.is_empty for bank in wide.banks] == [False, False, False]
+    assert wide.title.endswith("and structure of wide patches")
+    torch.testing.assert_close(wide(x), plain(x) + wide.banks[2](x))
+    assert wide.banks[2].extractor.stride == 8, "as far apart in proportion"
+    other = StructureMemoryBank(wide=32)
+    other.load_state_dict(load(save(wide.state_dict())))
+    assert torch.equal(other(x), wide(x))
+
+
 def test_small_images_are_compared_in_structure_alone() -> None:
     def filled_with(*sizes: int) -> MemoryBank:
         memory = StructureMemoryBank()
@@ -438,7 +457,10 @@ def test_the_shipped_detectors_are_small_and_quick(name: str, giga: float, by_pl
     (memory,) = model.banks.values()
     (network,) = networks(model).values()
     # Full to capacity with noise in place of images, which costs the same.
-    for patches, side in zip(memory.banks, (256, 64), strict=True):
+    for patches in memory.banks:
+        if by_place and patches.extractor.only_anywhere:
+            continue
+        side = 256 // patches.extractor.reduction
         places = (side // patches.extractor.stride + 1,) * 2
         shape = (*places, patches.images) if by_place else (patches.capacity,)
         patches.mean = torch.zeros(patches.extractor.patch**2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blemish.errors import RecipeError
@@ -111,3 +111,22 @@ def test_invalid_settings_are_refused_in_one_line(settings: list[str], message: 
     with pytest.raises(RecipeError, match=message) as caught:
         model(*settings)
     assert "\n" not in str(caught.value)
+
+
+def test_at_inspection_batch_normalisation_is_part_of_the_convolutions() -> None:
+    """The features are those of the layers one after the other, as training and export have them."""
+    torch.manual_seed(0)
+    encoder = UNet(channels=2, patch=32)
+    x = torch.rand(2, 2, 32, 48)
+    for _ in range(3):  # running figures that are not those of the start
+        encoder(3 * torch.rand_like(x))
+    for norm in (module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, -1, 2)
+        nn.init.normal_(norm.bias)
+    encoder.eval()
+    plain = encoder(x)
+    assert plain.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), plain, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert (encoder(x).float() - plain).abs().max() < 0.1 * plain.abs().max()

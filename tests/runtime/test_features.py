@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
+from blemish.detectors.feature_extractors import (
+    Colour,
+    FeatureExtractor,
+    LocalContrast,
+    Structure,
+    WideStructure,
+)
 from blemish.errors import ModelError, UsageError
 from blemish.runtime.features import extractor_of
 from blemish.runtime.record import ExportedExtractor
@@ -14,7 +20,8 @@ from blemish.runtime.record import ExportedExtractor
 rng = np.random.default_rng(0)
 CASES = {
     "structure": Structure(),
-    "structure of wide patches": Structure(patch=12, stride=3, floor=0.5),
+    "structure of other patches": Structure(patch=12, stride=3, floor=0.5),
+    "structure of wide patches": WideStructure(),
     "local-contrast": LocalContrast(),
     "colour": Colour(),
 }

@@ -72,6 +72,8 @@ class FeatureExtractor(nn.Module):
     """Shortest side in pixels of an image."""
     title: str = ""
     """Features as a report names them, such as ``structure``; the registered name where a class sets none."""
+    only_anywhere: bool = False
+    """Whether a bank of it is for images without common places alone, and stays empty where places matter."""
     ignores_light: bool = False
     """Whether a · x + b, a > 0, has the features of x."""
     takes_inside: bool = False
@@ -184,6 +186,33 @@ class Structure(FeatureExtractor):
         return structure_at(x, self.patch, self.stride, self.floor, places, inside)
 
 
+@register_extractor("wide-structure")
+class WideStructure(Structure):
+    """Structure of wide patches beside that of others, where places do not matter.
+
+    On stochastic surfaces cracks and stains stand out better in both sizes together (``benchmarks/results/``). Where an object
+    is in one pose, wide patches hold its edges as well, and hide what is small.
+
+    Takes the settings of :class:`Structure`. A bank of it beside others stays empty where places matter, where the median
+    image's shorter side is below 128 pixels, or where any image is smaller than half a patch.
+    """
+
+    title = "structure of wide patches"
+    only_anywhere = True
+
+    def __init__(
+        self,
+        *,
+        patch: Annotated[int, Field(ge=4, le=512, multiple_of=2)] = 32,
+        stride: Annotated[int, Field(ge=1, le=512)] = 8,
+        floor: Annotated[float, Field(gt=0)] = 2.0,
+    ) -> None:
+        super().__init__(patch=patch, stride=stride, floor=floor)
+
+    def has_room(self, sizes: Tensor) -> bool:
+        return _has_room(sizes, self.least_side)
+
+
 @register_extractor("local-contrast")
 class LocalContrast(Structure):
     """Structure of :func:`local_contrast`, in patches of that smaller image.
@@ -213,7 +242,11 @@ class LocalContrast(Structure):
             raise TooSmallError((height, width), self.least_side, "to be compared in local contrast")
 
     def has_room(self, sizes: Tensor) -> bool:
-        return bool(sizes.min() >= self.least_side and sizes.median(0).values.min() >= ROOM)
+        return _has_room(sizes, self.least_side)
+
+
+def _has_room(sizes: Tensor, least_side: int) -> bool:
+    return bool(sizes.min() >= least_side and sizes.median(0).values.min() >= ROOM)
 
 
 @register_extractor("colour")

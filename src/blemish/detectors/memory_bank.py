@@ -23,7 +23,13 @@ from blemish.detectors.contracts import (
     Sharing,
     TrainingSource,
 )
-from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
+from blemish.detectors.feature_extractors import (
+    Colour,
+    FeatureExtractor,
+    LocalContrast,
+    Structure,
+    WideStructure,
+)
 from blemish.detectors.patch_bank import PatchBank, TensorSequence, image_sizes
 from blemish.errors import UsageError
 from blemish.preprocessing.absent import filled, inside_places
@@ -197,11 +203,18 @@ class MemoryBank(nn.Module):
         groups: Sequence[Hashable] | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        """Fill the banks from ``images`` as :meth:`PatchBank.fit` does; those whose extractor has no room stay empty."""
+        """Fill the banks from ``images`` as :meth:`PatchBank.fit` does.
+
+        Those whose extractor has no room stay empty, and where places matter those that are for images without common places.
+        """
         self.reset()
         sharing = sharing or OneProcess()
         sizes = image_sizes(images, sharing)
-        with_room = [bank for bank in self._banks if bank.extractor.has_room(sizes)]
+        with_room = [
+            bank
+            for bank in self._banks
+            if bank.extractor.has_room(sizes) and not (by_place and bank.extractor.only_anywhere)
+        ]
         for bank in with_room or self._banks[:1]:
             bank.fit(images, generator, by_place=by_place, groups=groups, sharing=sharing)
 
@@ -212,6 +225,8 @@ class StructureMemoryBank(MemoryBank):
     Parameters
     ----------
     patch, stride, floor: as :class:`~blemish.detectors.feature_extractors.Structure` takes them.
+    wide: side in pixels of wide patches, whose structure is compared beside that of the others where places do not matter,
+        as far apart as the others in proportion; None for none.
     contrast: whether local contrast is compared beside the image itself, where the median image's shorter side has
         128 pixels or more, and no image is smaller than a patch.
     dimensions, capacity, images, nearest_images, reach, by_place, share: as :class:`MemoryBank` takes them.
@@ -231,10 +246,13 @@ class StructureMemoryBank(MemoryBank):
         by_place: bool | None = None,
         share: Annotated[float | None, Field(ge=0, le=1)] = None,
         contrast: bool = True,
+        wide: Annotated[int, Field(ge=4, le=512, multiple_of=2)] | None = None,
     ) -> None:
         extractors: list[FeatureExtractor] = [Structure(patch=patch, stride=stride, floor=floor)]
         if contrast:
             extractors.append(LocalContrast(patch=patch, stride=stride, floor=floor))
+        if wide is not None:
+            extractors.append(WideStructure(patch=wide, stride=max(1, stride * wide // patch), floor=floor))
         super().__init__(
             extractors,
             dimensions=dimensions,

@@ -28,7 +28,7 @@ SAMPLE = 40_000
 """Features that the principal components are computed from, at most."""
 SAMPLE_VALUES = SAMPLE * 2048
 """Values of these features together, at most; those of images of up to 8 channels in patches of 16 × 16 have no more."""
-QUERIES = 512
+QUERIES = 256
 """Features that are compared at once where places do not matter."""
 FEATURES = 1024
 """Features of the bank that are compared with at once."""
@@ -423,18 +423,23 @@ def _present(bank: Tensor) -> Tensor:
 
 
 def _squares(queries: Tensor, bank: Tensor) -> Tensor:
-    """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,)."""
-    parts = [(part.T, part.square().sum(1)) for part in torch.split(bank, FEATURES)]
+    """Squared distance of each of ``queries`` (n, k) to the nearest of ``bank`` (m, k): (n,).
+
+    |q - b|² - |q|² = |b|² - 2 q · b is one product of (-2 q, 1) and (b, |b|²), so nothing is added to it in a pass of its own.
+    """
+    longer = torch.cat([bank, bank.square().sum(1, keepdim=True)], 1)  # (m, k + 1)
+    parts = [part.T.contiguous() for part in torch.split(longer, FEATURES)]
+    scaled = torch.cat([-2 * queries, queries.new_ones(len(queries), 1)], 1)  # (n, k + 1)
     nearest = []
-    for some in torch.split(queries, QUERIES):
+    for some in torch.split(scaled, QUERIES):
         # A running minimum over parts that stay in cache is several times as quick as one product with all.
         least: Tensor | None = None
-        for part, lengths in parts:
-            own = torch.addmm(lengths, some, part, alpha=-2).amin(1)
+        for part in parts:
+            own = torch.mm(some, part).amin(1)
             least = own if least is None else torch.minimum(least, own)
         assert least is not None
-        nearest.append(least + some.square().sum(1))
-    return torch.cat(nearest)
+        nearest.append(least)
+    return torch.cat(nearest) + queries.square().sum(1)
 
 
 def _upsampled(values: Tensor, stride: int, offset: int, shape: tuple[int, int]) -> Tensor:

@@ -9,7 +9,13 @@ import torch
 
 from blemish.detectors.contracts import AnomalyModel
 from blemish.detectors.ensemble import Ensemble
-from blemish.detectors.feature_extractors import Colour, FeatureExtractor, LocalContrast, Structure
+from blemish.detectors.feature_extractors import (
+    Colour,
+    FeatureExtractor,
+    LocalContrast,
+    Structure,
+    WideStructure,
+)
 from blemish.detectors.filter_bank import FilterBank
 from blemish.detectors.map_normaliser import MapNormaliser
 from blemish.detectors.memory_bank import MemoryBank
@@ -138,8 +144,9 @@ def _extractor(
         "title": extractor.title,
     }
     # A subclass may compute anything, so only these very classes are known as arrays.
-    if type(extractor) is Structure or type(extractor) is LocalContrast:
-        name = "structure" if type(extractor) is Structure else "local-contrast"
+    if type(extractor) in (Structure, WideStructure, LocalContrast):
+        assert isinstance(extractor, Structure)
+        name = "local-contrast" if isinstance(extractor, LocalContrast) else "structure"
         return ExportedExtractor(name=name, patch=extractor.patch, floor=extractor.floor, **shared)
     if type(extractor) is Colour:
         return ExportedExtractor(name="colour", patch=extractor.patch, **shared)

@@ -22,14 +22,33 @@ from blemish.models.registry import DECODERS, ENCODERS, register
 WIDTHS = (16, 32, 48, 64, 64)
 
 
-def _convolutions(c_in: int, c_out: int) -> nn.Sequential:
-    """Build two 3×3 convolutions, each with batch normalisation and ReLU."""
-    steps: list[nn.Module] = []
-    for channels in (c_in, c_out):
-        layer = nn.Conv2d(channels, c_out, 3, padding=1, bias=False)
-        keep_variance(layer, slope=0)
-        steps += [layer, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*steps)
+class _Convolutions(nn.Sequential):
+    """Two 3×3 convolutions, each with batch normalisation and ReLU."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        steps: list[nn.Module] = []
+        for channels in (c_in, c_out):
+            layer = nn.Conv2d(channels, c_out, 3, padding=1, bias=False)
+            keep_variance(layer, slope=0)
+            steps += [layer, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+        super().__init__(*steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_plain = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
+        if is_plain or torch.compiler.is_exporting():
+            found: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return found
+        layers = list(self)
+        for layer, norm in zip(layers[::3], layers[1::3], strict=True):
+            assert isinstance(layer, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            # What is constant at inspection belongs to the convolution, and saves a pass over all values.
+            gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            bias = norm.bias - norm.running_mean * gain
+            x = F.conv2d(x, layer.weight * gain[:, None, None, None], bias, padding=1).relu_()
+        return x
 
 
 @register(ENCODERS, "unet")
@@ -73,13 +92,13 @@ class UNet(ImageEncoder):
         self.latent_shape = (widths[0], patch, patch)
         self.standardises = normalise
         self.down = nn.ModuleList(
-            _convolutions(c_in, c_out) for c_in, c_out in zip((channels, *widths), widths, strict=False)
+            _Convolutions(c_in, c_out) for c_in, c_out in zip((channels, *widths), widths, strict=False)
         )
         finer, coarser = list(reversed(widths[:-1])), list(reversed(widths[1:]))
         self.narrow = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 1, bias=False) for c_in, c_out in zip(coarser, finer, strict=True)
         )
-        self.up = nn.ModuleList(_convolutions(2 * width, width) for width in finer)
+        self.up = nn.ModuleList(_Convolutions(2 * width, width) for width in finer)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.standardises:
