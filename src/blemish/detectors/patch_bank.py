@@ -90,6 +90,7 @@ class PatchBank(nn.Module):
         """Empty the bank, as before :meth:`fit`."""
         device = self.bank.device
         self.bank = torch.zeros(0, 0, dtype=torch.float16, device=device)
+        self._absent: bool | None = None
         self.register_buffer("mean", torch.zeros(0, device=device))
         self.register_buffer("basis", torch.zeros(0, 0, device=device))
         self.normaliser.reset()
@@ -107,6 +108,13 @@ class PatchBank(nn.Module):
     def by_place(self) -> bool:
         """True if a feature is compared with those of the same place only."""
         return self.bank.ndim == 4
+
+    @property
+    def _has_absent(self) -> bool:
+        """True if the bank lacks some place of an image, which is looked for once."""
+        if self._absent is None:
+            self._absent = bool((self.bank[..., 0] == ABSENT).any())
+        return self._absent
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -299,7 +307,8 @@ class PatchBank(nn.Module):
         """
         rows, counts = [], []
         for query, row in zip(queries[::2, ::2], self.bank[::2, ::2], strict=True):  # (w, k), (w, images, k)
-            own = (_present(row) - query[:, None]).square().sum(2).sqrt()
+            present = _present(row) if self._has_absent else row.float()
+            own = (present - query[:, None]).square().sum(2).sqrt()
             rows.append(own.nansum(0))
             counts.append((~own.isnan()).sum(0))
         # A mean, because images that the border cuts have fewer places to compare.
@@ -323,22 +332,24 @@ class PatchBank(nn.Module):
             for left in range(0, width, BLOCK):
                 columns = slice(max(0, left - self.reach), left + BLOCK + self.reach)
                 bank = images[rows, columns].reshape(-1, k)
-                is_absent = bank[:, 0] == ABSENT
-                if is_absent.all():
-                    continue
-                bank = (bank[~is_absent] if is_absent.any() else bank).float()
+                if self._has_absent:
+                    bank = bank[bank[:, 0] != ABSENT]
+                    if not len(bank):
+                        continue
+                bank = bank.float()
                 block = queries[top : top + BLOCK, left : left + BLOCK]
                 # Features of one place are alike, and their common part would cost most of the precision; so would a
                 # square that is the sum of larger ones.
                 own = block.reshape(-1, k)
                 centre = bank[: len(own)].mean(0)
                 near, own = bank - centre, own - centre
-                found = near[torch.addmm(near.square().sum(1), own, near.T, alpha=-2).argmin(1)]
+                found = near[_argmin(torch.addmm(near.square().sum(1), own, near.T, alpha=-2))]
                 squares = (own - found).square().sum(1)
                 nearest[top : top + BLOCK, left : left + BLOCK] = squares.view(block.shape[:2])
         return nearest
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._absent = None
         # The size of the bank is not known before the file is read.
         for name in ("mean", "basis", "bank"):
             value = state_dict.get(prefix + name)
@@ -420,6 +431,13 @@ def _by_group(rows: dict[int, Tensor], groups: Sequence[Hashable]) -> dict[int, 
 def _present(bank: Tensor) -> Tensor:
     """Features (..., k) of a bank in single precision, NaN where they are absent."""
     return bank.float().masked_fill(bank[..., :1] == ABSENT, math.nan)
+
+
+def _argmin(values: Tensor) -> Tensor:
+    """Place of the least of each row of ``values`` (n, m): (n,)."""
+    if values.device.type == "cpu":  # numpy compares several values at once
+        return torch.from_numpy(values.numpy().argmin(1))
+    return values.argmin(1)
 
 
 def _squares(queries: Tensor, bank: Tensor) -> Tensor:
