@@ -163,7 +163,7 @@ def _gaussian(image: Floats, sigma: float, order: tuple[int, int] = (0, 0)) -> F
     if max(image.shape) > LARGEST_MATRIX:
         smooth: Floats = ndimage.gaussian_filter(image, sigma, order=order, mode="reflect", truncate=3)
         return smooth
-    # Products of small matrices take a third of the time of a filtering line by line.
+    # Products of small matrices are quicker than filterings line by line.
     (rows, row_sum), (columns, column_sum) = (
         _gaussian_matrix(side, sigma, one) for side, one in zip(image.shape, order, strict=True)
     )
