@@ -23,6 +23,7 @@ from blemish.detectors.feature_extractors import FeatureExtractor
 from blemish.detectors.inside import absent_outside, inside_at, without_absent
 from blemish.detectors.map_normaliser import MapNormaliser, resized_map
 from blemish.detectors.principal_components import principal_components
+from blemish.detectors.shared_draws import SharedDraws
 
 SAMPLE = 40_000
 """Features that the principal components are computed from, at most."""
@@ -167,7 +168,7 @@ class PatchBank(nn.Module):
             return self._resized(image) if by_place else image
 
         order = torch.randperm(count, generator=generator).tolist()
-        draws = _SharedDraws(self._drawn, view, generator, sharing, own)
+        draws = SharedDraws(self._drawn, view, generator, sharing, own)
         sample = self._sample(draws, order)
         self.mean = sample.mean(0)
         sample -= self.mean
@@ -282,7 +283,7 @@ class PatchBank(nn.Module):
     def _projected(self, features: Tensor) -> Tensor:
         return (features - self.mean) @ self.basis
 
-    def _sample(self, draws: _SharedDraws, order: Sequence[int]) -> Tensor:
+    def _sample(self, draws: SharedDraws, order: Sequence[int]) -> Tensor:
         """Features that the principal components are computed from: (n, f), fewer of features of many values."""
         return torch.cat(draws.of_each(order, math.ceil(SAMPLE / len(order)), values=SAMPLE_VALUES))
 
@@ -356,55 +357,6 @@ class PatchBank(nn.Module):
             if value is not None:
                 setattr(self, name, torch.empty_like(value, device=self.bank.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class _SharedDraws:
-    """Features at places of images that are drawn one after the other, each by the process that has the image.
-
-    The places are those that one process would draw: of an image that another process has, the numbers are drawn and
-    not used.
-    """
-
-    def __init__(
-        self,
-        drawn: Callable[[Tensor, int, torch.Generator], Tensor],
-        view: Callable[[int], Tensor],
-        generator: torch.Generator,
-        sharing: Sharing,
-        own: Sequence[int],
-    ) -> None:
-        self._drawn, self._view, self._generator, self._sharing = drawn, view, generator, sharing
-        self._places: dict[int, Tensor] = {}
-        if sharing.count > 1:
-            unlimited = torch.iinfo(torch.int64).max
-            places = {n: torch.tensor(len(drawn(view(n), unlimited, torch.Generator()))) for n in own}
-            self._places = sharing.collected(places)
-
-    def of_each(
-        self,
-        order: Sequence[int],
-        count: int,
-        then: Callable[[Tensor], Tensor] = lambda features: features,
-        *,
-        values: int | None = None,
-    ) -> list[Tensor]:
-        """``then`` of the features (n, f) at ``count`` places of each image at most, in ``order``.
-
-        There are fewer places where all features together would have more than about ``values`` values.
-        """
-        found: dict[int, Tensor] = {}
-        device = torch.device("cpu")
-        for number in order:
-            if self._sharing.is_own(number):
-                features = self._drawn(self._view(number), count, self._generator)
-                if values is not None:
-                    count = min(count, math.ceil(values / features.shape[1] / len(order)))
-                found[number] = then(features[:count])
-                device = features.device
-            else:
-                torch.randperm(int(self._places[number]), generator=self._generator)
-        collected = self._sharing.collected(found)
-        return [collected[number].to(device) for number in order]
 
 
 def image_sizes(images: TensorSequence, sharing: Sharing | None = None) -> Tensor:
