@@ -6,6 +6,7 @@ import ast
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from benchmarks.suite.profiles import profiled
 from benchmarks.suite.tables import markdown, plot
 from benchmarks.suite.turns import Plan, beside, slope, take_turns
 from benchmarks.suite.utilisation import flops_of, peak_call
+from benchmarks.variations import VARIATIONS, as_drawn, several, tray, write_variation
+from blemish.data.image import read_image
+from blemish.demo.generated import DEFECTS
 from blemish.similarity import ssim
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +57,52 @@ def test_the_imports_of_benchmarks_are_found() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_that_a_benchmark_imports_are_in_the_package(path: Path) -> None:
     assert [pair for pair in imported(path) if not is_there(*pair)] == []
+
+
+# -- variations of generated images --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(family, name) for family, some in VARIATIONS.items() for name in some]
+)
+def test_a_variation_changes_what_it_says_and_keeps_the_mask_where_the_defect_is(
+    family: str, name: str
+) -> None:
+    kind = DEFECTS[family][0]
+    image, mask = VARIATIONS[family][name](family, kind, 3)
+    good, nothing = VARIATIONS[family][name](family, "good", 3)
+    assert image.shape[1:] == mask.shape == (256, 256)
+    assert not nothing.any()
+    assert mask.any()
+    # The same scene with and without the defect: outside the mask and its soft border they are equal.
+    changed = np.abs(image - good).max(0)
+    assert changed[mask].mean() > 20 * changed[~mask].mean()
+    if name != "as drawn":
+        assert not np.array_equal(good, as_drawn(family, "good", 3)[0])
+
+
+def test_one_of_several_objects_has_the_defect() -> None:
+    image, mask = tray("rod", "dent", 3)
+    quarters = mask.reshape(2, 128, 2, 128).any((1, 3))
+    assert quarters.sum() == 1
+    # An object takes more of its quarter than the mat's noise does.
+    assert np.all((image[0] > 0.3).reshape(2, 128, 2, 128).mean((1, 3)) > 0.05)
+    shares = [(several("rod", "good", seed)[0] > 0.3).mean() for seed in range(6)]
+    assert max(shares) > 1.5 * min(shares)  # two to four of them
+
+
+def test_a_set_of_variations_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GOOD", 2), ("TEST_GOOD", 1), ("EACH", 1)):
+        monkeypatch.setattr(f"benchmarks.variations.{name}", value)
+    folder = write_variation(tmp_path / "rod-several", "rod", "several")
+    images = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    kinds = DEFECTS["rod"]
+    assert len(images) == 2 + 1 + 2 * len(kinds)
+    masks = {kind: read_image(folder / "ground_truth" / kind / "000_mask.png").pixels for kind in kinds}
+    assert all(set(np.unique(mask)) == {0, 255} for mask in masks.values())
+    before = (folder / "train/good/000.png").stat().st_mtime_ns
+    assert write_variation(folder, "rod", "several") == folder
+    assert (folder / "train/good/000.png").stat().st_mtime_ns == before
 
 
 # -- the suite -----------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
     python -m benchmarks.detection members DATA/mvtec_screw
     python -m benchmarks.detection defects DATA/mvtec_screw
     python -m benchmarks.detection extractors DATA/mvtec_screw
+    python -m benchmarks.detection invariance rod --budget 2m
+    python -m benchmarks.detection mistakes DATA/mvtec_screw
     python -m benchmarks.detection ensemble DATA/mvtec_screw --seeds 0,1,2
     python -m benchmarks.detection contamination DATA/mvtec_screw --shares 0,0.05,0.1 --trim
     python -m benchmarks.detection few DATA/mvtec_screw --counts 5,10,20,40,80,160
@@ -40,7 +42,9 @@ from benchmarks.detection import (
     ensemble,
     extractors,
     few,
+    invariance,
     members,
+    mistakes,
     parts,
     rates,
     table,
@@ -63,6 +67,8 @@ QUESTIONS: dict[str, ModuleType] = {
     "members": members,
     "defects": defects,
     "extractors": extractors,
+    "invariance": invariance,
+    "mistakes": mistakes,
     "ensemble": ensemble,
     "contamination": contamination,
     "few": few,
