@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from blemish.detectors.filter_bank import FilterBank
-from blemish.detectors.filter_deviation import responses_of
+from blemish.detectors.filter_bank import FilterBank, border_levels
+from blemish.detectors.filter_deviation import largest_deviation, responses_of
 from blemish.errors import UsageError
 
 
@@ -42,7 +42,53 @@ def test_mean_and_spread_are_those_of_each_place(bank: FilterBank) -> None:
     variance = ndimage.uniform_filter(responses.var(0), (1, 1, 5, 5), mode="nearest")
     spread = np.sqrt(variance)
     spread += 0.5 * spread.mean((2, 3), keepdims=True) + 1e-3
+    level = (np.abs(responses - bank.mean.numpy()) / spread).max(2).mean(1)  # (n, h, w)
+    spread *= border_levels(level.astype(np.float32))
     np.testing.assert_allclose(bank.spread.numpy(), spread, rtol=1e-2, atol=1e-4)
+
+
+def test_good_images_deviate_as_much_at_the_border_as_farther_inside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = (96, 96)
+    responses = [responses_of(surface(seed, shape)) for seed in range(120)]
+
+    def share_at_the_border() -> float:
+        """Share of unseen good images whose largest deviation is in the outermost cells, 16 % of all."""
+        fitted = FilterBank()
+        fitted.fit_responses(responses[:60])
+        reference = fitted.mean.numpy(), fitted.spread.numpy()
+        deviations = [largest_deviation(one, *reference) for one in responses[60:]]
+        return float(np.mean([one[1:-1, 1:-1].max() < one.max() for one in deviations]))
+
+    assert share_at_the_border() < 0.3
+    monkeypatch.setattr(
+        "blemish.detectors.filter_bank.border_levels", lambda some: np.ones(some.shape[1:], np.float32)
+    )
+    assert share_at_the_border() > 0.45
+
+
+def test_levels_at_the_border_are_at_least_one() -> None:
+    rng = np.random.default_rng(0)
+    deviations = rng.random((20, 12, 16)).astype(np.float32)
+    deviations[:, 0] *= 3  # loud above
+    deviations[:, 1:-1, 1] *= 0.2  # quiet beside
+    levels = border_levels(deviations)
+    assert levels[0, 5] == pytest.approx(
+        np.quantile(deviations[:, _ring(12, 16) == 0], 0.99)
+        / np.quantile(deviations[:, _ring(12, 16) >= 3], 0.99)
+    )
+    assert levels.min() == 1
+    # Cells outside every image have no part in it.
+    deviations[:, :, 0] = np.nan
+    assert np.isfinite(border_levels(deviations)).all()
+    assert np.array_equal(border_levels(np.full((3, 8, 8), np.nan, np.float32)), np.ones((8, 8)))
+    assert np.array_equal(border_levels(np.zeros((3, 8, 8), np.float32)), np.ones((8, 8)))
+
+
+def _ring(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.minimum(np.minimum(y, height - 1 - y), np.minimum(x, width - 1 - x))
 
 
 def test_few_images_have_one_mean_for_all_places() -> None:

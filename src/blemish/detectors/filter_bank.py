@@ -17,7 +17,7 @@ from blemish.detectors.contracts import (
     ImageSequence,
     TrainingSource,
 )
-from blemish.detectors.filter_deviation import FilterDeviation, responses_of
+from blemish.detectors.filter_deviation import FilterDeviation, largest_deviation, responses_of
 from blemish.detectors.map_normaliser import resized_map
 from blemish.errors import Stopped
 from blemish.preprocessing.absent import filled
@@ -30,6 +30,10 @@ FLATTENING = 0.5
 """Times the mean spread, added to that of each place, so that none counts without limit."""
 LEAST_SPREAD = 1e-3
 """Added to every spread, so that rounding does not count in images that are all alike."""
+BORDER = 3
+"""Cells from the border of an image within which deviations are brought to the level of those farther inside."""
+BORDER_QUANTILE = 0.99
+"""Quantile of the deviations of good images that is their level."""
 
 
 class FilterBank(nn.Module, FilterDeviation):
@@ -91,12 +95,12 @@ class FilterBank(nn.Module, FilterDeviation):
             self.mean = torch.from_numpy(joined.mean(2)[..., None, None])
             self.spread = torch.from_numpy(joined.std(2)[..., None, None] + LEAST_SPREAD)
             return
-        height, width = np.median([one.shape[2:] for one in responses], 0).astype(int).tolist()
+        size: tuple[int, int] = tuple(np.median([one.shape[2:] for one in responses], 0).astype(int).tolist())
         total = square = count = torch.zeros(1)
-        first = resized_map(torch.from_numpy(responses[0]), (height, width)).nan_to_num()
+        first = resized_map(torch.from_numpy(responses[0]), size).nan_to_num()
         for one in responses:
             # Centred on the first image, because single precision would lose a small variance beside a large mean.
-            values = resized_map(torch.from_numpy(one), (height, width)) - first
+            values = resized_map(torch.from_numpy(one), size) - first
             reaches = ~values.isnan()
             values = values.nan_to_num()
             total, square, count = total + values, square + values * values, count + reaches
@@ -110,7 +114,15 @@ class FilterBank(nn.Module, FilterDeviation):
         # Neighbouring places estimate a place better than so few images do.
         self.mean = _smoothed(mean, 1)
         spread = _smoothed(variance, 2).sqrt()
-        self.spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + LEAST_SPREAD
+        spread = spread + FLATTENING * spread.mean((2, 3), keepdim=True) + LEAST_SPREAD
+        reference = self.mean.numpy(), spread.numpy()
+        deviations = np.stack(
+            [
+                largest_deviation(resized_map(torch.from_numpy(one), size).numpy(), *reference)
+                for one in responses
+            ]
+        )
+        self.spread = spread * torch.from_numpy(border_levels(deviations))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of places is not known before the file is read.
@@ -119,6 +131,33 @@ class FilterBank(nn.Module, FilterDeviation):
             if value is not None:
                 setattr(self, name, torch.empty_like(value))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def border_levels(deviations: Floats) -> Floats:
+    """Level (h, w) of the ``deviations`` (n, h, w) of good images along the border, at least 1; it is 1 farther inside.
+
+    Filters take an image as mirrored at its border, so that they average less of it there, and their extremes are larger. Each
+    ring of cells has one level. NaN marks cells outside an image.
+
+    >>> levels = border_levels(np.pad(np.ones((4, 6, 6), np.float32), ((0, 0), (1, 1), (1, 1)), constant_values=2))
+    >>> levels[0].tolist() == [2.0] * 8, levels[1].tolist() == [2.0] + [1.0] * 6 + [2.0]
+    (True, True)
+    """
+    rows, columns = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in deviations.shape[1:])
+    ring = np.minimum(rows[:, None], columns)  # (h, w)
+    levels = np.ones(ring.shape, np.float32)
+    inside = _level(deviations[:, ring >= BORDER])
+    for distance in range(BORDER):
+        own = _level(deviations[:, ring == distance])
+        if inside > 0 and own > inside:
+            levels[ring == distance] = own / inside
+    return levels
+
+
+def _level(deviations: Floats) -> float:
+    """Of no cell that is inside an image: 0."""
+    known = deviations[~np.isnan(deviations)]
+    return float(np.quantile(known, BORDER_QUANTILE)) if known.size else 0.0
 
 
 def _smoothed(values: Tensor, reach: int) -> Tensor:

@@ -63,7 +63,7 @@ class FilterDeviation:
         mean, spread = (
             resized_array(part, (responses.shape[2], responses.shape[3])) for part in self.reference
         )
-        deviation: Floats = np.abs((responses - mean) / spread).max(1).mean(0)  # (h, w)
+        deviation = largest_deviation(responses, mean, spread)
         deviation = filled(deviation, inside_places(deviation))
         return AnomalyMaps(zero_outside(_at_pixels(deviation, x.shape[1:]), inside), None)
 
@@ -77,6 +77,12 @@ def responses_of(x: Floats) -> Floats:
         return responses
     size = (responses.shape[2], responses.shape[3])
     return absent_outside(responses, mask_at(inside, CELL, CELL // 2, size))
+
+
+def largest_deviation(responses: Floats, mean: Floats, spread: Floats) -> Floats:
+    """Largest deviation of any filter, and of that the mean over the illuminations: (2, k, h, w) to (h, w)."""
+    deviation: Floats = np.abs((responses - mean) / spread).max(1).mean(0)
+    return deviation
 
 
 def _check_size(height: int, width: int) -> None:
