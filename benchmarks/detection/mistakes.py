@@ -171,6 +171,10 @@ def _distributions(scores: dict[str, list[float]]) -> Figure:
     axis.set_yticks(range(len(kinds)), kinds)
     axis.axvline(1, color="black", linestyle=":")
     axis.set_xscale("log")
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlim(0.9 * min(map(min, scores.values())), 1.1 * max(map(max, scores.values())))
     axis.set_xlabel("score / threshold")
     return figure
 
