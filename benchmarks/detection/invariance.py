@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from benchmarks.detection.drawing import axes, grouped
 from benchmarks.detection.trials import FIGURES, Bench
@@ -73,25 +77,30 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         ]
         for name, some in grouped(rows, "name")
     ]
+    head = ("images", "taken for", *COLUMNS.values())
+    return {
+        "rows": rows,
+        "budget": options.budget,
+        "markdown": table(head, lines, left=2),
+        "figure": bars(rows),
+    }
+
+
+def bars(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Image AUROC and good images rejected, of each model on each variation, as means over the seeds."""
     figure, panels = axes(2)
+    names = grouped(rows, "name")
     for axis, (key, title) in zip(
         panels, (("image_auroc", "image AUROC"), ("rejected", "good images rejected")), strict=True
     ):
-        names = list(variations)
-        for offset, (model, words) in enumerate(MODELS.items()):
-            means = [[row[f"{model} {key}"] for row in some] for _, some in grouped(rows, "name")]
-            axis.bar(
-                [number + 0.27 * (offset - 1) for number in range(len(names))],
-                [sum(one) / len(one) for one in means],
-                0.25,
-                label=words,
-            )
-        axis.set_xticks(range(len(names)), names)
+        for offset, model in enumerate(MODELS):
+            places = [number + 0.27 * (offset - 1) for number in range(len(names))]
+            axis.bar(places, [fmean(row[f"{model} {key}"] for row in some) for _, some in names], 0.25)
+        axis.set_xticks(range(len(names)), [name for name, _ in names])
         axis.set_ylim(0, 1.02)
         axis.set_ylabel(title)
-        axis.legend(fontsize=8, loc="lower left" if key == "image_auroc" else "upper left")
-    head = ("images", "taken for", *COLUMNS.values())
-    return {"rows": rows, "budget": options.budget, "markdown": table(head, lines, left=2), "figure": figure}
+    figure.legend(panels[0].containers, list(MODELS.values()), loc="outside lower center", ncols=len(MODELS))
+    return figure
 
 
 MODELS = {
