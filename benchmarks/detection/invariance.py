@@ -40,6 +40,8 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     tested on the same ones as the first. `filter-bank` is fitted as the first one. `benchmarks/variations.py` states the sets.
     """
     family = str(options.datasets[0])
+    if family not in VARIATIONS:
+        raise SystemExit(f"{family}: has no variations; name one of {', '.join(VARIATIONS)}")
     variations = VARIATIONS[family]
     rows: list[dict[str, Any]] = []
     plain_work: Path | None = None
