@@ -6,17 +6,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from blemish.data.appearance import stretch
 from blemish.errors import BlemishError
 from blemish.inspection.detection import Detection
-from blemish.serve.candidates import GOOD, Candidates
+from blemish.serve.candidates import FITS, GOOD, MODELS, Candidates
 from blemish.serve.contracts import Frame, NewDecision, StoredDecision
 from blemish.serve.decision_images import DecisionImages
 from blemish.serve.history import IMAGES, History, KeptImages, prune
 from blemish.serve.history.kept_images import Keeping
 from blemish.serve.line.line import ProductionLine
-from blemish.serve.line.open_line import open_line, sinks_by_source
+from blemish.serve.line.open_line import LOGS, open_line, sinks_by_source
 from blemish.serve.live import Live
 from blemish.serve.logs import LOGGER
 from blemish.serve.metrics import Metrics
@@ -24,8 +25,7 @@ from blemish.serve.served_mask import ServedMasks
 from blemish.serve.served_model import ServedModel, ServedModels
 from blemish.serve.service import Service
 from blemish.serve.settings import ServeSettings
-
-MODELS = "models"
+from blemish.storage.leftovers import remove_leftovers
 
 
 @dataclass
@@ -97,6 +97,7 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
     key = settings.access_key()
     with ExitStack() as resources:
         history = resources.enter_context(History.open(settings.history or settings.home))
+        _remove_leftovers(settings.home)
         models = ServedModels(settings.models, settings.home / MODELS)
         live, metrics = Live(), Metrics()
         kept = KeptImages(settings.home / IMAGES, settings.keep)
@@ -163,6 +164,13 @@ def open_server(settings: ServeSettings) -> Iterator[Server]:
         resources.callback(masks.close)
         masks.start()
         yield server
+
+
+def _remove_leftovers(home: Path) -> None:
+    """Remove temporary files of a killed server; images, which are many, have a clean-up of their own."""
+    remove_leftovers(home)
+    for name in (LOGS, MODELS, FITS):
+        remove_leftovers(home / name, below=True)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from blemish.serve.api.problems import answers
+from blemish.serve.candidates import MODELS
 from blemish.serve.report_texts import DEFAULT, languages
-from blemish.serve.server import MODELS, Server
+from blemish.serve.server import Server
 from blemish.serve.weekly_figures import read_calibrations, week_of
 from blemish.serve.weekly_report import WeeklyReport, weekly_report
 

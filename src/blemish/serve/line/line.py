@@ -36,6 +36,7 @@ from blemish.serve.line.source_settings import (
 from blemish.serve.line.triggers import TriggerError, make_trigger
 from blemish.serve.logs import LOGGER
 from blemish.storage.atomic import write_text
+from blemish.storage.leftovers import remove_leftovers
 
 LINE_FILE = "line.yaml"
 WATCH = 1.0
@@ -92,6 +93,7 @@ class ProductionLine:
         MissingExtraError
             When a package of a part is not installed.
         """
+        remove_leftovers(self.file.parent)
         if self.file.is_file():
             self._replace(read_line(self.file))
         self._watcher.start()
