@@ -21,6 +21,7 @@ from blemish.errors import BlemishError
 from blemish.observer import Observer
 
 if TYPE_CHECKING:
+    from blemish.export.parts import Parts
     from blemish.inspection.detector import Detector
 
 # Set before torch is imported: images this small gain nothing by threads, and lose much when tests run
@@ -271,6 +272,22 @@ def exported_posed(
 
     folder = tmp_path_factory.mktemp("exported-posed") / "model"
     return export_model(posed[1], folder, images=bolts), folder
+
+
+@pytest.fixture(scope="session")
+def fitted_parts(fitted: tuple[Detector, Path]) -> Parts:
+    """:func:`fitted` in parts that each runtime takes, traced once."""
+    from blemish.export.parts import parts_of
+
+    return parts_of(fitted[0].model, 1)
+
+
+@pytest.fixture(scope="session")
+def posed_parts(posed: tuple[Detector, Path]) -> Parts:
+    """:func:`posed` in parts that each runtime takes, traced once."""
+    from blemish.export.parts import parts_of
+
+    return parts_of(posed[0].model, 1)
 
 
 @pytest.fixture(scope="module")

@@ -69,22 +69,38 @@ TRACED = (
     "filter-bank",
     "fp-cae",
     "ssim-ae",
-    "stacked-ae",
     "stn-ae-joint",
     "vae",
 )
-"""Recipes that have all kinds of networks and residuals between them. The others are traced in `make slow`."""
+"""Recipes that have all kinds of networks and residuals between them, beside what ``tests/export`` traces of scenes."""
+IN_SLOW = (
+    "blemish-small",
+    "cae-efficientnet-ssim",
+    "cae-resnet50-ssim",
+    "fm-ae",
+    "fp-cae-concat",
+    "l2-ae",
+    "pen-nde",
+    "stn-ae-unaligned",
+)
+"""One more of each family, traced in `make slow`; the rest, twins of these in other figures, in `make long`."""
 OF_IMAGES = [name for name in recipe_names() if name != "other-pixels"]
 """Recipes that are fitted on single images; that one refuses them, and tests of its parts fit it on scenes."""
+
+
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    if name in TRACED:
+        return []
+    when = pytest.mark.slow if name in IN_SLOW else pytest.mark.long
+    return [when, pytest.mark.xdist_group(f"recipe {name}")]
+
+
 by_recipe = pytest.mark.parametrize("fitted", OF_IMAGES, indirect=True, scope="module")
 by_exported_recipe = pytest.mark.parametrize(
     "fitted",
     [
         # One process has a recipe in all runtimes, so that a model is fitted and traced once.
-        pytest.param(
-            name,
-            marks=[] if name in TRACED else [pytest.mark.slow, pytest.mark.xdist_group(f"recipe {name}")],
-        )
+        pytest.param(name, marks=_marks(name))
         for name in OF_IMAGES
     ],
     indirect=True,

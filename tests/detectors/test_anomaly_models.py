@@ -164,7 +164,11 @@ def test_a_map_has_the_size_of_its_image_and_is_at_least_zero(fitted: Fitted, x:
 by_runtime = pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 quick_or_slow = pytest.mark.parametrize(
     "fitted",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(RECIPES)],
+    [
+        # One process has a recipe in all runtimes, so that it is fitted and traced once.
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(name)] if name in SLOW else [])
+        for name in sorted(RECIPES)
+    ],
     indirect=True,
     scope="module",
 )

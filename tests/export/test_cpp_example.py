@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 import blemish
 from blemish.data.image import read_image
-from blemish.export.export_model import export_model
+from blemish.export.export_model import export_model, exported_detector
+from blemish.export.parts import Parts
 from blemish.inspection.detector import Detector
+from blemish.observer import Observer
 from blemish.training.fit import fit
 from tests.services import needs
 
@@ -102,8 +104,10 @@ def test_grey_images_in_8_bits(program: Path, grey: Path, draw: Draw, tmp_path: 
     assert rejected[4]
 
 
-def test_graphs_of_openvino(program: Path, fitted: tuple[Detector, Path], draw: Draw, tmp_path: Path) -> None:
-    export_model(fitted[1], tmp_path / "exported", to="openvino")
+def test_graphs_of_openvino(
+    program: Path, fitted: tuple[Detector, Path], fitted_parts: Parts, draw: Draw, tmp_path: Path
+) -> None:
+    exported_detector(fitted[0], "openvino", tmp_path, Observer(), fitted_parts).save(tmp_path / "exported")
     rejected = agrees(program, tmp_path / "exported", drawn(tmp_path, draw, lambda image: image))
     assert rejected[:2] == [False, True]
 

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import blemish
-from blemish.export.export_model import export_model
+from blemish.export.export_model import export_model, exported_detector
+from blemish.export.parts import Parts
 from blemish.inspection.detector import Detector
+from blemish.observer import Observer
 from blemish.training.fit import fit
 
 COLOUR = (
@@ -441,8 +443,10 @@ def test_channels_are_converted_as_the_guide_says(
     check(detector, folder, grey, folder.score(folder.network(x)))
 
 
-def test_a_guide_follows_the_threshold(fitted: tuple[Detector, Path], tmp_path: Path) -> None:
-    export_model(fitted[1], tmp_path / "exported")
+def test_a_guide_follows_the_threshold(
+    fitted: tuple[Detector, Path], fitted_parts: Parts, tmp_path: Path
+) -> None:
+    exported_detector(fitted[0], "onnx", tmp_path, Observer(), fitted_parts).save(tmp_path / "exported")
     blemish.load(tmp_path / "exported").with_threshold(0.125).save(tmp_path / "other")
     folder = Folder(tmp_path / "other")
     assert folder.threshold == folder.settings["threshold"] == 0.125

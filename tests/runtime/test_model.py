@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from blemish.errors import ImageError, MissingExtraError, ModelError
+from blemish.export.parts import Parts
 from blemish.inspection.detector import Detector, load
 from blemish.storage.model_folder import MODEL_FILE
 
@@ -155,13 +156,17 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_openvino_that_is_not_installed(
-    fitted: tuple[Detector, Path], tmp_path: Path, without: Any, monkeypatch: pytest.MonkeyPatch
+    fitted: tuple[Detector, Path],
+    fitted_parts: Parts,
+    tmp_path: Path,
+    without: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from blemish.export.export_model import exported_detector
     from blemish.observer import Observer
     from blemish.runtime import sessions
 
-    exported_detector(fitted[0], "openvino", tmp_path, Observer()).save(tmp_path)
+    exported_detector(fitted[0], "openvino", tmp_path, Observer(), fitted_parts).save(tmp_path)
     monkeypatch.setattr(sessions, "openvino_core", sessions.openvino_core.__wrapped__)
     without("openvino")
     with pytest.raises(MissingExtraError, match=r"openvino is not installed; .*\[openvino\]"):
@@ -192,13 +197,13 @@ def test_a_graph_for_openvino_cannot_name_files_of_this_machine(tmp_path: Path) 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_detector_may_be_used_by_several_threads(
-    runtime: Any, posed: tuple[Detector, Path], bolts: Path, tmp_path: Path
+    runtime: Any, posed: tuple[Detector, Path], posed_parts: Parts, bolts: Path, tmp_path: Path
 ) -> None:
     """In a process of its own, with a limit: two first calls of OpenVINO at once would wait for each other for ever."""
     from blemish.export.export_model import exported_detector
     from blemish.observer import Observer
 
-    exported_detector(posed[0], runtime, tmp_path, Observer()).save(tmp_path)
+    exported_detector(posed[0], runtime, tmp_path, Observer(), posed_parts).save(tmp_path)
     code = (
         "import sys, blemish\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -221,13 +226,13 @@ def test_a_detector_may_be_used_by_several_threads(
 
 
 def test_ctrl_c_is_a_request_after_models_of_openvino_came_and_went(
-    fitted: tuple[Detector, Path], tmp_path: Path
+    fitted: tuple[Detector, Path], fitted_parts: Parts, tmp_path: Path
 ) -> None:
     """In a process of its own, which each core of OpenVINO could leave without a stack for its signal handlers."""
     from blemish.export.export_model import exported_detector
     from blemish.observer import Observer
 
-    exported_detector(fitted[0], "openvino", tmp_path, Observer()).save(tmp_path)
+    exported_detector(fitted[0], "openvino", tmp_path, Observer(), fitted_parts).save(tmp_path)
     code = (
         "import gc, signal, sys, blemish\n"
         "from blemish.interruption import interruptible\n"

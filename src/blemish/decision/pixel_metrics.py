@@ -32,6 +32,7 @@ _OFFSET = ((127 + _LOWEST) << _STEPS) - 1
 _BINS = ((_HIGHEST - _LOWEST) << _STEPS) + 1
 _COARSER = 7  # the replicates have 2^7 times fewer bins
 _COARSE_BINS = ((_HIGHEST - _LOWEST) << (_STEPS - _COARSER)) + 1
+_COARSE_STARTS = np.maximum(0, ((np.arange(_COARSE_BINS) - 1) << _COARSER) + 1)  # by :func:`_coarse`
 _BATCH = 32  # images whose weights are applied in one matrix product
 PIXEL_FIGURES = ("auroc", "ap", "f1max", "iou_auc", "aupro_30", "aupro_05")
 
@@ -146,7 +147,7 @@ class PixelMetrics:
         intervals: dict[str, tuple[float, float]] = {}
         if self._resamples and images_with_defects > 1:
             coarse = fine.coarser()
-            once: Floats = np.stack([np.bincount(_coarse(np.arange(_BINS)), row) for row in counts])
+            once: Floats = np.stack([np.add.reduceat(row, _COARSE_STARTS) for row in counts])
             replicates = _total([tally.replicates for tally in tallies])
             spread = _figures(replicates[..., coarse.index], coarse, largest)
             # What coarse bins blur is the same for the replicates and for the images as they are.

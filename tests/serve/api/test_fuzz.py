@@ -29,11 +29,14 @@ def test_generated_requests_are_answered_as_described(serve: Serve, draw: Draw) 
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.long)]
+    ("seed", "requests"),
+    [pytest.param(1, 1000, marks=pytest.mark.slow), pytest.param(2, 2000, marks=pytest.mark.long)],
 )
-def test_more_generated_requests_are_answered_as_described(serve: Serve, draw: Draw, seed: int) -> None:
+def test_more_generated_requests_are_answered_as_described(
+    serve: Serve, draw: Draw, seed: int, requests: int
+) -> None:
     with serve(allowed_hosts=(HOST,)) as served:
-        check(fuzz_app(served.client.app, 2000, seed, draw(0), "waves"), 2000)
+        check(fuzz_app(served.client.app, requests, seed, draw(0), "waves"), requests)
 
 
 def test_an_unexpected_answer_is_counted() -> None:
