@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from benchmarks.suite.utilisation import flops_of, peak_call
 from benchmarks.variations import VARIATIONS, as_drawn, several, tray, write_variation
 from blemish.data.image import read_image
 from blemish.demo.generated import DEFECTS
+from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS
+from blemish.inspection.detector import Detector
+from blemish.models.unet import UNet
 from blemish.similarity import ssim
 
 ROOT = Path(__file__).parents[1]
@@ -178,3 +182,45 @@ def test_tables_and_plots_are_made_from_the_json(tmp_path: Path) -> None:
         assert f"--sections {name}`" in text
     plot(tmp_path / "plot.png", document)
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+# -- features of a network -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network_features() -> Any:
+    """The module, without what it registers for the benchmark."""
+    before = set(FEATURE_EXTRACTORS)
+    from benchmarks.detection import network_features
+
+    for name in set(FEATURE_EXTRACTORS) - before:
+        del FEATURE_EXTRACTORS[name]
+    return network_features
+
+
+def test_features_of_a_network_are_those_of_each_place(
+    network_features: Any, fitted: tuple[Detector, Path]
+) -> None:
+    features = network_features.NetworkFeatures(model=str(fitted[1])).train()
+    x = torch.rand(1, 1, 70, 247, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = features(x)
+        other = features(torch.cat([x[..., :176], 1 - x[..., 176:]], 3))
+    assert whole.shape == (1, 9, 31, 64 + 32)
+    assert torch.isfinite(whole).all()
+    torch.testing.assert_close(whole[:, :, :4], other[:, :, :4])
+    assert not torch.isclose(whole[:, :, 24:], other[:, :, 24:]).any(-1).all()
+
+
+def test_levels_of_a_u_net_are_its_way_down(network_features: Any) -> None:
+    encoder = UNet(channels=1, patch=32).eval()
+    seen: list[torch.Tensor] = []
+    for block in encoder.down:
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.inference_mode():
+        x = torch.rand(1, 1, 32, 64)
+        encoder(x)
+        eighth, sixteenth = network_features.levels(encoder, x)
+    assert torch.equal(eighth, seen[3])
+    assert torch.equal(sixteenth, seen[4])
+    assert eighth.shape == (1, 64, 4, 8)

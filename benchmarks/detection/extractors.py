@@ -9,8 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.detection.drawing import axes, grouped
+from benchmarks.detection.network_features import NetworkFeatures as NetworkFeatures
 from benchmarks.detection.options import listed
 from benchmarks.detection.trials import FIGURES, Bench
+from blemish.storage.model_folder import MODEL_FILE
+from blemish.training.fit import fit
 from studies.protocol import spread, table
 
 HELP = "memory banks of each feature extractor"
@@ -23,15 +26,38 @@ WITHOUT_NETWORK = (
     "corruption=[]",
     "training.budget=null",
 )
-EXTRACTORS: dict[str, tuple[str, ...]] = {
-    "structure": ("filters=false", "memory={features: [{name: structure}]}"),
-    "local-contrast": ("filters=false", "memory={features: [{name: local-contrast}]}"),
-    "structure and local-contrast": ("filters=false", "memory={name: structure}"),
-    "efficientnet-lite (ImageNet)": ("filters=false", "memory={features: [{name: efficientnet-lite}]}"),
-    "filter bank": ("memory=null",),
-    "structure, local-contrast and filter bank": ("memory={name: structure}",),
-    "efficientnet-lite and filter bank": ("memory={features: [{name: efficientnet-lite}]}",),
+CAPACITY = "capacity: 10000"
+"""Of every bank, as in the default."""
+NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network": ("blemish", ("memory=null", "filters=false", "colour=false", "training.budget=60")),
+    "ssim-ae": ("ssim-ae", ("image={size: 256, scale: common, pose: auto}", "training.budget=60")),
+    "untrained": (
+        "blemish",
+        ("memory=null", "filters=false", "colour=false", "training.budget=null", "training.steps=1"),
+    ),
 }
+"""Recipe and settings of networks whose encoders give features."""
+
+
+def bank_of(*features: str) -> str:
+    """Setting of a memory bank of extractors."""
+    return f"memory={{features: [{', '.join(f'{{name: {one}}}' for one in features)}], {CAPACITY}}}"
+
+
+EXTRACTORS: dict[str, tuple[str, ...]] = {
+    "structure": ("filters=false", bank_of("structure")),
+    "structure of wide patches": ("filters=false", bank_of("structure, patch: 32, stride: 8")),
+    "local-contrast": ("filters=false", bank_of("local-contrast")),
+    "all three as in the default": ("filters=false", f"memory={{name: structure, wide: 32, {CAPACITY}}}"),
+    "efficientnet-lite (ImageNet)": ("filters=false", bank_of("efficientnet-lite")),
+    "encoder of the network": ("filters=false", bank_of("network, model: {network}")),
+    "encoder of ssim-ae": ("filters=false", bank_of("network, model: {ssim-ae}")),
+    "encoder of an untrained network": ("filters=false", bank_of("network, model: {untrained}")),
+    "filter bank": ("memory=null",),
+    "all three and filter bank": (f"memory={{name: structure, wide: 32, {CAPACITY}}}",),
+    "efficientnet-lite and filter bank": (bank_of("efficientnet-lite"),),
+}
+"""Settings by name; a network of :data:`NETWORKS` in braces stands for the folder of its model."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +75,7 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
                 bench.train,
                 bench.tests,
                 seed,
-                [*WITHOUT_NETWORK, *settings],
+                [*WITHOUT_NETWORK, *(with_network(bench, setting, seed) for setting in settings)],
             )
             figures = (trial.auroc(), trial.pixel_auroc, trial.aupro_30)
             seconds = {"fit_seconds": trial.fit_seconds, "test_seconds": trial.test_seconds}
@@ -68,3 +94,15 @@ def answer(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     axis.set_xlabel("image AUROC")
     text = table(["features", "image AUROC", "pixel AUROC", "AUPRO 30 %"], lines)
     return {"rows": rows, "markdown": text, "figure": figure}
+
+
+def with_network(bench: Bench, setting: str, seed: int) -> str:
+    """``setting`` with the folder of the model that it names, which is fitted where it is not there yet."""
+    for name, (recipe, settings) in NETWORKS.items():
+        if f"{{{name}}}" in setting:
+            folder = bench.work / f"{name}-{seed}"
+            if not (folder / MODEL_FILE).exists():
+                images = bench.listing(bench.train, f"{name}-{seed}")
+                fit(images, recipe, settings=[*settings, f"training.seed={seed}"], out=folder)
+            setting = setting.replace(f"{{{name}}}", str(folder.resolve()))
+    return setting

@@ -122,11 +122,7 @@ class Bench:
         path = self.work / f"{name}-{seed}.json"
         kept = Trial.model_validate_json(path.read_bytes()) if path.exists() else None
         if kept is None or kept.identity != identity:
-            images = self.work / f"{name}-{seed}.csv"
-            images.parent.mkdir(parents=True, exist_ok=True)
-            with images.open("w", encoding="utf-8", newline="") as file:
-                rows = [(item.path.resolve(), item.group) for item in train]
-                csv.writer(file).writerows([("path", "group"), *rows])
+            images = self.listing(train, f"{name}-{seed}")
             begun = time.perf_counter()
             detector = fit(images, recipe)
             fitted = time.perf_counter()
@@ -135,6 +131,15 @@ class Bench:
         self.seconds += kept.fit_seconds + kept.test_seconds
         print(f"{name}, seed {seed}: AUROC {kept.auroc():.3f}, fit {kept.fit_seconds:.0f} s", flush=True)
         return kept
+
+    def listing(self, items: Sequence[Item], name: str) -> Path:
+        """List of ``items`` to fit on, in the folder of the work."""
+        images = self.work / f"{name}.csv"
+        images.parent.mkdir(parents=True, exist_ok=True)
+        with images.open("w", encoding="utf-8", newline="") as file:
+            rows = [(item.path.resolve(), item.group) for item in items]
+            csv.writer(file).writerows([("path", "group"), *rows])
+        return images
 
 
 def measured(detector: Detector, items: Sequence[Item], identity: str, fit_seconds: float) -> Trial:

@@ -1,4 +1,4 @@
-"""Images of many channels: features of ten thousand values, in bounded memory."""
+"""Features of ten thousand values, in bounded memory: structure without its patches, and principal components."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from blemish.detectors.feature_extractors import Structure, structure
 from blemish.detectors.patch_bank import PatchBank
 from blemish.detectors.principal_components import principal_components
+from blemish.errors import UsageError
 from blemish.runtime.features import StructureFeatures
 from blemish.runtime.record import ExportedExtractor
 
@@ -54,20 +55,58 @@ def test_principal_components_of_wide_features_are_those_of_their_covariance() -
     torch.testing.assert_close((expected[:5] @ found).abs(), torch.eye(5), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(33, 47), (40, 32)])
-def test_channels_taken_by_and_by_give_the_structure_of_all(size: tuple[int, int]) -> None:
-    x = torch.rand(1, 19, *size)
-    extractor = Structure(patch=8)
-    whole = structure(x, 8, 4, extractor.floor)
-    mean, basis = torch.randn(19 * 64), torch.randn(19 * 64, 6)
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "patch", "stride", "size"),
+    [(1, 16, 4, (64, 71)), (3, 32, 8, (50, 40)), (19, 8, 4, (33, 47)), (19, 8, 3, (40, 32))],
+)
+def test_structure_without_its_patches_is_that_of_all(
+    channels: int, patch: int, stride: int, size: tuple[int, int], outside: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Some patches are nearly flat, and light falls off from one side to the other.
+    x = 0.2 * torch.rand(1, channels, *size, generator=generator) + torch.linspace(0, 0.7, size[1])
+    x[..., :20] = 0.1 + 0.01 * x[..., :20]
+    inside = torch.ones(1, *size, dtype=torch.bool)
+    inside[:, :9, :12] = not outside
+    extractor = Structure(patch=patch, stride=stride)
+    own = inside if outside else None
+    whole = structure(x, patch, stride, extractor.floor, own)
+    mean, basis = torch.randn(channels * patch**2), torch.randn(channels * patch**2, 6)
+    basis /= basis.square().sum(0).sqrt()
     expected = (whole - mean) @ basis
-    torch.testing.assert_close(extractor.projected(x, mean, basis), expected, atol=1e-3, rtol=1e-4)
+    scale = float((whole @ basis).std())
+    found = extractor.projected(x, mean, basis, own)
+    torch.testing.assert_close(found, expected, atol=1e-4 * scale, rtol=1e-4)
     places = torch.tensor([5, 0, 17])
     torch.testing.assert_close(
-        extractor.drawn(x, lambda rows, columns: places), whole.flatten(0, 2)[places], atol=1e-5, rtol=1e-4
+        extractor.drawn(x, lambda rows, columns: places, own),
+        whole.flatten(0, 2)[places],
+        atol=1e-4,
+        rtol=1e-4,
     )
     record = ExportedExtractor(
-        name="structure", patch=8, floor=extractor.floor, stride=4, least_side=5, title=""
+        name="structure", patch=patch, floor=extractor.floor, stride=stride, least_side=5, title=""
     )
-    exported = StructureFeatures(record).projected(x[0].numpy(), None, mean.numpy(), basis.numpy())
-    np.testing.assert_allclose(exported, expected[0].numpy(), atol=1e-3, rtol=1e-3)
+    exported = StructureFeatures(record).projected(
+        x[0].numpy(), None if own is None else own[0].numpy(), mean.numpy(), basis.numpy()
+    )
+    np.testing.assert_allclose(exported, expected[0].numpy(), atol=1e-4 * scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_a_flat_image_has_no_structure(level: float) -> None:
+    x = torch.full((1, 2, 40, 48), level)
+    basis = torch.linalg.qr(torch.randn(2 * 256, 6)).Q
+    found = Structure().projected(x, torch.zeros(2 * 256), basis)
+    assert found.abs().max() < 1e-2
+    assert Structure().drawn(x, lambda rows, columns: torch.tensor([0, 7])).abs().max() < 1e-2
+
+
+def test_an_image_that_is_too_small_for_its_patches_is_refused() -> None:
+    for call in (
+        lambda x: Structure().projected(x, torch.zeros(256), torch.zeros(256, 2)),
+        lambda x: Structure().drawn(x, lambda rows, columns: torch.tensor([0])),
+    ):
+        with pytest.raises(UsageError, match="16 × 16"):
+            call(torch.rand(1, 1, 8, 40))

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from blemish.detectors.inside import inside_at, mean_inside
 from blemish.detectors.map_normaliser import resized_map
-from blemish.detectors.wide_structure import CHANNELS, projected_structure, structure_at
+from blemish.detectors.projected_structure import mirrored, projected_structure, structure_at, too_small
 from blemish.errors import TooSmallError
 from blemish.similarity.windows import Window, window_mean
 
@@ -169,19 +169,15 @@ class Structure(FeatureExtractor):
 
     def check(self, height: int, width: int) -> None:
         if min(height, width) < self.least_side:
-            raise _too_small(height, width, self.patch)
+            raise too_small(height, width, self.patch)
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         return structure(x, self.patch, self.stride, self.floor, inside)
 
     def projected(self, x: Tensor, mean: Tensor, basis: Tensor, inside: Tensor | None = None) -> Tensor:
-        if x.shape[1] <= CHANNELS:
-            return super().projected(x, mean, basis, inside)
         return projected_structure(x, self.patch, self.stride, self.floor, mean, basis, inside)
 
     def drawn(self, x: Tensor, draw: Callable[[int, int], Tensor], inside: Tensor | None = None) -> Tensor:
-        if x.shape[1] <= CHANNELS:
-            return super().drawn(x, draw, inside)
         places = draw(x.shape[2] // self.stride + 1, x.shape[3] // self.stride + 1)
         return structure_at(x, self.patch, self.stride, self.floor, places, inside)
 
@@ -324,10 +320,7 @@ def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor |
     torch.Size([1, 9, 13, 256])
     """
     n, channels, height, width = x.shape
-    if min(height, width) <= patch // 2:
-        raise _too_small(height, width, patch)
-    padded = F.pad(x, (patch // 2,) * 4, mode="reflect")
-    patches = F.unfold(padded, patch, stride=stride)  # (N, C · patch², h · w)
+    patches = F.unfold(mirrored(x, patch), patch, stride=stride)  # (N, C · patch², h · w)
     patches = patches.view(n, channels, patch * patch, -1)
     patches = (patches - patches.mean(2, keepdim=True)).flatten(1, 2)
     deviation = patches.square().mean(1, keepdim=True).sqrt()  # (N, 1, h · w)
@@ -337,12 +330,6 @@ def structure(x: Tensor, patch: int, stride: int, floor: float, inside: Tensor |
     mean = mean_inside(deviation, (2,), inside).clamp(min=1e-6)
     patches = patches / (deviation + floor * mean)
     return patches.transpose(1, 2).reshape(n, *size, -1)
-
-
-def _too_small(height: int, width: int, patch: int) -> TooSmallError:
-    return TooSmallError(
-        (height, width), patch // 2 + 1, f"for a memory bank of patches of {patch} × {patch}"
-    )
 
 
 def local_contrast(x: Tensor, inside: Tensor | None = None) -> Tensor:
