@@ -200,6 +200,10 @@ def _over_seeds(values: list[float]) -> str:
     return f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+EXTRACTED = ("surface", "crackforest_patches", "weave")
+"""Sets that extractors of features were compared on."""
+
+
 def result_rows() -> list[str]:
     """The tables of figures of the results, made from the committed files."""
     rows = []
@@ -246,6 +250,10 @@ def result_rows() -> list[str]:
         figures = ("seen image_auroc", "seen pixel_auroc", "free image_auroc", "unseen image_auroc")
         cells = " | ".join(f"{row[key]:.3f}" for key in figures)
         rows.append(f"| {row['name']} | {cells} | {100 * row['unseen rejected']:.0f} % |")
+    ablations = [_detection(f"extractors-{name}") for name in EXTRACTED]
+    for name in dict.fromkeys(row["name"] for row in ablations[0]):
+        cells = (spread([row["image_auroc"] for row in some if row["name"] == name]) for some in ablations)
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     trims = _json("benchmarks/results/detection-contamination-mvtec_screw.json")["rows"]
     for name in ("nothing", "both, auto"):
         runs = [[row for row in trims if (row["trimmed"], row["share"]) == (name, s)] for s in (0, 0.05, 0.1)]
@@ -288,6 +296,11 @@ def result_rows() -> list[str]:
         for encoder in (*tunes, "mozjpeg", "mozjpeg-psnr", "mozjpeg-ms-ssim", "jpegli"):
             cells = (rates[encoder, one] for one in ("psnr_rgb", "psnr_y", "ms_ssim", "ssimulacra2"))
             rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
+    speed = _json("benchmarks/results/jpeg.json")["speed"]
+    for encoder in tunes:
+        times = (speed[f"quality {quality}"][encoder]["time_beside"]["mozjpeg"] for quality in (50, 75, 90))
+        cells = (f"{one['median']:.1f} ({one['min']:.1f} to {one['max']:.1f})" for one in times)
+        rows.append(f"| `{encoder}` | {' | '.join(cells)} |")
     for row in _json("studies/results/liu2022-photos_kodak.json")["rows"]:
         against = row["rates"]
         if row["name"] == row["recipe"]:
@@ -1109,6 +1122,14 @@ def test_ratios_of_the_suite_are_those_of_the_results() -> None:
     assert f"`ssim-ae` takes {ssim_ae:.2f} of the default's time" in page
     peak = 100 * ratio("utilisation", "inspection, blemish", "share of the peak")
     assert f"it runs at {peak:.0f} % of the peak" in page
+
+
+def test_the_memory_of_the_jpeg_encoder_is_that_of_the_results() -> None:
+    memory = _json("benchmarks/results/jpeg.json")["memory"]
+    words = (
+        f"Memory is {memory['bytes_per_pixel']:.0f} bytes a pixel and {memory['constant_megabytes']:.0f} MB."
+    )
+    assert words in PAGES["docs/results/jpeg.md"]
 
 
 def test_the_cost_of_600_megapixels_is_that_of_the_results() -> None:
