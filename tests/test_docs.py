@@ -1111,6 +1111,14 @@ def test_ratios_of_the_suite_are_those_of_the_results() -> None:
         for name in ("l2-ae", "ssim-ae")
     ]
     assert "`l2-ae` has {:.0f} % and `ssim-ae` {:.0f} %".format(*shares) in page
+    alone = {
+        name: ratio("utilisation", f"training step, {name}, operations alone", "share of the peak")
+        for name in ("l2-ae", "blemish")
+    }
+    assert f"alone, one after the other, have {100 * alone['l2-ae']:.0f} %" in page
+    assert f"the operations alone have {100 * alone['blemish']:.0f} % of the peak" in page
+    quarter = ratio("utilisation", "training step, blemish", "share of the peak") / alone["blemish"]
+    assert quarter == pytest.approx(0.25, abs=0.03)
     inspection = {
         name: ratio("recipes", name, "time beside blemish", "inspection")
         for name in ("anomalib PatchCore, ResNet-18", "anomalib PaDiM, ResNet-18", "ssim-ae")

@@ -132,7 +132,7 @@ def figures(evaluation: Evaluation) -> dict[str, float | None]:
     return dict(zip((*FIGURES, "rejected"), values, strict=True))
 
 
-LAYOUTS = {"One object": "posed object", "One aligned": "aligned view", "A texture": "unaligned"}
+LAYOUTS = {"Objects in one pose": "posed object", "One aligned": "aligned view", "A texture": "unaligned"}
 
 
 def layout_of(run: Run) -> str:

@@ -18,7 +18,7 @@ from benchmarks.suite.images import fitted, folder, image, noise, tensors
 from benchmarks.suite.peers import anomalib_models, pixel_functions, ssim_functions
 from benchmarks.suite.profiles import profiled
 from benchmarks.suite.turns import Call, Plan, beside, slope, spread, take_turns
-from benchmarks.suite.utilisation import flops_of, peak_call
+from benchmarks.suite.utilisation import counted_operations, flops_of, peak_call
 from blemish.decision import aupro
 from blemish.detectors.feature_extractors import Structure
 from blemish.detectors.memory_bank import StructureMemoryBank
@@ -27,6 +27,7 @@ from blemish.jpeg.encoder import Encoder
 from blemish.similarity import ssim
 from blemish.training.device import choose_machine
 from blemish.training.fit import fit
+from blemish.training.kept_memory import kept_memory
 
 Section = dict[str, Any]
 OURS = "blemish"
@@ -114,13 +115,10 @@ def recipes(plan: Plan) -> Section:
             {"task": f"fit of {count} images, one step where there is a network", **row}
             for row in beside(take_turns(fits, few), OURS)
         ]
-    steps: dict[str, Call] = {
-        name: make_step(make_recipe(name, [], 128), 16) for name in ("l2-ae", "ssim-ae", "vae", "cae-ssim")
-    }
-    rows += [
-        {"task": "training step of 16 patches of 128 × 128", **row}
-        for row in beside(take_turns(steps, plan), "l2-ae")
-    ]
+    steps = {name: _step(name) for name in ("l2-ae", "ssim-ae", "vae", "cae-ssim")}
+    with kept_memory():  # as the training loop does
+        seconds = take_turns(steps, plan)
+    rows += [{"task": "training step of 32 patches of 128 × 128", **row} for row in beside(seconds, "l2-ae")]
     networks = {name: one["fit"] for name, one in found.items() if "DRAEM" in name or "GANomaly" in name}
     if networks:
         networks = {OURS: make_step(make_recipe("blemish", [], 128), 2), **networks}
@@ -136,6 +134,12 @@ def recipes(plan: Plan) -> Section:
         for row in beside(take_turns(calls, plan), OURS)
     ]
     return {"images": list(good.shape), "rows": rows, "missing": missing}
+
+
+def _step(name: str) -> Call:
+    """Training step of a recipe on patches of 128 × 128, as many as it takes by default."""
+    recipe = make_recipe(name, [], 128)
+    return make_step(recipe, recipe.training.batch)
 
 
 def _fit(images: Path, name: str) -> Call:
@@ -175,10 +179,7 @@ def _encoding(anchor: Any, pixels_: Any) -> Callable[[], bytes]:
 def utilisation(plan: Plan) -> Section:
     """FLOP/s of training steps and inspections over those of the machine's own largest matrix product, in turns."""
     bfloat16 = choose_machine().precision == "bfloat16"
-    training = {
-        f"training step, {name}": make_step(make_recipe(name, [], 128), 16)
-        for name in ("l2-ae", "ssim-ae", "blemish")
-    }
+    training = {f"training step, {name}": _step(name) for name in ("l2-ae", "ssim-ae", "blemish")}
     with folder(12) as images:
         detectors = {name: fitted(images, name) for name in ("l2-ae", "ssim-ae", "blemish")}
     inspections = {f"inspection, {name}": _inspection(one, image(999)) for name, one in detectors.items()}
@@ -188,10 +189,14 @@ def utilisation(plan: Plan) -> Section:
         (inspections, torch.float32),
     ):
         peak, operations = peak_call(dtype, 1024 if plan.quick else 2048)
-        seconds = take_turns({"matrix product": peak, **calls}, plan)
+        alone = {
+            f"{name}, operations alone": counted_operations(call) for name, call in calls.items()
+        }
+        with kept_memory():
+            seconds = take_turns({"matrix product": peak, **calls, **alone}, plan)
         peaks = [operations / one for one in seconds.pop("matrix product")]
         for name, own in seconds.items():
-            flops = flops_of(calls[name])
+            flops = flops_of({**calls, **alone}[name])
             rates = [flops / one for one in own]
             rows.append(
                 {

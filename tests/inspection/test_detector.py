@@ -468,7 +468,7 @@ def test_a_score_does_not_depend_on_pixels_invented_outside_the_image(
         pixels[:, outside] = np.random.default_rng(0).random(int(outside.sum()), np.float32)
         return pixels
 
-    monkeypatch.setattr("blemish.preprocessing.transform.crop", invented)
+    monkeypatch.setattr("blemish.preprocessing.cells.crop", invented)
     assert (posed[0].file.preprocessing.apply(image).pixels != placed.pixels).any()
     after = posed[0].measure(image)
     assert after.score == before.score

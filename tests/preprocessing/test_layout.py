@@ -43,7 +43,7 @@ def test_a_pose_that_was_found_is_believed() -> None:
     layout = image_layout([rng.random((1, 40, 40)) for _ in range(4)], is_posed=True)
     assert layout.kind == "posed object"
     assert layout.has_places
-    assert "One object in one pose" in layout.in_words
+    assert "Objects in one pose" in layout.in_words
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from blemish.preprocessing.pose import (
+    MOST_OBJECTS,
     Crop,
     FoundObject,
+    ObjectSearch,
     Pose,
-    PoseSearch,
     _otsu,
     crop,
-    find_object,
-    find_pose,
+    find_objects,
     kept_poses,
     plan_crop,
     uncrop,
@@ -57,9 +57,7 @@ def turned_by(found: FoundObject, degrees: float) -> float:
 
 
 def found_in(image: NDArray[np.float64]) -> FoundObject:
-    found = find_pose(image)
-    assert found is not None
-    return found
+    return find_objects(image)[0]
 
 
 @pytest.mark.parametrize("degrees", range(0, 360, 40))
@@ -107,9 +105,56 @@ def test_a_soft_shadow_is_no_part_of_the_object() -> None:
     assert abs(turned_by(found, 20)) < 2
 
 
-def test_of_two_objects_the_larger_one_counts() -> None:
+def test_the_largest_object_comes_first_and_small_ones_do_not_count() -> None:
     large, small = bolt((90, 75), 10), bolt((25, 120), 200, size=0.4)
-    assert math.dist(found_in(np.minimum(large, small)).pose.centre, (90, 75)) < 1
+    (found,) = find_objects(np.minimum(large, small))
+    assert math.dist(found.pose.centre, (90, 75)) < 1
+    both = find_objects(np.minimum(large, bolt((25, 110), 200, size=0.75)))
+    assert [round(one.length) for one in both] == pytest.approx([80, 60], abs=4)
+    assert math.dist(both[1].pose.centre, (25, 110)) < 1
+    assert abs(turned_by(both[1], 200)) < 1
+    assert all(one.plain for one in both)  # the other object is no unevenness of the ground
+
+
+def several(poses: list[tuple[tuple[float, float], float]]) -> NDArray[np.float64]:
+    """Smaller bolts (140, 151), 40 pixels long, at these centres and angles."""
+    return np.minimum.reduce([bolt(*pose, size=0.5) for pose in poses])
+
+
+PLACES = [(35.0, 37.0), (36.0, 112.0), (105.0, 38.0), (104.0, 110.0)]
+
+
+def test_several_objects_get_a_crop_each() -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        several([(place, float(rng.uniform(0, 360))) for place in PLACES[: 2 + k % 3]]) for k in range(12)
+    ]
+    size, reason = plan_crop([find_objects(image) for image in images], [1.0] * 12, least=64)
+    assert reason == "up to 4 objects on a plain ground, each turned into one pose"
+    assert size is not None
+    assert (size.count, size.turned) == (4, True)
+    assert 40 <= size.width <= 64 <= size.shape[0] == 4 * size.height
+    assert size.height <= 32
+
+
+def test_several_round_objects_are_cut_out_and_not_turned() -> None:
+    y, x = np.mgrid[:140, :151]
+    discs = GROUND + (METAL - GROUND) * np.maximum.reduce(
+        [ramp(15 - np.hypot(y - row, x - column)) for row, column in PLACES]
+    )
+    size, reason = plan_crop([find_objects(discs)] * 4, [1.0] * 4)
+    assert reason == "up to 4 objects on a plain ground, each cut out"
+    assert size is not None
+    assert (size.count, size.turned, size.height) == (4, False, size.width)
+
+
+def test_of_very_many_objects_none_is_told_apart() -> None:
+    y, x = np.mgrid[:200, :200]
+    grid = np.where((y % 40 > 10) & (y % 40 < 22) & (x % 40 > 10) & (x % 40 < 30), METAL, GROUND)
+    assert len(find_objects(grid)) == MOST_OBJECTS + 1
+    size, reason = plan_crop([find_objects(grid)] * 4, [1.0] * 4)
+    assert size is None
+    assert reason == f"whole images: there are more than {MOST_OBJECTS} objects"
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -119,8 +164,7 @@ def test_nothing_is_found_where_nothing_is(value: float) -> None:
     hardly[20:40, 10:40] += 1e-4
     soft = value * (1 - np.linspace(0, 0.02, 50) * np.ones((60, 1)))
     for image in (flat, hardly, soft):
-        assert not find_object(image)[0].any()
-        assert find_pose(image) is None
+        assert find_objects(image) == ()
 
 
 def test_the_level_between_two_classes_is_found_whatever_the_rounding() -> None:
@@ -133,9 +177,8 @@ def test_the_level_between_two_classes_is_found_whatever_the_rounding() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (9, 2), (17, 4)])
 def test_images_of_a_few_pixels_are_no_trouble(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).random(shape)
-    assert find_object(noise)[0].shape == shape
-    found = find_pose(noise)
-    assert found is None or np.isfinite([*found.pose.centre, *found.pose.direction, found.length]).all()
+    for found in find_objects(noise):
+        assert np.isfinite([*found.pose.centre, *found.pose.direction, found.length]).all()
 
 
 def test_an_object_that_touches_the_border_is_flagged() -> None:
@@ -145,8 +188,8 @@ def test_an_object_that_touches_the_border_is_flagged() -> None:
 # -- whether images show one posed object -----------------------------------------------------------
 
 
-def bolts(count: int = 8, **changes: float) -> list[FoundObject | None]:
-    return [found_in(bolt((70 + k % 3, 75), 47 * k, **changes)) for k in range(count)]
+def bolts(count: int = 8, **changes: float) -> list[tuple[FoundObject, ...]]:
+    return [find_objects(bolt((70 + k % 3, 75), 47 * k, **changes)) for k in range(count)]
 
 
 def test_bolts_at_every_angle_are_brought_into_one_pose() -> None:
@@ -161,7 +204,7 @@ def test_bolts_at_every_angle_are_brought_into_one_pose() -> None:
 
 
 def test_bolts_in_one_pose_are_reported_as_such() -> None:
-    _, reason = plan_crop([found_in(bolt((70, 75), 3 * k)) for k in range(4)], [1.0] * 4)
+    _, reason = plan_crop([find_objects(bolt((70, 75), 3 * k)) for k in range(4)], [1.0] * 4)
     assert reason == "one object on a plain ground, all of one pose"
 
 
@@ -190,7 +233,7 @@ def disc() -> NDArray[np.float64]:
 def test_whole_images_are_looked_at_where_there_is_no_such_object(
     images: list[NDArray[np.float64]], words: str
 ) -> None:
-    size, reason = plan_crop([find_pose(image) for image in images], [1.0] * len(images))
+    size, reason = plan_crop([find_objects(image) for image in images], [1.0] * len(images))
     assert size is None
     assert reason.startswith("whole images: ")
     assert re.search(words, reason)
@@ -256,23 +299,23 @@ def test_fine_detail_does_not_alias_in_a_much_smaller_crop() -> None:
 def test_poses_of_images_seen_before_are_not_searched_again() -> None:
     searched: list[tuple[int, ...]] = []
 
-    def keep(search: PoseSearch) -> PoseSearch:
+    def keep(search: ObjectSearch) -> ObjectSearch:
         kept: dict[bytes, Any] = {}
 
-        def find(grey: NDArray[np.floating]) -> FoundObject | None:
+        def find(grey: NDArray[np.floating]) -> tuple[FoundObject, ...]:
             if (key := grey.tobytes()) not in kept:
                 searched.append(grey.shape)
                 kept[key] = search(grey)
-            return cast("FoundObject | None", kept[key])
+            return cast("tuple[FoundObject, ...]", kept[key])
 
         return find
 
     image = np.full((64, 96), 0.8)
     image[24:40, 20:76] = 0.2
-    expected = find_pose(image)
-    assert expected is not None
+    expected = find_objects(image)
+    assert len(expected) == 1
     with kept_poses(keep):
-        assert [find_pose(image), find_pose(image)] == [expected, expected]
+        assert [find_objects(image), find_objects(image)] == [expected, expected]
     assert searched == [(64, 96)]
-    assert find_pose(image) == expected
+    assert find_objects(image) == expected
     assert len(searched) == 1

@@ -9,7 +9,7 @@ import pytest
 from blemish.data.image import LoadedImage
 from blemish.errors import ImageError
 from blemish.preprocessing.pose import Crop, Pose, crop
-from blemish.preprocessing.transform import Preprocessing
+from blemish.preprocessing.transform import PreprocessedImage, Preprocessing
 
 
 def image(channels: int, kind: str = "uint8") -> LoadedImage:
@@ -57,7 +57,7 @@ def test_one_scale_for_all_keeps_what_is_larger_larger(scale: float, size: tuple
     assert done.pixels.shape == (2, *size)
     assert own.scaled(9, 12) == size
     assert done.scale == own.scale_of(9, 12) == own.scale_of(900, 12) == scale
-    assert done.pose is None
+    assert done.cells is None
 
 
 @pytest.mark.parametrize("size", [None, 18])
@@ -81,6 +81,13 @@ def posing(**changes: object) -> Preprocessing:
     return Preprocessing.model_validate(
         {"channels": 1, "convert": False, "kind": "uint8", "size": None, "crop": LYING, **changes}
     )
+
+
+def pose_of(placed: PreprocessedImage) -> Pose:
+    assert placed.cells is not None
+    (one,) = placed.cells.objects
+    assert one is not None
+    return one.pose
 
 
 def shown(pixels: np.ndarray) -> LoadedImage:
@@ -117,18 +124,16 @@ def test_a_spot_on_the_map_comes_back_where_it_is_in_the_image(draw_part: Draw) 
     spotted = draw_part(5).astype(float)
     where = np.argwhere(spotted < 90)[40]
     done = posing().apply(shown(draw_part(5)))
-    assert done.pose is not None
     marked = np.zeros((1, 96, 103), np.float32)
     marked[0, where[0] - 1 : where[0] + 2, where[1] - 1 : where[1] + 2] = 1
-    from blemish.preprocessing.pose import crop
-
-    back = done.map_back(crop(marked, done.pose, LYING, 1.0)[0])
+    back = done.map_back(crop(marked, pose_of(done), LYING, 1.0)[0])
     assert np.abs(np.argwhere(back > 0.5 * back.max()).mean(0) - where).max() < 0.5
 
 
 def test_one_that_cannot_be_found_is_looked_at_in_the_middle() -> None:
     done = posing().apply(shown(np.full((96, 103), 130, np.uint8)))
-    assert done.pose == ((47.5, 51.0), (0.0, 1.0))
+    assert done.found == ()
+    assert pose_of(done) == ((47.5, 51.0), (0.0, 1.0))
     np.testing.assert_allclose(done.pixels, 130 / 255, rtol=1e-6)
     looked = done.map_back(np.ones((32, 80)))
     assert np.argwhere(looked).mean(0) == pytest.approx((47.5, 51.0), abs=0.6)
@@ -155,13 +160,13 @@ def test_places_of_a_crop_outside_the_image_are_not_judged(
     own = Preprocessing(channels=1, convert=False, kind="uint8", size=None, scale=scale, crop=size)
     part = np.ascontiguousarray(draw_part(3, 103, 96)[rows:, columns:])
     done = own.apply(LoadedImage(Path("part.png"), part[None]))
-    assert done.pose is not None
+    pose = pose_of(done)
     # The same crop of a larger image, which is 1 where the image is and 0 around it.
     around = 300
     larger = np.zeros((1, part.shape[0] + 2 * around, part.shape[1] + 2 * around))
     larger[:, around:-around, around:-around] = 1
-    y, x = done.pose.centre
-    inside = crop(larger, Pose((y + around, x + around), done.pose.direction), size, scale)[0]
+    y, x = pose.centre
+    inside = crop(larger, Pose((y + around, x + around), pose.direction), size, scale)[0]
     judged = done.judged(np.ones((64, 96), np.float32))
     assert set(np.unique(judged)) <= {0.0, 1.0}
     clear = np.abs(inside - 0.5) > 0.4

@@ -102,3 +102,41 @@ def test_images_that_do_not_fit_in_memory_are_prepared_once_and_give_the_same_mo
 
     with pytest.raises(Stopped, match="stopped after preparing 1 of 17 images, before training"):
         fit(bolts, settings=quick, false_reject_rate=RATE, observer=Stopping())
+
+
+@pytest.fixture
+def trays(tmp_path: Path, draw_part: Callable[..., np.ndarray], save: Callable[..., Path]) -> Path:
+    """Folder of trays, 192 × 206 pixels, of three or four bolts that lie anyhow each."""
+    ground = np.full_like(draw_part(0), np.median(draw_part(0)[0]))
+    for seed in range(24):
+        parts = [draw_part(100 + 4 * seed + number) for number in range(4)]
+        if seed % 3 == 0:
+            parts[seed % 4] = ground
+        save(tmp_path / "trays" / f"{seed}.png", np.block([parts[:2], parts[2:]]))
+    return tmp_path / "trays"
+
+
+def test_each_of_several_objects_is_inspected_in_its_own_pose(
+    trays: Path, quick: list[str], draw_part: Callable[..., np.ndarray], recorder: type
+) -> None:
+    recorded = recorder()
+    detector = fit(trays, settings=quick, false_reject_rate=RATE, observer=recorded)
+    crop, scale = detector.file.preprocessing.crop, detector.file.preprocessing.scale
+    assert crop is not None
+    assert scale is not None
+    # Finer than a whole tray of 96 pixels a side would be, so that the bolts together have as many pixels.
+    assert scale > 1.2 * 96 / 192
+    assert 0.6 < crop.shape[0] * crop.shape[1] / 96**2 < 1.3
+    assert any(
+        sentence.startswith(
+            "Looking at up to 4 objects on a plain ground, each turned into one pose, each in "
+        )
+        for sentence in recorded.stages
+    )
+    names = detector.file.split["calibration"]
+    found = [detector.inspect(trays / name) for name in names]
+    assert [one.score for one in found] == list(detector.file.calibration.scores)
+    assert {one.map.shape for one in found} == {(192, 206)}
+    parts = np.concatenate([draw_part(1), draw_part(2)], axis=1)
+    two = np.concatenate([parts, np.full_like(parts, np.median(parts[0]))])
+    assert "2 objects are found, in good images 3 to 4" in str(detector.inspect(two).other_kind)

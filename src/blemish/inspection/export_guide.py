@@ -112,11 +112,17 @@ def _preprocessing(file: ModelFile) -> str:
         else "Values are floats in [0, 1] as they are."
     )
     if own.crop is not None:
+        pose = "turn it into one pose" if own.crop.turned else "cut it out"
+        each = (
+            f"Find the object and {pose}, in a crop of"
+            if own.crop.count == 1
+            else f"Find the objects, {own.crop.count} at most, take each and {pose}, one under the other in crops of"
+        )
         steps.append(
-            f"Find the object and turn it into one pose, in a crop of {own.crop.height} × {own.crop.width} pixels "
-            "(height × width). These steps are too long for this page: `find_pose` and `crop` in "
-            "`blemish.preprocessing.pose` have them. What lies outside the image does not count: the map there is "
-            "set to its least value before the score."
+            f"{each} {own.crop.height} × {own.crop.width} pixels (height × width). These steps are too long for this page: "
+            "`find_objects` in `blemish.preprocessing.pose` and `make_cells` in `blemish.preprocessing.cells` have them. "
+            "What lies outside the image or belongs to another object does not count: the map there is set to its least "
+            "value before the score."
         )
     elif own.scale is not None and own.scale != 1:
         steps.append(

@@ -1,4 +1,4 @@
-"""Layout of a set of images: whether they show one object in one pose, one view, or a texture."""
+"""Layout of a set of images: whether they show objects in one pose, one view, or a texture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Layout:
         """What the layout means for what can be found, as a sentence for the user."""
         shown = f"correlation {self.correlation:.2f} with the mean of the other images"
         if self.kind == "posed object":
-            return f"One object in one pose ({shown}): what is missing, added or displaced can be found at its place."
+            return f"Objects in one pose ({shown}): what is missing, added or displaced can be found at its place."
         if self.kind == "aligned view":
             return (
                 f"One aligned view ({shown}): what is missing, added or displaced can be found at its place."
@@ -84,7 +84,7 @@ def image_layout(images: Iterable[Floats], *, is_posed: bool = False) -> Layout:
 
     Parameters
     ----------
-    is_posed: whether the preprocessing brought an object into one pose.
+    is_posed: whether the preprocessing brought objects into one pose.
 
     >>> rng = np.random.default_rng(0)
     >>> part = ndimage.gaussian_filter(rng.standard_normal((1, 64, 64)), (0, 2, 2))

@@ -1,4 +1,4 @@
-"""Pose: one object on a plain ground, turned and moved into the same pose in every image.
+"""Pose: objects on a plain ground, turned and moved into the same pose in every image.
 
 An object that lies in any position gives a different image each time. In one pose each of its locations can be
 compared with the same location on good objects, and the ground, where nothing is to be inspected, is left out.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,12 @@ MULTIPLE = 16
 SUPERSAMPLING = 2
 FAINTEST = 1e-3
 """Gradient, in units of the range, that is no edge: less than a step of one grey level of 255 gives."""
-
+FAINTER = 0.6
+"""Gradient, in units of the threshold of edges, from which on a place beside an edge of a small object is one, too."""
+SMALLEST = 0.003
+"""Share of the image's area that an object has at least."""
+MOST_OBJECTS = 16
+"""Objects in an image that are told apart; more are looked at as a texture."""
 
 _ROWS = 256
 """Rows of an image that are computed at once."""
@@ -45,12 +50,21 @@ class Pose(NamedTuple):
 
 
 class Crop(BaseModel):
-    """Size of the crop around the object, in pixels at the network's scale."""
+    """Size of the crop around an object, in pixels at the network's scale, and how many crops an image has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     height: int = Field(ge=1, le=MAX_IMAGE_SIDE)
     width: int = Field(ge=1, le=MAX_IMAGE_SIDE)
+    count: int = Field(1, ge=1, le=MOST_OBJECTS)
+    """Objects in an image at most; their crops lie one under the other."""
+    turned: bool = True
+    """Whether objects are turned, too; those without a long axis keep the orientation that they have."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of all crops of an image together."""
+        return self.count * self.height, self.width
 
 
 class FoundObject(NamedTuple):
@@ -67,58 +81,54 @@ class FoundObject(NamedTuple):
     inside: bool
     """Whether it touches no border."""
     plain: bool
-    """Whether the ground around it has hardly any edges."""
-    objects: int = 1
-    """Number of objects of at least a third of its area, this one included."""
+    """Whether the ground around all objects has hardly any edges."""
 
 
-def find_object(grey: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Find the largest object with edges, and all edges: (H, W) in [0, 1] to two masks of the same shape.
+def find_objects(grey: NDArray[np.floating]) -> tuple[FoundObject, ...]:
+    """Find the objects in an image (H, W) in [0, 1] and their poses, the largest first; empty where there is none.
 
-    The first is empty where there is none.
+    Objects have edges, where the gradient's magnitude is above Otsu's threshold (Otsu 1979), and above what one grey
+    level of 255 gives; soft shadows have none. Edges are closed, filled and smoothed. What has less than a third of the
+    area of the largest object does not count, and no more than ``MOST_OBJECTS`` + 1 are described.
 
-    Edges are where the gradient's magnitude is above Otsu's threshold (Otsu 1979), and above what one grey level of
-    255 gives; soft shadows have none. They are closed, filled and smoothed.
+    Parameters
+    ----------
+    grey: at any size; objects are looked for at ``SIDE`` pixels or fewer.
 
     >>> image = np.full((64, 64), 0.8)
     >>> image[24:40, 8:56] = 0.2
-    >>> mask, edges = find_object(image)
-    >>> bool(mask[32, 32]), bool(mask[4, 4])
-    (True, False)
+    >>> [(round(one.pose.centre[0]), round(one.pose.centre[1])) for one in find_objects(image)]
+    [(32, 32)]
     """
-    labels, areas, edges = _objects(grey)
-    if not len(areas):
-        return np.zeros(grey.shape, dtype=np.bool_), edges
-    return np.asarray(labels == 1 + np.argmax(areas)), edges
+    return _search(grey)
 
 
-def _objects(grey: NDArray[np.floating]) -> tuple[NDArray[np.int_], NDArray[np.float64], NDArray[np.bool_]]:
-    """All objects with edges, numbered from 1 in an image (H, W), the area of each, and all edges."""
+def _objects(
+    grey: NDArray[np.floating], expected: int = 1
+) -> tuple[NDArray[np.int_], NDArray[np.float64], NDArray[np.bool_]]:
+    """All objects, numbered from 1 in an image (H, W), the area of each, and all edges.
+
+    Of more than one ``expected`` each is smaller: so is what is too thin to belong to it, and its edges, which are but a
+    few pixels long, are followed to fainter ones, as a single gap would leave it unfilled.
+    """
     unit = max(min(grey.shape) / SIDE, 0.25)
     gradient = ndimage.gaussian_gradient_magnitude(np.asarray(grey, dtype=np.float64), max(1.5 * unit, 0.7))
-    edges = gradient > max(_otsu(gradient), FAINTEST)
+    level = max(_otsu(gradient), FAINTEST)
+    edges = gradient > level
+    if expected > 1:
+        edges = ndimage.binary_propagation(edges, mask=gradient > FAINTER * level)
     reach = max(2, round(6 * unit))
     closed = ndimage.binary_closing(np.pad(edges, 2 * reach), _disk(reach))
     inner = (slice(2 * reach, -2 * reach),) * 2
     mask = ndimage.binary_fill_holes(closed[inner])
-    mask = ndimage.binary_opening(mask, _disk(max(1, round(3 * unit))))
+    mask = ndimage.binary_opening(mask, _disk(max(1, round(3 * unit / math.sqrt(expected)))))
     labels, count = ndimage.label(mask)
     areas = ndimage.sum_labels(mask, labels, np.arange(1, count + 1)) if count else np.zeros(0)
     return np.asarray(labels), np.asarray(areas, dtype=np.float64), edges
 
 
-def find_pose(grey: NDArray[np.floating]) -> FoundObject | None:
-    """Find the object in an image (H, W) in [0, 1] and its pose; None where there is none.
-
-    Parameters
-    ----------
-    grey: at any size; the object is looked for at ``SIDE`` pixels or fewer.
-    """
-    return _search(grey)
-
-
 @contextmanager
-def kept_poses(keep: Callable[[PoseSearch], PoseSearch]) -> Iterator[None]:
+def kept_poses(keep: Callable[[ObjectSearch], ObjectSearch]) -> Iterator[None]:
     """Let ``keep``, such as ``joblib.Memory(folder).cache``, wrap the search for poses in this process.
 
     For many fits on the same images, most of whose time would go into finding the same poses.
@@ -132,12 +142,29 @@ def kept_poses(keep: Callable[[PoseSearch], PoseSearch]) -> Iterator[None]:
         _search = plain
 
 
-def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
-    """:func:`find_pose` without anything kept."""
+def search_objects(grey: NDArray[np.floating]) -> tuple[FoundObject, ...]:
+    """:func:`find_objects` without anything kept."""
     scale = max(1.0, min(grey.shape) / SIDE)
     small = grey if scale == 1 else resize(grey[None], _rounded(grey.shape, scale))[0]
     labels, areas, edges = _objects(small)
-    mask = labels == 1 + np.argmax(areas) if len(areas) else np.zeros(small.shape, dtype=np.bool_)
+    counting = _counting(areas)
+    if len(counting) > 1:
+        labels, areas, edges = _objects(small, len(counting))
+        counting = _counting(areas)
+    masks = [labels == 1 + number for number in counting[: MOST_OBJECTS + 1]]
+    ground = ~ndimage.binary_dilation(np.isin(labels, 1 + np.array(counting, dtype=int)), iterations=4)
+    is_plain = bool(edges[ground].mean() < 0.02) if ground.any() else False
+    described = (_described(mask, scale, is_plain) for mask in masks)
+    return tuple(one for one in described if one is not None)
+
+
+def _counting(areas: NDArray[np.float64]) -> list[int]:
+    """Those of at least a third of the largest area, the largest first."""
+    return [int(number) for number in np.argsort(-areas, kind="stable") if 3 * areas[number] >= areas.max()]
+
+
+def _described(mask: NDArray[np.bool_], scale: float, is_plain: bool) -> FoundObject | None:
+    """The object that a mask (h, w) marks, in an image that is ``scale`` times as large; None if it has no axis."""
     rows, columns = np.nonzero(mask)
     if len(rows) < 3:
         return None
@@ -149,7 +176,6 @@ def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
         dy, dx, along = -dy, -dx, -along
     across = (rows - y) * dx - (columns - x) * dy
     middle = (along.min() + along.max()) / 2
-    ground = ~ndimage.binary_dilation(mask, iterations=4)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     return FoundObject(
         pose=Pose(((y + middle * dy + 0.5) * scale - 0.5, (x + middle * dx + 0.5) * scale - 0.5), (dy, dx)),
@@ -158,51 +184,66 @@ def search_pose(grey: NDArray[np.floating]) -> FoundObject | None:
         elongation=math.sqrt(spread[1] / max(spread[0], 1e-9)),
         share=float(mask.mean()),
         inside=not border.any(),
-        plain=bool(edges[ground].mean() < 0.02) if ground.any() else False,
-        objects=int((areas >= areas.max() / 3).sum()),
+        plain=is_plain,
     )
 
 
-PoseSearch: TypeAlias = Callable[[NDArray[np.floating]], FoundObject | None]
+Belongs: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
+ObjectSearch: TypeAlias = Callable[[NDArray[np.floating]], tuple[FoundObject, ...]]
 
-_search: PoseSearch = search_pose
+_search: ObjectSearch = search_objects
 
 
 def plan_crop(
-    found: Sequence[FoundObject | None], scales: Sequence[float], *, least: int = 1
+    found: Sequence[Sequence[FoundObject]], scales: Sequence[float], *, least: int = 1
 ) -> tuple[Crop | None, str]:
-    """Plan a common crop at the network's scale, or None where not every image shows one object; the reason in a line.
+    """Plan common crops at the network's scale, or None where images do not show objects of one kind; the reason in a line.
+
+    Where nearly all images show one object, the largest one of each counts, otherwise all of them.
 
     Parameters
     ----------
     found: of a sample of the good images.
     scales: the network's scale of each, in its pixels per image pixel.
-    least: side in the network's pixels that the crop has at least.
+    least: side in the network's pixels that the crops of an image together have at least.
     """
-    objects = [(one, scale) for one, scale in zip(found, scales, strict=True) if one is not None]
-    if len(objects) < max(1, 0.95 * len(found)):
+    shown = [(objects, scale) for objects, scale in zip(found, scales, strict=True) if objects]
+    if len(shown) < max(1, 0.95 * len(found)):
         return None, "whole images: not every one shows an object on a plain ground"
+    is_one = np.mean([len(objects) == 1 for objects, _ in shown]) >= 0.95
+    largest = [(objects[0], scale) for objects, scale in shown]
+    counting = largest if is_one else [(one, scale) for objects, scale in shown for one in objects]
     for share, reason in (
-        (np.mean([one.plain for one, _ in objects]), "the ground is not plain"),
-        (np.mean([one.inside for one, _ in objects]), "what stands out reaches the border"),
-        (np.mean([0.003 < one.share < 0.6 for one, _ in objects]), "what stands out is no single object"),
+        (np.mean([one.plain for one, _ in largest]), "the ground is not plain"),
+        (np.mean([one.inside for one, _ in counting]), "what stands out reaches the border"),
+        (np.mean([SMALLEST < one.share < 0.6 for one, _ in counting]), "what stands out is no single object"),
         (
-            np.mean([one.elongation > 1.3 for one, _ in objects]),
-            "the object has no long axis to tell its pose by",
+            np.mean([len(objects) <= MOST_OBJECTS for objects, _ in shown]),
+            f"there are more than {MOST_OBJECTS} objects",
         ),
     ):
         if share < 0.95:
             return None, f"whole images: {reason}"
-    lengths = np.array([one.length * scale for one, scale in objects])
-    breadths = np.array([one.breadth * scale for one, scale in objects])
+    has_axis = bool(np.mean([one.elongation > 1.3 for one, _ in counting]) >= 0.95)
+    if is_one and not has_axis:
+        return None, "whole images: the object has no long axis to tell its pose by"
+    lengths = np.array([one.length * scale for one, scale in counting])
+    breadths = np.array([one.breadth * scale for one, scale in counting])
     if lengths.std() > 0.15 * lengths.mean():
         return None, "whole images: the objects differ in size"
+    count = 1 if is_one else min(MOST_OBJECTS, max(len(objects) for objects, _ in shown))
     margin = 2 * MARGIN * lengths.max()
+    across = breadths.max() if has_axis else max(breadths.max(), lengths.max())
     height, width = (
-        math.ceil(max(most + margin, least) / MULTIPLE) * MULTIPLE for most in (breadths.max(), lengths.max())
+        math.ceil(max(most + margin, smallest) / MULTIPLE) * MULTIPLE
+        for most, smallest in ((across, least / count), (lengths.max(), least))
     )
-    turned = "each turned into one pose" if _turned(objects) else "all of one pose"
-    return Crop(height=height, width=width), f"one object on a plain ground, {turned}"
+    turned = "each turned into one pose" if _turned(counting) else "all of one pose"
+    return Crop(height=height, width=width, count=count, turned=has_axis), (
+        f"one object on a plain ground, {turned}"
+        if is_one
+        else f"up to {count} objects on a plain ground, {turned if has_axis else 'each cut out'}"
+    )
 
 
 def _turned(objects: Sequence[tuple[FoundObject, float]]) -> bool:
@@ -229,22 +270,19 @@ def crop(pixels: NDArray[np.floating], pose: Pose, size: Crop, scale: float) -> 
     return np.asarray(pooled, dtype=np.float32)
 
 
-def inside_image(shape: tuple[int, int], pose: Pose, size: Crop, scale: float) -> NDArray[np.bool_]:
-    """Mask (size.height, size.width) of the places of a crop that lie inside an image of ``shape`` (H, W).
+def crop_places(size: Crop, pose: Pose, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the pixels of a crop lie in the image: y and x, (size.height, size.width) each.
 
-    At the others :func:`crop` repeats the border; there is nothing to judge, and nothing to remember.
-
-    >>> mask = inside_image((4, 4), Pose((0.0, 1.5), (0.0, 1.0)), Crop(height=4, width=4), 1.0)
-    >>> mask.all(1).tolist()
-    [False, True, True, True]
+    >>> y, x = crop_places(Crop(height=2, width=3), Pose((0.5, 1.0), (0.0, 1.0)), 1.0)
+    >>> y[:, 0].tolist(), x[0].tolist()
+    ([0.0, 1.0], [0.0, 1.0, 2.0])
     """
     down = (np.arange(size.height) - (size.height - 1) / 2) / scale
     right = (np.arange(size.width) - (size.width - 1) / 2) / scale
     dy, dx = pose.direction
     y = pose.centre[0] + right[None] * dy + down[:, None] * dx
     x = pose.centre[1] + right[None] * dx - down[:, None] * dy
-    is_inside = (y >= -0.5) & (y <= shape[0] - 0.5) & (x >= -0.5) & (x <= shape[1] - 0.5)
-    return np.asarray(is_inside, dtype=np.bool_)
+    return y, x
 
 
 def uncrop(
@@ -253,17 +291,19 @@ def uncrop(
     shape: tuple[int, int],
     scale: float,
     outside: NDArray[np.floating],
+    belongs: Belongs | None = None,
 ) -> NDArray[np.float32]:
     """The inverse of :func:`crop`: ``values`` (K, h, w) where they belong in an image of ``shape`` (H, W).
 
-    ``outside``, which broadcasts to (K, H, W), is what stands where the crop does not reach.
+    ``outside``, which broadcasts to (K, H, W), is what stands where the crop does not reach. ``belongs`` says of rows
+    (h, 1) and columns (1, W) which places the crop may fill; all, unless it is given.
     """
     found = np.empty((len(values), *shape), np.float32)
     beyond = np.broadcast_to(outside, found.shape) if np.ndim(outside) == 3 else outside
     for start in range(0, shape[0], _ROWS):  # coordinates of all pixels of a large image would be very many
         rows = slice(start, min(start + _ROWS, shape[0]))
         found[:, rows] = _uncropped_rows(
-            values, pose, rows, shape[1], scale, beyond[:, rows] if np.ndim(beyond) == 3 else beyond
+            values, pose, rows, shape[1], scale, beyond[:, rows] if np.ndim(beyond) == 3 else beyond, belongs
         )
     return found
 
@@ -275,15 +315,18 @@ def _uncropped_rows(
     columns: int,
     scale: float,
     outside: NDArray[np.floating],
+    belongs: Belongs | None,
 ) -> NDArray[np.float64]:
     """Some rows (K, rows, columns) of :func:`uncrop`."""
     height, width = values.shape[1:]
     dy, dx = pose.direction
-    y = np.arange(rows.start, rows.stop)[:, None] - pose.centre[0]
-    x = np.arange(columns)[None] - pose.centre[1]
+    own_y, own_x = np.arange(rows.start, rows.stop)[:, None], np.arange(columns)[None]
+    y, x = own_y - pose.centre[0], own_x - pose.centre[1]
     right, down = y * dy + x * dx, y * dx - x * dy
     row, column = down * scale + (height - 1) / 2, right * scale + (width - 1) / 2
     within = (row >= -0.5) & (row <= height - 0.5) & (column >= -0.5) & (column <= width - 0.5)
+    if belongs is not None:
+        within &= belongs(own_y, own_x)
     back = np.stack(
         [ndimage.map_coordinates(plane, [row, column], order=1, mode="nearest") for plane in values]
     )

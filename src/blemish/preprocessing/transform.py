@@ -15,8 +15,9 @@ from blemish.data.modality import Modality
 from blemish.errors import ImageError, UsageError
 from blemish.limits import MAX_CHANNELS, MAX_IMAGE_SIDE
 from blemish.preprocessing.absent import absent_outside
+from blemish.preprocessing.cells import Cells, make_cells
 from blemish.preprocessing.judged_area import JudgedArea, RegionClass, largest_of
-from blemish.preprocessing.pose import Crop, FoundObject, Pose, crop, find_pose, inside_image, uncrop
+from blemish.preprocessing.pose import Crop, FoundObject, find_objects
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +30,12 @@ class PreprocessedImage(NamedTuple):
     """(C, h, w) floats in [0, 1] at the network's scale; outside the image its border is repeated."""
     image: LoadedImage
     """The image at its own size (C, H, W), with the network's channels."""
-    pose: Pose | None
-    """Pose of the object, if the preprocessing brings objects into a common pose."""
+    cells: Cells | None
+    """Objects and their places, if the preprocessing brings objects into a common pose."""
     scale: float
     """The network's pixels per image pixel."""
-    found: FoundObject | None = None
-    """The object, where the preprocessing looks for one and there is one."""
+    found: tuple[FoundObject, ...] = ()
+    """The objects, the largest first, where the preprocessing looks for them and there are some."""
     area: JudgedArea | None = None
     """Region of interest, if there is one."""
 
@@ -47,13 +48,11 @@ class PreprocessedImage(NamedTuple):
     def inside(self) -> NDArray[np.bool_] | None:
         """Mask (h, w) of the places inside the image; None where all are.
 
-        A crop around an object at the border of its image reaches beyond it.
+        A crop around an object at the border of its image reaches beyond it, and one beside another object into that.
         """
-        if self.pose is None:
+        if self.cells is None:
             return None
-        height, width = self.pixels.shape[1:]
-        size = Crop(height=height, width=width)
-        mask = inside_image((self.image.height, self.image.width), self.pose, size, self.scale)
+        mask = self.cells.inside()
         return None if mask.all() else mask
 
     @property
@@ -94,9 +93,9 @@ class PreprocessedImage(NamedTuple):
         """A mask (H, W) of the image as the network sees it, (h, w)."""
         height, width = size
         plane = marked[None].astype(np.float32)
-        if self.pose is None:
+        if self.cells is None:
             return np.asarray(resize(plane, (height, width))[0])
-        return np.asarray(crop(plane, self.pose, Crop(height=height, width=width), self.scale)[0])
+        return np.asarray(self.cells.take(plane)[0])
 
     def map_back(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """A map (h, w) at the image's own size (H, W); 0 outside the crop, and at most 0 outside the judged area.
@@ -125,9 +124,8 @@ class PreprocessedImage(NamedTuple):
 
     def _back(self, values: NDArray[np.floating], outside: LoadedImage | None) -> NDArray[np.float32]:
         shape = (self.image.height, self.image.width)
-        if self.pose is not None:
-            beside = np.zeros(1) if outside is None else outside.floats()
-            return uncrop(values, self.pose, shape, self.scale, beside)
+        if self.cells is not None:
+            return self.cells.back(values, np.zeros(1) if outside is None else outside.floats())
         if values.shape[1:] == shape:
             return values.astype(np.float32, copy=False)
         return resize(values, shape)
@@ -148,6 +146,8 @@ class Objects(BaseModel):
     """From end to end, in pixels at the network's scale."""
     most: int = Field(ge=1)
     """Number of objects in an image, at most."""
+    least: int = Field(1, ge=1)
+    """Number of objects in an image, at least."""
 
 
 class Preprocessing(BaseModel):
@@ -166,7 +166,7 @@ class Preprocessing(BaseModel):
     scale: FiniteFloat | None = Field(None, gt=0, le=MAX_IMAGE_SIDE)
     """Factor by which every image is resized, in place of ``size``."""
     crop: Crop | None = None
-    """Size of the crop around the object in every image; None for whole images."""
+    """Crops around the objects in every image; None for whole images."""
     range: int | None = Field(None, ge=1, le=65535)
     """Value that means 1 in images of 16 bits; None: that of the type."""
     area: JudgedArea | None = None
@@ -177,7 +177,7 @@ class Preprocessing(BaseModel):
     """Those of a model that was fitted on scenes; their channels together are ``channels``."""
 
     def apply(self, image: LoadedImage) -> PreprocessedImage:
-        """Bring an image to the network's channels and scale, and its object into the common pose.
+        """Bring an image to the network's channels and scale, and its objects into the common pose.
 
         An object that cannot be found is assumed to lie in the middle, so that the image is inspected all the same.
 
@@ -217,27 +217,29 @@ class Preprocessing(BaseModel):
         scale = self.scale_of(image.height, image.width)
         if self.crop is not None:
             floats = image.floats()
-            found = find_pose(floats.mean(0))
-            middle = ((image.height - 1) / 2, (image.width - 1) / 2)
-            pose = found.pose if found else Pose(middle, (0.0, 1.0))
-            return PreprocessedImage(
-                crop(floats, pose, self.crop, scale), image, pose, scale, found, self.area
-            )
+            found = find_objects(floats.mean(0))
+            cells = make_cells(found, self.crop, scale, (image.height, image.width))
+            return PreprocessedImage(cells.take(floats), image, cells, scale, found, self.area)
         resized = image.resized(self.scaled(image.height, image.width))
-        return PreprocessedImage(resized, image, None, scale, None, self.area)
+        return PreprocessedImage(resized, image, None, scale, (), self.area)
 
     def unlike(self, placed: PreprocessedImage) -> list[str]:
-        """What about the object of an image is so unlike those of the good images that it is of another kind."""
+        """What about the objects of an image is so unlike those of the good images that it is of another kind."""
         if self.objects is None:
             return []
-        if placed.found is None:
+        if not placed.found:
             return ["no object is found"]
         length, scale = self.objects.length, placed.scale
         good = Range(low=length.low / scale, high=length.high / scale)  # in pixels of this image's file
-        found = differences({"length": placed.found.length}, {"length": good})
-        if placed.found.objects > self.objects.most:
-            usual = "one" if self.objects.most == 1 else f"at most {self.objects.most}"
-            found.append(f"{placed.found.objects} objects are found, in good images {usual}")
+        counting = placed.found[: self.crop.count if self.crop else 1]
+        lengths = dict.fromkeys(one.length for one in counting)
+        found = [words for own in lengths for words in differences({"length": own}, {"length": good})]
+        number, least, most = len(placed.found), self.objects.least, self.objects.most
+        if not least <= number <= most:
+            usual = "one" if most == 1 else f"{least} to {most}" if least < most else f"{most}"
+            found.append(
+                f"{number} object{'s' * (number != 1)} {'are' if number != 1 else 'is'} found, in good images {usual}"
+            )
         return found
 
     def scale_of(self, height: int, width: int) -> float:
@@ -249,7 +251,7 @@ class Preprocessing(BaseModel):
     def scaled(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of an image as the network sees it: aspect kept, or that of the crop."""
         if self.crop is not None:
-            return self.crop.height, self.crop.width
+            return self.crop.shape
         scale = self.scale_of(height, width)
         least = 1 if self.size is None else self.size
         return max(least, round(height * scale)), max(least, round(width * scale))

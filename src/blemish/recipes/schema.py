@@ -116,7 +116,7 @@ class ImageSettings(RecipeSettings):
     )
     pose: Literal["never", "auto"] = Field(
         "never",
-        description="bring an object on a plain ground into one pose; auto: where the images show one",
+        description="bring each object on a plain ground into one pose; auto: where the images show such",
     )
     range: int | None = Field(
         None,

@@ -20,7 +20,7 @@ from blemish.inspection.document import Split
 from blemish.inspection.square_scores import Scored
 from blemish.observer import Observer
 from blemish.preprocessing.judged_area import JudgedArea
-from blemish.preprocessing.pose import find_pose, plan_crop
+from blemish.preprocessing.pose import Crop, find_objects, plan_crop
 from blemish.preprocessing.transform import Objects, Preprocessing
 from blemish.recipes import Recipe
 from blemish.report.numbers import counted
@@ -160,14 +160,20 @@ class ImageSource:
             loaded = read_image(item.path)
             if image.range is not None:
                 loaded = LoadedImage(loaded.path, stretched(loaded.pixels, 65535 / image.range))
-            poses.append(find_pose(loaded.floats().mean(0)))
+            poses.append(find_objects(loaded.floats().mean(0)))
             scales.append(preprocessing.scale_of(loaded.height, loaded.width))
             observer.count(done, len(sample))
         crop, reason = plan_crop(poses, scales, least=least_side(recipe))
+        if crop is not None and crop.count > 1 and preprocessing.scale and image.size:
+            factor = finer(crop, preprocessing.scale, image.size)
+            preprocessing = preprocessing.model_copy(update={"scale": factor * preprocessing.scale})
+            scales = [factor * scale for scale in scales]
+            crop, reason = plan_crop(poses, scales, least=least_side(recipe))
+        each = "" if crop is None or crop.count == 1 else "each "
         note = (
             f"Looking at {reason}"
             + (
-                f", in {crop.width} × {crop.height} pixels at a scale of {statistics.median(scales):.3g}"
+                f", {each}in {crop.width} × {crop.height} pixels at a scale of {statistics.median(scales):.3g}"
                 if crop
                 else ""
             )
@@ -177,10 +183,11 @@ class ImageSource:
         self.notes = (*self.notes, note)
         if crop is None:
             return preprocessing
-        there = [(found, scale) for found, scale in zip(poses, scales, strict=True) if found is not None]
-        lengths = [found.length * scale for found, scale in there]
+        counting = [(found[: crop.count], scale) for found, scale in zip(poses, scales, strict=True) if found]
+        lengths = [one.length * scale for found, scale in counting for one in found]
+        numbers = [len(found) for found in poses if found]
         objects = Objects(
-            length=Range(low=min(lengths), high=max(lengths)), most=max(found.objects for found, _ in there)
+            length=Range(low=min(lengths), high=max(lengths)), least=min(numbers), most=max(numbers)
         )
         return preprocessing.model_copy(update={"crop": crop, "objects": objects})
 
@@ -202,13 +209,28 @@ class ImageSource:
 
     def whole(self, part: str) -> GoodImages:
         groups = [item.group_key for item in self._parts[part]]
-        return GoodImages(self.patches(part), groups, is_posed=self.preprocessing.crop is not None)
+        crop = self.preprocessing.crop
+        return GoodImages(self.patches(part), groups, is_posed=crop is not None and crop.turned)
 
     def scores(self, detector: Detector, part: str, observer: Observer) -> Scored:
         return score_images(detector, self._parts[part], observer)
 
     def unit(self, numbers: Sequence[int]) -> Unit:
         return unit_of_images([self._parts["calibration"][number] for number in numbers])
+
+
+def finer(crop: Crop, scale: float, size: int) -> float:
+    """Factor, at least 1, by which ``scale`` can be finer for the crops together to have as many pixels as a square of ``size``.
+
+    Objects beside much ground would be small at the scale of whole images. No image is enlarged.
+
+    >>> finer(Crop(height=32, width=64, count=4), 0.25, 256)
+    2.8284271247461903
+    >>> finer(Crop(height=32, width=64, count=4), 0.5, 256)
+    2.0
+    """
+    height, width = crop.shape
+    return max(1.0, min(size / math.sqrt(height * width), 1 / scale))
 
 
 def _scaling(recipe: Recipe, data: Fingerprint) -> Preprocessing:

@@ -24,6 +24,7 @@ from blemish.training.divergence import DivergedError as DivergedError
 from blemish.training.divergence import diverged, refuse_nan
 from blemish.training.fabric import lay_out
 from blemish.training.held_out import draws_held_out, mean_loss, mean_measures
+from blemish.training.kept_memory import kept_memory
 from blemish.training.loss_report import LossReport
 from blemish.training.patches import PatchSource, RandomPatches, make_loader, raising
 from blemish.training.plateau import PlateauWatch
@@ -151,7 +152,7 @@ class Trainer:
         ImageError, ModelError
             When an image can no longer be read, or the checkpoint cannot be resumed.
         """
-        with shared_batch_norm(self.model) if self.processes.count > 1 else nullcontext():
+        with kept_memory(), shared_batch_norm(self.model) if self.processes.count > 1 else nullcontext():
             return self._run()
 
     def _run(self) -> TrainingState:
