@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.detection import choice
 from benchmarks.suite.peers import collect
 from benchmarks.suite.profiles import profiled
 from benchmarks.suite.tables import markdown, plot
 from benchmarks.suite.turns import Plan, beside, slope, take_turns
-from benchmarks.suite.utilisation import flops_of, peak_call
+from benchmarks.suite.utilisation import counted_operations, flops_of, peak_call
 from benchmarks.variations import VARIATIONS, as_drawn, several, tray, write_variation
 from blemish.data.image import read_image
 from blemish.demo.generated import DEFECTS
@@ -23,6 +24,7 @@ from blemish.detectors.feature_extractors import FEATURE_EXTRACTORS
 from blemish.inspection.detector import Detector
 from blemish.models.unet import UNet
 from blemish.similarity import ssim
+from blemish.storage.atomic import write_json
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
@@ -182,6 +184,60 @@ def test_tables_and_plots_are_made_from_the_json(tmp_path: Path) -> None:
         assert f"--sections {name}`" in text
     plot(tmp_path / "plot.png", document)
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_the_counted_operations_of_a_call_alone_are_as_many(inference: bool) -> None:
+    layer = torch.nn.Conv2d(3, 4, 3)
+    x = torch.rand(2, 3, 9, 9)
+    done: list[str] = []
+
+    def call() -> object:
+        done.append("called")
+        with torch.inference_mode(inference):
+            y = layer(x).relu().flatten(1)
+            product = y @ y.mT
+        if not inference:
+            product.sum().backward()
+        return product
+
+    alone = counted_operations(call)
+    done.clear()
+    # Twice 49 places × 4 outputs × 27 inputs a plane, and the product of two matrices.
+    forward = 2 * 2 * 49 * 4 * 27 + 2 * 2 * 2 * 196
+    assert flops_of(alone) >= forward
+    assert (flops_of(alone) > forward) != inference  # and their gradients
+    assert done == []
+    assert flops_of(alone) == flops_of(call)
+
+
+# -- the choice of members ---------------------------------------------------------------------------------
+
+
+def test_members_are_chosen_by_the_other_families_of_sets(tmp_path: Path) -> None:
+    """On a and c the network alone is best, on b all members; two sets of family c count once."""
+    best = {"a": "network alone", "b": choice.WHOLE, "c-1": "network alone", "c-2": "network alone"}
+    for name, good in best.items():
+        rows = [
+            {
+                "name": candidate,
+                "seed": seed,
+                "image_auroc": (0.9 if candidate == good else 0.6) + 0.01 * seed,
+            }
+            for candidate in choice.CANDIDATES
+            if candidate != "without colour bank"
+            for seed in (0, 1)
+        ]
+        write_json(tmp_path / f"detection-members-{name}.json", {"rows": rows})
+    found = choice.answer(tmp_path)
+    chosen = {row["set"]: (row["chosen"], row["best"]) for row in found["rows"]}
+    assert chosen["b"] == ("network alone", choice.WHOLE)
+    # Of the two others each is best once; the first of equal candidates is the default.
+    assert chosen["a"] == chosen["c-1"] == chosen["c-2"] == (choice.WHOLE, "network alone")
+    assert found["rows"][1]["chosen_auroc"] == pytest.approx([0.6, 0.61])
+    assert found["mean_over_families"]["best"] == pytest.approx(0.905)
+    assert found["mean_over_families"]["default"] == pytest.approx((2 * 0.605 + 0.905) / 3)
+    assert "| a | all, as fitted | 0.605 (0.600 to 0.610) |" in choice.markdown(found, "command")
 
 
 # -- features of a network -----------------------------------------------------------------------------

@@ -189,9 +189,7 @@ def utilisation(plan: Plan) -> Section:
         (inspections, torch.float32),
     ):
         peak, operations = peak_call(dtype, 1024 if plan.quick else 2048)
-        alone = {
-            f"{name}, operations alone": counted_operations(call) for name, call in calls.items()
-        }
+        alone = {f"{name}, operations alone": counted_operations(call) for name, call in calls.items()}
         with kept_memory():
             seconds = take_turns({"matrix product": peak, **calls, **alone}, plan)
         peaks = [operations / one for one in seconds.pop("matrix product")]

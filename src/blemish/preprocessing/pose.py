@@ -298,39 +298,46 @@ def uncrop(
     ``outside``, which broadcasts to (K, H, W), is what stands where the crop does not reach. ``belongs`` says of rows
     (h, 1) and columns (1, W) which places the crop may fill; all, unless it is given.
     """
-    found = np.empty((len(values), *shape), np.float32)
-    beyond = np.broadcast_to(outside, found.shape) if np.ndim(outside) == 3 else outside
-    for start in range(0, shape[0], _ROWS):  # coordinates of all pixels of a large image would be very many
-        rows = slice(start, min(start + _ROWS, shape[0]))
-        found[:, rows] = _uncropped_rows(
-            values, pose, rows, shape[1], scale, beyond[:, rows] if np.ndim(beyond) == 3 else beyond, belongs
-        )
+    found = np.array(np.broadcast_to(outside, (len(values), *shape)), np.float32)
+    rows, columns = _reach(pose, values.shape[1:], shape, scale)
+    for start in range(
+        rows.start, rows.stop, _ROWS
+    ):  # coordinates of all pixels of a large image would be very many
+        part = slice(start, min(start + _ROWS, rows.stop))
+        back, within = _uncropped(values, pose, part, columns, scale)
+        if belongs is not None:
+            within &= belongs(*np.ogrid[part, columns])
+        np.copyto(found[:, part, columns], back, where=within, casting="same_kind")
     return found
 
 
-def _uncropped_rows(
-    values: NDArray[np.floating],
-    pose: Pose,
-    rows: slice,
-    columns: int,
-    scale: float,
-    outside: NDArray[np.floating],
-    belongs: Belongs | None,
-) -> NDArray[np.float64]:
-    """Some rows (K, rows, columns) of :func:`uncrop`."""
+def _reach(pose: Pose, size: tuple[int, ...], shape: tuple[int, int], scale: float) -> tuple[slice, slice]:
+    """Rows and columns of an image of ``shape`` (H, W) that a crop of ``size`` (h, w) may reach."""
+    height, width = size
+    dy, dx = (abs(part) for part in pose.direction)
+    reaches = (dy * width + dx * height) / (2 * scale), (dx * width + dy * height) / (2 * scale)
+    rows, columns = (
+        slice(max(0, math.floor(middle - reach)), max(0, min(side, math.ceil(middle + reach) + 1)))
+        for middle, reach, side in zip(pose.centre, reaches, shape, strict=True)
+    )
+    return rows, columns
+
+
+def _uncropped(
+    values: NDArray[np.floating], pose: Pose, rows: slice, columns: slice, scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values (K, h, w) at some rows and columns of an image, (K, rows, columns), and which of these places they reach."""
     height, width = values.shape[1:]
     dy, dx = pose.direction
-    own_y, own_x = np.arange(rows.start, rows.stop)[:, None], np.arange(columns)[None]
-    y, x = own_y - pose.centre[0], own_x - pose.centre[1]
+    y, x = np.ogrid[rows, columns]
+    y, x = y - pose.centre[0], x - pose.centre[1]
     right, down = y * dy + x * dx, y * dx - x * dy
     row, column = down * scale + (height - 1) / 2, right * scale + (width - 1) / 2
     within = (row >= -0.5) & (row <= height - 0.5) & (column >= -0.5) & (column <= width - 0.5)
-    if belongs is not None:
-        within &= belongs(own_y, own_x)
     back = np.stack(
         [ndimage.map_coordinates(plane, [row, column], order=1, mode="nearest") for plane in values]
     )
-    return np.where(within, back, outside)
+    return back, within
 
 
 def _rounded(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
