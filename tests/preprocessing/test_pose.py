@@ -148,6 +148,17 @@ def test_several_round_objects_are_cut_out_and_not_turned() -> None:
     assert (size.count, size.turned, size.height) == (4, False, size.width)
 
 
+def test_a_stray_piece_in_some_images_leaves_the_largest_object() -> None:
+    lone = [find_objects(bolt((70, 75), 40 * k)) for k in range(10)]
+    beside = find_objects(np.minimum(bolt((95, 75), 10), bolt((22, 112), 200, size=0.65)))
+    assert len(beside) == 2
+    size, reason = plan_crop([*lone[:-1], beside], [1.0] * 10)
+    assert reason == "one object on a plain ground, each turned into one pose"
+    assert size == plan_crop(lone, [1.0] * 10)[0]
+    size, reason = plan_crop([*lone[:5], *[beside] * 5], [1.0] * 10)
+    assert (size, reason) == (None, "whole images: the objects differ in size")
+
+
 def test_of_very_many_objects_none_is_told_apart() -> None:
     y, x = np.mgrid[:200, :200]
     grid = np.where((y % 40 > 10) & (y % 40 < 22) & (x % 40 > 10) & (x % 40 < 30), METAL, GROUND)

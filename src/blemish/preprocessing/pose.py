@@ -199,7 +199,8 @@ def plan_crop(
 ) -> tuple[Crop | None, str]:
     """Plan common crops at the network's scale, or None where images do not show objects of one kind; the reason in a line.
 
-    Where nearly all images show one object, the largest one of each counts, otherwise all of them.
+    Where nearly all images show one object, the largest one of each counts. Otherwise all of them do, if they are of one
+    size; where they are not, and most images show one, the largest counts all the same.
 
     Parameters
     ----------
@@ -210,39 +211,48 @@ def plan_crop(
     shown = [(objects, scale) for objects, scale in zip(found, scales, strict=True) if objects]
     if len(shown) < max(1, 0.95 * len(found)):
         return None, "whole images: not every one shows an object on a plain ground"
-    is_one = np.mean([len(objects) == 1 for objects, _ in shown]) >= 0.95
-    largest = [(objects[0], scale) for objects, scale in shown]
-    counting = largest if is_one else [(one, scale) for objects, scale in shown for one in objects]
+    if not np.mean([objects[0].plain for objects, _ in shown]) >= 0.95:
+        return None, "whole images: the ground is not plain"
+    with_one = np.mean([len(objects) == 1 for objects, _ in shown])
+    if with_one < 0.95:
+        planned = _planned(shown, least, max(len(objects) for objects, _ in shown))
+        if planned[0] is not None or with_one < 0.8:
+            return planned
+    return _planned([(objects[:1], scale) for objects, scale in shown], least, 1)
+
+
+def _planned(
+    shown: Sequence[tuple[Sequence[FoundObject], float]], least: int, count: int
+) -> tuple[Crop | None, str]:
+    """:func:`plan_crop` for all objects that are ``shown``, up to ``count`` in an image."""
+    if count > MOST_OBJECTS:
+        return None, f"whole images: there are more than {MOST_OBJECTS} objects"
+    counting = [(one, scale) for objects, scale in shown for one in objects]
     for share, reason in (
-        (np.mean([one.plain for one, _ in largest]), "the ground is not plain"),
         (np.mean([one.inside for one, _ in counting]), "what stands out reaches the border"),
         (np.mean([SMALLEST < one.share < 0.6 for one, _ in counting]), "what stands out is no single object"),
-        (
-            np.mean([len(objects) <= MOST_OBJECTS for objects, _ in shown]),
-            f"there are more than {MOST_OBJECTS} objects",
-        ),
     ):
         if share < 0.95:
             return None, f"whole images: {reason}"
     has_axis = bool(np.mean([one.elongation > 1.3 for one, _ in counting]) >= 0.95)
-    if is_one and not has_axis:
+    if count == 1 and not has_axis:
         return None, "whole images: the object has no long axis to tell its pose by"
     lengths = np.array([one.length * scale for one, scale in counting])
     breadths = np.array([one.breadth * scale for one, scale in counting])
-    if lengths.std() > 0.15 * lengths.mean():
+    are_like_most = np.abs(lengths / np.median(lengths) - 1) < 0.25
+    if lengths.std() > 0.15 * lengths.mean() or (count > 1 and are_like_most.mean() < 0.95):
         return None, "whole images: the objects differ in size"
-    count = 1 if is_one else min(MOST_OBJECTS, max(len(objects) for objects, _ in shown))
     margin = 2 * MARGIN * lengths.max()
     across = breadths.max() if has_axis else max(breadths.max(), lengths.max())
     height, width = (
         math.ceil(max(most + margin, smallest) / MULTIPLE) * MULTIPLE
         for most, smallest in ((across, least / count), (lengths.max(), least))
     )
+    objects = "one object" if count == 1 else f"up to {count} objects"
     turned = "each turned into one pose" if _turned(counting) else "all of one pose"
-    return Crop(height=height, width=width, count=count, turned=has_axis), (
-        f"one object on a plain ground, {turned}"
-        if is_one
-        else f"up to {count} objects on a plain ground, {turned if has_axis else 'each cut out'}"
+    return (
+        Crop(height=height, width=width, count=count, turned=has_axis),
+        f"{objects} on a plain ground, {turned if has_axis else 'each cut out'}",
     )
 
 
