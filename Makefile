@@ -25,6 +25,8 @@ services:
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y mosquitto postgresql chromium ffmpeg g++ cmake systemd
 	$(PYTHON) -m venv .venv-moto  # of its own: its packages do not agree with the pins
 	.venv-moto/bin/python -m pip install --disable-pip-version-check -q 'moto[s3,s3crc32c]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
+	$(PYTHON) -m venv .venv-ome-zarr  # which brings dask and clients of cloud storage
+	.venv-ome-zarr/bin/python -m pip install --disable-pip-version-check -q 'ome-zarr==0.18.0'
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -27,9 +27,9 @@ FOLDERS = (
     "/usr/sbin",
     "/usr/local/sbin",
     *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True),
-    str(Path(__file__).parents[1] / ".venv-moto" / "bin"),
+    *(str(Path(__file__).parents[1] / folder / "bin") for folder in (".venv-moto", ".venv-ome-zarr")),
 )
-"""Folders that are not on the path of every user; the last is made by ``make services``."""
+"""Folders that are not on the path of every user; the last two are made by ``make services``."""
 
 
 def needs(program: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from blemish.report.save_settings import LOCAL_ADDRESS, SaveSettings
 from blemish.report.tiles import image_information, tiles_of
 from blemish.storage.pyramid import halved, level_sizes
 from tests.report.stacks import make_stack, make_values, raster_of
+from tests.services import needs
 
 SIZE = (1031, 257)
 ALL = ("tiff", "zarr", "iiif", "page", "regions")
@@ -92,6 +94,41 @@ def test_ome_zarr_has_valid_metadata_and_the_same_pixels(saved: Path, values: di
         assert scale.scale[1:] == pytest.approx([25_400 / 600 * 2**number] * 2)
         # Centres: the first pixel of a level is the mean of the first 2**number ones.
         assert translation.translation[1:] == pytest.approx([25_400 / 600 * (2**number - 1) / 2] * 2)
+
+
+READ = """
+import json, sys
+import numpy as np
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+
+(node,) = Reader(parse_url(sys.argv[1], mode="r"))()
+levels = [np.asarray(level) for level in node.data]
+np.savez(sys.argv[2], *levels)
+print(json.dumps({name: node.metadata[name] for name in ("channel_names", "visible", "colormap")}))
+"""
+
+
+@pytest.mark.parametrize("name", ["visible", "residual"])
+def test_the_package_ome_zarr_reads_the_same_pixels(
+    saved: Path, values: dict[str, np.ndarray], tmp_path: Path, name: str
+) -> None:
+    python = Path(needs("ome_zarr")).with_name("python")  # of an environment of its own
+    command = [python, "-c", READ, saved / f"zarr/eve/{name}.ome.zarr", tmp_path / "levels.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = json.loads(done.stdout)
+    with np.load(tmp_path / "levels.npz") as levels:
+        expected = means(values[name])
+        assert len(levels.files) == len(expected)
+        for number, image in enumerate(expected):
+            np.testing.assert_array_equal(levels[f"arr_{number}"], image)
+    if name == "visible":  # in colour, all channels at once
+        assert shown["channel_names"] == ["red", "green", "blue"]
+        assert shown["visible"] == [True, True, True]
+        assert [end for _, end in shown["colormap"]] == np.eye(3).tolist()
+    else:
+        assert shown["visible"] == [True]
+        assert shown["colormap"] == [[[0, 0, 0], [1, 1, 1]]]
 
 
 def test_without_a_resolution_there_is_no_unit(values: dict[str, np.ndarray]) -> None:

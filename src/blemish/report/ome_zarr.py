@@ -12,6 +12,8 @@ from blemish.storage.pyramid import ZARR_2, Raster
 from blemish.storage.records_log import unwritable
 
 VERSION = "0.4"
+PRIMARIES = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+"""Colour that each channel of a colour image is shown in, all at once; of other images the first is shown in grey."""
 
 
 def multiscales(
@@ -44,6 +46,8 @@ def multiscales(
         }
         for number in range(len(levels))
     ]
+    is_colour = tuple(channels) == tuple(PRIMARIES)
+    colours = PRIMARIES.values() if is_colour else ["FFFFFF"] * len(channels)
     low, high = value_range
     window = {"min": low, "max": high, "start": low, "end": high}
     return {
@@ -54,8 +58,8 @@ def multiscales(
             "name": name,
             "version": VERSION,
             "channels": [
-                {"label": channel, "color": "FFFFFF", "active": number == 0, "window": window}
-                for number, channel in enumerate(channels)
+                {"label": channel, "color": colour, "active": number == 0 or is_colour, "window": window}
+                for number, (channel, colour) in enumerate(zip(channels, colours, strict=True))
             ],
         },
     }
