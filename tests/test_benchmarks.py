@@ -240,6 +240,15 @@ def test_members_are_chosen_by_the_other_families_of_sets(tmp_path: Path) -> Non
     assert "| a | all, as fitted | 0.605 (0.600 to 0.610) |" in choice.markdown(found, "command")
 
 
+def test_without_one_of_two_members_is_the_other(tmp_path: Path) -> None:
+    values = {choice.WHOLE: 0.9, "network alone": 0.7, "memory bank alone": 0.8}
+    rows = [{"name": name, "image_auroc": value} for name, value in values.items()]
+    write_json(tmp_path / "detection-members-rod.json", {"rows": rows})
+    own = choice.read_members(tmp_path)["rod"]
+    assert (own["without network"], own["without memory bank"]) == ([0.8], [0.7])
+    assert own["without filter bank"] == [0.9]
+
+
 # -- features of a network -----------------------------------------------------------------------------
 
 

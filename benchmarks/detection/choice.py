@@ -45,6 +45,9 @@ def read_members(folder: Path) -> dict[str, Figures]:
         own: dict[str, list[float]] = {}
         for row in rows:
             own.setdefault(row["name"], []).append(row["image_auroc"])
+        alone = [name.removesuffix(" alone") for name in own if name.endswith(" alone")]
+        if len(alone) == 2:  # all without one is the other one, which has a row already
+            own |= {f"without {one}": own[f"{other} alone"] for one, other in (alone, alone[::-1])}
         found[path.stem.removeprefix(STEM)] = {name: own.get(name, own[WHOLE]) for name in CANDIDATES}
     return found
 
