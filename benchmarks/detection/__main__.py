@@ -21,6 +21,9 @@ A table that takes days, such as ``table DATA --recipes papers --budget 1h``, gr
 recipes and seeds in the same table in ``--out``, perhaps measured on another machine, stay, and each recipe is added
 when it is done. Every row in the JSON names its command and machine. ``table … --on local`` spreads recipes and seeds over the
 tasks of a Ray cluster.
+
+``python -m benchmarks.detection.choice --out FOLDER`` reads the tables of ``members`` there, and says which members each family
+of sets would get from the labels of the others.
 """
 
 from __future__ import annotations
