@@ -224,10 +224,8 @@ def finer(crop: Crop, scale: float, size: int) -> float:
 
     Objects beside much ground would be small at the scale of whole images. No image is enlarged.
 
-    >>> finer(Crop(height=32, width=64, count=4), 0.25, 256)
-    2.8284271247461903
-    >>> finer(Crop(height=32, width=64, count=4), 0.5, 256)
-    2.0
+    >>> finer(Crop(height=16, width=64, count=4), 0.2, 256), finer(Crop(height=16, width=64, count=4), 0.5, 256)
+    (4.0, 2.0)
     """
     height, width = crop.shape
     return max(1.0, min(size / math.sqrt(height * width), 1 / scale))
