@@ -90,6 +90,7 @@ def chosen_without(means: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
 
 
 def answer(folder: Path) -> dict[str, Any]:
+    """Choice, default and best of each set in ``folder``, and their means over the families."""
     sets = read_members(folder)
     means = means_of_families(sets)
     if len(means) < 3:
@@ -140,7 +141,7 @@ def markdown(found: Mapping[str, Any], command: str) -> str:
         "that had no part in the choice, that of the default, and the best candidate in hindsight. Every family counts once.\n\n"
         f"    {command}\n\n"
         + table(
-            ("set", "chosen without it", "image AUROC", "default", "best in hindsight", "image AUROC "),
+            ("set", "chosen without it", "image AUROC", "default", "best in hindsight", "its image AUROC"),
             found["lines"],
             left=2,
         )

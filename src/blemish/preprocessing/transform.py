@@ -231,9 +231,9 @@ class Preprocessing(BaseModel):
             return ["no object is found"]
         length, scale = self.objects.length, placed.scale
         good = Range(low=length.low / scale, high=length.high / scale)  # in pixels of this image's file
-        counting = placed.found[: self.crop.count if self.crop else 1]
-        lengths = dict.fromkeys(one.length for one in counting)
-        found = [words for own in lengths for words in differences({"length": own}, {"length": good})]
+        lengths = [one.length for one in placed.found[: self.crop.count if self.crop else 1]]
+        extremes = sorted({min(lengths), max(lengths)})
+        found = [words for own in extremes for words in differences({"length": own}, {"length": good})]
         number, least, most = len(placed.found), self.objects.least, self.objects.most
         if not least <= number <= most:
             usual = "one" if most == 1 else f"{least} to {most}" if least < most else f"{most}"
